@@ -1,0 +1,199 @@
+"""Alternating least squares: a factor step for Sigma at fixed coefficients, a GLS step for them at fixed Sigma.
+
+    obj = nll(Sigma; S) + lam_F / 2 ||F||^2 + lam_B / (2 N) ||b||^2        (standard units, per row)
+
+Neither half-step can raise the objective. The coefficients are always those of the Sigma that is reported.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from lrgls_dask.cg import conjugate_gradients
+from lrgls_dask.covariance import LowRank, SigmaStep, ml_candidates, ml_step, pca_step
+from lrgls_dask.problem import Problem
+
+__all__ = ["Options", "Solution", "Termination", "TraceRow", "alternate", "fit_rank", "starting_residuals"]
+
+
+SWEEP_FALL = 1e-5  # how far the energy of a GLS step falls before Sigma is looked at again
+
+
+class Termination(enum.Enum):
+    """Why the loop ended."""
+
+    CONVERGED = "converged"
+    MAX_SWEEPS = "max_sweeps"
+    STALLED = "stalled"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to alternate; see LowRankGLS for the meaning of each."""
+
+    sigma_step: Literal["ml", "pca"] = "ml"
+    lam_F: float = 0.0
+    lam_B: float = 0.0
+    d_floor: float = 1e-8
+    rel_tol: float = 1e-10
+    max_sweeps: int = 50
+    cg_tol: float | None = None
+    cg_maxit: int = 500
+
+
+@dataclass(frozen=True)
+class TraceRow:
+    """One half-step. passes, bytes_read, seconds : totals since the fit began, this half-step included."""
+
+    rank: int
+    sweep: int
+    step: Literal["start", "sigma", "beta"]
+    nll: float
+    obj: float
+    accept_t: float
+    cg_iterations: int
+    passes: int
+    bytes_read: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Coefficients c (P,), their residual covariance S (K, K) and a Sigma, all in standard units."""
+
+    c: np.ndarray
+    S: np.ndarray
+    sigma: LowRank
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Where the loop ended. n_starts, n_agreed : starting points tried, and how many led here."""
+
+    point: Point
+    nll: float
+    obj: float
+    termination: Termination
+    trace: tuple[TraceRow, ...]
+    n_starts: int
+    n_agreed: int
+
+
+@dataclass
+class _Loop:
+    """One run of the loop: the problem, the options and the trace it leaves."""
+
+    problem: Problem
+    rank: int
+    options: Options
+    began: float = field(default_factory=time.perf_counter)
+    trace: list[TraceRow] = field(default_factory=list)
+
+    def objective(self, point: Point) -> tuple[float, float]:
+        """nll and obj per row."""
+        nll = point.sigma.nll(point.S)
+        ridge = float(self.problem.coordinates.ridge @ point.c**2) / (2 * self.problem.n_obs)
+        return nll, nll + 0.5 * self.options.lam_F * float(np.sum(point.sigma.F**2)) + ridge
+
+    def record(
+        self, sweep: int, step: Literal["start", "sigma", "beta"], point: Point, accept_t: float = 1.0, cg: int = 0
+    ) -> float:
+        nll, obj = self.objective(point)
+        meter, seconds = self.problem.meter, time.perf_counter() - self.began
+        offset = self.problem.nll_offset
+        row = TraceRow(self.rank, sweep, step, nll + offset, obj + offset, accept_t, cg, meter.passes, meter.bytes_read, seconds)
+        self.trace.append(row)
+        return obj
+
+    def floor(self) -> np.ndarray:
+        return np.full(self.problem.design.n_equations, self.options.d_floor)
+
+    def sigma_step(self, point: Point) -> SigmaStep:
+        o = self.options
+        if o.sigma_step == "pca":
+            return pca_step(point.S, self.rank, self.floor(), lam_F=o.lam_F, start=point.sigma)
+        return ml_step(point.S, self.rank, self.floor(), lam_F=o.lam_F, start=point.sigma)
+
+    def beta_step(self, point: Point, *, last: bool) -> tuple[Point, int, bool]:
+        """Coefficients at point.sigma by warm-started conjugate gradients, iterations taken, and whether they are final.
+
+        The inner iteration is stopped by its energy r'M^-1 r, about 2 N times what is left to gain in nll per row. Before
+        the last sweep a fall to SWEEP_FALL of its start is enough: Sigma has still to move by more than that.
+        """
+        system = self.problem.gls_step(point.c, point.sigma)
+        precision = self.problem.coordinates.expand(point.sigma.precision_diagonal)
+        diagonal = precision * (1.0 - self.problem.coordinates.ridge) + self.problem.coordinates.ridge
+        final = self.problem.inner_energy(self.options.rel_tol)
+        if self.options.cg_tol is not None:
+            final = self.options.cg_tol**2 * float(point.c**2 @ diagonal)
+        tol = final if last else max(final, SWEEP_FALL * float(system.score**2 @ (1.0 / diagonal)))
+        found = conjugate_gradients(
+            system.product, point.c, system.score, diagonal, tol=tol, max_iterations=self.options.cg_maxit
+        )
+        moved = Point(found.x, system.finish(found.x, found.steps), point.sigma)
+        return moved, len(found.steps), tol == final
+
+
+def starting_residuals(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """Every equation fitted by itself: c (P,) and S (K, K)."""
+    c = problem.coordinates.flat(problem.whitened.start)
+    return c, problem.residual_covariance(c)
+
+
+def alternate(problem: Problem, rank: int, options: Options, start: Point, first: SigmaStep) -> Solution:
+    """The loop from `start`, its first Sigma already found. Cost: a sweep is one GLS step and one Sigma step."""
+    loop = _Loop(problem, rank, options)
+    obj = loop.record(0, "start", start)
+    point, step = Point(start.c, start.S, first.sigma), first
+    termination, final = Termination.MAX_SWEEPS, False
+    for sweep in range(1, options.max_sweeps + 1):
+        last = sweep == options.max_sweeps
+        if sweep > 1:
+            step = loop.sigma_step(point)
+            changed = Point(point.c, point.S, step.sigma)
+            stalled = step.accept_t == 0.0 and options.sigma_step == "pca"
+            settled = obj - loop.objective(changed)[1] <= options.rel_tol * max(1.0, abs(obj))
+            if stalled or settled:
+                termination = Termination.STALLED if stalled else Termination.CONVERGED
+                if final:
+                    break  # the coefficients are already those of the Sigma we keep
+                last = True
+            point = changed
+        obj = loop.record(sweep, "sigma", point, step.accept_t)
+        point, iterations, final = loop.beta_step(point, last=last)
+        obj = loop.record(sweep, "beta", point, cg=iterations)
+        if termination is not Termination.MAX_SWEEPS:
+            break
+    nll, obj = loop.objective(point)
+    return Solution(point, nll, obj, termination, tuple(loop.trace), first.n_starts, first.n_agreed)
+
+
+def fit_rank(problem: Problem, rank: int, options: Options, c: np.ndarray, S: np.ndarray) -> Solution:
+    """The best solution for one rank from coefficients c with residual covariance S.
+
+    Several deterministic starts for Sigma; every distinct optimum among them is followed to the end of its loop on a
+    compressed system, where that is free, and only the best one where a sweep costs passes.
+    """
+    floor = np.full(problem.design.n_equations, options.d_floor)
+    diagonal = LowRank(np.zeros((len(S), 0)), np.maximum(S.diagonal(), floor))
+    start = Point(c, S, diagonal)
+    if options.sigma_step == "pca":
+        return alternate(problem, rank, options, start, pca_step(S, rank, floor, lam_F=options.lam_F, start=diagonal))
+    candidates = ml_candidates(S, rank, floor, lam_F=options.lam_F)
+    if not problem.restarts_are_free:
+        candidates = candidates[:1]
+    return _best([alternate(problem, rank, options, start, first) for first in candidates])
+
+
+def _best(solutions: list[Solution]) -> Solution:
+    best = min(solutions, key=lambda s: s.obj)
+    same = [s for s in solutions if s.obj - best.obj <= 1e-6 * max(1.0, abs(best.obj)) / 10]
+    agreed = sum(s.n_agreed for s in same)
+    return Solution(
+        best.point, best.nll, best.obj, best.termination, best.trace, best.n_starts, min(agreed, best.n_starts)
+    )

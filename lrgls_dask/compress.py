@@ -1,0 +1,175 @@
+"""N rows made q + K + 1 without loss: the likelihood sees the data only through [X Y]'[X Y] and N.
+
+Any Z with Z'Z = [X Y]'[X Y] gives the same residual covariance, gradients and optimum. Here Z is the row
+sqrt(W) * mean on top of a triangular root of the centred cross-product, which keeps digits when means are large.
+Compressed systems form a monoid: stacking two and re-triangulating is the merge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy.linalg import lapack
+
+from lrgls_dask.design import Design
+from lrgls_dask.kernels import Block, GramMoments, Head, RootMoments, gram_kernel, root_kernel, triangle
+from lrgls_dask.passes import Meter, run_pass
+from lrgls_dask.rows import Rows
+
+__all__ = ["Compressed", "Route", "compress_by", "compress_rows", "partial_bytes"]
+
+Route = Literal["auto", "gram", "qr"]
+
+SMALL_FLOPS = 2e8  # below this QR costs nothing that anyone would notice, so no digit need be risked
+LOST_DIGITS = 1e-6  # a squared pivot this small leaves the gram route ten digits of sixteen
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """q + K + 1 rows that stand for N.
+
+    head : count, weight and mean of [X Y].  root : (r, q + K), root'root the centred cross-product, r <= q + K;
+    X is zero below its first q rows.  route : "gram" or "qr", which pass made it.
+    """
+
+    design: Design
+    head: Head
+    root: np.ndarray
+    route: str
+
+    @property
+    def n_obs(self) -> int:
+        return self.head.n_rows
+
+    def merge(self, other: Compressed) -> Compressed:
+        """The compressed system of both sets of rows; O((q + K)^3), no read."""
+        if not self.design.same_as(other.design):
+            raise ValueError("append: the two systems differ in equations, regressors or designs. Use the same ones.")
+        both = RootMoments(self.head, self.root) + RootMoments(other.head, other.root)
+        route = "gram" if "gram" in (self.route, other.route) else "qr"
+        return Compressed(self.design, both.head, both.root, route)
+
+
+def partial_bytes(design: Design) -> int:
+    """Bytes of one partial sum, 8 (q + K)^2."""
+    return 8 * (design.n_regressors + design.n_equations) ** 2
+
+
+def compress_rows(rows: Rows, *, route: Route = "auto", meter: Meter) -> Compressed:
+    """The compressed system: one pass, or a second one by QR where the first shows that digits would be lost.
+
+    Costs N (q + K)^2 flops by the gram route, three to four times that by QR; (q + K)^2 numbers for each task.
+    """
+    width = rows.design.n_regressors + rows.design.n_equations
+    if route == "qr" or (route == "auto" and rows.n_obs * width**2 <= SMALL_FLOPS):
+        return _by_qr(rows, meter)
+    size = partial_bytes(rows.design)
+    moments: GramMoments = run_pass(rows, gram_kernel, None, partial_bytes=size, meter=meter, label="compress")
+    by_gram = Compressed(rows.design, moments.head, root_of(moments.cross), "gram")
+    if route == "gram" or smallest_pivot(by_gram) > LOST_DIGITS:
+        return by_gram
+    return _by_qr(rows, meter)
+
+
+def _by_qr(rows: Rows, meter: Meter) -> Compressed:
+    size = partial_bytes(rows.design)
+    moments: RootMoments = run_pass(rows, root_kernel, None, partial_bytes=size, meter=meter, label="compress (QR)")
+    return Compressed(rows.design, moments.head, moments.root, "qr")
+
+
+def root_of(cross: np.ndarray) -> np.ndarray:
+    """(r, M) with root'root = cross, (M, M) positive semidefinite, lower triangle given; X first stays X first."""
+    scale = np.sqrt(cross.diagonal())
+    live = np.flatnonzero(scale > 0)
+    full = np.zeros((len(live), len(scale)))
+    scaled = cross[np.ix_(live, live)] / np.outer(scale[live], scale[live])
+    factor, info = lapack.dpotrf(scaled, lower=1, clean=1)
+    if info == 0:
+        full[:, live] = factor.T * scale[live]
+        return _keep_x_first(full, live, len(scale))
+    factor, pivots, rank, _ = lapack.dpstrf(scaled, lower=1)
+    factor = np.tril(factor)[:, :rank]
+    part = np.empty((rank, len(live)))
+    part[:, pivots - 1] = factor.T
+    full = np.zeros((rank, len(scale)))
+    full[:, live] = triangle(part) * scale[live] if rank else 0.0
+    return full
+
+
+def _keep_x_first(root: np.ndarray, live: np.ndarray, width: int) -> np.ndarray:
+    """Put row i of the root where column live[i] stands, so that rows below the q-th hold no X."""
+    if len(live) == width:
+        return root
+    placed = np.zeros((width, width))
+    placed[live] = root
+    return placed
+
+
+def smallest_pivot(system: Compressed) -> float:
+    """The least squared pivot, between 0 and 1, of any equation's centred and scaled columns or response.
+
+    It is 1 / (variance inflation) for a regressor and 1 - R^2 for a response: the gram route leaves about
+    sixteen digits less -log10 of it.
+    """
+    q = system.design.n_regressors
+    norms = np.linalg.norm(system.root, axis=0)
+    least = 1.0
+    for group in system.design.groups:
+        columns = group.columns[norms[group.columns] > 0]
+        if len(columns) == 0:
+            continue
+        scaled = system.root[:q, columns] / norms[columns]
+        basis, upper = np.linalg.qr(scaled)
+        least = min(least, float(np.linalg.svd(upper, compute_uv=False)[-1]) ** 2)
+        responses = q + group.equations[norms[q + group.equations] > 0]
+        explained = np.sum((basis.T @ system.root[:q, responses]) ** 2, axis=0) / norms[responses] ** 2
+        least = min(least, float(1.0 - explained.max(initial=0.0)))
+    return least
+
+
+# ---------------------------------------------------------------------------------------------- by label
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledMoments:
+    """RootMoments kept apart by label: what folds, segments and groups are made of."""
+
+    parts: dict[Hashable, RootMoments]
+
+    def __add__(self, other: LabelledMoments) -> LabelledMoments:
+        merged = dict(self.parts)
+        for label, moments in other.parts.items():
+            merged[label] = merged[label] + moments if label in merged else moments
+        return LabelledMoments(merged)
+
+
+def labelled_kernel(block: Block, codes: np.ndarray) -> LabelledMoments | None:
+    """RootMoments of each label's rows; codes (N,) integers, the labels of all rows."""
+    mine = codes[block.start : block.start + block.n_rows]
+    parts: dict[Hashable, RootMoments] = {}
+    for code in np.unique(mine):
+        rows = np.flatnonzero(mine == code)
+        weights = None if block.weights is None else np.asarray(block.weights)[rows]
+        subset = Block(block.start, tuple(a[rows] for a in block.x), tuple(a[rows] for a in block.y), weights)
+        moments = root_kernel(subset)
+        if moments is not None:
+            parts[int(code)] = moments
+    return LabelledMoments(parts) if parts else None
+
+
+def compress_by(rows: Rows, labels: np.ndarray, *, meter: Meter) -> dict[Any, Compressed]:
+    """One compressed system per distinct label, in sorted order, from one pass."""
+    distinct, codes = np.unique(labels, return_inverse=True)
+    size = partial_bytes(rows.design) * len(distinct)
+    moments = run_pass(rows, labelled_kernel, codes, partial_bytes=size, meter=meter, label="compress by label")
+    return {
+        distinct[code].item() if hasattr(distinct[code], "item") else distinct[code]: Compressed(
+            rows.design, part.head, part.root, "qr"
+        )
+        for code, part in sorted(moments.parts.items())
+    }
+
+

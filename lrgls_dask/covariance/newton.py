@@ -1,0 +1,134 @@
+"""Projected, damped Newton for the profile likelihood, d >= floor.
+
+Source: Joreskog (1967), section 4 (exact Hessian where positive definite, the approximation elsewhere); Bertsekas
+(1982) for the bounds; Levenberg (1944) for the damping.
+
+The coordinate of equation i is u = log(d / c) for d above c = SMALL_SHARE s_ii and u = d / c - 1 below: once
+continuously differentiable.  Logarithms make large variances well scaled, but a Heywood case would take one step per
+factor e on its way to the floor, along valleys (d_i + d_j constant) that only d itself sees straight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from lrgls_dask.covariance.lowrank import Array
+from lrgls_dask.covariance.profile import Point, Profile
+
+__all__ = ["minimise", "projected_gradient"]
+
+SMALL_SHARE = 0.05
+# A step may change a variance by a factor e^2 at most: the quadratic model is not to be believed further out.
+MAX_STEP = 2.0
+FIRST_DAMPING, LAST_DAMPING = 1e-3, 1e8
+# Added to the semidefinite approximation, which is singular where rank is too large to be identified.
+RIDGE = 1e-8
+# Nearer to the floor than this is on the floor: a coordinate that rounding left above it would halt every step.
+ON_FLOOR = 1e-6
+# How often one step may find more coordinates that run into the floor and solve again for the others.
+ACTIVE_SET_PASSES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class _Local:
+    """A point x >= lower in the coordinates u >= lowest: slope r = du/dx, gradient df/du, all (K,)."""
+
+    point: Point
+    lower: Array
+    corner: Array
+    u: Array
+    lowest: Array
+    slope: Array
+    gradient: Array
+
+    @classmethod
+    def at(cls, profile: Profile, x: Array) -> _Local:
+        corner = np.log(SMALL_SHARE * profile.ceiling)
+        point, slope = profile.at(x), np.exp(np.minimum(x - corner, 0.0))
+        u, lowest = _chart(x - corner), _chart(profile.lower - corner)
+        return cls(point, profile.lower, corner, u, lowest, slope, point.gradient / slope)
+
+    @property
+    def free(self) -> NDArray[np.intp]:
+        """Coordinates off the floor, or on it and drawn upwards."""
+        return np.flatnonzero((self.u > self.lowest) | (self.gradient < 0.0))
+
+    @property
+    def size(self) -> float:
+        """Largest derivative along a free coordinate: 0 at a Karush-Kuhn-Tucker point."""
+        return float(np.max(np.abs(self.gradient[self.free]), initial=0.0))
+
+    @property
+    def rounding(self) -> float:
+        """What the terms of f, summed in floating point, can be off by."""
+        x = self.point.x
+        return 4.0 * float(np.finfo(float).eps * (np.abs(x).sum() + x.size + abs(self.point.value)))
+
+    def after(self, damping: float) -> Array:
+        """x after a damped Newton step, not below the floor."""
+        u = np.maximum(self.u + self._step(damping), self.lowest)
+        x = self.corner + np.where(u < 0.0, np.log1p(np.minimum(u, 0.0)), u)
+        return np.where(x - self.lower < ON_FLOOR, self.lower, x)
+
+    def _step(self, damping: float) -> Array:
+        if self.point.hessian is not None:
+            bend = np.where(
+                self.slope < 1.0, self.gradient / self.slope, 0.0
+            )  # d2x/du2 = -1/r^2 where u is linear in d
+            try:
+                return self._solved(self.point.hessian, damping - bend)
+            except LinAlgError:
+                pass  # not convex here: the semidefinite approximation below always has a descent direction
+        return self._solved(self.point.scoring, np.full_like(self.u, max(damping, RIDGE)))
+
+    def _solved(self, H: Array, added: Array) -> Array:
+        """The minimiser of the quadratic model over the free coordinates, those it sends below the floor held there."""
+        H = H / self.slope[:, None] / self.slope
+        H[np.diag_indices_from(H)] += added
+        step, free = np.zeros_like(self.u), self.free
+        for _ in range(ACTIVE_SET_PASSES):
+            held = -(self.gradient + H @ step)[free]
+            newton = cho_solve(cho_factor(H[np.ix_(free, free)], overwrite_a=True), held)
+            newton = np.clip(newton, -MAX_STEP, MAX_STEP)
+            below = self.u[free] + newton < self.lowest[free]
+            if not below.any():
+                step[free] = newton
+                break
+            step[free[below]] = (self.lowest - self.u)[free[below]]
+            free = free[~below]
+        return step
+
+
+def _chart(z: Array) -> Array:
+    """u as a function of z = log(d / c)."""
+    return np.where(z < 0.0, np.expm1(np.minimum(z, 0.0)), z)
+
+
+def projected_gradient(profile: Profile, x: Array) -> float:
+    """Largest |df/du_i| over the coordinates free to move down it, u as in the module's docstring; 0 at an optimum."""
+    return _Local.at(profile, x).size
+
+
+def minimise(profile: Profile, x: Array, tol: float, max_iterations: int) -> Point:
+    """The point reached from x = log d (K,): projected gradient at most `tol`, or as near as rounding allows.
+
+    One evaluation of the profile and one K x K Cholesky factorisation an iteration; quadratic convergence at the end
+    where the Hessian is exact.  The value never rises beyond rounding.
+    """
+    here, damping = _Local.at(profile, np.maximum(x, profile.lower)), 0.0
+    for _ in range(max_iterations):
+        if here.size <= tol:
+            break
+        there = _Local.at(profile, here.after(damping))
+        gain = here.point.value - there.point.value
+        if gain > here.rounding or (gain >= -here.rounding and there.size < 0.5 * here.size):
+            here, damping = there, 0.0 if damping <= FIRST_DAMPING else 0.1 * damping
+        elif abs(gain) <= here.rounding or damping >= LAST_DAMPING:
+            break
+        else:
+            damping = max(10.0 * damping, FIRST_DAMPING)
+    return here.point

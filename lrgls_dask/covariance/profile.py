@@ -1,0 +1,149 @@
+"""The factor-analysis likelihood with the loadings profiled out: a function of x = log d alone.
+
+With S* = D^-1/2 S D^-1/2 = W diag(theta) W', theta descending, and q = #{m <= k: theta_m > 1}, the best loadings at d
+are F = D^1/2 W_q diag(sqrt(theta_q - 1)) (Lawley 1940; Joreskog 1967, section 3), and what is left is
+
+    f(x)      = 1/2 [K log 2 pi + sum x + sum_{m<=q} (log theta_m + 1) + sum_{m>q} theta_m]
+    df/dx_i   = 1/2 sum_{m>q} (1 - theta_m) w_im^2 = 1/2 [1 - S*_ii + sum_{m<=q} (theta_m - 1) w_im^2]
+    d2f/dx2   = 1/2 [(A T A') o (A A') + sum_{n<=q} (w_n w_n') o sum_{m>q} c_mn a_m a_m'],
+                c_mn = (theta_m - 1) (theta_m + theta_n) / (theta_m - theta_n),
+
+A = (a_m) = W beyond column q, T its values, o the elementwise product.  Where the model fits, theta_m = 1 for m > q
+and the Hessian is 1/2 (A A') o (A A'): Joreskog's approximation, positive semidefinite everywhere (Schur 1911).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import eigh
+from scipy.sparse.linalg import ArpackError, eigsh
+
+from lrgls_dask.covariance.lowrank import LOG_2PI, Array, LowRank
+from lrgls_dask.covariance.steps import nll_gradient
+
+__all__ = ["Point", "Profile", "leading"]
+
+# Above this K a few leading pairs cost a tenth of all of them (5 against 45 ms at K = 400 on one core).
+LANCZOS_ABOVE = 200
+# Lanczos pays when few of many eigenpairs are wanted; otherwise a dense solver is quicker and cannot fail to converge.
+LANCZOS_SHARE = 20
+# With only the leading pairs known, f and its gradient are differences of terms as large as s_ii / d_i.  Above this the
+# differences are taken inside Sigma^-1 S, which costs about as much again.
+CANCELS_ABOVE = 1e4
+
+
+def leading(S: Array, k: int) -> tuple[Array, Array]:
+    """The k largest eigenvalues, descending, and their vectors (K, k), of a symmetric S (K, K).  Deterministic."""
+    K = S.shape[0]
+    if k == 0:
+        return np.zeros(0), np.zeros((K, 0))
+    if K > LANCZOS_ABOVE and LANCZOS_SHARE * k < K:
+        try:
+            values, vectors = eigsh(S, k, which="LA", v0=np.ones(K), ncv=max(2 * k + 1, 20))
+            return values[::-1], vectors[:, ::-1]
+        except ArpackError:
+            pass  # clustered eigenvalues: the dense solver below has no trouble with them
+    values, vectors = eigh(S, subset_by_index=(K - k, K - 1), check_finite=False)
+    return values[::-1], vectors[:, ::-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """The profile at one x: value, gradient (K,), and the eigenpairs they came from, all K or the leading k."""
+
+    x: Array
+    value: float
+    gradient: Array
+    theta: Array
+    W: Array
+    n_active: int
+    rank: int
+
+    @property
+    def sigma(self) -> LowRank:
+        """The best Sigma with this d: (K, rank) loadings, columns of zeros where theta_m <= 1."""
+        q, d = self.n_active, np.exp(self.x)
+        F = np.zeros((d.size, self.rank))
+        F[:, :q] = np.sqrt(d)[:, None] * self.W[:, :q] * np.sqrt(self.theta[:q] - 1.0)
+        return LowRank(F, d)
+
+    @cached_property
+    def hessian(self) -> Array | None:
+        """The exact Hessian (K, K), or None where only the leading eigenpairs are known.  O(q K^3)."""
+        q, K = self.n_active, self.x.size
+        if self.theta.size < K:
+            return None
+        A, tail = self.W[:, q:], self.theta[q:]
+        out = (A * tail) @ A.T * (A @ A.T)
+        for w, head in zip(self.W[:, :q].T, self.theta[:q], strict=True):
+            gap = np.minimum(tail - head, -np.finfo(float).eps * head)  # a tie: curvature without bound, never 0/0
+            out += np.outer(w, w) * ((A * ((tail - 1.0) * (tail + head) / gap)) @ A.T)
+        return np.asarray(0.5 * out)
+
+    @cached_property
+    def scoring(self) -> Array:
+        """Joreskog's approximation 1/2 (A A') o (A A') with A A' = I - W_q W_q', (K, K).  O(K^2 q)."""
+        W = self.W[:, : self.n_active]
+        out = -W @ W.T
+        out[np.diag_indices_from(out)] += 1.0
+        return np.asarray(0.5 * out**2)
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """f(x) for one S (K, K) and one rank, with the bound x >= log floor.
+
+    exact : find every eigenpair, O(K^3) a point, for an exact Hessian and a value without cancellation; else only the
+    leading `rank` pairs, O(K^2) a Lanczos step, and Joreskog's approximation, good where the fit is good or K large.
+    """
+
+    S: Array
+    rank: int
+    floor: Array
+    exact: bool = True
+
+    @cached_property
+    def lower(self) -> Array:
+        """log floor, (K,)."""
+        return np.log(self.floor)
+
+    @cached_property
+    def ceiling(self) -> Array:
+        """max(diag S, floor), (K,): no optimum has a d above it."""
+        return np.maximum(np.diagonal(self.S), self.floor)
+
+    @cached_property
+    def _root(self) -> Array:
+        """L (K, K) with L L' = S, of a singular S as well; found at unit diagonal, so that units change nothing."""
+        scale = np.sqrt(self.ceiling)
+        values, vectors = np.linalg.eigh(self.S / scale[:, None] / scale)
+        return np.asarray(scale[:, None] * vectors * np.sqrt(np.maximum(values, 0.0)))
+
+    def at(self, x: Array) -> Point:
+        """Value, gradient and eigenpairs at x (K,)."""
+        return self._all_pairs(x) if self.exact else self._leading_pairs(x)
+
+    def _all_pairs(self, x: Array) -> Point:
+        # Singular values of D^-1/2 L, not eigenvalues of S*: at d = 1e-8 these are right to 1e-8, those to 1e-12.
+        W, roots, _ = np.linalg.svd(self._root / np.exp(0.5 * x)[:, None])
+        theta = roots**2
+        q = int(np.count_nonzero(theta[: self.rank] > 1.0))
+        value = 0.5 * (x.size * LOG_2PI + x.sum() + np.log(theta[:q]).sum() + q + theta[q:].sum())
+        gradient = 0.5 * (W[:, q:] ** 2 @ (1.0 - theta[q:]))
+        return Point(x, float(value), gradient, theta, W, q, self.rank)
+
+    def _leading_pairs(self, x: Array) -> Point:
+        scale = np.exp(-0.5 * x)
+        theta, W = leading(self.S * scale[:, None] * scale, self.rank)
+        q = int(np.count_nonzero(theta > 1.0))
+        diagonal, head = np.diagonal(self.S) * scale**2, theta[:q]
+        value = 0.5 * (x.size * LOG_2PI + x.sum() + diagonal.sum() + (np.log(head) + 1.0 - head).sum())
+        gradient = 0.5 * (1.0 - diagonal + W[:, :q] ** 2 @ (head - 1.0))
+        point = Point(x, float(value), gradient, theta, W, q, self.rank)
+        if diagonal.max() < CANCELS_ABOVE:
+            return point
+        value, _, gradient = nll_gradient(point.sigma, self.S)
+        return replace(point, value=value, gradient=gradient)

@@ -1,0 +1,73 @@
+"""Starting variances for maximum likelihood: deterministic, several, because local optima are real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
+
+from lrgls_dask.covariance.lowrank import Array
+from lrgls_dask.covariance.profile import Profile, leading
+
+__all__ = ["default_start", "joreskog_start", "many_starts"]
+
+# diag(S^-1) is trusted while the pivots of the scaled Cholesky factor, squared, stay above this.
+SMALLEST_PIVOT = 1e-8
+# Shares of s_ii: of the flat start; the least that principal components may leave; of a Heywood start.
+FLAT, LEAST, LOW = 0.5, 0.02, 0.01
+# Every coordinate in turn is tried low up to this K; above, so many of the likeliest.
+EACH_LOW_UP_TO, FEW_LOW = 12, 4
+# Above this K three starts must do: local optima get rare as K grows, and each start costs tenths of a second.
+MANY_UP_TO = 400
+N_RANDOM, SEED = 3, 20260101
+
+
+def joreskog_start(profile: Profile) -> Array | None:
+    """d_i = (1 - k / (2 K)) / (S^-1)_ii, (K,), or None where S is too near singular.  Source: Joreskog (1967)."""
+    scale = np.sqrt(profile.ceiling)
+    try:
+        R = cholesky(profile.S / scale[:, None] / scale, check_finite=False)
+    except LinAlgError:
+        return None
+    if np.diagonal(R).min() ** 2 < SMALLEST_PIVOT:
+        return None
+    inverse = solve_triangular(R, np.eye(scale.size), check_finite=False)
+    shrink = 1.0 - 0.5 * profile.rank / scale.size
+    return np.asarray(shrink * scale**2 / np.einsum("ij,ij->i", inverse, inverse))
+
+
+def principal_start(profile: Profile) -> Array:
+    """d = diag(S - V diag(lambda) V') of the k leading components, (K,), kept off zero."""
+    values, vectors = leading(profile.S, profile.rank)
+    return np.maximum(np.diagonal(profile.S) - vectors**2 @ values, LEAST * profile.ceiling)
+
+
+def default_start(profile: Profile) -> Array:
+    """Joreskog's d, or that of the principal components where S is singular."""
+    start = joreskog_start(profile)
+    return principal_start(profile) if start is None else start
+
+
+def many_starts(profile: Profile) -> Iterator[Array]:
+    """Every start worth trying, (K,) each: three above MANY_UP_TO equations, about ten to twenty below."""
+    base = default_start(profile)
+    yield base
+    yield principal_start(profile)
+    yield FLAT * profile.ceiling
+    if base.size > MANY_UP_TO:
+        return
+    for i in _likely_low(profile, base):
+        low = base.copy()
+        low[i] = LOW * profile.ceiling[i]
+        yield low
+    rng = np.random.default_rng(SEED)
+    for _ in range(N_RANDOM):
+        yield rng.uniform(0.1, 0.9, base.size) * profile.ceiling
+
+
+def _likely_low(profile: Profile, base: Array) -> NDArray[np.intp]:
+    """Coordinates to start low, those with the smallest share of variance of their own first."""
+    n = base.size if base.size <= EACH_LOW_UP_TO else FEW_LOW
+    return np.argsort(base / profile.ceiling, kind="stable")[:n]

@@ -1,0 +1,90 @@
+"""Which equation uses which column of X, with the user's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+
+__all__ = ["Design", "DesignGroup"]
+
+
+@dataclass(frozen=True, eq=False)
+class DesignGroup:
+    """Equations that use the same columns in the same order, so one factorisation serves them all.
+
+    columns : (p,) indices into the q distinct columns.  equations : (m,) indices into the K equations.
+    coefficients : (p, m) positions of these coefficients in the vector of all P, ordered by equation.
+    """
+
+    columns: np.ndarray
+    equations: np.ndarray
+    coefficients: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """The incidence of q distinct regressor columns in K equations.
+
+    equations : K labels.  regressors : q labels of the distinct columns.
+    columns : K index arrays (p_j,), the columns of equation j in its own order.
+    terms : K tuples of p_j labels, what equation j calls its columns.
+    """
+
+    equations: tuple[Hashable, ...]
+    regressors: tuple[Hashable, ...]
+    columns: tuple[np.ndarray, ...]
+    terms: tuple[tuple[Hashable, ...], ...]
+
+    @property
+    def n_equations(self) -> int:
+        return len(self.equations)
+
+    @property
+    def n_regressors(self) -> int:
+        return len(self.regressors)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """(K,) number of coefficients p_j of each equation."""
+        return np.array([len(c) for c in self.columns], dtype=np.intp)
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """(K + 1,) where each equation starts in the vector of all P coefficients."""
+        return np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.intp)
+
+    @property
+    def n_coefficients(self) -> int:
+        return int(self.offsets[-1])
+
+    @cached_property
+    def groups(self) -> tuple[DesignGroup, ...]:
+        """Equations with identical columns, in order of first appearance."""
+        members: dict[bytes, list[int]] = {}
+        for j, columns in enumerate(self.columns):
+            members.setdefault(np.ascontiguousarray(columns, dtype=np.intp).tobytes(), []).append(j)
+        groups = []
+        for equations in members.values():
+            columns = np.asarray(self.columns[equations[0]], dtype=np.intp)
+            places = self.offsets[equations][None, :] + np.arange(len(columns))[:, None]
+            groups.append(DesignGroup(columns, np.array(equations, dtype=np.intp), places))
+        return tuple(groups)
+
+    def incidence(self) -> sp.csc_array:
+        """(q, K) boolean incidence, compressed by equation; row order within an equation is not kept."""
+        indices = np.concatenate(self.columns) if self.columns else np.empty(0, dtype=np.intp)
+        shape = (self.n_regressors, self.n_equations)
+        return sp.csc_array((np.ones(len(indices), dtype=bool), indices, self.offsets), shape=shape)
+
+    def same_as(self, other: Design) -> bool:
+        """True when labels and columns agree, so that rows of the two may be stacked."""
+        return (
+            self.equations == other.equations
+            and self.regressors == other.regressors
+            and self.terms == other.terms
+            and all(np.array_equal(a, b) for a, b in zip(self.columns, other.columns, strict=True))
+        )

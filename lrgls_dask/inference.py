@@ -1,0 +1,125 @@
+"""Covariance of the coefficients, from the rows that stand for X'X: no read of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+
+from lrgls_dask.covariance import LowRank
+from lrgls_dask.design import Design
+
+__all__ = ["MAX_COEFFICIENTS", "CoefficientCovariance"]
+
+MAX_COEFFICIENTS = 20_000  # three P x P arrays of that size take 9.6 GB
+
+
+@dataclass(frozen=True, eq=False)
+class CoefficientCovariance:
+    """Classical covariance (X' Sigma^-1 X)^-1 of all P coefficients at a known Sigma, in the user's units.
+
+    x_rows : (r, q) with x_rows'x_rows = X'X.  y_scale : (K,) the units in which lam_B penalises.
+    With lam_B > 0 the sandwich A^-1 (X' Sigma^-1 X) A^-1 of the ridge estimator, A = X' Sigma^-1 X + penalty.
+    """
+
+    design: Design
+    x_rows: np.ndarray
+    sigma: LowRank
+    n_obs: int
+    y_scale: np.ndarray
+    lam_B: float
+
+    @cached_property
+    def full(self) -> np.ndarray:
+        """(P, P), equation by equation. O(P^3) time, three P x P arrays; Sigma kron (X'X)^-1 where all X_j agree.
+
+        Raises ValueError above MAX_COEFFICIENTS coefficients.
+        """
+        n_coefficients = self.design.n_coefficients
+        if n_coefficients > MAX_COEFFICIENTS:
+            raise ValueError(
+                f"the covariance of all {n_coefficients} coefficients would take "
+                f"{8e-9 * n_coefficients**2:.1f} GB and is limited to {MAX_COEFFICIENTS}. "
+                "Ask for std_errors or cov of chosen equations where all equations share their columns, "
+                "or fit fewer equations."
+            )
+        if self._shared:
+            return np.kron(self.sigma.dense(), self._shared_inverse)
+        return self._inverse()
+
+    @cached_property
+    def variances(self) -> np.ndarray:
+        """(P,) diagonal of `full`, formed without it where all equations share their columns."""
+        if self._shared:
+            return np.outer(self.sigma.variances, self._shared_inverse.diagonal()).ravel()
+        return np.ascontiguousarray(self.full.diagonal())
+
+    def block(self, equation: int) -> np.ndarray:
+        """(p_j, p_j) covariance of one equation's coefficients."""
+        if self._shared:
+            return self.sigma.variances[equation] * self._shared_inverse
+        start, stop = self.design.offsets[equation : equation + 2]
+        return self.full[start:stop, start:stop]
+
+    @property
+    def _shared(self) -> bool:
+        return len(self.design.groups) == 1 and self.lam_B == 0
+
+    @cached_property
+    def _x_scale(self) -> np.ndarray:
+        scale = np.sqrt(np.sum(self.x_rows**2, axis=0) / self.n_obs)
+        return np.where(scale > 0, scale, 1.0)
+
+    @cached_property
+    def _shared_inverse(self) -> np.ndarray:
+        columns = self.design.groups[0].columns
+        _, half = _orthonormal(self.x_rows[:, columns] / self._x_scale[columns])
+        half = half / self._x_scale[columns][:, None]
+        inverse: np.ndarray = half @ half.T
+        return inverse
+
+    def _inverse(self) -> np.ndarray:
+        design, scaled = self.design, self.x_rows / self._x_scale
+        precision = self.sigma.rescaled(1.0 / self.y_scale).precision()
+        equation_of = np.repeat(np.arange(design.n_equations), design.sizes)
+        rows = np.empty((len(scaled), design.n_coefficients))
+        penalty = np.zeros(design.n_coefficients)
+        halves: list[np.ndarray] = [np.empty(0)] * design.n_equations
+        for group in design.groups:
+            q, half = _orthonormal(scaled[:, group.columns], self.lam_B)
+            ridge = np.clip(1.0 - np.sum(q**2, axis=0), 0.0, 1.0) if self.lam_B > 0 else np.zeros(len(group.columns))
+            for j, places in zip(group.equations, group.coefficients.T, strict=True):
+                rows[:, places], penalty[places] = q, ridge
+                halves[j] = half * (self.y_scale[j] / self._x_scale[group.columns])[:, None]
+        information = rows.T @ rows
+        information *= precision[np.ix_(equation_of, equation_of)]
+        if self.lam_B == 0:
+            covariance = cho_solve(cho_factor(information, lower=True), np.eye(len(information)))
+        else:
+            factor = cho_factor(information + np.diag(penalty), lower=True)
+            covariance = cho_solve(factor, cho_solve(factor, information).T)
+        for j, half in enumerate(halves):
+            mine = slice(design.offsets[j], design.offsets[j + 1])
+            covariance[mine] = half @ covariance[mine]
+        for j, half in enumerate(halves):
+            mine = slice(design.offsets[j], design.offsets[j + 1])
+            covariance[:, mine] = covariance[:, mine] @ half.T
+        symmetric: np.ndarray = 0.5 * (covariance + covariance.T)
+        return symmetric
+
+
+def _orthonormal(x: np.ndarray, lam: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Q (r, p) and T (p, p) with x = Q T^-1 and Q'Q = I - diag(ridge); constants are taken first (see whiten)."""
+    p = x.shape[1]
+    order = np.argsort(np.where(np.linalg.norm(x[1:], axis=0) > 0, 1, 0), kind="stable")
+    stacked = x[:, order] if lam == 0 else np.vstack([x[:, order], np.sqrt(lam) * np.eye(p)])
+    q, root = np.linalg.qr(stacked)
+    half = np.empty((p, p))
+    half[order] = solve_triangular(root, np.eye(p))
+    q = q[: len(x)]
+    if lam > 0:
+        _, turn = np.linalg.eigh(q.T @ q)
+        q, half = q @ turn, half @ turn
+    return q, half

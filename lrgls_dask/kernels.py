@@ -1,0 +1,406 @@
+"""What one block of rows contributes. Pure NumPy: no Dask, no labels, no files.
+
+A kernel is a function ``kernel(block, params) -> Moments``; Moments add with ``+``, and the sum over any partition of
+the rows is the same up to rounding. Blocks are worked through in slabs that stay in the processor's cache, so no
+kernel copies a whole block, and every storage dtype is promoted to float64 slab by slab.
+
+Means are kept as `anchor + offset`, the anchor being a row of the data: the difference of two rows is exact where
+their common level is huge, so x = 1e14 + noise keeps the digits of its noise (Chan, Golub and LeVeque 1983).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import blas
+
+from lrgls_dask.covariance import LowRank
+from lrgls_dask.design import DesignGroup
+from lrgls_dask.errors import BadValues
+
+__all__ = [
+    "Block",
+    "DesignMoments",
+    "DirectionMoments",
+    "GramMoments",
+    "Head",
+    "ResidualMoments",
+    "RootMoments",
+    "StreamParams",
+    "design_kernel",
+    "direction_kernel",
+    "gram_kernel",
+    "residual_kernel",
+    "root_kernel",
+]
+
+SLAB_BYTES = 4 * 2**20  # a slab and the triangle it updates share a few MB of cache
+SLAB_ROWS = 256  # but never so few rows that a rank-n update is all overhead
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Consecutive rows, as stored: x and y are tuples of (n,) or (n, c) arrays of any real dtype."""
+
+    start: int
+    x: tuple[np.ndarray, ...]
+    y: tuple[np.ndarray, ...]
+    weights: np.ndarray | None
+
+    @property
+    def n_rows(self) -> int:
+        return int((*self.x, *self.y)[0].shape[0])
+
+
+# ---------------------------------------------------------------------------------------------- moments
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """Count, weight and mean of some rows of [X Y].
+
+    n_rows : rows of positive weight.  weight : their sum of weights.  log_weight : sum of log w.
+    anchor, offset : (q + K,), the weighted mean is anchor + offset.
+    """
+
+    n_rows: int
+    weight: float
+    log_weight: float
+    anchor: np.ndarray
+    offset: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.anchor + self.offset
+
+    def merge(self, other: Head) -> tuple[Head, np.ndarray]:
+        """The head of both, and g with g g' what the distance of the two means adds to the centred cross-product."""
+        weight = self.weight + other.weight
+        gap = (other.anchor - self.anchor) + (other.offset - self.offset)
+        offset = self.offset + (other.weight / weight) * gap
+        merged = Head(self.n_rows + other.n_rows, weight, self.log_weight + other.log_weight, self.anchor, offset)
+        return merged, np.sqrt(self.weight * other.weight / weight) * gap
+
+
+@dataclass(frozen=True, eq=False)
+class GramMoments:
+    """Centred cross-product of rows of [X Y]; `cross` (M, M) holds the lower triangle only."""
+
+    head: Head
+    cross: np.ndarray
+
+    def __add__(self, other: GramMoments) -> GramMoments:
+        head, gap = self.head.merge(other.head)
+        cross = np.add(self.cross, other.cross, order="F")
+        return GramMoments(head, blas.dsyr(1.0, gap, lower=1, a=cross, overwrite_a=1))
+
+
+@dataclass(frozen=True, eq=False)
+class RootMoments:
+    """Triangular root of the centred cross-product: root'root, root (r, M) with r <= M rows (TSQR, Demmel 2012)."""
+
+    head: Head
+    root: np.ndarray
+
+    def __add__(self, other: RootMoments) -> RootMoments:
+        head, gap = self.head.merge(other.head)
+        return RootMoments(head, triangle(np.vstack([self.root, other.root, gap])))
+
+
+def triangle(rows: np.ndarray) -> np.ndarray:
+    """R of the QR factorisation, (min(n, M), M); its columns keep a zero where `rows` has a zero column."""
+    root: np.ndarray = np.linalg.qr(rows, mode="r")
+    return root
+
+
+@dataclass(frozen=True, eq=False)
+class DesignMoments:
+    """Centred moments equation by equation: what ordinary least squares needs, nothing of size (q + K)^2.
+
+    xx : per group (p, p) X_g'X_g.  xy : per group (p, m) X_g'Y_g.  yy : (K,) diagonal of Y'Y.
+    """
+
+    head: Head
+    groups: tuple[DesignGroup, ...]
+    xx: tuple[np.ndarray, ...]
+    xy: tuple[np.ndarray, ...]
+    yy: np.ndarray
+
+    def __add__(self, other: DesignMoments) -> DesignMoments:
+        head, gap = self.head.merge(other.head)
+        gap_x, gap_y = gap[: len(gap) - len(self.yy)], gap[len(gap) - len(self.yy) :]
+        xx, xy = [], []
+        for i, group in enumerate(self.groups):
+            gx = gap_x[group.columns]
+            xx.append(self.xx[i] + other.xx[i] + np.outer(gx, gx))
+            xy.append(self.xy[i] + other.xy[i] + np.outer(gx, gap_y[group.equations]))
+        return DesignMoments(head, self.groups, tuple(xx), tuple(xy), self.yy + other.yy + gap_y**2)
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualMoments:
+    """At given coefficients and Sigma. cross : (K, K) R'R.  score : per group (p, m) X_g'(R Sigma^-1)_g."""
+
+    cross: np.ndarray
+    score: tuple[np.ndarray, ...]
+
+    def __add__(self, other: ResidualMoments) -> ResidualMoments:
+        score = tuple(a + b for a, b in zip(self.score, other.score, strict=True))
+        return ResidualMoments(self.cross + other.cross, score)
+
+
+@dataclass(frozen=True, eq=False)
+class DirectionMoments:
+    """Along V = X times a direction. image : per group X_g'(V Sigma^-1)_g.  vr, vv : (K, K) V'R and V'V."""
+
+    image: tuple[np.ndarray, ...]
+    vr: np.ndarray
+    vv: np.ndarray
+
+    def __add__(self, other: DirectionMoments) -> DirectionMoments:
+        image = tuple(a + b for a, b in zip(self.image, other.image, strict=True))
+        return DirectionMoments(image, self.vr + other.vr, self.vv + other.vv)
+
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+
+def gram_kernel(block: Block, params: None = None) -> GramMoments | None:
+    """GramMoments of a block of n rows and M = q + K columns, n M^2 flops (SYRK); None if no row has weight."""
+    total: GramMoments | None = None
+    for head, centred in _centred_slabs(block):
+        if total is None:
+            cross = np.zeros((centred.shape[1], centred.shape[1]), order="F")
+            total = GramMoments(head, cross)
+        else:
+            merged, gap = total.head.merge(head)
+            total = GramMoments(merged, blas.dsyr(1.0, gap, lower=1, a=total.cross, overwrite_a=1))
+        blas.dsyrk(1.0, centred.T, beta=1.0, c=total.cross, lower=1, overwrite_c=1)
+    if total is not None and not np.isfinite(total.cross.diagonal()).all():
+        raise _bad_values(block)
+    return total
+
+
+def root_kernel(block: Block, params: None = None) -> RootMoments | None:
+    """RootMoments of a block, about 2 n M^2 flops (Householder QR)."""
+    total: RootMoments | None = None
+    for head, centred in _centred_slabs(block):
+        part = RootMoments(head, triangle(centred))
+        total = part if total is None else total + part
+    if total is not None and not np.isfinite(total.root).all():
+        raise _bad_values(block)
+    return total
+
+
+def design_kernel(block: Block, groups: tuple[DesignGroup, ...]) -> DesignMoments | None:
+    """DesignMoments of a block, about 2 n sum_g p_g (p_g + m_g) flops."""
+    total: DesignMoments | None = None
+    n_y = _width(block.y)
+    for head, centred in _centred_slabs(block):
+        x, y = centred[:, :-n_y], centred[:, -n_y:]
+        designs = [x[:, _columns(group)] for group in groups]
+        xx = tuple(design.T @ design for design in designs)
+        xy = tuple(d.T @ y[:, _equations(group, n_y)] for d, group in zip(designs, groups, strict=True))
+        part = DesignMoments(head, groups, xx, xy, np.einsum("ij,ij->j", y, y))
+        total = part if total is None else total + part
+    if total is not None and not (np.isfinite(total.yy).all() and np.isfinite(total.head.offset).all()):
+        raise _bad_values(block)
+    return total
+
+
+@dataclass(frozen=True, eq=False)
+class StreamParams:
+    """What the streaming kernels are told. Rows are centred, so an intercept is the client's business.
+
+    groups : the equations by design.  anchor, offset : (q + K,) the mean.  scale : (K,) units of Y.
+    coefficients : per group (p, m), from columns of X to Y / scale.  direction : the same shape, or None.
+    sigma : the current Sigma in units of `scale`.
+    """
+
+    groups: tuple[DesignGroup, ...]
+    anchor: np.ndarray
+    offset: np.ndarray
+    scale: np.ndarray
+    coefficients: tuple[np.ndarray, ...]
+    direction: tuple[np.ndarray, ...] | None
+    sigma: LowRank | None
+
+
+def residual_kernel(block: Block, params: StreamParams) -> ResidualMoments | None:
+    """R'R and the score of a block, n (2 P + K^2 + K k) multiplications."""
+    total: ResidualMoments | None = None
+    for x, residual, root_weight in _residual_slabs(block, params):
+        score: tuple[np.ndarray, ...] = ()
+        if params.sigma is not None:
+            score = _adjoint(x, params.sigma.solve_rows(residual), root_weight, params.groups)
+        part = ResidualMoments(residual.T @ residual, score)
+        total = part if total is None else total + part
+    return total
+
+
+def direction_kernel(block: Block, params: StreamParams) -> DirectionMoments | None:
+    """One conjugate-gradient product of a block, with what the step does to R'R."""
+    total: DirectionMoments | None = None
+    assert params.sigma is not None and params.direction is not None
+    for x, residual, root_weight in _residual_slabs(block, params):
+        along = _forward(x, params.direction, params.groups, residual.shape[1])
+        if root_weight is not None:
+            along *= root_weight
+        image = _adjoint(x, params.sigma.solve_rows(along), root_weight, params.groups)
+        part = DirectionMoments(image, along.T @ residual, along.T @ along)
+        total = part if total is None else total + part
+    return total
+
+
+# ---------------------------------------------------------------------------------------------- slabs
+
+
+def _slabs(block: Block) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Rows of positive weight as float64 [X Y], (n, q + K) and owned by the caller, with their weights."""
+    arrays = (*block.x, *block.y)
+    width = _width(arrays)
+    height = max(SLAB_ROWS, SLAB_BYTES // (8 * width))
+    for first in range(0, block.n_rows, height):
+        last = min(first + height, block.n_rows)
+        values = np.empty((last - first, width))
+        column = 0
+        for array in arrays:
+            if array.ndim == 1:
+                values[:, column] = array[first:last]
+                column += 1
+            else:
+                values[:, column : column + array.shape[1]] = array[first:last]
+                column += array.shape[1]
+        if block.weights is None:
+            yield values, None
+            continue
+        weights = block.weights[first:last].astype(np.float64)
+        if not np.isfinite(weights).all() or (weights < 0).any():
+            raise _bad_values(block)
+        if (weights > 0).any():
+            yield values[weights > 0], weights[weights > 0]
+
+
+def _centred_slabs(block: Block) -> Iterator[tuple[Head, np.ndarray]]:
+    """Each slab's head, and its rows less the mean, times the square root of their weights."""
+    for values, weights in _slabs(block):
+        anchor = values[0].copy()
+        values -= anchor
+        if weights is None:
+            head = Head(len(values), float(len(values)), 0.0, anchor, values.mean(axis=0))
+            values -= head.offset
+        else:
+            total = float(weights.sum())
+            offset = (weights @ values) / total
+            head = Head(len(values), total, float(np.log(weights).sum()), anchor, offset)
+            values -= offset
+            values *= np.sqrt(weights)[:, None]
+        if not np.isfinite(head.offset).all():
+            raise _bad_values(block)
+        yield head, values
+
+
+def _residual_slabs(
+    block: Block, params: StreamParams
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Centred X (n, q), weighted residuals (n, K) in units of `scale`, and sqrt(w) (n, 1) or None."""
+    n_y = _width(block.y)
+    for values, weights in _slabs(block):
+        values -= params.anchor
+        values -= params.offset
+        x = values[:, :-n_y]
+        residual = values[:, -n_y:] / params.scale
+        residual -= _forward(x, params.coefficients, params.groups, n_y)
+        root_weight = None
+        if weights is not None:
+            root_weight = np.sqrt(weights)[:, None]
+            residual *= root_weight
+        yield x, residual, root_weight
+
+
+def _forward(
+    x: np.ndarray, coefficients: tuple[np.ndarray, ...], groups: tuple[DesignGroup, ...], n_equations: int
+) -> np.ndarray:
+    """[X_1 b_1 ... X_K b_K], (n, K)."""
+    fitted = np.empty((len(x), n_equations))
+    for group, b in zip(groups, coefficients, strict=True):
+        fitted[:, _equations(group, n_equations)] = x[:, _columns(group)] @ b
+    return fitted
+
+
+def _adjoint(
+    x: np.ndarray, values: np.ndarray, root_weight: np.ndarray | None, groups: tuple[DesignGroup, ...]
+) -> tuple[np.ndarray, ...]:
+    """X_g' values_g per group, (p, m) each."""
+    if root_weight is not None:
+        values *= root_weight
+    return tuple(x[:, _columns(g)].T @ values[:, _equations(g, values.shape[1])] for g in groups)
+
+
+def _columns(group: DesignGroup) -> slice | np.ndarray:
+    """The group's columns as a slice where they are consecutive, so that taking them copies nothing."""
+    return _as_slice(group.columns)
+
+
+def _equations(group: DesignGroup, n_equations: int) -> slice | np.ndarray:
+    return slice(None) if len(group.equations) == n_equations else _as_slice(group.equations)
+
+
+def _as_slice(index: np.ndarray) -> slice | np.ndarray:
+    first, last = int(index[0]), int(index[-1])
+    if last - first + 1 == len(index) and (len(index) == 1 or bool((np.diff(index) == 1).all())):
+        return slice(first, last + 1)
+    return index
+
+
+def _width(arrays: tuple[np.ndarray, ...]) -> int:
+    return sum(1 if a.ndim == 1 else a.shape[1] for a in arrays)
+
+
+# ---------------------------------------------------------------------------------------------- bad values
+
+
+def _bad_values(block: Block) -> BadValues:
+    """Name the first column with a value no sum can use; called once a sum has shown that there is one."""
+    used = np.ones(block.n_rows, dtype=bool)
+    if block.weights is not None:
+        weights = np.asarray(block.weights, dtype=np.float64)[:, None]
+        found = _first_bad(block, "weights", (weights,), used, (weights < 0)[:, 0])
+        if found is not None:
+            return found
+        used = weights[:, 0] > 0
+    for name, arrays in (("X", block.x), ("Y", block.y)):
+        found = _first_bad(block, name, arrays, used)
+        if found is not None:
+            return found
+    stop = block.start + block.n_rows
+    return BadValues("X", 0, "too large", block.start, block.n_rows, block.start, stop)
+
+
+def _first_bad(
+    block: Block, name: str, arrays: tuple[np.ndarray, ...], used: np.ndarray, negative: np.ndarray | None = None
+) -> BadValues | None:
+    column = 0
+    for array in arrays:
+        for values in np.asarray(array, dtype=np.float64).reshape(block.n_rows, -1).T:
+            # squares are summed, so a finite value whose square overflows is unusable too
+            bad = (~np.isfinite(values) | (np.abs(values) > 1e150)) & used
+            if negative is not None:
+                bad |= negative
+            if bad.any():
+                first = int(np.flatnonzero(bad)[0])
+                what = _what(float(values[first]))
+                stop = block.start + block.n_rows
+                return BadValues(name, column, what, block.start + first, int(bad.sum()), block.start, stop)
+            column += 1
+    return None
+
+
+def _what(value: float) -> str:
+    if np.isnan(value):
+        return "NaN"
+    if np.isinf(value):
+        return "infinite"
+    return "negative" if -1e150 < value < 0 else "too large"

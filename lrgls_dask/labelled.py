@@ -1,0 +1,167 @@
+"""Rows with the user's labels: what every constructor makes, and the checks they all pass before a row is read."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from lrgls_dask.design import Design
+from lrgls_dask.labels import StoredLabels, check_unique, shown
+from lrgls_dask.rows import Part, Rows
+
+__all__ = ["LabelledRows"]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledRows:
+    """N unread rows, their labels, and group labels for clustered inference.
+
+    rows : the data.  obs_labels : N row labels, in memory or still on disk, or None.
+    obs_dim, equation_dim : the user's names of the two dims of Y.  groups : (N,) or None.
+
+    Raises ValueError where the parts do not fit together: row counts, labels, N <= p_j, weights in memory.
+    """
+
+    rows: Rows
+    obs_labels: pd.Index | StoredLabels | None = None
+    obs_dim: Hashable = "obs"
+    equation_dim: Hashable = "equation"
+    groups: np.ndarray | Part | None = None
+
+    def __post_init__(self) -> None:
+        _check_row_counts(self.rows, self.obs_labels, self.groups)
+        _check_design(self.rows)
+        _check_obs_labels(self.obs_labels, self.obs_dim)
+        if self.rows.weights is not None and isinstance(self.rows.weights.array, np.ndarray):
+            _check_weights(self.rows.weights.name, self.rows.weights.array)
+
+    @property
+    def design(self) -> Design:
+        """Which equation uses which column."""
+        return self.rows.design
+
+    @property
+    def n_obs(self) -> int:
+        """N."""
+        return self.rows.n_obs
+
+    @property
+    def n_equations(self) -> int:
+        """K."""
+        return self.design.n_equations
+
+    @property
+    def n_regressors(self) -> int:
+        """q, the number of distinct regressor columns."""
+        return self.design.n_regressors
+
+    @property
+    def n_coefficients(self) -> int:
+        """P = sum p_j."""
+        return self.design.n_coefficients
+
+    @property
+    def equations(self) -> tuple[Hashable, ...]:
+        """K labels."""
+        return self.design.equations
+
+    @property
+    def regressors(self) -> tuple[Hashable, ...]:
+        """q labels of the distinct columns."""
+        return self.design.regressors
+
+    @property
+    def dims(self) -> tuple[Hashable, Hashable]:
+        """Names of the dims of Y: rows, equations."""
+        return self.obs_dim, self.equation_dim
+
+    @cached_property
+    def obs(self) -> pd.Index | None:
+        """Row labels, or None; labels still on disk are read now, once."""
+        return self.obs_labels.read() if isinstance(self.obs_labels, StoredLabels) else self.obs_labels
+
+    def column_name(self, array: str, column: int) -> str:
+        """What the user calls a column of "X", "Y" or "weights", for messages."""
+        if array == "X":
+            return f"regressor {self.regressors[column]!r}"
+        if array == "Y":
+            return f"equation {self.equations[column]!r}"
+        if array == "weights":
+            return "weights" if self.rows.weights is None else self.rows.weights.name
+        raise ValueError(f"array must be 'X', 'Y' or 'weights'; found {array!r}.")
+
+
+def _check_row_counts(rows: Rows, obs: pd.Index | StoredLabels | None, groups: np.ndarray | Part | None) -> None:
+    reference = rows.y[0].name if rows.y else "Y"
+    lengths = [(part.name, int(part.array.shape[0])) for part in rows.parts]
+    if groups is not None:
+        array = groups.array if isinstance(groups, Part) else groups
+        lengths.append(("groups", int(array.shape[0])))
+    if obs is not None:
+        lengths.append(("the obs labels", len(obs)))
+    for name, length in lengths:
+        if length != rows.n_obs:
+            raise ValueError(
+                f"{name} has {length} rows but {reference} has {rows.n_obs}: every array needs one row for each "
+                "observation. Align them first."
+            )
+    if rows.n_obs == 0:
+        raise ValueError(f"{reference} has no rows. Check the selection that made it.")
+
+
+def _check_design(rows: Rows) -> None:
+    design = rows.design
+    if design.n_equations == 0:
+        raise ValueError("Y has no equations. Give it at least one column.")
+    for letter, parts, expected in (("X", rows.x, design.n_regressors), ("Y", rows.y, design.n_equations)):
+        found = sum(part.n_columns for part in parts)
+        if found != expected:
+            raise ValueError(f"{letter} has {found} columns but {expected} labels. Give one label for each column.")
+    check_unique(design.equations, "equation labels")
+    checked: set[int] = set()
+    for equation, terms in zip(design.equations, design.terms, strict=True):
+        if id(terms) not in checked:
+            check_unique(terms, "regressor names", f" within equation {equation!r}")
+            checked.add(id(terms))
+    check_unique(design.regressors, "labels of the distinct regressor columns")
+    bare = [equation for equation, size in zip(design.equations, design.sizes, strict=True) if size == 0]
+    if bare:
+        raise ValueError(f"equation {shown(bare)} has no regressors. Give it at least a constant column, or drop it.")
+    largest = int(np.argmax(design.sizes))
+    if rows.n_obs <= design.sizes[largest]:
+        raise ValueError(
+            f"equation {design.equations[largest]!r} has {design.sizes[largest]} regressors but there are only "
+            f"{rows.n_obs} rows: the rows must outnumber the regressors. Drop regressors or add rows."
+        )
+
+
+def _check_obs_labels(obs: pd.Index | StoredLabels | None, dim: Hashable) -> None:
+    if not isinstance(obs, pd.Index):
+        return
+    # asking for order first spares sorted labels the hash table that uniqueness otherwise builds
+    if obs.is_monotonic_increasing and obs.is_unique:
+        return
+    repeats = obs.duplicated()
+    if repeats.any():
+        label = obs[int(repeats.argmax())]
+        first, second = np.flatnonzero(obs == label)[:2]
+        raise ValueError(
+            f"row labels along {dim!r} must be unique; {label!r} is there more than once, first at positions {first} "
+            f"and {second}. Drop the repeats, or number the rows."
+        )
+
+
+def _check_weights(name: str, weights: np.ndarray) -> None:
+    for wrong, what in ((~np.isfinite(weights), "finite"), (weights < 0, "zero or positive")):
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(
+                f"{name} must be {what}; found {weights[row]} at row {row}, {int(wrong.sum())} such rows in all. "
+                "Set the weight of a row to leave out to 0."
+            )
+    if not weights.any():
+        raise ValueError(f"{name} are all zero, which leaves no rows. Give at least some rows a positive weight.")

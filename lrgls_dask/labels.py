@@ -1,0 +1,178 @@
+"""The user's labels: plain Python values, checked for duplicates, compared, and written to zarr and back."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+__all__ = [
+    "StoredLabels",
+    "check_same_labels",
+    "check_unique",
+    "closest",
+    "decode_labels",
+    "distinct_labels",
+    "encode_labels",
+    "plain_labels",
+    "shown",
+]
+
+_JSON = {"lrgls_labels": "json"}
+_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+
+
+def plain_labels(labels: Iterable[Any], what: str) -> tuple[Hashable, ...]:
+    """The labels as plain, hashable Python values: np.str_ becomes str, np.int64 int, datetime64 a Timestamp.
+
+    what : names the labels in the TypeError that an unhashable one raises.
+    """
+    if isinstance(labels, str):
+        labels = [labels]
+    if isinstance(labels, xr.DataArray):
+        labels = labels.to_index()
+    if isinstance(labels, pd.Index) or (isinstance(labels, np.ndarray) and labels.dtype.kind in "mM"):
+        labels = pd.Index(labels).tolist()
+    plain = tuple(label.item() if isinstance(label, np.generic) else label for label in labels)
+    for position, label in enumerate(plain):
+        if not isinstance(label, Hashable):
+            raise TypeError(
+                f"{what} must be hashable values such as strings; the one at position {position} is a "
+                f"{type(label).__name__}, {label!r}. Use strings, numbers or tuples of them."
+            )
+    return plain
+
+
+def shown(labels: Sequence[Any], limit: int = 5) -> str:
+    """The first few labels, quoted, for a message."""
+    text = ", ".join(repr(label) for label in labels[:limit])
+    return text if len(labels) <= limit else f"{text}, ... ({len(labels)} in all)"
+
+
+def closest(name: Any, known: Iterable[Any]) -> str:
+    """A hint `; did you mean 'smb'?` when some known name resembles this one, else nothing."""
+    by_text = {str(k): k for k in known}
+    match = difflib.get_close_matches(str(name), by_text, n=1)
+    return f"; did you mean {by_text[match[0]]!r}?" if match else "."
+
+
+def check_unique(labels: Sequence[Hashable], what: str, where: str = "") -> None:
+    """Raise ValueError naming the first label that occurs twice."""
+    if len(set(labels)) == len(labels):
+        return
+    label = next(label for label, count in Counter(labels).items() if count > 1)
+    first = labels.index(label)
+    second = labels.index(label, first + 1)
+    raise ValueError(
+        f"{what} must be unique{where}; {label!r} is there {Counter(labels)[label]} times, first at positions {first} "
+        f"and {second}. Rename or drop one of them."
+    )
+
+
+def check_same_labels(name: str, labels: pd.Index, reference_name: str, reference: pd.Index, dim: Hashable) -> None:
+    """Raise ValueError, with the first difference, unless both arrays carry the same row labels."""
+    if labels is reference or labels.equals(reference):
+        return
+    shared = min(len(labels), len(reference))
+    differs = np.asarray(labels[:shared] != reference[:shared], dtype=bool)
+    position = int(differs.argmax()) if differs.any() else shared
+    if len(labels) != len(reference):
+        found = f"{name} has {len(labels)} labels along {dim!r} but {reference_name} has {len(reference)}"
+    else:
+        found = (
+            f"{name} and {reference_name} have different labels along {dim!r} "
+            f"({labels[position]!r} against {reference[position]!r})"
+        )
+    raise ValueError(f"{found}; first difference at position {position}. Use xr.align(...) or .reindex(...).")
+
+
+def distinct_labels(terms: Sequence[Hashable], equations: Sequence[Hashable]) -> tuple[Hashable, ...]:
+    """One label for each distinct column: its term, with the equation that first uses it where the term recurs.
+
+    terms, equations : (q,) the term of each column and the first equation that uses it.
+    """
+    count = Counter(terms)
+    pairs = zip(terms, equations, strict=True)
+    return tuple(term if count[term] == 1 else f"{term}[{equation}]" for term, equation in pairs)
+
+
+def encode_labels(labels: pd.Index, what: str) -> tuple[np.ndarray, dict[str, Any]]:
+    """Labels as an array that zarr can hold, with the attributes that `decode_labels` and xarray need.
+
+    Numbers stay numbers, times become CF integers, strings stay strings, anything else JSON text.
+    """
+    if isinstance(labels, pd.DatetimeIndex):
+        attributes = {"units": f"{_UNITS[labels.unit]} since 1970-01-01", "calendar": "proleptic_gregorian"}
+        if labels.tz is not None:
+            attributes["lrgls_timezone"] = str(labels.tz)
+            labels = labels.tz_convert("UTC")
+        return labels.asi8, attributes
+    if isinstance(labels.dtype, np.dtype) and labels.dtype.kind in "biuf":
+        return labels.to_numpy(), {}
+    values = labels.tolist()
+    if all(isinstance(value, str) for value in values):
+        return np.array(values, dtype=object), {}
+    if all(type(value) is int and -(2**63) <= value < 2**63 for value in values):
+        return np.array(values, dtype=np.int64), {}
+    return np.array([_to_json(value, what) for value in values], dtype=object), dict(_JSON)
+
+
+def decode_labels(values: np.ndarray, attributes: dict[str, Any]) -> pd.Index:
+    """The labels that `encode_labels`, or xarray by the CF conventions, wrote."""
+    if attributes.get("lrgls_labels") == "json":
+        return pd.Index([_from_json(json.loads(value)) for value in values.tolist()], tupleize_cols=True)
+    if "since" in str(attributes.get("units", "")):
+        cf = {key: attributes[key] for key in ("units", "calendar") if key in attributes}
+        index = xr.decode_cf(xr.Dataset({"label": ("label", values, cf)})).indexes["label"]
+        zone = attributes.get("lrgls_timezone")
+        return index if zone is None else pd.DatetimeIndex(index).tz_localize("UTC").tz_convert(zone)
+    if values.dtype.kind in "OTU":
+        return pd.Index(values.tolist())
+    return pd.Index(values)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredLabels:
+    """Row labels that stay on disk until somebody asks: at 10^8 rows they are larger than a row block."""
+
+    array: Any
+    attributes: dict[str, Any]
+
+    def __len__(self) -> int:
+        return int(self.array.shape[0])
+
+    def read(self) -> pd.Index:
+        """All N labels; one read of one 1-D array."""
+        return decode_labels(np.asarray(self.array[:]), self.attributes)
+
+
+def _to_json(label: Any, what: str) -> str:
+    return json.dumps(_json_value(label, what))
+
+
+def _json_value(label: Any, what: str) -> Any:
+    if isinstance(label, np.generic) and not isinstance(label, np.datetime64):
+        label = label.item()
+    if label is None or isinstance(label, str | int | float | bool):
+        return label
+    if isinstance(label, tuple):
+        return [_json_value(item, what) for item in label]
+    if isinstance(label, pd.Timestamp):
+        return {"time": label.isoformat()}
+    raise TypeError(
+        f"{what} must be strings, numbers, times or tuples of them to be stored; found {label!r} of type "
+        f"{type(label).__name__}. Convert them, e.g. with .astype(str)."
+    )
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_from_json(item) for item in value)
+    return pd.Timestamp(value["time"]) if isinstance(value, dict) else value

@@ -1,0 +1,93 @@
+"""How rows are cut: blocks that fit a cache-friendly read, groups of blocks that one task sums before it reports.
+
+The cut depends on the stored chunks and on sizes only, never on the scheduler or the number of workers: that is what
+makes the tree of sums, and with it every digit of the answer, the same everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lrgls_dask.rows import Part, Rows
+
+__all__ = ["Layout", "cut_rows"]
+
+# Between 8 and 30 MB a block is read into recycled memory; above the allocator's 32 MB threshold every block pays
+# fresh pages, below 4 MB the cost per task shows.
+BLOCK_BYTES = 16 * 2**20
+SMALL_BLOCK_BYTES = 2 * 2**20
+LARGEST_BLOCK_BYTES = 64 * 2**20
+BLOCKS_WANTED = 32  # small data still give every worker something to do
+GROUPS_WANTED = 64
+BLOCKS_PER_GROUP = 8  # enough for the next read to hide behind the arithmetic
+PARTIAL_SHARE = 20  # a task reads at least this many times what it sends on
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Row cuts of the blocks, and which consecutive blocks form a group.
+
+    blocks : (B + 1,) first rows, the last is N.  groups : (G + 1,) first blocks, the last is B.
+    """
+
+    blocks: np.ndarray
+    groups: np.ndarray
+
+    @property
+    def n_groups(self) -> int:
+        return len(self.groups) - 1
+
+    @property
+    def n_blocks(self) -> int:
+        return len(self.blocks) - 1
+
+    def largest_block(self) -> int:
+        """Rows of the largest block."""
+        return int(np.diff(self.blocks).max())
+
+
+def cut_rows(rows: Rows, partial_bytes: int) -> Layout:
+    """The layout of a pass whose partial sums take `partial_bytes` each."""
+    total = rows.n_obs * rows.row_bytes
+    target = int(np.clip(total // BLOCKS_WANTED, SMALL_BLOCK_BYTES, BLOCK_BYTES))
+    blocks = _merge(_candidates(rows, target), rows.row_bytes, target)
+    n_blocks = len(blocks) - 1
+    per_group = min(BLOCKS_PER_GROUP, max(1, n_blocks // GROUPS_WANTED))
+    mean_block = max(1, total // n_blocks)
+    per_group = max(per_group, -(-PARTIAL_SHARE * partial_bytes // mean_block))
+    starts = np.arange(0, n_blocks, per_group)
+    return Layout(blocks, np.append(starts, n_blocks))
+
+
+def _candidates(rows: Rows, target: int) -> np.ndarray:
+    """Rows where a cut splits no stored chunk, or, where chunks never line up, none of the widest array."""
+    chunked = [part for part in rows.parts if part.row_chunks is not None]
+    if not chunked:
+        height = max(1, target // max(1, rows.row_bytes))
+        return np.append(np.arange(0, rows.n_obs, height), rows.n_obs)
+    common = _bounds(chunked[0])
+    for part in chunked[1:]:
+        if part.row_chunks is not chunked[0].row_chunks:
+            common = np.intersect1d(common, _bounds(part), assume_unique=True)
+    if np.diff(common).max() * rows.row_bytes <= LARGEST_BLOCK_BYTES:
+        return common
+    widest = max(chunked, key=lambda part: part.row_bytes)
+    return common if len(common) == len(_bounds(widest)) else _bounds(widest)
+
+
+def _bounds(part: Part) -> np.ndarray:
+    return np.unique(np.concatenate([[0], np.cumsum(part.row_chunks)]).astype(np.int64))
+
+
+def _merge(candidates: np.ndarray, row_bytes: int, target: int) -> np.ndarray:
+    """Join neighbours until a block reaches the target."""
+    height = max(1, target // max(1, row_bytes))
+    kept = [0]
+    position = 0
+    while kept[-1] < candidates[-1]:
+        # the last candidate within `height` rows of the cut before it, or the next one if none is
+        position = max(position + 1, int(np.searchsorted(candidates, kept[-1] + height, side="right")) - 1)
+        kept.append(int(candidates[position]))
+    return np.array(kept, dtype=np.int64)

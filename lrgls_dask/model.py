@@ -1,0 +1,321 @@
+"""The estimator."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from lrgls_dask.als import Options, Solution, Termination
+from lrgls_dask.compress import compress_rows
+from lrgls_dask.covariance import max_rank
+from lrgls_dask.errors import FitWarning
+from lrgls_dask.passes import Meter
+from lrgls_dask.plan import Engine, Plan, make_plan
+from lrgls_dask.problem import InMemory, Problem, Streamed
+from lrgls_dask.progress import Progress
+from lrgls_dask.results import Fit
+from lrgls_dask.selection import choose_rank
+from lrgls_dask.compressed import CompressedSystem
+from lrgls_dask.system import System
+
+__all__ = ["LowRankGLS"]
+
+COMPRESSED_REL_TOL, STREAM_REL_TOL = 1e-10, 1e-6  # a sweep is free on a compressed system and costs passes otherwise
+
+Rank = int | Literal["auto", "bic"]
+
+
+class LowRankGLS:
+    """Seemingly unrelated regressions with errors of covariance Sigma = F F' + diag(d), on data of any length.
+
+    Parameters
+    ----------
+    rank : number of factors k. An integer (0 makes Sigma diagonal, the only choice for one or two equations),
+        "auto" for min(8, ceil(K / 10)), "bic" for the least BIC over 1..min(K // 2, 12); both at most what K identifies.
+    covariance : "lowrank", Sigma = F F' + diag(d).
+    algorithm : "als", alternating a GLS step for the coefficients and a factor step for Sigma.
+    engine : "compress" reads the data once into q + K + 1 equivalent rows, "stream" makes a pass for every quantity it
+        needs and holds K^2 numbers, "auto" compresses where (q + K)^2 fits.
+    sigma_step : "ml", maximum likelihood factor analysis, or "pca", principal components with a line search.
+    lam_F, lam_B : penalties lam_F / 2 ||F||^2 and lam_B / (2 N) ||b||^2 per row, in standard units (each response by
+        its OLS residual standard deviation, each column by its root mean square), so free of the units of the data.
+    d_floor : the least idiosyncratic variance, as a fraction of the equation's OLS residual variance.
+    rel_tol : stop when a sweep lowers the objective by less than this fraction; 1e-10 on a compressed system, 1e-6
+        streamed, if None.
+    max_sweeps : the most sweeps; ending there is a warning, not an error.
+    cg_tol, cg_maxit : relative residual and most iterations of the conjugate gradients of a GLS step. None chooses a
+        tolerance far below the statistical error of the coefficients.
+    missing : "raise" refuses NaN in Y.
+    progress : True for a bar on stderr, or a callable (label, bytes_done, bytes_total).
+    memory_limit : bytes, or text like "1GB", that one process may use; found out if None.
+
+    Attributes
+    ----------
+    result_ : the `Fit`.  params_ : its coefficients.  rank_ : the number of factors.  plan_ : the `Plan` that was run.
+    """
+
+    def __init__(
+        self,
+        rank: Rank = "auto",
+        *,
+        covariance: Literal["lowrank"] = "lowrank",
+        algorithm: Literal["als"] = "als",
+        engine: Engine = "auto",
+        sigma_step: Literal["ml", "pca"] = "ml",
+        lam_F: float = 0.0,
+        lam_B: float = 0.0,
+        d_floor: float = 1e-8,
+        rel_tol: float | None = None,
+        max_sweeps: int = 50,
+        cg_tol: float | None = None,
+        cg_maxit: int = 500,
+        missing: Literal["raise"] = "raise",
+        progress: bool | Callable[[str, int, int], object] = False,
+        memory_limit: int | str | None = None,
+    ) -> None:
+        self.rank = rank
+        self.covariance = covariance
+        self.algorithm = algorithm
+        self.engine = engine
+        self.sigma_step = sigma_step
+        self.lam_F = lam_F
+        self.lam_B = lam_B
+        self.d_floor = d_floor
+        self.rel_tol = rel_tol
+        self.max_sweeps = max_sweeps
+        self.cg_tol = cg_tol
+        self.cg_maxit = cg_maxit
+        self.missing = missing
+        self.progress = progress
+        self.memory_limit = memory_limit
+        self._check()
+
+    # ------------------------------------------------------------------------------------------ scikit-learn
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        return {name: getattr(self, name) for name in self._names()}
+
+    def set_params(self, **params: Any) -> LowRankGLS:
+        """Change arguments by name; returns self."""
+        unknown = sorted(set(params) - set(self._names()))
+        if unknown:
+            raise ValueError(f"unknown parameter {unknown[0]!r}; the parameters are {', '.join(self._names())}.")
+        before = self.get_params()
+        for name, value in params.items():
+            setattr(self, name, value)
+        try:
+            self._check()
+        except (TypeError, ValueError):
+            for name, value in before.items():
+                setattr(self, name, value)
+            raise
+        return self
+
+    def __repr__(self) -> str:
+        defaults = {n: p.default for n, p in inspect.signature(type(self).__init__).parameters.items()}
+        changed = [f"{n}={v!r}" for n, v in self.get_params().items() if v != defaults[n]]
+        return f"LowRankGLS({', '.join(changed)})"
+
+    # ------------------------------------------------------------------------------------------ fitting
+
+    def plan(self, system: System) -> Plan:
+        """What `fit` would do and cost; reads nothing. Raises MemoryError if it would not fit."""
+        largest = self._candidates(system.n_equations)[-1]
+        return make_plan(system.rows, engine=self.engine, memory_limit=self.memory_limit, rank=largest)
+
+    def fit(self, system: System | CompressedSystem) -> LowRankGLS:
+        """Fit and keep the result in `result_`; follows the active Dask client, else uses threads.
+
+        Warns once, with FitWarning, when the loop did not converge or a variance ended on its floor.
+        """
+        ranks = self._candidates(system.n_equations)
+        meter = Meter(Progress(self.progress))
+        problem, engine = self._problem(system, meter)
+        options = self._options(engine)
+        solution, table = choose_rank(problem, ranks, options)
+        fit = _as_fit(problem, solution, options, engine, table, system)
+        self.result_, self.params_, self.rank_ = fit, fit.params, fit.rank
+        _warn(fit, problem)
+        return self
+
+    def predict(self, system: System) -> xr.DataArray:
+        """(obs, equation) fitted values; lazy."""
+        return self._fitted().predict(system)
+
+    def score(self, system: System | CompressedSystem) -> float:
+        """Mean log-likelihood per row of the fitted parameters on other rows with the same designs; one pass."""
+        fit = self._fitted()
+        return fit.score(system)
+
+    def _fitted(self) -> Fit:
+        if not hasattr(self, "result_"):
+            raise AttributeError("this LowRankGLS has not been fitted. Call fit(system) first.")
+        return self.result_
+
+    def _problem(self, system: System | CompressedSystem, meter: Meter) -> tuple[Problem, Literal["compress", "stream"]]:
+        if isinstance(system, CompressedSystem):
+            if self.engine == "stream":
+                raise ValueError("a compressed system holds no rows to stream. Use engine='compress' or 'auto'.")
+            return InMemory(system.rows, lam_B=self.lam_B, meter=meter), "compress"
+        self.plan_ = self.plan(system)
+        if self.plan_.engine == "stream":
+            spare = self.plan_.memory_limit - self.plan_.worker_peak
+            return Streamed(system.rows, lam_B=self.lam_B, meter=meter, spare_bytes=spare), "stream"
+        return InMemory(compress_rows(system.rows, meter=meter), lam_B=self.lam_B, meter=meter), "compress"
+
+    def _options(self, engine: Literal["compress", "stream"]) -> Options:
+        default = COMPRESSED_REL_TOL if engine == "compress" else STREAM_REL_TOL
+        return Options(
+            sigma_step=self.sigma_step,
+            lam_F=float(self.lam_F),
+            lam_B=float(self.lam_B),
+            d_floor=float(self.d_floor),
+            rel_tol=default if self.rel_tol is None else float(self.rel_tol),
+            max_sweeps=self.max_sweeps,
+            cg_tol=self.cg_tol,
+            cg_maxit=self.cg_maxit,
+        )
+
+    # ------------------------------------------------------------------------------------------ checks
+
+    def _candidates(self, n_equations: int) -> tuple[int, ...]:
+        """The ranks to fit, ascending; raises ValueError for one that K equations do not identify."""
+        most = max_rank(n_equations)
+        if self.rank == "auto":
+            return (min(8, -(-n_equations // 10), most),)
+        if self.rank == "bic":
+            top = min(n_equations // 2, 12, most)
+            return tuple(range(1, top + 1)) or (0,)
+        rank = int(self.rank)
+        if rank > most:
+            raise ValueError(
+                f"rank {rank} is more than {n_equations} equations identify: the largest k with "
+                f"(K - k)^2 >= K + k is {most}. Use rank <= {most}."
+            )
+        return (rank,)
+
+    def _check(self) -> None:
+        _check_rank(self.rank)
+        _one_of("covariance", self.covariance, ("lowrank",))
+        _one_of("algorithm", self.algorithm, ("als",))
+        _one_of("engine", self.engine, ("auto", "compress", "stream"))
+        _one_of("sigma_step", self.sigma_step, ("ml", "pca"))
+        _one_of("missing", self.missing, ("raise",))
+        for name in ("lam_F", "lam_B"):
+            _number(name, getattr(self, name), least=0.0, strict=False)
+        _number("d_floor", self.d_floor, least=0.0, strict=True)
+        if self.d_floor >= 1:
+            raise ValueError(f"d_floor is a fraction of each residual variance and must be below 1; got {self.d_floor}.")
+        for name in ("rel_tol", "cg_tol"):
+            if getattr(self, name) is not None:
+                _number(name, getattr(self, name), least=0.0, strict=True)
+        for name in ("max_sweeps", "cg_maxit"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+                raise ValueError(f"{name} must be a positive integer; got {value!r}.")
+        if not (isinstance(self.progress, bool) or callable(self.progress)):
+            raise TypeError(f"progress must be True, False or a callable; got {self.progress!r}.")
+
+
+def _check_rank(rank: Any) -> None:
+    if isinstance(rank, str):
+        _one_of("rank", rank, ("auto", "bic"))
+    elif isinstance(rank, bool) or not isinstance(rank, numbers.Integral):
+        raise TypeError(f"rank must be an integer, 'auto' or 'bic'; got {rank!r}.")
+    elif rank < 0:
+        raise ValueError(f"rank must be 0 or more; got {rank}.")
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        listed = " or ".join(repr(a) for a in allowed)
+        raise ValueError(f"{name} must be {listed}; got {value!r}.")
+
+
+def _number(name: str, value: Any, *, least: float, strict: bool) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number; got {value!r}.")
+    if not np.isfinite(float(value)) or value < least or (strict and value <= least):
+        raise ValueError(f"{name} must be {'above' if strict else 'at least'} {least:g} and finite; got {value!r}.")
+
+
+def _as_fit(
+    problem: Problem,
+    solution: Solution,
+    options: Options,
+    engine: Literal["compress", "stream"],
+    table: tuple[dict[str, float], ...],
+    system: System | CompressedSystem,
+) -> Fit:
+    """The solution in the user's units."""
+    design, scale = problem.design, problem.whitened.y_scale
+    by_group = problem.coordinates.by_group(solution.point.c)
+    coefficients = np.empty(design.n_coefficients)
+    for group, c in zip(problem.whitened.groups, by_group, strict=True):
+        coefficients[group.group.coefficients] = group.coefficients(c) * scale[group.group.equations]
+    x_rows = problem.x_rows()
+    floored = np.flatnonzero(solution.point.sigma.d <= options.d_floor * (1 + 1e-6))
+    return Fit(
+        design=design,
+        coefficients=coefficients,
+        low_rank=solution.point.sigma.rescaled(scale).normalised(),
+        n_obs=problem.n_obs,
+        loglik=-problem.n_obs * (solution.nll + problem.nll_offset),
+        objective=solution.obj + problem.nll_offset,
+        termination=solution.termination,
+        history=solution.trace,
+        engine=engine,
+        n_starts=solution.n_starts,
+        n_agreed=solution.n_agreed,
+        lam_B=options.lam_B,
+        lam_F=options.lam_F,
+        on_floor=tuple(design.equations[j] for j in floored),
+        y_scale=scale,
+        x_rows=x_rows,
+        n_passes=problem.meter.passes,
+        bytes_read=problem.meter.bytes_read,
+        candidates=table,
+        obs_dim=str(system.obs_dim),
+        equation_dim=str(system.equation_dim),
+    )
+
+
+def _warn(fit: Fit, problem: Problem) -> None:
+    """One warning that says all there is to say."""
+    notes = []
+    if fit.termination is Termination.MAX_SWEEPS:
+        notes.append(
+            f"not converged after {fit.n_sweeps} sweeps: raise max_sweeps, or rel_tol if this precision is enough"
+        )
+    if fit.termination is Termination.STALLED:
+        notes.append("stalled: no step of the factor update lowered the objective; try sigma_step='ml'")
+    exact = [problem.design.equations[j] for j in np.flatnonzero(problem.whitened.exact)]
+    heywood = [name for name in fit.on_floor if name not in exact]
+    if exact:
+        notes.append(
+            f"a constant response or a perfect fit in {_listed(exact)}: the residual variance is zero to rounding and "
+            "its idiosyncratic variance sits on d_floor; drop the equation or the regressor that reproduces it"
+        )
+    if heywood:
+        notes.append(
+            f"idiosyncratic variance on d_floor (Heywood case) in {_listed(heywood)}: "
+            "a smaller rank may describe these data as well"
+        )
+    if notes:
+        warnings.warn("LowRankGLS: " + "; ".join(notes) + ".", FitWarning, stacklevel=3)
+
+
+def _listed(names: list[Any]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return f"equation{'s' if len(names) > 1 else ''} {shown}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")

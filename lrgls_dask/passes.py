@@ -1,0 +1,376 @@
+"""The one way to touch rows: `run_pass(rows, kernel, params)` maps a kernel over all blocks and adds the results.
+
+Threads without a client, the active `distributed.Client` with one. A task takes a group of consecutive blocks, reads
+the next block while it works on the current one, and passes on a single partial sum; partial sums meet in a tree of
+fixed shape. Every stored chunk is read once a pass: what one block alone needs of a Dask graph is computed inside the
+block's own task, what several blocks share becomes a task of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import dask
+import dask.array as da
+import distributed
+import numpy as np
+import threadpoolctl
+from dask.base import get_scheduler
+from dask.core import get_dependencies
+
+from lrgls_dask.errors import BadValues, UnreadableRows
+from lrgls_dask.kernels import Block
+from lrgls_dask.layout import Layout, cut_rows
+from lrgls_dask.progress import Progress, report
+from lrgls_dask.rows import Part, Rows
+
+__all__ = ["Meter", "run_pass"]
+
+FAN_IN = 8  # partial sums added by one node of the tree
+
+Kernel = Callable[[Block, Any], Any]
+
+
+@dataclass
+class Meter:
+    """Counts what passes over the rows have cost so far: passes, bytes read (decoded), seconds inside them."""
+
+    progress: Progress = field(default_factory=Progress)
+    passes: int = 0
+    bytes_read: int = 0
+    seconds: float = 0.0
+
+
+def run_pass(
+    rows: Rows, kernel: Kernel, params: Any, *, partial_bytes: int, meter: Meter, label: str = "reading"
+) -> Any:
+    """The sum of kernel(block, params) over all blocks of rows: one pass, every row read once.
+
+    partial_bytes : size of one result of the kernel; groups are made large enough that moving it is cheap.
+    Raises BadValues or UnreadableRows from the first block that showed them.
+    """
+    began = time.perf_counter()
+    layout = cut_rows(rows, partial_bytes)
+    n_bytes = rows.n_obs * rows.row_bytes
+    with meter.progress.watch(label, n_bytes) as topic, _named(rows):
+        if layout.n_groups == 1 and all(isinstance(part.array, np.ndarray) for part in rows.parts):
+            total = _sum_group(kernel, _Box(params), _Box(_Group(_plan_blocks(rows, layout), (), topic)), [])
+        else:
+            total = _run_graph(rows, layout, kernel, params, topic)
+    meter.passes += 1
+    meter.bytes_read += n_bytes
+    meter.seconds += time.perf_counter() - began
+    if total is None:
+        raise ValueError("weights: no row has a positive weight. Give at least one row a weight above zero.")
+    return total
+
+
+@contextmanager
+def _named(rows: Rows) -> Iterator[None]:
+    """Say which equation or regressor a block could not use; blocks know columns only."""
+    try:
+        yield
+    except BadValues as error:
+        raise error.named(rows.design.regressors, rows.design.equations) from None
+
+
+# ---------------------------------------------------------------------------------------------- what to read
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """Rows start..stop of an array that is sliced where the task runs."""
+
+    array: Any
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunks:
+    """Rows of values in the graph: (key, first, last) for each chunk they lie in."""
+
+    pieces: tuple[tuple[Hashable, int, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _BlockPlan:
+    """How to read one block.
+
+    readers, names : one a part, X then Y then weights.  graph : the Dask tasks this block alone needs.
+    shared : keys whose values it is handed.
+    """
+
+    start: int
+    stop: int
+    n_x: int
+    n_y: int
+    readers: tuple[_Stored | _Chunks, ...]
+    names: tuple[str, ...]
+    graph: dict[Hashable, Any]
+    shared: frozenset[Hashable]
+
+    @property
+    def keys(self) -> list[Hashable]:
+        return [key for reader in self.readers if isinstance(reader, _Chunks) for key, _, _ in reader.pieces]
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Consecutive blocks of one task, the keys of what it is handed, and where it reports progress."""
+
+    blocks: tuple[_BlockPlan, ...]
+    shared: tuple[Hashable, ...]
+    topic: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Box:
+    """Keeps a scheduler from looking for task keys inside a value."""
+
+    value: Any
+
+
+def _plan_blocks(rows: Rows, layout: Layout) -> tuple[_BlockPlan, ...]:
+    bounds = layout.blocks
+    names = tuple(part.name for part in rows.parts)
+    readers = zip(*(_readers(part, bounds) for part in rows.parts), strict=True)
+    return tuple(
+        _BlockPlan(int(a), int(b), len(rows.x), len(rows.y), of_parts, names, {}, frozenset())
+        for a, b, of_parts in zip(bounds[:-1], bounds[1:], readers, strict=True)
+    )
+
+
+def _readers(part: Part, bounds: np.ndarray) -> list[_Stored] | list[_Chunks]:
+    spans = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    if isinstance(part.array, da.Array):
+        edges = np.concatenate([[0], np.cumsum(part.array.chunks[0])])
+        return [_Chunks(_pieces(part.array, edges, a, b)) for a, b in spans]
+    if isinstance(part.array, np.ndarray):  # a view each, so that a task is sent its own rows only
+        return [_Stored(part.array[a:b], 0, b - a) for a, b in spans]
+    return [_Stored(part.array, a, b) for a, b in spans]
+
+
+def _pieces(array: da.Array, edges: np.ndarray, start: int, stop: int) -> tuple[tuple[Hashable, int, int], ...]:
+    pieces = []
+    chunk = int(np.searchsorted(edges, start, side="right")) - 1
+    while chunk < len(edges) - 1 and edges[chunk] < stop:
+        first, last = max(start, int(edges[chunk])), min(stop, int(edges[chunk + 1]))
+        if last > first:
+            key = (array.name, chunk, *(0,) * (array.ndim - 1))
+            pieces.append((key, first - int(edges[chunk]), last - int(edges[chunk])))
+        chunk += 1
+    return tuple(pieces)
+
+
+# ---------------------------------------------------------------------------------------------- the graph
+
+
+def _run_graph(rows: Rows, layout: Layout, kernel: Kernel, params: Any, topic: str | None) -> Any:
+    get = get_scheduler() or dask.threaded.get
+    token = uuid.uuid4().hex
+    plans, graph = _inline(_plan_blocks(rows, layout), _dask_graph(rows))
+    client = getattr(get, "__self__", None)
+    if isinstance(client, distributed.Client):
+        plans = _scatter(client, plans, graph, token)
+    params_key = f"lrgls-params-{token}"
+    graph[params_key] = _Box(params)
+    level: list[Hashable] = []
+    for g in range(layout.n_groups):
+        blocks = plans[layout.groups[g] : layout.groups[g + 1]]
+        shared = tuple(dict.fromkeys(key for block in blocks for key in sorted(block.shared, key=str)))
+        key = (f"lrgls-sum-{token}", 0, g)
+        graph[key] = (_sum_group, kernel, params_key, _Box(_Group(blocks, shared, topic)), list(shared))
+        level.append(key)
+    depth = 0
+    while len(level) > 1:
+        depth += 1
+        nodes = [level[i : i + FAN_IN] for i in range(0, len(level), FAN_IN)]
+        level = [(f"lrgls-sum-{token}", depth, i) for i in range(len(nodes))]
+        graph.update({key: (_add, node) for key, node in zip(level, nodes, strict=True)})
+    return get(graph, level[0])
+
+
+def _dask_graph(rows: Rows) -> dict[Hashable, Any]:
+    graph: dict[Hashable, Any] = {}
+    for part in rows.parts:
+        if isinstance(part.array, da.Array):
+            graph.update(part.array.__dask_graph__())
+    return graph
+
+
+def _inline(
+    plans: tuple[_BlockPlan, ...], graph: dict[Hashable, Any]
+) -> tuple[tuple[_BlockPlan, ...], dict[Hashable, Any]]:
+    """Give each block the tasks it alone needs; the rest, closed under dependencies, stays a graph around them."""
+    user: dict[Hashable, int] = {}
+    needs: dict[Hashable, set[Hashable]] = {}
+    outer: set[Hashable] = set()
+    for index, plan in enumerate(plans):
+        seen: set[Hashable] = set()
+        stack = plan.keys
+        while stack:
+            key = stack.pop()
+            if key in seen:
+                continue
+            seen.add(key)
+            if key not in needs:
+                needs[key] = set(get_dependencies(graph, key))
+            if user.setdefault(key, index) != index or not _is_task(graph[key]):
+                outer.add(key)
+            stack.extend(needs[key])
+    stack = list(outer)
+    while stack:
+        for key in needs[stack.pop()] - outer:
+            outer.add(key)
+            stack.append(key)
+    own: list[list[Hashable]] = [[] for _ in plans]
+    for key, index in user.items():
+        if key not in outer:
+            own[index].append(key)
+    inlined = []
+    for plan, keys in zip(plans, own, strict=True):
+        wanted = set(plan.keys).union(*(needs[key] for key in keys))
+        tasks = {key: graph[key] for key in keys}
+        inlined.append(replace(plan, graph=tasks, shared=frozenset(wanted & outer)))
+    return tuple(inlined), {key: graph[key] for key in outer}
+
+
+def _is_task(value: Any) -> bool:
+    """True for work; false for data and futures, which must stay where the scheduler sees them."""
+    if isinstance(value, tuple):
+        return bool(value) and callable(value[0])
+    return hasattr(value, "func") and hasattr(value, "dependencies")
+
+
+def _scatter(
+    client: distributed.Client, plans: tuple[_BlockPlan, ...], graph: dict[Hashable, Any], token: str
+) -> tuple[_BlockPlan, ...]:
+    """Send arrays that live on the client to the workers, each block's rows to where it is worked on."""
+    views: dict[Hashable, np.ndarray] = {}
+    moved = []
+    for index, plan in enumerate(plans):
+        readers: list[_Stored | _Chunks] = []
+        for position, reader in enumerate(plan.readers):
+            if isinstance(reader, _Stored) and isinstance(reader.array, np.ndarray):
+                key = (f"lrgls-rows-{token}", index, position)
+                views[key] = reader.array
+                readers.append(_Chunks(((key, 0, reader.stop),)))
+            else:
+                readers.append(reader)
+        new = {key for key in (k for r in readers if isinstance(r, _Chunks) for k, _, _ in r.pieces) if key in views}
+        moved.append(replace(plan, readers=tuple(readers), shared=plan.shared | new))
+    if views:
+        futures = client.scatter(list(views.values()), hash=False)
+        graph.update(zip(views, futures, strict=True))
+    return tuple(moved)
+
+
+# ---------------------------------------------------------------------------------------------- inside a task
+
+
+def _sum_group(kernel: Kernel, params: _Box, group: _Box, shared: Sequence[Any]) -> Any:
+    plan: _Group = group.value
+    values = dict(zip(plan.shared, shared, strict=True))
+    total = None
+    with _one_blas_thread:
+        for block, n_bytes in _read_ahead(plan.blocks, values):
+            part = kernel(block, params.value)
+            if part is not None:
+                total = part if total is None else total + part
+            report(plan.topic, n_bytes)
+    return total
+
+
+def _add(parts: Sequence[Any]) -> Any:
+    """Left to right, so that equal chunks give equal digits."""
+    total = None
+    for part in parts:
+        if part is not None:
+            total = part if total is None else total + part
+    return total
+
+
+def _read_ahead(
+    plans: tuple[_BlockPlan, ...], values: dict[Hashable, Any]
+) -> Iterator[tuple[Block, int]]:
+    """Each block in turn, the next one being read meanwhile where reading takes any time."""
+    if len(plans) == 1 or all(isinstance(r, _Stored) and isinstance(r.array, np.ndarray) for r in plans[0].readers):
+        for plan in plans:
+            yield _read(plan, values)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(_read, plans[0], values)
+        for plan in plans[1:]:
+            block = ahead.result()
+            ahead = pool.submit(_read, plan, values)
+            yield block
+            del block
+        yield ahead.result()
+
+
+def _read(plan: _BlockPlan, values: dict[Hashable, Any]) -> tuple[Block, int]:
+    """The block and its size in bytes."""
+    computed = {key: values[key] for key in plan.shared}
+    if plan.graph:
+        wanted = [key for key in dict.fromkeys(plan.keys) if key in plan.graph]
+        try:
+            results = dask.get({**plan.graph, **computed}, wanted)
+        except Exception as error:
+            raise _unreadable(plan, " and ".join(dict.fromkeys(plan.names)), error) from error
+        computed.update(zip(wanted, results, strict=True))
+    arrays = []
+    for reader, name in zip(plan.readers, plan.names, strict=True):
+        try:
+            arrays.append(_read_part(reader, computed))
+        except Exception as error:
+            raise _unreadable(plan, name, error) from error
+    n_bytes = sum(array.nbytes for array in arrays)
+    y_stop = plan.n_x + plan.n_y
+    weights = arrays[y_stop] if len(arrays) > y_stop else None
+    return Block(plan.start, tuple(arrays[: plan.n_x]), tuple(arrays[plan.n_x : y_stop]), weights), n_bytes
+
+
+def _read_part(reader: _Stored | _Chunks, values: dict[Hashable, Any]) -> np.ndarray:
+    if isinstance(reader, _Stored):
+        return np.asarray(reader.array[reader.start : reader.stop])
+    pieces = [np.asarray(values[key])[first:last] for key, first, last in reader.pieces]
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _unreadable(plan: _BlockPlan, name: str, error: Exception) -> UnreadableRows:
+    return UnreadableRows(name, plan.start, plan.stop, f"{type(error).__name__}: {error}")
+
+
+class _OneBlasThread:
+    """One BLAS thread while any task runs in this process: oversubscribed BLAS is many times slower than none."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._controller: threadpoolctl.ThreadpoolController | None = None
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                if self._controller is None:
+                    self._controller = threadpoolctl.ThreadpoolController()
+                self._limit = self._controller.limit(limits=1, user_api="blas")
+            self._users += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._limit.restore_original_limits()
+
+
+_one_blas_thread = _OneBlasThread()

@@ -1,0 +1,210 @@
+"""What a fit will cost, priced before any read: engine, passes, bytes, peak memory of every process."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import dask
+import distributed
+import psutil
+from dask.utils import format_bytes, parse_bytes
+
+from lrgls_dask.compress import partial_bytes
+from lrgls_dask.design import Design
+from lrgls_dask.kernels import SLAB_BYTES, SLAB_ROWS
+from lrgls_dask.layout import Layout, cut_rows
+from lrgls_dask.passes import FAN_IN
+from lrgls_dask.rows import Rows
+
+__all__ = ["Cluster", "Engine", "Plan", "make_plan", "this_cluster"]
+
+Engine = Literal["auto", "compress", "stream"]
+
+WORKER_BASE = 260 * 2**20  # a worker process with the libraries loaded and nothing to do
+SLACK = 1.15  # allocator fragmentation and what the model leaves out
+STREAM_PASSES = 16  # two to start, two sweeps of a score and about six products
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where tasks run. limit : bytes a process may use.  base : bytes it uses before the fit begins."""
+
+    n_workers: int
+    n_threads: int
+    limit: int
+    base: int
+    in_process: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The priced plan of a fit; ``print(plan)`` shows it.
+
+    passes : expected passes over the data, an upper guess for "stream".  bytes_per_pass : decoded bytes read by each.
+    worker_peak, client_peak : predicted peak bytes of one worker process and of this one; with threads they are the
+    same process and both hold the whole.
+    """
+
+    engine: Literal["compress", "stream"]
+    reason: str
+    n_obs: int
+    n_equations: int
+    n_regressors: int
+    n_coefficients: int
+    passes: int
+    bytes_per_pass: int
+    n_blocks: int
+    largest_block: int
+    n_workers: int
+    n_threads: int
+    in_process: bool
+    worker_peak: int
+    client_peak: int
+    memory_limit: int
+
+    def __str__(self) -> str:
+        place = f"{self.n_threads} threads of this process" if self.in_process else (
+            f"{self.n_workers} workers of {self.n_threads} threads each"
+        )
+        peak = (
+            f"{format_bytes(self.client_peak)} in this process"
+            if self.in_process
+            else f"{format_bytes(self.worker_peak)} on each worker, {format_bytes(self.client_peak)} on the client"
+        )
+        times = "once" if self.passes == 1 else f"about {self.passes} times"
+        return "\n".join(
+            [
+                f"Plan: engine {self.engine!r}, because {self.reason}",
+                f"  data    {self.n_obs:,} rows; {self.n_equations:,} equations, {self.n_regressors:,} distinct "
+                f"regressors, {self.n_coefficients:,} coefficients",
+                f"  reads   {format_bytes(self.bytes_per_pass)} {times}, "
+                f"in {self.n_blocks:,} blocks of at most {format_bytes(self.largest_block)}",
+                f"  runs    on {place}",
+                f"  memory  peak {peak}; limit {format_bytes(self.memory_limit)}",
+            ]
+        )
+
+
+def make_plan(rows: Rows, *, engine: Engine, memory_limit: int | str | None, rank: int) -> Plan:
+    """The plan for a fit of the given rank; reads nothing.
+
+    Raises MemoryError with the number, the limit and the remedy when no engine allowed fits.
+    """
+    cluster = this_cluster(memory_limit)
+    priced = {name: _price(rows, cluster, name, rank) for name in ("compress", "stream")}
+    fits = {name: max(plan.worker_peak, plan.client_peak) <= cluster.limit for name, plan in priced.items()}
+    chosen = engine
+    if engine == "auto":
+        chosen = "compress" if fits["compress"] or not fits["stream"] else "stream"
+    plan = priced[chosen]
+    if not fits[chosen]:
+        raise MemoryError(_refusal(plan, cluster, other_fits=fits["stream" if chosen == "compress" else "compress"]))
+    return plan
+
+
+def this_cluster(memory_limit: int | str | None) -> Cluster:
+    """The active client's workers, else this process's threads; limits as given, else as found."""
+    given = parse_bytes(memory_limit) if memory_limit is not None else None
+    if given is not None and given <= 0:
+        raise ValueError(f"memory_limit must be positive; got {memory_limit!r}.")
+    here = psutil.Process().memory_info().rss
+    try:
+        client = distributed.get_client()
+    except ValueError:
+        threads = dask.config.get("num_workers", None) or dask.system.CPU_COUNT or os.cpu_count() or 1
+        found = here + psutil.virtual_memory().available
+        return Cluster(1, int(threads), given or found, here, True)
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not workers:
+        raise RuntimeError("the active Dask client has no workers. Wait for them or scale the cluster up.")
+    # distributed spills at 0.6 of a worker's memory_limit, which costs time and hides the true need
+    spill = float(dask.config.get("distributed.worker.memory.target") or 0.6)
+    limits = [int(spill * w["memory_limit"]) for w in workers if w.get("memory_limit")]
+    found = min(limits, default=psutil.virtual_memory().available)
+    threads = max(int(w["nthreads"]) for w in workers)
+    return Cluster(len(workers), threads, given or found, WORKER_BASE, False)
+
+
+def _price(rows: Rows, cluster: Cluster, engine: Literal["compress", "stream"], rank: int) -> Plan:
+    design = rows.design
+    partial = partial_bytes(design) if engine == "compress" else stream_partial_bytes(design)
+    layout = cut_rows(rows, partial)
+    work = cluster.n_threads * _task_bytes(rows, layout, partial) + 2 * FAN_IN * partial
+    client = _compress_client(design) if engine == "compress" else _stream_client(design)
+    here = psutil.Process().memory_info().rss
+    if cluster.in_process:
+        # the pass and the loop after it follow one another: the larger of the two counts
+        worker_peak = client_peak = cluster.base + int(SLACK * max(work, client + partial))
+    else:
+        worker_peak = cluster.base + int(SLACK * work)
+        client_peak = here + int(SLACK * (client + partial))
+    return Plan(
+        engine=engine,
+        reason=_reason(design, engine, partial),
+        n_obs=rows.n_obs,
+        n_equations=design.n_equations,
+        n_regressors=design.n_regressors,
+        n_coefficients=design.n_coefficients,
+        passes=1 if engine == "compress" else STREAM_PASSES,
+        bytes_per_pass=rows.n_obs * rows.row_bytes,
+        n_blocks=layout.n_blocks,
+        largest_block=layout.largest_block() * rows.row_bytes,
+        n_workers=cluster.n_workers,
+        n_threads=cluster.n_threads,
+        in_process=cluster.in_process,
+        worker_peak=worker_peak,
+        client_peak=client_peak,
+        memory_limit=cluster.limit,
+    )
+
+
+def _reason(design: Design, engine: str, partial: int) -> str:
+    width = design.n_regressors + design.n_equations
+    if engine == "compress":
+        return f"the ({width:,} x {width:,}) cross-product takes {format_bytes(partial)} and fits"
+    whole = format_bytes(partial_bytes(design))
+    return f"sums of {format_bytes(partial)} replace a ({width:,} x {width:,}) cross-product of {whole}"
+
+
+def stream_partial_bytes(design: Design) -> int:
+    """Bytes of one partial sum of a streamed pass: two K x K arrays and P coefficients."""
+    return 8 * (2 * design.n_equations**2 + design.n_coefficients)
+
+
+def _task_bytes(rows: Rows, layout: Layout, partial: int) -> int:
+    """One task: the block in hand, the one being read and its encoded form, two slabs, three partial sums."""
+    block = layout.largest_block() * rows.row_bytes
+    width = rows.design.n_regressors + rows.design.n_equations
+    slab = max(SLAB_BYTES, SLAB_ROWS * 8 * width)
+    return 3 * block + 3 * slab + 3 * partial
+
+
+def _compress_client(design: Design) -> int:
+    q, n_equations, n_coefficients = design.n_regressors, design.n_equations, design.n_coefficients
+    root = 4 * partial_bytes(design)
+    whitened = 8 * (q + 1) * sum(len(g.columns) for g in design.groups) * 3
+    return root + whitened + 8 * (n_coefficients * 20 + 8 * n_equations**2 + 4 * (q + 1) * n_equations)
+
+
+def _stream_client(design: Design) -> int:
+    per_group = sum(len(g.columns) ** 2 for g in design.groups)
+    return 8 * (6 * per_group + 40 * design.n_coefficients + 24 * design.n_equations**2)
+
+
+def _refusal(plan: Plan, cluster: Cluster, *, other_fits: bool) -> str:
+    need = max(plan.worker_peak, plan.client_peak)
+    where = "this process" if plan.in_process or plan.client_peak >= plan.worker_peak else "each worker"
+    remedies = []
+    if other_fits:
+        remedies.append(f"use engine='{'stream' if plan.engine == 'compress' else 'compress'}'")
+    if plan.n_threads > 1:
+        remedies.append("use fewer threads")
+    if plan.largest_block > 32 * 2**20:
+        remedies.append("store the data in row chunks of 8 to 30 MB")
+    remedies.append(f"raise memory_limit to {format_bytes(int(need * 1.05))}")
+    return (
+        f"engine {plan.engine!r} needs {format_bytes(need)} in {where}; the limit is {format_bytes(cluster.limit)}. "
+        f"Either {' or '.join(remedies)}."
+    )

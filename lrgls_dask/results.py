@@ -1,0 +1,284 @@
+"""The result of a fit: frozen, labelled, saved and opened without pickles."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+import xarray as xr
+
+from lrgls_dask.als import Termination, TraceRow
+from lrgls_dask.covariance import LowRank
+from lrgls_dask.design import Design
+from lrgls_dask.fitstore import read_fit, write_fit
+from lrgls_dask.inference import CoefficientCovariance
+from lrgls_dask.labels import StoredLabels
+from lrgls_dask.predict import predict_lazily
+from lrgls_dask.report import summary
+from lrgls_dask.system import System
+
+__all__ = ["Fit"]
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A fitted system of K equations, P coefficients, k factors.
+
+    n_passes, bytes_read : passes over the data the whole fit took, and decoded bytes they read.
+    Every array comes as an xarray object with the user's labels. Loadings are fixed by a stated normalisation:
+    F' D^-1 F diagonal and descending, the largest entry of each column positive.
+    """
+
+    design: Design
+    coefficients: np.ndarray
+    low_rank: LowRank
+    n_obs: int
+    loglik: float
+    objective: float
+    termination: Termination
+    history: tuple[TraceRow, ...]
+    engine: str
+    n_passes: int
+    bytes_read: int
+    n_starts: int
+    n_agreed: int
+    lam_B: float
+    lam_F: float
+    on_floor: tuple[Hashable, ...]
+    y_scale: np.ndarray
+    x_rows: np.ndarray | None
+    candidates: tuple[dict[str, float], ...] = ()
+    obs_dim: str = "obs"
+    equation_dim: str = "equation"
+
+    def __post_init__(self) -> None:
+        for array in (self.coefficients, self.y_scale, self.low_rank.F, self.low_rank.d):
+            array.flags.writeable = False
+
+    # ------------------------------------------------------------------------------------------ sizes
+
+    @property
+    def equations(self) -> tuple[Hashable, ...]:
+        return self.design.equations
+
+    @property
+    def n_equations(self) -> int:
+        return self.design.n_equations
+
+    @property
+    def n_coefficients(self) -> int:
+        return self.design.n_coefficients
+
+    @property
+    def rank(self) -> int:
+        """k, the number of factors."""
+        return self.low_rank.rank
+
+    @property
+    def n_parameters(self) -> int:
+        """P + K k + K - k (k - 1) / 2."""
+        return self.n_coefficients + self.low_rank.n_parameters
+
+    @property
+    def n_sweeps(self) -> int:
+        return self.history[-1].sweep
+
+    # ------------------------------------------------------------------------------------------ estimates
+
+    @cached_property
+    def params(self) -> xr.DataArray:
+        """(P,) coefficients, dim `coefficient` with coordinates `equation` and `regressor`."""
+        return self._per_coefficient(self.coefficients, "params")
+
+    @cached_property
+    def loadings(self) -> xr.DataArray:
+        """(equation, factor) F, in units of Y."""
+        coords = {"equation": self._index, "factor": np.arange(1, self.rank + 1)}
+        return xr.DataArray(self.low_rank.F, coords, ("equation", "factor"), name="loadings")
+
+    @cached_property
+    def idio_var(self) -> xr.DataArray:
+        """(equation,) d, in units of Y squared."""
+        return xr.DataArray(self.low_rank.d, {"equation": self._index}, ("equation",), name="idio_var")
+
+    def sigma(self) -> xr.DataArray:
+        """(equation, equation_other) error covariance F F' + diag(d); a dense K x K array."""
+        coords = {"equation": self._index, "equation_other": self._index.rename("equation_other")}
+        return xr.DataArray(self.low_rank.dense(), coords, ("equation", "equation_other"), name="sigma")
+
+    @property
+    def sigma_diagonal(self) -> np.ndarray:
+        """(K,) error variances, without forming Sigma."""
+        return self.low_rank.variances
+
+    # ------------------------------------------------------------------------------------------ measures
+
+    @property
+    def nll(self) -> float:
+        """Negative log-likelihood per row, without penalties."""
+        return -self.loglik / self.n_obs
+
+    @property
+    def aic(self) -> float:
+        return -2.0 * self.loglik + 2.0 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        return -2.0 * self.loglik + float(np.log(self.n_obs)) * self.n_parameters
+
+    @cached_property
+    def trace(self) -> pd.DataFrame:
+        """One row per half-step: nll, objective, step length accept_t, CG iterations, and totals of passes, bytes and
+        seconds so far."""
+        return pd.DataFrame([asdict(row) for row in self.history])
+
+    @cached_property
+    def selection(self) -> pd.DataFrame | None:
+        """One row per candidate rank, when the rank was chosen by a criterion."""
+        return pd.DataFrame(list(self.candidates)).set_index("rank") if self.candidates else None
+
+    # ------------------------------------------------------------------------------------------ inference
+
+    @cached_property
+    def _covariance(self) -> CoefficientCovariance:
+        if self.x_rows is None:
+            raise ValueError(
+                "standard errors need X'X, which this streamed fit had no memory for "
+                f"({8e-9 * self.design.n_regressors**2:.2f} GB). Fit again with a larger memory_limit."
+            )
+        return CoefficientCovariance(self.design, self.x_rows, self.low_rank, self.n_obs, self.y_scale, self.lam_B)
+
+    def cov(self, equation: Hashable | None = None) -> xr.DataArray:
+        """Classical covariance (X' Sigma^-1 X)^-1 of the coefficients, of all (P, P) or of one equation's (p_j, p_j).
+
+        The full matrix is limited to 20,000 coefficients; with lam_B > 0 it is the sandwich of the ridge estimator.
+        """
+        chosen = slice(0, self.n_coefficients)
+        if equation is None:
+            values = self._covariance.full
+        else:
+            j = self._position(equation)
+            chosen = slice(int(self.design.offsets[j]), int(self.design.offsets[j + 1]))
+            values = self._covariance.block(j)
+        names = {name: labels[chosen] for name, labels in self._coefficient_labels.items()}
+        coords: dict[str, Any] = {name: ("coefficient", labels) for name, labels in names.items()}
+        coords |= {f"{name}_other": ("coefficient_other", labels) for name, labels in names.items()}
+        return xr.DataArray(values, coords, ("coefficient", "coefficient_other"), name="cov")
+
+    @cached_property
+    def std_errors(self) -> xr.DataArray:
+        """(P,) classical standard errors, at a known Sigma."""
+        return self._per_coefficient(np.sqrt(self._covariance.variances), "std_errors")
+
+    @cached_property
+    def tvalues(self) -> xr.DataArray:
+        return (self.params / self.std_errors).rename("tvalues")
+
+    @cached_property
+    def pvalues(self) -> xr.DataArray:
+        """(P,) two-sided, Student's t with N - p_j degrees of freedom."""
+        return self._per_coefficient(2 * scipy.stats.t.sf(np.abs(self.tvalues.values), self._freedom), "pvalues")
+
+    def conf_int(self, alpha: float = 0.05) -> xr.DataArray:
+        """(coefficient, bound) intervals of coverage 1 - alpha; bound is "low" and "high"."""
+        if isinstance(alpha, bool) or not 0 < alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1, both excluded; got {alpha!r}.")
+        half = scipy.stats.t.isf(alpha / 2, self._freedom) * self.std_errors.values
+        low_high = np.stack([self.coefficients - half, self.coefficients + half], axis=1)
+        coords: dict[str, Any] = {n: ("coefficient", v) for n, v in self._coefficient_labels.items()}
+        return xr.DataArray(
+            low_high, coords | {"bound": ["low", "high"]}, ("coefficient", "bound"), name="conf_int"
+        )
+
+    def coef_table(self, alpha: float = 0.05) -> pd.DataFrame:
+        """Coefficients, standard errors, t, p and interval, indexed by equation and regressor."""
+        interval = self.conf_int(alpha).values
+        index = pd.MultiIndex.from_arrays(list(self._coefficient_labels.values()), names=["equation", "regressor"])
+        columns = {
+            "coef": self.coefficients,
+            "std_err": self.std_errors.values,
+            "t": self.tvalues.values,
+            "p": self.pvalues.values,
+            "low": interval[:, 0],
+            "high": interval[:, 1],
+        }
+        return pd.DataFrame(columns, index=index)
+
+    def summary(self, *, alpha: float = 0.05, max_rows: int = 200) -> str:
+        """The fit in one page of text."""
+        return summary(self, alpha=alpha, max_rows=max_rows)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Fit: {self.n_equations} equations, {self.n_coefficients} coefficients, rank {self.rank}, "
+            f"{self.n_obs:,} rows, loglik {self.loglik:.6g}, {self.termination.value}>"
+        )
+
+    # ------------------------------------------------------------------------------------------ rows
+
+    def predict(self, system: System) -> xr.DataArray:
+        """(obs, equation) fitted values X_j b_j of any system with the same designs; lazy, nothing is read yet."""
+        return self._labelled_rows(predict_lazily(system.rows, self.design, self.coefficients), system, "predicted")
+
+    def residuals(self, system: System) -> xr.DataArray:
+        """(obs, equation) Y - X_j b_j; lazy."""
+        return self._labelled_rows(
+            predict_lazily(system.rows, self.design, self.coefficients, residuals=True), system, "residuals"
+        )
+
+    def _labelled_rows(self, values: Any, system: System, name: str) -> xr.DataArray:
+        coords: dict[str, Any] = {self.equation_dim: self._index}
+        labels = system.obs_labels
+        if labels is not None:
+            coords[self.obs_dim] = labels.read() if isinstance(labels, StoredLabels) else labels
+        return xr.DataArray(values, coords, (self.obs_dim, self.equation_dim), name=name)
+
+    # ------------------------------------------------------------------------------------------ files
+
+    def to_zarr(
+        self, path: Any, *, overwrite: bool = False, storage_options: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write everything to a zarr group, complete or not at all; 8 q^2 bytes and a little more.
+
+        Raises FileExistsError where something is at `path`, unless overwrite is True.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        options = None if storage_options is None else dict(storage_options)
+        write_fit(values, path, overwrite=overwrite, storage_options=options)
+
+    @classmethod
+    def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None) -> Fit:
+        """A fit as `to_zarr` wrote it, to the last bit."""
+        return cls(**read_fit(path, None if storage_options is None else dict(storage_options)))
+
+    # ------------------------------------------------------------------------------------------ labels
+
+    @property
+    def _index(self) -> pd.Index:
+        return pd.Index(self.design.equations, name="equation", tupleize_cols=False)
+
+    @cached_property
+    def _coefficient_labels(self) -> dict[str, np.ndarray]:
+        return {
+            "equation": np.repeat(self._index.values, self.design.sizes),
+            "regressor": pd.Index([t for terms in self.design.terms for t in terms], tupleize_cols=False).values,
+        }
+
+    def _per_coefficient(self, values: np.ndarray, name: str) -> xr.DataArray:
+        coords = {label: ("coefficient", names) for label, names in self._coefficient_labels.items()}
+        return xr.DataArray(values, coords, ("coefficient",), name=name)
+
+    @property
+    def _freedom(self) -> np.ndarray:
+        return np.repeat(np.maximum(self.n_obs - self.design.sizes, 1), self.design.sizes)
+
+    def _position(self, equation: Hashable) -> int:
+        try:
+            return self.design.equations.index(equation)
+        except ValueError:
+            raise KeyError(f"no equation {equation!r}; the first are {list(self.design.equations[:5])}") from None

@@ -1,0 +1,214 @@
+"""From the user's arrays to `Part`s: shapes, dtypes and row chunks are checked here, before anything is read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import xarray as xr
+
+from lrgls_dask.rows import Part
+
+__all__ = [
+    "BLOCK_BYTES",
+    "axis_labels",
+    "block_parts",
+    "check_real",
+    "chunk_lazily",
+    "column_parts",
+    "group_source",
+    "raw_array",
+    "row_chunks",
+    "vector_part",
+]
+
+BLOCK_BYTES = 16 * 2**20
+"""Below the allocator's 32 MB mmap threshold, so that buffers are recycled, and large enough to hide per-task cost."""
+
+_NUMBERS = "convert it first, e.g. with .astype('float64')"
+_REMEDIES = {
+    "O": f"{_NUMBERS}; if it mixes kinds, mend the entries that are not numbers",
+    "S": "turn categories into 0/1 columns, or convert numbers written as text with .astype('float64')",
+    "c": "pass .real and .imag as two columns",
+    "M": "count from an origin, e.g. (t - t[0]) / np.timedelta64(1, 'D')",
+    "m": "divide by a unit, e.g. by np.timedelta64(1, 'D')",
+    "V": _NUMBERS,
+    "f": "convert it with .astype('float64')",
+}
+_REMEDIES["U"] = _REMEDIES["T"] = _REMEDIES["S"]
+_KINDS = {"O": "object", "S": "bytes", "U": "string", "T": "string", "c": "complex", "M": "datetime", "m": "timedelta"}
+
+
+def check_real(name: str, dtype: Any) -> None:
+    """Raise TypeError unless the dtype is a float of at most 64 bits, an integer or a boolean."""
+    kind = getattr(dtype, "kind", "O")
+    if (kind == "f" and np.dtype(dtype).itemsize <= 8) or kind in "iub":
+        return
+    raise TypeError(
+        f"{name} has dtype {dtype} ({_KINDS.get(kind, 'not a plain number')}) but must hold real numbers of at most "
+        f"64 bits: {_REMEDIES.get(kind, _NUMBERS)}."
+    )
+
+
+def raw_array(name: str, data: Any) -> Any:
+    """The array inside a pandas or xarray object, a list as NumPy; anything lazy stays lazy.
+
+    Raises TypeError for what is no array, or an array that NumPy would strip of its mask or zeros.
+    """
+    if isinstance(data, xr.DataArray):
+        return chunk_lazily(data, data.dims[0] if data.dims else "").data
+    if isinstance(data, pd.DataFrame | pd.Series):
+        return _from_pandas(name, data)
+    if isinstance(data, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost. Use .filled(np.nan), or drop the rows.")
+    if sp.issparse(data):
+        raise TypeError(
+            f"{name} is a scipy sparse matrix but must be dense. Use .toarray(), or select columns by incidence."
+        )
+    if isinstance(data, list | tuple):
+        try:
+            return np.asarray(data)
+        except ValueError as error:
+            raise ValueError(f"{name} is a list that makes no rectangular array: {error}. Give one array.") from error
+    if isinstance(data, da.Array):
+        return _from_dask(name, data)
+    if all(hasattr(data, attribute) for attribute in ("shape", "dtype", "ndim", "__getitem__")):
+        return data
+    raise TypeError(
+        f"{name} is a {type(data).__name__} but must be a NumPy, Dask or zarr array, an xarray.DataArray or a pandas "
+        "frame. For a Dask data frame use .to_dask_array(lengths=True)."
+    )
+
+
+def _from_pandas(name: str, data: pd.DataFrame | pd.Series) -> np.ndarray:
+    columns = data.to_frame() if isinstance(data, pd.Series) else data
+    for label, dtype in columns.dtypes.items():
+        check_real(name if isinstance(data, pd.Series) else f"{name}[{label!r}]", dtype)
+    plain = {dtype for dtype in columns.dtypes if isinstance(dtype, np.dtype)}
+    if len(plain) == 1 and all(isinstance(dtype, np.dtype) for dtype in columns.dtypes):
+        return data.to_numpy()
+    return data.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _from_dask(name: str, data: da.Array) -> da.Array:
+    if any(np.isnan(length) for length in data.shape):
+        raise ValueError(
+            f"{name} is a Dask array with unknown chunk sizes, so its rows cannot be counted without reading. "
+            "Call .compute_chunk_sizes() on it first."
+        )
+    if not isinstance(data._meta, np.ndarray) or isinstance(data._meta, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a Dask array of {type(data._meta).__name__} blocks but must have NumPy blocks. "
+            "Use .map_blocks(...) to convert them."
+        )
+    if data.ndim and 0 in data.chunks[0] and data.shape[0]:
+        return data.rechunk({0: tuple(length for length in data.chunks[0] if length)})
+    return data
+
+
+def chunk_lazily(data: xr.DataArray, obs: Hashable) -> xr.DataArray:
+    """The variable unchanged if in memory or chunked; cut along obs if it is a file opened without chunks."""
+    if data.chunks is not None or data.variable._in_memory or obs not in data.sizes:
+        return data
+    length = data.sizes[obs]
+    row_bytes = max(1, data.nbytes // max(1, length))
+    rows = max(1, BLOCK_BYTES // row_bytes)
+    stored = data.encoding.get("preferred_chunks", {}).get(obs)
+    if isinstance(stored, int) and stored > 0:
+        rows = max(stored, rows // stored * stored)
+    with warnings.catch_warnings():
+        # other dims stay whole on purpose: one row must come out of one block
+        warnings.filterwarnings("ignore", "The specified chunks separate the stored chunks", UserWarning)
+        return data.chunk({obs: min(rows, max(1, length))})
+
+
+def row_chunks(array: Any) -> tuple[int, ...] | None:
+    """Lengths of the stored row chunks (of the shards where zarr has them); None where any cut is free."""
+    if isinstance(array, np.ndarray):
+        return None
+    if isinstance(array, da.Array):
+        return tuple(int(length) for length in array.chunks[0] if length)
+    outer = getattr(array, "shards", None) or getattr(array, "chunks", None)
+    if not outer:
+        return None
+    n_obs, length = int(array.shape[0]), int(outer[0])
+    whole, rest = divmod(n_obs, length)
+    return (length,) * whole + ((rest,) if rest else ())
+
+
+def column_parts(name: str, array: Any) -> list[Part]:
+    """Parts of a raw (N,) or (N, c) array, one for each column chunk of a Dask array so that nothing is rechunked."""
+    if array.ndim not in (1, 2):
+        raise ValueError(
+            f"{name} has {array.ndim} dimensions, shape {tuple(array.shape)}, but must have rows and columns: (N,) or "
+            "(N, columns). Reshape it."
+        )
+    check_real(name, array.dtype)
+    rows = row_chunks(array)
+    if isinstance(array, da.Array) and array.ndim == 2 and array.numblocks[1] > 1:
+        stops = np.cumsum(array.chunks[1]).tolist()
+        cuts = zip([0, *stops[:-1]], stops, strict=True)
+        return [Part(name, array[:, start:stop], rows) for start, stop in cuts if stop > start]
+    return [Part(name, array, rows)]
+
+
+def block_parts(name: str, array: Any) -> tuple[list[Part], np.ndarray]:
+    """Parts of a raw (N, K, m) array and the column (K, m) where each entry of its rows comes to lie.
+
+    Dask blocks are flattened one by one: rows are never rechunked, and equations neither. Chunks along the last axis
+    are joined, so that the order of the columns does not depend on them.
+    """
+    check_real(name, array.dtype)
+    n_obs, n_equations, n_terms = array.shape
+    places = np.arange(n_equations * n_terms).reshape(n_equations, n_terms)
+    if not isinstance(array, da.Array):
+        flat = (array if isinstance(array, np.ndarray) else da.from_array(array)).reshape(n_obs, n_equations * n_terms)
+        return column_parts(name, flat), places
+    whole = array.rechunk({2: -1})
+    rows = row_chunks(whole)
+    stops = np.cumsum(whole.chunks[1]).tolist()
+    parts = [
+        Part(name, whole[:, start:stop].reshape(n_obs, (stop - start) * n_terms), rows)
+        for start, stop in zip([0, *stops[:-1]], stops, strict=True)
+    ]
+    return parts, places
+
+
+def vector_part(name: str, data: Any) -> Part:
+    """The part of one 1-D array of real numbers, such as weights."""
+    array = raw_array(name, data)
+    check_real(name, array.dtype)
+    if array.ndim != 1:
+        raise ValueError(
+            f"{name} must be 1-D with one entry per row; found shape {tuple(array.shape)}. Pass one column."
+        )
+    return Part(name, array, row_chunks(array))
+
+
+def group_source(name: str, data: Any) -> np.ndarray | Part:
+    """Group labels of the rows, any dtype: NumPy if they are in memory, else an unread part."""
+    labels = isinstance(data, pd.Series | pd.Index | pd.Categorical)
+    array = np.asarray(data) if labels else raw_array(name, data)
+    if array.ndim != 1:
+        raise ValueError(
+            f"{name} must be 1-D with one label per row; found shape {tuple(array.shape)}. Pass one column."
+        )
+    return array if isinstance(array, np.ndarray) else Part(name, array, row_chunks(array))
+
+
+def axis_labels(data: Any, axis: int) -> pd.Index | None:
+    """Labels along an axis of a pandas or xarray object; None for a bare array or pandas' default numbering."""
+    if isinstance(data, pd.DataFrame | pd.Series):
+        if axis >= data.ndim:
+            return None
+        index = data.axes[axis]
+        unnumbered = isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
+        return None if unnumbered else index
+    if isinstance(data, xr.DataArray) and axis < data.ndim:
+        return data.indexes.get(data.dims[axis])
+    return None

@@ -1,0 +1,165 @@
+"""Opening zarr groups with errors a user can act on, and writing them so that a failure leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import fsspec
+import zarr
+from zarr.abc.store import Store
+from zarr.core.sync import sync
+from zarr.errors import ContainsArrayError, GroupNotFoundError
+from zarr.storage import FsspecStore, LocalStore
+
+__all__ = ["new_store", "open_group"]
+
+_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+
+
+def open_group(path: Any, storage_options: dict[str, Any] | None = None) -> zarr.Group:
+    """The zarr group (version 2 or 3) at a path, an fsspec URL or in a store object, for reading.
+
+    Raises FileNotFoundError where nothing is, ValueError where something else is than a zarr group.
+    """
+    if isinstance(path, zarr.Group):
+        return path
+    local = _local_path(path)
+    if local is not None and storage_options:
+        raise ValueError(f"storage_options are for URLs such as s3://...; {path!s} is a local path. Leave them out.")
+    try:
+        if local is not None:
+            return zarr.open_group(LocalStore(local, read_only=True), mode="r")
+        return zarr.open_group(path, mode="r", storage_options=storage_options or None)
+    except ContainsArrayError as error:
+        raise ValueError(f"{path!s} is a zarr array but must be a zarr group. Open the group it belongs to.") from error
+    except (FileNotFoundError, GroupNotFoundError) as error:
+        if local is not None and local.exists():
+            raise ValueError(
+                f"{path!s} exists but is no zarr group. Check the path; convert other formats with "
+                "System.from_xarray(...).to_zarr(...)."
+            ) from error
+        raise FileNotFoundError(
+            f"no zarr store at {path!s}. Check the path, or write one with System.to_zarr(...)."
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"the zarr metadata at {path!s} cannot be read: {error}. Restore the store.") from error
+
+
+@contextmanager
+def new_store(path: Any, *, overwrite: bool = False, storage_options: dict[str, Any] | None = None) -> Iterator[Store]:
+    """A zarr store to write into, which appears at `path` complete when the block ends, or not at all.
+
+    Local paths and overwritten URLs are written beside `path` and moved; what was there stays until then. A new URL is
+    written in place. A failure deletes what was written. A store object has no place beside it: overwriting clears it
+    first.
+
+    Raises FileExistsError where something is at `path` and overwrite is False, or is no zarr store.
+    """
+    local = _local_path(path)
+    if local is not None:
+        if storage_options:
+            raise ValueError(
+                f"storage_options are for URLs such as s3://...; {path!s} is a local path. Leave them out."
+            )
+        manager = _new_local(Path(os.path.abspath(local)), overwrite)
+    elif isinstance(path, str):
+        manager = _new_remote(path, overwrite, storage_options or {})
+    elif isinstance(path, Store):
+        manager = _new_in_store(path, overwrite)
+    else:
+        raise TypeError(f"path is a {type(path).__name__} but must be a path, a URL or a zarr store. Use str(path).")
+    with manager as store:
+        yield store
+
+
+def _local_path(path: Any) -> Path | None:
+    if isinstance(path, LocalStore):
+        return Path(path.root)
+    if isinstance(path, os.PathLike):
+        return Path(os.fspath(path))
+    if isinstance(path, str) and path.startswith("file://"):
+        return Path(path.removeprefix("file://"))
+    return Path(path) if isinstance(path, str) and "://" not in path and "::" not in path else None
+
+
+def _refuse(path: Any, is_store: bool, overwrite: bool) -> None:
+    if not is_store:
+        raise FileExistsError(f"{path!s} exists and is no zarr store, so it is not replaced. Choose another path.")
+    if not overwrite:
+        raise FileExistsError(f"{path!s} exists. Choose another path, or pass overwrite=True.")
+
+
+@contextmanager
+def _new_local(target: Path, overwrite: bool) -> Iterator[Store]:
+    if os.path.lexists(target):
+        _refuse(target, any((target / mark).exists() for mark in _MARKS), overwrite)
+    tag = uuid4().hex[:8]
+    fresh = target.with_name(f".{target.name}.{tag}.partial")
+    try:
+        yield LocalStore(fresh)
+        if os.path.lexists(target):
+            _refuse(target, True, overwrite)
+            _swap(fresh, target, target.with_name(f".{target.name}.{tag}.replaced"))
+        else:
+            os.rename(fresh, target)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def _swap(fresh: Path, target: Path, aside: Path) -> None:
+    os.rename(target, aside)
+    try:
+        os.rename(fresh, target)
+    except BaseException:
+        os.rename(aside, target)
+        raise
+    if aside.is_symlink():
+        aside.unlink()
+    else:
+        shutil.rmtree(aside)
+
+
+@contextmanager
+def _new_remote(url: str, overwrite: bool, storage_options: dict[str, Any]) -> Iterator[Store]:
+    try:
+        filesystem, root = fsspec.core.url_to_fs(url, **storage_options)
+    except ValueError as error:
+        raise ValueError(f"{url} cannot be opened: {error}. Install the fsspec driver, or check the URL.") from error
+    root = root.rstrip("/")
+    exists = filesystem.exists(root)
+    if exists:
+        _refuse(url, any(filesystem.exists(f"{root}/{mark}") for mark in _MARKS), overwrite)
+    written = f"{url.rstrip('/')}.{uuid4().hex[:8]}.partial" if exists else url
+    place = fsspec.core.url_to_fs(written, **storage_options)[1].rstrip("/")
+    try:
+        yield FsspecStore.from_url(written, storage_options=storage_options)
+    except BaseException:
+        filesystem.invalidate_cache()
+        if filesystem.exists(place):
+            filesystem.rm(place, recursive=True)
+        raise
+    if exists:
+        try:
+            filesystem.rm(root, recursive=True)
+            filesystem.mv(place, root, recursive=True)
+        except Exception as error:
+            raise OSError(f"{url} could not be replaced ({error}). The new store is complete at {written}.") from error
+
+
+@contextmanager
+def _new_in_store(store: Store, overwrite: bool) -> Iterator[Store]:
+    if not sync(store.is_empty("")):
+        _refuse(store, True, overwrite)
+        sync(store.clear())
+    try:
+        yield store
+    except BaseException:
+        sync(store.clear())
+        raise

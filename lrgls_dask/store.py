@@ -1,0 +1,226 @@
+"""Format 1 on disk: a zarr group with `Y` (obs, equation) and `X` (obs, regressor), read lazily, written in blocks.
+
+Y, X                 chunked along obs only, equal row chunks; missing chunks of floats read as NaN, never as 0
+<equation dim>       K labels                        regressor   q labels of the distinct columns
+<obs dim>            N labels, if there are any      term        P labels, what the equations call their columns
+incidence_columns    (P,) column of each coefficient, ordered by equation
+incidence_start      (K + 1,) where each equation starts in it
+weights, groups      (N,), if there are any          attributes  lrgls_format = 1
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Hashable
+from typing import Any, TypeGuard
+
+import numpy as np
+import pandas as pd
+import zarr
+
+from lrgls_dask.arrays import default_equations, default_regressors
+from lrgls_dask.assemble import Use, build_design, build_rows
+from lrgls_dask.design import Design
+from lrgls_dask.labelled import LabelledRows
+from lrgls_dask.labels import StoredLabels, closest, decode_labels, plain_labels, shown
+from lrgls_dask.rows import Part
+from lrgls_dask.sources import check_real, column_parts, row_chunks
+from lrgls_dask.storage import open_group
+
+__all__ = ["FORMAT", "read_system"]
+
+FORMAT = 1
+
+
+def read_system(path: Any, *, storage_options: dict[str, Any] | None = None) -> LabelledRows:
+    """The rows behind `System.from_zarr`: labels and incidence are read now, X and Y when somebody asks.
+
+    Accepts format 1, a plain group with `Y` and `X`, and one with an array `X/<equation>` for each equation.
+    """
+    group = open_group(path, storage_options)
+    _check_format(group, path)
+    y = _array(group, "Y", path)
+    obs_dim, equation_dim = _dims(y, "obs", "equation")
+    n_equations = 1 if y.ndim == 1 else int(y.shape[1])
+    equations = _labels(group, equation_dim, n_equations)
+    x = group.get("X")
+    if isinstance(x, zarr.Group):
+        x_parts, design = _separate(x, equations, n_equations)
+    else:
+        x_parts, design = _together(group, _array(group, "X", path), y, equations or default_equations(n_equations))
+    weights = _vector(group, "weights")
+    stored = group.get(str(obs_dim))
+    obs = StoredLabels(stored, dict(stored.attrs)) if _holds_labels(stored, y) else None
+    if weights is not None:
+        check_real("weights", weights.array.dtype)
+    return LabelledRows(
+        rows=build_rows(x_parts, column_parts("Y", y), weights, design),
+        obs_labels=obs,
+        obs_dim=obs_dim,
+        equation_dim=equation_dim,
+        groups=_vector(group, "groups"),
+    )
+
+
+def _check_format(group: zarr.Group, path: Any) -> None:
+    version = group.attrs.get("lrgls_format", FORMAT)
+    if version != FORMAT:
+        raise ValueError(
+            f"{path!s} has lrgls_format {version!r} but this lrgls_dask reads format {FORMAT}. Upgrade lrgls_dask."
+        )
+    if group.attrs.get("lrgls_incomplete"):
+        raise ValueError(
+            f"{path!s} was not written to its end. Write it again with System.to_zarr(..., overwrite=True)."
+        )
+
+
+def _array(group: zarr.Group, name: str, path: Any) -> zarr.Array:
+    found = group.get(name)
+    if not isinstance(found, zarr.Array):
+        keys = sorted(group.keys())
+        raise ValueError(
+            f"{path!s} must have an array {name!r} but has {shown(keys, 10) or 'nothing'}{closest(name, keys)}"
+        )
+    return _undisguised(found, name)
+
+
+def _undisguised(array: zarr.Array, name: str) -> zarr.Array:
+    """The array, unless its numbers mean something else by the CF conventions that only xarray applies."""
+    attributes = dict(array.attrs)
+    coded: list[str] = [key for key in ("scale_factor", "add_offset") if key in attributes]
+    coded += [key for key in ("_FillValue", "missing_value") if key in attributes and not _is_nan(attributes[key])]
+    if coded or "since" in str(attributes.get("units", "")):
+        raise ValueError(
+            f"{name} is stored in coded form (attributes {shown(coded or ['units'])}), which zarr does not decode. "
+            "Use System.from_xarray(xr.open_zarr(...), ...)."
+        )
+    return array
+
+
+def _is_nan(value: Any) -> bool:
+    if isinstance(value, str) and value != "NaN":  # xarray writes floats in version 3 as base64
+        raw = base64.b64decode(value)
+        return len(raw) == 8 and math.isnan(np.frombuffer(raw, dtype="<f8")[0])
+    return value == "NaN" or (isinstance(value, float) and math.isnan(value))
+
+
+def _dims(array: zarr.Array, *defaults: str) -> tuple[Hashable, ...]:
+    """Names of the dims, from version 3 metadata or the attribute xarray writes in version 2."""
+    named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
+    given = dict(enumerate(named if isinstance(named, list | tuple) else ()))
+    return tuple(given.get(axis) or default for axis, default in enumerate(defaults))
+
+
+def _labels(group: zarr.Group, name: Hashable, count: int) -> tuple[Hashable, ...] | None:
+    stored = group.get(str(name))
+    if not isinstance(stored, zarr.Array) or stored.ndim != 1:
+        return None
+    if stored.shape[0] != count:
+        raise ValueError(f"{name!s} has {stored.shape[0]} labels for {count} columns. Give one label for each.")
+    return plain_labels(decode_labels(np.asarray(stored[:]), dict(stored.attrs)), f"labels in {name!s}")
+
+
+def _holds_labels(stored: Any, y: zarr.Array) -> TypeGuard[zarr.Array]:
+    """Whether this is one label for each row of Y."""
+    return isinstance(stored, zarr.Array) and stored.shape == y.shape[:1]
+
+
+def _vector(group: zarr.Group, name: str) -> Part | None:
+    stored = group.get(name)
+    if not isinstance(stored, zarr.Array):
+        return None
+    if stored.ndim != 1:
+        raise ValueError(f"{name} must be 1-D with one entry per row; found shape {stored.shape}. Store one column.")
+    return Part(name, _undisguised(stored, name), row_chunks(stored))
+
+
+def _together(
+    group: zarr.Group, x: zarr.Array, y: zarr.Array, equations: tuple[Hashable, ...]
+) -> tuple[list[Part], Design]:
+    """One array of distinct columns, with the stored incidence or else shared by all equations."""
+    obs_dim, x_obs = _dims(y, "obs")[0], _dims(x, str(_dims(y, "obs")[0]))[0]
+    if x_obs != obs_dim:
+        raise ValueError(
+            f"X has dims {_dims(x, 'obs', 'regressor')} but Y has {_dims(y, 'obs', 'equation')}: the first must be the "
+            "same rows. Transpose one, or use System.from_xarray(xr.open_zarr(...), ...)."
+        )
+    parts = column_parts("X", x)
+    count = sum(part.n_columns for part in parts)
+    regressors = _labels(group, _dims(x, "obs", "regressor")[1], count) or default_regressors(count)
+    starts, columns = group.get("incidence_start"), group.get("incidence_columns")
+    if not isinstance(starts, zarr.Array) or not isinstance(columns, zarr.Array):
+        everyone = [Use(0, np.arange(count), regressors)]
+        return parts, build_design(equations, [count], [everyone] * len(equations), regressors)
+    bounds = np.asarray(starts[:]).astype(np.intp)
+    flat = np.asarray(columns[:]).astype(np.intp)
+    _check_incidence(bounds, flat, count, len(equations))
+    terms = _labels(group, "term", len(flat)) or tuple(regressors[c] for c in flat.tolist())
+    uses = _stored_uses(bounds, flat, terms)
+    return parts, build_design(equations, [count], uses, regressors)
+
+
+def _check_incidence(bounds: np.ndarray, columns: np.ndarray, n_regressors: int, n_equations: int) -> None:
+    rising = bounds.shape == (n_equations + 1,) and bounds[0] == 0 and bounds[-1] == len(columns)
+    if not rising or (np.diff(bounds) < 0).any():
+        raise ValueError(
+            f"incidence_start must rise from 0 to {len(columns)} in {n_equations + 1} entries; found {bounds[:5]}... "
+            f"of shape {bounds.shape}. Write the store again."
+        )
+    if len(columns) and (columns.min() < 0 or columns.max() >= n_regressors):
+        raise ValueError(
+            f"incidence_columns must lie in 0..{n_regressors - 1}; found {columns.min()}..{columns.max()}. "
+            "Write the store again."
+        )
+
+
+def _stored_uses(bounds: np.ndarray, columns: np.ndarray, terms: tuple[Hashable, ...]) -> list[list[Use]]:
+    """One use for each equation; equations with the same columns and terms share it."""
+    known: dict[tuple[bytes, tuple[Hashable, ...]], list[Use]] = {}
+    uses = []
+    for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        own, names = columns[start:stop], terms[start:stop]
+        uses.append(known.setdefault((own.tobytes(), names), [Use(0, own, names)]))
+    return uses
+
+
+def _separate(group: zarr.Group, equations: tuple[Hashable, ...] | None, n_equations: int) -> tuple[list[Part], Design]:
+    """One array `X/<equation>` for each equation."""
+    keys = {name for name, _ in group.arrays()}
+    if equations is None:
+        equations = _unlabelled(keys, n_equations)
+    widths, parts, uses = [], [], []
+    for block, equation in enumerate(equations):
+        name = f"X/{equation}"
+        array = group.get(str(equation))
+        if not isinstance(array, zarr.Array):
+            raise ValueError(f"X has no array for equation {equation!r}; it has {shown(sorted(keys))}. Add {name!r}.")
+        new = column_parts(name, _undisguised(array, name))
+        width = sum(part.n_columns for part in new)
+        listed: Any = array.attrs.get("regressors")
+        names = default_regressors(width) if listed is None else plain_labels(listed, f"regressors of {name}")
+        if len(names) != width:
+            raise ValueError(f"{name} has {width} columns but {len(names)} regressors. Give one name for each.")
+        widths.append(width)
+        parts.extend(new)
+        uses.append([Use(block, np.arange(width), names)])
+    surplus = sorted(keys - {str(equation) for equation in equations})
+    if surplus:
+        raise ValueError(f"X has arrays {shown(surplus)} for equations that Y lacks. Remove them or add them to Y.")
+    return parts, build_design(equations, widths, uses)
+
+
+def _unlabelled(keys: set[str], count: int) -> tuple[Hashable, ...]:
+    """Equation names from the arrays in X where Y has none: only if they say which column of Y is meant."""
+    for names in (default_equations(count), tuple(str(j) for j in range(count))):
+        if keys == set(names):
+            return names
+    raise ValueError(
+        f"Y has no equation labels, so arrays {shown(sorted(keys))} in X cannot be told apart. Store the labels of Y "
+        "as a coordinate array 'equation', or name the arrays '0', '1', ...."
+    )
+
+
+def label_index(labels: tuple[Hashable, ...]) -> pd.Index:
+    """The labels as an index that keeps their Python types."""
+    return pd.Index(list(labels), dtype=object, tupleize_cols=False)

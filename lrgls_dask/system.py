@@ -1,0 +1,156 @@
+"""`System`: K equations on the same N rows, labelled, checked and not yet read."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from lrgls_dask.arrays import rows_from_arrays
+from lrgls_dask.labelled import LabelledRows
+from lrgls_dask.labels import StoredLabels, shown
+from lrgls_dask.store import read_system
+from lrgls_dask.storewriter import write_system
+from lrgls_dask.variables import rows_from_xarray
+
+__all__ = ["System"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class System(LabelledRows):
+    """K regression equations y_j = X_j b_j + e_j on the same N rows; no row has been read.
+
+    Make one with `from_xarray`, `from_arrays` or `from_zarr`. Everything that can be told from shapes, dtypes and
+    labels is checked there; values are checked by the first pass. Costs no pass; memory is that of the labels.
+    """
+
+    @classmethod
+    def from_xarray(
+        cls,
+        ds: xr.Dataset | None,
+        y: Hashable | xr.DataArray,
+        x: Any,
+        *,
+        obs: Hashable = "obs",
+        equation: Hashable = "equation",
+        weights: Hashable | xr.DataArray | None = None,
+        groups: Hashable | xr.DataArray | None = None,
+    ) -> System:
+        """A system from variables of a Dataset, which may be in memory, chunked, or a file opened lazily.
+
+        y : a variable with dims (obs, equation) in any order, or (obs,) for one equation.
+        x : a list of variables for every equation, or a mapping equation -> list. Dims (obs,) give one column shared by
+        all, (obs, equation) a column of its own to each; one more dim gives several of either kind, named by its
+        labels. weights, groups : variables with dim (obs,); weight w_i says Var(e_i) = Sigma / w_i.
+        DataArrays are taken in place of names, ds may then be None; their row labels must be those of y.
+
+        Raises ValueError or TypeError, before any read, for unknown or duplicate names, dims or labels that do not
+        fit, dtypes that are no real numbers, and too few rows.
+        """
+        return cls._of(rows_from_xarray(ds, y, x, obs=obs, equation=equation, weights=weights, groups=groups))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        Y: Any,
+        Xs: Any,
+        *,
+        incidence: Any = None,
+        equations: Iterable[Hashable] | None = None,
+        regressors: Iterable[Any] | None = None,
+        weights: Any = None,
+        groups: Any = None,
+    ) -> System:
+        """A system from NumPy, Dask or zarr arrays, data frames or DataArrays; row chunks may differ between them.
+
+        Y : (N, K), or (N,) for one equation.
+        Xs : (N, p) shared by all equations; or (N, q) distinct columns with `incidence`; or (N, K, p), or a list of K
+        arrays (N, p_j), where the same array given twice is stored once.
+        incidence : (q, K), true where an equation uses a column; an array or scipy sparse.
+        equations : K labels.  regressors : names of the columns of Xs; for a list of arrays one list for each, or one
+        for all. Frames bring their own labels; the defaults are "y0", ... and "x0", ....
+        weights, groups : (N,).
+
+        Raises ValueError or TypeError, before any read, where shapes, dtypes or labels do not fit.
+        """
+        return cls._of(
+            rows_from_arrays(
+                Y,
+                Xs,
+                incidence=incidence,
+                equations=equations,
+                regressors=regressors,
+                weights=weights,
+                groups=groups,
+            )
+        )
+
+    @classmethod
+    def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None) -> System:
+        """A system in a zarr group: format 1, or any with `Y` and `X`, or `Y` and one `X/<equation>` per equation.
+
+        path : a path, an fsspec URL such as s3://..., a zarr store or group.  storage_options : for the URL.
+        Reads metadata and the labels of equations and regressors; rows and row labels stay on disk.
+
+        Raises FileNotFoundError where nothing is, ValueError for a store of another kind or of a newer format.
+        """
+        return cls._of(read_system(path, storage_options=None if storage_options is None else dict(storage_options)))
+
+    def to_zarr(
+        self,
+        path: str | Path | Any,
+        *,
+        overwrite: bool = False,
+        row_chunk: int | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        compressors: Any = None,
+    ) -> None:
+        """Write format 1, which `from_zarr` and plain `xr.open_zarr` open.
+
+        row_chunk : rows per chunk of X and Y, by default about 16 MB of the wider.  compressors : as in zarr; none by
+        default, since noise does not compress. Costs one read of every stored chunk and a few blocks of memory.
+        The store appears when it is complete; a failure leaves nothing behind and an old store as it was.
+
+        Raises FileExistsError where something is at `path`, unless it is a zarr store and overwrite is True.
+        """
+        write_system(
+            self,
+            path,
+            overwrite=overwrite,
+            row_chunk=row_chunk,
+            storage_options=None if storage_options is None else dict(storage_options),
+            compressors=compressors,
+        )
+
+    def __repr__(self) -> str:
+        unread = self.n_obs * self.rows.row_bytes
+        lines = [
+            f"<System of {self.n_equations:,} equations on {self.n_obs:,} rows: {self.n_regressors:,} distinct "
+            f"regressors, {self.n_coefficients:,} coefficients, {_size(unread)}>",
+            f"  {self.equation_dim!s}: {shown(self.equations)}",
+            f"  regressors: {shown(self.regressors)}",
+        ]
+        if isinstance(self.obs_labels, StoredLabels):
+            lines.append(f"  {self.obs_dim!s}: labels on disk")
+        elif self.obs_labels is not None:
+            lines.append(f"  {self.obs_dim!s}: {self.obs_labels[0]} .. {self.obs_labels[-1]}")
+        for name, there in (("weights", self.rows.weights), ("groups", self.groups)):
+            if there is not None:
+                lines.append(f"  with {name}")
+        return "\n".join(lines)
+
+    @classmethod
+    def _of(cls, made: LabelledRows) -> System:
+        return cls(**{field.name: getattr(made, field.name) for field in fields(made)})
+
+
+def _size(n_bytes: int) -> str:
+    amount = float(n_bytes)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:.3g} TB"

@@ -1,0 +1,56 @@
+"""The README's Python runs as printed, and its commands are the ones that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from lrgls_dask import Fit
+from lrgls_dask.cli import main
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_python_block_runs_as_printed(in_tmp_path, capsys):
+    (block,) = blocks("python")
+    names: dict[str, object] = {}
+    exec(compile(block, str(README), "exec"), names)
+    fit, yhat = names["fit"], names["yhat"]
+    assert fit.n_obs == 818
+    assert capsys.readouterr().out.strip() == fit.summary().strip()
+    assert yhat.shape == (818, 30) and yhat.chunks is not None
+    xr.testing.assert_identical(Fit.from_zarr("fit.zarr").params, fit.params)
+    names["ds"].close()
+
+
+def test_python_block_is_as_short_as_it_says():
+    (block,) = blocks("python")
+    assert len([line for line in block.splitlines() if line.strip()]) <= 12
+
+
+def test_command_block_runs_as_printed_on_less_data(in_tmp_path, capsys):
+    (block,) = [block for block in blocks("sh") if "lrgls simulate" in block]
+    commands = [line.split()[1:] for line in block.splitlines()]
+    assert [command[0] for command in commands] == ["simulate", "plan", "fit", "summary", "predict"]
+    for command in commands:
+        less = [{"2": "0.004", "50": "6", "3": "1"}.get(word, word) for word in command]
+        assert main(less) == 0, capsys.readouterr().err
+    assert (in_tmp_path / "yhat.zarr").is_dir()
+
+
+def test_set_up_commands_need_nothing_but_python():
+    first, second = [block.strip() for block in blocks("sh") if "-m venv" in block]
+    for command in (first, second):
+        assert command.startswith("python3 -m venv .venv && .venv/bin/pip install")
+    assert first.endswith("lrgls demo") and "pytest" in second
