@@ -48,11 +48,11 @@ class Options:
 
 @dataclass(frozen=True)
 class TraceRow:
-    """One half-step. passes, bytes_read, seconds : totals since the fit began, this half-step included."""
+    """One half-step: "start", "sigma", "beta" or "em". passes, bytes_read, seconds : totals since the fit began, this half-step included."""
 
     rank: int
     sweep: int
-    step: Literal["start", "sigma", "beta"]
+    step: str
     nll: float
     obj: float
     accept_t: float

@@ -9,7 +9,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import xarray as xr
 from dask.utils import format_bytes, parse_bytes
 from distributed import Client, LocalCluster
 
+from lrgls_dask import __version__
 from lrgls_dask.datasets import load_french
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.model import LowRankGLS
@@ -67,6 +67,7 @@ def _short_warnings() -> Iterator[None]:
                 show(message, category, *where, **more)
 
         warnings.showwarning = show_short
+        warnings.simplefilter("always", FitWarning)  # a note to the user, whatever the filters outside
         yield
 
 
@@ -86,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="lrgls",
         description="Seemingly unrelated regressions with a low-rank error covariance, on data larger than memory.",
     )
-    parser.add_argument("--version", action="version", version=f"lrgls {version('lrgls_dask')}")
+    parser.add_argument("--version", action="version", version=f"lrgls {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_demo, _add_simulate, _add_plan, _add_fit, _add_summary, _add_predict):

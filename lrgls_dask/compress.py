@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.linalg import lapack
 
+from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import Design
 from lrgls_dask.kernels import Block, GramMoments, Head, RootMoments, gram_kernel, root_kernel, triangle
 from lrgls_dask.passes import Meter, run_pass
@@ -128,6 +129,17 @@ def smallest_pivot(system: Compressed) -> float:
         explained = np.sum((basis.T @ system.root[:q, responses]) ** 2, axis=0) / norms[responses] ** 2
         least = min(least, float(1.0 - explained.max(initial=0.0)))
     return least
+
+
+def mean_nll(system: Compressed, coefficients: np.ndarray, sigma: LowRank) -> float:
+    """Negative log-likelihood per row of given parameters, in the user's units, on the rows `system` stands for."""
+    q, n_equations = system.design.n_regressors, system.design.n_equations
+    rows = np.vstack([np.sqrt(system.head.weight) * system.head.mean, system.root])
+    residual = rows[:, q:].copy()
+    for group in system.design.groups:
+        residual[:, group.equations] -= rows[:, group.columns] @ coefficients[group.coefficients]
+    weights = 0.5 * n_equations * system.head.log_weight / system.n_obs
+    return sigma.nll(residual.T @ residual / system.n_obs) - weights
 
 
 # ---------------------------------------------------------------------------------------------- by label

@@ -26,17 +26,19 @@ __all__ = [
     "DirectionMoments",
     "GramMoments",
     "Head",
+    "ProductMoments",
     "ResidualMoments",
     "RootMoments",
     "StreamParams",
     "design_kernel",
     "direction_kernel",
     "gram_kernel",
+    "products_kernel",
     "residual_kernel",
     "root_kernel",
 ]
 
-SLAB_BYTES = 4 * 2**20  # a slab and the triangle it updates share a few MB of cache
+SLAB_BYTES = 2**20  # a slab and the triangle it updates stay in the processor's cache
 SLAB_ROWS = 256  # but never so few rows that a rank-n update is all overhead
 
 
@@ -152,8 +154,22 @@ class ResidualMoments:
 
 
 @dataclass(frozen=True, eq=False)
+class ProductMoments:
+    """What replaces R'R where K x K is too large. along : (K, k) R'R B.  squares : (K,) diagonal of R'R.
+    score : per group (p, m) X_g'(R Sigma^-1)_g."""
+
+    along: np.ndarray
+    squares: np.ndarray
+    score: tuple[np.ndarray, ...]
+
+    def __add__(self, other: ProductMoments) -> ProductMoments:
+        score = tuple(a + b for a, b in zip(self.score, other.score, strict=True))
+        return ProductMoments(self.along + other.along, self.squares + other.squares, score)
+
+
+@dataclass(frozen=True, eq=False)
 class DirectionMoments:
-    """Along V = X times a direction. image : per group X_g'(V Sigma^-1)_g.  vr, vv : (K, K) V'R and V'V."""
+    """Along V = X times a direction. image : per group X_g'(V Sigma^-1)_g.  vr, vv : (K, K) V'R and V'V, or (0, 0)."""
 
     image: tuple[np.ndarray, ...]
     vr: np.ndarray
@@ -216,7 +232,8 @@ class StreamParams:
 
     groups : the equations by design.  anchor, offset : (q + K,) the mean.  scale : (K,) units of Y.
     coefficients : per group (p, m), from columns of X to Y / scale.  direction : the same shape, or None.
-    sigma : the current Sigma in units of `scale`.
+    sigma : the current Sigma in units of `scale`.  products : (K, k) B for R'R B, or None.
+    dense : whether K x K sums are wanted.
     """
 
     groups: tuple[DesignGroup, ...]
@@ -226,6 +243,8 @@ class StreamParams:
     coefficients: tuple[np.ndarray, ...]
     direction: tuple[np.ndarray, ...] | None
     sigma: LowRank | None
+    products: np.ndarray | None = None
+    dense: bool = True
 
 
 def residual_kernel(block: Block, params: StreamParams) -> ResidualMoments | None:
@@ -240,6 +259,21 @@ def residual_kernel(block: Block, params: StreamParams) -> ResidualMoments | Non
     return total
 
 
+def products_kernel(block: Block, params: StreamParams) -> ProductMoments | None:
+    """R'R B, diag R'R and the score of a block, n (2 P + 2 K k) multiplications and nothing of size K^2."""
+    total: ProductMoments | None = None
+    assert params.products is not None
+    for x, residual, root_weight in _residual_slabs(block, params):
+        along = residual.T @ (residual @ params.products)
+        squares = np.einsum("ij,ij->j", residual, residual)
+        score: tuple[np.ndarray, ...] = ()
+        if params.sigma is not None:
+            score = _adjoint(x, params.sigma.solve_rows(residual), root_weight, params.groups)
+        part = ProductMoments(along, squares, score)
+        total = part if total is None else total + part
+    return total
+
+
 def direction_kernel(block: Block, params: StreamParams) -> DirectionMoments | None:
     """One conjugate-gradient product of a block, with what the step does to R'R."""
     total: DirectionMoments | None = None
@@ -249,7 +283,9 @@ def direction_kernel(block: Block, params: StreamParams) -> DirectionMoments | N
         if root_weight is not None:
             along *= root_weight
         image = _adjoint(x, params.sigma.solve_rows(along), root_weight, params.groups)
-        part = DirectionMoments(image, along.T @ residual, along.T @ along)
+        none = np.zeros((0, 0))
+        vr, vv = (along.T @ residual, along.T @ along) if params.dense else (none, none)
+        part = DirectionMoments(image, vr, vv)
         total = part if total is None else total + part
     return total
 
@@ -257,37 +293,54 @@ def direction_kernel(block: Block, params: StreamParams) -> DirectionMoments | N
 # ---------------------------------------------------------------------------------------------- slabs
 
 
-def _slabs(block: Block) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Rows of positive weight as float64 [X Y], (n, q + K) and owned by the caller, with their weights."""
+def _slabs(
+    block: Block, anchor: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Rows of positive weight of [X Y] less an anchor (their first row if None), that anchor, and their weights.
+
+    values : (n, q + K) float64, valid until the next slab is asked for: one buffer serves them all.
+    """
     arrays = (*block.x, *block.y)
     width = _width(arrays)
-    height = max(SLAB_ROWS, SLAB_BYTES // (8 * width))
+    height = min(block.n_rows, max(SLAB_ROWS, SLAB_BYTES // (8 * width)))
+    buffer = np.empty((height, width))
     for first in range(0, block.n_rows, height):
         last = min(first + height, block.n_rows)
-        values = np.empty((last - first, width))
-        column = 0
-        for array in arrays:
-            if array.ndim == 1:
-                values[:, column] = array[first:last]
-                column += 1
-            else:
-                values[:, column : column + array.shape[1]] = array[first:last]
-                column += array.shape[1]
-        if block.weights is None:
-            yield values, None
-            continue
-        weights = block.weights[first:last].astype(np.float64)
-        if not np.isfinite(weights).all() or (weights < 0).any():
-            raise _bad_values(block)
-        if (weights > 0).any():
-            yield values[weights > 0], weights[weights > 0]
+        weights, keep, base = None, slice(None), first
+        if block.weights is not None:
+            weights = block.weights[first:last].astype(np.float64)
+            if not np.isfinite(weights).all() or (weights < 0).any():
+                raise _bad_values(block)
+            used = np.flatnonzero(weights)
+            if len(used) == 0:
+                continue
+            base = first + int(used[0])
+            if len(used) < len(weights):
+                weights, keep = weights[used], used
+        less = _row(arrays, base) if anchor is None else anchor
+        _fill(buffer[: last - first], arrays, first, last, less)
+        yield buffer[: last - first][keep], less, weights
+
+
+def _row(arrays: tuple[np.ndarray, ...], row: int) -> np.ndarray:
+    return np.concatenate([np.atleast_1d(array[row]) for array in arrays]).astype(np.float64)
+
+
+def _fill(values: np.ndarray, arrays: tuple[np.ndarray, ...], first: int, last: int, less: np.ndarray) -> None:
+    """Rows first..last of all arrays side by side, less one number a column; promotes as it goes."""
+    column = 0
+    for array in arrays:
+        stop = column + (1 if array.ndim == 1 else array.shape[1])
+        piece = array[first:last] if array.ndim == 2 else array[first:last, None]
+        if piece.dtype.kind == "b":
+            piece = piece.view(np.uint8)
+        np.subtract(piece, less[column:stop], out=values[:, column:stop])
+        column = stop
 
 
 def _centred_slabs(block: Block) -> Iterator[tuple[Head, np.ndarray]]:
     """Each slab's head, and its rows less the mean, times the square root of their weights."""
-    for values, weights in _slabs(block):
-        anchor = values[0].copy()
-        values -= anchor
+    for values, anchor, weights in _slabs(block):
         if weights is None:
             head = Head(len(values), float(len(values)), 0.0, anchor, values.mean(axis=0))
             values -= head.offset
@@ -307,8 +360,7 @@ def _residual_slabs(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """Centred X (n, q), weighted residuals (n, K) in units of `scale`, and sqrt(w) (n, 1) or None."""
     n_y = _width(block.y)
-    for values, weights in _slabs(block):
-        values -= params.anchor
+    for values, _, weights in _slabs(block, params.anchor):
         values -= params.offset
         x = values[:, :-n_y]
         residual = values[:, -n_y:] / params.scale

@@ -102,7 +102,7 @@ def _check_row_counts(rows: Rows, obs: pd.Index | StoredLabels | None, groups: n
         array = groups.array if isinstance(groups, Part) else groups
         lengths.append(("groups", int(array.shape[0])))
     if obs is not None:
-        lengths.append(("the obs labels", len(obs)))
+        lengths.append(("obs_labels", len(obs)))
     for name, length in lengths:
         if length != rows.n_obs:
             raise ValueError(
@@ -147,8 +147,8 @@ def _check_obs_labels(obs: pd.Index | StoredLabels | None, dim: Hashable) -> Non
         return
     repeats = obs.duplicated()
     if repeats.any():
-        label = obs[int(repeats.argmax())]
-        first, second = np.flatnonzero(obs == label)[:2]
+        label = obs[[int(repeats.argmax())]].tolist()[0]
+        first, second = np.flatnonzero(obs.isin([label]))[:2]
         raise ValueError(
             f"row labels along {dim!r} must be unique; {label!r} is there more than once, first at positions {first} "
             f"and {second}. Drop the repeats, or number the rows."

@@ -88,7 +88,7 @@ def check_same_labels(name: str, labels: pd.Index, reference_name: str, referenc
     else:
         found = (
             f"{name} and {reference_name} have different labels along {dim!r} "
-            f"({labels[position]!r} against {reference[position]!r})"
+            f"({labels[[position]].tolist()[0]!r} against {reference[[position]].tolist()[0]!r})"
         )
     raise ValueError(f"{found}; first difference at position {position}. Use xr.align(...) or .reindex(...).")
 

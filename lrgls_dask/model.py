@@ -17,10 +17,11 @@ from lrgls_dask.covariance import max_rank
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Engine, Plan, make_plan
-from lrgls_dask.problem import InMemory, Problem, Streamed
+from lrgls_dask.problem import InMemory, Problem
 from lrgls_dask.progress import Progress
 from lrgls_dask.results import Fit
 from lrgls_dask.selection import choose_rank
+from lrgls_dask.streamed import Streamed
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.system import System
 
@@ -131,8 +132,8 @@ class LowRankGLS:
 
     def plan(self, system: System) -> Plan:
         """What `fit` would do and cost; reads nothing. Raises MemoryError if it would not fit."""
-        largest = self._candidates(system.n_equations)[-1]
-        return make_plan(system.rows, engine=self.engine, memory_limit=self.memory_limit, rank=largest)
+        self._candidates(system.n_equations)
+        return make_plan(system.rows, engine=self.engine, memory_limit=self.memory_limit)
 
     def fit(self, system: System | CompressedSystem) -> LowRankGLS:
         """Fit and keep the result in `result_`; follows the active Dask client, else uses threads.
@@ -155,8 +156,7 @@ class LowRankGLS:
 
     def score(self, system: System | CompressedSystem) -> float:
         """Mean log-likelihood per row of the fitted parameters on other rows with the same designs; one pass."""
-        fit = self._fitted()
-        return fit.score(system)
+        return self._fitted().score(system)
 
     def _fitted(self) -> Fit:
         if not hasattr(self, "result_"):
@@ -171,7 +171,8 @@ class LowRankGLS:
         self.plan_ = self.plan(system)
         if self.plan_.engine == "stream":
             spare = self.plan_.memory_limit - self.plan_.worker_peak
-            return Streamed(system.rows, lam_B=self.lam_B, meter=meter, spare_bytes=spare), "stream"
+            dense = self.plan_.holds_sigma
+            return Streamed(system.rows, lam_B=self.lam_B, meter=meter, dense=dense, spare_bytes=spare), "stream"
         return InMemory(compress_rows(system.rows, meter=meter), lam_B=self.lam_B, meter=meter), "compress"
 
     def _options(self, engine: Literal["compress", "stream"]) -> Options:

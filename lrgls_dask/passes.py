@@ -280,7 +280,8 @@ def _sum_group(kernel: Kernel, params: _Box, group: _Box, shared: Sequence[Any])
     plan: _Group = group.value
     values = dict(zip(plan.shared, shared, strict=True))
     total = None
-    with _one_blas_thread:
+    # a kernel finds bad values by what they do to its sums, and says where they are
+    with _one_blas_thread, np.errstate(all="ignore"):
         for block, n_bytes in _read_ahead(plan.blocks, values):
             part = kernel(block, params.value)
             if part is not None:

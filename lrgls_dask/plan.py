@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +16,7 @@ from lrgls_dask.kernels import SLAB_BYTES, SLAB_ROWS
 from lrgls_dask.layout import Layout, cut_rows
 from lrgls_dask.passes import FAN_IN
 from lrgls_dask.rows import Rows
+from lrgls_dask.streamed import stream_partial_bytes
 
 __all__ = ["Cluster", "Engine", "Plan", "make_plan", "this_cluster"]
 
@@ -24,6 +24,7 @@ Engine = Literal["auto", "compress", "stream"]
 
 WORKER_BASE = 260 * 2**20  # a worker process with the libraries loaded and nothing to do
 SLACK = 1.15  # allocator fragmentation and what the model leaves out
+EM_PASSES = 30
 STREAM_PASSES = 16  # two to start, two sweeps of a score and about six products
 
 
@@ -42,12 +43,14 @@ class Cluster:
 class Plan:
     """The priced plan of a fit; ``print(plan)`` shows it.
 
+    holds_sigma : whether the (K, K) residual covariance is held; without it a streamed fit is EM on its products.
     passes : expected passes over the data, an upper guess for "stream".  bytes_per_pass : decoded bytes read by each.
     worker_peak, client_peak : predicted peak bytes of one worker process and of this one; with threads they are the
     same process and both hold the whole.
     """
 
     engine: Literal["compress", "stream"]
+    holds_sigma: bool
     reason: str
     n_obs: int
     n_equations: int
@@ -63,6 +66,11 @@ class Plan:
     worker_peak: int
     client_peak: int
     memory_limit: int
+
+    @property
+    def peak(self) -> int:
+        """The largest predicted peak of any one process."""
+        return max(self.worker_peak, self.client_peak)
 
     def __str__(self) -> str:
         place = f"{self.n_threads} threads of this process" if self.in_process else (
@@ -87,21 +95,22 @@ class Plan:
         )
 
 
-def make_plan(rows: Rows, *, engine: Engine, memory_limit: int | str | None, rank: int) -> Plan:
-    """The plan for a fit of the given rank; reads nothing.
+def make_plan(rows: Rows, *, engine: Engine, memory_limit: int | str | None) -> Plan:
+    """The cheapest plan in passes that fits; reads nothing.
 
     Raises MemoryError with the number, the limit and the remedy when no engine allowed fits.
     """
     cluster = this_cluster(memory_limit)
-    priced = {name: _price(rows, cluster, name, rank) for name in ("compress", "stream")}
-    fits = {name: max(plan.worker_peak, plan.client_peak) <= cluster.limit for name, plan in priced.items()}
-    chosen = engine
-    if engine == "auto":
-        chosen = "compress" if fits["compress"] or not fits["stream"] else "stream"
-    plan = priced[chosen]
-    if not fits[chosen]:
-        raise MemoryError(_refusal(plan, cluster, other_fits=fits["stream" if chosen == "compress" else "compress"]))
-    return plan
+    priced = {
+        "compress": [_price(rows, cluster, "compress", True)],
+        "stream": [_price(rows, cluster, "stream", True), _price(rows, cluster, "stream", False)],
+    }
+    allowed = priced["compress"] + priced["stream"] if engine == "auto" else priced[engine]
+    for plan in allowed:
+        if plan.peak <= cluster.limit:
+            return plan
+    others = [plan for plans in priced.values() for plan in plans if plan.peak <= cluster.limit]
+    raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), cluster, others))
 
 
 def this_cluster(memory_limit: int | str | None) -> Cluster:
@@ -113,7 +122,7 @@ def this_cluster(memory_limit: int | str | None) -> Cluster:
     try:
         client = distributed.get_client()
     except ValueError:
-        threads = dask.config.get("num_workers", None) or dask.system.CPU_COUNT or os.cpu_count() or 1
+        threads = dask.config.get("num_workers", None) or dask.system.CPU_COUNT
         found = here + psutil.virtual_memory().available
         return Cluster(1, int(threads), given or found, here, True)
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
@@ -127,12 +136,12 @@ def this_cluster(memory_limit: int | str | None) -> Cluster:
     return Cluster(len(workers), threads, given or found, WORKER_BASE, False)
 
 
-def _price(rows: Rows, cluster: Cluster, engine: Literal["compress", "stream"], rank: int) -> Plan:
+def _price(rows: Rows, cluster: Cluster, engine: Literal["compress", "stream"], holds_sigma: bool) -> Plan:
     design = rows.design
-    partial = partial_bytes(design) if engine == "compress" else stream_partial_bytes(design)
+    partial = partial_bytes(design) if engine == "compress" else stream_partial_bytes(design, holds_sigma)
     layout = cut_rows(rows, partial)
     work = cluster.n_threads * _task_bytes(rows, layout, partial) + 2 * FAN_IN * partial
-    client = _compress_client(design) if engine == "compress" else _stream_client(design)
+    client = _compress_client(design) if engine == "compress" else _stream_client(design, holds_sigma)
     here = psutil.Process().memory_info().rss
     if cluster.in_process:
         # the pass and the loop after it follow one another: the larger of the two counts
@@ -142,12 +151,13 @@ def _price(rows: Rows, cluster: Cluster, engine: Literal["compress", "stream"], 
         client_peak = here + int(SLACK * (client + partial))
     return Plan(
         engine=engine,
-        reason=_reason(design, engine, partial),
+        holds_sigma=holds_sigma,
+        reason=_reason(design, engine, partial, holds_sigma),
         n_obs=rows.n_obs,
         n_equations=design.n_equations,
         n_regressors=design.n_regressors,
         n_coefficients=design.n_coefficients,
-        passes=1 if engine == "compress" else STREAM_PASSES,
+        passes=1 if engine == "compress" else STREAM_PASSES if holds_sigma else EM_PASSES,
         bytes_per_pass=rows.n_obs * rows.row_bytes,
         n_blocks=layout.n_blocks,
         largest_block=layout.largest_block() * rows.row_bytes,
@@ -160,17 +170,14 @@ def _price(rows: Rows, cluster: Cluster, engine: Literal["compress", "stream"], 
     )
 
 
-def _reason(design: Design, engine: str, partial: int) -> str:
-    width = design.n_regressors + design.n_equations
+def _reason(design: Design, engine: str, partial: int, holds_sigma: bool) -> str:
+    width, n_equations = design.n_regressors + design.n_equations, design.n_equations
     if engine == "compress":
         return f"the ({width:,} x {width:,}) cross-product takes {format_bytes(partial)} and fits"
-    whole = format_bytes(partial_bytes(design))
-    return f"sums of {format_bytes(partial)} replace a ({width:,} x {width:,}) cross-product of {whole}"
-
-
-def stream_partial_bytes(design: Design) -> int:
-    """Bytes of one partial sum of a streamed pass: two K x K arrays and P coefficients."""
-    return 8 * (2 * design.n_equations**2 + design.n_coefficients)
+    whole = f"a ({width:,} x {width:,}) cross-product of {format_bytes(partial_bytes(design))}"
+    if holds_sigma:
+        return f"sums of {format_bytes(partial)} replace {whole}"
+    return f"sums of {format_bytes(partial)}, without the ({n_equations:,} x {n_equations:,}) one, replace {whole}"
 
 
 def _task_bytes(rows: Rows, layout: Layout, partial: int) -> int:
@@ -188,23 +195,24 @@ def _compress_client(design: Design) -> int:
     return root + whitened + 8 * (n_coefficients * 20 + 8 * n_equations**2 + 4 * (q + 1) * n_equations)
 
 
-def _stream_client(design: Design) -> int:
+def _stream_client(design: Design, holds_sigma: bool) -> int:
     per_group = sum(len(g.columns) ** 2 for g in design.groups)
-    return 8 * (6 * per_group + 40 * design.n_coefficients + 24 * design.n_equations**2)
+    n_equations, n_coefficients = design.n_equations, design.n_coefficients
+    if holds_sigma:
+        return 8 * (6 * per_group + 40 * n_coefficients + 24 * n_equations**2)
+    # the accelerated iteration keeps nine points and images of coefficients, loadings and variances
+    return 8 * (6 * per_group + 60 * n_coefficients + 60 * 50 * n_equations)
 
 
-def _refusal(plan: Plan, cluster: Cluster, *, other_fits: bool) -> str:
-    need = max(plan.worker_peak, plan.client_peak)
+def _refusal(plan: Plan, cluster: Cluster, others: list[Plan]) -> str:
     where = "this process" if plan.in_process or plan.client_peak >= plan.worker_peak else "each worker"
-    remedies = []
-    if other_fits:
-        remedies.append(f"use engine='{'stream' if plan.engine == 'compress' else 'compress'}'")
+    remedies = [f"use engine={other.engine!r}" for other in others[:1]]
     if plan.n_threads > 1:
         remedies.append("use fewer threads")
     if plan.largest_block > 32 * 2**20:
         remedies.append("store the data in row chunks of 8 to 30 MB")
-    remedies.append(f"raise memory_limit to {format_bytes(int(need * 1.05))}")
+    remedies.append(f"raise memory_limit to {format_bytes(int(plan.peak * 1.05))}")
     return (
-        f"engine {plan.engine!r} needs {format_bytes(need)} in {where}; the limit is {format_bytes(cluster.limit)}. "
-        f"Either {' or '.join(remedies)}."
+        f"engine {plan.engine!r} needs {format_bytes(plan.peak)} in {where}; "
+        f"the limit is {format_bytes(cluster.limit)}. Either {' or '.join(remedies)}."
     )

@@ -6,34 +6,21 @@ Both answer in whitened coordinates (whiten.py): c is the vector of all P coeffi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
-from lrgls_dask.compress import Compressed, root_of
+from lrgls_dask.compress import Compressed
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import Design
-from lrgls_dask.kernels import (
-    DesignMoments,
-    DirectionMoments,
-    Head,
-    ResidualMoments,
-    StreamParams,
-    design_kernel,
-    direction_kernel,
-    gram_kernel,
-    residual_kernel,
-)
-from lrgls_dask.passes import Meter, run_pass
-from lrgls_dask.rows import Rows
+from lrgls_dask.kernels import Head
+from lrgls_dask.passes import Meter
 from lrgls_dask.whiten import GroupRows, Whitened, whiten
 
-__all__ = ["GlsStep", "InMemory", "Problem", "Streamed", "group_rows"]
+__all__ = ["Coordinates", "GlsStep", "InMemory", "Problem", "Products", "nll_offset"]
 
 QR_RESOLUTION = 1e-12  # singular values of unit columns that the qr route tells from zero
-PARTIALS_IN_FLIGHT = 24  # partial sums a pass may hold at once on one worker
 GRAM_RESOLUTION = 3e-7  # and those that a Cholesky factor of the cross-product does
 
 
@@ -49,6 +36,15 @@ class GlsStep:
     finish: Callable[[np.ndarray, tuple[float, ...]], np.ndarray]
 
 
+@dataclass(frozen=True, eq=False)
+class Products:
+    """Residual moments without S. along : (K, m) S B.  diagonal : (K,) diag S.  score : (P,) of the coefficients."""
+
+    along: np.ndarray
+    diagonal: np.ndarray
+    score: np.ndarray
+
+
 class Problem(Protocol):
     """Residual covariances and GLS steps of one system in whitened coordinates."""
 
@@ -59,9 +55,14 @@ class Problem(Protocol):
     nll_offset: float
     meter: Meter
     restarts_are_free: bool
+    dense: bool
 
     def residual_covariance(self, c: np.ndarray) -> np.ndarray:
-        """S = R'R / N, (K, K), in standard units."""
+        """S = R'R / N, (K, K), in standard units; not where `dense` is False."""
+        ...
+
+    def products(self, c: np.ndarray, B: np.ndarray, sigma: LowRank | None) -> Products:
+        """S B for B (K, m), diag S, and at a Sigma the score, without forming S."""
         ...
 
     def gls_step(self, c: np.ndarray, sigma: LowRank) -> GlsStep: ...
@@ -164,6 +165,7 @@ class InMemory:
     """
 
     restarts_are_free = True
+    dense = True
 
     def __init__(self, system: Compressed, *, lam_B: float, meter: Meter) -> None:
         design = self.design = system.design
@@ -189,6 +191,14 @@ class InMemory:
         residual = self._y - self.coordinates.forward(self._stacks, c)
         return (self._beyond + residual.T @ residual) / self.n_obs
 
+    def products(self, c: np.ndarray, B: np.ndarray, sigma: LowRank | None) -> Products:
+        at, stacks = self.coordinates, self._stacks
+        residual = self._y - at.forward(stacks, c)
+        along = (self._beyond @ B + residual.T @ (residual @ B)) / self.n_obs
+        diagonal = (self._beyond.diagonal() + np.sum(residual**2, axis=0)) / self.n_obs
+        score = np.zeros(0) if sigma is None else at.adjoint(stacks, sigma.solve_rows(residual)) - at.ridge * c
+        return Products(along, diagonal, score)
+
     def gls_step(self, c: np.ndarray, sigma: LowRank) -> GlsStep:
         at, stacks = self.coordinates, self._stacks
         residual = self._y - at.forward(stacks, c)
@@ -205,136 +215,3 @@ class InMemory:
 
     def inner_energy(self, rel_tol: float) -> float:
         return 1e-20 * self.n_obs  # iterations cost nothing here: stop where only rounding is left
-
-
-# ---------------------------------------------------------------------------------------------- streamed
-
-
-class Streamed:
-    """Every answer is one pass of chunk-wise sums over the rows; the client holds P + K^2 numbers.
-
-    Making it costs the first pass, which gives each equation's own moments.
-    """
-
-    restarts_are_free = False
-
-    def __init__(self, rows: Rows, *, lam_B: float, meter: Meter, spare_bytes: float = np.inf) -> None:
-        self.design, self.rows, self.meter, self.spare_bytes = rows.design, rows, meter, spare_bytes
-        groups = rows.design.groups
-        size = 8 * sum(len(g.columns) * (len(g.columns) + len(g.equations)) for g in groups)
-        moments: DesignMoments = run_pass(rows, design_kernel, groups, partial_bytes=size, meter=meter, label="OLS")
-        self.n_obs, self.head = moments.head.n_rows, moments.head
-        self._group_rows = group_rows(moments)
-        self.whitened = whiten(
-            rows.design, self._group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=GRAM_RESOLUTION
-        )
-        self.nll_offset = nll_offset(self.whitened, self.head)
-        self.coordinates = Coordinates.of(self.whitened, rows.design.n_equations)
-        self._mean_rows = [stack[:, :1] for stack in self.coordinates.stack(self.whitened)]
-        q = rows.design.n_regressors
-        self._mean_y = (np.sqrt(self.head.weight) * self.head.mean[q:] / self.whitened.y_scale)[None, :]
-
-    def residual_covariance(self, c: np.ndarray) -> np.ndarray:
-        moments = self._pass(residual_kernel, c, None, None, "residuals")
-        mean = self._mean_residual(c)
-        return (moments.cross + mean.T @ mean) / self.n_obs
-
-    def gls_step(self, c: np.ndarray, sigma: LowRank) -> GlsStep:
-        at = self.coordinates
-        moments: ResidualMoments = self._pass(residual_kernel, c, None, sigma, "score")
-        mean = self._mean_residual(c)
-        start = (moments.cross + mean.T @ mean) / self.n_obs
-        score = self._adjoint(moments.score, mean, sigma) - at.ridge * c
-        changes: list[tuple[np.ndarray, np.ndarray]] = []
-
-        def product(p: np.ndarray, current: np.ndarray) -> np.ndarray:
-            along: DirectionMoments = self._pass(direction_kernel, current, p, sigma, "conjugate gradients")
-            mean_along = at.forward(self._mean_rows, p)
-            vr = along.vr + mean_along.T @ self._mean_residual(current)
-            changes.append((vr + vr.T, along.vv + mean_along.T @ mean_along))
-            return self._adjoint(along.image, mean_along, sigma) + at.ridge * p
-
-        def finish(_: np.ndarray, steps: tuple[float, ...]) -> np.ndarray:
-            # R'R along the path is known exactly from what the products have summed: no further pass
-            covariance = start.copy()
-            for step, (linear, quadratic) in zip(steps, changes, strict=False):
-                covariance += (step * step * quadratic - step * linear) / self.n_obs
-            return covariance
-
-        return GlsStep(score, product, finish)
-
-    def x_rows(self) -> np.ndarray | None:
-        design = self.design
-        if len(design.groups) == 1:
-            rows = np.zeros((len(self._group_rows[0].x), design.n_regressors))
-            rows[:, design.groups[0].columns] = self._group_rows[0].x
-            return rows
-        size = 8 * design.n_regressors**2
-        if PARTIALS_IN_FLIGHT * size > self.spare_bytes:
-            return None
-        x_only = replace(self.rows, y=())
-        moments = run_pass(x_only, gram_kernel, None, partial_bytes=size, meter=self.meter, label="X'X")
-        return np.vstack([np.sqrt(moments.head.weight) * moments.head.mean, root_of(moments.cross)])
-
-    def inner_energy(self, rel_tol: float) -> float:
-        # The energy is the squared distance from the solution in standard errors: a hundredth of one at the default
-        # rel_tol of 1e-6, and less in step with a tighter one.
-        return 1e-4 * min(1.0, rel_tol / 1e-6) ** 1.5
-
-    def _mean_residual(self, c: np.ndarray) -> np.ndarray:
-        return self._mean_y - self.coordinates.forward(self._mean_rows, c)
-
-    def _adjoint(self, by_group: tuple[np.ndarray, ...], mean: np.ndarray, sigma: LowRank) -> np.ndarray:
-        groups = self.whitened.groups
-        centred = tuple(g.adjoint(s) for g, s in zip(groups, by_group, strict=True))
-        return self.coordinates.flat(centred) + self.coordinates.adjoint(self._mean_rows, sigma.solve_rows(mean))
-
-    def _pass(
-        self,
-        kernel: Callable[..., ResidualMoments | DirectionMoments | None],
-        c: np.ndarray,
-        direction: np.ndarray | None,
-        sigma: LowRank | None,
-        label: str,
-    ) -> ResidualMoments | DirectionMoments:
-        params = StreamParams(
-            self.design.groups,
-            self.head.anchor,
-            self.head.offset,
-            self.whitened.y_scale,
-            self._raw(c),
-            None if direction is None else self._raw(direction),
-            sigma,
-        )
-        n_equations = self.design.n_equations
-        size = 8 * (2 * n_equations**2 + self.design.n_coefficients)
-        moments: ResidualMoments | DirectionMoments = run_pass(
-            self.rows, kernel, params, partial_bytes=size, meter=self.meter, label=label
-        )
-        return moments
-
-    def _raw(self, c: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Per group (p, m): coefficients of the stored columns, for Y in standard units."""
-        by_group = self.coordinates.by_group(c)
-        return tuple(g.coefficients(part) for g, part in zip(self.whitened.groups, by_group, strict=True))
-
-
-def group_rows(moments: DesignMoments) -> tuple[GroupRows, ...]:
-    """Rows that stand for each design's own columns and responses, from their centred moments."""
-    n_y = len(moments.yy)
-    mean = np.sqrt(moments.head.weight) * moments.head.mean
-    rows = []
-    for i, group in enumerate(moments.groups):
-        p = len(group.columns)
-        root = np.zeros((p, p))
-        found = root_of(np.tril(moments.xx[i]))
-        root[: len(found)] = found
-        live = np.flatnonzero(root.any(axis=1))
-        y = np.zeros((p, len(group.equations)))
-        if len(live):
-            pivots = [int(np.flatnonzero(root[i])[0]) for i in live]
-            y[live] = solve_triangular(root[np.ix_(live, pivots)], moments.xy[i][pivots], trans="T")
-        mean_x, mean_y = mean[:-n_y][group.columns], mean[-n_y:][group.equations]
-        beyond = np.maximum(moments.yy[group.equations] - np.sum(y**2, axis=0), 0.0)
-        rows.append(GroupRows(group, np.vstack([mean_x, root]), np.vstack([mean_y, y]), beyond))
-    return tuple(rows)

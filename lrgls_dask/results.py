@@ -13,12 +13,14 @@ import scipy.stats
 import xarray as xr
 
 from lrgls_dask.als import Termination, TraceRow
+from lrgls_dask.compress import mean_nll
+from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import Design
 from lrgls_dask.fitstore import read_fit, write_fit
 from lrgls_dask.inference import CoefficientCovariance
 from lrgls_dask.labels import StoredLabels
-from lrgls_dask.predict import predict_lazily
+from lrgls_dask.predict import check_same_design, predict_lazily
 from lrgls_dask.report import summary
 from lrgls_dask.system import System
 
@@ -230,6 +232,15 @@ class Fit:
         return self._labelled_rows(
             predict_lazily(system.rows, self.design, self.coefficients, residuals=True), system, "residuals"
         )
+
+    def score(self, system: System | CompressedSystem) -> float:
+        """Mean log-likelihood per row of these parameters on the rows of a system with the same designs.
+
+        One pass over a System, no read of a compressed one.
+        """
+        rows = system.compress().rows
+        check_same_design(rows.design, self.design)
+        return -mean_nll(rows, self.coefficients, self.low_rank)
 
     def _labelled_rows(self, values: Any, system: System, name: str) -> xr.DataArray:
         coords: dict[str, Any] = {self.equation_dim: self._index}

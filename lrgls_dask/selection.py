@@ -6,6 +6,7 @@ import numpy as np
 
 from lrgls_dask.als import Options, Solution, fit_rank, starting_residuals
 from lrgls_dask.covariance import LowRank, ml_candidates
+from lrgls_dask.em import fit_em
 from lrgls_dask.problem import Problem
 
 __all__ = ["choose_rank"]
@@ -19,6 +20,8 @@ def choose_rank(
     On a compressed system every candidate is fitted to the end. Streamed, where that would cost passes, candidates are
     compared at the OLS residual covariance, from which the coefficients hardly move it, and only the winner is fitted.
     """
+    if not problem.dense:
+        return _without_covariance(problem, ranks, options), ()
     c, S = starting_residuals(problem)
     if len(ranks) == 1:
         return fit_rank(problem, ranks[0], options, c, S), ()
@@ -30,6 +33,15 @@ def choose_rank(
     table = tuple(_row(problem, k, s.nll) for k, s in zip(ranks, solutions, strict=True))
     best = int(np.argmin([row["bic"] for row in table]))
     return solutions[best], table
+
+
+def _without_covariance(problem: Problem, ranks: tuple[int, ...], options: Options) -> Solution:
+    if len(ranks) > 1:
+        raise ValueError(
+            f"rank='bic' needs the ({problem.design.n_equations} x {problem.design.n_equations}) residual covariance, "
+            "which does not fit. Give rank as an integer, or raise memory_limit."
+        )
+    return fit_em(problem, ranks[0], options, problem.coordinates.flat(problem.whitened.start))
 
 
 def _profile_nll(problem: Problem, rank: int, options: Options, S: np.ndarray) -> float:

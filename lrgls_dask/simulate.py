@@ -137,7 +137,8 @@ def simulate_system(
     """
     recipe = _recipe(n_equations, n_regressors, n_shared, rank, seed)
     n_obs = _whole("n_obs", n_obs, 1)
-    x, y = _lazy_arrays(recipe, n_obs, _row_chunk(row_chunk, recipe.n_columns))
+    rows = default_row_chunk(recipe.n_columns) if row_chunk is None else _whole("row_chunk", row_chunk, 1)
+    x, y = _lazy_arrays(recipe, n_obs, rows)
     system = System.from_arrays(
         y, x, incidence=recipe.incidence(), equations=recipe.equations, regressors=recipe.columns
     )
@@ -162,18 +163,18 @@ def simulate_to_zarr(
     only; the true parameters are in the value returned, and come back from `simulate_system` with the same arguments.
     Raises FileExistsError when the path exists and overwrite is False, OSError when the disk has too little room.
     """
-    drawn = simulate_system(
+    recipe = _recipe(n_equations, n_regressors, n_shared, rank, seed)
+    _check_room(Path(path), 8 * _whole("n_obs", n_obs, 1) * (recipe.n_columns + recipe.n_equations))
+    stored_rows = None if row_chunk is None else _whole("row_chunk", row_chunk, 1)
+    drawn = simulate_system(  # in chunks of the default size: small stored chunks are cut from them, not drawn singly
         n_obs=n_obs,
         n_equations=n_equations,
         n_regressors=n_regressors,
         rank=rank,
         n_shared=n_shared,
         seed=seed,
-        row_chunk=row_chunk,
     )
-    system = drawn.system
-    _check_room(Path(path), 8 * n_obs * (system.n_regressors + n_equations))
-    system.to_zarr(path, overwrite=overwrite, row_chunk=_row_chunk(row_chunk, system.n_regressors))
+    drawn.system.to_zarr(path, overwrite=overwrite, row_chunk=stored_rows or default_row_chunk(recipe.n_columns))
     return replace(drawn, system=System.from_zarr(path))
 
 
@@ -186,10 +187,6 @@ def default_row_chunk(n_columns: int) -> int:
     """Rows per chunk for about 16 MB of X, in whole cells."""
     rows = CHUNK_BYTES // (8 * n_columns)
     return min(MAX_ROW_CHUNK, max(CELL, rows - rows % CELL))
-
-
-def _row_chunk(row_chunk: int | None, n_columns: int) -> int:
-    return default_row_chunk(n_columns) if row_chunk is None else _whole("row_chunk", row_chunk, 1)
 
 
 def _recipe(n_equations: int, n_regressors: int, n_shared: int, rank: int, seed: int) -> Recipe:

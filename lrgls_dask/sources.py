@@ -132,7 +132,7 @@ def row_chunks(array: Any) -> tuple[int, ...] | None:
     if isinstance(array, np.ndarray):
         return None
     if isinstance(array, da.Array):
-        return tuple(int(length) for length in array.chunks[0] if length)
+        return tuple(int(length) for length in array.chunks[0])
     outer = getattr(array, "shards", None) or getattr(array, "chunks", None)
     if not outer:
         return None

@@ -7,11 +7,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from lrgls_dask.arrays import rows_from_arrays
+from lrgls_dask.compress import compress_by, compress_rows
+from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.labelled import LabelledRows
 from lrgls_dask.labels import StoredLabels, shown
+from lrgls_dask.passes import Meter
 from lrgls_dask.store import read_system
 from lrgls_dask.storewriter import write_system
 from lrgls_dask.variables import rows_from_xarray
@@ -99,6 +103,30 @@ class System(LabelledRows):
         """
         return cls._of(read_system(path, storage_options=None if storage_options is None else dict(storage_options)))
 
+    def compress(self, by: Any = None) -> Any:
+        """These rows as q + K + 1 equivalent ones: a `CompressedSystem`, or one per label of `by`, in a dict.
+
+        by : (N,) labels of rows (folds, segments, groups), in memory. One pass, or a second one by QR where the first
+        shows that digits would be lost; afterwards fits read nothing. Holds 8 (q + K)^2 bytes per label.
+
+        Raises BadValues for NaN and infinite values, ValueError for labels of another length.
+        """
+        meter = Meter()
+        if by is None:
+            return CompressedSystem(compress_rows(self.rows, meter=meter), self.obs_dim, self.equation_dim)
+        labels = np.asarray(by)
+        if labels.shape != (self.n_obs,):
+            raise ValueError(f"by must hold one label for each of {self.n_obs} rows; found shape {labels.shape}.")
+        parts = compress_by(self.rows, labels, meter=meter)
+        return {label: CompressedSystem(rows, self.obs_dim, self.equation_dim) for label, rows in parts.items()}
+
+    def append(self, other: System | CompressedSystem) -> CompressedSystem:
+        """The compressed system of these rows and those of `other`; reads once what has not been compressed yet.
+
+        Raises ValueError when equations, regressors or designs differ.
+        """
+        return self.compress().append(other)
+
     def to_zarr(
         self,
         path: str | Path | Any,
@@ -112,7 +140,8 @@ class System(LabelledRows):
 
         row_chunk : rows per chunk of X and Y, by default about 16 MB of the wider.  compressors : as in zarr; none by
         default, since noise does not compress. Costs one read of every stored chunk and a few blocks of memory.
-        The store appears when it is complete; a failure leaves nothing behind and an old store as it was.
+        The store appears when it is complete; a failure leaves nothing behind, and an old store at a path or URL as it
+        was. A store object has no place beside it, so there overwriting clears it first.
 
         Raises FileExistsError where something is at `path`, unless it is a zarr store and overwrite is True.
         """

@@ -33,7 +33,7 @@ def test_command_is_declared_where_it_is_defined():
 
 
 def test_changelog_tells_of_this_version():
-    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## {lrgls_dask.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_dependencies_have_lower_bounds_and_no_caps():
@@ -47,7 +47,7 @@ def test_installed_metadata_match():
         installed = distribution("lrgls_dask")
     except ModuleNotFoundError:
         pytest.skip("lrgls_dask is not installed in this environment")
-    assert installed.version == PROJECT["version"]
+    assert installed.version == lrgls_dask.__version__
     assert [point.value for point in entry_points(group="console_scripts", name="lrgls")] == ["lrgls_dask.cli:main"]
 
 

@@ -22,6 +22,7 @@ def in_tmp_path(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.filterwarnings("ignore::lrgls_dask.FitWarning")  # the rank of least BIC has variances on their floor
 def test_python_block_runs_as_printed(in_tmp_path, capsys):
     (block,) = blocks("python")
     names: dict[str, object] = {}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lrgls_dask.covariance import LowRank, ml_candidates, ml_step, pca_step, penalised
 from lrgls_dask.covariance.ml import joint_objective
-from lrgls_dask.covariance.newton import minimise, projected_gradient
+from lrgls_dask.covariance.newton import SMALL_SHARE, Local, minimise, projected_gradient
 from lrgls_dask.covariance.pca import STEP_LENGTHS
 from lrgls_dask.covariance.profile import Profile, leading
 from lrgls_dask.covariance.starts import joreskog_start, many_starts
@@ -183,14 +183,56 @@ def test_any_moments_singular_ones_too(seed: int, K: int, most: int, n: int) -> 
         assert ml_step(S, k, floor, start=start).sigma.nll(S) <= start.nll(S)
 
 
-def test_two_equations_that_nearly_coincide_cost_no_accuracy() -> None:
+def near_duplicates() -> np.ndarray:
+    """Six equations, the third all but equal to the first: a narrow valley d_1 + d_3 = constant that ends on the floor."""
     rng = np.random.default_rng(5)
     E = rng.standard_normal((120, 1)) + rng.standard_normal((120, 6))
     E[:, 2] = E[:, 0] + 0.01 * E[:, 2]
-    S = correlation(E)
+    return correlation(E)
+
+
+def test_two_equations_that_nearly_coincide_cost_no_accuracy() -> None:
+    S = near_duplicates()
     step = ml_step(S, 1, floor_of(S), restarts=True)
     assert step.n_agreed == step.n_starts
     assert kkt(S, step.sigma, floor_of(S)) < 1e-6
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_narrow_valley_takes_tens_of_evaluations_not_thousands(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    S, calls, at = near_duplicates(), [], Profile.at
+    monkeypatch.setattr(Profile, "at", lambda self, x: calls.append(1) or at(self, x))
+    step = ml_step(S, k, floor_of(S), restarts=True)
+    assert len(calls) < 30 * step.n_starts  # 9 and 14; without the active-set passes 10 and 58
+
+
+def test_the_undamped_step_is_newton_in_coordinates_that_turn_linear_below_the_corner() -> None:
+    rng = np.random.default_rng(8)
+    E = rng.standard_normal((400, 1)) @ np.array([[1.0, 1.0, 0.8, 0.7, 0.6]])
+    E += rng.standard_normal((400, 5)) * np.array([0.15, 0.15, 1.0, 1.0, 1.0])
+    S = correlation(E)
+    profile = Profile(S, 1, floor_of(S))
+    corner = np.log(SMALL_SHARE * np.diag(S))
+    here = Local.at(profile, np.log(1.2 * ml_step(S, 1, floor_of(S), restarts=True).sigma.d))
+    assert np.count_nonzero(here.slope < 1.0) == 2
+
+    def gradient(u: np.ndarray) -> np.ndarray:
+        x = corner + np.where(u < 0.0, np.log1p(np.minimum(u, 0.0)), u)
+        return Local.at(profile, x).gradient
+
+    hessian = central_differences(gradient, here.u, 1e-6)
+    moved = Local.at(profile, here.after(damping=0.0))
+    np.testing.assert_allclose(moved.u - here.u, np.linalg.solve(hessian, -here.gradient), atol=1e-6)
+
+
+def test_a_start_on_the_floor_leaves_it_when_the_optimum_is_inside() -> None:
+    S = moments(8)
+    best = ml_step(S, 2, floor_of(S)).sigma
+    d = best.d.copy()
+    d[:2] = 1e-8
+    step = ml_step(S, 2, floor_of(S), start=LowRank(best.F, d))
+    assert kkt(S, step.sigma, floor_of(S)) < 1e-9
+    assert step.sigma.d.min() > 1e-7
 
 
 @pytest.mark.parametrize("S", [np.eye(4), np.ones((4, 4)), np.diag([1.0, 0.0, 1.0, 1.0])], ids=["eye", "ones", "zero"])

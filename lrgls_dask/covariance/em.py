@@ -24,8 +24,8 @@ def em_products(sigma: LowRank) -> Array:
     return sigma.precision_loadings
 
 
-def em_update(sigma: LowRank, SB: Array, diag_S: Array, floor: Array) -> LowRank:
-    """The next Sigma of the EM algorithm; nll never rises.
+def em_update(sigma: LowRank, SB: Array, diag_S: Array, floor: Array, *, lam_F: float = 0.0) -> LowRank:
+    """The next Sigma of the EM algorithm; nll + lam_F/2 ||F||^2 never rises.
 
     SB : S B (K, k) at B = em_products(sigma).  diag_S, floor : (K,).  O(K k^2).
     With E[z z'] = C^-1 + B' S B = M:  F = S B M^-1,  d = max(diag(S - F B' S), floor).  The M step is separate for each
@@ -33,8 +33,15 @@ def em_update(sigma: LowRank, SB: Array, diag_S: Array, floor: Array) -> LowRank
     """
     R_inverse = np.linalg.inv(sigma.capacitance_cholesky)
     M = R_inverse @ R_inverse.T + em_products(sigma).T @ SB
-    F = np.asarray(np.linalg.solve(0.5 * (M + M.T), SB.T).T, dtype=np.float64)
-    return LowRank(F, np.maximum(diag_S - np.einsum("ik,ik->i", F, SB), floor))
+    M = 0.5 * (M + M.T)
+    if lam_F == 0.0:
+        F = np.asarray(np.linalg.solve(M, SB.T).T, dtype=np.float64)
+        return LowRank(F, np.maximum(diag_S - np.einsum("ik,ik->i", F, SB), floor))
+    # the penalty ties F to d, so each is found given the other: F first (Meng & Rubin 1993)
+    ridged = M + lam_F * sigma.d[:, None, None] * np.eye(sigma.rank)
+    F = np.linalg.solve(ridged, SB[:, :, None])[:, :, 0]
+    residual = diag_S - 2.0 * np.einsum("ik,ik->i", F, SB) + np.einsum("ik,kl,il->i", F, M, F)
+    return LowRank(F, np.maximum(residual, floor))
 
 
 def nll_from_products(sigma: LowRank, SB: Array, diag_S: Array) -> float:

@@ -19,7 +19,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from lrgls_dask.covariance.lowrank import Array
 from lrgls_dask.covariance.profile import Point, Profile
 
-__all__ = ["minimise", "projected_gradient"]
+__all__ = ["SMALL_SHARE", "Local", "minimise", "projected_gradient"]
 
 SMALL_SHARE = 0.05
 # A step may change a variance by a factor e^2 at most: the quadratic model is not to be believed further out.
@@ -34,7 +34,7 @@ ACTIVE_SET_PASSES = 4
 
 
 @dataclass(frozen=True, eq=False)
-class _Local:
+class Local:
     """A point x >= lower in the coordinates u >= lowest: slope r = du/dx, gradient df/du, all (K,)."""
 
     point: Point
@@ -46,7 +46,7 @@ class _Local:
     gradient: Array
 
     @classmethod
-    def at(cls, profile: Profile, x: Array) -> _Local:
+    def at(cls, profile: Profile, x: Array) -> Local:
         corner = np.log(SMALL_SHARE * profile.ceiling)
         point, slope = profile.at(x), np.exp(np.minimum(x - corner, 0.0))
         u, lowest = _chart(x - corner), _chart(profile.lower - corner)
@@ -110,7 +110,7 @@ def _chart(z: Array) -> Array:
 
 def projected_gradient(profile: Profile, x: Array) -> float:
     """Largest |df/du_i| over the coordinates free to move down it, u as in the module's docstring; 0 at an optimum."""
-    return _Local.at(profile, x).size
+    return Local.at(profile, x).size
 
 
 def minimise(profile: Profile, x: Array, tol: float, max_iterations: int) -> Point:
@@ -119,11 +119,11 @@ def minimise(profile: Profile, x: Array, tol: float, max_iterations: int) -> Poi
     One evaluation of the profile and one K x K Cholesky factorisation an iteration; quadratic convergence at the end
     where the Hessian is exact.  The value never rises beyond rounding.
     """
-    here, damping = _Local.at(profile, np.maximum(x, profile.lower)), 0.0
+    here, damping = Local.at(profile, np.maximum(x, profile.lower)), 0.0
     for _ in range(max_iterations):
         if here.size <= tol:
             break
-        there = _Local.at(profile, here.after(damping))
+        there = Local.at(profile, here.after(damping))
         gain = here.point.value - there.point.value
         if gain > here.rounding or (gain >= -here.rounding and there.size < 0.5 * here.size):
             here, damping = there, 0.0 if damping <= FIRST_DAMPING else 0.1 * damping

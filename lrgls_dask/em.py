@@ -1,0 +1,128 @@
+"""Expectation-maximisation over (b, F, d), accelerated: the loop where S (K x K) is too large to hold.
+
+One pass at (b, Sigma) yields S B and diag S for B = Sigma^-1 F and the score of b. They give the exact objective there
+and the next point: every equation's coefficients given the expected factors, b_j + d_j (X_j'X_j)^-1 X_j'(R Sigma^-1)_j,
+and the factor update of Rubin and Thayer (1982). Anderson acceleration of that map saves most of the passes.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from lrgls_dask.als import Options, Point, Solution, Termination, TraceRow
+from lrgls_dask.cg import conjugate_gradients
+from lrgls_dask.covariance import Anderson, LowRank, em_products, em_update, flattened, nll_from_products, unflattened
+from lrgls_dask.problem import Problem, Products
+
+__all__ = ["fit_em", "starting_sigma"]
+
+OVERSAMPLING = 8  # further columns of the random basis that finds the leading factors
+MAX_ROUNDS = 500
+
+
+def starting_sigma(problem: Problem, rank: int, c: np.ndarray, floor: np.ndarray) -> LowRank:
+    """Leading principal factors of S, from one pass: S ~ (S W)(W'S W)^-1 (S W)' for a random W (Nystrom)."""
+    n_equations = len(floor)
+    columns = min(n_equations, rank + OVERSAMPLING)
+    basis, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((n_equations, columns)))
+    seen = problem.products(c, basis, None)
+    root = np.linalg.cholesky(_bounded_below(basis.T @ seen.along))
+    left, size, _ = np.linalg.svd(np.linalg.solve(root, seen.along.T).T, full_matrices=False)
+    F = left[:, :rank] * size[:rank]
+    own = seen.diagonal - np.sum(F**2, axis=1)
+    # principal components take up own variance too: leave each equation at least a tenth of its own
+    shrink = np.sqrt(np.minimum(1.0, 0.9 * seen.diagonal / np.maximum(np.sum(F**2, axis=1), 1e-300)))
+    return LowRank(F * shrink[:, None], np.maximum(np.maximum(own, 0.1 * seen.diagonal), floor))
+
+
+def _bounded_below(matrix: np.ndarray) -> np.ndarray:
+    symmetric: np.ndarray = 0.5 * (matrix + matrix.T)
+    return symmetric + 1e-12 * np.trace(symmetric) * np.eye(len(matrix))
+
+
+def fit_em(problem: Problem, rank: int, options: Options, c: np.ndarray) -> Solution:
+    """The solution from coefficients c (P,). Each round is one pass; the coefficients are then refined by CG.
+
+    Ends when a round lowers the objective by less than rel_tol of it, MAX_SWEEPS after ten rounds for each sweep.
+    """
+    began = time.perf_counter()
+    floor = np.full(problem.design.n_equations, options.d_floor)
+    sigma = starting_sigma(problem, rank, c, floor)
+    units = _units(problem, sigma)
+    trace: list[TraceRow] = []
+    state, best, best_obj = Anderson(), (c, sigma), np.inf
+    termination = Termination.MAX_SWEEPS
+    for round_ in range(min(MAX_ROUNDS, 10 * options.max_sweeps)):
+        seen = problem.products(c, em_products(sigma), sigma)
+        nll, obj = _objective(problem, options, c, sigma, seen)
+        trace.append(_row(problem, rank, round_, "em", nll, obj, began, accepted=obj < best_obj))
+        gain = best_obj - obj
+        if gain > 0:
+            best, best_obj = (c, sigma), obj
+        if abs(gain) <= options.rel_tol * max(1.0, abs(obj)):
+            termination = Termination.CONVERGED
+            break
+        image = _image(problem, options, c, sigma, seen, floor)
+        point, state = state.advanced(_flat(c, sigma) * units, _flat(*image) * units, obj)
+        point = point / units
+        c, sigma = point[: len(c)], unflattened(point[len(c) :], rank, floor)
+    c, iterations = _refine(problem, options, *best)
+    seen = problem.products(c, em_products(best[1]), best[1])
+    nll, obj = _objective(problem, options, c, best[1], seen)
+    trace.append(_row(problem, rank, round_ + 1, "beta", nll, obj, began, accepted=True, cg=iterations))
+    return Solution(Point(c, np.zeros((0, 0)), best[1]), nll, obj, termination, tuple(trace), 1, 1)
+
+
+def _flat(c: np.ndarray, sigma: LowRank) -> np.ndarray:
+    return np.concatenate([c, flattened(sigma)])
+
+
+def _units(problem: Problem, sigma: LowRank) -> np.ndarray:
+    """What makes a change of each coordinate count by about its share of the log-likelihood per row."""
+    coefficients = 1.0 / np.sqrt(problem.n_obs * problem.coordinates.expand(sigma.d))
+    loadings = np.repeat(1.0 / np.sqrt(sigma.d), sigma.rank)
+    return np.concatenate([coefficients, loadings, np.full(len(sigma.d), np.sqrt(0.5))])
+
+
+def _objective(
+    problem: Problem, options: Options, c: np.ndarray, sigma: LowRank, seen: Products
+) -> tuple[float, float]:
+    nll = nll_from_products(sigma, seen.along, seen.diagonal)
+    ridge = float(problem.coordinates.ridge @ c**2) / (2 * problem.n_obs)
+    return nll, nll + 0.5 * options.lam_F * float(np.sum(sigma.F**2)) + ridge
+
+
+def _image(
+    problem: Problem, options: Options, c: np.ndarray, sigma: LowRank, seen: Products, floor: np.ndarray
+) -> tuple[np.ndarray, LowRank]:
+    """One EM step."""
+    ridge = problem.coordinates.ridge
+    own = problem.coordinates.expand(sigma.d)
+    moved = c + seen.score / ((1.0 - ridge) / own + ridge)
+    return moved, em_update(sigma, seen.along, seen.diagonal, floor, lam_F=options.lam_F)
+
+
+def _refine(problem: Problem, options: Options, c: np.ndarray, sigma: LowRank) -> tuple[np.ndarray, int]:
+    """The coefficients of the final Sigma, by conjugate gradients."""
+    ridge = problem.coordinates.ridge
+    system = problem.gls_step(c, sigma)
+    diagonal = problem.coordinates.expand(sigma.precision_diagonal) * (1.0 - ridge) + ridge
+    tol = problem.inner_energy(options.rel_tol)
+    if options.cg_tol is not None:
+        tol = options.cg_tol**2 * float(c**2 @ diagonal)
+    found = conjugate_gradients(
+        system.product, c, system.score, diagonal, tol=tol, max_iterations=options.cg_maxit
+    )
+    return found.x, len(found.steps)
+
+
+def _row(
+    problem: Problem, rank: int, round_: int, step: str, nll: float, obj: float, began: float, *, accepted: bool, cg: int = 0
+) -> TraceRow:
+    offset, meter, seconds = problem.nll_offset, problem.meter, time.perf_counter() - began
+    accept_t = 1.0 if accepted else 0.0
+    return TraceRow(
+        rank, round_, step, nll + offset, obj + offset, accept_t, cg, meter.passes, meter.bytes_read, seconds
+    )
