@@ -48,7 +48,10 @@ class Options:
 
 @dataclass(frozen=True)
 class TraceRow:
-    """One half-step: "start", "sigma", "beta" or "em". passes, bytes_read, seconds : totals since the fit began, this half-step included."""
+    """One half-step: "start", "sigma", "beta" or "em".
+
+    passes, bytes_read, seconds : totals since the fit began, this half-step included.
+    """
 
     rank: int
     sweep: int
@@ -106,7 +109,9 @@ class _Loop:
         nll, obj = self.objective(point)
         meter, seconds = self.problem.meter, time.perf_counter() - self.began
         offset = self.problem.nll_offset
-        row = TraceRow(self.rank, sweep, step, nll + offset, obj + offset, accept_t, cg, meter.passes, meter.bytes_read, seconds)
+        row = TraceRow(
+            self.rank, sweep, step, nll + offset, obj + offset, accept_t, cg, meter.passes, meter.bytes_read, seconds
+        )
         self.trace.append(row)
         return obj
 
@@ -120,10 +125,10 @@ class _Loop:
         return ml_step(point.S, self.rank, self.floor(), lam_F=o.lam_F, start=point.sigma)
 
     def beta_step(self, point: Point, *, last: bool) -> tuple[Point, int, bool]:
-        """Coefficients at point.sigma by warm-started conjugate gradients, iterations taken, and whether they are final.
+        """Coefficients at point.sigma by warm-started CG, iterations taken, and whether they are final.
 
-        The inner iteration is stopped by its energy r'M^-1 r, about 2 N times what is left to gain in nll per row. Before
-        the last sweep a fall to SWEEP_FALL of its start is enough: Sigma has still to move by more than that.
+        The inner iteration is stopped by its energy r'M^-1 r, about 2 N times what is left to gain in nll per row.
+        Before the last sweep a fall to SWEEP_FALL of its start is enough: Sigma has still to move by more than that.
         """
         system = self.problem.gls_step(point.c, point.sigma)
         precision = self.problem.coordinates.expand(point.sigma.precision_diagonal)

@@ -16,7 +16,8 @@ from scipy.linalg import lapack
 
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import Design
-from lrgls_dask.kernels import Block, GramMoments, Head, RootMoments, gram_kernel, root_kernel, triangle
+from lrgls_dask.kernels import Block, gram_kernel, root_kernel
+from lrgls_dask.moments import GramMoments, Head, RootMoments, triangle
 from lrgls_dask.passes import Meter, run_pass
 from lrgls_dask.rows import Rows
 
@@ -183,5 +184,3 @@ def compress_by(rows: Rows, labels: np.ndarray, *, meter: Meter) -> dict[Any, Co
         )
         for code, part in sorted(moments.parts.items())
     }
-
-

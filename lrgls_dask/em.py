@@ -19,7 +19,8 @@ from lrgls_dask.problem import Problem, Products
 __all__ = ["fit_em", "starting_sigma"]
 
 OVERSAMPLING = 8  # further columns of the random basis that finds the leading factors
-MAX_ROUNDS = 500
+ROUND_SHARE = 0.01  # of rel_tol, which is meant for a sweep
+ROUNDS_PER_SWEEP = 10
 
 
 def starting_sigma(problem: Problem, rank: int, c: np.ndarray, floor: np.ndarray) -> LowRank:
@@ -45,23 +46,25 @@ def _bounded_below(matrix: np.ndarray) -> np.ndarray:
 def fit_em(problem: Problem, rank: int, options: Options, c: np.ndarray) -> Solution:
     """The solution from coefficients c (P,). Each round is one pass; the coefficients are then refined by CG.
 
-    Ends when a round lowers the objective by less than rel_tol of it, MAX_SWEEPS after ten rounds for each sweep.
+    Ends when two rounds in turn lower the objective by less than a hundredth of rel_tol of it (EM has plateaus that a
+    whole sweep has not), MAX_SWEEPS after ten rounds for each sweep.
     """
     began = time.perf_counter()
     floor = np.full(problem.design.n_equations, options.d_floor)
     sigma = starting_sigma(problem, rank, c, floor)
     units = _units(problem, sigma)
     trace: list[TraceRow] = []
-    state, best, best_obj = Anderson(), (c, sigma), np.inf
+    state, best, best_obj, small = Anderson(), (c, sigma), np.inf, 0
     termination = Termination.MAX_SWEEPS
-    for round_ in range(min(MAX_ROUNDS, 10 * options.max_sweeps)):
+    for round_ in range(ROUNDS_PER_SWEEP * options.max_sweeps):
         seen = problem.products(c, em_products(sigma), sigma)
         nll, obj = _objective(problem, options, c, sigma, seen)
         trace.append(_row(problem, rank, round_, "em", nll, obj, began, accepted=obj < best_obj))
         gain = best_obj - obj
         if gain > 0:
             best, best_obj = (c, sigma), obj
-        if abs(gain) <= options.rel_tol * max(1.0, abs(obj)):
+        small = small + 1 if abs(gain) <= ROUND_SHARE * options.rel_tol * max(1.0, abs(obj)) else 0
+        if small == 2:
             termination = Termination.CONVERGED
             break
         image = _image(problem, options, c, sigma, seen, floor)
@@ -112,14 +115,21 @@ def _refine(problem: Problem, options: Options, c: np.ndarray, sigma: LowRank) -
     tol = problem.inner_energy(options.rel_tol)
     if options.cg_tol is not None:
         tol = options.cg_tol**2 * float(c**2 @ diagonal)
-    found = conjugate_gradients(
-        system.product, c, system.score, diagonal, tol=tol, max_iterations=options.cg_maxit
-    )
+    found = conjugate_gradients(system.product, c, system.score, diagonal, tol=tol, max_iterations=options.cg_maxit)
     return found.x, len(found.steps)
 
 
 def _row(
-    problem: Problem, rank: int, round_: int, step: str, nll: float, obj: float, began: float, *, accepted: bool, cg: int = 0
+    problem: Problem,
+    rank: int,
+    round_: int,
+    step: str,
+    nll: float,
+    obj: float,
+    began: float,
+    *,
+    accepted: bool,
+    cg: int = 0,
 ) -> TraceRow:
     offset, meter, seconds = problem.nll_offset, problem.meter, time.perf_counter() - began
     accept_t = 1.0 if accepted else 0.0

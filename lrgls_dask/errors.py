@@ -33,7 +33,7 @@ class BadValues(ValueError):
             name = f"X, regressor {regressors[self.column]!r}"
         elif self.array == "Y":
             name = f"Y, equation {equations[self.column]!r}"
-        return BadValues(*self.args[:7], name)
+        return BadValues(self.array, self.column, self.what, self.row, self.count, self.start, self.stop, name)
 
     def __str__(self) -> str:
         where = self.name or f"column {self.column} of {self.array}"

@@ -75,7 +75,8 @@ def read_fit(path: Any, storage_options: dict[str, Any] | None) -> dict[str, Any
     attributes = dict(group.attrs)
     values: dict[str, Any] = {name: attributes[name] for name in SCALARS}
     values["termination"] = Termination(attributes["termination"])
-    values["candidates"] = tuple(attributes["candidates"])
+    candidates: Any = attributes["candidates"]
+    values["candidates"] = tuple(candidates)
     values["design"] = design = _read_design(group)
     values["coefficients"] = _read(group, "params")
     values["low_rank"] = LowRank(_read(group, "loadings"), _read(group, "idio_var"))

@@ -78,7 +78,8 @@ def _candidates(rows: Rows, target: int) -> np.ndarray:
 
 
 def _bounds(part: Part) -> np.ndarray:
-    return np.unique(np.concatenate([[0], np.cumsum(part.row_chunks)]).astype(np.int64))
+    lengths = np.array(part.row_chunks or (), dtype=np.int64)
+    return np.unique(np.concatenate([[0], np.cumsum(lengths)]))
 
 
 def _merge(candidates: np.ndarray, row_bytes: int, target: int) -> np.ndarray:

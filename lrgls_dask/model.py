@@ -13,6 +13,7 @@ import xarray as xr
 
 from lrgls_dask.als import Options, Solution, Termination
 from lrgls_dask.compress import compress_rows
+from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import max_rank
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.passes import Meter
@@ -22,7 +23,6 @@ from lrgls_dask.progress import Progress
 from lrgls_dask.results import Fit
 from lrgls_dask.selection import choose_rank
 from lrgls_dask.streamed import Streamed
-from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.system import System
 
 __all__ = ["LowRankGLS"]
@@ -38,7 +38,8 @@ class LowRankGLS:
     Parameters
     ----------
     rank : number of factors k. An integer (0 makes Sigma diagonal, the only choice for one or two equations),
-        "auto" for min(8, ceil(K / 10)), "bic" for the least BIC over 1..min(K // 2, 12); both at most what K identifies.
+        "auto" for min(8, ceil(K / 10)), "bic" for the least BIC over 1..min(K // 2, 12); both at most what K
+        identifies.
     covariance : "lowrank", Sigma = F F' + diag(d).
     algorithm : "als", alternating a GLS step for the coefficients and a factor step for Sigma.
     engine : "compress" reads the data once into q + K + 1 equivalent rows, "stream" makes a pass for every quantity it
@@ -163,7 +164,9 @@ class LowRankGLS:
             raise AttributeError("this LowRankGLS has not been fitted. Call fit(system) first.")
         return self.result_
 
-    def _problem(self, system: System | CompressedSystem, meter: Meter) -> tuple[Problem, Literal["compress", "stream"]]:
+    def _problem(
+        self, system: System | CompressedSystem, meter: Meter
+    ) -> tuple[Problem, Literal["compress", "stream"]]:
         if isinstance(system, CompressedSystem):
             if self.engine == "stream":
                 raise ValueError("a compressed system holds no rows to stream. Use engine='compress' or 'auto'.")
@@ -217,7 +220,9 @@ class LowRankGLS:
             _number(name, getattr(self, name), least=0.0, strict=False)
         _number("d_floor", self.d_floor, least=0.0, strict=True)
         if self.d_floor >= 1:
-            raise ValueError(f"d_floor is a fraction of each residual variance and must be below 1; got {self.d_floor}.")
+            raise ValueError(
+                f"d_floor is a fraction of each residual variance and must be below 1; got {self.d_floor}."
+            )
         for name in ("rel_tol", "cg_tol"):
             if getattr(self, name) is not None:
                 _number(name, getattr(self, name), least=0.0, strict=True)
@@ -319,4 +324,6 @@ def _warn(fit: Fit, problem: Problem) -> None:
 
 def _listed(names: list[Any]) -> str:
     shown = ", ".join(repr(name) for name in names[:5])
-    return f"equation{'s' if len(names) > 1 else ''} {shown}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"equation{'s' if len(names) > 1 else ''} {shown}" + (
+        f" and {len(names) - 5} more" if len(names) > 5 else ""
+    )

@@ -11,10 +11,11 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import dask
@@ -24,6 +25,7 @@ import numpy as np
 import threadpoolctl
 from dask.base import get_scheduler
 from dask.core import get_dependencies
+from dask.typing import Key
 
 from lrgls_dask.errors import BadValues, UnreadableRows
 from lrgls_dask.kernels import Block
@@ -97,7 +99,7 @@ class _Stored:
 class _Chunks:
     """Rows of values in the graph: (key, first, last) for each chunk they lie in."""
 
-    pieces: tuple[tuple[Hashable, int, int], ...]
+    pieces: tuple[tuple[Key, int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,11 +116,11 @@ class _BlockPlan:
     n_y: int
     readers: tuple[_Stored | _Chunks, ...]
     names: tuple[str, ...]
-    graph: dict[Hashable, Any]
-    shared: frozenset[Hashable]
+    graph: dict[Key, Any]
+    shared: frozenset[Key]
 
     @property
-    def keys(self) -> list[Hashable]:
+    def keys(self) -> list[Key]:
         return [key for reader in self.readers if isinstance(reader, _Chunks) for key, _, _ in reader.pieces]
 
 
@@ -127,7 +129,7 @@ class _Group:
     """Consecutive blocks of one task, the keys of what it is handed, and where it reports progress."""
 
     blocks: tuple[_BlockPlan, ...]
-    shared: tuple[Hashable, ...]
+    shared: tuple[Key, ...]
     topic: str | None
 
 
@@ -149,7 +151,7 @@ def _plan_blocks(rows: Rows, layout: Layout) -> tuple[_BlockPlan, ...]:
 
 
 def _readers(part: Part, bounds: np.ndarray) -> list[_Stored] | list[_Chunks]:
-    spans = [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    spans = [(int(a), int(b)) for a, b in pairwise(bounds)]
     if isinstance(part.array, da.Array):
         edges = np.concatenate([[0], np.cumsum(part.array.chunks[0])])
         return [_Chunks(_pieces(part.array, edges, a, b)) for a, b in spans]
@@ -158,7 +160,7 @@ def _readers(part: Part, bounds: np.ndarray) -> list[_Stored] | list[_Chunks]:
     return [_Stored(part.array, a, b) for a, b in spans]
 
 
-def _pieces(array: da.Array, edges: np.ndarray, start: int, stop: int) -> tuple[tuple[Hashable, int, int], ...]:
+def _pieces(array: da.Array, edges: np.ndarray, start: int, stop: int) -> tuple[tuple[Key, int, int], ...]:
     pieces = []
     chunk = int(np.searchsorted(edges, start, side="right")) - 1
     while chunk < len(edges) - 1 and edges[chunk] < stop:
@@ -182,7 +184,7 @@ def _run_graph(rows: Rows, layout: Layout, kernel: Kernel, params: Any, topic: s
         plans = _scatter(client, plans, graph, token)
     params_key = f"lrgls-params-{token}"
     graph[params_key] = _Box(params)
-    level: list[Hashable] = []
+    level: list[Key] = []
     for g in range(layout.n_groups):
         blocks = plans[layout.groups[g] : layout.groups[g + 1]]
         shared = tuple(dict.fromkeys(key for block in blocks for key in sorted(block.shared, key=str)))
@@ -198,23 +200,21 @@ def _run_graph(rows: Rows, layout: Layout, kernel: Kernel, params: Any, topic: s
     return get(graph, level[0])
 
 
-def _dask_graph(rows: Rows) -> dict[Hashable, Any]:
-    graph: dict[Hashable, Any] = {}
+def _dask_graph(rows: Rows) -> dict[Key, Any]:
+    graph: dict[Key, Any] = {}
     for part in rows.parts:
         if isinstance(part.array, da.Array):
             graph.update(part.array.__dask_graph__())
     return graph
 
 
-def _inline(
-    plans: tuple[_BlockPlan, ...], graph: dict[Hashable, Any]
-) -> tuple[tuple[_BlockPlan, ...], dict[Hashable, Any]]:
+def _inline(plans: tuple[_BlockPlan, ...], graph: dict[Key, Any]) -> tuple[tuple[_BlockPlan, ...], dict[Key, Any]]:
     """Give each block the tasks it alone needs; the rest, closed under dependencies, stays a graph around them."""
-    user: dict[Hashable, int] = {}
-    needs: dict[Hashable, set[Hashable]] = {}
-    outer: set[Hashable] = set()
+    user: dict[Key, int] = {}
+    needs: dict[Key, set[Key]] = {}
+    outer: set[Key] = set()
     for index, plan in enumerate(plans):
-        seen: set[Hashable] = set()
+        seen: set[Key] = set()
         stack = plan.keys
         while stack:
             key = stack.pop()
@@ -231,7 +231,7 @@ def _inline(
         for key in needs[stack.pop()] - outer:
             outer.add(key)
             stack.append(key)
-    own: list[list[Hashable]] = [[] for _ in plans]
+    own: list[list[Key]] = [[] for _ in plans]
     for key, index in user.items():
         if key not in outer:
             own[index].append(key)
@@ -251,10 +251,10 @@ def _is_task(value: Any) -> bool:
 
 
 def _scatter(
-    client: distributed.Client, plans: tuple[_BlockPlan, ...], graph: dict[Hashable, Any], token: str
+    client: distributed.Client, plans: tuple[_BlockPlan, ...], graph: dict[Key, Any], token: str
 ) -> tuple[_BlockPlan, ...]:
     """Send arrays that live on the client to the workers, each block's rows to where it is worked on."""
-    views: dict[Hashable, np.ndarray] = {}
+    views: dict[Key, np.ndarray] = {}
     moved = []
     for index, plan in enumerate(plans):
         readers: list[_Stored | _Chunks] = []
@@ -299,9 +299,7 @@ def _add(parts: Sequence[Any]) -> Any:
     return total
 
 
-def _read_ahead(
-    plans: tuple[_BlockPlan, ...], values: dict[Hashable, Any]
-) -> Iterator[tuple[Block, int]]:
+def _read_ahead(plans: tuple[_BlockPlan, ...], values: dict[Key, Any]) -> Iterator[tuple[Block, int]]:
     """Each block in turn, the next one being read meanwhile where reading takes any time."""
     if len(plans) == 1 or all(isinstance(r, _Stored) and isinstance(r.array, np.ndarray) for r in plans[0].readers):
         for plan in plans:
@@ -317,7 +315,7 @@ def _read_ahead(
         yield ahead.result()
 
 
-def _read(plan: _BlockPlan, values: dict[Hashable, Any]) -> tuple[Block, int]:
+def _read(plan: _BlockPlan, values: dict[Key, Any]) -> tuple[Block, int]:
     """The block and its size in bytes."""
     computed = {key: values[key] for key in plan.shared}
     if plan.graph:
@@ -339,7 +337,7 @@ def _read(plan: _BlockPlan, values: dict[Hashable, Any]) -> tuple[Block, int]:
     return Block(plan.start, tuple(arrays[: plan.n_x]), tuple(arrays[plan.n_x : y_stop]), weights), n_bytes
 
 
-def _read_part(reader: _Stored | _Chunks, values: dict[Hashable, Any]) -> np.ndarray:
+def _read_part(reader: _Stored | _Chunks, values: dict[Key, Any]) -> np.ndarray:
     if isinstance(reader, _Stored):
         return np.asarray(reader.array[reader.start : reader.stop])
     pieces = [np.asarray(values[key])[first:last] for key, first, last in reader.pieces]

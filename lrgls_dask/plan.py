@@ -73,8 +73,10 @@ class Plan:
         return max(self.worker_peak, self.client_peak)
 
     def __str__(self) -> str:
-        place = f"{self.n_threads} threads of this process" if self.in_process else (
-            f"{self.n_workers} workers of {self.n_threads} threads each"
+        place = (
+            f"{self.n_threads} threads of this process"
+            if self.in_process
+            else (f"{self.n_workers} workers of {self.n_threads} threads each")
         )
         peak = (
             f"{format_bytes(self.client_peak)} in this process"

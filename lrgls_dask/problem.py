@@ -14,7 +14,7 @@ import numpy as np
 from lrgls_dask.compress import Compressed
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import Design
-from lrgls_dask.kernels import Head
+from lrgls_dask.moments import Head
 from lrgls_dask.passes import Meter
 from lrgls_dask.whiten import GroupRows, Whitened, whiten
 

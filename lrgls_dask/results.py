@@ -193,9 +193,7 @@ class Fit:
         half = scipy.stats.t.isf(alpha / 2, self._freedom) * self.std_errors.values
         low_high = np.stack([self.coefficients - half, self.coefficients + half], axis=1)
         coords: dict[str, Any] = {n: ("coefficient", v) for n, v in self._coefficient_labels.items()}
-        return xr.DataArray(
-            low_high, coords | {"bound": ["low", "high"]}, ("coefficient", "bound"), name="conf_int"
-        )
+        return xr.DataArray(low_high, coords | {"bound": ["low", "high"]}, ("coefficient", "bound"), name="conf_int")
 
     def coef_table(self, alpha: float = 0.05) -> pd.DataFrame:
         """Coefficients, standard errors, t, p and interval, indexed by equation and regressor."""
@@ -251,9 +249,7 @@ class Fit:
 
     # ------------------------------------------------------------------------------------------ files
 
-    def to_zarr(
-        self, path: Any, *, overwrite: bool = False, storage_options: Mapping[str, Any] | None = None
-    ) -> None:
+    def to_zarr(self, path: Any, *, overwrite: bool = False, storage_options: Mapping[str, Any] | None = None) -> None:
         """Write everything to a zarr group, complete or not at all; 8 q^2 bytes and a little more.
 
         Raises FileExistsError where something is at `path`, unless overwrite is True.

@@ -13,10 +13,6 @@ from lrgls_dask.compress import root_of
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import Design
 from lrgls_dask.kernels import (
-    DesignMoments,
-    DirectionMoments,
-    ProductMoments,
-    ResidualMoments,
     StreamParams,
     design_kernel,
     direction_kernel,
@@ -24,6 +20,7 @@ from lrgls_dask.kernels import (
     products_kernel,
     residual_kernel,
 )
+from lrgls_dask.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments
 from lrgls_dask.passes import Meter, run_pass
 from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, GlsStep, Products, nll_offset
 from lrgls_dask.rows import Rows
@@ -54,9 +51,7 @@ class Streamed:
         moments: DesignMoments = run_pass(rows, design_kernel, groups, partial_bytes=size, meter=meter, label="OLS")
         self.n_obs, self.head = moments.head.n_rows, moments.head
         self._group_rows = group_rows(moments)
-        self.whitened = whiten(
-            rows.design, self._group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=GRAM_RESOLUTION
-        )
+        self.whitened = whiten(rows.design, self._group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=GRAM_RESOLUTION)
         self.nll_offset = nll_offset(self.whitened, self.head)
         self.coordinates = Coordinates.of(self.whitened, rows.design.n_equations)
         self._mean_rows = [stack[:, :1] for stack in self.coordinates.stack(self.whitened)]
@@ -180,7 +175,7 @@ def group_rows(moments: DesignMoments) -> tuple[GroupRows, ...]:
         live = np.flatnonzero(root.any(axis=1))
         y = np.zeros((p, len(group.equations)))
         if len(live):
-            pivots = [int(np.flatnonzero(root[i])[0]) for i in live]
+            pivots = np.argmax(root[live] != 0, axis=1)
             y[live] = solve_triangular(root[np.ix_(live, pivots)], moments.xy[i][pivots], trans="T")
         mean_x, mean_y = mean[:-n_y][group.columns], mean[-n_y:][group.equations]
         beyond = np.maximum(moments.yy[group.equations] - np.sum(y**2, axis=0), 0.0)

@@ -184,7 +184,7 @@ def test_any_moments_singular_ones_too(seed: int, K: int, most: int, n: int) -> 
 
 
 def near_duplicates() -> np.ndarray:
-    """Six equations, the third all but equal to the first: a narrow valley d_1 + d_3 = constant that ends on the floor."""
+    """Six equations, the third all but equal to the first: a narrow valley d_1 + d_3 = constant to the floor."""
     rng = np.random.default_rng(5)
     E = rng.standard_normal((120, 1)) + rng.standard_normal((120, 6))
     E[:, 2] = E[:, 0] + 0.01 * E[:, 2]

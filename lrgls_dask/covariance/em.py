@@ -39,7 +39,7 @@ def em_update(sigma: LowRank, SB: Array, diag_S: Array, floor: Array, *, lam_F: 
         return LowRank(F, np.maximum(diag_S - np.einsum("ik,ik->i", F, SB), floor))
     # the penalty ties F to d, so each is found given the other: F first (Meng & Rubin 1993)
     ridged = M + lam_F * sigma.d[:, None, None] * np.eye(sigma.rank)
-    F = np.linalg.solve(ridged, SB[:, :, None])[:, :, 0]
+    F = np.asarray(np.linalg.solve(ridged, SB[:, :, None])[:, :, 0], dtype=np.float64)
     residual = diag_S - 2.0 * np.einsum("ik,ik->i", F, SB) + np.einsum("ik,kl,il->i", F, M, F)
     return LowRank(F, np.maximum(residual, floor))
 

@@ -25,7 +25,7 @@ SMALL_SHARE = 0.05
 # A step may change a variance by a factor e^2 at most: the quadratic model is not to be believed further out.
 MAX_STEP = 2.0
 FIRST_DAMPING, LAST_DAMPING = 1e-3, 1e8
-# Added to the semidefinite approximation, which is singular where rank is too large to be identified.
+# Added to the semidefinite approximation, relative to its diagonal: it is singular where rank is not identified.
 RIDGE = 1e-8
 # Nearer to the floor than this is on the floor: a coordinate that rounding left above it would halt every step.
 ON_FLOOR = 1e-6
@@ -83,7 +83,8 @@ class Local:
                 return self._solved(self.point.hessian, damping - bend)
             except LinAlgError:
                 pass  # not convex here: the semidefinite approximation below always has a descent direction
-        return self._solved(self.point.scoring, np.full_like(self.u, max(damping, RIDGE)))
+        H = self.point.scoring
+        return self._solved(H, np.maximum(damping, RIDGE * (1.0 + np.diagonal(H) / self.slope**2)))
 
     def _solved(self, H: Array, added: Array) -> Array:
         """The minimiser of the quadratic model over the free coordinates, those it sends below the floor held there."""

@@ -1,0 +1,145 @@
+"""Sums over rows as values: `a + b` is what the rows of both give, whatever the order or the cut.
+
+Means are kept as `anchor + offset`, the anchor being a row of the data: the difference of two rows is exact where
+their common level is huge, so x = 1e14 + noise keeps the digits of its noise (Chan, Golub and LeVeque 1983).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import blas
+
+from lrgls_dask.design import DesignGroup
+
+__all__ = [
+    "DesignMoments",
+    "DirectionMoments",
+    "GramMoments",
+    "Head",
+    "ProductMoments",
+    "ResidualMoments",
+    "RootMoments",
+    "triangle",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """Count, weight and mean of some rows of [X Y].
+
+    n_rows : rows of positive weight.  weight : their sum of weights.  log_weight : sum of log w.
+    anchor, offset : (q + K,), the weighted mean is anchor + offset.
+    """
+
+    n_rows: int
+    weight: float
+    log_weight: float
+    anchor: np.ndarray
+    offset: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.anchor + self.offset
+
+    def merge(self, other: Head) -> tuple[Head, np.ndarray]:
+        """The head of both, and g with g g' what the distance of the two means adds to the centred cross-product."""
+        weight = self.weight + other.weight
+        gap = (other.anchor - self.anchor) + (other.offset - self.offset)
+        offset = self.offset + (other.weight / weight) * gap
+        merged = Head(self.n_rows + other.n_rows, weight, self.log_weight + other.log_weight, self.anchor, offset)
+        return merged, np.sqrt(self.weight * other.weight / weight) * gap
+
+
+@dataclass(frozen=True, eq=False)
+class GramMoments:
+    """Centred cross-product of rows of [X Y]; `cross` (M, M) holds the lower triangle only."""
+
+    head: Head
+    cross: np.ndarray
+
+    def __add__(self, other: GramMoments) -> GramMoments:
+        head, gap = self.head.merge(other.head)
+        cross = np.add(self.cross, other.cross, order="F")
+        return GramMoments(head, blas.dsyr(1.0, gap, lower=1, a=cross, overwrite_a=1))
+
+
+@dataclass(frozen=True, eq=False)
+class RootMoments:
+    """Triangular root of the centred cross-product: root'root, root (r, M) with r <= M rows (TSQR, Demmel 2012)."""
+
+    head: Head
+    root: np.ndarray
+
+    def __add__(self, other: RootMoments) -> RootMoments:
+        head, gap = self.head.merge(other.head)
+        return RootMoments(head, triangle(np.vstack([self.root, other.root, gap])))
+
+
+def triangle(rows: np.ndarray) -> np.ndarray:
+    """R of the QR factorisation, (min(n, M), M); its columns keep a zero where `rows` has a zero column."""
+    return np.asarray(np.linalg.qr(rows, mode="r"))
+
+
+@dataclass(frozen=True, eq=False)
+class DesignMoments:
+    """Centred moments equation by equation: what ordinary least squares needs, nothing of size (q + K)^2.
+
+    xx : per group (p, p) X_g'X_g.  xy : per group (p, m) X_g'Y_g.  yy : (K,) diagonal of Y'Y.
+    """
+
+    head: Head
+    groups: tuple[DesignGroup, ...]
+    xx: tuple[np.ndarray, ...]
+    xy: tuple[np.ndarray, ...]
+    yy: np.ndarray
+
+    def __add__(self, other: DesignMoments) -> DesignMoments:
+        head, gap = self.head.merge(other.head)
+        gap_x, gap_y = gap[: len(gap) - len(self.yy)], gap[len(gap) - len(self.yy) :]
+        xx, xy = [], []
+        for i, group in enumerate(self.groups):
+            gx = gap_x[group.columns]
+            xx.append(self.xx[i] + other.xx[i] + np.outer(gx, gx))
+            xy.append(self.xy[i] + other.xy[i] + np.outer(gx, gap_y[group.equations]))
+        return DesignMoments(head, self.groups, tuple(xx), tuple(xy), self.yy + other.yy + gap_y**2)
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualMoments:
+    """At given coefficients and Sigma. cross : (K, K) R'R.  score : per group (p, m) X_g'(R Sigma^-1)_g."""
+
+    cross: np.ndarray
+    score: tuple[np.ndarray, ...]
+
+    def __add__(self, other: ResidualMoments) -> ResidualMoments:
+        score = tuple(a + b for a, b in zip(self.score, other.score, strict=True))
+        return ResidualMoments(self.cross + other.cross, score)
+
+
+@dataclass(frozen=True, eq=False)
+class ProductMoments:
+    """What replaces R'R where K x K is too large. along : (K, k) R'R B.  squares : (K,) diagonal of R'R.
+    score : per group (p, m) X_g'(R Sigma^-1)_g."""
+
+    along: np.ndarray
+    squares: np.ndarray
+    score: tuple[np.ndarray, ...]
+
+    def __add__(self, other: ProductMoments) -> ProductMoments:
+        score = tuple(a + b for a, b in zip(self.score, other.score, strict=True))
+        return ProductMoments(self.along + other.along, self.squares + other.squares, score)
+
+
+@dataclass(frozen=True, eq=False)
+class DirectionMoments:
+    """Along V = X times a direction. image : per group X_g'(V Sigma^-1)_g.  vr, vv : (K, K) V'R and V'V, or (0, 0)."""
+
+    image: tuple[np.ndarray, ...]
+    vr: np.ndarray
+    vv: np.ndarray
+
+    def __add__(self, other: DirectionMoments) -> DirectionMoments:
+        image = tuple(a + b for a, b in zip(self.image, other.image, strict=True))
+        return DirectionMoments(image, self.vr + other.vr, self.vv + other.vv)
