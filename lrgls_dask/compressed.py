@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import zarr
+
 from lrgls_dask.compress import Compressed
 from lrgls_dask.design import Design
+from lrgls_dask.moments import Head
+from lrgls_dask.storage import new_store, open_group
+from lrgls_dask.zarrio import check_version, read_array, read_design, write_array, write_design
 
 __all__ = ["CompressedSystem"]
+
+COMPRESSED_FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +69,40 @@ class CompressedSystem:
         Raises ValueError when equations, regressors or designs differ.
         """
         return replace(self, rows=self.rows.merge(other.compress().rows))
+
+    def to_zarr(self, path: Any, *, overwrite: bool = False, storage_options: Mapping[str, Any] | None = None) -> None:
+        """Write it to a zarr group, complete or not at all; 8 (q + K)^2 bytes. Days later, append to it and refit.
+
+        Raises FileExistsError where something is at `path`, unless overwrite is True.
+        """
+        head = self.rows.head
+        options = None if storage_options is None else dict(storage_options)
+        with new_store(path, overwrite=overwrite, storage_options=options) as store:
+            group = zarr.open_group(store, mode="w", zarr_format=3)
+            write_design(group, self.design)
+            write_array(group, "anchor", head.anchor, ("column",))
+            write_array(group, "offset", head.offset, ("column",))
+            write_array(group, "root", self.rows.root, ("row", "column"))
+            group.attrs.update(
+                n_obs=head.n_rows,
+                weight=head.weight,
+                log_weight=head.log_weight,
+                route=self.rows.route,
+                obs_dim=str(self.obs_dim),
+                equation_dim=str(self.equation_dim),
+                lrgls_compressed_format=COMPRESSED_FORMAT,
+            )
+
+    @classmethod
+    def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None) -> CompressedSystem:
+        """A compressed system as `to_zarr` wrote it, to the last bit."""
+        group = open_group(path, None if storage_options is None else dict(storage_options))
+        check_version(group, "lrgls_compressed_format", COMPRESSED_FORMAT, path, "compressed system")
+        known: dict[str, Any] = dict(group.attrs)
+        anchor, offset = read_array(group, "anchor"), read_array(group, "offset")
+        head = Head(known["n_obs"], known["weight"], known["log_weight"], anchor, offset)
+        rows = Compressed(read_design(group), head, read_array(group, "root"), known["route"])
+        return cls(rows, known["obs_dim"], known["equation_dim"])
 
     def __repr__(self) -> str:
         return (

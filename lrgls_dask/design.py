@@ -24,6 +24,23 @@ class DesignGroup:
     equations: np.ndarray
     coefficients: np.ndarray
 
+    @cached_property
+    def take_columns(self) -> slice | np.ndarray:
+        """Index of the columns, a slice where they are consecutive so that taking them copies nothing."""
+        return _as_slice(self.columns)
+
+    @cached_property
+    def take_equations(self) -> slice | np.ndarray:
+        """Index of the equations, likewise."""
+        return _as_slice(self.equations)
+
+
+def _as_slice(index: np.ndarray) -> slice | np.ndarray:
+    first, last = int(index[0]), int(index[-1])
+    if last - first + 1 == len(index) and bool((np.diff(index) == 1).all()):
+        return slice(first, last + 1)
+    return index
+
 
 @dataclass(frozen=True, eq=False)
 class Design:

@@ -92,9 +92,9 @@ def design_kernel(block: Block, groups: tuple[DesignGroup, ...]) -> DesignMoment
     n_y = _width(block.y)
     for head, centred in _centred_slabs(block):
         x, y = centred[:, :-n_y], centred[:, -n_y:]
-        designs = [x[:, _columns(group)] for group in groups]
+        designs = [x[:, group.take_columns] for group in groups]
         xx = tuple(design.T @ design for design in designs)
-        xy = tuple(d.T @ y[:, _equations(group, n_y)] for d, group in zip(designs, groups, strict=True))
+        xy = tuple(d.T @ y[:, group.take_equations] for d, group in zip(designs, groups, strict=True))
         part = DesignMoments(head, groups, xx, xy, np.einsum("ij,ij->j", y, y))
         total = part if total is None else total + part
     if total is not None and not (np.isfinite(total.yy).all() and np.isfinite(total.head.offset).all()):
@@ -254,7 +254,7 @@ def _forward(
     """[X_1 b_1 ... X_K b_K], (n, K)."""
     fitted = np.empty((len(x), n_equations))
     for group, b in zip(groups, coefficients, strict=True):
-        fitted[:, _equations(group, n_equations)] = x[:, _columns(group)] @ b
+        fitted[:, group.take_equations] = x[:, group.take_columns] @ b
     return fitted
 
 
@@ -264,23 +264,7 @@ def _adjoint(
     """X_g' values_g per group, (p, m) each."""
     if root_weight is not None:
         values *= root_weight
-    return tuple(x[:, _columns(g)].T @ values[:, _equations(g, values.shape[1])] for g in groups)
-
-
-def _columns(group: DesignGroup) -> slice | np.ndarray:
-    """The group's columns as a slice where they are consecutive, so that taking them copies nothing."""
-    return _as_slice(group.columns)
-
-
-def _equations(group: DesignGroup, n_equations: int) -> slice | np.ndarray:
-    return slice(None) if len(group.equations) == n_equations else _as_slice(group.equations)
-
-
-def _as_slice(index: np.ndarray) -> slice | np.ndarray:
-    first, last = int(index[0]), int(index[-1])
-    if last - first + 1 == len(index) and (len(index) == 1 or bool((np.diff(index) == 1).all())):
-        return slice(first, last + 1)
-    return index
+    return tuple(x[:, g.take_columns].T @ values[:, g.take_equations] for g in groups)
 
 
 def _width(arrays: tuple[np.ndarray, ...]) -> int:

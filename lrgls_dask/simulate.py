@@ -10,6 +10,7 @@ import shutil
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -208,7 +209,7 @@ def _recipe(n_equations: int, n_regressors: int, n_shared: int, rank: int, seed:
     )
 
 
-def _whole(name: str, value: int, least: int) -> int:
+def _whole(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}.")
     return int(value)

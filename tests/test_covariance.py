@@ -17,6 +17,7 @@ from lrgls_dask.covariance import (
     ml_step,
     nll_from_products,
     pca_step,
+    penalised,
     unflattened,
 )
 
@@ -168,6 +169,17 @@ def test_em_keeps_d_on_the_floor_and_still_descends() -> None:
     assert new.d.min() == 0.9
     assert new.d.max() > 0.9
     assert new.nll(S) < sigma.nll(S)
+
+
+def test_penalised_em_descends_to_the_penalised_optimum() -> None:
+    S, floor, lam_F = moments(8), np.full(8, 1e-8), 0.2
+    best = penalised(ml_step(S, 2, floor, lam_F=lam_F, restarts=True).sigma, S, lam_F)
+    sigma, values = low_rank(8, 2), []
+    for _ in range(300):
+        values.append(penalised(sigma, S, lam_F))
+        sigma = em_update(sigma, S @ em_products(sigma), np.diag(S), floor, lam_F=lam_F)
+    assert np.all(np.diff(values) <= 1e-13)
+    assert values[-1] == pytest.approx(best, abs=1e-8)
 
 
 def test_a_maximum_likelihood_solution_is_a_fixed_point_of_em() -> None:

@@ -24,7 +24,7 @@ from lrgls_dask.layout import cut_rows
 pytestmark = pytest.mark.usefixtures("small_blocks")
 
 KINDS = ["own", "shared", "mixed"]
-PENALTIES = [{}, {"lam_F": 0.02, "lam_B": 3.0}]
+PENALTIES = [{}, {"lam_B": 3.0}, {"lam_F": 0.02, "lam_B": 3.0}]
 
 
 def all_close(found: Fit, expected: Fit, rtol: float) -> None:
@@ -94,7 +94,8 @@ def test_compress_equals_stream(kind: str, weighted: bool, penalties: dict[str, 
     streamed = fit(data.system(dask_rows(37)), engine="stream", **penalties)
     assert (compressed.engine, streamed.engine) == ("compress", "stream")
     assert compressed.n_passes == 1 < streamed.n_passes
-    all_close(streamed, compressed, 1e-8)
+    # with lam_F the factor step has no closed form and ends where the objective shows no more digits: half as many
+    all_close(streamed, compressed, 1e-7 if "lam_F" in penalties else 1e-8)
     np.testing.assert_allclose(streamed.loadings.values, compressed.loadings.values, rtol=1e-6, atol=1e-6)
 
 

@@ -99,7 +99,11 @@ class Session:
 
 
 def main(
-    script: str, description: str, tasks: Mapping[str, Task], run: Callable[[Session], Report], argv: Sequence[str] | None
+    script: str,
+    description: str,
+    tasks: Mapping[str, Task],
+    run: Callable[[Session], Report],
+    argv: Sequence[str] | None,
 ) -> None:
     """Be one task in a fresh interpreter, if called as `_fresh` calls, else the whole benchmark."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -121,7 +125,9 @@ def _arguments(name: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--small", action="store_true", help="seconds instead of minutes; its figures mean nothing")
     parser.add_argument("--json", type=Path, default=Path(f"{name}.json"), help="what was found (default %(default)s)")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each case (default %(default)s)")
-    parser.add_argument("--store", type=Path, help="folder to keep simulated stores in; by default a temporary one here")
+    parser.add_argument(
+        "--store", type=Path, help="folder to keep simulated stores in; by default a temporary one here"
+    )
     return parser
 
 

@@ -1,0 +1,75 @@
+"""Plain arrays, labels and designs in a zarr group: the common part of every saved result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+import zarr
+
+from lrgls_dask.design import Design
+from lrgls_dask.labels import decode_labels, encode_labels, plain_labels
+from lrgls_dask.store import label_index
+
+__all__ = ["check_version", "read_array", "read_design", "write_array", "write_design"]
+
+
+def check_version(group: zarr.Group, attribute: str, version: int, path: Any, what: str) -> None:
+    """Raise ValueError unless the group says it is `what`, in a format this library reads."""
+    found = group.attrs.get(attribute)
+    if found is None:
+        raise ValueError(f"{path!s} is a zarr group but no stored {what}. Write one with its to_zarr(...).")
+    if found != version:
+        raise ValueError(f"{path!s} has {attribute} {found!r} but this lrgls_dask reads {version}. Upgrade lrgls_dask.")
+
+
+def write_design(group: zarr.Group, design: Design) -> None:
+    """Labels and incidence, compressed by equation."""
+    _write_labels(group, "equation", "equation", design.equations)
+    _write_labels(group, "regressor", "regressor", design.regressors)
+    _write_labels(group, "term", "coefficient", tuple(t for terms in design.terms for t in terms))
+    write_array(group, "incidence_columns", np.concatenate(design.columns).astype(np.int64), ("coefficient",))
+    write_array(group, "incidence_start", design.offsets.astype(np.int64), ("incidence_bound",))
+
+
+def write_array(group: zarr.Group, name: str, values: np.ndarray, dims: tuple[str, ...], **attributes: Any) -> None:
+    kind: Any = str if values.dtype.kind in "OU" else values.dtype
+    shape = tuple(values.shape)
+    array = group.create_array(
+        name,
+        shape=shape,
+        chunks=tuple(max(1, n) for n in shape),
+        dtype=kind,
+        dimension_names=dims,
+        attributes=attributes,
+        fill_value="" if kind is str else (math.nan if values.dtype.kind == "f" else 0),
+    )
+    if values.size:
+        array[...] = values
+
+
+def read_array(group: zarr.Group, name: str) -> np.ndarray:
+    return np.asarray(group[name][...])  # type: ignore[index]
+
+
+def _write_labels(group: zarr.Group, name: str, dim: str, labels: tuple[Hashable, ...]) -> None:
+    values, attributes = encode_labels(label_index(labels), f"{name} labels")
+    write_array(group, name, values, (dim,), **attributes)
+
+
+def _read_labels(group: zarr.Group, name: str) -> tuple[Hashable, ...]:
+    return plain_labels(decode_labels(read_array(group, name), dict(group[name].attrs)), f"labels in {name}")
+
+
+def read_design(group: zarr.Group) -> Design:
+    starts, columns = read_array(group, "incidence_start"), read_array(group, "incidence_columns").astype(np.intp)
+    terms = _read_labels(group, "term")
+    spans = list(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True))
+    return Design(
+        _read_labels(group, "equation"),
+        _read_labels(group, "regressor"),
+        tuple(columns[a:b] for a, b in spans),
+        tuple(terms[a:b] for a, b in spans),
+    )
