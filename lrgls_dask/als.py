@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,7 +19,18 @@ from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.covariance import LowRank, SigmaStep, ml_candidates, ml_step, pca_step
 from lrgls_dask.problem import Problem
 
-__all__ = ["Options", "Solution", "Termination", "TraceRow", "alternate", "fit_rank", "starting_residuals"]
+__all__ = [
+    "Keep",
+    "Options",
+    "Point",
+    "Solution",
+    "Termination",
+    "TraceRow",
+    "alternate",
+    "fit_rank",
+    "go_on",
+    "starting_residuals",
+]
 
 
 SWEEP_FALL = 1e-5  # how far the energy of a GLS step falls before Sigma is looked at again
@@ -72,6 +84,9 @@ class Point:
     c: np.ndarray
     S: np.ndarray
     sigma: LowRank
+
+
+Keep = Callable[[int, Point], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,21 +159,41 @@ class _Loop:
         return moved, len(found.steps), tol == final
 
 
+def go_on(problem: Problem, options: Options, done: int, point: Point, *, keep: Keep | None) -> Solution:
+    """The solution from a point that `keep` was called with."""
+    rank, floor = point.sigma.rank, np.full(problem.design.n_equations, options.d_floor)
+    update = pca_step if options.sigma_step == "pca" else ml_step
+    first = update(point.S, rank, floor, lam_F=options.lam_F, start=point.sigma)
+    return alternate(problem, rank, options, point, first, done=done, keep=keep)
+
+
 def starting_residuals(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     """Every equation fitted by itself: c (P,) and S (K, K)."""
     c = problem.coordinates.flat(problem.whitened.start)
     return c, problem.residual_covariance(c)
 
 
-def alternate(problem: Problem, rank: int, options: Options, start: Point, first: SigmaStep) -> Solution:
-    """The loop from `start`, its first Sigma already found. Cost: a sweep is one GLS step and one Sigma step."""
+def alternate(
+    problem: Problem,
+    rank: int,
+    options: Options,
+    start: Point,
+    first: SigmaStep,
+    *,
+    done: int = 0,
+    keep: Keep | None = None,
+) -> Solution:
+    """The loop from `start`, its first Sigma already found. Cost: a sweep is one GLS step and one Sigma step.
+
+    done : sweeps that led to `start`.  keep : called with every point a killed client could go on from.
+    """
     loop = _Loop(problem, rank, options)
-    obj = loop.record(0, "start", start)
+    obj = loop.record(done, "start", start)
     point, step = Point(start.c, start.S, first.sigma), first
     termination, final = Termination.MAX_SWEEPS, False
-    for sweep in range(1, options.max_sweeps + 1):
-        last = sweep == options.max_sweeps
-        if sweep > 1:
+    for sweep in range(done + 1, max(options.max_sweeps, done + 1) + 1):
+        last = sweep >= options.max_sweeps
+        if sweep > done + 1:
             step = loop.sigma_step(point)
             changed = Point(point.c, point.S, step.sigma)
             stalled = step.accept_t == 0.0 and options.sigma_step == "pca"
@@ -172,13 +207,17 @@ def alternate(problem: Problem, rank: int, options: Options, start: Point, first
         obj = loop.record(sweep, "sigma", point, step.accept_t)
         point, iterations, final = loop.beta_step(point, last=last)
         obj = loop.record(sweep, "beta", point, cg=iterations)
+        if keep is not None:
+            keep(sweep, point)
         if termination is not Termination.MAX_SWEEPS:
             break
     nll, obj = loop.objective(point)
     return Solution(point, nll, obj, termination, tuple(loop.trace), first.n_starts, first.n_agreed)
 
 
-def fit_rank(problem: Problem, rank: int, options: Options, c: np.ndarray, S: np.ndarray) -> Solution:
+def fit_rank(
+    problem: Problem, rank: int, options: Options, c: np.ndarray, S: np.ndarray, *, keep: Keep | None = None
+) -> Solution:
     """The best solution for one rank from coefficients c with residual covariance S.
 
     Several deterministic starts for Sigma; every distinct optimum among them is followed to the end of its loop on a
@@ -188,11 +227,12 @@ def fit_rank(problem: Problem, rank: int, options: Options, c: np.ndarray, S: np
     diagonal = LowRank(np.zeros((len(S), 0)), np.maximum(S.diagonal(), floor))
     start = Point(c, S, diagonal)
     if options.sigma_step == "pca":
-        return alternate(problem, rank, options, start, pca_step(S, rank, floor, lam_F=options.lam_F, start=diagonal))
+        first = pca_step(S, rank, floor, lam_F=options.lam_F, start=diagonal)
+        return alternate(problem, rank, options, start, first, keep=keep)
     candidates = ml_candidates(S, rank, floor, lam_F=options.lam_F)
     if not problem.restarts_are_free:
         candidates = candidates[:1]
-    return _best([alternate(problem, rank, options, start, first) for first in candidates])
+    return _best([alternate(problem, rank, options, start, first, keep=keep) for first in candidates])
 
 
 def _best(solutions: list[Solution]) -> Solution:

@@ -7,7 +7,7 @@ Compressed systems form a monoid: stacking two and re-triangulating is the merge
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import Design
 from lrgls_dask.kernels import Block, gram_kernel, root_kernel
 from lrgls_dask.moments import GramMoments, Head, RootMoments, triangle
-from lrgls_dask.passes import Meter, run_pass
+from lrgls_dask.passes import Meter, SavedSums, run_pass
 from lrgls_dask.rows import Rows
 
 __all__ = ["Compressed", "Route", "compress_by", "compress_rows", "partial_bytes"]
@@ -60,25 +60,44 @@ def partial_bytes(design: Design) -> int:
     return 8 * (design.n_regressors + design.n_equations) ** 2
 
 
-def compress_rows(rows: Rows, *, route: Route = "auto", meter: Meter) -> Compressed:
+def compress_rows(
+    rows: Rows, *, route: Route = "auto", meter: Meter, saved: Callable[[str], SavedSums] | None = None
+) -> Compressed:
     """The compressed system: one pass, or a second one by QR where the first shows that digits would be lost.
 
+    saved : by the name of a pass, where its partial sums are kept for a client that may be killed.
     Costs N (q + K)^2 flops by the gram route, three to four times that by QR; (q + K)^2 numbers for each task.
     """
     width = rows.design.n_regressors + rows.design.n_equations
     if route == "qr" or (route == "auto" and rows.n_obs * width**2 <= SMALL_FLOPS):
-        return _by_qr(rows, meter)
+        return _by_qr(rows, meter, saved)
     size = partial_bytes(rows.design)
-    moments: GramMoments = run_pass(rows, gram_kernel, None, partial_bytes=size, meter=meter, label="compress")
+    moments: GramMoments = run_pass(
+        rows,
+        gram_kernel,
+        None,
+        partial_bytes=size,
+        meter=meter,
+        label="compress",
+        saved=saved("gram") if saved else None,
+    )
     by_gram = Compressed(rows.design, moments.head, root_of(moments.cross), "gram")
     if route == "gram" or smallest_pivot(by_gram) > LOST_DIGITS:
         return by_gram
-    return _by_qr(rows, meter)
+    return _by_qr(rows, meter, saved)
 
 
-def _by_qr(rows: Rows, meter: Meter) -> Compressed:
+def _by_qr(rows: Rows, meter: Meter, saved: Callable[[str], SavedSums] | None) -> Compressed:
     size = partial_bytes(rows.design)
-    moments: RootMoments = run_pass(rows, root_kernel, None, partial_bytes=size, meter=meter, label="compress (QR)")
+    moments: RootMoments = run_pass(
+        rows,
+        root_kernel,
+        None,
+        partial_bytes=size,
+        meter=meter,
+        label="compress (QR)",
+        saved=saved("root") if saved else None,
+    )
     return Compressed(rows.design, moments.head, moments.root, "qr")
 
 

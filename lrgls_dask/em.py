@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from lrgls_dask.als import Options, Point, Solution, Termination, TraceRow
+from lrgls_dask.als import Keep, Options, Point, Solution, Termination, TraceRow
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.covariance import Anderson, LowRank, em_products, em_update, flattened, nll_from_products, unflattened
 from lrgls_dask.problem import Problem, Products
@@ -43,15 +43,23 @@ def _bounded_below(matrix: np.ndarray) -> np.ndarray:
     return symmetric + 1e-12 * np.trace(symmetric) * np.eye(len(matrix))
 
 
-def fit_em(problem: Problem, rank: int, options: Options, c: np.ndarray) -> Solution:
-    """The solution from coefficients c (P,). Each round is one pass; the coefficients are then refined by CG.
+def fit_em(
+    problem: Problem,
+    rank: int,
+    options: Options,
+    c: np.ndarray,
+    *,
+    sigma: LowRank | None = None,
+    keep: Keep | None = None,
+) -> Solution:
+    """The solution from coefficients c (P,), and a Sigma if there is one to start from. Each round is one pass; the coefficients are then refined by CG.
 
     Ends when two rounds in turn lower the objective by less than a hundredth of rel_tol of it (EM has plateaus that a
     whole sweep has not), MAX_SWEEPS after ten rounds for each sweep.
     """
     began = time.perf_counter()
     floor = np.full(problem.design.n_equations, options.d_floor)
-    sigma = starting_sigma(problem, rank, c, floor)
+    sigma = starting_sigma(problem, rank, c, floor) if sigma is None else sigma
     units = _units(problem, sigma)
     trace: list[TraceRow] = []
     state, best, best_obj, small = Anderson(), (c, sigma), np.inf, 0
@@ -63,6 +71,8 @@ def fit_em(problem: Problem, rank: int, options: Options, c: np.ndarray) -> Solu
         gain = best_obj - obj
         if gain > 0:
             best, best_obj = (c, sigma), obj
+            if keep is not None:
+                keep(round_, Point(c, np.zeros((0, 0)), sigma))
         small = small + 1 if abs(gain) <= ROUND_SHARE * options.rel_tol * max(1.0, abs(obj)) else 0
         if small == 2:
             termination = Termination.CONVERGED

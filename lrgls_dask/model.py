@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import numbers
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from lrgls_dask.als import Options, Solution, Termination
+from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.compress import compress_rows
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import max_rank
@@ -54,6 +56,8 @@ class LowRankGLS:
     cg_tol, cg_maxit : relative residual and most iterations of the conjugate gradients of a GLS step. None chooses a
         tolerance far below the statistical error of the coefficients.
     missing : "raise" refuses NaN in Y.
+    checkpoint : a path or URL where a long fit keeps its progress. A fit of the same data that finds one there goes on
+        from it; it is deleted when the fit is complete. The data must not have changed in between.
     progress : True for a bar on stderr, or a callable (label, bytes_done, bytes_total).
     memory_limit : bytes, or text like "1GB", that one process may use; found out if None.
 
@@ -78,6 +82,7 @@ class LowRankGLS:
         cg_tol: float | None = None,
         cg_maxit: int = 500,
         missing: Literal["raise"] = "raise",
+        checkpoint: str | os.PathLike[str] | None = None,
         progress: bool | Callable[[str, int, int], object] = False,
         memory_limit: int | str | None = None,
     ) -> None:
@@ -94,6 +99,7 @@ class LowRankGLS:
         self.cg_tol = cg_tol
         self.cg_maxit = cg_maxit
         self.missing = missing
+        self.checkpoint = checkpoint
         self.progress = progress
         self.memory_limit = memory_limit
         self._check()
@@ -143,11 +149,14 @@ class LowRankGLS:
         """
         ranks = self._candidates(system.n_equations)
         meter = Meter(Progress(self.progress))
-        problem, engine = self._problem(system, meter)
+        kept = self._checkpoint(system)
+        problem, engine = self._problem(system, meter, kept)
         options = self._options(engine)
-        solution, table = choose_rank(problem, ranks, options)
+        solution, table = choose_rank(problem, ranks, options, kept)
         fit = _as_fit(problem, solution, options, engine, table, system)
         self.result_, self.params_, self.rank_ = fit, fit.params, fit.rank
+        if kept is not None:
+            kept.clear()
         _warn(fit, problem)
         return self
 
@@ -164,8 +173,13 @@ class LowRankGLS:
             raise AttributeError("this LowRankGLS has not been fitted. Call fit(system) first.")
         return self.result_
 
+    def _checkpoint(self, system: System | CompressedSystem) -> Checkpoint | None:
+        if self.checkpoint is None or isinstance(system, CompressedSystem):
+            return None  # a compressed system has nothing to lose
+        return Checkpoint.at(self.checkpoint, system.rows)
+
     def _problem(
-        self, system: System | CompressedSystem, meter: Meter
+        self, system: System | CompressedSystem, meter: Meter, kept: Checkpoint | None
     ) -> tuple[Problem, Literal["compress", "stream"]]:
         if isinstance(system, CompressedSystem):
             if self.engine == "stream":
@@ -176,7 +190,8 @@ class LowRankGLS:
             spare = self.plan_.memory_limit - self.plan_.worker_peak
             dense = self.plan_.holds_sigma
             return Streamed(system.rows, lam_B=self.lam_B, meter=meter, dense=dense, spare_bytes=spare), "stream"
-        return InMemory(compress_rows(system.rows, meter=meter), lam_B=self.lam_B, meter=meter), "compress"
+        compressed = compress_rows(system.rows, meter=meter, saved=None if kept is None else kept.sums)
+        return InMemory(compressed, lam_B=self.lam_B, meter=meter), "compress"
 
     def _options(self, engine: Literal["compress", "stream"]) -> Options:
         default = COMPRESSED_REL_TOL if engine == "compress" else STREAM_REL_TOL

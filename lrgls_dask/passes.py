@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import dask
 import dask.array as da
@@ -33,9 +33,11 @@ from lrgls_dask.layout import Layout, cut_rows
 from lrgls_dask.progress import Progress, report
 from lrgls_dask.rows import Part, Rows
 
-__all__ = ["Meter", "run_pass"]
+__all__ = ["Meter", "SavedSums", "run_pass"]
 
 FAN_IN = 8  # partial sums added by one node of the tree
+# Groups between two savings, some 60 GB of rows: a whole subtree, so that no digit depends on saving.
+SAVED_GROUPS = FAN_IN**3
 
 Kernel = Callable[[Block, Any], Any]
 
@@ -51,11 +53,19 @@ class Meter:
 
 
 def run_pass(
-    rows: Rows, kernel: Kernel, params: Any, *, partial_bytes: int, meter: Meter, label: str = "reading"
+    rows: Rows,
+    kernel: Kernel,
+    params: Any,
+    *,
+    partial_bytes: int,
+    meter: Meter,
+    label: str = "reading",
+    saved: SavedSums | None = None,
 ) -> Any:
     """The sum of kernel(block, params) over all blocks of rows: one pass, every row read once.
 
     partial_bytes : size of one result of the kernel; groups are made large enough that moving it is cheap.
+    saved : keeps the sums of long stretches of rows, so that a pass that was cut short goes on where it was.
     Raises BadValues or UnreadableRows from the first block that showed them.
     """
     began = time.perf_counter()
@@ -65,7 +75,7 @@ def run_pass(
         if layout.n_groups == 1 and all(isinstance(part.array, np.ndarray) for part in rows.parts):
             total = _sum_group(kernel, _Box(params), _Box(_Group(_plan_blocks(rows, layout), (), topic)), [])
         else:
-            total = _run_graph(rows, layout, kernel, params, topic)
+            total = _run_graph(rows, layout, kernel, params, topic, saved)
     meter.passes += 1
     meter.bytes_read += n_bytes
     meter.seconds += time.perf_counter() - began
@@ -175,18 +185,48 @@ def _pieces(array: da.Array, edges: np.ndarray, start: int, stop: int) -> tuple[
 # ---------------------------------------------------------------------------------------------- the graph
 
 
-def _run_graph(rows: Rows, layout: Layout, kernel: Kernel, params: Any, topic: str | None) -> Any:
+class SavedSums(Protocol):
+    """Partial sums that outlive the client."""
+
+    def load(self, index: int) -> Any:
+        """Sum number `index`, or None."""
+        ...
+
+    def save(self, index: int, total: Any) -> None: ...
+
+
+def _run_graph(
+    rows: Rows, layout: Layout, kernel: Kernel, params: Any, topic: str | None, saved: SavedSums | None
+) -> Any:
+    if saved is None:
+        return _sum_groups(rows, layout, slice(0, layout.n_groups), kernel, params, topic)
+    sums = []
+    for index, first in enumerate(range(0, layout.n_groups, SAVED_GROUPS)):
+        total = saved.load(index)
+        if total is None:
+            total = _sum_groups(rows, layout, slice(first, first + SAVED_GROUPS), kernel, params, topic)
+            if total is not None:
+                saved.save(index, total)
+        sums.append(total)
+    while len(sums) > 1:  # the upper levels of the same tree
+        sums = [_add(sums[i : i + FAN_IN]) for i in range(0, len(sums), FAN_IN)]
+    return sums[0]
+
+
+def _sum_groups(rows: Rows, layout: Layout, chosen: slice, kernel: Kernel, params: Any, topic: str | None) -> Any:
     get = get_scheduler() or dask.threaded.get
     token = uuid.uuid4().hex
-    plans, graph = _inline(_plan_blocks(rows, layout), _dask_graph(rows))
+    groups = range(layout.n_groups)[chosen]
+    first, last = layout.groups[groups[0]], layout.groups[groups[-1] + 1]
+    plans, graph = _inline(_plan_blocks(rows, layout)[first:last], _dask_graph(rows))
     client = getattr(get, "__self__", None)
     if isinstance(client, distributed.Client):
         plans = _scatter(client, plans, graph, token)
     params_key = f"lrgls-params-{token}"
     graph[params_key] = _Box(params)
     level: list[Key] = []
-    for g in range(layout.n_groups):
-        blocks = plans[layout.groups[g] : layout.groups[g + 1]]
+    for g in groups:
+        blocks = plans[layout.groups[g] - first : layout.groups[g + 1] - first]
         shared = tuple(dict.fromkeys(key for block in blocks for key in sorted(block.shared, key=str)))
         key = (f"lrgls-sum-{token}", 0, g)
         graph[key] = (_sum_group, kernel, params_key, _Box(_Group(blocks, shared, topic)), list(shared))

@@ -7,6 +7,7 @@ from typing import Literal
 
 import dask
 import distributed
+import numpy as np
 import psutil
 from dask.utils import format_bytes, parse_bytes
 
@@ -23,6 +24,9 @@ __all__ = ["Cluster", "Engine", "Plan", "make_plan", "this_cluster"]
 Engine = Literal["auto", "compress", "stream"]
 
 WORKER_BASE = 260 * 2**20  # a worker process with the libraries loaded and nothing to do
+BLOCKS_IN_FLIGHT = (
+    6  # one in hand, one being read, both in their encoded form, and what the allocator keeps of older ones
+)
 SLACK = 1.15  # allocator fragmentation and what the model leaves out
 EM_PASSES = 30
 STREAM_PASSES = 16  # two to start, two sweeps of a score and about six products
@@ -183,11 +187,12 @@ def _reason(design: Design, engine: str, partial: int, holds_sigma: bool) -> str
 
 
 def _task_bytes(rows: Rows, layout: Layout, partial: int) -> int:
-    """One task: the block in hand, the one being read and its encoded form, two slabs, three partial sums."""
-    block = layout.largest_block() * rows.row_bytes
+    """One task: blocks in flight, two slabs, three partial sums."""
+    stored = sum(part.row_bytes for part in rows.parts if not isinstance(part.array, np.ndarray))
+    block = layout.largest_block() * stored
     width = rows.design.n_regressors + rows.design.n_equations
     slab = max(SLAB_BYTES, SLAB_ROWS * 8 * width)
-    return 3 * block + 3 * slab + 3 * partial
+    return BLOCKS_IN_FLIGHT * block + 3 * slab + 3 * partial
 
 
 def _compress_client(design: Design) -> int:

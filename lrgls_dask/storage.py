@@ -17,7 +17,7 @@ from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, GroupNotFoundError
 from zarr.storage import FsspecStore, LocalStore
 
-__all__ = ["new_store", "open_group"]
+__all__ = ["new_store", "open_group", "remove_store"]
 
 _MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 
@@ -76,6 +76,16 @@ def new_store(path: Any, *, overwrite: bool = False, storage_options: dict[str, 
         raise TypeError(f"path is a {type(path).__name__} but must be a path, a URL or a zarr store. Use str(path).")
     with manager as store:
         yield store
+
+
+def remove_store(path: Any) -> None:
+    """Delete a zarr store of our own making: a local path or a URL."""
+    local = _local_path(path)
+    if local is not None:
+        shutil.rmtree(local)
+        return
+    filesystem, root = fsspec.core.url_to_fs(str(path))
+    filesystem.rm(root, recursive=True)
 
 
 def _local_path(path: Any) -> Path | None:

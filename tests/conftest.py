@@ -17,7 +17,7 @@ from lrgls_dask import CompressedSystem, Fit, LowRankGLS, System, layout
 from lrgls_dask.compress import compress_rows
 from lrgls_dask.passes import Meter
 
-TIGHT: dict[str, Any] = {"rel_tol": 1e-16, "max_sweeps": 500}
+TIGHT: dict[str, Any] = {"rel_tol": 1e-15, "max_sweeps": 500}
 
 Wrap = Callable[[np.ndarray], Any]
 
@@ -126,10 +126,10 @@ def same_bits(found: Fit, expected: Fit) -> None:
 
 @pytest.fixture(scope="module")
 def small_blocks() -> Iterator[None]:
-    """Cut the kilobytes of a test as gigabytes would be: some fifty blocks, every few of them a group of the tree."""
+    """Cut the kilobytes of a test as gigabytes would be: some twenty blocks, every few of them a group of the tree."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layout, "SMALL_BLOCK_BYTES", 1)
-        patch.setattr(layout, "BLOCKS_WANTED", 50)
+        patch.setattr(layout, "BLOCKS_WANTED", 20)
         patch.setattr(layout, "PARTIAL_SHARE", 0)
         yield
 
@@ -144,7 +144,7 @@ def every_chunk_a_block(small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> 
 def cluster() -> Iterator[LocalCluster]:
     """Two worker processes of one thread each, on loopback."""
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None, memory_limit="1GB"
+        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit="1GB"
     ) as running:
         yield running
 

@@ -53,7 +53,7 @@ def assert_falls(obj: np.ndarray) -> None:
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_finite_differences_vanish_at_the_optimum(kind: str, weighted: bool, penalties: dict[str, float]) -> None:
-    data = simulate(kind, n=80, K=5, k=1, weighted=weighted)
+    data = simulate(kind, n=80, K=5, k=1, seed=1, weighted=weighted)
     found, dense = fit(data.system(), rank=1, **penalties), data.dense(**penalties)
     assert not found.on_floor
 
@@ -125,10 +125,8 @@ def test_columns_in_another_order_give_the_same_numbers_in_that_order() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_units_change_fitted_values_by_rounding_only(kind: str, engine: str, penalties: dict[str, float]) -> None:
     data = simulate(kind)
-    rng = np.random.default_rng(4)
-    y_unit = 10.0 ** rng.choice([-6, 0, 6], size=6)
-    x_unit = 10.0 ** rng.choice([-6, 0, 6], size=data.X.shape[1])
-    assert len(set(y_unit)) == len(set(x_unit)) == 3
+    y_unit = 10.0 ** np.array([6, -6, 0, -6, 6, 0])
+    x_unit = 10.0 ** np.resize([-6, 6, 0, 6, -6], data.X.shape[1])
     other = replace(data, Y=data.Y * y_unit, X=data.X * x_unit)
     plain, scaled = (fit(d.system(), engine=engine, **penalties) for d in (data, other))
     before, after = (f.predict(d.system()).values for f, d in ((plain, data), (scaled, other)))
@@ -195,7 +193,7 @@ def tiny_expected(small_blocks: None) -> Fit:
     return tiny_fit("compress", TINY.Y, TINY.X, TINY.weights)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(y=ragged(), x=ragged(), w=ragged(), width=st.sampled_from([1, 2, 6]), engine=st.sampled_from(ENGINES))
 def test_chunking_is_never_visible_in_the_answer(tiny_expected, y, x, w, width, engine) -> None:
     found = tiny_fit(

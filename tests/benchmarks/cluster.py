@@ -14,18 +14,18 @@ import dask
 import dask.array as da
 import psutil
 from distributed import Client, LocalCluster
-from harness import Case, Report, Session, main, median, ratio, timed
+from harness import Case, Report, Session, Task, main, median, ratio, timed
 
 from lrgls_dask import LowRankGLS, System
 
 RANK, THREADS = 3, 2
-FULL = {
+FULL: dict[str, Any] = {
     "busy": {"n_obs": 400_000, "n_equations": 100, "n_regressors": 5, "row_chunk": 4_000},
     "narrow": {"n_obs": 1_000_000, "n_equations": 5, "n_regressors": 2},
     "few": 10,
     "many": 10_000,
 }
-SMALL = {
+SMALL: dict[str, Any] = {
     "busy": {"n_obs": 8_000, "n_equations": 20, "n_regressors": 5, "row_chunk": 1_000},
     "narrow": {"n_obs": 4_000, "n_equations": 5, "n_regressors": 2},
     "few": 2,
@@ -68,7 +68,7 @@ def loopback_bytes() -> int:
 def chunk_overhead(few: str, many: str, few_chunks: int, many_chunks: int) -> dict[str, Any]:
     """A task: milliseconds that each further chunk of the same rows adds to the compressing pass, with threads.
 
-    few, many : two stores of the same rows, so cut.  zarr : from these stores.  dask : from Dask arrays of rows in memory.
+    few, many : two stores of the same rows, so cut. dask_ms is of Dask arrays of the same rows in memory, cut alike.
     """
     stored = [System.from_zarr(path) for path in (few, many)]
     lazy = [in_memory(stored[0], chunks) for chunks in (few_chunks, many_chunks)]
@@ -120,7 +120,7 @@ def run(session: Session) -> Report:
     return Report(size, runs, summary)
 
 
-TASKS = {"on_cluster": on_cluster, "chunk_overhead": chunk_overhead}
+TASKS: dict[str, Task] = {"on_cluster": on_cluster, "chunk_overhead": chunk_overhead}
 
 
 def cli(argv: Sequence[str] | None = None) -> None:

@@ -33,7 +33,19 @@ import lrgls_dask
 from lrgls_dask import FitWarning, LowRankGLS, System
 from lrgls_dask.simulate import simulate_to_zarr
 
-__all__ = ["Case", "Report", "Session", "dense_nll", "fit_store", "main", "median", "ratio", "store_files", "timed"]
+__all__ = [
+    "Case",
+    "Report",
+    "Session",
+    "Task",
+    "dense_nll",
+    "fit_store",
+    "main",
+    "median",
+    "ratio",
+    "store_files",
+    "timed",
+]
 
 SAMPLE_SECONDS = 0.02  # between two looks at the memory of a run; the high-water mark of its main process is exact
 SAMPLES_PER_SCAN = 25  # listing a process's children walks the process table, which would disturb the timing
@@ -93,8 +105,9 @@ class Session:
         path = self.folder / f"N{n_obs}-K{n_equations}-p{n_regressors}-chunk{row_chunk}.zarr"
         if not path.exists():
             print(f"writing {8e-9 * n_obs * n_equations * (n_regressors + 1):.2f} GB of simulated data", flush=True)
-            shape = {"n_obs": n_obs, "n_equations": n_equations, "n_regressors": n_regressors}
-            simulate_to_zarr(path, **shape, rank=3, row_chunk=row_chunk)
+            simulate_to_zarr(
+                path, n_obs=n_obs, n_equations=n_equations, n_regressors=n_regressors, rank=3, row_chunk=row_chunk
+            )
         return path
 
 
@@ -111,7 +124,7 @@ def main(
         _be_task(tasks[words[1]], json.loads(words[2]), Path(words[3]))
         return
     name = Path(script).stem
-    args = _arguments(name, description).parse_args(words)
+    args = _arguments(name, description or "").parse_args(words)
     machine = machine_facts()
     with _folder(args.store) as folder:
         report = run(Session(Path(script), args.small, args.repeat, folder))
@@ -121,13 +134,11 @@ def main(
 
 
 def _arguments(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"{name}.py", description=description.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=f"{name}.py", description=description.partition("\n")[0])
     parser.add_argument("--small", action="store_true", help="seconds instead of minutes; its figures mean nothing")
     parser.add_argument("--json", type=Path, default=Path(f"{name}.json"), help="what was found (default %(default)s)")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each case (default %(default)s)")
-    parser.add_argument(
-        "--store", type=Path, help="folder to keep simulated stores in; by default a temporary one here"
-    )
+    parser.add_argument("--store", type=Path, help="folder to keep simulated stores in; by default a temporary one")
     return parser
 
 

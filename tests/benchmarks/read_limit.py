@@ -12,7 +12,7 @@ from typing import Any
 
 import dask
 import dask.array as da
-from harness import Case, Report, Session, fit_store, main, median, ratio, store_files, timed
+from harness import Case, Report, Session, Task, fit_store, main, median, ratio, store_files, timed
 
 THREADS = 2
 FULL = {"n_obs": 4_000_000, "n_equations": 50, "n_regressors": 5, "row_chunk": 10_000}
@@ -60,7 +60,7 @@ def run(session: Session) -> Report:
     return Report({**size, "threads": THREADS, "bytes": n_bytes}, runs, summary)
 
 
-TASKS = {"fit": fit_store, "sum": sum_store, "cat": cat_store}
+TASKS: dict[str, Task] = {"fit": fit_store, "sum": sum_store, "cat": cat_store}
 
 
 def cli(argv: Sequence[str] | None = None) -> None:

@@ -17,7 +17,7 @@ SMALL = {"n_obs": 1_000, "n_equations": 8, "n_regressors": 2}
 
 def select_alsgls(n_obs: int, n_equations: int, n_regressors: int) -> dict[str, Any]:
     xs, y, _, _ = simulate_sur(n_obs, 10, n_equations, n_regressors, RANK, SEED)
-    options = {"lam_B": 0.0, "rel_tol": REL_TOL, "sweeps": MOST_SWEEPS}
+    options: dict[str, Any] = {"lam_B": 0.0, "rel_tol": REL_TOL, "sweeps": MOST_SWEEPS}
     (rank, table), seconds = timed(lambda: select_rank_bic(xs, y, **options))
     return {"seconds": seconds, "rank": int(rank), "bic": {str(row["k"]): float(row["bic"]) for row in table}}
 
@@ -26,7 +26,7 @@ def select_lrgls(n_obs: int, n_equations: int, n_regressors: int) -> dict[str, A
     xs, y, _, _ = simulate_sur(n_obs, 10, n_equations, n_regressors, RANK, SEED)
     model = LowRankGLS(rank="bic", rel_tol=REL_TOL, max_sweeps=MOST_SWEEPS)
     fit, seconds = timed(lambda: model.fit(System.from_arrays(y, xs)).result_)
-    bic = {str(rank): float(value) for rank, value in fit.selection["bic"].items()}
+    bic = {str(int(row["rank"])): float(row["bic"]) for row in fit.candidates}
     return {"seconds": seconds, "rank": fit.rank, "bic": bic, "passes": fit.n_passes}
 
 

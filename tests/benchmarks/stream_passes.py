@@ -19,8 +19,22 @@ from harness import Case, Report, Session, main, timed
 
 from lrgls_dask import LowRankGLS, System
 
-FULL = {"n_obs": 20_000, "n_equations": 100, "n_regressors": 5, "rank": 4, "row_chunk": 1_000, "seeds": [0, 1, 2, 3, 4]}
-SMALL = {"n_obs": 1_000, "n_equations": 10, "n_regressors": 2, "rank": 2, "row_chunk": 250, "seeds": [0]}
+FULL: dict[str, Any] = {
+    "n_obs": 20_000,
+    "n_equations": 100,
+    "n_regressors": 5,
+    "rank": 4,
+    "row_chunk": 1_000,
+    "seeds": [0, 1, 2, 3, 4],
+}
+SMALL: dict[str, Any] = {
+    "n_obs": 1_000,
+    "n_equations": 10,
+    "n_regressors": 2,
+    "rank": 2,
+    "row_chunk": 250,
+    "seeds": [0],
+}
 GAPS = (1e-7, 1e-9)  # what the passes are counted to
 REL_TOLS = (1e-6, 1e-8, 1e-10)  # the default, and what a user would ask for who wants each gap; nll is about 100
 OPTIMUM_TOL, OPTIMUM_SWEEPS = 1e-15, 500

@@ -1,6 +1,6 @@
 """alsgls on its own simulated data, in memory, against lrgls_dask: seconds from arrays to result, and the optimum.
 
-Both run with rel_tol = 1e-9 and no penalty. The negative log-likelihood per row of both results comes from one dense formula.
+Both run with rel_tol = 1e-9 and no penalty. The negative log-likelihood per row of both comes from one dense formula.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from lrgls_dask import LowRankGLS, System
 
 RANK, REL_TOL, SEED = 3, 1e-9, 0
 MOST_SWEEPS = 200  # far more than either takes to get to REL_TOL
-FULL = {"n_equations": 50, "n_regressors": 5, "n_obs": [100_000, 1_000_000]}
-SMALL = {"n_equations": 8, "n_regressors": 3, "n_obs": [2_000]}
+FULL: dict[str, Any] = {"n_equations": 50, "n_regressors": 5, "n_obs": [100_000, 1_000_000]}
+SMALL: dict[str, Any] = {"n_equations": 8, "n_regressors": 2, "n_obs": [1_000]}
 SLOW_ROWS, SLOW_RUNS = 1_000_000, 2  # alsgls takes minutes there
 
 
@@ -28,7 +28,7 @@ def data(n_obs: int, n_equations: int, n_regressors: int) -> tuple[list[np.ndarr
 
 def fit_alsgls(**shape: int) -> dict[str, Any]:
     xs, y = data(**shape)
-    options = {"k": RANK, "lam_B": 0.0, "rel_tol": REL_TOL, "sweeps": MOST_SWEEPS}
+    options: dict[str, Any] = {"k": RANK, "lam_B": 0.0, "rel_tol": REL_TOL, "sweeps": MOST_SWEEPS}
     (b, f, d, _, info), seconds = timed(lambda: als_gls(xs, y, **options))
     sweeps = len(info["nll_trace"]) - 1
     nll = dense_nll(y, XB_from_Blist(xs, b), f, d)

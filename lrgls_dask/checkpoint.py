@@ -1,0 +1,161 @@
+"""What a killed client needs to go on: partial sums of a long pass, and the last point of a streamed loop.
+
+A checkpoint is a zarr group that belongs to one set of unread rows and is deleted when the fit is complete.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import zarr
+from dask.base import tokenize
+
+from lrgls_dask.covariance import LowRank
+from lrgls_dask.moments import GramMoments, Head, RootMoments
+from lrgls_dask.rows import Part, Rows
+from lrgls_dask.storage import open_group, remove_store
+from lrgls_dask.zarrio import check_version, read_array, write_array
+
+__all__ = ["Checkpoint", "SavedPoint"]
+
+CHECKPOINT_FORMAT = 1
+MOMENTS = {"gram": GramMoments, "root": RootMoments}
+
+
+@dataclass(frozen=True, eq=False)
+class SavedPoint:
+    """A point of the loop after a completed sweep: c (P,), S (K, K) or (0, 0), and Sigma."""
+
+    sweep: int
+    c: np.ndarray
+    S: np.ndarray
+    sigma: LowRank
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Progress of one fit on disk. Saving costs no pass; an entry is complete or not there."""
+
+    path: Any
+    group: zarr.Group
+
+    @classmethod
+    def at(cls, path: Any, rows: Rows) -> Checkpoint:
+        """The checkpoint at `path`, made if there is none.
+
+        Raises ValueError when one is there that belongs to other data.
+        """
+        token = rows_token(rows)
+        try:
+            group = open_group(path)
+        except FileNotFoundError:
+            attributes: dict[str, Any] = {"lrgls_checkpoint_format": CHECKPOINT_FORMAT, "rows": token}
+            return cls(path, zarr.open_group(str(path), mode="w", zarr_format=3, attributes=attributes))
+        check_version(group, "lrgls_checkpoint_format", CHECKPOINT_FORMAT, path, "checkpoint")
+        if group.attrs["rows"] != token:
+            raise ValueError(
+                f"the checkpoint {path!s} belongs to other data. Delete it, or give this fit a path of its own."
+            )
+        return cls(path, zarr.open_group(str(path), mode="r+"))
+
+    def clear(self) -> None:
+        """Delete it: the fit is complete."""
+        remove_store(self.path)
+
+    def sums(self, label: str) -> CheckpointSums:
+        """The partial sums of the pass of that name."""
+        return CheckpointSums(self, label)
+
+    # ------------------------------------------------------------------------------------------ passes
+
+    def load_sum(self, label: str, index: int) -> Any:
+        """Partial sum number `index` of a pass, or None."""
+        entry = self._entry(f"{label}-{index}")
+        if entry is None:
+            return None
+        known: dict[str, Any] = dict(entry.attrs)
+        head = Head(
+            known["n_rows"],
+            known["weight"],
+            known["log_weight"],
+            read_array(entry, "anchor"),
+            read_array(entry, "offset"),
+        )
+        matrix = read_array(entry, "matrix")
+        return MOMENTS[known["kind"]](head, np.asfortranarray(matrix) if known["kind"] == "gram" else matrix)
+
+    def save_sum(self, label: str, index: int, moments: GramMoments | RootMoments) -> None:
+        entry = self.group.create_group(f"{label}-{index}", overwrite=True)
+        gram = isinstance(moments, GramMoments)
+        matrix = moments.cross if isinstance(moments, GramMoments) else moments.root
+        write_array(entry, "anchor", moments.head.anchor, ("column",))
+        write_array(entry, "offset", moments.head.offset, ("column",))
+        write_array(entry, "matrix", matrix, ("row", "column"))
+        entry.attrs.update(
+            kind="gram" if gram else "root",
+            n_rows=moments.head.n_rows,
+            weight=moments.head.weight,
+            log_weight=moments.head.log_weight,
+        )
+        entry.attrs["complete"] = True
+
+    # ------------------------------------------------------------------------------------------ the loop
+
+    def load_point(self, name: str) -> SavedPoint | None:
+        """The last point saved under `name`, or None."""
+        last = self.group.attrs.get(name)
+        entry = self._entry(str(last)) if last else None
+        if entry is None:
+            return None
+        known: dict[str, Any] = dict(entry.attrs)
+        sigma = LowRank(read_array(entry, "F"), read_array(entry, "d"))
+        c, S = read_array(entry, "c"), read_array(entry, "S")
+        return SavedPoint(known["sweep"], c, S, sigma)
+
+    def save_point(self, name: str, point: SavedPoint) -> None:
+        key = f"{name}-{point.sweep}"
+        entry = self.group.create_group(key, overwrite=True)
+        write_array(entry, "c", point.c, ("coefficient",))
+        write_array(entry, "S", point.S, ("equation", "equation_other"))
+        write_array(entry, "F", point.sigma.F, ("equation", "factor"))
+        write_array(entry, "d", point.sigma.d, ("equation",))
+        entry.attrs.update(sweep=point.sweep, complete=True)
+        previous = self.group.attrs.get(name)
+        self.group.attrs[name] = key
+        if previous and previous != key:
+            del self.group[str(previous)]
+
+    def _entry(self, key: str) -> zarr.Group | None:
+        entry = self.group.get(key)
+        return entry if isinstance(entry, zarr.Group) and entry.attrs.get("complete") else None
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointSums:
+    """The partial sums of one pass, as `run_pass` wants them."""
+
+    checkpoint: Checkpoint
+    label: str
+
+    def load(self, index: int) -> Any:
+        return self.checkpoint.load_sum(self.label, index)
+
+    def save(self, index: int, total: GramMoments | RootMoments) -> None:
+        self.checkpoint.save_sum(self.label, index, total)
+
+
+def rows_token(rows: Rows) -> str:
+    """A name for the data that reads nothing stored: memory goes by content, the rest by place, shape and dtype."""
+    return str(tokenize([_part_token(part) for part in rows.parts], rows.design.equations, rows.design.terms))
+
+
+def _part_token(part: Part) -> Any:
+    array = part.array
+    if isinstance(array, da.Array):
+        return array.name
+    if isinstance(array, np.ndarray):
+        return tokenize(array)
+    return (str(getattr(array, "store_path", part.name)), array.shape, str(array.dtype), part.row_chunks)

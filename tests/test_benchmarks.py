@@ -1,0 +1,122 @@
+"""The benchmarks run, in their small mode, and find what does not depend on the clock."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent / "benchmarks"
+SCRIPTS = (
+    "cluster",
+    "memory",
+    "read_limit",
+    "select_rank",
+    "stream_passes",
+    "versus_alsgls",
+    "versus_linearmodels",
+)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Runs one script as its command line would and returns what it wrote."""
+
+    def run(name: str) -> dict:
+        monkeypatch.syspath_prepend(str(FOLDER))
+        monkeypatch.chdir(tmp_path)
+        importlib.import_module(name).cli(["--small", "--repeat", "1", "--json", "found.json"])
+        found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+        assert set(found) == {"benchmark", "small", "machine", "settings", "runs", "summary", "table"}
+        assert (found["benchmark"], found["small"]) == (name, True)
+        assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
+        assert all(run["seconds"] > 0 and run["peak_sum"] >= run["peak_max"] > 10**7 for run in found["runs"])
+        return found
+
+    return run
+
+
+def cases(found: dict) -> list[str]:
+    return [run["case"] for run in found["runs"]]
+
+
+def test_every_script_is_tested_and_described():
+    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"harness"}
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert scripts == set(SCRIPTS)
+    assert [name for name in SCRIPTS if f"`{name}.py`" not in readme] == []
+
+
+def test_read_limit(small, capsys):
+    found = small("read_limit")
+    assert cases(found) == ["fit", "sum", "cat"]
+    fit, added, cat = found["runs"]
+    assert fit["passes"] == 1 and fit["bytes_read"] == 20_000 * 60 * 8 < cat["bytes"]
+    assert len(added["sums"]) == 2 and added["sums"][0] != added["sums"][1]
+    assert fit["peak_sum"] <= fit["planned_peak"] == found["summary"]["planned_peak"]
+    assert found["summary"]["fit_over_sum"] == fit["seconds"] / added["seconds"]
+    assert "fit_over_sum" in capsys.readouterr().out
+
+
+def test_memory(small):
+    found = small("memory")
+    one, two = found["runs"]
+    assert two["bytes_read"] == 2 * one["bytes_read"]
+    assert found["summary"]["most_peak_over_plan"] <= 1
+    assert found["summary"]["peak_2N_over_N"] < 1.1
+
+
+def test_versus_alsgls(small):
+    found = small("versus_alsgls")
+    assert cases(found) == ["alsgls N=1000", "lrgls_dask N=1000"]
+    assert all(run["converged"] for run in found["runs"])
+    assert found["summary"]["nll_excess_N1000"] <= 1e-9
+    assert found["summary"]["times_faster_N1000"] > 0
+
+
+def test_versus_linearmodels(small):
+    found = small("versus_linearmodels")
+    assert found["settings"]["n_obs"] == found["settings"]["n_obs_wanted"]
+    assert 0 < found["summary"]["most_apart_in_std_errors"] < 0.5
+    assert min(found["summary"]["peak_linearmodels"], found["summary"]["peak_lrgls_dask"]) > 10**7
+
+
+def test_linearmodels_gets_no_more_rows_than_memory_holds(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    script = importlib.import_module("versus_linearmodels")
+    enough = script.rows_that_fit({"n_obs": 10, "n_equations": 50, "n_regressors": 5})
+    less = script.rows_that_fit({"n_obs": 10**9, "n_equations": 50, "n_regressors": 5})
+    assert enough == 10
+    assert less % 1_000 == 0 and less < 10**9
+
+
+def test_stream_passes(small):
+    found = small("stream_passes")
+    (run,) = found["runs"]
+    for fit in run["fits"]:
+        assert fit["counted_passes"] == fit["fit_passes"]
+        assert fit["fit_passes"] - fit["passes"][-1] in (0, 1)  # standard errors come after the loop
+        assert fit["passes"] == sorted(fit["passes"]) and fit["gaps"][-1] > -1e-10
+    tightest = run["fits"][-1]
+    assert tightest["termination"] == "converged" and tightest["gaps"][-1] < 1e-9
+    assert found["summary"]["most_passes_to_1e-09_at_rel_tol_1e-10"] <= tightest["fit_passes"]
+
+
+def test_cluster(small):
+    found = small("cluster")
+    assert cases(found) == ["2 workers", "1 worker", "small chunks"]
+    two, one, overhead = found["runs"]
+    assert two["bytes_read"] == one["bytes_read"] == 8_000 * 120 * 8
+    assert found["summary"]["nll_apart"] == 0  # equal chunks, equal digits
+    assert two["bytes_moved"] > 8 * 120**2 / 2  # at least one sum, or its triangle, came to the client
+    assert two["peak_sum"] > two["peak_max"]
+    assert {"zarr_ms", "dask_ms"} <= set(overhead)
+
+
+def test_select_rank(small):
+    found = small("select_rank")
+    theirs, ours = found["runs"]
+    assert list(ours["bic"]) == list(theirs["bic"]) == ["1", "2", "3", "4"]
+    assert ours["rank"] == theirs["rank"] == 3
+    assert ours["passes"] == 1
+    assert found["summary"]["most_nll_excess"] <= 1e-9
