@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -240,10 +241,10 @@ def _demo_large(out: Path, gigabytes: float, seed: int, memory_limit: int) -> No
     system = System.from_zarr(store)
     model = LowRankGLS(rank="bic", memory_limit=memory_limit, progress=True)
     print(f"\nPlan, under a limit of {format_bytes(memory_limit)}:\n{model.plan(system)}\n")
-    with _watched_memory() as memory:
+    with _watched() as cost:
         fit = model.fit(system).result_
     print(fit.summary())
-    _print_cost(fit, memory.peak)
+    _print_cost(fit, cost)
     _save_fit(fit, out / "simulated-fit.zarr", overwrite=True)
 
 
@@ -272,10 +273,10 @@ def _plan(args: argparse.Namespace) -> None:
 
 def _fit(args: argparse.Namespace) -> None:
     _refuse_existing(args.out, args.overwrite)
-    with _cluster(args.scheduler, args.workers), _watched_memory() as memory:
+    with _cluster(args.scheduler, args.workers), _watched() as cost:
         fit = _model(args, progress=args.progress).fit(System.from_zarr(args.store)).result_
     print(fit.summary())
-    _print_cost(fit, memory.peak)
+    _print_cost(fit, cost)
     _save_fit(fit, args.out, args.overwrite)
 
 
@@ -322,13 +323,13 @@ def _cluster(scheduler: str | None, workers: int | None) -> Iterator[None]:
         yield
 
 
-class _Memory:
-    """The most memory this process and the children it has now held together at any look, in bytes."""
+class _Cost:
+    """Seconds, and the most bytes of memory this process and the children it has now held together at any look."""
 
     def __init__(self) -> None:
         this = psutil.Process()
         self.processes = [this, *this.children(recursive=True)]  # found once: finding them costs milliseconds
-        self.peak = 0
+        self.peak, self.seconds = 0, 0.0
 
     def look(self) -> None:
         total = 0
@@ -339,31 +340,31 @@ class _Memory:
 
 
 @contextlib.contextmanager
-def _watched_memory() -> Iterator[_Memory]:
-    memory, done = _Memory(), threading.Event()
+def _watched() -> Iterator[_Cost]:
+    cost, done, began = _Cost(), threading.Event(), time.perf_counter()
 
     def watch() -> None:
         while not done.wait(SAMPLE_SECONDS):
-            memory.look()
+            cost.look()
 
     watcher = threading.Thread(target=watch, daemon=True)
-    memory.look()
+    cost.look()
     watcher.start()
     try:
-        yield memory
+        yield cost
     finally:
         done.set()
         watcher.join()
-        memory.look()
+        cost.look()
+        cost.seconds = time.perf_counter() - began
 
 
-def _print_cost(fit: Fit, peak: int) -> None:
+def _print_cost(fit: Fit, cost: _Cost) -> None:
     """Passes, bytes, seconds and bytes per second of the whole fit, and the memory held at most."""
     total = fit.trace.iloc[-1]
-    rate = f" ({format_bytes(int(total.bytes_read / total.seconds))}/s)" if total.seconds > 0 else ""
     print(
-        f"\nPasses {total.passes}, read {format_bytes(int(total.bytes_read))} in {total.seconds:.2f} s{rate}, "
-        f"peak memory {format_bytes(peak)}"
+        f"\nPasses {total.passes}, read {format_bytes(int(total.bytes_read))} in {cost.seconds:.2f} s "
+        f"({format_bytes(int(total.bytes_read / cost.seconds))}/s), peak memory {format_bytes(cost.peak)}"
     )
 
 

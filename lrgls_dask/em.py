@@ -52,7 +52,9 @@ def fit_em(
     sigma: LowRank | None = None,
     keep: Keep | None = None,
 ) -> Solution:
-    """The solution from coefficients c (P,), and a Sigma if there is one to start from. Each round is one pass; the coefficients are then refined by CG.
+    """The solution from coefficients c (P,), and a Sigma if there is one to start from.
+
+    Each round is one pass; the coefficients are then refined by CG.
 
     Ends when two rounds in turn lower the objective by less than a hundredth of rel_tol of it (EM has plateaus that a
     whole sweep has not), MAX_SWEEPS after ten rounds for each sweep.

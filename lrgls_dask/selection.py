@@ -27,7 +27,7 @@ def choose_rank(
     """
     if problem.restarts_are_free:
         return _fit_all(problem, ranks, options)
-    keep, saved = _kept(checkpoint, options)
+    keep, saved = _kept(checkpoint, ranks, options)
     if not problem.dense:
         return _without_covariance(problem, ranks, options, keep, saved), ()
     if saved is not None:
@@ -54,11 +54,13 @@ def _compared(problem: Problem, ranks: tuple[int, ...], options: Options, S: np.
     return tuple(_row(problem, k, _profile_nll(problem, k, options, S)) for k in ranks)
 
 
-def _kept(checkpoint: Checkpoint | None, options: Options) -> tuple[Keep | None, SavedPoint | None]:
+def _kept(
+    checkpoint: Checkpoint | None, ranks: tuple[int, ...], options: Options
+) -> tuple[Keep | None, SavedPoint | None]:
     """Where the loop leaves its points, and the one an earlier client left there with the same options."""
     if checkpoint is None:
         return None, None
-    name = f"loop-{tokenize(options)}"
+    name = f"loop-{tokenize(ranks, options)}"
 
     def keep(sweep: int, point: Point) -> None:
         checkpoint.save_point(name, SavedPoint(sweep, point.c, point.S, point.sigma))

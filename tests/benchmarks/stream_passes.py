@@ -1,7 +1,8 @@
 """Passes over the rows that the stream engine needs to come within 1e-7 and 1e-9 of the optimum, in nll per row.
 
 The optimum is that of a tight fit of the compressed system; the gap after each half-step stands against the passes so
-far. Passes are those of `trace`; the rows of X that really were read are counted beside them.
+far. Passes are those of `trace`. The rows of X that really were read are counted beside the passes of the whole fit, of
+which standard errors take one after the last half-step.
 """
 
 from __future__ import annotations
