@@ -91,7 +91,7 @@ def test_demo_refuses_a_file_in_its_place(run, in_tmp_path):
 
 
 def test_demo_simulates_and_fits_a_store_of_the_size_asked_for(run, capsys):
-    code, out, err = run("demo --gb 0.02 --memory-limit 500MB")
+    code, out, err = run("demo --gb 0.02 --memory-limit 2GB")
     assert code == 0, err
     system = System.from_zarr("lrgls-demo/simulated.zarr")
     n_bytes = 8 * system.n_obs * (system.n_regressors + system.n_equations)

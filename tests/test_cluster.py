@@ -21,14 +21,14 @@ from lrgls_dask.errors import BadValues
 pytestmark = pytest.mark.usefixtures("every_chunk_a_block")
 
 ENGINES = ["compress", "stream"]
-QUICK: dict[str, Any] = {"rel_tol": 1e-6}  # a few passes are enough to see a digit move
+QUICK: dict[str, Any] = {"rel_tol": 1e-3}  # a few passes are enough to see a digit move
 DATA = simulate("mixed", n=600, weighted=True)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cluster") / "rows.zarr"
-    DATA.system().to_zarr(path, row_chunk=10)
+    DATA.system().to_zarr(path, row_chunk=3)
     return path
 
 
@@ -49,14 +49,14 @@ def test_threads_give_the_same_bits(store: Path, expected: dict[str, Fit], engin
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_equal_chunks_give_the_same_bits_from_zarr_and_dask(expected: dict[str, Fit], engine: str) -> None:
-    same_bits(fit(DATA.system(dask_rows(10)), engine=engine, **QUICK), expected[engine])
+    same_bits(fit(DATA.system(dask_rows(3)), engine=engine, **QUICK), expected[engine])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_cluster_of_two_processes_gives_the_same_bits(client, store, expected, engine) -> None:
     assert len(client.scheduler_info(n_workers=-1)["workers"]) == 2
     same_bits(fit(System.from_zarr(store), engine=engine, **QUICK), expected[engine])
-    same_bits(fit(DATA.system(dask_rows(10)), engine=engine, **QUICK), expected[engine])
+    same_bits(fit(DATA.system(dask_rows(3)), engine=engine, **QUICK), expected[engine])
 
 
 def test_a_cluster_of_one_process_gives_the_same_bits(store: Path, expected: dict[str, Fit]) -> None:
@@ -69,7 +69,8 @@ def test_a_cluster_of_one_process_gives_the_same_bits(store: Path, expected: dic
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_numpy_rows_are_sent_to_the_workers(client: Client, engine: str) -> None:
+def test_numpy_rows_are_sent_to_the_workers(client: Client, engine: str, monkeypatch) -> None:
+    monkeypatch.setattr("lrgls_dask.layout.BLOCKS_WANTED", 20)
     inside = fit(DATA.system(), engine=engine, **QUICK)
     with dask.config.set(scheduler="threads"):
         same_bits(fit(DATA.system(), engine=engine, **QUICK), inside)
@@ -77,7 +78,7 @@ def test_numpy_rows_are_sent_to_the_workers(client: Client, engine: str) -> None
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_persisted_rows_are_used_where_they_are(client: Client, engine: str, expected: dict[str, Fit]) -> None:
-    system = DATA.system(lambda a: da.from_array(a, chunks=(10, *a.shape[1:])).persist())
+    system = DATA.system(lambda a: da.from_array(a, chunks=(3, *a.shape[1:])).persist())
     same_bits(fit(system, engine=engine, **QUICK), expected[engine])
 
 
@@ -100,8 +101,8 @@ def test_bytes_between_workers_are_a_small_part_of_the_bytes_read(client: Client
 
 
 def die_once(block: np.ndarray, marker: str, block_info: Any = None) -> np.ndarray:
-    """The block itself; whoever works on block 30 first is killed."""
-    if block_info[0]["chunk-location"][0] == 30:
+    """The block itself; whoever works on block 100 first is killed."""
+    if block_info[0]["chunk-location"][0] == 100:
         try:
             os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
