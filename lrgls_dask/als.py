@@ -8,7 +8,6 @@ Neither half-step can raise the objective. The coefficients are always those of 
 from __future__ import annotations
 
 import enum
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -33,7 +32,7 @@ __all__ = [
 ]
 
 
-SWEEP_FALL = 1e-5  # how far the energy of a GLS step falls before Sigma is looked at again
+SWEEP_FALL = 1e-3  # how far the energy of a GLS step falls before Sigma is looked at again
 
 
 class Termination(enum.Enum):
@@ -60,7 +59,7 @@ class Options:
 
 @dataclass(frozen=True)
 class TraceRow:
-    """One half-step: "start", "sigma", "beta" or "em".
+    """One half-step: "start", "sigma", "beta", "em", or "covariance" for the pass that standard errors take.
 
     passes, bytes_read, seconds : totals since the fit began, this half-step included.
     """
@@ -109,7 +108,6 @@ class _Loop:
     problem: Problem
     rank: int
     options: Options
-    began: float = field(default_factory=time.perf_counter)
     trace: list[TraceRow] = field(default_factory=list)
 
     def objective(self, point: Point) -> tuple[float, float]:
@@ -122,10 +120,19 @@ class _Loop:
         self, sweep: int, step: Literal["start", "sigma", "beta"], point: Point, accept_t: float = 1.0, cg: int = 0
     ) -> float:
         nll, obj = self.objective(point)
-        meter, seconds = self.problem.meter, time.perf_counter() - self.began
+        meter = self.problem.meter
         offset = self.problem.nll_offset
         row = TraceRow(
-            self.rank, sweep, step, nll + offset, obj + offset, accept_t, cg, meter.passes, meter.bytes_read, seconds
+            self.rank,
+            sweep,
+            step,
+            nll + offset,
+            obj + offset,
+            accept_t,
+            cg,
+            meter.passes,
+            meter.bytes_read,
+            meter.seconds,
         )
         self.trace.append(row)
         return obj

@@ -17,7 +17,7 @@ from scipy.linalg import lapack
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import Design
 from lrgls_dask.kernels import Block, gram_kernel, root_kernel
-from lrgls_dask.moments import GramMoments, Head, RootMoments, triangle
+from lrgls_dask.moments import GramMoments, Head, RootMoments, Sized, triangle
 from lrgls_dask.passes import Meter, SavedSums, run_pass
 from lrgls_dask.rows import Rows
 
@@ -166,7 +166,7 @@ def mean_nll(system: Compressed, coefficients: np.ndarray, sigma: LowRank) -> fl
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledMoments:
+class LabelledMoments(Sized):
     """RootMoments kept apart by label: what folds, segments and groups are made of."""
 
     parts: dict[Hashable, RootMoments]

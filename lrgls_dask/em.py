@@ -7,8 +7,6 @@ and the factor update of Rubin and Thayer (1982). Anderson acceleration of that 
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from lrgls_dask.als import Keep, Options, Point, Solution, Termination, TraceRow
@@ -59,7 +57,6 @@ def fit_em(
     Ends when two rounds in turn lower the objective by less than a hundredth of rel_tol of it (EM has plateaus that a
     whole sweep has not), MAX_SWEEPS after ten rounds for each sweep.
     """
-    began = time.perf_counter()
     floor = np.full(problem.design.n_equations, options.d_floor)
     sigma = starting_sigma(problem, rank, c, floor) if sigma is None else sigma
     units = _units(problem, sigma)
@@ -69,7 +66,7 @@ def fit_em(
     for round_ in range(ROUNDS_PER_SWEEP * options.max_sweeps):
         seen = problem.products(c, em_products(sigma), sigma)
         nll, obj = _objective(problem, options, c, sigma, seen)
-        trace.append(_row(problem, rank, round_, "em", nll, obj, began, accepted=obj < best_obj))
+        trace.append(_row(problem, rank, round_, "em", nll, obj, accepted=obj < best_obj))
         gain = best_obj - obj
         if gain > 0:
             best, best_obj = (c, sigma), obj
@@ -86,7 +83,7 @@ def fit_em(
     c, iterations = _refine(problem, options, *best)
     seen = problem.products(c, em_products(best[1]), best[1])
     nll, obj = _objective(problem, options, c, best[1], seen)
-    trace.append(_row(problem, rank, round_ + 1, "beta", nll, obj, began, accepted=True, cg=iterations))
+    trace.append(_row(problem, rank, round_ + 1, "beta", nll, obj, accepted=True, cg=iterations))
     return Solution(Point(c, np.zeros((0, 0)), best[1]), nll, obj, termination, tuple(trace), 1, 1)
 
 
@@ -138,13 +135,12 @@ def _row(
     step: str,
     nll: float,
     obj: float,
-    began: float,
     *,
     accepted: bool,
     cg: int = 0,
 ) -> TraceRow:
-    offset, meter, seconds = problem.nll_offset, problem.meter, time.perf_counter() - began
+    offset, meter = problem.nll_offset, problem.meter
     accept_t = 1.0 if accepted else 0.0
     return TraceRow(
-        rank, round_, step, nll + offset, obj + offset, accept_t, cg, meter.passes, meter.bytes_read, seconds
+        rank, round_, step, nll + offset, obj + offset, accept_t, cg, meter.passes, meter.bytes_read, meter.seconds
     )

@@ -7,18 +7,20 @@ import numbers
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from lrgls_dask.als import Options, Solution, Termination
+from lrgls_dask.als import Options, Solution, Termination, TraceRow
 from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.compress import compress_rows
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import max_rank
 from lrgls_dask.errors import FitWarning
-from lrgls_dask.passes import Meter
+from lrgls_dask.passes import Meter, one_blas_thread
 from lrgls_dask.plan import Engine, Plan, make_plan
 from lrgls_dask.problem import InMemory, Problem
 from lrgls_dask.progress import Progress
@@ -29,6 +31,7 @@ from lrgls_dask.system import System
 
 __all__ = ["LowRankGLS"]
 
+SMALL_SYSTEM = 200  # equations
 COMPRESSED_REL_TOL, STREAM_REL_TOL = 1e-10, 1e-6  # a sweep is free on a compressed system and costs passes otherwise
 
 Rank = int | Literal["auto", "bic"]
@@ -152,7 +155,10 @@ class LowRankGLS:
         kept = self._checkpoint(system)
         problem, engine = self._problem(system, meter, kept)
         options = self._options(engine)
-        solution, table = choose_rank(problem, ranks, options, kept)
+        # threads only get in each other's way on small matrices
+        small = engine == "compress" and problem.design.n_equations <= SMALL_SYSTEM
+        with one_blas_thread if small else nullcontext():
+            solution, table = choose_rank(problem, ranks, options, kept)
         fit = _as_fit(problem, solution, options, engine, table, system)
         self.result_, self.params_, self.rank_ = fit, fit.params, fit.rank
         if kept is not None:
@@ -286,6 +292,9 @@ def _as_fit(
     for group, c in zip(problem.whitened.groups, by_group, strict=True):
         coefficients[group.group.coefficients] = group.coefficients(c) * scale[group.group.equations]
     x_rows = problem.x_rows()
+    history = solution.trace
+    if problem.meter.passes > history[-1].passes:
+        history = (*history, _last_read(history[-1], problem.meter))
     floored = np.flatnonzero(solution.point.sigma.d <= options.d_floor * (1 + 1e-6))
     return Fit(
         design=design,
@@ -295,7 +304,7 @@ def _as_fit(
         loglik=-problem.n_obs * (solution.nll + problem.nll_offset),
         objective=solution.obj + problem.nll_offset,
         termination=solution.termination,
-        history=solution.trace,
+        history=history,
         engine=engine,
         n_starts=solution.n_starts,
         n_agreed=solution.n_agreed,
@@ -310,6 +319,12 @@ def _as_fit(
         obs_dim=str(system.obs_dim),
         equation_dim=str(system.equation_dim),
     )
+
+
+def _last_read(last: TraceRow, meter: Meter) -> TraceRow:
+    """The pass that standard errors took after the loop."""
+    moved = replace(last, step="covariance", accept_t=1.0, cg_iterations=0)
+    return replace(moved, passes=meter.passes, bytes_read=meter.bytes_read, seconds=meter.seconds)
 
 
 def _warn(fit: Fit, problem: Problem) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from dask.sizeof import sizeof
 from scipy.linalg import blas
 
 from lrgls_dask.design import DesignGroup
@@ -21,12 +22,20 @@ __all__ = [
     "ProductMoments",
     "ResidualMoments",
     "RootMoments",
+    "Sized",
     "triangle",
 ]
 
 
+class Sized:
+    """Tells a scheduler how much it would move: the arrays inside."""
+
+    def __sizeof__(self) -> int:
+        return object.__sizeof__(self) + sum(sizeof(value) for value in vars(self).values())
+
+
 @dataclass(frozen=True, eq=False)
-class Head:
+class Head(Sized):
     """Count, weight and mean of some rows of [X Y].
 
     n_rows : rows of positive weight.  weight : their sum of weights.  log_weight : sum of log w.
@@ -53,7 +62,7 @@ class Head:
 
 
 @dataclass(frozen=True, eq=False)
-class GramMoments:
+class GramMoments(Sized):
     """Centred cross-product of rows of [X Y]; `cross` (M, M) holds the lower triangle only."""
 
     head: Head
@@ -66,7 +75,7 @@ class GramMoments:
 
 
 @dataclass(frozen=True, eq=False)
-class RootMoments:
+class RootMoments(Sized):
     """Triangular root of the centred cross-product: root'root, root (r, M) with r <= M rows (TSQR, Demmel 2012)."""
 
     head: Head
@@ -83,7 +92,7 @@ def triangle(rows: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class DesignMoments:
+class DesignMoments(Sized):
     """Centred moments equation by equation: what ordinary least squares needs, nothing of size (q + K)^2.
 
     xx : per group (p, p) X_g'X_g.  xy : per group (p, m) X_g'Y_g.  yy : (K,) diagonal of Y'Y.
@@ -107,7 +116,7 @@ class DesignMoments:
 
 
 @dataclass(frozen=True, eq=False)
-class ResidualMoments:
+class ResidualMoments(Sized):
     """At given coefficients and Sigma. cross : (K, K) R'R.  score : per group (p, m) X_g'(R Sigma^-1)_g."""
 
     cross: np.ndarray
@@ -119,7 +128,7 @@ class ResidualMoments:
 
 
 @dataclass(frozen=True, eq=False)
-class ProductMoments:
+class ProductMoments(Sized):
     """What replaces R'R where K x K is too large. along : (K, k) R'R B.  squares : (K,) diagonal of R'R.
     score : per group (p, m) X_g'(R Sigma^-1)_g."""
 
@@ -133,7 +142,7 @@ class ProductMoments:
 
 
 @dataclass(frozen=True, eq=False)
-class DirectionMoments:
+class DirectionMoments(Sized):
     """Along V = X times a direction. image : per group X_g'(V Sigma^-1)_g.  vr, vv : (K, K) V'R and V'V, or (0, 0)."""
 
     image: tuple[np.ndarray, ...]

@@ -33,7 +33,7 @@ from lrgls_dask.layout import Layout, cut_rows
 from lrgls_dask.progress import Progress, report
 from lrgls_dask.rows import Part, Rows
 
-__all__ = ["Meter", "SavedSums", "run_pass"]
+__all__ = ["Meter", "SavedSums", "one_blas_thread", "run_pass"]
 
 FAN_IN = 8  # partial sums added by one node of the tree
 # Groups between two savings, some 60 GB of rows: a whole subtree, so that no digit depends on saving.
@@ -44,12 +44,17 @@ Kernel = Callable[[Block, Any], Any]
 
 @dataclass
 class Meter:
-    """Counts what passes over the rows have cost so far: passes, bytes read (decoded), seconds inside them."""
+    """Counts what a fit has cost so far: passes over the rows, decoded bytes they read; began on its own clock."""
 
     progress: Progress = field(default_factory=Progress)
     passes: int = 0
     bytes_read: int = 0
-    seconds: float = 0.0
+    began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Since the fit began."""
+        return time.perf_counter() - self.began
 
 
 def run_pass(
@@ -68,7 +73,6 @@ def run_pass(
     saved : keeps the sums of long stretches of rows, so that a pass that was cut short goes on where it was.
     Raises BadValues or UnreadableRows from the first block that showed them.
     """
-    began = time.perf_counter()
     layout = cut_rows(rows, partial_bytes)
     n_bytes = rows.n_obs * rows.row_bytes
     with meter.progress.watch(label, n_bytes) as topic, _named(rows):
@@ -78,7 +82,6 @@ def run_pass(
             total = _run_graph(rows, layout, kernel, params, topic, saved)
     meter.passes += 1
     meter.bytes_read += n_bytes
-    meter.seconds += time.perf_counter() - began
     if total is None:
         raise ValueError("weights: no row has a positive weight. Give at least one row a weight above zero.")
     return total
@@ -321,7 +324,7 @@ def _sum_group(kernel: Kernel, params: _Box, group: _Box, shared: Sequence[Any])
     values = dict(zip(plan.shared, shared, strict=True))
     total = None
     # a kernel finds bad values by what they do to its sums, and says where they are
-    with _one_blas_thread, np.errstate(all="ignore"):
+    with one_blas_thread, np.errstate(all="ignore"):
         for block, n_bytes in _read_ahead(plan.blocks, values):
             part = kernel(block, params.value)
             if part is not None:
@@ -412,4 +415,4 @@ class _OneBlasThread:
                 self._limit.restore_original_limits()
 
 
-_one_blas_thread = _OneBlasThread()
+one_blas_thread = _OneBlasThread()

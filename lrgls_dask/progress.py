@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import distributed
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 __all__ = ["Progress", "report"]
 

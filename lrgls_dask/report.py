@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["summary"]
 
 MAX_ROWS = 200  # a table longer than this is cut in the middle
-WIDTH = 92
+WIDTH = 96
 
 
 def summary(fit: Fit, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
@@ -39,9 +39,9 @@ def summary(fit: Fit, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
 
 
 def _pairs(items: list[tuple[str, str]]) -> list[str]:
-    half = WIDTH // 2
     cells = [f"{name + ':':<17}{value}" for name, value in items]
-    return [f"{a:<{half}}{b}" for a, b in zip(cells[::2], cells[1::2], strict=True)]
+    left = max(len(cell) for cell in cells[::2]) + 3
+    return [f"{a:<{left}}{b}" for a, b in zip(cells[::2], cells[1::2], strict=True)]
 
 
 def _coefficients(fit: Fit, alpha: float, max_rows: int) -> list[str]:

@@ -241,7 +241,7 @@ class Fit:
         return -mean_nll(rows, self.coefficients, self.low_rank)
 
     def _labelled_rows(self, values: Any, system: System, name: str) -> xr.DataArray:
-        coords: dict[str, Any] = {self.equation_dim: self._index}
+        coords: dict[str, Any] = {self.equation_dim: self._index.rename(self.equation_dim)}
         labels = system.obs_labels
         if labels is not None:
             coords[self.obs_dim] = labels.read() if isinstance(labels, StoredLabels) else labels

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import dask
@@ -84,6 +86,7 @@ def test_xarray_reads_each_chunk_once() -> None:
     assert store.of("X") == store.of("Y") == {1: 23}
 
 
+@pytest.mark.filterwarnings("ignore:LowRankGLS. (not converged|idiosyncratic)")
 def test_slices_of_one_dask_array_are_read_once() -> None:
     store = counted(DATA)
     X = da.from_zarr(zarr.open_array(store, path="X", mode="r"))
@@ -92,6 +95,7 @@ def test_slices_of_one_dask_array_are_read_once() -> None:
     assert store.of("X") == store.of("Y") == {1: 23}
 
 
+@pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic")
 @pytest.mark.parametrize("lazy", [False, True], ids=["zarr", "dask"])
 @pytest.mark.parametrize("largest", [64 * 2**20, 1], ids=["joined", "unjoined"])
 def test_unequal_chunks_are_read_once(lazy: bool, largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,12 +124,13 @@ def test_stream_reads_each_chunk_as_often_as_it_says() -> None:
     assert found.bytes_read == found.trace["bytes_read"].iloc[-1] + 230 * 8 * 8
 
 
+@pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic")
 def test_a_plan_reads_nothing_and_prediction_reads_once() -> None:
     store = counted(DATA)
     system = System.from_zarr(store)
     model = LowRankGLS(1)
     model.plan(system)
-    assert not store.gets
+    assert not store.of("X") and not store.of("Y")
     model.fit(system)
     lazy = model.predict(system)
     assert store.of("X") == {1: 23}
@@ -148,10 +153,20 @@ def test_progress_adds_up_to_the_bytes_of_every_pass(engine: str) -> None:
     assert {label for label, _, _ in calls} >= ({"compress (QR)"} if engine == "compress" else {"OLS", "score"})
 
 
+@pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic")
 def test_progress_reaches_the_client_from_a_cluster(client: Any) -> None:
     calls: list[tuple[str, int, int]] = []
     LowRankGLS(1, progress=lambda *args: calls.append(args)).fit(DATA.system(dask_rows(23)))
     assert calls[-1][1] == calls[-1][2] == 230 * 14 * 8
+
+
+@pytest.fixture
+def two_blas_threads() -> Iterator[None]:
+    """Two threads outside any task, so that one inside is a change."""
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        if set(blas_threads(None, None)) != {2}:
+            pytest.skip("this BLAS was started with one thread and has no second one to give")
+        yield
 
 
 def blas_threads(block: Any, params: None) -> list[int]:
@@ -160,26 +175,26 @@ def blas_threads(block: Any, params: None) -> list[int]:
     return [info["num_threads"] for info in infos if info["user_api"] == "blas"]
 
 
-def test_blas_has_one_thread_inside_a_task_and_its_own_outside() -> None:
-    system = DATA.system(dask_rows(10))
-    with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        inside = run_pass(system.rows, blas_threads, None, partial_bytes=8, meter=Meter())
-        after = blas_threads(None, None)
+def test_blas_has_one_thread_inside_a_task_and_its_own_outside(two_blas_threads: None) -> None:
+    inside = run_pass(DATA.system(dask_rows(10)).rows, blas_threads, None, partial_bytes=8, meter=Meter())
     assert len(inside) >= 23
     assert set(inside) == {1}
-    assert set(after) == {2}
+    assert set(blas_threads(None, None)) == {2}
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
-def test_limits_are_restored_when_a_task_fails(scheduler: str) -> None:
+def test_limits_are_restored_when_a_task_fails(two_blas_threads: None, scheduler: str) -> None:
     Y = DATA.Y.copy()
     Y[3, 3] = np.nan
     bad = Data("mixed", Y, DATA.X, DATA.columns).system(dask_rows(10))
-    with threadpoolctl.threadpool_limits(2, user_api="blas"), dask.config.set(scheduler=scheduler):
-        with pytest.raises(ValueError, match="NaN value at row 3"):
-            LowRankGLS(1).fit(bad)
-        after = [blas_threads(None, None) for _ in range(3)][-1]
-    assert set(after) == {2}
+    with dask.config.set(scheduler=scheduler), pytest.raises(ValueError, match="NaN value at row 3"):
+        LowRankGLS(1).fit(bad)
+    deadline = Event()  # tasks still running when the error arrived end a little later
+    for _ in range(100):
+        if set(blas_threads(None, None)) == {2}:
+            break
+        deadline.wait(0.05)
+    assert set(blas_threads(None, None)) == {2}
 
 
 # ---------------------------------------------------------------------------------- unreadable chunks
@@ -243,8 +258,8 @@ def test_object_stores_hold_systems_and_fits(bucket: dict[str, Any], engine: str
     rows, saved = f"s3://lrgls/{engine}.zarr", f"s3://lrgls/{engine}-fit.zarr"
     DATA.system(dask_rows(50)).to_zarr(rows, storage_options=bucket, row_chunk=50)
     system = System.from_zarr(rows, storage_options=bucket)
-    found = LowRankGLS(1, engine=engine).fit(system).result_
-    local = LowRankGLS(1, engine=engine).fit(DATA.system(dask_rows(50))).result_
+    found = LowRankGLS(2, engine=engine).fit(system).result_
+    local = LowRankGLS(2, engine=engine).fit(DATA.system(dask_rows(50))).result_
     np.testing.assert_array_equal(found.params.values, local.params.values)
     found.to_zarr(saved, storage_options=bucket)
     back = Fit.from_zarr(saved, storage_options=bucket)
