@@ -18,7 +18,7 @@ from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import Design
 from lrgls_dask.kernels import Block, gram_kernel, root_kernel
 from lrgls_dask.moments import GramMoments, Head, RootMoments, Sized, triangle
-from lrgls_dask.passes import Meter, SavedSums, run_pass
+from lrgls_dask.passes import Meter, SavedSums, blas_for, run_pass
 from lrgls_dask.rows import Rows
 
 __all__ = ["Compressed", "Route", "compress_by", "compress_rows", "partial_bytes"]
@@ -81,9 +81,10 @@ def compress_rows(
         label="compress",
         saved=saved("gram") if saved else None,
     )
-    by_gram = Compressed(rows.design, moments.head, root_of(moments.cross), "gram")
-    if route == "gram" or smallest_pivot(by_gram) > LOST_DIGITS:
-        return by_gram
+    with blas_for(width):
+        by_gram = Compressed(rows.design, moments.head, root_of(moments.cross), "gram")
+        if route == "gram" or smallest_pivot(by_gram) > LOST_DIGITS:
+            return by_gram
     return _by_qr(rows, meter, saved)
 
 

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 SLAB_BYTES = 2**20  # a slab and the triangle it updates stay in the processor's cache
+ANCHOR_ROWS = 64  # enough for a mean within a fraction of the spread
 SLAB_ROWS = 256  # but never so few rows that a rank-n update is all overhead
 
 
@@ -55,24 +56,43 @@ class Block:
     def n_rows(self) -> int:
         return int((*self.x, *self.y)[0].shape[0])
 
+    def head(self, n_rows: int) -> Block:
+        """Its first rows."""
+        weights = None if self.weights is None else self.weights[:n_rows]
+        return Block(self.start, tuple(a[:n_rows] for a in self.x), tuple(a[:n_rows] for a in self.y), weights)
+
 
 # ---------------------------------------------------------------------------------------------- kernels
 
 
 def gram_kernel(block: Block, params: None = None) -> GramMoments | None:
-    """GramMoments of a block of n rows and M = q + K columns, n M^2 flops (SYRK); None if no row has weight."""
-    total: GramMoments | None = None
-    for head, centred in _centred_slabs(block):
-        if total is None:
-            cross = np.zeros((centred.shape[1], centred.shape[1]), order="F")
-            total = GramMoments(head, cross)
+    """GramMoments of a block of n rows and M = q + K columns, n M^2 flops (SYRK); None if no row has weight.
+
+    Rows are taken less the mean of a few first ones: what the whole block's mean differs from it is small beside the
+    spread, and is taken out once at the end.
+    """
+    anchor = _first_mean(block)
+    if anchor is None:
+        return None
+    cross = np.zeros((len(anchor), len(anchor)), order="F")
+    total = np.zeros(len(anchor))
+    n_rows, weight, log_weight = 0, 0.0, 0.0
+    for values, _, weights in _slabs(block, anchor):
+        n_rows += len(values)
+        if weights is None:
+            weight += len(values)
+            total += values.sum(axis=0)
         else:
-            merged, gap = total.head.merge(head)
-            total = GramMoments(merged, blas.dsyr(1.0, gap, lower=1, a=total.cross, overwrite_a=1))
-        blas.dsyrk(1.0, centred.T, beta=1.0, c=total.cross, lower=1, overwrite_c=1)
-    if total is not None and not np.isfinite(total.cross.diagonal()).all():
+            weight += float(weights.sum())
+            log_weight += float(np.log(weights).sum())
+            total += weights @ values
+            values *= np.sqrt(weights)[:, None]
+        blas.dsyrk(1.0, values.T, beta=1.0, c=cross, lower=1, overwrite_c=1)
+    if not (np.isfinite(total).all() and np.isfinite(cross.diagonal()).all()):
         raise _bad_values(block)
-    return total
+    offset = total / weight
+    cross = blas.dsyr(-weight, offset, lower=1, a=cross, overwrite_a=1)
+    return GramMoments(Head(n_rows, weight, log_weight, anchor, offset), cross)
 
 
 def root_kernel(block: Block, params: None = None) -> RootMoments | None:
@@ -200,6 +220,14 @@ def _slabs(
         yield buffer[: last - first][keep], less, weights
 
 
+def _first_mean(block: Block) -> np.ndarray | None:
+    """The mean of some first rows of positive weight, (q + K,), exact where a column is constant."""
+    first = block if block.weights is not None else block.head(ANCHOR_ROWS)
+    for values, anchor, _ in _slabs(first):
+        return anchor + values[:ANCHOR_ROWS].mean(axis=0)
+    return None
+
+
 def _row(arrays: tuple[np.ndarray, ...], row: int) -> np.ndarray:
     return np.concatenate([np.atleast_1d(array[row]) for array in arrays]).astype(np.float64)
 
@@ -209,11 +237,9 @@ def _fill(values: np.ndarray, arrays: tuple[np.ndarray, ...], first: int, last: 
     column = 0
     for array in arrays:
         stop = column + (1 if array.ndim == 1 else array.shape[1])
-        piece = array[first:last] if array.ndim == 2 else array[first:last, None]
-        if piece.dtype.kind == "b":
-            piece = piece.view(np.uint8)
-        np.subtract(piece, less[column:stop], out=values[:, column:stop])
+        values[:, column:stop] = array[first:last] if array.ndim == 2 else array[first:last, None]
         column = stop
+    values -= less
 
 
 def _centred_slabs(block: Block) -> Iterator[tuple[Head, np.ndarray]]:

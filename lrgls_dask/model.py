@@ -7,7 +7,6 @@ import numbers
 import os
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -16,11 +15,11 @@ import xarray as xr
 
 from lrgls_dask.als import Options, Solution, Termination, TraceRow
 from lrgls_dask.checkpoint import Checkpoint
-from lrgls_dask.compress import compress_rows
+from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import max_rank
 from lrgls_dask.errors import FitWarning
-from lrgls_dask.passes import Meter, one_blas_thread
+from lrgls_dask.passes import Meter, blas_for
 from lrgls_dask.plan import Engine, Plan, make_plan
 from lrgls_dask.problem import InMemory, Problem
 from lrgls_dask.progress import Progress
@@ -31,7 +30,6 @@ from lrgls_dask.system import System
 
 __all__ = ["LowRankGLS"]
 
-SMALL_SYSTEM = 200  # equations
 COMPRESSED_REL_TOL, STREAM_REL_TOL = 1e-10, 1e-6  # a sweep is free on a compressed system and costs passes otherwise
 
 Rank = int | Literal["auto", "bic"]
@@ -155,9 +153,7 @@ class LowRankGLS:
         kept = self._checkpoint(system)
         problem, engine = self._problem(system, meter, kept)
         options = self._options(engine)
-        # threads only get in each other's way on small matrices
-        small = engine == "compress" and problem.design.n_equations <= SMALL_SYSTEM
-        with one_blas_thread if small else nullcontext():
+        with blas_for(system.n_regressors + system.n_equations):
             solution, table = choose_rank(problem, ranks, options, kept)
         fit = _as_fit(problem, solution, options, engine, table, system)
         self.result_, self.params_, self.rank_ = fit, fit.params, fit.rank
@@ -190,14 +186,14 @@ class LowRankGLS:
         if isinstance(system, CompressedSystem):
             if self.engine == "stream":
                 raise ValueError("a compressed system holds no rows to stream. Use engine='compress' or 'auto'.")
-            return InMemory(system.rows, lam_B=self.lam_B, meter=meter), "compress"
+            return _in_memory(system.rows, self.lam_B, meter), "compress"
         self.plan_ = self.plan(system)
         if self.plan_.engine == "stream":
             spare = self.plan_.memory_limit - self.plan_.worker_peak
             dense = self.plan_.holds_sigma
             return Streamed(system.rows, lam_B=self.lam_B, meter=meter, dense=dense, spare_bytes=spare), "stream"
         compressed = compress_rows(system.rows, meter=meter, saved=None if kept is None else kept.sums)
-        return InMemory(compressed, lam_B=self.lam_B, meter=meter), "compress"
+        return _in_memory(compressed, self.lam_B, meter), "compress"
 
     def _options(self, engine: Literal["compress", "stream"]) -> Options:
         default = COMPRESSED_REL_TOL if engine == "compress" else STREAM_REL_TOL
@@ -253,6 +249,11 @@ class LowRankGLS:
                 raise ValueError(f"{name} must be a positive integer; got {value!r}.")
         if not (isinstance(self.progress, bool) or callable(self.progress)):
             raise TypeError(f"progress must be True, False or a callable; got {self.progress!r}.")
+
+
+def _in_memory(rows: Compressed, lam_B: float, meter: Meter) -> InMemory:
+    with blas_for(rows.design.n_regressors + rows.design.n_equations):
+        return InMemory(rows, lam_B=lam_B, meter=meter)
 
 
 def _check_rank(rank: Any) -> None:

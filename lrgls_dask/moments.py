@@ -69,8 +69,15 @@ class GramMoments(Sized):
     cross: np.ndarray
 
     def __add__(self, other: GramMoments) -> GramMoments:
+        total = GramMoments(self.head, self.cross.copy(order="F"))
+        total += other
+        return total
+
+    def __iadd__(self, other: GramMoments) -> GramMoments:
+        """The same in the memory of `self`, which is spent."""
         head, gap = self.head.merge(other.head)
-        cross = np.add(self.cross, other.cross, order="F")
+        cross = self.cross
+        cross += other.cross
         return GramMoments(head, blas.dsyr(1.0, gap, lower=1, a=cross, overwrite_a=1))
 
 

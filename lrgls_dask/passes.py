@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Protocol
@@ -33,8 +33,9 @@ from lrgls_dask.layout import Layout, cut_rows
 from lrgls_dask.progress import Progress, report
 from lrgls_dask.rows import Part, Rows
 
-__all__ = ["Meter", "SavedSums", "one_blas_thread", "run_pass"]
+__all__ = ["Meter", "SavedSums", "blas_for", "run_pass"]
 
+SMALL_MATRIX = 800  # columns
 FAN_IN = 8  # partial sums added by one node of the tree
 # Groups between two savings, some 60 GB of rows: a whole subtree, so that no digit depends on saving.
 SAVED_GROUPS = FAN_IN**3
@@ -327,8 +328,10 @@ def _sum_group(kernel: Kernel, params: _Box, group: _Box, shared: Sequence[Any])
     with one_blas_thread, np.errstate(all="ignore"):
         for block, n_bytes in _read_ahead(plan.blocks, values):
             part = kernel(block, params.value)
-            if part is not None:
-                total = part if total is None else total + part
+            if total is None:
+                total = part
+            elif part is not None:
+                total += part  # the running total is this task's own
             report(plan.topic, n_bytes)
     return total
 
@@ -391,7 +394,7 @@ def _unreadable(plan: _BlockPlan, name: str, error: Exception) -> UnreadableRows
     return UnreadableRows(name, plan.start, plan.stop, f"{type(error).__name__}: {error}")
 
 
-class _OneBlasThread:
+class _OneBlasThread(AbstractContextManager[None]):
     """One BLAS thread while any task runs in this process: oversubscribed BLAS is many times slower than none."""
 
     def __init__(self) -> None:
@@ -416,3 +419,8 @@ class _OneBlasThread:
 
 
 one_blas_thread = _OneBlasThread()
+
+
+def blas_for(width: int) -> AbstractContextManager[None]:
+    """One BLAS thread for work on small matrices, where more only wait for each other; as many as set for large."""
+    return one_blas_thread if width <= SMALL_MATRIX else nullcontext()
