@@ -85,7 +85,7 @@ class Checkpoint:
             read_array(entry, "offset"),
         )
         matrix = read_array(entry, "matrix")
-        return MOMENTS[known["kind"]](head, np.asfortranarray(matrix) if known["kind"] == "gram" else matrix)
+        return MOMENTS[known["kind"]](head, matrix)
 
     def save_sum(self, label: str, index: int, moments: GramMoments | RootMoments) -> None:
         entry = self.group.create_group(f"{label}-{index}", overwrite=True)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import blas
 
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import DesignGroup
@@ -74,7 +73,8 @@ def gram_kernel(block: Block, params: None = None) -> GramMoments | None:
     anchor = _first_mean(block)
     if anchor is None:
         return None
-    cross = np.zeros((len(anchor), len(anchor)), order="F")
+    cross = np.zeros((len(anchor), len(anchor)))
+    product = np.empty_like(cross)
     total = np.zeros(len(anchor))
     n_rows, weight, log_weight = 0, 0.0, 0.0
     for values, _, weights in _slabs(block, anchor):
@@ -87,11 +87,12 @@ def gram_kernel(block: Block, params: None = None) -> GramMoments | None:
             log_weight += float(np.log(weights).sum())
             total += weights @ values
             values *= np.sqrt(weights)[:, None]
-        blas.dsyrk(1.0, values.T, beta=1.0, c=cross, lower=1, overwrite_c=1)
+        # NumPy sees A'A and calls SYRK without holding the interpreter, which SciPy's own wrapper of SYRK does
+        cross += np.matmul(values.T, values, out=product)
     if not (np.isfinite(total).all() and np.isfinite(cross.diagonal()).all()):
         raise _bad_values(block)
     offset = total / weight
-    cross = blas.dsyr(-weight, offset, lower=1, a=cross, overwrite_a=1)
+    cross -= np.multiply.outer(weight * offset, offset, out=product)
     return GramMoments(Head(n_rows, weight, log_weight, anchor, offset), cross)
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from dask.sizeof import sizeof
-from scipy.linalg import blas
 
 from lrgls_dask.design import DesignGroup
 
@@ -63,13 +62,13 @@ class Head(Sized):
 
 @dataclass(frozen=True, eq=False)
 class GramMoments(Sized):
-    """Centred cross-product of rows of [X Y]; `cross` (M, M) holds the lower triangle only."""
+    """Centred cross-product of rows of [X Y]. cross : (M, M)."""
 
     head: Head
     cross: np.ndarray
 
     def __add__(self, other: GramMoments) -> GramMoments:
-        total = GramMoments(self.head, self.cross.copy(order="F"))
+        total = GramMoments(self.head, self.cross.copy())
         total += other
         return total
 
@@ -78,7 +77,8 @@ class GramMoments(Sized):
         head, gap = self.head.merge(other.head)
         cross = self.cross
         cross += other.cross
-        return GramMoments(head, blas.dsyr(1.0, gap, lower=1, a=cross, overwrite_a=1))
+        cross += np.multiply.outer(gap, gap)
+        return GramMoments(head, cross)
 
 
 @dataclass(frozen=True, eq=False)

@@ -111,13 +111,13 @@ def zarr_rows(rows: int) -> Wrap:
     return wrap
 
 
-def params_close(found: Fit, expected: Fit, rtol: float) -> None:
+def assert_params_close(found: Fit, expected: Fit, rtol: float) -> None:
     """Coefficients to rtol of their size, or of a standard error where that is larger."""
     scale = np.maximum(np.abs(expected.params.values), expected.std_errors.values)
     np.testing.assert_array_less(np.abs(found.params.values - expected.params.values), rtol * scale)
 
 
-def same_bits(found: Fit, expected: Fit) -> None:
+def assert_same_bits(found: Fit, expected: Fit) -> None:
     """Every number of the answer, to the last bit."""
     for name in ("params", "loadings", "idio_var", "std_errors"):
         np.testing.assert_array_equal(getattr(found, name).values, getattr(expected, name).values, err_msg=name)
@@ -144,7 +144,12 @@ def every_chunk_a_block(small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> 
 def cluster() -> Iterator[LocalCluster]:
     """Two worker processes of one thread each, on loopback."""
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit="1GB"
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        memory_limit="1GB",
     ) as running:
         yield running
 

@@ -65,7 +65,10 @@ class Dense:
         """Each equation by itself, weighted."""
         root = np.sqrt(self.w)
         return np.concatenate(
-            [np.linalg.lstsq(root[:, None] * X, root * y, rcond=None)[0] for X, y in zip(self.Xs, self.Y.T, strict=True)]
+            [
+                np.linalg.lstsq(root[:, None] * X, root * y, rcond=None)[0]
+                for X, y in zip(self.Xs, self.Y.T, strict=True)
+            ]
         )
 
     @cached_property

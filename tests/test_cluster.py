@@ -12,7 +12,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from conftest import dask_rows, fit, same_bits, simulate
+from conftest import assert_same_bits, dask_rows, fit, simulate
 from distributed import Client, LocalCluster
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System
@@ -44,19 +44,19 @@ def expected(store: Path, small_blocks: None) -> dict[str, Fit]:
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_threads_give_the_same_bits(store: Path, expected: dict[str, Fit], engine: str, workers: int) -> None:
     with dask.config.set(scheduler="threads", num_workers=workers):
-        same_bits(fit(System.from_zarr(store), engine=engine, **QUICK), expected[engine])
+        assert_same_bits(fit(System.from_zarr(store), engine=engine, **QUICK), expected[engine])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_equal_chunks_give_the_same_bits_from_zarr_and_dask(expected: dict[str, Fit], engine: str) -> None:
-    same_bits(fit(DATA.system(dask_rows(3)), engine=engine, **QUICK), expected[engine])
+    assert_same_bits(fit(DATA.system(dask_rows(3)), engine=engine, **QUICK), expected[engine])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_cluster_of_two_processes_gives_the_same_bits(client, store, expected, engine) -> None:
     assert len(client.scheduler_info(n_workers=-1)["workers"]) == 2
-    same_bits(fit(System.from_zarr(store), engine=engine, **QUICK), expected[engine])
-    same_bits(fit(DATA.system(dask_rows(3)), engine=engine, **QUICK), expected[engine])
+    assert_same_bits(fit(System.from_zarr(store), engine=engine, **QUICK), expected[engine])
+    assert_same_bits(fit(DATA.system(dask_rows(3)), engine=engine, **QUICK), expected[engine])
 
 
 def test_a_cluster_of_one_process_gives_the_same_bits(store: Path, expected: dict[str, Fit]) -> None:
@@ -65,7 +65,7 @@ def test_a_cluster_of_one_process_gives_the_same_bits(store: Path, expected: dic
         Client(one),
     ):
         for engine in ENGINES:
-            same_bits(fit(System.from_zarr(store), engine=engine, **QUICK), expected[engine])
+            assert_same_bits(fit(System.from_zarr(store), engine=engine, **QUICK), expected[engine])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -73,13 +73,13 @@ def test_numpy_rows_are_sent_to_the_workers(client: Client, engine: str, monkeyp
     monkeypatch.setattr("lrgls_dask.layout.BLOCKS_WANTED", 20)
     inside = fit(DATA.system(), engine=engine, **QUICK)
     with dask.config.set(scheduler="threads"):
-        same_bits(fit(DATA.system(), engine=engine, **QUICK), inside)
+        assert_same_bits(fit(DATA.system(), engine=engine, **QUICK), inside)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_persisted_rows_are_used_where_they_are(client: Client, engine: str, expected: dict[str, Fit]) -> None:
     system = DATA.system(lambda a: da.from_array(a, chunks=(3, *a.shape[1:])).persist())
-    same_bits(fit(system, engine=engine, **QUICK), expected[engine])
+    assert_same_bits(fit(system, engine=engine, **QUICK), expected[engine])
 
 
 # ---------------------------------------------------------------------------------- what travels, what dies
@@ -117,7 +117,9 @@ def test_a_worker_killed_in_the_middle_changes_nothing(tmp_path: Path, store: Pa
     marker = str(tmp_path / "killed")
     Y = da.from_zarr(group["Y"]).map_blocks(die_once, marker, dtype=float)
     incidence = System.from_zarr(store).design.incidence()
-    system = System.from_arrays(Y, da.from_zarr(group["X"]), incidence=incidence, weights=da.from_zarr(group["weights"]))
+    system = System.from_arrays(
+        Y, da.from_zarr(group["X"]), incidence=incidence, weights=da.from_zarr(group["weights"])
+    )
     with (
         LocalCluster(
             n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
@@ -129,7 +131,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(tmp_path: Path, store: Pa
         connected.wait_for_workers(2)
         assert len(before & set(connected.run(os.getpid).values())) == 1
     assert os.path.exists(marker)
-    same_bits(found, expected[engine])
+    assert_same_bits(found, expected[engine])
 
 
 def test_errors_arrive_as_they_were_raised_and_the_cluster_lives_on(client, store, expected) -> None:
@@ -137,7 +139,9 @@ def test_errors_arrive_as_they_were_raised_and_the_cluster_lives_on(client, stor
     Y[457:460, 2] = np.nan
     labels = ["NoDur", "Durbl", "Manuf", "Enrgy", "HiTec", "Telcm"]
     bad = System.from_arrays(da.from_array(Y, chunks=(10, 6)), da.from_array(DATA.X, chunks=(10, 8)), equations=labels)
-    with pytest.raises(BadValues, match=r"Y, equation 'Manuf': NaN value at row 457 \(3 in the chunk of rows 450 to 459"):
+    with pytest.raises(
+        BadValues, match=r"Y, equation 'Manuf': NaN value at row 457 \(3 in the chunk of rows 450 to 459"
+    ):
         LowRankGLS(1).fit(bad)
     collinear = np.column_stack([DATA.X, DATA.X[:, 1] + DATA.X[:, 2]])
     with pytest.raises(np.linalg.LinAlgError, match="columns 'x1', 'x2' and 'x8' are collinear"):
@@ -145,7 +149,7 @@ def test_errors_arrive_as_they_were_raised_and_the_cluster_lives_on(client, stor
     weightless = System.from_arrays(dask_rows(10)(DATA.Y), dask_rows(10)(DATA.X), weights=da.zeros(600, chunks=10))
     with pytest.raises(ValueError, match="weights: no row has a positive weight"):
         LowRankGLS(1).fit(weightless)
-    same_bits(fit(System.from_zarr(store), engine="compress", **QUICK), expected["compress"])
+    assert_same_bits(fit(System.from_zarr(store), engine="compress", **QUICK), expected["compress"])
 
 
 def test_warnings_are_given_by_the_client(client: Client) -> None:

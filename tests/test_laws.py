@@ -8,7 +8,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pytest
-from conftest import Data, by_gram, dask_rows, fit, params_close, simulate
+from conftest import Data, assert_params_close, by_gram, dask_rows, fit, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ PENALTIES: list[dict[str, float]] = [{}, {"lam_F": 0.02, "lam_B": 3.0}]
 @pytest.mark.parametrize("kind", ["own", "mixed"])
 def test_no_half_step_raises_the_objective(kind: str, engine: str, penalties: dict[str, float]) -> None:
     trace = fit(simulate(kind).system(), engine=engine, **penalties).trace
-    assert set(trace["step"]) == {"start", "sigma", "beta"}
+    assert set(trace["step"]) >= {"start", "sigma", "beta"}
     assert_falls(trace["obj"].to_numpy())
     assert (trace["obj"] - trace["nll"]).min() >= 0.0
 
@@ -82,14 +82,14 @@ def test_the_order_of_rows_and_of_chunks_does_not_matter(kind: str, engine: str)
     data = simulate(kind, weighted=True)
     straight = fit(data.system(dask_rows(40)), engine=engine)
     shuffled = fit(data.take(np.random.default_rng(3).permutation(240)).system(dask_rows(40)), engine=engine)
-    params_close(shuffled, straight, 1e-8)
+    assert_params_close(shuffled, straight, 1e-8)
     assert abs(shuffled.loglik - straight.loglik) < 1e-9
 
     def turned(a: np.ndarray) -> da.Array:
         blocks = da.from_array(a, chunks=(40, *a.shape[1:])).blocks
         return da.concatenate([blocks[i] for i in (5, 0, 3, 1, 4, 2)])
 
-    params_close(fit(data.system(turned), engine=engine), straight, 1e-8)
+    assert_params_close(fit(data.system(turned), engine=engine), straight, 1e-8)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -162,7 +162,7 @@ def test_large_offsets_keep_their_digits(route: str) -> None:
 def test_the_same_data_twice_double_the_likelihood(engine: str) -> None:
     data = simulate("mixed", weighted=True)
     once, twice = (fit(data.take(np.tile(np.arange(240), times)).system(), engine=engine) for times in (1, 2))
-    params_close(twice, once, 1e-8)
+    assert_params_close(twice, once, 1e-8)
     np.testing.assert_allclose(twice.loglik, 2 * once.loglik, rtol=1e-12)
     np.testing.assert_allclose(twice.std_errors.values, once.std_errors.values / np.sqrt(2), rtol=1e-7)
     assert twice.n_obs == 2 * once.n_obs
@@ -202,7 +202,7 @@ def test_chunking_is_never_visible_in_the_answer(tiny_expected, y, x, w, width, 
         da.from_array(TINY.X, chunks=(x, width)),
         da.from_array(TINY.weights, chunks=(w,)),
     )
-    params_close(found, tiny_expected, 1e-7)
+    assert_params_close(found, tiny_expected, 1e-7)
     assert abs(found.loglik - tiny_expected.loglik) < 1e-9
 
 

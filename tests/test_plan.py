@@ -1,0 +1,140 @@
+"""Plans: priced without a read, honest about memory, refused when nothing fits."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+
+from lrgls_dask import LowRankGLS, System
+
+
+def wide(K: int = 400, q: int = 600, n: int = 40_000) -> System:
+    """(q + K)^2 numbers take 8 MB, each equation has three columns; nothing can be read."""
+
+    def never(block: np.ndarray) -> np.ndarray:
+        raise AssertionError("a plan must not read")
+
+    def unread(width: int) -> da.Array:
+        return da.zeros((n, width), chunks=(1000, width)).map_blocks(never, dtype=float, meta=np.empty((0, 0)))
+
+    incidence = np.zeros((q, K), dtype=bool)
+    incidence[0] = True
+    for j in range(K):
+        incidence[[1 + j % (q - 1), 1 + (7 * j + 3) % (q - 1)], j] = True
+    return System.from_arrays(unread(K), unread(q), incidence=incidence)
+
+
+def test_numbers_are_positive_and_add_up() -> None:
+    system = wide()
+    for engine in ("compress", "stream"):
+        plan = LowRankGLS(2, engine=engine, memory_limit="100GB").plan(system)
+        assert (plan.engine, plan.n_obs, plan.n_equations, plan.n_regressors) == (engine, 40_000, 400, 600)
+        assert plan.n_coefficients == system.n_coefficients
+        assert plan.bytes_per_pass == 40_000 * 1000 * 8
+        assert plan.memory_limit == 100 * 10**9
+        assert plan.n_blocks * plan.largest_block >= plan.bytes_per_pass
+        assert min(plan.passes, plan.worker_peak, plan.client_peak, plan.n_threads) > 0
+        assert plan.passes == 1 if engine == "compress" else plan.passes > 1
+
+
+def test_the_printed_plan_says_what_it_costs() -> None:
+    text = str(LowRankGLS(2, memory_limit="100GB").plan(wide()))
+    for words in ("engine 'compress', because the (1,000 x 1,000) cross-product takes", "40,000 rows; 400 equations",
+                  "once", "threads of this process", "limit 93.13 GiB"):  # fmt: skip
+        assert words in text
+
+
+def test_less_memory_means_streaming_and_still_less_a_refusal() -> None:
+    system = wide(K=60, q=3000, n=10_000)
+    needs = {}
+    for engine in ("compress", "stream"):
+        plan = LowRankGLS(1, engine=engine, memory_limit="100GB").plan(system)
+        needs[engine] = max(plan.worker_peak, plan.client_peak)
+    assert needs["stream"] < needs["compress"]
+    between = (needs["stream"] + needs["compress"]) // 2
+    assert LowRankGLS(1, memory_limit="100GB").plan(system).engine == "compress"
+    assert LowRankGLS(1, memory_limit=between).plan(system).engine == "stream"
+    with pytest.raises(MemoryError, match=r"engine 'compress' needs .* use engine='stream'"):
+        LowRankGLS(1, engine="compress", memory_limit=between).plan(system)
+    with pytest.raises(MemoryError, match=r"needs [\d.]+ \w+ in this process; the limit is 9\.54 MiB\. Either"):
+        LowRankGLS(1, memory_limit="10MB").plan(system)
+
+
+def test_a_refused_fit_reads_nothing_and_its_remedy_works() -> None:
+    system = wide(K=60, q=200, n=10_000)
+    with pytest.raises(MemoryError, match=r"raise memory_limit to ([\d.]+ \w+)") as error:
+        LowRankGLS(1, memory_limit="10MB").fit(system)
+    found = re.search(r"raise memory_limit to ([\d.]+ \w+)", str(error.value))
+    assert LowRankGLS(1, memory_limit=found.group(1)).plan(system).engine in ("compress", "stream")
+
+
+@pytest.mark.parametrize("limit", [0, -5, "0B"])
+def test_limits_that_are_none(limit: int | str) -> None:
+    with pytest.raises(ValueError, match="memory_limit must be positive; got"):
+        LowRankGLS(1, memory_limit=limit).plan(wide(K=4, q=3, n=100))
+
+
+def test_memory_grows_with_threads_and_not_with_rows() -> None:
+    def peak(n: int, threads: int) -> int:
+        with dask.config.set(num_workers=threads):
+            plan = LowRankGLS(1, engine="compress", memory_limit="100GB").plan(wide(K=60, q=200, n=n))
+        return plan.worker_peak
+
+    assert peak(1_000_000, 4) > peak(1_000_000, 1) + 10**7
+    assert abs(peak(1_000_000, 2) - peak(2_000_000, 2)) < 10**6
+
+
+def test_on_a_cluster_every_worker_is_priced(client) -> None:
+    plan = LowRankGLS(1, engine="compress").plan(wide(K=60, q=200))
+    assert (plan.n_workers, plan.n_threads, plan.in_process) == (2, 1, False)
+    assert plan.memory_limit == int(0.6 * 10**9)
+    assert "2 workers of 1 threads each" in str(plan)
+    with pytest.raises(MemoryError, match=r"in each worker; the limit is 95\.37 MiB"):
+        LowRankGLS(1, memory_limit="100MB").plan(wide(K=60, q=200))
+
+
+MEASURE = """
+import json, sys, threading
+import dask, psutil
+from lrgls_dask import LowRankGLS, System
+dask.config.set(scheduler="threads", num_workers=2)
+me, peak, done = psutil.Process(), [0], threading.Event()
+def watch():
+    while not done.wait(0.002):
+        peak[0] = max(peak[0], me.memory_info().rss)
+watcher = threading.Thread(target=watch)
+watcher.start()
+model = LowRankGLS(2, engine=sys.argv[2], max_sweeps=3, rel_tol=1e-2).fit(System.from_zarr(sys.argv[1]))
+done.set()
+watcher.join()
+print(json.dumps({"peak": peak[0], "planned": model.plan_.worker_peak, "bytes": model.result_.bytes_read}))
+"""
+
+
+@pytest.mark.filterwarnings("ignore:LowRankGLS. not converged")
+@pytest.mark.parametrize("engine", ["compress", "stream"])
+def test_measured_memory_stays_below_the_plan(tmp_path: Path, engine: str) -> None:
+    """480 MB in a process of its own; twice the rows take no more memory."""
+    peaks = []
+    for n in (200_000, 400_000):
+        rng = da.random.default_rng(1)
+        X, Y = rng.normal(size=(n, 100), chunks=(10_000, 100)), rng.normal(size=(n, 50), chunks=(10_000, 50))
+        System.from_arrays(Y, X).to_zarr(tmp_path / f"{n}.zarr")
+        ran = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", MEASURE, str(tmp_path / f"{n}.zarr"), engine],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        found = json.loads(ran.stdout)
+        assert found["bytes"] >= n * 150 * 8
+        assert found["peak"] < found["planned"]
+        peaks.append(found["peak"])
+    assert peaks[1] < peaks[0] * 1.1
