@@ -9,7 +9,7 @@ from typing import Any
 import zarr
 
 from lrgls_dask.compress import Compressed
-from lrgls_dask.design import Design
+from lrgls_dask.design import Design, Designed
 from lrgls_dask.moments import Head
 from lrgls_dask.storage import new_store, open_group
 from lrgls_dask.zarrio import check_version, read_array, read_design, write_array, write_design
@@ -20,7 +20,7 @@ COMPRESSED_FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
-class CompressedSystem:
+class CompressedSystem(Designed):
     """K equations on N rows that have been read once; fits, rank selection and appended rows cost no further read.
 
     Made by `System.compress`. Holds 8 (q + K)^2 bytes, however many rows it stands for.
@@ -35,29 +35,9 @@ class CompressedSystem:
         return self.rows.design
 
     @property
-    def equations(self) -> tuple[Hashable, ...]:
-        return self.design.equations
-
-    @property
-    def regressors(self) -> tuple[Hashable, ...]:
-        return self.design.regressors
-
-    @property
     def n_obs(self) -> int:
         """N, the rows (of positive weight) it stands for."""
         return self.rows.n_obs
-
-    @property
-    def n_equations(self) -> int:
-        return self.design.n_equations
-
-    @property
-    def n_regressors(self) -> int:
-        return self.design.n_regressors
-
-    @property
-    def n_coefficients(self) -> int:
-        return self.design.n_coefficients
 
     def compress(self) -> CompressedSystem:
         """Itself."""

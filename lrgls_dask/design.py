@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
 
-__all__ = ["Design", "DesignGroup"]
+__all__ = ["Design", "DesignGroup", "Designed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,3 +106,39 @@ class Design:
             and self.terms == other.terms
             and all(np.array_equal(a, b) for a, b in zip(self.columns, other.columns, strict=True))
         )
+
+
+class HasDesign(Protocol):
+    """Anything with a `design`."""
+
+    @property
+    def design(self) -> Design: ...
+
+
+class Designed:
+    """Sizes and labels of whatever has a `design`."""
+
+    @property
+    def n_equations(self: HasDesign) -> int:
+        """K."""
+        return self.design.n_equations
+
+    @property
+    def n_regressors(self: HasDesign) -> int:
+        """q, the number of distinct regressor columns."""
+        return self.design.n_regressors
+
+    @property
+    def n_coefficients(self: HasDesign) -> int:
+        """P = sum p_j."""
+        return self.design.n_coefficients
+
+    @property
+    def equations(self: HasDesign) -> tuple[Hashable, ...]:
+        """K labels."""
+        return self.design.equations
+
+    @property
+    def regressors(self: HasDesign) -> tuple[Hashable, ...]:
+        """q labels of the distinct columns."""
+        return self.design.regressors

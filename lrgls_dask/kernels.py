@@ -37,7 +37,7 @@ __all__ = [
     "root_kernel",
 ]
 
-SLAB_BYTES = 2**20  # a slab and the triangle it updates stay in the processor's cache
+SLAB_BYTES = 2 * 2**20  # a slab and the triangle it updates stay in the processor's cache
 ANCHOR_ROWS = 64  # enough for a mean within a fraction of the spread
 SLAB_ROWS = 256  # but never so few rows that a rank-n update is all overhead
 
@@ -81,7 +81,7 @@ def gram_kernel(block: Block, params: None = None) -> GramMoments | None:
         n_rows += len(values)
         if weights is None:
             weight += len(values)
-            total += values.sum(axis=0)
+            total += np.ones(len(values)) @ values
         else:
             weight += float(weights.sum())
             log_weight += float(np.log(weights).sum())

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from lrgls_dask.design import Design
+from lrgls_dask.design import Design, Designed
 from lrgls_dask.labels import StoredLabels, check_unique, shown
 from lrgls_dask.rows import Part, Rows
 
@@ -17,7 +17,7 @@ __all__ = ["LabelledRows"]
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledRows:
+class LabelledRows(Designed):
     """N unread rows, their labels, and group labels for clustered inference.
 
     rows : the data.  obs_labels : N row labels, in memory or still on disk, or None.
@@ -48,31 +48,6 @@ class LabelledRows:
     def n_obs(self) -> int:
         """N."""
         return self.rows.n_obs
-
-    @property
-    def n_equations(self) -> int:
-        """K."""
-        return self.design.n_equations
-
-    @property
-    def n_regressors(self) -> int:
-        """q, the number of distinct regressor columns."""
-        return self.design.n_regressors
-
-    @property
-    def n_coefficients(self) -> int:
-        """P = sum p_j."""
-        return self.design.n_coefficients
-
-    @property
-    def equations(self) -> tuple[Hashable, ...]:
-        """K labels."""
-        return self.design.equations
-
-    @property
-    def regressors(self) -> tuple[Hashable, ...]:
-        """q labels of the distinct columns."""
-        return self.design.regressors
 
     @property
     def dims(self) -> tuple[Hashable, Hashable]:

@@ -16,7 +16,7 @@ from lrgls_dask.als import Termination, TraceRow
 from lrgls_dask.compress import mean_nll
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import LowRank
-from lrgls_dask.design import Design
+from lrgls_dask.design import Design, Designed
 from lrgls_dask.fitstore import read_fit, write_fit
 from lrgls_dask.inference import CoefficientCovariance
 from lrgls_dask.labels import StoredLabels
@@ -28,7 +28,7 @@ __all__ = ["Fit"]
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class Fit(Designed):
     """A fitted system of K equations, P coefficients, k factors.
 
     n_passes, bytes_read : passes over the data the whole fit took, and decoded bytes they read.
@@ -63,18 +63,6 @@ class Fit:
             array.flags.writeable = False
 
     # ------------------------------------------------------------------------------------------ sizes
-
-    @property
-    def equations(self) -> tuple[Hashable, ...]:
-        return self.design.equations
-
-    @property
-    def n_equations(self) -> int:
-        return self.design.n_equations
-
-    @property
-    def n_coefficients(self) -> int:
-        return self.design.n_coefficients
 
     @property
     def rank(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -211,7 +212,7 @@ def test_kernels_add_to_the_same_sum_over_any_partition(name: str, cuts: set[int
     kernel, params = KERNELS[name]
     whole = numbers(kernel(block(slice(0, 150), weighted=weighted), params))
     edges = [0, *sorted(cuts), 150]
-    parts = [kernel(block(slice(a, b), weighted=weighted), params) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [kernel(block(slice(a, b), weighted=weighted), params) for a, b in pairwise(edges)]
     left = parts[0]
     for part in parts[1:]:
         left = left + part

@@ -23,7 +23,7 @@ NAMES = {"equations": ["a", "b", "c", "d", "e", "f"], "regressors": ["const", "m
 STORAGES = {"numpy": np.asarray, "dask": dask_rows(30), "zarr": zarr_rows(30)}
 
 
-def system(X: np.ndarray = DATA.X, Y: np.ndarray = DATA.Y, weights: Any = None, wrap: Any = dask_rows(30)) -> System:
+def system(X: np.ndarray = DATA.X, Y: np.ndarray = DATA.Y, weights: Any = None, wrap: Any = STORAGES["dask"]) -> System:
     return System.from_arrays(wrap(Y), wrap(X), weights=None if weights is None else wrap(weights), **NAMES)
 
 
@@ -61,7 +61,7 @@ def test_values_no_fit_can_use(where: str, value: float, message: str, wrap: Any
 def test_weights_no_fit_can_use(wrap: Any, engine: str) -> None:
     weights = np.ones(100)
     weights[41] = -2.0
-    with pytest.raises(BadValues, match="weights: negative value at row 41 .1 in the chunk of rows 30 to 59.. Weights"):
+    with pytest.raises(BadValues, match=r"weights: negative value at row 41 \(1 in the chunk of rows 30 to 59"):
         LowRankGLS(1, engine=engine).fit(system(weights=weights, wrap=wrap))
     weights[41] = np.nan
     with pytest.raises(BadValues, match="weights: NaN value at row 41"):

@@ -131,7 +131,7 @@ def test_levels_that_are_none(found: Fit, alpha: float) -> None:
 
 
 def test_an_equation_that_is_not_there(found: Fit) -> None:
-    with pytest.raises(KeyError, match="no equation 'Utils'; the first are .'NoDur', 'Durbl'"):
+    with pytest.raises(KeyError, match=r"no equation 'Utils'; the first are .'NoDur', 'Durbl'"):
         found.cov("Utils")
 
 
@@ -196,7 +196,7 @@ def test_prediction_is_lazy_and_right_for_any_storage(found: Fit, wrap: Any) -> 
 
 
 def test_prediction_wants_the_same_designs(found: Fit) -> None:
-    with pytest.raises(ValueError, match="do not match the fit: equations missing .'NoDur', 'Durbl'"):
+    with pytest.raises(ValueError, match=r"do not match the fit: equations missing .'NoDur', 'Durbl'"):
         found.predict(DATA.system())
     with pytest.raises(ValueError, match="do not match the fit"):
         found.predict(simulate("shared").system(equations=NAMES))
@@ -269,7 +269,7 @@ def test_what_is_no_saved_fit(tmp_path: Path, found: Fit) -> None:
     DATA.system().to_zarr(tmp_path / "rows.zarr")
     with pytest.raises(ValueError, match=r"rows\.zarr is a zarr group but no stored fit"):
         Fit.from_zarr(tmp_path / "rows.zarr")
-    with pytest.raises(FileNotFoundError, match="no zarr store at .*none"):
+    with pytest.raises(FileNotFoundError, match=r"no zarr store at .*none"):
         Fit.from_zarr(tmp_path / "none.zarr")
     found.to_zarr(tmp_path / "fit.zarr")
     marked = tmp_path / "fit.zarr" / "zarr.json"
