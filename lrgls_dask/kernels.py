@@ -102,7 +102,7 @@ def root_kernel(block: Block, params: None = None) -> RootMoments | None:
     for head, centred in _centred_slabs(block):
         part = RootMoments(head, triangle(centred))
         total = part if total is None else total + part
-    if total is not None and not np.isfinite(total.root).all():
+    if total is not None and not np.isfinite(total.root**2).all():
         raise _bad_values(block)
     return total
 

@@ -332,9 +332,8 @@ def _warn(fit: Fit, problem: Problem) -> None:
     """One warning that says all there is to say."""
     notes = []
     if fit.termination is Termination.MAX_SWEEPS:
-        notes.append(
-            f"not converged after {fit.n_sweeps} sweeps: raise max_sweeps, or rel_tol if this precision is enough"
-        )
+        sweeps = "1 sweep" if fit.n_sweeps == 1 else f"{fit.n_sweeps} sweeps"
+        notes.append(f"not converged after {sweeps}: raise max_sweeps, or rel_tol if this precision is enough")
     if fit.termination is Termination.STALLED:
         notes.append("stalled: no step of the factor update lowered the objective; try sigma_step='ml'")
     exact = [problem.design.equations[j] for j in np.flatnonzero(problem.whitened.exact)]

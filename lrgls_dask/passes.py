@@ -80,7 +80,10 @@ def run_pass(
         if layout.n_groups == 1 and all(isinstance(part.array, np.ndarray) for part in rows.parts):
             total = _sum_group(kernel, _Box(params), _Box(_Group(_plan_blocks(rows, layout), (), topic)), [])
         else:
-            total = _run_graph(rows, layout, kernel, params, topic, saved)
+            try:
+                total = _run_graph(rows, layout, kernel, params, topic, saved)
+            finally:
+                _spare_arrays.clear()
     meter.passes += 1
     meter.bytes_read += n_bytes
     if total is None:
@@ -326,13 +329,14 @@ def _sum_group(kernel: Kernel, params: _Box, group: _Box, shared: Sequence[Any])
     total = None
     # a kernel finds bad values by what they do to its sums, and says where they are
     with one_blas_thread, np.errstate(all="ignore"):
-        for block, n_bytes in _read_ahead(plan.blocks, values):
+        for block, arrays in _read_ahead(plan.blocks, values):
             part = kernel(block, params.value)
+            _spare_arrays.give_back(arrays)
             if total is None:
                 total = part
             elif part is not None:
                 total += part  # the running total is this task's own
-            report(plan.topic, n_bytes)
+            report(plan.topic, sum(array.nbytes for array in arrays))
     return total
 
 
@@ -345,7 +349,7 @@ def _add(parts: Sequence[Any]) -> Any:
     return total
 
 
-def _read_ahead(plans: tuple[_BlockPlan, ...], values: dict[Key, Any]) -> Iterator[tuple[Block, int]]:
+def _read_ahead(plans: tuple[_BlockPlan, ...], values: dict[Key, Any]) -> Iterator[tuple[Block, list[np.ndarray]]]:
     """Each block in turn, the next one being read meanwhile where reading takes any time."""
     if len(plans) == 1 or all(isinstance(r, _Stored) and isinstance(r.array, np.ndarray) for r in plans[0].readers):
         for plan in plans:
@@ -361,8 +365,8 @@ def _read_ahead(plans: tuple[_BlockPlan, ...], values: dict[Key, Any]) -> Iterat
         yield ahead.result()
 
 
-def _read(plan: _BlockPlan, values: dict[Key, Any]) -> tuple[Block, int]:
-    """The block and its size in bytes."""
+def _read(plan: _BlockPlan, values: dict[Key, Any]) -> tuple[Block, list[np.ndarray]]:
+    """The block and the arrays it is made of."""
     computed = {key: values[key] for key in plan.shared}
     if plan.graph:
         wanted = [key for key in dict.fromkeys(plan.keys) if key in plan.graph]
@@ -377,13 +381,16 @@ def _read(plan: _BlockPlan, values: dict[Key, Any]) -> tuple[Block, int]:
             arrays.append(_read_part(reader, computed))
         except Exception as error:
             raise _unreadable(plan, name, error) from error
-    n_bytes = sum(array.nbytes for array in arrays)
     y_stop = plan.n_x + plan.n_y
     weights = arrays[y_stop] if len(arrays) > y_stop else None
-    return Block(plan.start, tuple(arrays[: plan.n_x]), tuple(arrays[plan.n_x : y_stop]), weights), n_bytes
+    return Block(plan.start, tuple(arrays[: plan.n_x]), tuple(arrays[plan.n_x : y_stop]), weights), arrays
 
 
 def _read_part(reader: _Stored | _Chunks, values: dict[Key, Any]) -> np.ndarray:
+    if isinstance(reader, _Stored) and hasattr(reader.array, "read_into"):
+        array = _spare_arrays.take((reader.stop - reader.start, *reader.array.shape[1:]), reader.array.dtype)
+        reader.array.read_into(array, reader.start)
+        return array
     if isinstance(reader, _Stored):
         return np.asarray(reader.array[reader.start : reader.stop])
     pieces = [np.asarray(values[key])[first:last] for key, first, last in reader.pieces]
@@ -392,6 +399,40 @@ def _read_part(reader: _Stored | _Chunks, values: dict[Key, Any]) -> np.ndarray:
 
 def _unreadable(plan: _BlockPlan, name: str, error: Exception) -> UnreadableRows:
     return UnreadableRows(name, plan.start, plan.stop, f"{type(error).__name__}: {error}")
+
+
+class _SpareArrays:
+    """Arrays that blocks were read into and may be again: fresh memory costs more than reading does.
+
+    Holds no more than were in use at once, of one pass at a time.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free: dict[tuple[tuple[int, ...], Any], list[np.ndarray]] = {}
+        self._lent: dict[int, np.ndarray] = {}
+
+    def take(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        with self._lock:
+            free = self._free.get((shape, dtype))
+            array = free.pop() if free else np.empty(shape, dtype)
+            self._lent[id(array)] = array
+        return array
+
+    def give_back(self, arrays: Sequence[np.ndarray]) -> None:
+        """Take back those of `arrays` that were lent."""
+        with self._lock:
+            for array in arrays:
+                if self._lent.pop(id(array), None) is not None:
+                    self._free.setdefault((array.shape, array.dtype), []).append(array)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._free.clear()
+            self._lent.clear()
+
+
+_spare_arrays = _SpareArrays()
 
 
 class _OneBlasThread(AbstractContextManager[None]):

@@ -17,7 +17,8 @@ class Part:
     """One stored array that holds one or more columns of X or Y.
 
     name : what the user calls it, for messages: "Y", "x['smb']", "Xs[3]".
-    array : anything with shape (N,) or (N, c), a real dtype and row slices; NumPy, zarr and Dask arrays do.
+    array : anything with shape (N,) or (N, c), a real dtype and row slices; NumPy, zarr and Dask arrays do. Where it
+        has a method read_into(out, first_row), passes read it into memory they use again.
     row_chunks : lengths of its stored row chunks, in order, summing to N; None where any cut is free (NumPy).
     """
 

@@ -12,6 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 import xarray as xr
 
+from lrgls_dask.plainchunks import plain_if_possible
 from lrgls_dask.rows import Part
 
 __all__ = [
@@ -154,7 +155,7 @@ def column_parts(name: str, array: Any) -> list[Part]:
         stops = np.cumsum(array.chunks[1]).tolist()
         cuts = zip([0, *stops[:-1]], stops, strict=True)
         return [Part(name, array[:, start:stop], rows) for start, stop in cuts if stop > start]
-    return [Part(name, array, rows)]
+    return [Part(name, plain_if_possible(array), rows)]
 
 
 def block_parts(name: str, array: Any) -> tuple[list[Part], np.ndarray]:

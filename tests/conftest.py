@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import dask.array as da
@@ -67,7 +68,7 @@ def simulate(
         starts = np.cumsum([0, *sizes])
         X = rng.normal(size=(n, starts[-1]))
         X[:, starts[:-1]] = 1.0
-        columns = tuple(np.arange(a, b) for a, b in zip(starts[:-1], starts[1:], strict=True))
+        columns = tuple(np.arange(a, b) for a, b in pairwise(starts))
     elif kind == "shared":
         X = np.column_stack([np.ones(n), rng.normal(size=(n, 3))])
         columns = (np.arange(4),) * K

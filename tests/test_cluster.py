@@ -1,4 +1,4 @@
-"""The same bits from threads, one worker and two; a killed worker changes nothing; errors arrive as they were raised."""
+"""The same bits from threads, one worker and two; a killed worker changes nothing; errors arrive as raised."""
 
 from __future__ import annotations
 

@@ -21,6 +21,8 @@ from zarr.storage import MemoryStore, WrapperStore
 
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.errors import UnreadableRows
+from lrgls_dask.kernels import Block
+from lrgls_dask.passes import Meter, run_pass
 
 pytestmark = pytest.mark.usefixtures("every_chunk_a_block")
 
@@ -139,6 +141,17 @@ def test_a_plan_reads_nothing_and_prediction_reads_once() -> None:
     lazy.compute(scheduler="synchronous")
     assert store.of("X") == {2: 23}
     assert store.of("Y") == {1: 23}
+
+
+def first_row(block: Block, params: None) -> list[int]:
+    """A kernel whose sum tells which blocks were added, and in which order."""
+    return [block.start]
+
+
+@pytest.mark.parametrize("n", [1, 2, 8, 9, 16, 17, 64, 65, 73, 129, 200, 513])
+def test_every_block_is_added_once_in_the_order_of_the_rows(n: int) -> None:
+    rows = System.from_arrays(da.zeros((n + 1, 2), chunks=((1,) * n + (1,), 2)), np.ones((n + 1, 1))).rows
+    assert run_pass(rows, first_row, None, partial_bytes=8, meter=Meter()) == list(range(n + 1))
 
 
 # ---------------------------------------------------------------------------------- progress, BLAS

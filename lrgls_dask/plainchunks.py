@@ -1,0 +1,85 @@
+"""Rows of a plain zarr array on a local disk, read straight into memory that is used again and again.
+
+A chunk stored without compression is its rows, byte for byte. Going through fresh buffers costs more time than reading
+it: two copies and a page fault every 4 kB. Anything else about an array - a codec, another store, a chunk that is
+missing or of the wrong size - is left to zarr.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BytesCodec
+from zarr.storage import LocalStore
+
+__all__ = ["PlainChunks", "plain_if_possible"]
+
+
+def plain_if_possible(array: Any) -> Any:
+    """`PlainChunks` of a zarr array that allows it, else the array itself."""
+    return PlainChunks(array) if _is_plain(array) else array
+
+
+def _is_plain(array: Any) -> bool:
+    if not (isinstance(array, zarr.Array) and type(array.store_path.store) is LocalStore):
+        return False
+    metadata: Any = array.metadata
+    if metadata.zarr_format != 3 or array.shards is not None or array.ndim not in (1, 2):
+        return False
+    codecs = metadata.codecs
+    native = len(codecs) == 1 and isinstance(codecs[0], BytesCodec) and array.dtype.isnative
+    endian = getattr(getattr(codecs[0], "endian", None), "value", "little") if codecs else ""
+    whole_rows = array.ndim == 1 or array.chunks[1] == array.shape[1]
+    return bool(native and endian == "little" and whole_rows and array.dtype.kind in "fiu")
+
+
+class PlainChunks:
+    """A zarr array with one more way to be read, `read_into`."""
+
+    def __init__(self, array: zarr.Array) -> None:
+        self.array = array
+        self.shape, self.dtype, self.ndim, self.chunks = array.shape, array.dtype, array.ndim, array.chunks
+        self._root = Path(array.store_path.store.root) / array.store_path.path  # type: ignore[attr-defined]
+
+    @property
+    def store_path(self) -> Any:
+        return self.array.store_path
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.array[key]
+
+    def read_into(self, out: np.ndarray, start: int) -> None:
+        """Fill `out`, (n,) or (n, c) contiguous and of this dtype, with the rows from `start`."""
+        length = self.chunks[0]
+        row = start
+        while row < start + len(out):
+            chunk, skipped = divmod(row, length)
+            n_rows = min(length - skipped, start + len(out) - row)
+            target = out[row - start : row - start + n_rows]
+            if not self._read_chunk(chunk, skipped, target):
+                target[...] = self.array[row : row + n_rows]
+            row += n_rows
+
+    def _read_chunk(self, chunk: int, skipped: int, target: np.ndarray) -> bool:
+        """True if the rows came from a chunk file of the right size."""
+        index = (chunk,) + (0,) * (self.ndim - 1)
+        path = self._root / self.array.metadata.encode_chunk_key(index)
+        row_bytes = target.nbytes // len(target)
+        try:
+            with open(path, "rb", buffering=0) as file:
+                if os.fstat(file.fileno()).st_size != row_bytes * self.chunks[0]:
+                    return False
+                view = memoryview(target.data).cast("B")
+                done = 0
+                while done < len(view):
+                    got = os.preadv(file.fileno(), [view[done:]], skipped * row_bytes + done)
+                    if got == 0:
+                        return False
+                    done += got
+        except FileNotFoundError:
+            return False
+        return True
