@@ -44,7 +44,7 @@ def connect(args: argparse.Namespace) -> Iterator[Client]:
             threads_per_worker=1,
             memory_limit=args.memory_limit,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 
+STAGNANT = 0.5  # a sweep that begins with more than this share of the energy of the one before is at rounding
 SWEEP_FALL = 1e-3  # how far the energy of a GLS step falls before Sigma is looked at again
 
 
@@ -101,6 +102,18 @@ class Solution:
     n_agreed: int
 
 
+@dataclass(frozen=True)
+class BetaStep:
+    """A GLS step: iterations, the energy r'M^-1 r it began with, and whether it went to the final tolerance.
+
+    The energy is the squared distance, in standard errors, of the old coefficients from those of the new Sigma.
+    """
+
+    iterations: int
+    energy: float
+    final: bool
+
+
 @dataclass
 class _Loop:
     """One run of the loop: the problem, the options and the trace it leaves."""
@@ -146,8 +159,8 @@ class _Loop:
             return pca_step(point.S, self.rank, self.floor(), lam_F=o.lam_F, start=point.sigma)
         return ml_step(point.S, self.rank, self.floor(), lam_F=o.lam_F, start=point.sigma)
 
-    def beta_step(self, point: Point, *, last: bool) -> tuple[Point, int, bool]:
-        """Coefficients at point.sigma by warm-started CG, iterations taken, and whether they are final.
+    def beta_step(self, point: Point, *, last: bool) -> tuple[Point, BetaStep]:
+        """Coefficients at point.sigma by warm-started CG.
 
         The inner iteration is stopped by its energy r'M^-1 r, about 2 N times what is left to gain in nll per row.
         Before the last sweep a fall to SWEEP_FALL of its start is enough: Sigma has still to move by more than that.
@@ -158,12 +171,13 @@ class _Loop:
         final = self.problem.inner_energy(self.options.rel_tol)
         if self.options.cg_tol is not None:
             final = self.options.cg_tol**2 * float(point.c**2 @ diagonal)
-        tol = final if last else max(final, SWEEP_FALL * float(system.score**2 @ (1.0 / diagonal)))
+        energy = float(system.score**2 @ (1.0 / diagonal))
+        tol = final if last else max(final, SWEEP_FALL * energy)
         found = conjugate_gradients(
             system.product, point.c, system.score, diagonal, tol=tol, max_iterations=self.options.cg_maxit
         )
         moved = Point(found.x, system.finish(found.x, found.steps), point.sigma)
-        return moved, len(found.steps), tol == final
+        return moved, BetaStep(len(found.steps), energy, tol == final)
 
 
 def go_on(problem: Problem, options: Options, done: int, point: Point, *, keep: Keep | None) -> Solution:
@@ -197,23 +211,26 @@ def alternate(
     loop = _Loop(problem, rank, options)
     obj = loop.record(done, "start", start)
     point, step = Point(start.c, start.S, first.sigma), first
-    termination, final = Termination.MAX_SWEEPS, False
+    termination, beta, before = Termination.MAX_SWEEPS, BetaStep(0, np.inf, False), np.inf
     for sweep in range(done + 1, max(options.max_sweeps, done + 1) + 1):
         last = sweep >= options.max_sweeps
         if sweep > done + 1:
             step = loop.sigma_step(point)
             changed = Point(point.c, point.S, step.sigma)
             stalled = step.accept_t == 0.0 and options.sigma_step == "pca"
-            settled = obj - loop.objective(changed)[1] <= options.rel_tol * max(1.0, abs(obj))
-            if stalled or settled:
+            flat = obj - loop.objective(changed)[1] <= options.rel_tol * max(1.0, abs(obj))
+            # where the objective shows no more digits the coefficients may still move: until they no longer do
+            still = beta.energy <= problem.settled_energy(options.rel_tol) or beta.energy > STAGNANT * before
+            if stalled or (flat and still):
                 termination = Termination.STALLED if stalled else Termination.CONVERGED
-                if final:
-                    break  # the coefficients are already those of the Sigma we keep
+                if beta.final and not problem.restarts_are_free:
+                    break  # a pass would buy nothing: the coefficients are those of the Sigma we keep
                 last = True
             point = changed
         obj = loop.record(sweep, "sigma", point, step.accept_t)
-        point, iterations, final = loop.beta_step(point, last=last)
-        obj = loop.record(sweep, "beta", point, cg=iterations)
+        before = beta.energy
+        point, beta = loop.beta_step(point, last=last)
+        obj = loop.record(sweep, "beta", point, cg=beta.iterations)
         if keep is not None:
             keep(sweep, point)
         if termination is not Termination.MAX_SWEEPS:

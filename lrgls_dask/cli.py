@@ -316,7 +316,7 @@ def _cluster(scheduler: str | None, workers: int | None) -> Iterator[None]:
         with Client(scheduler):
             yield
     elif workers is not None:
-        local = LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
+        local = LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0")
         with local, Client(local):
             yield
     else:

@@ -18,7 +18,8 @@ from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import Design
 from lrgls_dask.kernels import Block, gram_kernel, root_kernel
 from lrgls_dask.moments import GramMoments, Head, RootMoments, Sized, triangle
-from lrgls_dask.passes import Meter, SavedSums, blas_for, run_pass
+from lrgls_dask.passes import Meter, SavedSums, run_pass
+from lrgls_dask.resources import blas_for
 from lrgls_dask.rows import Rows
 
 __all__ = ["Compressed", "Route", "compress_by", "compress_rows", "partial_bytes"]

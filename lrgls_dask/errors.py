@@ -59,6 +59,9 @@ class UnreadableRows(OSError):
         super().__init__(name, start, stop, reason)
         self.name, self.start, self.stop, self.reason = name, start, stop, reason
 
+    def __reduce__(self) -> tuple[type[UnreadableRows], tuple[str, int, int, str]]:
+        return UnreadableRows, (self.name, self.start, self.stop, self.reason)  # OSError would keep two of the four
+
     def __str__(self) -> str:
         return (
             f"{self.name}: rows {self.start} to {self.stop - 1} cannot be read ({self.reason}). "

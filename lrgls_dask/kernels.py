@@ -39,6 +39,7 @@ __all__ = [
 
 SLAB_BYTES = 2 * 2**20  # a slab and the triangle it updates stay in the processor's cache
 ANCHOR_ROWS = 64  # enough for a mean within a fraction of the spread
+LARGEST = 1e150  # whose square is still a number
 SLAB_ROWS = 256  # but never so few rows that a rank-n update is all overhead
 
 
@@ -89,9 +90,9 @@ def gram_kernel(block: Block, params: None = None) -> GramMoments | None:
             values *= np.sqrt(weights)[:, None]
         # NumPy sees A'A and calls SYRK without holding the interpreter, which SciPy's own wrapper of SYRK does
         cross += np.matmul(values.T, values, out=product)
-    if not (np.isfinite(total).all() and np.isfinite(cross.diagonal()).all()):
-        raise _bad_values(block)
     offset = total / weight
+    if not _usable(anchor, offset, cross.diagonal()):
+        raise _bad_values(block)
     cross -= np.multiply.outer(weight * offset, offset, out=product)
     return GramMoments(Head(n_rows, weight, log_weight, anchor, offset), cross)
 
@@ -102,7 +103,7 @@ def root_kernel(block: Block, params: None = None) -> RootMoments | None:
     for head, centred in _centred_slabs(block):
         part = RootMoments(head, triangle(centred))
         total = part if total is None else total + part
-    if total is not None and not np.isfinite(total.root**2).all():
+    if total is not None and not _usable(total.head.anchor, total.head.offset, np.abs(total.root).max(axis=0) ** 2):
         raise _bad_values(block)
     return total
 
@@ -118,9 +119,14 @@ def design_kernel(block: Block, groups: tuple[DesignGroup, ...]) -> DesignMoment
         xy = tuple(d.T @ y[:, group.take_equations] for d, group in zip(designs, groups, strict=True))
         part = DesignMoments(head, groups, xx, xy, np.einsum("ij,ij->j", y, y))
         total = part if total is None else total + part
-    if total is not None and not (np.isfinite(total.yy).all() and np.isfinite(total.head.offset).all()):
+    if total is not None and not _usable(total.head.anchor, total.head.offset, total.yy):
         raise _bad_values(block)
     return total
+
+
+def _usable(anchor: np.ndarray, offset: np.ndarray, squares: np.ndarray) -> bool:
+    """Whether means and sums of squares show that no value was NaN, infinite, or too large to be squared."""
+    return bool((np.abs(anchor + offset) < LARGEST).all() and np.isfinite(squares).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,7 +331,7 @@ def _first_bad(
     for array in arrays:
         for values in np.asarray(array, dtype=np.float64).reshape(block.n_rows, -1).T:
             # squares are summed, so a finite value whose square overflows is unusable too
-            bad = (~np.isfinite(values) | (np.abs(values) > 1e150)) & used
+            bad = (~np.isfinite(values) | (np.abs(values) > LARGEST)) & used
             if negative is not None:
                 bad |= negative
             if bad.any():
@@ -342,4 +348,4 @@ def _what(value: float) -> str:
         return "NaN"
     if np.isinf(value):
         return "infinite"
-    return "negative" if -1e150 < value < 0 else "too large"
+    return "negative" if -LARGEST < value < 0 else "too large"

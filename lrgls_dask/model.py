@@ -19,10 +19,11 @@ from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import max_rank
 from lrgls_dask.errors import FitWarning
-from lrgls_dask.passes import Meter, blas_for
+from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Engine, Plan, make_plan
 from lrgls_dask.problem import InMemory, Problem
 from lrgls_dask.progress import Progress
+from lrgls_dask.resources import blas_for
 from lrgls_dask.results import Fit
 from lrgls_dask.selection import choose_rank
 from lrgls_dask.streamed import Streamed

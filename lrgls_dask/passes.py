@@ -8,12 +8,11 @@ block's own task, what several blocks share becomes a task of its own.
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Protocol
@@ -22,7 +21,6 @@ import dask
 import dask.array as da
 import distributed
 import numpy as np
-import threadpoolctl
 from dask.base import get_scheduler
 from dask.core import get_dependencies
 from dask.typing import Key
@@ -31,11 +29,11 @@ from lrgls_dask.errors import BadValues, UnreadableRows
 from lrgls_dask.kernels import Block
 from lrgls_dask.layout import Layout, cut_rows
 from lrgls_dask.progress import Progress, report
+from lrgls_dask.resources import one_blas_thread, spare_arrays
 from lrgls_dask.rows import Part, Rows
 
-__all__ = ["Meter", "SavedSums", "blas_for", "run_pass"]
+__all__ = ["Meter", "SavedSums", "run_pass"]
 
-SMALL_MATRIX = 800  # columns
 FAN_IN = 8  # partial sums added by one node of the tree
 # Groups between two savings, some 60 GB of rows: a whole subtree, so that no digit depends on saving.
 SAVED_GROUPS = FAN_IN**3
@@ -83,7 +81,7 @@ def run_pass(
             try:
                 total = _run_graph(rows, layout, kernel, params, topic, saved)
             finally:
-                _spare_arrays.clear()
+                spare_arrays.clear()
     meter.passes += 1
     meter.bytes_read += n_bytes
     if total is None:
@@ -170,21 +168,24 @@ def _plan_blocks(rows: Rows, layout: Layout) -> tuple[_BlockPlan, ...]:
 def _readers(part: Part, bounds: np.ndarray) -> list[_Stored] | list[_Chunks]:
     spans = [(int(a), int(b)) for a, b in pairwise(bounds)]
     if isinstance(part.array, da.Array):
-        edges = np.concatenate([[0], np.cumsum(part.array.chunks[0])])
-        return [_Chunks(_pieces(part.array, edges, a, b)) for a, b in spans]
+        rest = (0,) * (part.array.ndim - 1)
+        return [_Chunks(_pieces(part.array.name, rest, _edges(part), a, b)) for a, b in spans]
+    if _is_split(part, bounds):
+        return [_Chunks(_pieces(_chunk_name(part), (), _edges(part), a, b)) for a, b in spans]
     if isinstance(part.array, np.ndarray):  # a view each, so that a task is sent its own rows only
         return [_Stored(part.array[a:b], 0, b - a) for a, b in spans]
     return [_Stored(part.array, a, b) for a, b in spans]
 
 
-def _pieces(array: da.Array, edges: np.ndarray, start: int, stop: int) -> tuple[tuple[Key, int, int], ...]:
-    pieces = []
+def _pieces(
+    name: str, rest: tuple[int, ...], edges: np.ndarray, start: int, stop: int
+) -> tuple[tuple[Key, int, int], ...]:
+    pieces: list[tuple[Key, int, int]] = []
     chunk = int(np.searchsorted(edges, start, side="right")) - 1
     while chunk < len(edges) - 1 and edges[chunk] < stop:
         first, last = max(start, int(edges[chunk])), min(stop, int(edges[chunk + 1]))
         if last > first:
-            key = (array.name, chunk, *(0,) * (array.ndim - 1))
-            pieces.append((key, first - int(edges[chunk]), last - int(edges[chunk])))
+            pieces.append(((name, chunk, *rest), first - int(edges[chunk]), last - int(edges[chunk])))
         chunk += 1
     return tuple(pieces)
 
@@ -225,7 +226,7 @@ def _sum_groups(rows: Rows, layout: Layout, chosen: slice, kernel: Kernel, param
     token = uuid.uuid4().hex
     groups = range(layout.n_groups)[chosen]
     first, last = layout.groups[groups[0]], layout.groups[groups[-1] + 1]
-    plans, graph = _inline(_plan_blocks(rows, layout)[first:last], _dask_graph(rows))
+    plans, graph = _inline(_plan_blocks(rows, layout)[first:last], _source_graph(rows, layout))
     client = getattr(get, "__self__", None)
     if isinstance(client, distributed.Client):
         plans = _scatter(client, plans, graph, token)
@@ -247,12 +248,29 @@ def _sum_groups(rows: Rows, layout: Layout, chosen: slice, kernel: Kernel, param
     return get(graph, level[0])
 
 
-def _dask_graph(rows: Rows) -> dict[Key, Any]:
+def _source_graph(rows: Rows, layout: Layout) -> dict[Key, Any]:
+    """The user's Dask graphs, and one task per stored chunk of arrays whose chunks no block boundary respects."""
     graph: dict[Key, Any] = {}
     for part in rows.parts:
         if isinstance(part.array, da.Array):
             graph.update(part.array.__dask_graph__())
+        elif _is_split(part, layout.blocks):
+            edges = _edges(part)
+            for chunk, (start, stop) in enumerate(pairwise(edges.tolist())):
+                graph[(_chunk_name(part), chunk)] = (_read_stored, _Box(_Stored(part.array, start, stop)))
     return graph
+
+
+def _is_split(part: Part, bounds: np.ndarray) -> bool:
+    return part.row_chunks is not None and not np.isin(bounds, _edges(part)).all()
+
+
+def _edges(part: Part) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(np.array(part.row_chunks))])
+
+
+def _chunk_name(part: Part) -> str:
+    return f"lrgls-chunk-{id(part)}"
 
 
 def _inline(plans: tuple[_BlockPlan, ...], graph: dict[Key, Any]) -> tuple[tuple[_BlockPlan, ...], dict[Key, Any]]:
@@ -331,7 +349,7 @@ def _sum_group(kernel: Kernel, params: _Box, group: _Box, shared: Sequence[Any])
     with one_blas_thread, np.errstate(all="ignore"):
         for block, arrays in _read_ahead(plan.blocks, values):
             part = kernel(block, params.value)
-            _spare_arrays.give_back(arrays)
+            spare_arrays.give_back(arrays)
             if total is None:
                 total = part
             elif part is not None:
@@ -343,9 +361,10 @@ def _sum_group(kernel: Kernel, params: _Box, group: _Box, shared: Sequence[Any])
 def _add(parts: Sequence[Any]) -> Any:
     """Left to right, so that equal chunks give equal digits."""
     total = None
-    for part in parts:
-        if part is not None:
-            total = part if total is None else total + part
+    with np.errstate(all="ignore"):
+        for part in parts:
+            if part is not None:
+                total = part if total is None else total + part
     return total
 
 
@@ -386,9 +405,13 @@ def _read(plan: _BlockPlan, values: dict[Key, Any]) -> tuple[Block, list[np.ndar
     return Block(plan.start, tuple(arrays[: plan.n_x]), tuple(arrays[plan.n_x : y_stop]), weights), arrays
 
 
+def _read_stored(stored: _Box) -> np.ndarray:
+    return np.asarray(stored.value.array[stored.value.start : stored.value.stop])
+
+
 def _read_part(reader: _Stored | _Chunks, values: dict[Key, Any]) -> np.ndarray:
     if isinstance(reader, _Stored) and hasattr(reader.array, "read_into"):
-        array = _spare_arrays.take((reader.stop - reader.start, *reader.array.shape[1:]), reader.array.dtype)
+        array = spare_arrays.take((reader.stop - reader.start, *reader.array.shape[1:]), reader.array.dtype)
         reader.array.read_into(array, reader.start)
         return array
     if isinstance(reader, _Stored):
@@ -399,69 +422,3 @@ def _read_part(reader: _Stored | _Chunks, values: dict[Key, Any]) -> np.ndarray:
 
 def _unreadable(plan: _BlockPlan, name: str, error: Exception) -> UnreadableRows:
     return UnreadableRows(name, plan.start, plan.stop, f"{type(error).__name__}: {error}")
-
-
-class _SpareArrays:
-    """Arrays that blocks were read into and may be again: fresh memory costs more than reading does.
-
-    Holds no more than were in use at once, of one pass at a time.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._free: dict[tuple[tuple[int, ...], Any], list[np.ndarray]] = {}
-        self._lent: dict[int, np.ndarray] = {}
-
-    def take(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        with self._lock:
-            free = self._free.get((shape, dtype))
-            array = free.pop() if free else np.empty(shape, dtype)
-            self._lent[id(array)] = array
-        return array
-
-    def give_back(self, arrays: Sequence[np.ndarray]) -> None:
-        """Take back those of `arrays` that were lent."""
-        with self._lock:
-            for array in arrays:
-                if self._lent.pop(id(array), None) is not None:
-                    self._free.setdefault((array.shape, array.dtype), []).append(array)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._free.clear()
-            self._lent.clear()
-
-
-_spare_arrays = _SpareArrays()
-
-
-class _OneBlasThread(AbstractContextManager[None]):
-    """One BLAS thread while any task runs in this process: oversubscribed BLAS is many times slower than none."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._controller: threadpoolctl.ThreadpoolController | None = None
-        self._limit: Any = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._users == 0:
-                if self._controller is None:
-                    self._controller = threadpoolctl.ThreadpoolController()
-                self._limit = self._controller.limit(limits=1, user_api="blas")
-            self._users += 1
-
-    def __exit__(self, *exc: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._limit.restore_original_limits()
-
-
-one_blas_thread = _OneBlasThread()
-
-
-def blas_for(width: int) -> AbstractContextManager[None]:
-    """One BLAS thread for work on small matrices, where more only wait for each other; as many as set for large."""
-    return one_blas_thread if width <= SMALL_MATRIX else nullcontext()

@@ -75,6 +75,10 @@ class Problem(Protocol):
         """r'M^-1 r at which the last conjugate gradients stop, given the outer tolerance."""
         ...
 
+    def settled_energy(self, rel_tol: float) -> float:
+        """The squared distance in standard errors by which a last sweep may still move the coefficients."""
+        ...
+
 
 def nll_offset(whitened: Whitened, head: Head) -> float:
     """What turns the nll per row in standard units into that of the data: the units of Y and the row weights."""
@@ -215,3 +219,6 @@ class InMemory:
 
     def inner_energy(self, rel_tol: float) -> float:
         return 1e-20 * self.n_obs  # iterations cost nothing here: stop where only rounding is left
+
+    def settled_energy(self, rel_tol: float) -> float:
+        return float(1e-10 * min(1.0, rel_tol / 1e-10) ** 1.5)

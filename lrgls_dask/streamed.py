@@ -117,7 +117,10 @@ class Streamed:
     def inner_energy(self, rel_tol: float) -> float:
         # The energy is the squared distance from the solution in standard errors: a hundredth of one at the default
         # rel_tol of 1e-6, and less in step with a tighter one.
-        return 1e-4 * min(1.0, rel_tol / 1e-6) ** 1.5
+        return float(1e-4 * min(1.0, rel_tol / 1e-6) ** 1.5)
+
+    def settled_energy(self, rel_tol: float) -> float:
+        return np.inf if rel_tol >= 1e-9 else 100.0 * self.inner_energy(rel_tol)
 
     def _mean_residual(self, c: np.ndarray) -> np.ndarray:
         return self._mean_y - self.coordinates.forward(self._mean_rows, c)

@@ -78,11 +78,12 @@ def whiten(design: Design, rows: tuple[GroupRows, ...], *, n_obs: int, lam_B: fl
     """Standard units and orthonormal coordinates from each design's rows.
 
     resolution : the least singular value, of unit columns, that is told from zero.
-    Raises LinAlgError naming the collinear columns of an equation when lam_B is 0.
+    Raises ValueError for too few rows, LinAlgError naming the collinear columns of an equation when lam_B is 0.
     """
     y_scale, exact = np.empty(design.n_equations), np.zeros(design.n_equations, dtype=bool)
     groups, starts = [], []
     for part in rows:
+        _check_enough_rows(design, part, n_obs)
         x_scale = _root_mean_square(part.x, n_obs)
         x = part.x / x_scale
         projector = _range(x, resolution)
@@ -99,6 +100,14 @@ def whiten(design: Design, rows: tuple[GroupRows, ...], *, n_obs: int, lam_B: fl
         groups.append(group)
         starts.append(group.q.T @ (part.y / scale))
     return Whitened(tuple(groups), y_scale, tuple(starts), exact)
+
+
+def _check_enough_rows(design: Design, part: GroupRows, n_obs: int) -> None:
+    if n_obs <= part.x.shape[1]:
+        raise ValueError(
+            f"equation {design.equations[int(part.group.equations[0])]!r} has {part.x.shape[1]} regressors but only "
+            f"{n_obs} rows have a positive weight. Use more rows than regressors."
+        )
 
 
 def _root_mean_square(x: np.ndarray, n_obs: int) -> np.ndarray:

@@ -296,7 +296,7 @@ def test_the_trace_tells_every_half_step(found: Fit) -> None:
 def test_endings() -> None:
     system = DATA.system()
     assert LowRankGLS(2).fit(system).result_.termination is Termination.CONVERGED
-    with pytest.warns(FitWarning, match="not converged after 1 sweeps: raise max_sweeps") as caught:
+    with pytest.warns(FitWarning, match="not converged after 1 sweep: raise max_sweeps") as caught:
         short = LowRankGLS(2, max_sweeps=1).fit(system).result_
     assert len(caught) == 1
     assert short.termination is Termination.MAX_SWEEPS

@@ -11,6 +11,10 @@ from lrgls_dask.covariance.lowrank import LOG_2PI, Array, LowRank
 __all__ = ["SigmaStep", "checked_inputs", "kept_if_better", "nll_gradient", "padded", "penalised"]
 
 
+# Two objectives closer than this, relative to max(1, |objective|), are equal: then the better gradient wins.
+ROUNDING = 1e-14
+
+
 @dataclass(frozen=True)
 class SigmaStep:
     """A Sigma update and how it came about.
@@ -44,7 +48,10 @@ def nll_gradient(sigma: LowRank, S: Array) -> tuple[float, Array, Array]:
 
 def kept_if_better(step: SigmaStep, start: LowRank | None, S: Array, lam_F: float) -> SigmaStep:
     """`step`, or the start with accept_t = 0 where the step's objective is above the start's."""
-    if start is None or penalised(step.sigma, S, lam_F) <= penalised(start, S, lam_F):
+    if start is None:
+        return step
+    before = penalised(start, S, lam_F)
+    if penalised(step.sigma, S, lam_F) <= before + ROUNDING * max(1.0, abs(before)):
         return step
     return SigmaStep(start, accept_t=0.0, n_starts=step.n_starts, n_agreed=step.n_agreed)
 

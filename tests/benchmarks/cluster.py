@@ -38,7 +38,7 @@ def on_cluster(path: str, workers: int) -> dict[str, Any]:
     moved during that fit."""
     with (
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, processes=True
+            n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", processes=True
         ) as cluster,
         Client(cluster) as client,
     ):
