@@ -157,11 +157,16 @@ class LowRankGLS:
         with blas_for(system.n_regressors + system.n_equations):
             solution, table = choose_rank(problem, ranks, options, kept)
         fit = _as_fit(problem, solution, options, engine, table, system)
-        self.result_, self.params_, self.rank_ = fit, fit.params, fit.rank
+        self.result_, self.rank_ = fit, fit.rank
         if kept is not None:
             kept.clear()
         _warn(fit, problem)
         return self
+
+    @property
+    def params_(self) -> xr.DataArray:
+        """The fitted coefficients."""
+        return self._fitted().params
 
     def predict(self, system: System) -> xr.DataArray:
         """(obs, equation) fitted values; lazy."""

@@ -236,14 +236,15 @@ def _sum_groups(rows: Rows, layout: Layout, chosen: slice, kernel: Kernel, param
     for g in groups:
         blocks = plans[layout.groups[g] - first : layout.groups[g + 1] - first]
         shared = tuple(dict.fromkeys(key for block in blocks for key in sorted(block.shared, key=str)))
-        key = (f"lrgls-sum-{token}", 0, g)
+        key = (f"lrgls-rows-{token}", g)
         graph[key] = (_sum_group, kernel, params_key, _Box(_Group(blocks, shared, topic)), list(shared))
         level.append(key)
+    # a name for each level: a scheduler spreads tasks evenly only if it sees that their group depends on nothing
     depth = 0
     while len(level) > 1:
         depth += 1
         nodes = [level[i : i + FAN_IN] for i in range(0, len(level), FAN_IN)]
-        level = [(f"lrgls-sum-{token}", depth, i) for i in range(len(nodes))]
+        level = [(f"lrgls-add{depth}-{token}", i) for i in range(len(nodes))]
         graph.update({key: (_add, node) for key, node in zip(level, nodes, strict=True)})
     return get(graph, level[0])
 
@@ -325,7 +326,7 @@ def _scatter(
         readers: list[_Stored | _Chunks] = []
         for position, reader in enumerate(plan.readers):
             if isinstance(reader, _Stored) and isinstance(reader.array, np.ndarray):
-                key = (f"lrgls-rows-{token}", index, position)
+                key = (f"lrgls-sent-{token}", index, position)
                 views[key] = reader.array
                 readers.append(_Chunks(((key, 0, reader.stop),)))
             else:

@@ -19,6 +19,8 @@ SMALLEST_PIVOT = 1e-8
 FLAT, LEAST, LOW = 0.5, 0.02, 0.01
 # Every coordinate in turn is tried low up to this K; above, so many of the likeliest.
 EACH_LOW_UP_TO, FEW_LOW = 12, 4
+# Up to this K four likely coordinates are tried low and three random starts made, above it two and one.
+MORE_UP_TO = 30
 # Above this K three starts must do: local optima get rare as K grows, and each start costs tenths of a second.
 MANY_UP_TO = 400
 N_RANDOM, SEED = 3, 20260101
@@ -51,7 +53,7 @@ def default_start(profile: Profile) -> Array:
 
 
 def many_starts(profile: Profile) -> Iterator[Array]:
-    """Every start worth trying, (K,) each: three above MANY_UP_TO equations, about ten to twenty below."""
+    """Every start worth trying, (K,) each: three above MANY_UP_TO equations, six to twenty below."""
     base = default_start(profile)
     yield base
     yield principal_start(profile)
@@ -63,11 +65,11 @@ def many_starts(profile: Profile) -> Iterator[Array]:
         low[i] = LOW * profile.ceiling[i]
         yield low
     rng = np.random.default_rng(SEED)
-    for _ in range(N_RANDOM):
+    for _ in range(N_RANDOM if base.size <= MORE_UP_TO else 1):
         yield rng.uniform(0.1, 0.9, base.size) * profile.ceiling
 
 
 def _likely_low(profile: Profile, base: Array) -> NDArray[np.intp]:
     """Coordinates to start low, those with the smallest share of variance of their own first."""
-    n = base.size if base.size <= EACH_LOW_UP_TO else FEW_LOW
+    n = base.size if base.size <= EACH_LOW_UP_TO else FEW_LOW if base.size <= MORE_UP_TO else FEW_LOW // 2
     return np.argsort(base / profile.ceiling, kind="stable")[:n]
