@@ -22,7 +22,7 @@ LARGEST_BLOCK_BYTES = 64 * 2**20
 BLOCKS_WANTED = 32  # small data still give every worker something to do
 GROUPS_WANTED = 64
 BLOCKS_PER_GROUP = 8  # enough for the next read to hide behind the arithmetic
-PARTIAL_SHARE = 20  # a task reads at least this many times what it sends on
+PARTIAL_SHARE = 12  # a task reads at least this many times what it sends on
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from dask.utils import format_bytes, parse_bytes
 
 from lrgls_dask.compress import partial_bytes
 from lrgls_dask.design import Design
-from lrgls_dask.kernels import SLAB_BYTES, SLAB_ROWS
+from lrgls_dask.kernels import slab_rows
 from lrgls_dask.layout import Layout, cut_rows
 from lrgls_dask.passes import FAN_IN
 from lrgls_dask.rows import Rows
@@ -191,7 +191,7 @@ def _task_bytes(rows: Rows, layout: Layout, partial: int) -> int:
     stored = sum(part.row_bytes for part in rows.parts if not isinstance(part.array, np.ndarray))
     block = layout.largest_block() * stored
     width = rows.design.n_regressors + rows.design.n_equations
-    slab = max(SLAB_BYTES, SLAB_ROWS * 8 * width)
+    slab = 8 * width * slab_rows(width)
     return BLOCKS_IN_FLIGHT * block + 3 * slab + 3 * partial
 
 
