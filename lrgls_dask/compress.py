@@ -72,16 +72,7 @@ def compress_rows(
     width = rows.design.n_regressors + rows.design.n_equations
     if route == "qr" or (route == "auto" and rows.n_obs * width**2 <= SMALL_FLOPS):
         return _by_qr(rows, meter, saved)
-    size = partial_bytes(rows.design)
-    moments: GramMoments = run_pass(
-        rows,
-        gram_kernel,
-        None,
-        partial_bytes=size,
-        meter=meter,
-        label="compress",
-        saved=saved("gram") if saved else None,
-    )
+    moments: GramMoments = _sum_over(rows, gram_kernel, "gram", "compress", meter, saved)
     with blas_for(width):
         by_gram = Compressed(rows.design, moments.head, root_of(moments.cross), "gram")
         if route == "gram" or smallest_pivot(by_gram) > LOST_DIGITS:
@@ -89,17 +80,16 @@ def compress_rows(
     return _by_qr(rows, meter, saved)
 
 
+def _sum_over(
+    rows: Rows, kernel: Any, name: str, label: str, meter: Meter, saved: Callable[[str], SavedSums] | None
+) -> Any:
+    """The kernel's sum over all rows, its partial sums kept under `name` where there is somewhere to keep them."""
+    sums = saved(name) if saved else None
+    return run_pass(rows, kernel, None, partial_bytes=partial_bytes(rows.design), meter=meter, label=label, saved=sums)
+
+
 def _by_qr(rows: Rows, meter: Meter, saved: Callable[[str], SavedSums] | None) -> Compressed:
-    size = partial_bytes(rows.design)
-    moments: RootMoments = run_pass(
-        rows,
-        root_kernel,
-        None,
-        partial_bytes=size,
-        meter=meter,
-        label="compress (QR)",
-        saved=saved("root") if saved else None,
-    )
+    moments: RootMoments = _sum_over(rows, root_kernel, "root", "compress (QR)", meter, saved)
     return Compressed(rows.design, moments.head, moments.root, "qr")
 
 
