@@ -47,6 +47,12 @@ class Compressed:
     def n_obs(self) -> int:
         return self.head.n_rows
 
+    def rows_of_x(self) -> np.ndarray:
+        """(q + 1, q) with rows'rows = X'X."""
+        q = self.design.n_regressors
+        mean: np.ndarray = np.sqrt(self.head.weight) * self.head.mean[:q]
+        return np.vstack([mean, self.root[:q, :q]])
+
     def merge(self, other: Compressed) -> Compressed:
         """The compressed system of both sets of rows; O((q + K)^3), no read."""
         if not self.design.same_as(other.design):

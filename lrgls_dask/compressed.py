@@ -14,7 +14,7 @@ from lrgls_dask.moments import Head
 from lrgls_dask.storage import new_store, open_group
 from lrgls_dask.zarrio import check_version, read_array, read_design, write_array, write_design
 
-__all__ = ["CompressedSystem"]
+__all__ = ["CompressedSystem", "read_compressed", "write_compressed"]
 
 COMPRESSED_FORMAT = 1
 
@@ -55,19 +55,12 @@ class CompressedSystem(Designed):
 
         Raises FileExistsError where something is at `path`, unless overwrite is True.
         """
-        head = self.rows.head
         options = None if storage_options is None else dict(storage_options)
         with new_store(path, overwrite=overwrite, storage_options=options) as store:
             group = zarr.open_group(store, mode="w", zarr_format=3)
             write_design(group, self.design)
-            write_array(group, "anchor", head.anchor, ("column",))
-            write_array(group, "offset", head.offset, ("column",))
-            write_array(group, "root", self.rows.root, ("row", "column"))
+            write_compressed(group, self.rows)
             group.attrs.update(
-                n_obs=head.n_rows,
-                weight=head.weight,
-                log_weight=head.log_weight,
-                route=self.rows.route,
                 obs_dim=str(self.obs_dim),
                 equation_dim=str(self.equation_dim),
                 lrgls_compressed_format=COMPRESSED_FORMAT,
@@ -79,13 +72,27 @@ class CompressedSystem(Designed):
         group = open_group(path, None if storage_options is None else dict(storage_options))
         check_version(group, "lrgls_compressed_format", COMPRESSED_FORMAT, path, "compressed system")
         known: dict[str, Any] = dict(group.attrs)
-        anchor, offset = read_array(group, "anchor"), read_array(group, "offset")
-        head = Head(known["n_obs"], known["weight"], known["log_weight"], anchor, offset)
-        rows = Compressed(read_design(group), head, read_array(group, "root"), known["route"])
-        return cls(rows, known["obs_dim"], known["equation_dim"])
+        return cls(read_compressed(group, read_design(group)), known["obs_dim"], known["equation_dim"])
 
     def __repr__(self) -> str:
         return (
             f"<CompressedSystem of {self.n_equations:,} equations standing for {self.n_obs:,} rows: "
             f"{self.n_regressors:,} distinct regressors, {self.n_coefficients:,} coefficients>"
         )
+
+
+def write_compressed(group: zarr.Group, rows: Compressed) -> None:
+    """The rows themselves, without their design."""
+    write_array(group, "anchor", rows.head.anchor, ("column",))
+    write_array(group, "offset", rows.head.offset, ("column",))
+    write_array(group, "root", rows.root, ("row", "column"))
+    head = rows.head
+    group.attrs.update(n_obs=head.n_rows, weight=head.weight, log_weight=head.log_weight, route=rows.route)
+
+
+def read_compressed(group: zarr.Group, design: Design) -> Compressed:
+    """The rows that `write_compressed` wrote."""
+    known: dict[str, Any] = dict(group.attrs)
+    anchor, offset = read_array(group, "anchor"), read_array(group, "offset")
+    head = Head(known["n_obs"], known["weight"], known["log_weight"], anchor, offset)
+    return Compressed(design, head, read_array(group, "root"), known["route"])

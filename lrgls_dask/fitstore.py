@@ -9,6 +9,7 @@ import numpy as np
 import zarr
 
 from lrgls_dask.als import Termination, TraceRow
+from lrgls_dask.compressed import read_compressed, write_compressed
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import Design
 from lrgls_dask.storage import new_store, open_group
@@ -36,18 +37,20 @@ SCALARS = (
 def write_fit(values: dict[str, Any], path: Any, *, overwrite: bool, storage_options: dict[str, Any] | None) -> None:
     """Write the fields of a Fit, complete or not at all."""
     design: Design = values["design"]
-    low_rank: LowRank = values["low_rank"]
+    covariance: LowRank = values["covariance"]
     with new_store(path, overwrite=overwrite, storage_options=storage_options) as store:
         group = zarr.open_group(store, mode="w", zarr_format=3)
         write_design(group, design)
         write_array(group, "params", values["coefficients"], ("coefficient",))
-        write_array(group, "loadings", low_rank.F, ("equation", "factor"))
-        write_array(group, "idio_var", low_rank.d, ("equation",))
+        write_array(group, "loadings", covariance.F, ("equation", "factor"))
+        write_array(group, "idio_var", covariance.d, ("equation",))
         write_array(group, "y_scale", values["y_scale"], ("equation",))
         floored = np.isin(np.arange(design.n_equations), [design.equations.index(n) for n in values["on_floor"]])
         write_array(group, "on_floor", floored, ("equation",))
         if values["x_rows"] is not None:
             write_array(group, "x_rows", values["x_rows"], ("x_row", "regressor"))
+        if values["compressed"] is not None:
+            write_compressed(group, values["compressed"])
         _write_trace(group, values["history"])
         group.attrs.update({name: values[name] for name in SCALARS})
         group.attrs["termination"] = values["termination"].value
@@ -66,11 +69,12 @@ def read_fit(path: Any, storage_options: dict[str, Any] | None) -> dict[str, Any
     values["candidates"] = tuple(candidates)
     values["design"] = design = read_design(group)
     values["coefficients"] = read_array(group, "params")
-    values["low_rank"] = LowRank(read_array(group, "loadings"), read_array(group, "idio_var"))
+    values["covariance"] = LowRank(read_array(group, "loadings"), read_array(group, "idio_var"))
     values["y_scale"] = read_array(group, "y_scale")
     floored = np.flatnonzero(read_array(group, "on_floor"))
     values["on_floor"] = tuple(design.equations[j] for j in floored)
     values["x_rows"] = read_array(group, "x_rows") if "x_rows" in group else None
+    values["compressed"] = read_compressed(group, design) if "root" in group else None
     values["history"] = _read_trace(group)
     return values
 

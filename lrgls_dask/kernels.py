@@ -225,7 +225,8 @@ def _slabs(
     """
     arrays = (*block.x, *block.y)
     width = _width(arrays)
-    height = min(block.n_rows, slab_rows(width))
+    n_slabs = max(1, -(-block.n_rows // slab_rows(width)))
+    height = -(-block.n_rows // n_slabs)
     buffer = _scratch("slab", (height, width))
     for first in range(0, block.n_rows, height):
         last = min(first + height, block.n_rows)

@@ -22,6 +22,7 @@ LARGEST_BLOCK_BYTES = 64 * 2**20
 BLOCKS_WANTED = 32  # small data still give every worker something to do
 GROUPS_WANTED = 64
 BLOCKS_PER_GROUP = 8  # enough for the next read to hide behind the arithmetic
+EVENLY = 4
 PARTIAL_SHARE = 12  # a task reads at least this many times what it sends on
 
 
@@ -52,7 +53,10 @@ def cut_rows(rows: Rows, partial_bytes: int) -> Layout:
     """The layout of a pass whose partial sums take `partial_bytes` each."""
     total = rows.n_obs * rows.row_bytes
     target = int(np.clip(total // BLOCKS_WANTED, SMALL_BLOCK_BYTES, BLOCK_BYTES))
-    blocks = _merge(_candidates(rows, target), rows.row_bytes, target)
+    if all(part.row_chunks is None for part in rows.parts):
+        blocks = _even_cuts(rows, int(np.clip(PARTIAL_SHARE * partial_bytes, target, BLOCK_BYTES)))
+    else:
+        blocks = _merge(_candidates(rows), rows.row_bytes, target)
     n_blocks = len(blocks) - 1
     per_group = min(BLOCKS_PER_GROUP, max(1, n_blocks // GROUPS_WANTED))
     mean_block = max(1, total // n_blocks)
@@ -61,12 +65,18 @@ def cut_rows(rows: Rows, partial_bytes: int) -> Layout:
     return Layout(blocks, np.append(starts, n_blocks))
 
 
-def _candidates(rows: Rows, target: int) -> np.ndarray:
+def _even_cuts(rows: Rows, target: int) -> np.ndarray:
+    """Blocks of equal size where any cut is free; a multiple of EVENLY of them, so that no core is left waiting."""
+    n_blocks = max(1, -(-rows.n_obs * rows.row_bytes // target))
+    if n_blocks > 1:
+        n_blocks = min(-(-n_blocks // EVENLY) * EVENLY, rows.n_obs)
+    cuts: np.ndarray = np.arange(n_blocks + 1) * rows.n_obs // n_blocks
+    return cuts
+
+
+def _candidates(rows: Rows) -> np.ndarray:
     """Rows where a cut splits no stored chunk, or, where chunks never line up, none of the widest array."""
     chunked = [part for part in rows.parts if part.row_chunks is not None]
-    if not chunked:
-        height = max(1, target // max(1, rows.row_bytes))
-        return np.append(np.arange(0, rows.n_obs, height), rows.n_obs)
     common = _bounds(chunked[0])
     for part in chunked[1:]:
         if part.row_chunks is not chunked[0].row_chunks:

@@ -306,7 +306,7 @@ def _as_fit(
     return Fit(
         design=design,
         coefficients=coefficients,
-        low_rank=solution.point.sigma.rescaled(scale).normalised(),
+        covariance=solution.point.sigma.rescaled(scale).normalised(),
         n_obs=problem.n_obs,
         loglik=-problem.n_obs * (solution.nll + problem.nll_offset),
         objective=solution.obj + problem.nll_offset,
@@ -320,11 +320,13 @@ def _as_fit(
         on_floor=tuple(design.equations[j] for j in floored),
         y_scale=scale,
         x_rows=x_rows,
+        compressed=problem.compressed,
         n_passes=problem.meter.passes,
         bytes_read=problem.meter.bytes_read,
         candidates=table,
         obs_dim=str(system.obs_dim),
         equation_dim=str(system.equation_dim),
+        system=system if isinstance(system, System) else None,
     )
 
 

@@ -74,7 +74,8 @@ def run_pass(
     """
     layout = cut_rows(rows, partial_bytes)
     n_bytes = rows.n_obs * rows.row_bytes
-    with meter.progress.watch(label, n_bytes) as topic, _named(rows):
+    # set once here: every task sets it too, for a cluster, but the first to come and the last to go would wait for it
+    with meter.progress.watch(label, n_bytes) as topic, _named(rows), one_blas_thread:
         if layout.n_groups == 1 and all(isinstance(part.array, np.ndarray) for part in rows.parts):
             total = _sum_group(kernel, _Box(params), _Box(_Group(_plan_blocks(rows, layout), (), topic)), [])
         else:

@@ -56,6 +56,7 @@ class Problem(Protocol):
     meter: Meter
     restarts_are_free: bool
     dense: bool
+    compressed: Compressed | None
 
     def residual_covariance(self, c: np.ndarray) -> np.ndarray:
         """S = R'R / N, (K, K), in standard units; not where `dense` is False."""
@@ -68,7 +69,7 @@ class Problem(Protocol):
     def gls_step(self, c: np.ndarray, sigma: LowRank) -> GlsStep: ...
 
     def x_rows(self) -> np.ndarray | None:
-        """(r, q) with x_rows'x_rows = X'X, None where that needs more memory than there is."""
+        """(r, q) with x_rows'x_rows = X'X, None where `compressed` has it or it needs more memory than there is."""
         ...
 
     def inner_energy(self, rel_tol: float) -> float:
@@ -172,6 +173,7 @@ class InMemory:
     dense = True
 
     def __init__(self, system: Compressed, *, lam_B: float, meter: Meter) -> None:
+        self.compressed: Compressed | None = system
         design = self.design = system.design
         self.n_obs, self.meter = system.n_obs, meter
         q = design.n_regressors
@@ -186,7 +188,6 @@ class InMemory:
         self.nll_offset = nll_offset(self.whitened, system.head)
         self.coordinates = Coordinates.of(self.whitened, design.n_equations)
         self._stacks = self.coordinates.stack(self.whitened)
-        self._x_rows = top[:, :q]
         self._y = top[:, q:] / self.whitened.y_scale
         scaled = rest / self.whitened.y_scale
         self._beyond = scaled.T @ scaled
@@ -215,7 +216,7 @@ class InMemory:
         return GlsStep(score, product, lambda solution, _: self.residual_covariance(solution))
 
     def x_rows(self) -> np.ndarray | None:
-        return self._x_rows
+        return None  # the compressed system has them
 
     def inner_energy(self, rel_tol: float) -> float:
         return 1e-20 * self.n_obs  # iterations cost nothing here: stop where only rounding is left

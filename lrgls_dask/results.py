@@ -13,7 +13,7 @@ import scipy.stats
 import xarray as xr
 
 from lrgls_dask.als import Termination, TraceRow
-from lrgls_dask.compress import mean_nll
+from lrgls_dask.compress import Compressed, mean_nll
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import Design, Designed
@@ -31,6 +31,10 @@ __all__ = ["Fit"]
 class Fit(Designed):
     """A fitted system of K equations, P coefficients, k factors.
 
+    covariance : the error covariance, in the user's units.  y_scale : (K,) the units in which lam_B penalises.
+    compressed : the rows that stand for the data, of a fit that read them once; statistics of it cost no read.
+    x_rows : (r, q) with x_rows'x_rows = X'X, of a streamed fit that had memory for it.
+    system : what was fitted, for statistics that need its rows; not saved.
     n_passes, bytes_read : passes over the data the whole fit took, and decoded bytes they read.
     Every array comes as an xarray object with the user's labels. Loadings are fixed by a stated normalisation:
     F' D^-1 F diagonal and descending, the largest entry of each column positive.
@@ -38,7 +42,7 @@ class Fit(Designed):
 
     design: Design
     coefficients: np.ndarray
-    low_rank: LowRank
+    covariance: LowRank
     n_obs: int
     loglik: float
     objective: float
@@ -54,12 +58,14 @@ class Fit(Designed):
     on_floor: tuple[Hashable, ...]
     y_scale: np.ndarray
     x_rows: np.ndarray | None
+    compressed: Compressed | None
     candidates: tuple[dict[str, float], ...] = ()
     obs_dim: str = "obs"
     equation_dim: str = "equation"
+    system: System | None = None
 
     def __post_init__(self) -> None:
-        for array in (self.coefficients, self.y_scale, self.low_rank.F, self.low_rank.d):
+        for array in (self.coefficients, self.y_scale, self.covariance.F, self.covariance.d):
             array.flags.writeable = False
 
     # ------------------------------------------------------------------------------------------ sizes
@@ -67,12 +73,12 @@ class Fit(Designed):
     @property
     def rank(self) -> int:
         """k, the number of factors."""
-        return self.low_rank.rank
+        return self.covariance.rank
 
     @property
     def n_parameters(self) -> int:
         """P + K k + K - k (k - 1) / 2."""
-        return self.n_coefficients + self.low_rank.n_parameters
+        return self.n_coefficients + self.covariance.n_parameters
 
     @property
     def n_sweeps(self) -> int:
@@ -89,22 +95,22 @@ class Fit(Designed):
     def loadings(self) -> xr.DataArray:
         """(equation, factor) F, in units of Y."""
         coords = {"equation": self._index, "factor": np.arange(1, self.rank + 1)}
-        return xr.DataArray(self.low_rank.F, coords, ("equation", "factor"), name="loadings")
+        return xr.DataArray(self.covariance.F, coords, ("equation", "factor"), name="loadings")
 
     @cached_property
     def idio_var(self) -> xr.DataArray:
         """(equation,) d, in units of Y squared."""
-        return xr.DataArray(self.low_rank.d, {"equation": self._index}, ("equation",), name="idio_var")
+        return xr.DataArray(self.covariance.d, {"equation": self._index}, ("equation",), name="idio_var")
 
     def sigma(self) -> xr.DataArray:
         """(equation, equation_other) error covariance F F' + diag(d); a dense K x K array."""
         coords = {"equation": self._index, "equation_other": self._index.rename("equation_other")}
-        return xr.DataArray(self.low_rank.dense(), coords, ("equation", "equation_other"), name="sigma")
+        return xr.DataArray(self.covariance.dense(), coords, ("equation", "equation_other"), name="sigma")
 
     @property
     def sigma_diagonal(self) -> np.ndarray:
         """(K,) error variances, without forming Sigma."""
-        return self.low_rank.variances
+        return self.covariance.variances
 
     # ------------------------------------------------------------------------------------------ measures
 
@@ -136,12 +142,13 @@ class Fit(Designed):
 
     @cached_property
     def _covariance(self) -> CoefficientCovariance:
-        if self.x_rows is None:
+        x_rows = self.x_rows if self.compressed is None else self.compressed.rows_of_x()
+        if x_rows is None:
             raise ValueError(
                 "standard errors need X'X, which this streamed fit had no memory for "
                 f"({8e-9 * self.design.n_regressors**2:.2f} GB). Fit again with a larger memory_limit."
             )
-        return CoefficientCovariance(self.design, self.x_rows, self.low_rank, self.n_obs, self.y_scale, self.lam_B)
+        return CoefficientCovariance(self.design, x_rows, self.covariance, self.n_obs, self.y_scale, self.lam_B)
 
     def cov(self, equation: Hashable | None = None) -> xr.DataArray:
         """Classical covariance (X' Sigma^-1 X)^-1 of the coefficients, of all (P, P) or of one equation's (p_j, p_j).
@@ -226,7 +233,7 @@ class Fit(Designed):
         """
         rows = system.compress().rows
         check_same_design(rows.design, self.design)
-        return -mean_nll(rows, self.coefficients, self.low_rank)
+        return -mean_nll(rows, self.coefficients, self.covariance)
 
     def _labelled_rows(self, values: Any, system: System, name: str) -> xr.DataArray:
         coords: dict[str, Any] = {self.equation_dim: self._index.rename(self.equation_dim)}
@@ -238,11 +245,11 @@ class Fit(Designed):
     # ------------------------------------------------------------------------------------------ files
 
     def to_zarr(self, path: Any, *, overwrite: bool = False, storage_options: Mapping[str, Any] | None = None) -> None:
-        """Write everything to a zarr group, complete or not at all; 8 q^2 bytes and a little more.
+        """Write everything but the rows to a zarr group, complete or not at all; 8 (q + K)^2 bytes and a little more.
 
         Raises FileExistsError where something is at `path`, unless overwrite is True.
         """
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "system"}
         options = None if storage_options is None else dict(storage_options)
         write_fit(values, path, overwrite=overwrite, storage_options=options)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from lrgls_dask.compress import root_of
+from lrgls_dask.compress import Compressed, root_of
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import Design
 from lrgls_dask.kernels import (
@@ -40,6 +40,7 @@ class Streamed:
     """
 
     restarts_are_free = False
+    compressed: Compressed | None = None
 
     def __init__(
         self, rows: Rows, *, lam_B: float, meter: Meter, dense: bool = True, spare_bytes: float = np.inf

@@ -167,7 +167,7 @@ def test_digits_are_not_lost_to_a_close_fit(monkeypatch: pytest.MonkeyPatch) -> 
 
 # ---------------------------------------------------------------------------------- kernels
 
-SIGMA = fit(DATA.system()).low_rank
+SIGMA = fit(DATA.system()).covariance
 PARAMS = StreamParams(
     groups=DATA.system().design.groups,
     anchor=np.ones(14),

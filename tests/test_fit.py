@@ -227,7 +227,7 @@ def test_a_saved_fit_comes_back_to_the_last_bit(tmp_path: Path, found: Fit) -> N
         assert back.design.same_as(made.design)
         for field in dataclasses.fields(Fit):
             one, other = getattr(back, field.name), getattr(made, field.name)
-            if field.name not in ("design", "low_rank", "x_rows", "coefficients", "y_scale"):
+            if field.name not in ("design", "covariance", "x_rows", "compressed", "system", "coefficients", "y_scale"):
                 assert one == other, field.name
         pd.testing.assert_frame_equal(back.trace, made.trace)
         assert back.summary() == made.summary()
