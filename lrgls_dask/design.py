@@ -92,6 +92,14 @@ class Design:
             groups.append(DesignGroup(columns, np.array(equations, dtype=np.intp), places))
         return tuple(groups)
 
+    @cached_property
+    def buckets(self) -> tuple[tuple[int, ...], ...]:
+        """Positions of the groups of equal shape (p, m), so that one batched product serves them all."""
+        shapes: dict[tuple[int, ...], list[int]] = {}
+        for i, group in enumerate(self.groups):
+            shapes.setdefault(group.coefficients.shape, []).append(i)
+        return tuple(tuple(members) for members in shapes.values())
+
     def incidence(self) -> sp.csc_array:
         """(q, K) boolean incidence, compressed by equation; row order within an equation is not kept."""
         indices = np.concatenate(self.columns) if self.columns else np.empty(0, dtype=np.intp)

@@ -5,7 +5,7 @@ Both answer in whitened coordinates (whiten.py): c is the vector of all P coeffi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -102,16 +102,14 @@ class Coordinates:
     ridge: np.ndarray
 
     @classmethod
-    def of(cls, whitened: Whitened, n_equations: int) -> Coordinates:
-        shapes: dict[tuple[int, int], list[int]] = {}
-        for i, g in enumerate(whitened.groups):
-            shapes.setdefault(g.group.coefficients.shape, []).append(i)
+    def of(cls, whitened: Whitened, design: Design) -> Coordinates:
         buckets, ridge = [], []
-        for (p, m), members in shapes.items():
+        for members in design.buckets:
+            p, m = design.groups[members[0]].coefficients.shape
             equations = np.concatenate([whitened.groups[i].group.equations for i in members])
-            buckets.append((tuple(members), equations, (len(members), p, m)))
+            buckets.append((members, equations, (len(members), p, m)))
             ridge.append(np.repeat(np.concatenate([whitened.groups[i].ridge for i in members]), m))
-        return cls(tuple(buckets), n_equations, np.concatenate(ridge))
+        return cls(tuple(buckets), design.n_equations, np.concatenate(ridge))
 
     def split(self, c: np.ndarray) -> list[np.ndarray]:
         """(G, p, m) views of c, bucket by bucket."""
@@ -140,18 +138,14 @@ class Coordinates:
             parts.append(np.broadcast_to(per_equation[equations].reshape(g, 1, m), (g, p, m)).ravel())
         return np.concatenate(parts)
 
-    def stack(self, whitened: Whitened) -> list[np.ndarray]:
-        """(G, r, p) rows of X in whitened coordinates, bucket by bucket."""
-        return [np.stack([whitened.groups[i].q for i in members]) for members, _, _ in self.buckets]
-
-    def forward(self, stacks: list[np.ndarray], c: np.ndarray) -> np.ndarray:
+    def forward(self, stacks: Sequence[np.ndarray], c: np.ndarray) -> np.ndarray:
         """[X_1 c_1 ... X_K c_K], (r, K)."""
         fitted = np.empty((stacks[0].shape[1], self.n_equations))
         for q, view, (_, equations, _) in zip(stacks, self.split(c), self.buckets, strict=True):
             fitted[:, equations] = (q @ view).transpose(1, 0, 2).reshape(len(fitted), -1)
         return fitted
 
-    def adjoint(self, stacks: list[np.ndarray], values: np.ndarray) -> np.ndarray:
+    def adjoint(self, stacks: Sequence[np.ndarray], values: np.ndarray) -> np.ndarray:
         """(P,) X_j' values_j for every equation."""
         parts = []
         for q, (_, equations, (g, _, m)) in zip(stacks, self.buckets, strict=True):
@@ -186,8 +180,8 @@ class InMemory:
         resolution = QR_RESOLUTION if system.route == "qr" else GRAM_RESOLUTION
         self.whitened = whiten(design, parts, n_obs=self.n_obs, lam_B=lam_B, resolution=resolution)
         self.nll_offset = nll_offset(self.whitened, system.head)
-        self.coordinates = Coordinates.of(self.whitened, design.n_equations)
-        self._stacks = self.coordinates.stack(self.whitened)
+        self.coordinates = Coordinates.of(self.whitened, design)
+        self._stacks = self.whitened.stacks
         self._y = top[:, q:] / self.whitened.y_scale
         scaled = rest / self.whitened.y_scale
         self._beyond = scaled.T @ scaled

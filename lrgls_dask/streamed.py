@@ -54,8 +54,8 @@ class Streamed:
         self._group_rows = group_rows(moments)
         self.whitened = whiten(rows.design, self._group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=GRAM_RESOLUTION)
         self.nll_offset = nll_offset(self.whitened, self.head)
-        self.coordinates = Coordinates.of(self.whitened, rows.design.n_equations)
-        self._mean_rows = [stack[:, :1] for stack in self.coordinates.stack(self.whitened)]
+        self.coordinates = Coordinates.of(self.whitened, rows.design)
+        self._mean_rows = [stack[:, :1] for stack in self.whitened.stacks]
         q = rows.design.n_regressors
         self._mean_y = (np.sqrt(self.head.weight) * self.head.mean[q:] / self.whitened.y_scale)[None, :]
 

@@ -65,6 +65,7 @@ class WhitenedGroup:
 class Whitened:
     """All equations in standard units. y_scale : (K,).  start : per group (p, m), each equation fitted by itself.
 
+    stacks : per bucket of the design (G, r, p), the rows of X of its groups.
     exact : (K,) true where an equation's residuals vanish, so that its response sets its unit.
     """
 
@@ -72,34 +73,55 @@ class Whitened:
     y_scale: np.ndarray
     start: tuple[np.ndarray, ...]
     exact: np.ndarray
+    stacks: tuple[np.ndarray, ...]
 
 
 def whiten(design: Design, rows: tuple[GroupRows, ...], *, n_obs: int, lam_B: float, resolution: float) -> Whitened:
-    """Standard units and orthonormal coordinates from each design's rows.
+    """Standard units and orthonormal coordinates from each design's rows, designs of equal shape in one go.
 
     resolution : the least singular value, of unit columns, that is told from zero.
     Raises ValueError for too few rows, LinAlgError naming the collinear columns of an equation when lam_B is 0.
     """
     y_scale, exact = np.empty(design.n_equations), np.zeros(design.n_equations, dtype=bool)
-    groups, starts = [], []
-    for part in rows:
-        _check_enough_rows(design, part, n_obs)
-        x_scale = _root_mean_square(part.x, n_obs)
-        x = part.x / x_scale
-        projector = _range(x, resolution)
-        if lam_B == 0 and projector.shape[1] < x.shape[1]:
-            raise _collinear(design, part, x, resolution)
-        left = part.y - projector @ (projector.T @ part.y)
-        squares = np.sum(left**2, axis=0) + part.beyond
-        total = np.sum(part.y**2, axis=0) + part.beyond
+    groups: dict[int, WhitenedGroup] = {}
+    starts: dict[int, np.ndarray] = {}
+    stacks = []
+    for members in design.buckets:
+        parts = [rows[i] for i in members]
+        _check_enough_rows(design, parts[0], n_obs)
+        x, y = np.stack([part.x for part in parts]), np.stack([part.y for part in parts])
+        beyond = np.stack([part.beyond for part in parts])
+        x_scale = _root_mean_square(x, n_obs)
+        x /= x_scale[:, None, :]
+        order = _constants_first(x)
+        q, root = np.linalg.qr(np.take_along_axis(x, order[:, None, :], axis=2))
+        singular = _singular_values(x, root, order).min(axis=1) <= resolution
+        if lam_B == 0 and singular.any():
+            worst = int(np.argmax(singular))
+            raise _collinear(design, parts[worst], x[worst], resolution)
+        left = y - q @ (q.transpose(0, 2, 1) @ y)
+        for deficient in np.flatnonzero(singular):
+            basis = _range(x[deficient], resolution)
+            left[deficient] = y[deficient] - basis @ (basis.T @ y[deficient])
+        squares = np.sum(left**2, axis=1) + beyond
+        total = np.sum(y**2, axis=1) + beyond
         # no more than rounding leaves of an exact fit
-        vanishing = squares <= resolution**2 * (total - part.y[0] ** 2) + 1e-28 * total
+        vanishing = squares <= resolution**2 * (total - y[:, 0] ** 2) + 1e-28 * total
         scale = np.sqrt(np.where(vanishing, np.where(total > 0, total, n_obs), squares) / n_obs)
-        y_scale[part.group.equations], exact[part.group.equations] = scale, vanishing
-        group = _whiten_group(part.group, x, x_scale, lam_B)
-        groups.append(group)
-        starts.append(group.q.T @ (part.y / scale))
-    return Whitened(tuple(groups), y_scale, tuple(starts), exact)
+        ridge, turn = np.zeros(order.shape), None
+        if lam_B > 0:
+            q, root, ridge, turn = _with_ridge(x, order, lam_B)
+        start = q.transpose(0, 2, 1) @ (y / scale[:, None, :])
+        stacks.append(q)
+        for g, i in enumerate(members):
+            equations = parts[g].group.equations
+            y_scale[equations], exact[equations], starts[i] = scale[g], vanishing[g], start[g]
+            rotation = None if turn is None else turn[g]
+            groups[i] = WhitenedGroup(parts[g].group, x_scale[g], order[g], root[g], rotation, ridge[g], q[g])
+    in_order = range(len(rows))
+    return Whitened(
+        tuple(groups[i] for i in in_order), y_scale, tuple(starts[i] for i in in_order), exact, tuple(stacks)
+    )
 
 
 def _check_enough_rows(design: Design, part: GroupRows, n_obs: int) -> None:
@@ -111,26 +133,24 @@ def _check_enough_rows(design: Design, part: GroupRows, n_obs: int) -> None:
 
 
 def _root_mean_square(x: np.ndarray, n_obs: int) -> np.ndarray:
-    scale = np.sqrt(np.sum(x**2, axis=0) / n_obs)
+    scale = np.sqrt(np.sum(x**2, axis=1) / n_obs)
     return np.where(scale > 0, scale, 1.0)
 
 
-def _centred_first(x: np.ndarray) -> np.ndarray:
-    """Columns by how little of them is variation, constants first: then R keeps the digits of small variation."""
-    variation = np.linalg.norm(x[1:], axis=0)
-    return np.argsort(np.where(variation > 0, 1, 0), kind="stable")
+def _constants_first(x: np.ndarray) -> np.ndarray:
+    """(G, p) order of the columns by whether they vary, constants first: then R keeps the digits of small variation."""
+    return np.argsort(x[:, 1:].any(axis=1), axis=1, kind="stable")
 
 
-def _whiten_group(group: DesignGroup, x: np.ndarray, x_scale: np.ndarray, lam_B: float) -> WhitenedGroup:
-    order = _centred_first(x)
-    p = x.shape[1]
-    if lam_B == 0:
-        q, root = np.linalg.qr(x[:, order])
-        return WhitenedGroup(group, x_scale, order, root, None, np.zeros(p), q)
-    q, root = np.linalg.qr(np.vstack([x[:, order], np.sqrt(lam_B) * np.eye(p)]))
-    below = q[len(x) :]
-    ridge, turn = np.linalg.eigh(below.T @ below)
-    return WhitenedGroup(group, x_scale, order, root, turn, np.clip(ridge, 0.0, 1.0), q[: len(x)] @ turn)
+def _with_ridge(
+    x: np.ndarray, order: np.ndarray, lam_B: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """q (G, r, p), R, ridge (G, p) and the rotation in which the penalty is diagonal."""
+    groups, rows, p = x.shape
+    below = np.broadcast_to(np.sqrt(lam_B) * np.eye(p), (groups, p, p))
+    q, root = np.linalg.qr(np.concatenate([np.take_along_axis(x, order[:, None, :], axis=2), below], axis=1))
+    ridge, turn = np.linalg.eigh(q[:, rows:].transpose(0, 2, 1) @ q[:, rows:])
+    return q[:, :rows] @ turn, root, np.clip(ridge, 0.0, 1.0), turn
 
 
 # ---------------------------------------------------------------------------------------------- collinearity
@@ -147,15 +167,24 @@ def _unit_columns(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return tested / np.where(norms > 0, norms, 1.0), constant
 
 
+def _singular_values(x: np.ndarray, root: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """(G, p) singular values of `_unit_columns` of each x, from the R of its columns in that order.
+
+    A constant taken first leaves the mean of every other column in the first row of R.
+    """
+    varies = np.take_along_axis(x[:, 1:].any(axis=1), order, axis=1)
+    beside_constant = (~varies & (np.abs(root).max(axis=1) > 0)).any(axis=1)
+    tested = root.copy()
+    tested[:, 0] = np.where(beside_constant[:, None] & varies, 0.0, tested[:, 0])
+    norms = np.linalg.norm(tested, axis=1)
+    values: np.ndarray = np.linalg.svd(tested / np.where(norms > 0, norms, 1.0)[:, None, :], compute_uv=False)
+    return values
+
+
 def _range(x: np.ndarray, resolution: float) -> np.ndarray:
     """(r, rank) orthonormal basis of the columns."""
-    tested, _ = _unit_columns(x)
-    u, s, _ = np.linalg.svd(tested, full_matrices=False)
-    rank = int(np.sum(s > resolution))
-    if rank == x.shape[1]:
-        q: np.ndarray = np.linalg.qr(x[:, _centred_first(x)])[0]
-        return q
-    basis: np.ndarray = u[:, :rank]
+    u, s, _ = np.linalg.svd(_unit_columns(x)[0], full_matrices=False)
+    basis: np.ndarray = u[:, s > resolution]
     return basis
 
 

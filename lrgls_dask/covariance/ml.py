@@ -53,10 +53,10 @@ def ml_step(
     profile, start = _prepared(S, rank, floor, start)
     if rank == 0:
         return _closed_form(profile, start)
-    begin = minimise(
-        _quick(profile), np.log(default_start(profile) if start is None else start.d), LOOSE, MAX_ITERATIONS
-    )
-    point = minimise(profile, begin.x, TIGHT, MAX_ITERATIONS)
+    x = np.log(default_start(profile) if start is None else start.d)
+    if start is None or floor.size > EXACT_STARTS_UP_TO:
+        x = minimise(_quick(profile), x, LOOSE, MAX_ITERATIONS).x
+    point = minimise(profile, x, TIGHT, MAX_ITERATIONS)
     return _finished(profile, [SigmaStep(point.sigma, accept_t=1.0)], start, lam_F)[0]
 
 
@@ -88,7 +88,7 @@ def _prepared(S: Array, rank: int, floor: Array, start: LowRank | None) -> tuple
 
 def _quick(profile: Profile) -> Profile:
     """The same profile, evaluated the way that is cheaper while far from the optimum."""
-    return replace(profile, exact=profile.floor.size <= EXACT_STARTS_UP_TO)
+    return replace(profile, exact=profile.floor.size <= EXACT_STARTS_UP_TO, loose=True)
 
 
 def _closed_form(profile: Profile, start: LowRank | None) -> SigmaStep:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import LinAlgError, lapack
 
 from lrgls_dask.covariance.lowrank import Array
 from lrgls_dask.covariance.profile import Point, Profile
@@ -92,8 +92,12 @@ class Local:
         H[np.diag_indices_from(H)] += added
         step, free = np.zeros_like(self.u), self.free
         for _ in range(ACTIVE_SET_PASSES):
+            if not free.size:
+                break
             held = -(self.gradient + H @ step)[free]
-            newton = cho_solve(cho_factor(H[np.ix_(free, free)], overwrite_a=True), held)
+            _, newton, info = lapack.dposv(H[np.ix_(free, free)], held, lower=1)
+            if info != 0:
+                raise LinAlgError("not positive definite")
             newton = np.clip(newton, -MAX_STEP, MAX_STEP)
             below = self.u[free] + newton < self.lowest[free]
             if not below.any():
