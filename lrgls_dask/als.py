@@ -45,8 +45,10 @@ SWEEP_FALL = 1e-3  # how far the energy of a GLS step falls before Sigma is look
 MAP_FALL = 1e-8
 # Where convergence is linear at a rate near 1 the distance left is hundreds of times the last move.
 SLOW_SHARE = 1e-4
+# An objective that rises by less than this, relative to max(1, |objective|), has not risen.
+ROUNDING = 1e-14
 # Sweeps kept for extrapolation, and how many without a gain say that only rounding is left.
-SWEEPS_KEPT, PATIENCE = 20, 8
+SWEEPS_KEPT, PATIENCE = 6, 8
 
 
 def go_on(
@@ -117,46 +119,50 @@ def _accelerated(loop: Sweeps, point: Point, first: SigmaStep[Sigma], *, done: i
     """The same sweeps as a map c -> GLS at Sigma(c), extrapolated by Anderson.
 
     An extrapolation that raises the objective (with debiased=True: the distance still to go) is taken back to the plain
-    sweep. Extrapolated coefficients are affine combinations of earlier ones and so keep to the restrictions.
-    Ends when a plain sweep would move the coefficients by next to nothing; streamed, an extrapolation costs a pass.
+    sweep before it. Extrapolated coefficients are affine combinations of earlier ones and so keep to the restrictions.
+    Ends where a sweep would move the coefficients by next to nothing. Streamed, an extrapolation costs one more pass.
     """
     problem, options = loop.problem, loop.options
-    goal = SLOW_SHARE * problem.settled_energy(options.rel_tol)
-    goal = goal if problem.restarts_are_free else problem.inner_energy(options.rel_tol)
+    settled, goal = _goals(problem, options)
     units = 1.0 / np.sqrt(problem.coordinates.expand(point.sigma.variances))
-    state, plain, least, unimproved = Anderson(depth=SWEEPS_KEPT), True, np.inf, 0
-    image, termination, step = point, Termination.MAX_SWEEPS, first
+    state, plain, kept, step = Anderson(depth=SWEEPS_KEPT), True, point, first
+    least, unimproved = np.inf, 0
     for sweep in range(done + 1, max(options.max_sweeps, done + 1) + 1):
         obj = loop.record(sweep, "sigma", point, step.accept_t)
-        fall = 0.0 if sweep >= options.max_sweeps or problem.restarts_are_free else MAP_FALL
-        moved, beta = loop.beta_step(point, fall=fall)
-        value = beta.energy if options.debiased else obj
-        refused = not plain and not value < state.value
-        unimproved = 0 if beta.energy < 0.5 * least else unimproved + 1
-        least = min(least, beta.energy)
-        settled = beta.energy <= goal or (
-            unimproved >= PATIENCE and beta.energy <= problem.settled_energy(options.rel_tol)
-        )
-        ended = settled or sweep >= options.max_sweeps
-        if not refused:
-            image = moved
-        if settled:
-            termination = Termination.CONVERGED
+        exact = problem.restarts_are_free or sweep >= options.max_sweeps
+        moved, beta = loop.beta_step(point, fall=0.0 if exact else MAP_FALL)
         loop.record(sweep, "beta", moved, cg=beta.iterations)
-        if keep is not None and not refused:
-            keep(sweep, moved)
-        if ended:
-            break
-        if refused:
-            c, plain = image.c, True
+        unimproved = 0 if beta.energy < STAGNANT * least else unimproved + 1
+        least = min(least, beta.energy)
+        if beta.energy <= goal or (unimproved >= PATIENCE and beta.energy <= settled):
+            return loop.solution(moved, Termination.CONVERGED, first)
+        value, slack = (beta.energy, 0.0) if options.debiased else (obj, ROUNDING * max(1.0, abs(obj)))
+        if not plain and value > state.value + slack:
+            point, plain = kept, True
         else:
-            flat, state = state.accepted(point.c * units, moved.c * units, value)
+            kept = moved
+            if keep is not None:
+                keep(sweep, kept)
+            if sweep >= options.max_sweeps:
+                break
+            flat, state = state.accepted(point.c * units, kept.c * units, value)
             plain = len(state.points) == 1
-            c = image.c if plain else flat / units
-        S = image.S if plain else problem.residual_covariance(c)
-        step = loop.sigma_step(Point(c, S, image.sigma))
-        point = Point(c, S, step.sigma)
-    return loop.solution(moved if not refused else image, termination, first)
+            point = kept if plain else _at(problem, flat / units, kept.sigma)
+        step = loop.sigma_step(point)
+        point = Point(point.c, point.S, step.sigma)
+    return loop.solution(kept, Termination.MAX_SWEEPS, first)
+
+
+def _at(problem: Problem, c: np.ndarray, sigma: Sigma) -> Point:
+    return Point(c, problem.residual_covariance(c), sigma)
+
+
+def _goals(problem: Problem, options: Options) -> tuple[float, float]:
+    """The squared distance in standard errors that one sweep may still move, at rounding and otherwise."""
+    settled = problem.settled_energy(options.rel_tol)
+    if problem.restarts_are_free:
+        return settled, SLOW_SHARE * settled
+    return settled, problem.inner_energy(options.rel_tol)
 
 
 def fit_structure(
