@@ -65,9 +65,11 @@ def _check_bounded(problem: Problem, structures: tuple[Structure, ...], options:
 
     Restrictions may keep residuals apart that would vanish without them: then only the loop can tell.
     """
-    if problem.compressed is None or options.algorithm == "fgls" or problem.constraint is not None:
-        return
     if all(structure.bounded for structure in structures):
+        return
+    if problem.whitened.exact.any():
+        raise no_maximum(problem, options, np.flatnonzero(problem.whitened.exact))
+    if problem.compressed is None or options.algorithm == "fgls" or problem.constraint is not None:
         return
     involved = vanishing_combination(problem.compressed)
     if len(involved):

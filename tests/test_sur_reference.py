@@ -1,4 +1,4 @@
-"""Classical seemingly unrelated regressions as in systemfit and linearmodels; `reference/README.md` says what is there."""
+"""Classical seemingly unrelated regressions as in systemfit and linearmodels; see `reference/README.md`."""
 
 from __future__ import annotations
 
@@ -74,9 +74,7 @@ def test_iterated(case: str, scaling: str) -> None:
 
 @pytest.mark.parametrize("restrictions", ["restr1", "restr2"])
 @pytest.mark.parametrize("scaling", SCALING)
-@pytest.mark.parametrize(
-    ("case", "algorithm"), [(KMENTA, "onestep"), (KMENTA2, "onestep"), (KMENTA2, "iterated")]
-)
+@pytest.mark.parametrize(("case", "algorithm"), [(KMENTA, "onestep"), (KMENTA2, "onestep"), (KMENTA2, "iterated")])
 def test_restrictions_across_equations(case: str, algorithm: str, scaling: str, restrictions: str) -> None:
     step = {"onestep": "fgls", "iterated": "als"}[algorithm]
     reference, fit = fitted(case, algorithm=step, debiased=SCALING[scaling], restrictions=restrictions)

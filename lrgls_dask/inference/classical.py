@@ -57,7 +57,7 @@ class CoefficientCovariance:
         """(P,) diagonal of `full`, formed without it where all equations share their columns."""
         if self._shared:
             return np.outer(self.sigma.variances, self._shared_inverse.diagonal()).ravel()
-        return np.ascontiguousarray(self.full.diagonal())
+        return np.maximum(self.full.diagonal(), 0.0)  # rounding, where a restriction fixes a coefficient
 
     def block(self, equation: int) -> np.ndarray:
         """(p_j, p_j) covariance of one equation's coefficients."""
@@ -110,19 +110,20 @@ class CoefficientCovariance:
 
     def _of_estimator(self, information: np.ndarray, penalty: np.ndarray, halves: list[np.ndarray]) -> np.ndarray:
         """(P, P) in orthonormal coordinates, b_j = halves_j c_j."""
-        factor = cho_factor(information + np.diag(penalty) if self.lam_B > 0 else information, lower=True)
+        normal = information + np.diag(penalty) if self.lam_B > 0 else information
         if self.restrictions is None:
+            factor = cho_factor(normal, lower=True)
             if self.lam_B == 0:
                 return np.asarray(cho_solve(factor, np.eye(len(information))))
             return np.asarray(cho_solve(factor, cho_solve(factor, information).T))
         offsets = self.design.offsets
         rows = self.restrictions.matrix
         turned = np.hstack([rows[:, offsets[j] : offsets[j + 1]] @ half for j, half in enumerate(halves)])
-        turned /= np.linalg.norm(turned, axis=1)[:, None]
-        along = cho_solve(factor, turned.T)
-        kept = cho_solve(factor, np.eye(len(information)))
-        kept -= along @ cho_solve(cho_factor(turned @ along, lower=True), along.T)
-        return kept if self.lam_B == 0 else np.asarray(kept @ information @ kept)
+        # G is N (N' A N)^-1 N' for N a basis of the null space of R: no difference of nearly equal matrices
+        null = np.linalg.qr(turned.T, mode="complete")[0][:, len(rows) :]
+        root = np.linalg.cholesky(null.T @ normal @ null)
+        half = solve_triangular(root, null.T, lower=True).T
+        return half @ half.T if self.lam_B == 0 else half @ (half.T @ information @ half) @ half.T
 
 
 def _orthonormal(x: np.ndarray, lam: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
