@@ -1,22 +1,29 @@
-"""Alternating least squares: a factor step for Sigma at fixed coefficients, a GLS step for them at fixed Sigma.
+"""Alternating least squares: a step for Sigma at fixed coefficients, a GLS step for them at fixed Sigma.
 
-    obj = nll(Sigma; S) + lam_F / 2 ||F||^2 + lam_B / (2 N) ||b||^2        (standard units, per row)
+    obj = nll(Sigma; S) + penalty of Sigma + lam_B / (2 N) ||b||^2        (standard units, per row)
 
-Neither half-step can raise the objective. The coefficients are always those of the Sigma that is reported.
+Neither half-step can raise the objective (with debiased=True there is none, only a fixed point). The coefficients are
+always those of the Sigma that is reported.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
-
 import numpy as np
 
-from lrgls_dask.cg import conjugate_gradients
-from lrgls_dask.covariance import LowRank, SigmaStep, ml_candidates, ml_step, pca_step
+from lrgls_dask.covariance import Anderson, Sigma, SigmaStep, Structure
 from lrgls_dask.problem import Problem
+from lrgls_dask.sweep import (
+    BetaStep,
+    Keep,
+    Options,
+    Point,
+    Solution,
+    Sweeps,
+    Termination,
+    TraceRow,
+    debiased,
+    starting_residuals,
+)
 
 __all__ = [
     "Keep",
@@ -26,7 +33,7 @@ __all__ = [
     "Termination",
     "TraceRow",
     "alternate",
-    "fit_rank",
+    "fit_structure",
     "go_on",
     "starting_residuals",
 ]
@@ -34,172 +41,30 @@ __all__ = [
 
 STAGNANT = 0.5  # a sweep that begins with more than this share of the energy of the one before is at rounding
 SWEEP_FALL = 1e-3  # how far the energy of a GLS step falls before Sigma is looked at again
+# An accelerated sweep has to be the map itself, to the digits that extrapolation multiplies.
+MAP_FALL = 1e-8
+# Where convergence is linear at a rate near 1 the distance left is hundreds of times the last move.
+SLOW_SHARE = 1e-4
+# An objective that rises by less than this, relative to max(1, |objective|), has not risen.
+ROUNDING = 1e-14
+# Sweeps kept for extrapolation, and how many without a gain say that only rounding is left.
+SWEEPS_KEPT, PATIENCE = 6, 8
 
 
-class Termination(enum.Enum):
-    """Why the loop ended."""
-
-    CONVERGED = "converged"
-    MAX_SWEEPS = "max_sweeps"
-    STALLED = "stalled"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to alternate; see LowRankGLS for the meaning of each."""
-
-    sigma_step: Literal["ml", "pca"] = "ml"
-    lam_F: float = 0.0
-    lam_B: float = 0.0
-    d_floor: float = 1e-8
-    rel_tol: float = 1e-10
-    max_sweeps: int = 50
-    cg_tol: float | None = None
-    cg_maxit: int = 500
-
-
-@dataclass(frozen=True)
-class TraceRow:
-    """One half-step: "start", "sigma", "beta", "em", or "covariance" for the pass that standard errors take.
-
-    passes, bytes_read, seconds : totals since the fit began, this half-step included.
-    """
-
-    rank: int
-    sweep: int
-    step: str
-    nll: float
-    obj: float
-    accept_t: float
-    cg_iterations: int
-    passes: int
-    bytes_read: int
-    seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class Point:
-    """Coefficients c (P,), their residual covariance S (K, K) and a Sigma, all in standard units."""
-
-    c: np.ndarray
-    S: np.ndarray
-    sigma: LowRank
-
-
-Keep = Callable[[int, Point], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """Where the loop ended. n_starts, n_agreed : starting points tried, and how many led here."""
-
-    point: Point
-    nll: float
-    obj: float
-    termination: Termination
-    trace: tuple[TraceRow, ...]
-    n_starts: int
-    n_agreed: int
-
-
-@dataclass(frozen=True)
-class BetaStep:
-    """A GLS step: iterations, the energy r'M^-1 r it began with, and whether it went to the final tolerance.
-
-    The energy is the squared distance, in standard errors, of the old coefficients from those of the new Sigma.
-    """
-
-    iterations: int
-    energy: float
-    final: bool
-
-
-@dataclass
-class _Loop:
-    """One run of the loop: the problem, the options and the trace it leaves."""
-
-    problem: Problem
-    rank: int
-    options: Options
-    trace: list[TraceRow] = field(default_factory=list)
-
-    def objective(self, point: Point) -> tuple[float, float]:
-        """nll and obj per row."""
-        nll = point.sigma.nll(point.S)
-        ridge = float(self.problem.coordinates.ridge @ point.c**2) / (2 * self.problem.n_obs)
-        return nll, nll + 0.5 * self.options.lam_F * float(np.sum(point.sigma.F**2)) + ridge
-
-    def record(
-        self, sweep: int, step: Literal["start", "sigma", "beta"], point: Point, accept_t: float = 1.0, cg: int = 0
-    ) -> float:
-        nll, obj = self.objective(point)
-        meter = self.problem.meter
-        offset = self.problem.nll_offset
-        row = TraceRow(
-            self.rank,
-            sweep,
-            step,
-            nll + offset,
-            obj + offset,
-            accept_t,
-            cg,
-            meter.passes,
-            meter.bytes_read,
-            meter.seconds,
-        )
-        self.trace.append(row)
-        return obj
-
-    def floor(self) -> np.ndarray:
-        return np.full(self.problem.design.n_equations, self.options.d_floor)
-
-    def sigma_step(self, point: Point) -> SigmaStep:
-        o = self.options
-        if o.sigma_step == "pca":
-            return pca_step(point.S, self.rank, self.floor(), lam_F=o.lam_F, start=point.sigma)
-        return ml_step(point.S, self.rank, self.floor(), lam_F=o.lam_F, start=point.sigma)
-
-    def beta_step(self, point: Point, *, last: bool) -> tuple[Point, BetaStep]:
-        """Coefficients at point.sigma by warm-started CG.
-
-        The inner iteration is stopped by its energy r'M^-1 r, about 2 N times what is left to gain in nll per row.
-        Before the last sweep a fall to SWEEP_FALL of its start is enough: Sigma has still to move by more than that.
-        """
-        system = self.problem.gls_step(point.c, point.sigma)
-        precision = self.problem.coordinates.expand(point.sigma.precision_diagonal)
-        diagonal = precision * (1.0 - self.problem.coordinates.ridge) + self.problem.coordinates.ridge
-        final = self.problem.inner_energy(self.options.rel_tol)
-        if self.options.cg_tol is not None:
-            final = self.options.cg_tol**2 * float(point.c**2 @ diagonal)
-        energy = float(system.score**2 @ (1.0 / diagonal))
-        tol = final if last else max(final, SWEEP_FALL * energy)
-        found = conjugate_gradients(
-            system.product, point.c, system.score, diagonal, tol=tol, max_iterations=self.options.cg_maxit
-        )
-        moved = Point(found.x, system.finish(found.x, found.steps), point.sigma)
-        return moved, BetaStep(len(found.steps), energy, tol == final)
-
-
-def go_on(problem: Problem, options: Options, done: int, point: Point, *, keep: Keep | None) -> Solution:
+def go_on(
+    problem: Problem, structure: Structure, options: Options, done: int, point: Point, *, keep: Keep | None
+) -> Solution:
     """The solution from a point that `keep` was called with."""
-    rank, floor = point.sigma.rank, np.full(problem.design.n_equations, options.d_floor)
-    update = pca_step if options.sigma_step == "pca" else ml_step
-    first = update(point.S, rank, floor, lam_F=options.lam_F, start=point.sigma)
-    return alternate(problem, rank, options, point, first, done=done, keep=keep)
-
-
-def starting_residuals(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """Every equation fitted by itself: c (P,) and S (K, K)."""
-    c = problem.coordinates.flat(problem.whitened.start)
-    return c, problem.residual_covariance(c)
+    first = Sweeps(problem, structure, options).sigma_step(point)
+    return alternate(problem, structure, options, point, first, done=done, keep=keep)
 
 
 def alternate(
     problem: Problem,
-    rank: int,
+    structure: Structure,
     options: Options,
     start: Point,
-    first: SigmaStep,
+    first: SigmaStep[Sigma],
     *,
     done: int = 0,
     keep: Keep | None = None,
@@ -208,16 +73,20 @@ def alternate(
 
     done : sweeps that led to `start`.  keep : called with every point a killed client could go on from.
     """
-    loop = _Loop(problem, rank, options)
+    loop = Sweeps(problem, structure, options)
     obj = loop.record(done, "start", start)
     point, step = Point(start.c, start.S, first.sigma), first
+    if options.algorithm == "fgls":
+        return _one_step(loop, point, first)
+    if structure.closed_form:
+        return _accelerated(loop, point, first, done=done, keep=keep)
     termination, beta, before = Termination.MAX_SWEEPS, BetaStep(0, np.inf, False), np.inf
     for sweep in range(done + 1, max(options.max_sweeps, done + 1) + 1):
         last = sweep >= options.max_sweeps
         if sweep > done + 1:
             step = loop.sigma_step(point)
             changed = Point(point.c, point.S, step.sigma)
-            stalled = step.accept_t == 0.0 and options.sigma_step == "pca"
+            stalled = step.accept_t == 0.0 and structure.line_search
             flat = obj - loop.objective(changed)[1] <= options.rel_tol * max(1.0, abs(obj))
             # where the objective shows no more digits the coefficients may still move: until they no longer do
             still = beta.energy <= problem.settled_energy(options.rel_tol) or beta.energy > STAGNANT * before
@@ -229,34 +98,88 @@ def alternate(
             point = changed
         obj = loop.record(sweep, "sigma", point, step.accept_t)
         before = beta.energy
-        point, beta = loop.beta_step(point, last=last)
+        point, beta = loop.beta_step(point, fall=0.0 if last else SWEEP_FALL)
         obj = loop.record(sweep, "beta", point, cg=beta.iterations)
         if keep is not None:
             keep(sweep, point)
         if termination is not Termination.MAX_SWEEPS:
             break
-    nll, obj = loop.objective(point)
-    return Solution(point, nll, obj, termination, tuple(loop.trace), first.n_starts, first.n_agreed)
+    return loop.solution(point, termination, first)
 
 
-def fit_rank(
-    problem: Problem, rank: int, options: Options, c: np.ndarray, S: np.ndarray, *, keep: Keep | None = None
+def _one_step(loop: Sweeps, point: Point, first: SigmaStep[Sigma]) -> Solution:
+    """Feasible generalised least squares: the coefficients at the Sigma of the starting residuals."""
+    loop.record(1, "sigma", point, first.accept_t)
+    point, beta = loop.beta_step(point, fall=0.0)
+    loop.record(1, "beta", point, cg=beta.iterations)
+    return loop.solution(point, Termination.CONVERGED, first)
+
+
+def _accelerated(loop: Sweeps, point: Point, first: SigmaStep[Sigma], *, done: int, keep: Keep | None) -> Solution:
+    """The same sweeps as a map c -> GLS at Sigma(c), extrapolated by Anderson.
+
+    An extrapolation that raises the objective (with debiased=True: the distance still to go) is taken back to the plain
+    sweep before it. Extrapolated coefficients are affine combinations of earlier ones and so keep to the restrictions.
+    Ends where a sweep would move the coefficients by next to nothing. Streamed, an extrapolation costs one more pass.
+    """
+    problem, options = loop.problem, loop.options
+    settled, goal = _goals(problem, options)
+    units = 1.0 / np.sqrt(problem.coordinates.expand(point.sigma.variances))
+    state, plain, kept, step = Anderson(depth=SWEEPS_KEPT), True, point, first
+    least, unimproved = np.inf, 0
+    for sweep in range(done + 1, max(options.max_sweeps, done + 1) + 1):
+        obj = loop.record(sweep, "sigma", point, step.accept_t)
+        exact = problem.restarts_are_free or sweep >= options.max_sweeps
+        moved, beta = loop.beta_step(point, fall=0.0 if exact else MAP_FALL)
+        loop.record(sweep, "beta", moved, cg=beta.iterations)
+        unimproved = 0 if beta.energy < STAGNANT * least else unimproved + 1
+        least = min(least, beta.energy)
+        if beta.energy <= goal or (unimproved >= PATIENCE and beta.energy <= settled):
+            return loop.solution(moved, Termination.CONVERGED, first)
+        value, slack = (beta.energy, 0.0) if options.debiased else (obj, ROUNDING * max(1.0, abs(obj)))
+        if not plain and value > state.value + slack:
+            point, plain = kept, True
+        else:
+            kept = moved
+            if keep is not None:
+                keep(sweep, kept)
+            if sweep >= options.max_sweeps:
+                break
+            flat, state = state.accepted(point.c * units, kept.c * units, value)
+            plain = len(state.points) == 1
+            point = kept if plain else _at(problem, flat / units, kept.sigma)
+        step = loop.sigma_step(point)
+        point = Point(point.c, point.S, step.sigma)
+    return loop.solution(kept, Termination.MAX_SWEEPS, first)
+
+
+def _at(problem: Problem, c: np.ndarray, sigma: Sigma) -> Point:
+    return Point(c, problem.residual_covariance(c), sigma)
+
+
+def _goals(problem: Problem, options: Options) -> tuple[float, float]:
+    """The squared distance in standard errors that one sweep may still move, at rounding and otherwise."""
+    settled = problem.settled_energy(options.rel_tol)
+    if problem.restarts_are_free:
+        return settled, SLOW_SHARE * settled
+    return settled, problem.inner_energy(options.rel_tol)
+
+
+def fit_structure(
+    problem: Problem, structure: Structure, options: Options, c: np.ndarray, S: np.ndarray, *, keep: Keep | None = None
 ) -> Solution:
-    """The best solution for one rank from coefficients c with residual covariance S.
+    """The best solution for one structure from coefficients c with residual covariance S.
 
     Several deterministic starts for Sigma; every distinct optimum among them is followed to the end of its loop on a
-    compressed system, where that is free, and only the best one where a sweep costs passes.
+    compressed system, where that is free, and only the best one where a sweep costs passes or there is one step.
     """
     floor = np.full(problem.design.n_equations, options.d_floor)
-    diagonal = LowRank(np.zeros((len(S), 0)), np.maximum(S.diagonal(), floor))
-    start = Point(c, S, diagonal)
-    if options.sigma_step == "pca":
-        first = pca_step(S, rank, floor, lam_F=options.lam_F, start=diagonal)
-        return alternate(problem, rank, options, start, first, keep=keep)
-    candidates = ml_candidates(S, rank, floor, lam_F=options.lam_F)
-    if not problem.restarts_are_free:
+    scaled = debiased(problem, options, S)
+    start = Point(c, S, structure.start(S, floor))
+    candidates = structure.candidates(scaled, floor)
+    if not problem.restarts_are_free or options.algorithm == "fgls":
         candidates = candidates[:1]
-    return _best([alternate(problem, rank, options, start, first, keep=keep) for first in candidates])
+    return _best([alternate(problem, structure, options, start, first, keep=keep) for first in candidates])
 
 
 def _best(solutions: list[Solution]) -> Solution:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lrgls_dask.constraint import Constraint, Preconditioner
+
 __all__ = ["Solution", "conjugate_gradients"]
 
 
@@ -27,14 +29,16 @@ def conjugate_gradients(
     *,
     tol: float,
     max_iterations: int,
+    constraint: Constraint | None = None,
 ) -> Solution:
     """x with A x = b, from a start x with the given residual b - A x.
 
     product(p, x) -> A p; x is handed along for callers whose product also looks at the current point.
     diagonal : (P,) the preconditioner M.  Stops when r'M^-1 r <= tol.  Costs one product an iteration.
+    constraint : kept to by every iterate if x keeps to it; then x minimises x'A x / 2 - x'b among those that do.
     """
-    x, residual = x.copy(), residual.copy()
-    z = residual / diagonal
+    precondition = Preconditioner(diagonal, constraint)
+    x, (residual, z) = x.copy(), precondition(residual.copy())
     energy = float(residual @ z)
     direction = z.copy()
     steps: list[float] = []
@@ -47,7 +51,7 @@ def conjugate_gradients(
         x += step * direction
         residual -= step * image
         steps.append(step)
-        z = residual / diagonal
+        residual, z = precondition(residual)
         previous, energy = energy, float(residual @ z)
         direction = z + (energy / previous) * direction
     return Solution(x, tuple(steps), energy)

@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from dask.base import tokenize
 
-from lrgls_dask.covariance import LowRank
+from lrgls_dask.covariance import Sigma, sigma_of
 from lrgls_dask.moments import GramMoments, Head, RootMoments
 from lrgls_dask.rows import Part, Rows
 from lrgls_dask.storage import open_group, remove_store
@@ -32,7 +32,7 @@ class SavedPoint:
     sweep: int
     c: np.ndarray
     S: np.ndarray
-    sigma: LowRank
+    sigma: Sigma
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ class Checkpoint:
         if entry is None:
             return None
         known: dict[str, Any] = dict(entry.attrs)
-        sigma = LowRank(read_array(entry, "F"), read_array(entry, "d"))
+        sigma = sigma_of(known["covariance"], lambda array: read_array(entry, array))
         c, S = read_array(entry, "c"), read_array(entry, "S")
         return SavedPoint(known["sweep"], c, S, sigma)
 
@@ -120,9 +120,9 @@ class Checkpoint:
         entry = self.group.create_group(key, overwrite=True)
         write_array(entry, "c", point.c, ("coefficient",))
         write_array(entry, "S", point.S, ("equation", "equation_other"))
-        write_array(entry, "F", point.sigma.F, ("equation", "factor"))
-        write_array(entry, "d", point.sigma.d, ("equation",))
-        entry.attrs.update(sweep=point.sweep, complete=True)
+        for array, (values, dims) in point.sigma.stored().items():
+            write_array(entry, array, values, dims)
+        entry.attrs.update(sweep=point.sweep, covariance=point.sigma.kind, complete=True)
         previous = self.group.attrs.get(name)
         self.group.attrs[name] = key
         if previous and previous != key:

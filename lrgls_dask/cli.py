@@ -165,6 +165,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rank", type=_rank, default="auto", help="factors: a number, auto or bic (default %(default)s)"
     )
+    parser.add_argument(
+        "--covariance", choices=["lowrank", "full", "diagonal"], default="lowrank", help="default %(default)s"
+    )
+    parser.add_argument(
+        "--algorithm", choices=["als", "fgls"], default="als", help="to the optimum or one step (default %(default)s)"
+    )
     parser.add_argument("--engine", choices=["auto", "compress", "stream"], default="auto", help="default %(default)s")
     parser.add_argument("--sigma-step", choices=["ml", "pca"], default="ml", help="default %(default)s")
     parser.add_argument("--lam-b", type=float, default=0.0, help="ridge on the coefficients (default %(default)s)")
@@ -298,6 +304,8 @@ def _predict(args: argparse.Namespace) -> None:
 def _model(args: argparse.Namespace, progress: bool = False) -> LowRankGLS:
     return LowRankGLS(
         rank=args.rank,
+        covariance=args.covariance,
+        algorithm=args.algorithm,
         engine=args.engine,
         sigma_step=args.sigma_step,
         lam_F=args.lam_f,

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.linalg import lapack
 
-from lrgls_dask.covariance import LowRank
+from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
 from lrgls_dask.kernels import Block, gram_kernel, root_kernel
 from lrgls_dask.moments import GramMoments, Head, RootMoments, Sized, triangle
@@ -149,7 +149,7 @@ def smallest_pivot(system: Compressed) -> float:
     return least
 
 
-def mean_nll(system: Compressed, coefficients: np.ndarray, sigma: LowRank) -> float:
+def mean_nll(system: Compressed, coefficients: np.ndarray, sigma: Sigma) -> float:
     """Negative log-likelihood per row of given parameters, in the user's units, on the rows `system` stands for."""
     q, n_equations = system.design.n_regressors, system.design.n_equations
     rows = np.vstack([np.sqrt(system.head.weight) * system.head.mean, system.root])

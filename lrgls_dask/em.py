@@ -9,10 +9,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrgls_dask.als import Keep, Options, Point, Solution, Termination, TraceRow
-from lrgls_dask.cg import conjugate_gradients
-from lrgls_dask.covariance import Anderson, LowRank, em_products, em_update, flattened, nll_from_products, unflattened
+from lrgls_dask.constraint import Preconditioner
+from lrgls_dask.covariance import (
+    Anderson,
+    LowRank,
+    LowRankStructure,
+    em_products,
+    em_update,
+    flattened,
+    nll_from_products,
+    unflattened,
+)
 from lrgls_dask.problem import Problem, Products
+from lrgls_dask.sweep import Keep, Options, Point, Solution, Termination, TraceRow, gls
 
 __all__ = ["fit_em", "starting_sigma"]
 
@@ -43,7 +52,7 @@ def _bounded_below(matrix: np.ndarray) -> np.ndarray:
 
 def fit_em(
     problem: Problem,
-    rank: int,
+    structure: LowRankStructure,
     options: Options,
     c: np.ndarray,
     *,
@@ -57,7 +66,7 @@ def fit_em(
     Ends when two rounds in turn lower the objective by less than a hundredth of rel_tol of it (EM has plateaus that a
     whole sweep has not), MAX_SWEEPS after ten rounds for each sweep.
     """
-    floor = np.full(problem.design.n_equations, options.d_floor)
+    rank, floor = structure.rank, np.full(problem.design.n_equations, options.d_floor)
     sigma = starting_sigma(problem, rank, c, floor) if sigma is None else sigma
     units = _units(problem, sigma)
     trace: list[TraceRow] = []
@@ -65,7 +74,7 @@ def fit_em(
     termination = Termination.MAX_SWEEPS
     for round_ in range(ROUNDS_PER_SWEEP * options.max_sweeps):
         seen = problem.products(c, em_products(sigma), sigma)
-        nll, obj = _objective(problem, options, c, sigma, seen)
+        nll, obj = _objective(problem, structure, c, sigma, seen)
         trace.append(_row(problem, rank, round_, "em", nll, obj, accepted=obj < best_obj))
         gain = best_obj - obj
         if gain > 0:
@@ -76,14 +85,14 @@ def fit_em(
         if small == 2:
             termination = Termination.CONVERGED
             break
-        image = _image(problem, options, c, sigma, seen, floor)
+        image = _image(problem, structure, c, sigma, seen, floor)
         point, state = state.advanced(_flat(c, sigma) * units, _flat(*image) * units, obj)
         point = point / units
         c, sigma = point[: len(c)], unflattened(point[len(c) :], rank, floor)
-    c, iterations = _refine(problem, options, *best)
+    c, _, step = gls(problem, options, *best, fall=0.0)
     seen = problem.products(c, em_products(best[1]), best[1])
-    nll, obj = _objective(problem, options, c, best[1], seen)
-    trace.append(_row(problem, rank, round_ + 1, "beta", nll, obj, accepted=True, cg=iterations))
+    nll, obj = _objective(problem, structure, c, best[1], seen)
+    trace.append(_row(problem, rank, round_ + 1, "beta", nll, obj, accepted=True, cg=step.iterations))
     return Solution(Point(c, np.zeros((0, 0)), best[1]), nll, obj, termination, tuple(trace), 1, 1)
 
 
@@ -99,33 +108,21 @@ def _units(problem: Problem, sigma: LowRank) -> np.ndarray:
 
 
 def _objective(
-    problem: Problem, options: Options, c: np.ndarray, sigma: LowRank, seen: Products
+    problem: Problem, structure: LowRankStructure, c: np.ndarray, sigma: LowRank, seen: Products
 ) -> tuple[float, float]:
     nll = nll_from_products(sigma, seen.along, seen.diagonal)
     ridge = float(problem.coordinates.ridge @ c**2) / (2 * problem.n_obs)
-    return nll, nll + 0.5 * options.lam_F * float(np.sum(sigma.F**2)) + ridge
+    return nll, nll + structure.penalty(sigma) + ridge
 
 
 def _image(
-    problem: Problem, options: Options, c: np.ndarray, sigma: LowRank, seen: Products, floor: np.ndarray
+    problem: Problem, structure: LowRankStructure, c: np.ndarray, sigma: LowRank, seen: Products, floor: np.ndarray
 ) -> tuple[np.ndarray, LowRank]:
     """One EM step."""
     ridge = problem.coordinates.ridge
     own = problem.coordinates.expand(sigma.d)
-    moved = c + seen.score / ((1.0 - ridge) / own + ridge)
-    return moved, em_update(sigma, seen.along, seen.diagonal, floor, lam_F=options.lam_F)
-
-
-def _refine(problem: Problem, options: Options, c: np.ndarray, sigma: LowRank) -> tuple[np.ndarray, int]:
-    """The coefficients of the final Sigma, by conjugate gradients."""
-    ridge = problem.coordinates.ridge
-    system = problem.gls_step(c, sigma)
-    diagonal = problem.coordinates.expand(sigma.precision_diagonal) * (1.0 - ridge) + ridge
-    tol = problem.inner_energy(options.rel_tol)
-    if options.cg_tol is not None:
-        tol = options.cg_tol**2 * float(c**2 @ diagonal)
-    found = conjugate_gradients(system.product, c, system.score, diagonal, tol=tol, max_iterations=options.cg_maxit)
-    return found.x, len(found.steps)
+    _, step = Preconditioner((1.0 - ridge) / own + ridge, problem.constraint)(seen.score)
+    return c + step, em_update(sigma, seen.along, seen.diagonal, floor, lam_F=structure.lam_F)
 
 
 def _row(

@@ -10,8 +10,9 @@ import zarr
 
 from lrgls_dask.als import Termination, TraceRow
 from lrgls_dask.compressed import read_compressed, write_compressed
-from lrgls_dask.covariance import LowRank
+from lrgls_dask.covariance import Sigma, sigma_of
 from lrgls_dask.design import Design
+from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.storage import new_store, open_group
 from lrgls_dask.zarrio import check_version, read_array, read_design, write_array, write_design
 
@@ -32,18 +33,20 @@ SCALARS = (
     "obs_dim",
     "equation_dim",
 )
+# What fits of earlier versions do not say of themselves.
+UNSAID = {"algorithm": "als", "debiased": False}
 
 
 def write_fit(values: dict[str, Any], path: Any, *, overwrite: bool, storage_options: dict[str, Any] | None) -> None:
     """Write the fields of a Fit, complete or not at all."""
     design: Design = values["design"]
-    covariance: LowRank = values["covariance"]
+    covariance: Sigma = values["covariance"]
     with new_store(path, overwrite=overwrite, storage_options=storage_options) as store:
         group = zarr.open_group(store, mode="w", zarr_format=3)
         write_design(group, design)
         write_array(group, "params", values["coefficients"], ("coefficient",))
-        write_array(group, "loadings", covariance.F, ("equation", "factor"))
-        write_array(group, "idio_var", covariance.d, ("equation",))
+        for name, (array, dims) in covariance.stored().items():
+            write_array(group, name, array, dims)
         write_array(group, "y_scale", values["y_scale"], ("equation",))
         floored = np.isin(np.arange(design.n_equations), [design.equations.index(n) for n in values["on_floor"]])
         write_array(group, "on_floor", floored, ("equation",))
@@ -51,8 +54,12 @@ def write_fit(values: dict[str, Any], path: Any, *, overwrite: bool, storage_opt
             write_array(group, "x_rows", values["x_rows"], ("x_row", "regressor"))
         if values["compressed"] is not None:
             write_compressed(group, values["compressed"])
+        if values["restrictions"] is not None:
+            _write_restrictions(group, values["restrictions"])
         _write_trace(group, values["history"])
         group.attrs.update({name: values[name] for name in SCALARS})
+        group.attrs.update({name: values[name] for name in UNSAID})
+        group.attrs["covariance"] = covariance.kind
         group.attrs["termination"] = values["termination"].value
         group.attrs["candidates"] = list(values["candidates"])
         group.attrs["lrgls_fit_format"] = FIT_FORMAT
@@ -64,19 +71,34 @@ def read_fit(path: Any, storage_options: dict[str, Any] | None) -> dict[str, Any
     check_version(group, "lrgls_fit_format", FIT_FORMAT, path, "fit")
     attributes = dict(group.attrs)
     values: dict[str, Any] = {name: attributes[name] for name in SCALARS}
+    values |= {name: attributes.get(name, default) for name, default in UNSAID.items()}
     values["termination"] = Termination(attributes["termination"])
     candidates: Any = attributes["candidates"]
     values["candidates"] = tuple(candidates)
     values["design"] = design = read_design(group)
     values["coefficients"] = read_array(group, "params")
-    values["covariance"] = LowRank(read_array(group, "loadings"), read_array(group, "idio_var"))
+    kind = str(attributes.get("covariance", "lowrank"))
+    values["covariance"] = sigma_of(kind, lambda name: read_array(group, name))
     values["y_scale"] = read_array(group, "y_scale")
     floored = np.flatnonzero(read_array(group, "on_floor"))
     values["on_floor"] = tuple(design.equations[j] for j in floored)
     values["x_rows"] = read_array(group, "x_rows") if "x_rows" in group else None
     values["compressed"] = read_compressed(group, design) if "root" in group else None
+    values["restrictions"] = _read_restrictions(group) if "restriction_values" in group else None
     values["history"] = _read_trace(group)
     return values
+
+
+def _write_restrictions(group: zarr.Group, restrictions: Restrictions) -> None:
+    write_array(group, "restriction_matrix", restrictions.matrix, ("restriction", "coefficient"))
+    write_array(group, "restriction_values", restrictions.values, ("restriction",))
+    group.attrs["restriction_texts"] = list(restrictions.texts)
+
+
+def _read_restrictions(group: zarr.Group) -> Restrictions:
+    texts: Any = group.attrs["restriction_texts"]
+    matrix, values = read_array(group, "restriction_matrix"), read_array(group, "restriction_values")
+    return Restrictions(matrix, values, tuple(texts))
 
 
 def _write_trace(group: zarr.Group, history: tuple[TraceRow, ...]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrgls_dask.covariance import LowRank
+from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import DesignGroup
 from lrgls_dask.errors import BadValues
 from lrgls_dask.moments import (
@@ -143,7 +143,7 @@ class StreamParams:
     scale: np.ndarray
     coefficients: tuple[np.ndarray, ...]
     direction: tuple[np.ndarray, ...] | None
-    sigma: LowRank | None
+    sigma: Sigma | None
     products: np.ndarray | None = None
     dense: bool = True
 

@@ -17,15 +17,16 @@ from lrgls_dask.als import Options, Solution, Termination, TraceRow
 from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.covariance import max_rank
+from lrgls_dask.covariance import Full, LowRankStructure, Structure, diagonal, max_rank
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Engine, Plan, make_plan
 from lrgls_dask.problem import InMemory, Problem
 from lrgls_dask.progress import Progress
 from lrgls_dask.resources import blas_for
+from lrgls_dask.restrictions import Restrictions, as_restrictions
 from lrgls_dask.results import Fit
-from lrgls_dask.selection import choose_rank
+from lrgls_dask.selection import choose
 from lrgls_dask.streamed import Streamed
 from lrgls_dask.system import System
 
@@ -44,8 +45,16 @@ class LowRankGLS:
     rank : number of factors k. An integer (0 makes Sigma diagonal, the only choice for one or two equations),
         "auto" for min(8, ceil(K / 10)), "bic" for the least BIC over 1..min(K // 2, 12); both at most what K
         identifies.
-    covariance : "lowrank", Sigma = F F' + diag(d).
-    algorithm : "als", alternating a GLS step for the coefficients and a factor step for Sigma.
+    covariance : "lowrank", Sigma = F F' + diag(d); "full", any Sigma, the classical model, which needs many more rows
+        than equations; "diagonal", every equation by itself. `rank` is only for the first.
+    algorithm : "als", alternating a GLS step for the coefficients and a step for Sigma up to maximum likelihood;
+        "fgls", feasible GLS in one step: Sigma from the OLS residuals, one GLS step, done. The Sigma reported is then
+        the one that weighted, and the log-likelihood that of the reported coefficients and Sigma. With restrictions
+        OLS keeps to them too, all squared residuals counted alike in the units of the data.
+    debiased : find Sigma from S_ij N / sqrt((N - p_i)(N - p_j)) instead of the mean products S of residuals. Iterated,
+        it ends at a fixed point, not at the maximum of the likelihood.
+    restrictions : linear restrictions R b = r on the coefficients, equation by equation: a pair (R, r), (m, P) and
+        (m,), or a Restrictions. Every estimate keeps to them.
     engine : "compress" reads the data once into q + K + 1 equivalent rows, "stream" makes a pass for every quantity it
         needs and holds K^2 numbers, "auto" compresses where (q + K)^2 fits.
     sigma_step : "ml", maximum likelihood factor analysis, or "pca", principal components with a line search.
@@ -72,8 +81,10 @@ class LowRankGLS:
         self,
         rank: Rank = "auto",
         *,
-        covariance: Literal["lowrank"] = "lowrank",
-        algorithm: Literal["als"] = "als",
+        covariance: Literal["lowrank", "full", "diagonal"] = "lowrank",
+        algorithm: Literal["als", "fgls"] = "als",
+        debiased: bool = False,
+        restrictions: Restrictions | tuple[Any, Any] | None = None,
         engine: Engine = "auto",
         sigma_step: Literal["ml", "pca"] = "ml",
         lam_F: float = 0.0,
@@ -91,6 +102,8 @@ class LowRankGLS:
         self.rank = rank
         self.covariance = covariance
         self.algorithm = algorithm
+        self.debiased = debiased
+        self.restrictions = restrictions
         self.engine = engine
         self.sigma_step = sigma_step
         self.lam_F = lam_F
@@ -141,22 +154,23 @@ class LowRankGLS:
 
     def plan(self, system: System) -> Plan:
         """What `fit` would do and cost; reads nothing. Raises MemoryError if it would not fit."""
-        self._candidates(system.n_equations)
-        return make_plan(system.rows, engine=self.engine, memory_limit=self.memory_limit)
+        needs_matrix = any(structure.needs_matrix for structure in self._structures(system.n_equations))
+        return make_plan(system.rows, engine=self.engine, memory_limit=self.memory_limit, needs_matrix=needs_matrix)
 
     def fit(self, system: System | CompressedSystem) -> LowRankGLS:
         """Fit and keep the result in `result_`; follows the active Dask client, else uses threads.
 
         Warns once, with FitWarning, when the loop did not converge or a variance ended on its floor.
         """
-        ranks = self._candidates(system.n_equations)
+        structures = self._structures(system.n_equations)
+        restrictions = as_restrictions(system.design, self.restrictions)
         meter = Meter(Progress(self.progress))
         kept = self._checkpoint(system)
-        problem, engine = self._problem(system, meter, kept)
+        problem, engine = self._problem(system, restrictions, meter, kept)
         options = self._options(engine)
         with blas_for(system.n_regressors + system.n_equations):
-            solution, table = choose_rank(problem, ranks, options, kept)
-        fit = _as_fit(problem, solution, options, engine, table, system)
+            solution, table = choose(problem, structures, options, kept)
+        fit = _as_fit(problem, solution, options, engine, table, system, restrictions, float(self.lam_F))
         self.result_, self.rank_ = fit, fit.rank
         if kept is not None:
             kept.clear()
@@ -187,25 +201,37 @@ class LowRankGLS:
         return Checkpoint.at(self.checkpoint, system.rows)
 
     def _problem(
-        self, system: System | CompressedSystem, meter: Meter, kept: Checkpoint | None
+        self,
+        system: System | CompressedSystem,
+        restrictions: Restrictions | None,
+        meter: Meter,
+        kept: Checkpoint | None,
     ) -> tuple[Problem, Literal["compress", "stream"]]:
         if isinstance(system, CompressedSystem):
             if self.engine == "stream":
                 raise ValueError("a compressed system holds no rows to stream. Use engine='compress' or 'auto'.")
-            return _in_memory(system.rows, self.lam_B, meter), "compress"
+            return _in_memory(system.rows, self.lam_B, meter, restrictions), "compress"
         self.plan_ = self.plan(system)
         if self.plan_.engine == "stream":
             spare = self.plan_.memory_limit - self.plan_.worker_peak
             dense = self.plan_.holds_sigma
-            return Streamed(system.rows, lam_B=self.lam_B, meter=meter, dense=dense, spare_bytes=spare), "stream"
+            streamed = Streamed(
+                system.rows,
+                lam_B=self.lam_B,
+                meter=meter,
+                dense=dense,
+                spare_bytes=spare,
+                restrictions=restrictions,
+            )
+            return streamed, "stream"
         compressed = compress_rows(system.rows, meter=meter, saved=None if kept is None else kept.sums)
-        return _in_memory(compressed, self.lam_B, meter), "compress"
+        return _in_memory(compressed, self.lam_B, meter, restrictions), "compress"
 
     def _options(self, engine: Literal["compress", "stream"]) -> Options:
         default = COMPRESSED_REL_TOL if engine == "compress" else STREAM_REL_TOL
         return Options(
-            sigma_step=self.sigma_step,
-            lam_F=float(self.lam_F),
+            algorithm=self.algorithm,
+            debiased=self.debiased,
             lam_B=float(self.lam_B),
             d_floor=float(self.d_floor),
             rel_tol=default if self.rel_tol is None else float(self.rel_tol),
@@ -215,6 +241,15 @@ class LowRankGLS:
         )
 
     # ------------------------------------------------------------------------------------------ checks
+
+    def _structures(self, n_equations: int) -> tuple[Structure, ...]:
+        """What to fit and compare."""
+        if self.covariance == "full":
+            return (Full(),)
+        if self.covariance == "diagonal":
+            return (diagonal(),)
+        ranks = self._candidates(n_equations)
+        return tuple(LowRankStructure(rank, self.sigma_step, float(self.lam_F)) for rank in ranks)
 
     def _candidates(self, n_equations: int) -> tuple[int, ...]:
         """The ranks to fit, ascending; raises ValueError for one that K equations do not identify."""
@@ -234,13 +269,16 @@ class LowRankGLS:
 
     def _check(self) -> None:
         _check_rank(self.rank)
-        _one_of("covariance", self.covariance, ("lowrank",))
-        _one_of("algorithm", self.algorithm, ("als",))
+        _one_of("covariance", self.covariance, ("lowrank", "full", "diagonal"))
+        _one_of("algorithm", self.algorithm, ("als", "fgls"))
+        if not isinstance(self.debiased, bool):
+            raise TypeError(f"debiased must be True or False; got {self.debiased!r}.")
         _one_of("engine", self.engine, ("auto", "compress", "stream"))
         _one_of("sigma_step", self.sigma_step, ("ml", "pca"))
         _one_of("missing", self.missing, ("raise",))
         for name in ("lam_F", "lam_B"):
             _number(name, getattr(self, name), least=0.0, strict=False)
+        self._check_factors()
         _number("d_floor", self.d_floor, least=0.0, strict=True)
         if self.d_floor >= 1:
             raise ValueError(
@@ -256,10 +294,22 @@ class LowRankGLS:
         if not (isinstance(self.progress, bool) or callable(self.progress)):
             raise TypeError(f"progress must be True, False or a callable; got {self.progress!r}.")
 
+    def _check_factors(self) -> None:
+        """What only factors have is refused where there are none."""
+        if self.covariance == "lowrank":
+            return
+        for name, unused in (("rank", ("auto", 0)), ("lam_F", (0,)), ("sigma_step", ("ml",))):
+            value = getattr(self, name)
+            if value not in unused:
+                raise ValueError(
+                    f"covariance={self.covariance!r} has no factors, so {name} must keep its default; got {value!r}. "
+                    f"Drop {name}, or use covariance='lowrank'."
+                )
 
-def _in_memory(rows: Compressed, lam_B: float, meter: Meter) -> InMemory:
+
+def _in_memory(rows: Compressed, lam_B: float, meter: Meter, restrictions: Restrictions | None) -> InMemory:
     with blas_for(rows.design.n_regressors + rows.design.n_equations):
-        return InMemory(rows, lam_B=lam_B, meter=meter)
+        return InMemory(rows, lam_B=lam_B, meter=meter, restrictions=restrictions)
 
 
 def _check_rank(rank: Any) -> None:
@@ -291,6 +341,8 @@ def _as_fit(
     engine: Literal["compress", "stream"],
     table: tuple[dict[str, float], ...],
     system: System | CompressedSystem,
+    restrictions: Restrictions | None,
+    lam_F: float,
 ) -> Fit:
     """The solution in the user's units."""
     design, scale = problem.design, problem.whitened.y_scale
@@ -302,7 +354,7 @@ def _as_fit(
     history = solution.trace
     if problem.meter.passes > history[-1].passes:
         history = (*history, _last_read(history[-1], problem.meter))
-    floored = np.flatnonzero(solution.point.sigma.d <= options.d_floor * (1 + 1e-6))
+    floored = np.flatnonzero(solution.point.sigma.on_floor(np.full(design.n_equations, options.d_floor)))
     return Fit(
         design=design,
         coefficients=coefficients,
@@ -316,7 +368,7 @@ def _as_fit(
         n_starts=solution.n_starts,
         n_agreed=solution.n_agreed,
         lam_B=options.lam_B,
-        lam_F=options.lam_F,
+        lam_F=lam_F,
         on_floor=tuple(design.equations[j] for j in floored),
         y_scale=scale,
         x_rows=x_rows,
@@ -324,6 +376,9 @@ def _as_fit(
         n_passes=problem.meter.passes,
         bytes_read=problem.meter.bytes_read,
         candidates=table,
+        algorithm=options.algorithm,
+        debiased=options.debiased,
+        restrictions=restrictions,
         obs_dim=str(system.obs_dim),
         equation_dim=str(system.equation_dim),
         system=system if isinstance(system, System) else None,

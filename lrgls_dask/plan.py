@@ -101,22 +101,24 @@ class Plan:
         )
 
 
-def make_plan(rows: Rows, *, engine: Engine, memory_limit: int | str | None) -> Plan:
+def make_plan(rows: Rows, *, engine: Engine, memory_limit: int | str | None, needs_matrix: bool = False) -> Plan:
     """The cheapest plan in passes that fits; reads nothing.
+
+    needs_matrix : the (K, K) residual covariance must be held, so that a fit on its products alone is no choice.
 
     Raises MemoryError with the number, the limit and the remedy when no engine allowed fits.
     """
     cluster = this_cluster(memory_limit)
     priced = {
         "compress": [_price(rows, cluster, "compress", True)],
-        "stream": [_price(rows, cluster, "stream", True), _price(rows, cluster, "stream", False)],
+        "stream": [_price(rows, cluster, "stream", holds) for holds in ((True,) if needs_matrix else (True, False))],
     }
     allowed = priced["compress"] + priced["stream"] if engine == "auto" else priced[engine]
     for plan in allowed:
         if plan.peak <= cluster.limit:
             return plan
     others = [plan for plans in priced.values() for plan in plans if plan.peak <= cluster.limit]
-    raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), cluster, others))
+    raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), cluster, others, needs_matrix))
 
 
 def this_cluster(memory_limit: int | str | None) -> Cluster:
@@ -211,9 +213,12 @@ def _stream_client(design: Design, holds_sigma: bool) -> int:
     return 8 * (6 * per_group + 60 * n_coefficients + 60 * 50 * n_equations)
 
 
-def _refusal(plan: Plan, cluster: Cluster, others: list[Plan]) -> str:
+def _refusal(plan: Plan, cluster: Cluster, others: list[Plan], needs_matrix: bool) -> str:
     where = "this process" if plan.in_process or plan.client_peak >= plan.worker_peak else "each worker"
     remedies = [f"use engine={other.engine!r}" for other in others[:1]]
+    if needs_matrix:
+        K = plan.n_equations
+        remedies.append(f"use covariance='lowrank', algorithm='als', which can do without the ({K:,} x {K:,}) matrix")
     if plan.n_threads > 1:
         remedies.append("use fewer threads")
     if plan.largest_block > 32 * 2**20:

@@ -12,13 +12,15 @@ from typing import Protocol
 import numpy as np
 
 from lrgls_dask.compress import Compressed
-from lrgls_dask.covariance import LowRank
+from lrgls_dask.constraint import Constraint
+from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
 from lrgls_dask.moments import Head
 from lrgls_dask.passes import Meter
+from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.whiten import GroupRows, Whitened, whiten
 
-__all__ = ["Coordinates", "GlsStep", "InMemory", "Problem", "Products", "nll_offset"]
+__all__ = ["Coordinates", "GlsStep", "InMemory", "Problem", "Products", "constraint_on", "nll_offset"]
 
 QR_RESOLUTION = 1e-12  # singular values of unit columns that the qr route tells from zero
 GRAM_RESOLUTION = 3e-7  # and those that a Cholesky factor of the cross-product does
@@ -57,16 +59,17 @@ class Problem(Protocol):
     restarts_are_free: bool
     dense: bool
     compressed: Compressed | None
+    constraint: Constraint | None
 
     def residual_covariance(self, c: np.ndarray) -> np.ndarray:
         """S = R'R / N, (K, K), in standard units; not where `dense` is False."""
         ...
 
-    def products(self, c: np.ndarray, B: np.ndarray, sigma: LowRank | None) -> Products:
+    def products(self, c: np.ndarray, B: np.ndarray, sigma: Sigma | None) -> Products:
         """S B for B (K, m), diag S, and at a Sigma the score, without forming S."""
         ...
 
-    def gls_step(self, c: np.ndarray, sigma: LowRank) -> GlsStep: ...
+    def gls_step(self, c: np.ndarray, sigma: Sigma) -> GlsStep: ...
 
     def x_rows(self) -> np.ndarray | None:
         """(r, q) with x_rows'x_rows = X'X, None where `compressed` has it or it needs more memory than there is."""
@@ -154,6 +157,21 @@ class Coordinates:
         return np.concatenate(parts)
 
 
+def constraint_on(whitened: Whitened, coordinates: Coordinates, restrictions: Restrictions | None) -> Constraint | None:
+    """R b = r in whitened coordinates, each row of unit length.  O(m P p)."""
+    if restrictions is None:
+        return None
+    rows = []
+    for row in restrictions.matrix:
+        by_group = []
+        for g in whitened.groups:
+            by_group.append(g.adjoint(row[g.group.coefficients] * whitened.y_scale[g.group.equations]))
+        rows.append(coordinates.flat(tuple(by_group)))
+    stacked = np.stack(rows)
+    lengths = np.linalg.norm(stacked, axis=1)
+    return Constraint(stacked / lengths[:, None], restrictions.values / lengths)
+
+
 # ---------------------------------------------------------------------------------------------- in memory
 
 
@@ -166,7 +184,9 @@ class InMemory:
     restarts_are_free = True
     dense = True
 
-    def __init__(self, system: Compressed, *, lam_B: float, meter: Meter) -> None:
+    def __init__(
+        self, system: Compressed, *, lam_B: float, meter: Meter, restrictions: Restrictions | None = None
+    ) -> None:
         self.compressed: Compressed | None = system
         design = self.design = system.design
         self.n_obs, self.meter = system.n_obs, meter
@@ -181,6 +201,7 @@ class InMemory:
         self.whitened = whiten(design, parts, n_obs=self.n_obs, lam_B=lam_B, resolution=resolution)
         self.nll_offset = nll_offset(self.whitened, system.head)
         self.coordinates = Coordinates.of(self.whitened, design)
+        self.constraint = constraint_on(self.whitened, self.coordinates, restrictions)
         self._stacks = self.whitened.stacks
         self._y = top[:, q:] / self.whitened.y_scale
         scaled = rest / self.whitened.y_scale
@@ -190,7 +211,7 @@ class InMemory:
         residual = self._y - self.coordinates.forward(self._stacks, c)
         return (self._beyond + residual.T @ residual) / self.n_obs
 
-    def products(self, c: np.ndarray, B: np.ndarray, sigma: LowRank | None) -> Products:
+    def products(self, c: np.ndarray, B: np.ndarray, sigma: Sigma | None) -> Products:
         at, stacks = self.coordinates, self._stacks
         residual = self._y - at.forward(stacks, c)
         along = (self._beyond @ B + residual.T @ (residual @ B)) / self.n_obs
@@ -198,7 +219,7 @@ class InMemory:
         score = np.zeros(0) if sigma is None else at.adjoint(stacks, sigma.solve_rows(residual)) - at.ridge * c
         return Products(along, diagonal, score)
 
-    def gls_step(self, c: np.ndarray, sigma: LowRank) -> GlsStep:
+    def gls_step(self, c: np.ndarray, sigma: Sigma) -> GlsStep:
         at, stacks = self.coordinates, self._stacks
         residual = self._y - at.forward(stacks, c)
         score = at.adjoint(stacks, sigma.solve_rows(residual)) - at.ridge * c

@@ -11,11 +11,12 @@ __all__ = ["summary"]
 
 MAX_ROWS = 200  # a table longer than this is cut in the middle
 WIDTH = 96
+SIGMA = {"lowrank": "Sigma = F F' + diag(d)", "diagonal": "Sigma = diag(d)", "full": "Sigma unrestricted"}
 
 
 def summary(fit: Fit, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
     """The fit in one page: what was fitted, how it ended, the coefficients equation by equation."""
-    lines = ["Seemingly unrelated regressions, Sigma = F F' + diag(d)", "=" * WIDTH]
+    lines = [_title(fit), "=" * WIDTH]
     lines += _pairs(
         [
             ("Observations", f"{fit.n_obs:,}"),
@@ -32,10 +33,18 @@ def summary(fit: Fit, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
             ("Penalties", f"lam_B = {fit.lam_B:g}, lam_F = {fit.lam_F:g}"),
         ]
     )
+    if fit.restrictions is not None:
+        lines += [f"Restriction: {text}" for text in fit.restrictions.texts]
     if len(fit.on_floor):
         lines.append(f"Variance on its floor (Heywood case): {', '.join(map(str, fit.on_floor))}")
     lines += ["-" * WIDTH, *_coefficients(fit, alpha, max_rows), "-" * WIDTH, *_equations(fit, max_rows), "=" * WIDTH]
     return "\n".join(lines)
+
+
+def _title(fit: Fit) -> str:
+    method = "one-step feasible GLS" if fit.algorithm == "fgls" else "iterated GLS" if fit.debiased else "ML"
+    debiased = ", debiased" if fit.debiased else ""
+    return f"Seemingly unrelated regressions, {SIGMA[fit.covariance_kind]}; {method}{debiased}"
 
 
 def _pairs(items: list[tuple[str, str]]) -> list[str]:
@@ -62,6 +71,9 @@ def _coefficients(fit: Fit, alpha: float, max_rows: int) -> list[str]:
 
 def _equations(fit: Fit, max_rows: int) -> list[str]:
     variances = fit.sigma_diagonal
+    if fit.covariance_kind == "full":
+        rows = [f"{str(n)[:27]:<28}{v**0.5:>12.5g}" for n, v in zip(fit.equations, variances, strict=True)]
+        return _cut([f"{'Equation':<28}{'error sd':>12}", *rows], max_rows)
     head = f"{'Equation':<28}{'error sd':>12}{'own sd':>12}{'common share':>14}"
     lines = [head]
     for name, total, own in zip(fit.equations, variances, fit.idio_var.values, strict=True):

@@ -15,13 +15,14 @@ import xarray as xr
 from lrgls_dask.als import Termination, TraceRow
 from lrgls_dask.compress import Compressed, mean_nll
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.covariance import LowRank
+from lrgls_dask.covariance import LowRank, Sigma
 from lrgls_dask.design import Design, Designed
 from lrgls_dask.fitstore import read_fit, write_fit
 from lrgls_dask.inference import CoefficientCovariance
 from lrgls_dask.labels import StoredLabels
 from lrgls_dask.predict import check_same_design, predict_lazily
 from lrgls_dask.report import summary
+from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.system import System
 
 __all__ = ["Fit"]
@@ -31,7 +32,8 @@ __all__ = ["Fit"]
 class Fit(Designed):
     """A fitted system of K equations, P coefficients, k factors.
 
-    covariance : the error covariance, in the user's units.  y_scale : (K,) the units in which lam_B penalises.
+    covariance : the error covariance that weighted the coefficients, in the user's units.
+    y_scale : (K,) the units in which lam_B penalises.
     compressed : the rows that stand for the data, of a fit that read them once; statistics of it cost no read.
     x_rows : (r, q) with x_rows'x_rows = X'X, of a streamed fit that had memory for it.
     system : what was fitted, for statistics that need its rows; not saved.
@@ -42,7 +44,7 @@ class Fit(Designed):
 
     design: Design
     coefficients: np.ndarray
-    covariance: LowRank
+    covariance: Sigma
     n_obs: int
     loglik: float
     objective: float
@@ -60,25 +62,39 @@ class Fit(Designed):
     x_rows: np.ndarray | None
     compressed: Compressed | None
     candidates: tuple[dict[str, float], ...] = ()
+    algorithm: str = "als"
+    debiased: bool = False
+    restrictions: Restrictions | None = None
     obs_dim: str = "obs"
     equation_dim: str = "equation"
     system: System | None = None
 
     def __post_init__(self) -> None:
-        for array in (self.coefficients, self.y_scale, self.covariance.F, self.covariance.d):
+        of_sigma = [array for array, _ in self.covariance.stored().values()]
+        for array in (self.coefficients, self.y_scale, *of_sigma):
             array.flags.writeable = False
 
     # ------------------------------------------------------------------------------------------ sizes
 
     @property
     def rank(self) -> int:
-        """k, the number of factors."""
+        """k, the number of factors; 0 for a diagonal Sigma and for an unrestricted one, which have none."""
         return self.covariance.rank
 
     @property
+    def covariance_kind(self) -> str:
+        """The structure of Sigma: "lowrank", "diagonal" (also of a fit with rank 0) or "full"."""
+        return self.covariance.kind
+
+    @property
+    def n_restrictions(self) -> int:
+        """m, linear restrictions that the coefficients keep to."""
+        return 0 if self.restrictions is None else self.restrictions.n_restrictions
+
+    @property
     def n_parameters(self) -> int:
-        """P + K k + K - k (k - 1) / 2."""
-        return self.n_coefficients + self.covariance.n_parameters
+        """P - m + K k + K - k (k - 1) / 2, or P - m + K (K + 1) / 2 with an unrestricted Sigma."""
+        return self.n_coefficients - self.n_restrictions + self.covariance.n_parameters
 
     @property
     def n_sweeps(self) -> int:
@@ -93,17 +109,26 @@ class Fit(Designed):
 
     @cached_property
     def loadings(self) -> xr.DataArray:
-        """(equation, factor) F, in units of Y."""
+        """(equation, factor) F, in units of Y.  Raises ValueError for covariance='full'."""
+        sigma = self._with_factors("loadings")
         coords = {"equation": self._index, "factor": np.arange(1, self.rank + 1)}
-        return xr.DataArray(self.covariance.F, coords, ("equation", "factor"), name="loadings")
+        return xr.DataArray(sigma.F, coords, ("equation", "factor"), name="loadings")
 
     @cached_property
     def idio_var(self) -> xr.DataArray:
-        """(equation,) d, in units of Y squared."""
-        return xr.DataArray(self.covariance.d, {"equation": self._index}, ("equation",), name="idio_var")
+        """(equation,) d, in units of Y squared.  Raises ValueError for covariance='full'."""
+        sigma = self._with_factors("idiosyncratic variances")
+        return xr.DataArray(sigma.d, {"equation": self._index}, ("equation",), name="idio_var")
+
+    def _with_factors(self, what: str) -> LowRank:
+        if not isinstance(self.covariance, LowRank):
+            raise ValueError(
+                f"covariance={self.covariance_kind!r} has no {what}. Use sigma() for the error covariance."
+            )
+        return self.covariance
 
     def sigma(self) -> xr.DataArray:
-        """(equation, equation_other) error covariance F F' + diag(d); a dense K x K array."""
+        """(equation, equation_other) error covariance; a dense K x K array."""
         coords = {"equation": self._index, "equation_other": self._index.rename("equation_other")}
         return xr.DataArray(self.covariance.dense(), coords, ("equation", "equation_other"), name="sigma")
 
@@ -148,7 +173,9 @@ class Fit(Designed):
                 "standard errors need X'X, which this streamed fit had no memory for "
                 f"({8e-9 * self.design.n_regressors**2:.2f} GB). Fit again with a larger memory_limit."
             )
-        return CoefficientCovariance(self.design, x_rows, self.covariance, self.n_obs, self.y_scale, self.lam_B)
+        return CoefficientCovariance(
+            self.design, x_rows, self.covariance, self.n_obs, self.y_scale, self.lam_B, self.restrictions
+        )
 
     def cov(self, equation: Hashable | None = None) -> xr.DataArray:
         """Classical covariance (X' Sigma^-1 X)^-1 of the coefficients, of all (P, P) or of one equation's (p_j, p_j).

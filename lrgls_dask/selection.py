@@ -1,66 +1,105 @@
-"""Which number of factors: the least BIC over candidate ranks, each fitted, none reading the data again."""
+"""Which number of factors: the least BIC over candidate structures, each fitted, none reading the data again."""
 
 from __future__ import annotations
 
 import numpy as np
 from dask.base import tokenize
 
-from lrgls_dask.als import Keep, Options, Point, Solution, fit_rank, go_on, starting_residuals
+from lrgls_dask.als import Keep, Options, Point, Solution, fit_structure, go_on, starting_residuals
 from lrgls_dask.checkpoint import Checkpoint, SavedPoint
-from lrgls_dask.covariance import LowRank, ml_candidates
+from lrgls_dask.covariance import LowRank, LowRankStructure, SingularCovariance, Structure
 from lrgls_dask.em import fit_em
+from lrgls_dask.existence import no_maximum, vanishing_combination
 from lrgls_dask.problem import Problem
+from lrgls_dask.sweep import debiased
 
-__all__ = ["choose_rank"]
+__all__ = ["choose"]
 
 Table = tuple[dict[str, float], ...]
 
 
-def choose_rank(
-    problem: Problem, ranks: tuple[int, ...], options: Options, checkpoint: Checkpoint | None = None
+def choose(
+    problem: Problem, structures: tuple[Structure, ...], options: Options, checkpoint: Checkpoint | None = None
 ) -> tuple[Solution, Table]:
-    """The solution of the candidate rank with the least BIC, and one row per candidate (none for a single one).
+    """The solution of the candidate with the least BIC, and one row per candidate (none for a single one).
 
     On a compressed system every candidate is fitted to the end. Streamed, where that would cost passes, candidates are
     compared at the OLS residual covariance, from which the coefficients hardly move it, and only the winner is fitted.
     checkpoint : where a streamed loop keeps its last point, and goes on from one that is there.
+    Raises ValueError where the likelihood of an unrestricted Sigma has no maximum.
     """
+    _check_bounded(problem, structures, options)
+    try:
+        return _choose(problem, structures, options, checkpoint)
+    except SingularCovariance as error:
+        raise no_maximum(problem, options) from error
+
+
+def _choose(
+    problem: Problem, structures: tuple[Structure, ...], options: Options, checkpoint: Checkpoint | None
+) -> tuple[Solution, Table]:
     if problem.restarts_are_free:
-        return _fit_all(problem, ranks, options)
-    keep, saved = _kept(checkpoint, ranks, options)
+        return _fit_all(problem, structures, options)
+    keep, saved = _kept(checkpoint, structures, options)
     if not problem.dense:
-        return _without_covariance(problem, ranks, options, keep, saved), ()
-    if saved is not None:
+        return _without_covariance(problem, structures, options, keep, saved), ()
+    if saved is not None and options.algorithm == "als":
         point = Point(saved.c, saved.S, saved.sigma)
-        return go_on(problem, options, saved.sweep, point, keep=keep), _compared(problem, ranks, options, saved.S)
-    c, S = starting_residuals(problem)
-    table = _compared(problem, ranks, options, S)
-    best = int(min(table, key=lambda row: row["bic"])["rank"]) if table else ranks[0]
-    return fit_rank(problem, best, options, c, S, keep=keep), table
+        table = _compared(problem, structures, options, saved.S)
+        return go_on(problem, _best(structures, table), options, saved.sweep, point, keep=keep), table
+    c, S = _start(problem, options)
+    table = _compared(problem, structures, options, S)
+    return fit_structure(problem, _best(structures, table), options, c, S, keep=keep), table
 
 
-def _fit_all(problem: Problem, ranks: tuple[int, ...], options: Options) -> tuple[Solution, Table]:
-    c, S = starting_residuals(problem)
-    solutions = [fit_rank(problem, k, options, c, S) for k in ranks]
-    if len(ranks) == 1:
+def _best(structures: tuple[Structure, ...], table: Table) -> Structure:
+    return structures[int(np.argmin([row["bic"] for row in table]))] if table else structures[0]
+
+
+def _start(problem: Problem, options: Options) -> tuple[np.ndarray, np.ndarray]:
+    return starting_residuals(problem, pooled=options.algorithm == "fgls")
+
+
+def _check_bounded(problem: Problem, structures: tuple[Structure, ...], options: Options) -> None:
+    """Refuse at once what would run to a singular Sigma, where the rows to see it by are at hand.
+
+    Restrictions may keep residuals apart that would vanish without them: then only the loop can tell.
+    """
+    if all(structure.bounded for structure in structures):
+        return
+    if problem.whitened.exact.any():
+        raise no_maximum(problem, options, np.flatnonzero(problem.whitened.exact))
+    if problem.compressed is None or options.algorithm == "fgls" or problem.constraint is not None:
+        return
+    involved = vanishing_combination(problem.compressed)
+    if len(involved):
+        raise no_maximum(problem, options, involved)
+
+
+def _fit_all(problem: Problem, structures: tuple[Structure, ...], options: Options) -> tuple[Solution, Table]:
+    c, S = _start(problem, options)
+    solutions = [fit_structure(problem, structure, options, c, S) for structure in structures]
+    if len(structures) == 1:
         return solutions[0], ()
-    table = tuple(_row(problem, k, s.nll) for k, s in zip(ranks, solutions, strict=True))
+    table = tuple(_row(problem, each, s.nll) for each, s in zip(structures, solutions, strict=True))
     return solutions[int(np.argmin([row["bic"] for row in table]))], table
 
 
-def _compared(problem: Problem, ranks: tuple[int, ...], options: Options, S: np.ndarray) -> Table:
-    if len(ranks) == 1:
+def _compared(problem: Problem, structures: tuple[Structure, ...], options: Options, S: np.ndarray) -> Table:
+    if len(structures) == 1:
         return ()
-    return tuple(_row(problem, k, _profile_nll(problem, k, options, S)) for k in ranks)
+    floor = np.full(len(S), options.d_floor)
+    firsts = [each.candidates(debiased(problem, options, S), floor)[0].sigma for each in structures]
+    return tuple(_row(problem, each, sigma.nll(S)) for each, sigma in zip(structures, firsts, strict=True))
 
 
 def _kept(
-    checkpoint: Checkpoint | None, ranks: tuple[int, ...], options: Options
+    checkpoint: Checkpoint | None, structures: tuple[Structure, ...], options: Options
 ) -> tuple[Keep | None, SavedPoint | None]:
     """Where the loop leaves its points, and the one an earlier client left there with the same options."""
     if checkpoint is None:
         return None, None
-    name = f"loop-{tokenize(ranks, options)}"
+    name = f"loop-{tokenize(structures, options)}"
 
     def keep(sweep: int, point: Point) -> None:
         checkpoint.save_point(name, SavedPoint(sweep, point.c, point.S, point.sigma))
@@ -69,30 +108,32 @@ def _kept(
 
 
 def _without_covariance(
-    problem: Problem, ranks: tuple[int, ...], options: Options, keep: Keep | None, saved: SavedPoint | None
+    problem: Problem, structures: tuple[Structure, ...], options: Options, keep: Keep | None, saved: SavedPoint | None
 ) -> Solution:
-    if len(ranks) > 1:
+    structure, size = structures[0], problem.design.n_equations
+    wanted = "rank='bic'" if len(structures) > 1 else "algorithm='fgls'" if options.algorithm == "fgls" else ""
+    wanted = wanted or ("debiased=True" if options.debiased else "")
+    if wanted or not isinstance(structure, LowRankStructure):
+        remedy = "Give rank as an integer" if len(structures) > 1 else "Use algorithm='als' and debiased=False"
         raise ValueError(
-            f"rank='bic' needs the ({problem.design.n_equations} x {problem.design.n_equations}) residual covariance, "
-            "which does not fit. Give rank as an integer, or raise memory_limit."
+            f"{wanted or 'this covariance'} needs the ({size} x {size}) residual covariance, "
+            f"which does not fit. {remedy}, or raise memory_limit."
         )
-    if saved is not None:
-        return fit_em(problem, ranks[0], options, saved.c, sigma=saved.sigma, keep=keep)
-    return fit_em(problem, ranks[0], options, problem.coordinates.flat(problem.whitened.start), keep=keep)
+    if saved is not None and isinstance(saved.sigma, LowRank):
+        return fit_em(problem, structure, options, saved.c, sigma=saved.sigma, keep=keep)
+    c = problem.coordinates.flat(problem.whitened.start)
+    if problem.constraint is not None:
+        c = problem.constraint.nearest(c, np.ones_like(c))
+    return fit_em(problem, structure, options, c, keep=keep)
 
 
-def _profile_nll(problem: Problem, rank: int, options: Options, S: np.ndarray) -> float:
-    floor = np.full(len(S), options.d_floor)
-    return ml_candidates(S, rank, floor, lam_F=options.lam_F)[0].sigma.nll(S)
-
-
-def _row(problem: Problem, rank: int, nll: float) -> dict[str, float]:
-    n_equations = problem.design.n_equations
-    sigma = LowRank(np.zeros((n_equations, rank)), np.ones(n_equations)).n_parameters
-    n_parameters = problem.design.n_coefficients + sigma
+def _row(problem: Problem, structure: Structure, nll: float) -> dict[str, float]:
+    n_parameters = problem.design.n_coefficients + structure.n_parameters(problem.design.n_equations)
+    if problem.constraint is not None:
+        n_parameters -= len(problem.constraint.values)
     loglik = -problem.n_obs * (nll + problem.nll_offset)
     return {
-        "rank": rank,
+        "rank": structure.rank,
         "loglik": loglik,
         "n_parameters": n_parameters,
         "aic": -2 * loglik + 2 * n_parameters,

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from lrgls_dask.compress import Compressed, root_of
-from lrgls_dask.covariance import LowRank
+from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
 from lrgls_dask.kernels import (
     StreamParams,
@@ -22,7 +22,8 @@ from lrgls_dask.kernels import (
 )
 from lrgls_dask.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments
 from lrgls_dask.passes import Meter, run_pass
-from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, GlsStep, Products, nll_offset
+from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, GlsStep, Products, constraint_on, nll_offset
+from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows import Rows
 from lrgls_dask.whiten import GroupRows, whiten
 
@@ -43,7 +44,14 @@ class Streamed:
     compressed: Compressed | None = None
 
     def __init__(
-        self, rows: Rows, *, lam_B: float, meter: Meter, dense: bool = True, spare_bytes: float = np.inf
+        self,
+        rows: Rows,
+        *,
+        lam_B: float,
+        meter: Meter,
+        dense: bool = True,
+        spare_bytes: float = np.inf,
+        restrictions: Restrictions | None = None,
     ) -> None:
         self.dense = dense
         self.design, self.rows, self.meter, self.spare_bytes = rows.design, rows, meter, spare_bytes
@@ -55,6 +63,7 @@ class Streamed:
         self.whitened = whiten(rows.design, self._group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=GRAM_RESOLUTION)
         self.nll_offset = nll_offset(self.whitened, self.head)
         self.coordinates = Coordinates.of(self.whitened, rows.design)
+        self.constraint = constraint_on(self.whitened, self.coordinates, restrictions)
         self._mean_rows = [stack[:, :1] for stack in self.whitened.stacks]
         q = rows.design.n_regressors
         self._mean_y = (np.sqrt(self.head.weight) * self.head.mean[q:] / self.whitened.y_scale)[None, :]
@@ -64,7 +73,7 @@ class Streamed:
         mean = self._mean_residual(c)
         return (moments.cross + mean.T @ mean) / self.n_obs
 
-    def products(self, c: np.ndarray, B: np.ndarray, sigma: LowRank | None) -> Products:
+    def products(self, c: np.ndarray, B: np.ndarray, sigma: Sigma | None) -> Products:
         moments: ProductMoments = self._pass(products_kernel, c, None, sigma, "products", B)
         mean = self._mean_residual(c)
         score = np.zeros(0)
@@ -73,7 +82,7 @@ class Streamed:
         along = (moments.along + mean.T @ (mean @ B)) / self.n_obs
         return Products(along, (moments.squares + mean[0] ** 2) / self.n_obs, score)
 
-    def gls_step(self, c: np.ndarray, sigma: LowRank) -> GlsStep:
+    def gls_step(self, c: np.ndarray, sigma: Sigma) -> GlsStep:
         at = self.coordinates
         if self.dense:
             moments: ResidualMoments = self._pass(residual_kernel, c, None, sigma, "score")
@@ -126,7 +135,7 @@ class Streamed:
     def _mean_residual(self, c: np.ndarray) -> np.ndarray:
         return self._mean_y - self.coordinates.forward(self._mean_rows, c)
 
-    def _adjoint(self, by_group: tuple[np.ndarray, ...], mean: np.ndarray, sigma: LowRank) -> np.ndarray:
+    def _adjoint(self, by_group: tuple[np.ndarray, ...], mean: np.ndarray, sigma: Sigma) -> np.ndarray:
         groups = self.whitened.groups
         centred = tuple(g.adjoint(s) for g, s in zip(groups, by_group, strict=True))
         return self.coordinates.flat(centred) + self.coordinates.adjoint(self._mean_rows, sigma.solve_rows(mean))
@@ -136,7 +145,7 @@ class Streamed:
         kernel: Callable[..., Any],
         c: np.ndarray,
         direction: np.ndarray | None,
-        sigma: LowRank | None,
+        sigma: Sigma | None,
         label: str,
         products: np.ndarray | None = None,
     ) -> Any:

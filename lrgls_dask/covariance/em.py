@@ -85,6 +85,10 @@ class Anderson:
         """
         if self.points and not value < self.value:
             return self.images[-1], replace(self, points=self.points[-1:], images=self.images[-1:])
+        return self.accepted(point, image, value)
+
+    def accepted(self, point: Array, image: Array, value: float) -> tuple[Array, Anderson]:
+        """The same, whatever the value: for a plain step of the map, which has nothing to be compared with."""
         keep = self.depth + 1
         state = replace(self, points=(*self.points, point)[-keep:], images=(*self.images, image)[-keep:], value=value)
         return state._extrapolated(), state

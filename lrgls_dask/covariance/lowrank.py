@@ -12,14 +12,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-__all__ = ["Array", "LowRank", "max_rank"]
+from lrgls_dask.covariance.interface import Array, Stored
 
-Array = NDArray[np.float64]
+__all__ = ["Array", "LowRank", "max_rank"]
 
 LOG_2PI = math.log(2.0 * math.pi)
 # Woodbury loses log10(F_i'F_i / d_i) of 15 digits in row i.  Below 1e3 enough are left; above, each refinement gains
@@ -28,6 +29,7 @@ REFINE_ABOVE = 1e3
 DIGITS, WANTED_DIGITS = 15.0, 14.0
 # Entries of a column of F that differ by less than this fraction tie for largest: rounding must not choose the sign.
 TIE = 1e-9
+FLOOR_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,7 @@ class LowRank:
 
     F: Array
     d: Array
+    saved: ClassVar[tuple[str, ...]] = ("loadings", "idio_var")
 
     def __post_init__(self) -> None:
         if self.F.ndim != 2 or self.d.shape != self.F.shape[:1] or self.F.shape[1] > self.F.shape[0]:
@@ -49,6 +52,10 @@ class LowRank:
             raise ValueError(
                 f"LowRank needs finite F and finite d > 0; row {bad} has d = {self.d[bad]}, F = {self.F[bad]}."
             )
+
+    @property
+    def kind(self) -> str:
+        return "lowrank" if self.rank else "diagonal"
 
     @property
     def n_equations(self) -> int:
@@ -184,6 +191,13 @@ class LowRank:
         largest = np.argmax(size >= (1.0 - TIE) * size.max(axis=0, initial=0.0), axis=0)
         signs = np.where(F[largest, np.arange(self.rank)] < 0.0, -1.0, 1.0)
         return LowRank(F=F * signs, d=self.d)
+
+    def on_floor(self, floor: Array) -> NDArray[np.bool_]:
+        """(K,) where d is its floor (K,): Heywood cases."""
+        return np.asarray(self.d <= floor * (1.0 + FLOOR_ROUNDING))
+
+    def stored(self) -> Stored:
+        return {"loadings": (self.F, ("equation", "factor")), "idio_var": (self.d, ("equation",))}
 
 
 def max_rank(K: int) -> int:

@@ -35,7 +35,7 @@ MAX_ITERATIONS = 200
 
 def ml_step(
     S: Array, rank: int, floor: Array, *, lam_F: float = 0.0, start: LowRank | None = None, restarts: bool = False
-) -> SigmaStep:
+) -> SigmaStep[LowRank]:
     """The Sigma = F F' + diag(d) that minimises nll(Sigma; S) + lam_F/2 ||F||^2 subject to d >= floor.
 
     S : (K, K) residual second moments, singular ones too.  floor : (K,), > 0; a Heywood case ends on it.
@@ -62,7 +62,7 @@ def ml_step(
 
 def ml_candidates(
     S: Array, rank: int, floor: Array, *, lam_F: float = 0.0, start: LowRank | None = None
-) -> list[SigmaStep]:
+) -> list[SigmaStep[LowRank]]:
     """Distinct local optima, best first, at most MAX_CANDIDATES; arguments and errors as for `ml_step`.
 
     Every start is run to 1e-4, ends with the same nll are counted as one, and the best few are polished.
@@ -91,7 +91,7 @@ def _quick(profile: Profile) -> Profile:
     return replace(profile, exact=profile.floor.size <= EXACT_STARTS_UP_TO, loose=True)
 
 
-def _closed_form(profile: Profile, start: LowRank | None) -> SigmaStep:
+def _closed_form(profile: Profile, start: LowRank | None) -> SigmaStep[LowRank]:
     """Rank 0: d = max(diag S, floor)."""
     sigma = LowRank(np.zeros((profile.floor.size, 0)), profile.ceiling)
     return kept_if_better(SigmaStep(sigma, accept_t=1.0), start, profile.S, 0.0)
@@ -108,7 +108,9 @@ def _merged(ends: list[tuple[float, int, T]]) -> list[tuple[float, int, T]]:
     return out
 
 
-def _finished(profile: Profile, steps: list[SigmaStep], start: LowRank | None, lam_F: float) -> list[SigmaStep]:
+def _finished(
+    profile: Profile, steps: list[SigmaStep[LowRank]], start: LowRank | None, lam_F: float
+) -> list[SigmaStep[LowRank]]:
     """Distinct steps, best first, the penalty taken into account, the first of them never worse than the start."""
     if lam_F > 0.0:
         if start is not None:

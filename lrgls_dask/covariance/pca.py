@@ -13,7 +13,9 @@ __all__ = ["STEP_LENGTHS", "pca_step"]
 STEP_LENGTHS = tuple(0.5**j for j in range(11))  # 1, 1/2, ..., 1/1024
 
 
-def pca_step(S: Array, rank: int, floor: Array, *, lam_F: float = 0.0, start: LowRank | None = None) -> SigmaStep:
+def pca_step(
+    S: Array, rank: int, floor: Array, *, lam_F: float = 0.0, start: LowRank | None = None
+) -> SigmaStep[LowRank]:
     """The first point on the way from `start` to the principal components of S that lowers the penalised nll.
 
     S : (K, K).  floor : (K,), > 0, d never below it.  Without a start the principal components themselves, t = 1.

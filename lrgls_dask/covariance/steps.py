@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from lrgls_dask.covariance.interface import SigmaStep
 from lrgls_dask.covariance.lowrank import LOG_2PI, Array, LowRank
 
 __all__ = ["SigmaStep", "checked_inputs", "kept_if_better", "nll_gradient", "padded", "penalised"]
@@ -13,20 +12,6 @@ __all__ = ["SigmaStep", "checked_inputs", "kept_if_better", "nll_gradient", "pad
 
 # Two objectives closer than this, relative to max(1, |objective|), are equal: then the better gradient wins.
 ROUNDING = 1e-14
-
-
-@dataclass(frozen=True)
-class SigmaStep:
-    """A Sigma update and how it came about.
-
-    accept_t : step length taken, in (0, 1]; 0.0 says that nothing lowered the objective and `sigma` is the start.
-    n_starts, n_agreed : starting points tried, and how many of them ended at this optimum.
-    """
-
-    sigma: LowRank
-    accept_t: float
-    n_starts: int = 1
-    n_agreed: int = 1
 
 
 def penalised(sigma: LowRank, S: Array, lam_F: float) -> float:
@@ -46,7 +31,7 @@ def nll_gradient(sigma: LowRank, S: Array) -> tuple[float, Array, Array]:
     return value, B - PS @ B, 0.5 * sigma.d * (sigma.precision_diagonal - quadratic)
 
 
-def kept_if_better(step: SigmaStep, start: LowRank | None, S: Array, lam_F: float) -> SigmaStep:
+def kept_if_better(step: SigmaStep[LowRank], start: LowRank | None, S: Array, lam_F: float) -> SigmaStep[LowRank]:
     """`step`, or the start with accept_t = 0 where the step's objective is above the start's."""
     if start is None:
         return step

@@ -8,8 +8,9 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-from lrgls_dask.covariance import LowRank
+from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
+from lrgls_dask.restrictions import Restrictions
 
 __all__ = ["MAX_COEFFICIENTS", "CoefficientCovariance"]
 
@@ -22,14 +23,16 @@ class CoefficientCovariance:
 
     x_rows : (r, q) with x_rows'x_rows = X'X.  y_scale : (K,) the units in which lam_B penalises.
     With lam_B > 0 the sandwich A^-1 (X' Sigma^-1 X) A^-1 of the ridge estimator, A = X' Sigma^-1 X + penalty.
+    Under restrictions R b = r, G (X' Sigma^-1 X) G with G = A^-1 - A^-1 R' (R A^-1 R')^-1 R A^-1.
     """
 
     design: Design
     x_rows: np.ndarray
-    sigma: LowRank
+    sigma: Sigma
     n_obs: int
     y_scale: np.ndarray
     lam_B: float
+    restrictions: Restrictions | None = None
 
     @cached_property
     def full(self) -> np.ndarray:
@@ -54,7 +57,7 @@ class CoefficientCovariance:
         """(P,) diagonal of `full`, formed without it where all equations share their columns."""
         if self._shared:
             return np.outer(self.sigma.variances, self._shared_inverse.diagonal()).ravel()
-        return np.ascontiguousarray(self.full.diagonal())
+        return np.maximum(self.full.diagonal(), 0.0)  # rounding, where a restriction fixes a coefficient
 
     def block(self, equation: int) -> np.ndarray:
         """(p_j, p_j) covariance of one equation's coefficients."""
@@ -65,7 +68,7 @@ class CoefficientCovariance:
 
     @property
     def _shared(self) -> bool:
-        return len(self.design.groups) == 1 and self.lam_B == 0
+        return len(self.design.groups) == 1 and self.lam_B == 0 and self.restrictions is None
 
     @cached_property
     def _x_scale(self) -> np.ndarray:
@@ -95,11 +98,7 @@ class CoefficientCovariance:
                 halves[j] = half * (self.y_scale[j] / self._x_scale[group.columns])[:, None]
         information = rows.T @ rows
         information *= precision[np.ix_(equation_of, equation_of)]
-        if self.lam_B == 0:
-            covariance = cho_solve(cho_factor(information, lower=True), np.eye(len(information)))
-        else:
-            factor = cho_factor(information + np.diag(penalty), lower=True)
-            covariance = cho_solve(factor, cho_solve(factor, information).T)
+        covariance = self._of_estimator(information, penalty, halves)
         for j, half in enumerate(halves):
             mine = slice(design.offsets[j], design.offsets[j + 1])
             covariance[mine] = half @ covariance[mine]
@@ -108,6 +107,23 @@ class CoefficientCovariance:
             covariance[:, mine] = covariance[:, mine] @ half.T
         symmetric: np.ndarray = 0.5 * (covariance + covariance.T)
         return symmetric
+
+    def _of_estimator(self, information: np.ndarray, penalty: np.ndarray, halves: list[np.ndarray]) -> np.ndarray:
+        """(P, P) in orthonormal coordinates, b_j = halves_j c_j."""
+        normal = information + np.diag(penalty) if self.lam_B > 0 else information
+        if self.restrictions is None:
+            factor = cho_factor(normal, lower=True)
+            if self.lam_B == 0:
+                return np.asarray(cho_solve(factor, np.eye(len(information))))
+            return np.asarray(cho_solve(factor, cho_solve(factor, information).T))
+        offsets = self.design.offsets
+        rows = self.restrictions.matrix
+        turned = np.hstack([rows[:, offsets[j] : offsets[j + 1]] @ half for j, half in enumerate(halves)])
+        # G is N (N' A N)^-1 N' for N a basis of the null space of R: no difference of nearly equal matrices
+        null = np.linalg.qr(turned.T, mode="complete")[0][:, len(rows) :]
+        root = np.linalg.cholesky(null.T @ normal @ null)
+        half = solve_triangular(root, null.T, lower=True).T
+        return half @ half.T if self.lam_B == 0 else half @ (half.T @ information @ half) @ half.T
 
 
 def _orthonormal(x: np.ndarray, lam: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,78 @@
+"""The structures with factors, and every kind of stored Sigma by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lrgls_dask.covariance.full import FullSigma
+from lrgls_dask.covariance.interface import Array, Sigma, SigmaStep
+from lrgls_dask.covariance.lowrank import LowRank
+from lrgls_dask.covariance.ml import ml_candidates, ml_step
+from lrgls_dask.covariance.pca import pca_step
+
+__all__ = ["LowRankStructure", "diagonal", "sigma_of"]
+
+
+@dataclass(frozen=True)
+class LowRankStructure:
+    """Sigma = F F' + diag(d) with `rank` factors; rank 0 is diagonal.
+
+    sigma_step : "ml", maximum likelihood factor analysis, or "pca", principal components with a line search.
+    lam_F : lam_F / 2 ||F||^2 is added to nll per row.
+    """
+
+    rank: int
+    sigma_step: Literal["ml", "pca"] = "ml"
+    lam_F: float = 0.0
+
+    closed_form = False
+    bounded = True
+    needs_matrix = False
+
+    @property
+    def line_search(self) -> bool:
+        return self.sigma_step == "pca"
+
+    def start(self, S: Array, floor: Array) -> LowRank:
+        """diag(S)."""
+        return LowRank(np.zeros((len(S), 0)), np.maximum(S.diagonal(), floor))
+
+    def candidates(self, S: Array, floor: Array) -> list[SigmaStep[LowRank]]:
+        """Every distinct optimum that several deterministic starts find."""
+        if self.sigma_step == "pca":
+            return [pca_step(S, self.rank, floor, lam_F=self.lam_F, start=self.start(S, floor))]
+        return ml_candidates(S, self.rank, floor, lam_F=self.lam_F)
+
+    def update(self, S: Array, floor: Array, start: LowRank) -> SigmaStep[LowRank]:
+        """One step, or one maximisation, from `start`."""
+        step = pca_step if self.sigma_step == "pca" else ml_step
+        return step(S, self.rank, floor, lam_F=self.lam_F, start=start)
+
+    def penalty(self, sigma: LowRank) -> float:
+        """lam_F / 2 ||F||^2."""
+        return 0.5 * self.lam_F * float(np.sum(sigma.F**2))
+
+    def n_parameters(self, n_equations: int) -> int:
+        """K k + K - k (k - 1) / 2."""
+        return n_equations * (self.rank + 1) - self.rank * (self.rank - 1) // 2
+
+
+def diagonal() -> LowRankStructure:
+    """Sigma = diag(d): every equation by itself."""
+    return LowRankStructure(0)
+
+
+# Each kind a fit or a checkpoint may hold: its class is made of the arrays it names in `saved`, in that order.
+KINDS: dict[str, type[LowRank] | type[FullSigma]] = {"lowrank": LowRank, "diagonal": LowRank, "full": FullSigma}
+
+
+def sigma_of(kind: str, read: Callable[[str], Array]) -> Sigma:
+    """The Sigma saved as `kind`.  read : name of an array to the array.  Raises ValueError for an unknown kind."""
+    if kind not in KINDS:
+        raise ValueError(f"covariance kind {kind!r} is unknown; known are {', '.join(KINDS)}. Upgrade lrgls_dask.")
+    made = KINDS[kind]
+    return made(*[read(name) for name in made.saved])

@@ -1,0 +1,203 @@
+"""The two half-steps of a sweep, and what the loop that makes them is told and leaves behind."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from lrgls_dask.cg import conjugate_gradients
+from lrgls_dask.constraint import Preconditioner
+from lrgls_dask.covariance import Sigma, SigmaStep, Structure
+from lrgls_dask.problem import Problem
+
+__all__ = [
+    "BetaStep",
+    "Keep",
+    "Options",
+    "Point",
+    "Solution",
+    "Sweeps",
+    "Termination",
+    "TraceRow",
+    "debiased",
+    "gls",
+    "starting_residuals",
+]
+
+
+class Termination(enum.Enum):
+    """Why the loop ended."""
+
+    CONVERGED = "converged"
+    MAX_SWEEPS = "max_sweeps"
+    STALLED = "stalled"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to alternate; see LowRankGLS for the meaning of each."""
+
+    algorithm: Literal["als", "fgls"] = "als"
+    debiased: bool = False
+    lam_B: float = 0.0
+    d_floor: float = 1e-8
+    rel_tol: float = 1e-10
+    max_sweeps: int = 50
+    cg_tol: float | None = None
+    cg_maxit: int = 500
+
+
+@dataclass(frozen=True)
+class TraceRow:
+    """One half-step: "start", "sigma", "beta", "em", or "covariance" for the pass that standard errors take.
+
+    passes, bytes_read, seconds : totals since the fit began, this half-step included.
+    """
+
+    rank: int
+    sweep: int
+    step: str
+    nll: float
+    obj: float
+    accept_t: float
+    cg_iterations: int
+    passes: int
+    bytes_read: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Coefficients c (P,), their residual covariance S (K, K) and a Sigma, all in standard units."""
+
+    c: np.ndarray
+    S: np.ndarray
+    sigma: Sigma
+
+
+Keep = Callable[[int, Point], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Where the loop ended. n_starts, n_agreed : starting points tried, and how many led here."""
+
+    point: Point
+    nll: float
+    obj: float
+    termination: Termination
+    trace: tuple[TraceRow, ...]
+    n_starts: int
+    n_agreed: int
+
+
+@dataclass(frozen=True)
+class BetaStep:
+    """A GLS step: iterations, the energy r'M^-1 r it began with, and whether it went to the final tolerance.
+
+    The energy is the squared distance, in standard errors, of the old coefficients from those of the new Sigma.
+    """
+
+    iterations: int
+    energy: float
+    final: bool
+
+
+def gls(
+    problem: Problem, options: Options, c: np.ndarray, sigma: Sigma, *, fall: float
+) -> tuple[np.ndarray, np.ndarray, BetaStep]:
+    """Coefficients at `sigma` by CG warm-started at c (P,), within the restrictions; their S (K, K); what it took.
+
+    The inner iteration is stopped by its energy r'M^-1 r, about 2 N times what is left to gain in nll per row: where
+    it has fallen to `fall` of its start, 0 for the final tolerance.
+    """
+    system = problem.gls_step(c, sigma)
+    ridge = problem.coordinates.ridge
+    diagonal = problem.coordinates.expand(sigma.precision_diagonal) * (1.0 - ridge) + ridge
+    final = problem.inner_energy(options.rel_tol)
+    if options.cg_tol is not None:
+        final = options.cg_tol**2 * float(c**2 @ diagonal)
+    score, z = Preconditioner(diagonal, problem.constraint)(system.score)
+    energy = float(score @ z)
+    tol = max(final, fall * energy)
+    found = conjugate_gradients(
+        system.product,
+        c,
+        score,
+        diagonal,
+        tol=tol,
+        max_iterations=options.cg_maxit,
+        constraint=problem.constraint,
+    )
+    S = system.finish(found.x, found.steps)
+    return found.x, S, BetaStep(len(found.steps), energy, tol == final)
+
+
+def starting_residuals(problem: Problem, *, pooled: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """c (P,) and S (K, K): every equation fitted by itself, moved as little as the restrictions allow.
+
+    pooled : count squared residuals of all equations alike in the user's units, which is restricted ordinary least
+    squares as one-step programs understand it, rather than in standard units.
+    """
+    c = problem.coordinates.flat(problem.whitened.start)
+    if problem.constraint is not None:
+        scale, ridge = problem.whitened.y_scale, problem.coordinates.ridge
+        weight = problem.coordinates.expand((scale / scale.max()) ** 2 if pooled else np.ones_like(scale))
+        c = problem.constraint.nearest(c, weight * (1.0 - ridge) + ridge)
+    return c, problem.residual_covariance(c)
+
+
+def debiased(problem: Problem, options: Options, S: np.ndarray) -> np.ndarray:
+    """What Sigma is found from: S_ij, or S_ij N / sqrt((N - p_i)(N - p_j))."""
+    if not options.debiased:
+        return S
+    root = np.sqrt(problem.n_obs / (problem.n_obs - problem.design.sizes))
+    return S * root[:, None] * root
+
+
+@dataclass
+class Sweeps:
+    """The half-steps of one run of the loop, and the trace they leave."""
+
+    problem: Problem
+    structure: Structure
+    options: Options
+    trace: list[TraceRow] = field(default_factory=list)
+
+    def objective(self, point: Point) -> tuple[float, float]:
+        """nll and obj per row."""
+        nll = point.sigma.nll(point.S)
+        ridge = float(self.problem.coordinates.ridge @ point.c**2) / (2 * self.problem.n_obs)
+        return nll, nll + self.structure.penalty(point.sigma) + ridge
+
+    def record(
+        self, sweep: int, step: Literal["start", "sigma", "beta"], point: Point, accept_t: float = 1.0, cg: int = 0
+    ) -> float:
+        """The objective, noted down."""
+        nll, obj = self.objective(point)
+        meter, offset = self.problem.meter, self.problem.nll_offset
+        totals = (meter.passes, meter.bytes_read, meter.seconds)
+        self.trace.append(TraceRow(self.structure.rank, sweep, step, nll + offset, obj + offset, accept_t, cg, *totals))
+        return obj
+
+    def floor(self) -> np.ndarray:
+        """(K,) the least own variances."""
+        return np.full(self.problem.design.n_equations, self.options.d_floor)
+
+    def sigma_step(self, point: Point) -> SigmaStep[Sigma]:
+        """Sigma at the coefficients of `point`."""
+        return self.structure.update(debiased(self.problem, self.options, point.S), self.floor(), point.sigma)
+
+    def beta_step(self, point: Point, *, fall: float) -> tuple[Point, BetaStep]:
+        """Coefficients at the Sigma of `point`."""
+        c, S, step = gls(self.problem, self.options, point.c, point.sigma, fall=fall)
+        return Point(c, S, point.sigma), step
+
+    def solution(self, point: Point, termination: Termination, first: SigmaStep[Sigma]) -> Solution:
+        """What the loop hands back."""
+        nll, obj = self.objective(point)
+        return Solution(point, nll, obj, termination, tuple(self.trace), first.n_starts, first.n_agreed)

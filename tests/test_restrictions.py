@@ -1,0 +1,227 @@
+"""Restrictions R b = r kept to by every estimate: against explicit Karush-Kuhn-Tucker systems, in both engines."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Data, assert_params_close, dask_rows, fit, simulate
+
+from lrgls_dask import Fit, LowRankGLS
+from lrgls_dask.cg import conjugate_gradients
+from lrgls_dask.constraint import Constraint
+from lrgls_dask.plan import Plan
+from lrgls_dask.restrictions import Restrictions, as_restrictions
+
+ENGINES = ["compress", "stream"]
+COVARIANCES: list[dict[str, Any]] = [
+    {"rank": 2},
+    {"rank": 2, "sigma_step": "pca"},
+    {"rank": "auto", "covariance": "full"},
+    {"rank": "auto", "covariance": "diagonal"},
+]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor"),
+    pytest.mark.filterwarnings("ignore:LowRankGLS. stalled"),
+]
+
+
+def restrictions_of(data: Data, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Equal intercepts of the first two equations, and two dense combinations of everything."""
+    P = sum(len(c) for c in data.columns)
+    rng = np.random.default_rng(seed)
+    R = rng.normal(size=(3, P))
+    R[0] = 0.0
+    R[0, [0, len(data.columns[0])]] = 1.0, -1.0
+    return R, np.array([0.0, 1.0, -2.0])
+
+
+def restricted_gls(data: Data, sigma: np.ndarray, R: np.ndarray, r: np.ndarray, lam_B: float = 0.0) -> Any:
+    """b and its covariance from the explicit Karush-Kuhn-Tucker system."""
+    dense = data.dense(lam_B=lam_B)
+    M = dense.normal_matrix(sigma)
+    A = M + np.diag(lam_B * dense.unit**2)
+    rhs = A @ dense.gls(sigma)
+    m = len(R)
+    inverse = np.linalg.inv(np.block([[A, R.T], [R, np.zeros((m, m))]]))
+    G = inverse[: len(A), : len(A)]
+    return (inverse @ np.concatenate([rhs, r]))[: len(A)], G @ M @ G
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("options", COVARIANCES)
+@pytest.mark.parametrize(("kind", "lam_B"), [("own", 0.0), ("shared", 0.0), ("mixed", 5.0)])
+def test_the_fit_is_the_restricted_optimum_at_its_sigma(
+    kind: str, options: dict[str, Any], engine: str, lam_B: float
+) -> None:
+    data = simulate(kind, n=60, K=5, weighted=kind == "mixed", unit=3.0)
+    R, r = restrictions_of(data)
+    found = fit(data.system(dask_rows(25)), restrictions=(R, r), engine=engine, lam_B=lam_B, **options)
+    np.testing.assert_allclose(R @ found.params.values, r, atol=1e-9)
+    b, cov = restricted_gls(data, found.sigma().values, R, r, lam_B)
+    se = np.sqrt(np.diag(cov))
+    assert np.abs((found.params.values - b) / se).max() < 1e-6
+    np.testing.assert_allclose(found.std_errors.values, se, rtol=1e-6)
+    assert np.abs((found.cov().values - cov) / np.outer(se, se)).max() < 1e-6
+    own = found.cov("y3").values
+    mine = slice(*data.dense().edges[3:5])
+    assert np.abs((own - cov[mine, mine]) / np.outer(se, se)[mine, mine]).max() < 1e-6
+
+
+@pytest.mark.parametrize("options", COVARIANCES)
+def test_compressed_is_streamed(options: dict[str, Any]) -> None:
+    data = simulate("mixed", n=80)
+    R, r = restrictions_of(data)
+    by = [fit(data.system(dask_rows(30)), restrictions=(R, r), engine=engine, **options) for engine in ENGINES]
+    assert abs(by[0].loglik - by[1].loglik) < 1e-8
+    assert_params_close(by[1], by[0], 1e-6 if options.get("sigma_step") else 1e-8)
+
+
+def test_iterated_full_is_the_fixed_point_of_the_textbook_steps() -> None:
+    data = simulate("own", n=30, K=4)
+    R, r = restrictions_of(data)
+    b = restricted_gls(data, np.diag(data.dense().s ** 2), R, r)[0]
+    for _ in range(150):
+        b, cov = restricted_gls(data, data.dense().S(b), R, r)
+    found = fit(data.system(), rank="auto", covariance="full", restrictions=(R, r))
+    assert np.abs((found.params.values - b) / np.sqrt(np.diag(cov))).max() < 1e-7
+    assert found.n_parameters == found.n_coefficients - 3 + 10
+
+
+def test_zero_restrictions_are_a_design_without_those_columns() -> None:
+    data = simulate("own", n=60, K=4)
+    dropped = np.array([1, 6])  # one regressor each of the first and the third equation
+    P = sum(len(c) for c in data.columns)
+    kept = Data(
+        "own", data.Y, data.X, (data.columns[0][[0]], data.columns[1], data.columns[2][[0, 2, 3]], data.columns[3])
+    )
+    free = fit(kept.system(), rank="auto", covariance="full")
+    found = fit(data.system(), rank="auto", covariance="full", restrictions=(np.eye(P)[dropped], np.zeros(2)))
+    assert found.loglik == pytest.approx(free.loglik, abs=1e-9)
+    assert (found.n_parameters, found.bic) == (free.n_parameters, pytest.approx(free.bic))
+    left = np.delete(np.arange(P), dropped)
+    np.testing.assert_allclose(found.params.values[left], free.params.values, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(found.std_errors.values[left], free.std_errors.values, rtol=1e-7)
+    assert np.abs(found.std_errors.values[dropped]).max() < 1e-7
+
+
+def test_restrictions_that_hold_anyway_change_nothing() -> None:
+    data = simulate("mixed", n=80)
+    free = fit(data.system())
+    R, _ = restrictions_of(data)
+    bound = fit(data.system(), restrictions=(R, R @ free.params.values))
+    assert_params_close(bound, free, 1e-7)
+    assert abs(bound.loglik - free.loglik) < 1e-8
+
+
+def test_the_candidates_of_a_rank_count_the_restrictions() -> None:
+    data = simulate("own", n=80)
+    R, r = restrictions_of(data)
+    found = fit(data.system(), rank="bic", restrictions=(R, r))
+    assert found.selection is not None
+    assert found.selection.loc[found.rank, "bic"] == pytest.approx(found.bic, rel=1e-12)
+
+
+def test_without_the_residual_covariance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expectation-maximisation keeps to the restrictions too."""
+    data = simulate("own", n=80)
+    R, r = restrictions_of(data)
+    expected = fit(data.system(), restrictions=(R, r))
+    options = {"engine": "stream", "restrictions": (R, r), "rel_tol": 1e-10}
+    model = LowRankGLS(2, **options)
+    monkeypatch.setattr(model, "plan", lambda system: _without_matrix(LowRankGLS(2, engine="stream").plan(system)))
+    found = model.fit(data.system()).result_
+    assert set(found.trace["step"]) == {"em", "beta", "covariance"}
+    np.testing.assert_allclose(R @ found.params.values, r, atol=1e-9)
+    assert abs(found.loglik - expected.loglik) < 1e-4
+
+
+def _without_matrix(plan: Plan) -> Plan:
+    object.__setattr__(plan, "holds_sigma", False)
+    return plan
+
+
+def test_units_of_the_data_do_not_matter() -> None:
+    data = simulate("own", n=240)
+    R, r = restrictions_of(data)
+    by_y, by_x = 10.0 ** np.array([6, -6, 0, 3, -3, 0]), np.logspace(-6, 6, data.X.shape[1])
+    unit = np.concatenate([by_y[j] / by_x[c] for j, c in enumerate(data.columns)])
+    scaled = Data("own", data.Y * by_y, data.X * by_x, data.columns)
+    straight = fit(data.system(), restrictions=(R, r))
+    turned = fit(scaled.system(), restrictions=(R / unit, r))
+    np.testing.assert_allclose(turned.params.values / unit, straight.params.values, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(turned.std_errors.values / unit, straight.std_errors.values, rtol=1e-7)
+
+
+def test_saved_and_opened(tmp_path: Any) -> None:
+    data = simulate("own", n=60)
+    made = fit(data.system(), restrictions=restrictions_of(data))
+    made.to_zarr(tmp_path / "fit.zarr")
+    again = Fit.from_zarr(tmp_path / "fit.zarr")
+    assert again.restrictions is not None
+    assert again.restrictions.texts == made.restrictions.texts
+    np.testing.assert_array_equal(again.restrictions.matrix, made.restrictions.matrix)
+    np.testing.assert_array_equal(again.std_errors.values, made.std_errors.values)
+    assert again.n_parameters == made.n_parameters
+    assert made.restrictions.texts[0] == "y0:x0 - y1:x0 = 0"
+    assert "Restriction: y0:x0 - y1:x0 = 0" in again.summary()
+
+
+# ---------------------------------------------------------------------------------- conjugate gradients
+
+
+def test_projected_conjugate_gradients_solve_the_constrained_problem() -> None:
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(30, 20)) * np.logspace(0, 3, 20)
+    A, b, R, r = root.T @ root, rng.normal(size=20), rng.normal(size=(4, 20)), rng.normal(size=4)
+    constraint, diagonal = Constraint(R, r), np.diag(A).copy()
+    start = constraint.nearest(np.zeros(20), diagonal)
+    np.testing.assert_allclose(R @ start, r, atol=1e-13)
+    found = conjugate_gradients(
+        lambda p, _: A @ p, start, b - A @ start, diagonal, tol=1e-26, max_iterations=100, constraint=constraint
+    )
+    expected = np.linalg.solve(np.block([[A, R.T], [R, np.zeros((4, 4))]]), np.concatenate([b, r]))[:20]
+    np.testing.assert_allclose(found.x, expected, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(R @ found.x, r, atol=1e-12)
+
+
+# ---------------------------------------------------------------------------------- messages
+
+
+@pytest.mark.parametrize(
+    ("R", "r", "text"),
+    [
+        ([[1, 0], [0, 1]], [0, 0], "with P = 23 coefficients, equation by equation; got R (2, 2) and r (2,)"),
+        (np.eye(23)[:2], [0], "got R (2, 23) and r (1,)"),
+        (np.eye(23)[:2] * [[1], [np.nan]], [0, 0], "must be finite; number 2 is not"),
+        (np.zeros((1, 23)), [0], "restriction '0 = 0' names no coefficient and says nothing"),
+        (np.zeros((1, 23)), [1], "restriction '0 = 1' names no coefficient and cannot be met"),
+        (
+            np.eye(23)[[0, 1, 0]] * [[1], [1], [2]],
+            [1, 5, 2],
+            "'2 y0:x0 = 2' is redundant: it follows from 'y0:x0 = 1'.",
+        ),
+        (np.eye(23)[[0, 1, 0]], [1, 5, 2], "'y0:x0 = 2' contradicts 'y0:x0 = 1': no coefficients"),
+        (
+            np.array([np.eye(23)[0] - np.eye(23)[1], np.eye(23)[1] - np.eye(23)[2], np.eye(23)[0] - np.eye(23)[2]]),
+            [0, 0, 3],
+            "'y0:x0 - y0:x2 = 3' contradicts 'y0:x0 - y0:x1 = 0' and 'y0:x1 - y0:x2 = 0'",
+        ),
+    ],
+)
+def test_restrictions_that_cannot_be_used(R: Any, r: Any, text: str) -> None:
+    system = simulate("mixed", n=40).system()
+    with pytest.raises(ValueError, match=re.escape(text)):
+        LowRankGLS(1, restrictions=(R, r)).fit(system)
+
+
+def test_what_is_no_restriction() -> None:
+    design = simulate("mixed", n=40).system().design
+    with pytest.raises(TypeError, match=re.escape("None, a Restrictions or a pair (R, r); got int")):
+        as_restrictions(design, 3)
+    assert as_restrictions(design, None) is None
+    stated = Restrictions(np.eye(23)[:1], np.zeros(1), ("one",))
+    assert as_restrictions(design, stated) is stated
