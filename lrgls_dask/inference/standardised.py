@@ -96,7 +96,7 @@ class Standardised:
         x, ridge = np.empty((len(top), design.n_coefficients)), np.empty(design.n_coefficients)
         for part in whitened.groups:
             group = part.group
-            residual[:, group.equations] -= part.q @ _inward(part, coefficients[group.coefficients], unit)
+            residual[:, group.equations] -= part.q @ _inward(part, coefficients, unit)
             for j, places in zip(group.equations, group.coefficients.T, strict=True):
                 x[:, places] = part.q
                 ridge[places] = part.ridge * (unit[j] / whitened.y_scale[j]) ** 2
@@ -128,6 +128,10 @@ class Standardised:
     def information(self, precision: np.ndarray) -> np.ndarray:
         """x' (precision kron I) x, (P, P), for a precision (K, K) in standard units."""
         return np.asarray(self.gram * precision[np.ix_(self.equation_of, self.equation_of)])
+
+    def inward(self, part: WhitenedGroup, coefficients: np.ndarray) -> np.ndarray:
+        """(p, m) c of one design's equations, from all coefficients b (P,) in the user's units."""
+        return _inward(part, coefficients, self.unit)
 
     def outward(self, values: np.ndarray) -> np.ndarray:
         """(P, m) changes of b, in the user's units, from (P, m) changes of c."""
@@ -163,7 +167,7 @@ def bread(information: np.ndarray, free: np.ndarray | None) -> np.ndarray:
 
 
 def _inward(part: WhitenedGroup, coefficients: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    """(p, m) c of one design's coefficients b, in the user's units: the inverse of WhitenedGroup.coefficients."""
-    scaled = coefficients / unit[part.group.equations] * part.x_scale[:, None]
+    """The inverse of WhitenedGroup.coefficients, (p, m)."""
+    scaled = coefficients[part.group.coefficients] / unit[part.group.equations] * part.x_scale[:, None]
     c = part.root @ scaled[part.order]
     return np.asarray(c if part.turn is None else part.turn.T @ c)
