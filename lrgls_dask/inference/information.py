@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
 from lrgls_dask.inference.standardised import MAX_PARAMETERS, Estimate, Standardised, bread
 from lrgls_dask.inference.tangents import FullTangents, LowRankTangents, batches, tangents_of
@@ -27,6 +27,8 @@ Information = Literal["expected", "observed"]
 
 # A distance from the maximum of 1e-4 N log-likelihood units bends second derivatives by about a hundredth.
 FAR_FROM_MAXIMUM = 1e-4
+# A squared pivot, between 0 and 1, so small says that a parameter cannot be told from the others.
+NOT_IDENTIFIED = 1e-11
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,16 +201,16 @@ def _check_maximum(gradient: np.ndarray, sigma: np.ndarray, n_obs: int) -> None:
 def _cholesky(information: np.ndarray) -> np.ndarray:
     """Upper triangular; raises LinAlgError where Sigma's parameters are not identified."""
     try:
-        return np.asarray(cholesky(information, lower=False))
+        root = np.asarray(cholesky(information, lower=False))
     except LinAlgError:
         raise _not_a_maximum() from None
+    if np.any(root.diagonal() ** 2 <= NOT_IDENTIFIED * information.diagonal()):
+        raise _not_a_maximum()
+    return root
 
 
 def _solve(information: np.ndarray, rhs: np.ndarray) -> np.ndarray:
-    try:
-        return np.asarray(cho_solve(cho_factor(information, lower=True), rhs))
-    except LinAlgError:
-        raise _not_a_maximum() from None
+    return np.asarray(cho_solve((_cholesky(information), False), rhs))
 
 
 def _not_a_maximum() -> LinAlgError:
