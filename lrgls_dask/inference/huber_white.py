@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lrgls_dask.inference.information import JointInformation, joint_information
-from lrgls_dask.inference.standardised import Estimate
+from lrgls_dask.inference.standardised import Estimate, inward
 from lrgls_dask.joint_scores import ScoreGroup, ScoreMoments, ScoreParams, joint_score_kernel
 from lrgls_dask.passes import Meter, run_pass
 from lrgls_dask.rows import Rows
@@ -37,7 +37,7 @@ def _params(estimate: Estimate, joint: JointInformation) -> ScoreParams:
     groups = []
     for part in standard.groups:
         turn = part.coefficients(np.eye(len(part.order)))
-        coefficients = standard.inward(part, estimate.coefficients)
+        coefficients = inward(part, estimate.coefficients, standard.unit)
         groups.append(ScoreGroup(part.group, turn, part.q[0] / root_weight, coefficients))
     return ScoreParams(
         groups=tuple(groups),

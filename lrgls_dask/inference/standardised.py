@@ -20,7 +20,7 @@ from lrgls_dask.problem import InMemory
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.whiten import WhitenedGroup
 
-__all__ = ["MAX_PARAMETERS", "Covariance", "Estimate", "Standardised", "bread"]
+__all__ = ["MAX_PARAMETERS", "Covariance", "Estimate", "Standardised", "bread", "inward"]
 
 MAX_PARAMETERS = 20_000  # one square array of that size takes 3.2 GB
 
@@ -96,7 +96,7 @@ class Standardised:
         x, ridge = np.empty((len(top), design.n_coefficients)), np.empty(design.n_coefficients)
         for part in whitened.groups:
             group = part.group
-            residual[:, group.equations] -= part.q @ _inward(part, coefficients, unit)
+            residual[:, group.equations] -= part.q @ inward(part, coefficients, unit)
             for j, places in zip(group.equations, group.coefficients.T, strict=True):
                 x[:, places] = part.q
                 ridge[places] = part.ridge * (unit[j] / whitened.y_scale[j]) ** 2
@@ -128,10 +128,6 @@ class Standardised:
     def information(self, precision: np.ndarray) -> np.ndarray:
         """x' (precision kron I) x, (P, P), for a precision (K, K) in standard units."""
         return np.asarray(self.gram * precision[np.ix_(self.equation_of, self.equation_of)])
-
-    def inward(self, part: WhitenedGroup, coefficients: np.ndarray) -> np.ndarray:
-        """(p, m) c of one design's equations, from all coefficients b (P,) in the user's units."""
-        return _inward(part, coefficients, self.unit)
 
     def outward(self, values: np.ndarray) -> np.ndarray:
         """(P, m) changes of b, in the user's units, from (P, m) changes of c."""
@@ -166,8 +162,11 @@ def bread(information: np.ndarray, free: np.ndarray | None) -> np.ndarray:
     return np.asarray(free @ bread(free.T @ information @ free, None) @ free.T)
 
 
-def _inward(part: WhitenedGroup, coefficients: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    """The inverse of WhitenedGroup.coefficients, (p, m)."""
+def inward(part: WhitenedGroup, coefficients: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """(p, m) c of one design's equations, from all coefficients b (P,) in the user's units.
+
+    The inverse of WhitenedGroup.coefficients.
+    """
     scaled = coefficients[part.group.coefficients] / unit[part.group.equations] * part.x_scale[:, None]
     c = part.root @ scaled[part.order]
     return np.asarray(c if part.turn is None else part.turn.T @ c)
