@@ -30,6 +30,7 @@ from lrgls_dask.moments import (
 __all__ = [
     "Block",
     "StreamParams",
+    "bad_values",
     "design_kernel",
     "direction_kernel",
     "gram_kernel",
@@ -37,6 +38,7 @@ __all__ = [
     "residual_kernel",
     "root_kernel",
     "slab_rows",
+    "slabs",
 ]
 
 SLAB_BYTES = 2 * 2**20  # a slab and the triangle it updates stay in the processor's cache
@@ -76,7 +78,7 @@ def gram_kernel(block: Block, params: None = None) -> GramMoments | None:
     product = _scratch("product", cross.shape)
     total = np.zeros(len(anchor))
     n_rows, weight, log_weight = 0, 0.0, 0.0
-    for values, _, weights in _slabs(block, anchor):
+    for values, _, weights in slabs(block, anchor):
         n_rows += len(values)
         if weights is None:
             weight += len(values)
@@ -90,7 +92,7 @@ def gram_kernel(block: Block, params: None = None) -> GramMoments | None:
         cross += np.matmul(values.T, values, out=product)
     offset = total / weight
     if not _usable(anchor, offset, cross.diagonal()):
-        raise _bad_values(block)
+        raise bad_values(block)
     cross -= np.multiply.outer(weight * offset, offset, out=product)
     return GramMoments(Head(n_rows, weight, log_weight, anchor, offset), cross)
 
@@ -102,7 +104,7 @@ def root_kernel(block: Block, params: None = None) -> RootMoments | None:
         part = RootMoments(head, triangle(centred))
         total = part if total is None else total + part
     if total is not None and not _usable(total.head.anchor, total.head.offset, np.abs(total.root).max(axis=0) ** 2):
-        raise _bad_values(block)
+        raise bad_values(block)
     return total
 
 
@@ -118,7 +120,7 @@ def design_kernel(block: Block, groups: tuple[DesignGroup, ...]) -> DesignMoment
         part = DesignMoments(head, groups, xx, xy, np.einsum("ij,ij->j", y, y))
         total = part if total is None else total + part
     if total is not None and not _usable(total.head.anchor, total.head.offset, total.yy):
-        raise _bad_values(block)
+        raise bad_values(block)
     return total
 
 
@@ -216,9 +218,7 @@ def slab_rows(width: int) -> int:
     return max(SLAB_ROWS, SLAB_BYTES // (8 * width), min(width, 8 * SLAB_BYTES // (8 * width)))
 
 
-def _slabs(
-    block: Block, anchor: np.ndarray | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+def slabs(block: Block, anchor: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """Rows of positive weight of [X Y] less an anchor (their first row if None), that anchor, and their weights.
 
     values : (n, q + K) float64, valid until the next slab is asked for: one buffer serves them all.
@@ -236,7 +236,7 @@ def _slabs(
         if block.weights is not None:
             weights = block.weights[first:last].astype(np.float64)
             if not np.isfinite(weights).all() or (weights < 0).any():
-                raise _bad_values(block)
+                raise bad_values(block)
             used = np.flatnonzero(weights)
             if len(used) == 0:
                 continue
@@ -254,7 +254,7 @@ def _first_mean(block: Block) -> np.ndarray | None:
         rows = [np.asarray(a[:ANCHOR_ROWS], dtype=np.float64).reshape(-1, _width((a,))) for a in (*block.x, *block.y)]
         head = np.concatenate(rows, axis=1)
         return head[0] + (head - head[0]).mean(axis=0)
-    for values, anchor, _ in _slabs(block):
+    for values, anchor, _ in slabs(block):
         return anchor + values[:ANCHOR_ROWS].mean(axis=0)
     return None
 
@@ -275,7 +275,7 @@ def _fill(values: np.ndarray, arrays: tuple[np.ndarray, ...], first: int, last: 
 
 def _centred_slabs(block: Block) -> Iterator[tuple[Head, np.ndarray]]:
     """Each slab's head, and its rows less the mean, times the square root of their weights."""
-    for values, anchor, weights in _slabs(block):
+    for values, anchor, weights in slabs(block):
         if weights is None:
             head = Head(len(values), float(len(values)), 0.0, anchor, values.mean(axis=0))
             values -= head.offset
@@ -286,14 +286,14 @@ def _centred_slabs(block: Block) -> Iterator[tuple[Head, np.ndarray]]:
             values -= offset
             values *= np.sqrt(weights)[:, None]
         if not np.isfinite(head.offset).all():
-            raise _bad_values(block)
+            raise bad_values(block)
         yield head, values
 
 
 def _residual_slabs(block: Block, params: StreamParams) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """Centred X (n, q), weighted residuals (n, K) in units of `scale`, and sqrt(w) (n, 1) or None."""
     n_y = _width(block.y)
-    for values, _, weights in _slabs(block, params.anchor):
+    for values, _, weights in slabs(block, params.anchor):
         values -= params.offset
         x = values[:, :-n_y]
         residual = values[:, -n_y:] / params.scale
@@ -331,7 +331,7 @@ def _width(arrays: tuple[np.ndarray, ...]) -> int:
 # ---------------------------------------------------------------------------------------------- bad values
 
 
-def _bad_values(block: Block) -> BadValues:
+def bad_values(block: Block) -> BadValues:
     """Name the first column with a value no sum can use; called once a sum has shown that there is one."""
     used = np.ones(block.n_rows, dtype=bool)
     if block.weights is not None:

@@ -1,0 +1,51 @@
+"""The sandwich of all parameters together, robust to errors that are not normal or not homoskedastic."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lrgls_dask.inference.information import JointInformation, joint_information
+from lrgls_dask.inference.standardised import Estimate, inward
+from lrgls_dask.joint_scores import ScoreGroup, ScoreMoments, ScoreParams, joint_score_kernel
+from lrgls_dask.passes import Meter, run_pass
+from lrgls_dask.rows import Rows
+
+__all__ = ["huber_white_cov"]
+
+
+def huber_white_cov(estimate: Estimate, rows: Rows, meter: Meter) -> np.ndarray:
+    """(P, P) the coefficients' block of A^-1 B A^-1, in the user's units: one pass over the rows of the fit.
+
+    A is the observed information of coefficients and Sigma's parameters together (plus the ridge where lam_B > 0),
+    B = sum_i s_i s_i' with s_i the score of row i in all of them; of a row of weight w the log-likelihood is that of
+    errors with covariance Sigma / w. Nothing is scaled for degrees of freedom (HC0).
+    Costs N P (P + 2 m) flops for m parameters of Sigma and 8 P^2 bytes for each task; errors of `joint_information`.
+    Source: Huber (1967); White (1982); as lavaan's se="robust.huber.white".
+    """
+    joint = joint_information(estimate, "observed")
+    params, size = _params(estimate, joint), 8 * len(joint.coefficient) ** 2
+    moments: ScoreMoments = run_pass(
+        rows, joint_score_kernel, params, partial_bytes=size, meter=meter, label="joint scores"
+    )
+    return joint.rows.covariance(joint.bread @ moments.squares @ joint.bread)
+
+
+def _params(estimate: Estimate, joint: JointInformation) -> ScoreParams:
+    """The parameters of a fit in the coordinates of its joint information."""
+    standard, head = joint.rows, estimate.compressed.head
+    root_weight = np.sqrt(head.weight)
+    groups = []
+    for part in standard.groups:
+        turn = part.coefficients(np.eye(len(part.order)))
+        coefficients = inward(part, estimate.coefficients, standard.unit)
+        groups.append(ScoreGroup(part.group, turn, part.q[0] / root_weight, coefficients))
+    return ScoreParams(
+        groups=tuple(groups),
+        anchor=head.anchor,
+        offset=head.offset,
+        unit=standard.unit,
+        residual_mean=standard.residual[0] / root_weight,
+        precision=joint.precision,
+        sigma=joint.tangents,
+        regression=joint.regression,
+    )

@@ -1,0 +1,172 @@
+"""Rows in the coordinates in which likelihood derivatives are taken, and the way back to the user's units.
+
+Equation j is divided by u_j = (Sigma^-1)_jj^(-1/2), its standard deviation given all other equations, and its
+regressors are replaced by orthonormal ones, b_j = u_j T_j c_j. The information of c then has a unit diagonal whatever
+the units of the data, and no digit is lost to collinearity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from lrgls_dask.compress import Compressed
+from lrgls_dask.passes import Meter
+from lrgls_dask.problem import InMemory
+from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.whiten import WhitenedGroup
+
+__all__ = ["MAX_PARAMETERS", "Covariance", "Estimate", "Standardised", "bread", "inward"]
+
+MAX_PARAMETERS = 20_000  # one square array of that size takes 3.2 GB
+
+
+class Covariance(Protocol):
+    """What is asked of an error covariance of K equations, whatever its structure."""
+
+    @property
+    def precision_diagonal(self) -> np.ndarray: ...
+
+    def precision(self) -> np.ndarray: ...
+
+    def dense(self) -> np.ndarray: ...
+
+    def rescaled(self, scale: np.ndarray) -> Any: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What was estimated, in the user's units, and from which rows: all that information of the likelihood needs.
+
+    coefficients : (P,).  covariance : Sigma.  lam_B, lam_F : the penalties lam_F/2 ||F~||^2 per row and
+    lam_B/2 ||b~||^2 in all.  on_floor : (K,) true where d_j sits on its floor, None for nowhere.
+    restrictions : those the coefficients satisfy.
+    """
+
+    compressed: Compressed
+    coefficients: np.ndarray
+    covariance: Covariance
+    lam_B: float = 0.0
+    lam_F: float = 0.0
+    on_floor: np.ndarray | None = None
+    restrictions: Restrictions | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Standardised:
+    """The rows of a compressed system at given parameters, in standard coordinates c.
+
+    groups : the whitened designs.  unit : (K,) u.  x : (r, P) the regressors, coefficient by coefficient, x'x = X'X.
+    residual : (r, K) rows that stand for all residuals; only their first r meet x.
+    ridge : (P,) the penalty is sum ridge c^2 / 2.  free : (P, P - m) orthonormal basis of what m restrictions leave
+    free, None without any.
+    """
+
+    source: Compressed
+    groups: tuple[WhitenedGroup, ...]
+    unit: np.ndarray
+    x: np.ndarray
+    beyond: np.ndarray
+    residual: np.ndarray
+    ridge: np.ndarray
+    free: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> Standardised:
+        """The compressed rows of an estimate; O(q^2 P) time, 8 (q + 1)(P + K) bytes.
+
+        Raises ValueError above MAX_PARAMETERS coefficients.
+        """
+        source, coefficients, sigma = estimate.compressed, estimate.coefficients, estimate.covariance
+        design, q = source.design, source.design.n_regressors
+        if design.n_coefficients > MAX_PARAMETERS:
+            raise ValueError(
+                f"a covariance of all {design.n_coefficients} coefficients would take "
+                f"{8e-9 * design.n_coefficients**2:.1f} GB and is limited to {MAX_PARAMETERS} coefficients. "
+                "Use the classical standard errors of chosen equations, or fit fewer equations."
+            )
+        whitened = InMemory(source, lam_B=estimate.lam_B, meter=Meter()).whitened
+        unit = 1.0 / np.sqrt(sigma.precision_diagonal)
+        top = np.vstack([np.sqrt(source.head.weight) * source.head.mean, source.root[:q]])
+        residual = top[:, q:] / unit
+        x, ridge = np.empty((len(top), design.n_coefficients)), np.empty(design.n_coefficients)
+        for part in whitened.groups:
+            group = part.group
+            residual[:, group.equations] -= part.q @ inward(part, coefficients, unit)
+            for j, places in zip(group.equations, group.coefficients.T, strict=True):
+                x[:, places] = part.q
+                ridge[places] = part.ridge * (unit[j] / whitened.y_scale[j]) ** 2
+        beyond = source.root[q:, q:] / unit
+        made = cls(source, whitened.groups, unit, x, beyond, residual, ridge)
+        if estimate.restrictions is None:
+            return made
+        return replace(made, free=made._null_space(estimate.restrictions))
+
+    @property
+    def n_obs(self) -> int:
+        return self.source.n_obs
+
+    @cached_property
+    def equation_of(self) -> np.ndarray:
+        """(P,) the equation of each coefficient."""
+        return np.repeat(np.arange(len(self.unit)), self.source.design.sizes)
+
+    @cached_property
+    def gram(self) -> np.ndarray:
+        """x'x, (P, P)."""
+        return np.asarray(self.x.T @ self.x)
+
+    @cached_property
+    def residual_cross(self) -> np.ndarray:
+        """S = R'R / N, (K, K)."""
+        return np.asarray((self.residual.T @ self.residual + self.beyond.T @ self.beyond) / self.n_obs)
+
+    def information(self, precision: np.ndarray) -> np.ndarray:
+        """x' (precision kron I) x, (P, P), for a precision (K, K) in standard units."""
+        return np.asarray(self.gram * precision[np.ix_(self.equation_of, self.equation_of)])
+
+    def outward(self, values: np.ndarray) -> np.ndarray:
+        """(P, m) changes of b, in the user's units, from (P, m) changes of c."""
+        out = np.empty_like(values)
+        for part in self.groups:
+            for j, places in zip(part.group.equations, part.group.coefficients.T, strict=True):
+                out[places] = part.coefficients(values[places]) * self.unit[j]
+        return out
+
+    def covariance(self, values: np.ndarray) -> np.ndarray:
+        """(P, P) covariance of b, in the user's units, from that of c; symmetric to the last bit."""
+        both = self.outward(self.outward(values).T)
+        return np.asarray(0.5 * (both + both.T))
+
+    def _null_space(self, restrictions: Restrictions) -> np.ndarray:
+        # R b moves with c as R T c: the rows of R go through the transpose of the way out
+        turned = np.empty((self.x.shape[1], restrictions.n_restrictions))
+        for part in self.groups:
+            for j, places in zip(part.group.equations, part.group.coefficients.T, strict=True):
+                turned[places] = part.adjoint(restrictions.matrix[:, places].T) * self.unit[j]
+        complete: np.ndarray = np.linalg.qr(turned, mode="complete")[0]
+        return complete[:, restrictions.n_restrictions :]
+
+
+def bread(information: np.ndarray, free: np.ndarray | None) -> np.ndarray:
+    """Z (Z' A Z)^-1 Z', (P, P): the inverse of A (P, P) on the directions Z (P, P - m) that restrictions leave free.
+
+    Raises LinAlgError when A is not positive definite there.
+    """
+    if free is None:
+        return np.asarray(cho_solve(cho_factor(information, lower=True), np.eye(len(information))))
+    return np.asarray(free @ bread(free.T @ information @ free, None) @ free.T)
+
+
+def inward(part: WhitenedGroup, coefficients: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """(p, m) c of one design's equations, from all coefficients b (P,) in the user's units.
+
+    The inverse of WhitenedGroup.coefficients.
+    """
+    scaled = coefficients[part.group.coefficients] / unit[part.group.equations] * part.x_scale[:, None]
+    c = part.root @ scaled[part.order]
+    return np.asarray(c if part.turn is None else part.turn.T @ c)

@@ -1,0 +1,124 @@
+"""Sums of squared scores of single rows, in all parameters together. Pure NumPy: a kernel and its moments.
+
+With r a row's residuals times the square root of its weight, v = Sigma^-1 r, the derivatives of its log-likelihood
+
+    -1/2 [K log 2 pi - K log w + log|Sigma| + r' Sigma^-1 r]
+
+are sqrt(w) x_ij v_j in the coefficients and 1/2 tr((v v' - Sigma^-1) dS_a) in Sigma's parameter a.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from lrgls_dask.design import DesignGroup
+from lrgls_dask.kernels import Block, bad_values, slab_rows, slabs
+from lrgls_dask.moments import Sized
+
+__all__ = ["ScoreMoments", "ScoreParams", "SigmaScores", "joint_score_kernel"]
+
+
+class SigmaScores(Protocol):
+    """Sigma's m parameters, as far as a row's scores need them."""
+
+    @property
+    def n_parameters(self) -> int: ...
+
+    def scores(self, v: np.ndarray, Q: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreGroup:
+    """One design in the coordinates of the scores.
+
+    turn : (p, p), x turn are its regressors there.  mean : (p,) the mean of those.  coefficients : (p, m) of the
+    equations `group.equations`, in those coordinates.
+    """
+
+    group: DesignGroup
+    turn: np.ndarray
+    mean: np.ndarray
+    coefficients: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreParams:
+    """What the kernel is told; rows are centred first, so that a large mean costs no digits.
+
+    anchor, offset : (q + K,) the mean of [X Y].  unit : (K,) units of Y.  residual_mean : (K,) in those units.
+    precision : (K, K) Sigma^-1 in those units.  regression : (m, P) of Sigma's scores, taken out of the coefficients'.
+    """
+
+    groups: tuple[ScoreGroup, ...]
+    anchor: np.ndarray
+    offset: np.ndarray
+    unit: np.ndarray
+    residual_mean: np.ndarray
+    precision: np.ndarray
+    sigma: SigmaScores
+    regression: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreMoments(Sized):
+    """The sum over rows of t t'. squares : (P, P)."""
+
+    squares: np.ndarray
+
+    def __add__(self, other: ScoreMoments) -> ScoreMoments:
+        return ScoreMoments(self.squares + other.squares)
+
+    def __iadd__(self, other: ScoreMoments) -> ScoreMoments:
+        """The same in the memory of `self`."""
+        squares = self.squares
+        squares += other.squares
+        return self
+
+
+def joint_score_kernel(block: Block, params: ScoreParams) -> ScoreMoments | None:
+    """Squares of t_i = s_b - regression' s_Sigma of a block's rows, n (P^2 + 2 m P) flops.
+
+    t is a row's score of the coefficients less what Sigma's score explains of it: all that the coefficients' part of a
+    joint sandwich needs, so that nothing of size m^2 is summed.
+    """
+    n_coefficients, m = params.regression.shape[1], params.sigma.n_parameters
+    squares = np.zeros((n_coefficients, n_coefficients))
+    used = False
+    for values, _, weights in slabs(block, params.anchor):
+        height = slab_rows(n_coefficients + m)
+        for first in range(0, len(values), height):
+            root_weight = None if weights is None else np.sqrt(weights[first : first + height])[:, None]
+            scores = _row_scores(values[first : first + height], root_weight, params)
+            squares += scores.T @ scores
+            used = True
+    if not used:
+        return None
+    if not np.isfinite(squares.diagonal()).all():
+        raise bad_values(block)
+    return ScoreMoments(squares)
+
+
+def _row_scores(values: np.ndarray, root_weight: np.ndarray | None, params: ScoreParams) -> np.ndarray:
+    """(n, P) t of some rows of [X Y] less their anchor."""
+    n_y = len(params.unit)
+    centred = values - params.offset
+    residual = centred[:, -n_y:] / params.unit + params.residual_mean
+    designs = []
+    for part in params.groups:
+        turned = centred[:, :-n_y][:, part.group.take_columns] @ part.turn
+        residual[:, part.group.take_equations] -= turned @ part.coefficients
+        turned += part.mean
+        if root_weight is not None:
+            turned *= root_weight
+        designs.append(turned)
+    if root_weight is not None:
+        residual *= root_weight
+    v = residual @ params.precision
+    scores = params.sigma.scores(v, params.precision) @ -params.regression
+    for part, turned in zip(params.groups, designs, strict=True):
+        for j, places in zip(part.group.equations, part.group.coefficients.T, strict=True):
+            scores[:, places[0] : places[-1] + 1] += turned * v[:, j, None]
+    return np.asarray(scores)
