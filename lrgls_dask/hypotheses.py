@@ -99,7 +99,8 @@ class _Names:
         token = term.equation
         found = _pick(text, token, self.equations, self.design.equations)
         if found is None:
-            swapped = token.label in {str(r) for r in self.design.regressors} and term.regressor.label in self.equations
+            other = self.equations.get(term.regressor.label, [])
+            swapped = any(token.label in map(str, self.design.terms[j]) for j in other)
             hint = "; the equation comes first." if swapped else closest(token.label, self.design.equations)
             fail_at(text, token.start, token.stop, f"no equation {token.label!r}{hint}")
         return found
