@@ -20,6 +20,7 @@ from lrgls_dask.restrictions import Restrictions
 __all__ = ["read_hypotheses"]
 
 DEPENDENT = 1e-11  # what is left of a row of length 1 that follows from others: rounding
+MAX_ENTRIES = 20_000**2  # of R (m, P), as many as a covariance of the coefficients may have
 SHOWN_TERMS = 6  # a row of a matrix with more is named by its number
 
 _PLAIN, _NUMERAL = re.compile(r"[\w.]+"), re.compile(r"[\d.]+")
@@ -48,6 +49,12 @@ def read_hypotheses(design: Design, given: Any) -> Restrictions:
         rows = _from_matrix(design, given, None)
     if not rows:
         raise ValueError("nothing is left of the hypotheses: they hold whatever the coefficients are.")
+    size = len(rows) * design.n_coefficients
+    if size > MAX_ENTRIES:
+        raise ValueError(
+            f"{len(rows)} restrictions on {design.n_coefficients} coefficients would take {8e-9 * size:.1f} GB and are "
+            f"limited to {8e-9 * MAX_ENTRIES:.1f} GB. Test fewer at a time."
+        )
     made = Restrictions(
         np.array([row.dense(design.n_coefficients) for row in rows]),
         np.array([row.value for row in rows]),

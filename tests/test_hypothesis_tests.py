@@ -87,7 +87,11 @@ def test_one_restriction_is_the_square_of_t(found: Fit) -> None:
 
 def test_wald_does_not_depend_on_how_a_hypothesis_is_written(found: Fit) -> None:
     expected = found.wald_test("y0:x0 = y1:x0, y1:x0 = y2:x0")
-    for written in ("y0:x0 = y1:x0 = y2:x0", ["1e6*y2:x0 = 1e6*y0:x0", "y1:x0 - y0:x0"], {"y0:x0 - y2:x0": 0, "y1:x0 - y2:x0": 0}):  # fmt: skip
+    for written in (
+        "y0:x0 = y1:x0 = y2:x0",
+        ["1e6*y2:x0 = 1e6*y0:x0", "y1:x0 - y0:x0"],
+        {"y0:x0 - y2:x0": 0, "y1:x0 - y2:x0": 0},
+    ):
         np.testing.assert_allclose(found.wald_test(written).statistic, expected.statistic, rtol=1e-9)
     assert found.wald_test("*:x0 = y0:x0").df == 5
 
@@ -137,7 +141,7 @@ def test_a_streamed_fit_has_the_wald_test() -> None:
 def test_tests_that_a_covariance_cannot_bear() -> None:
     made = Restrictions(np.eye(3), np.zeros(3), ("a = 0", "b = 0", "c = 0"))
     flat = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    with pytest.raises(np.linalg.LinAlgError, match="the 3 restricted combinations has rank 2. Test at most 2"):
+    with pytest.raises(np.linalg.LinAlgError, match=r"the 3 restricted combinations has rank 2\. Test at most 2"):
         wald(made, np.ones(3), flat)
     with pytest.raises(np.linalg.LinAlgError, match="the estimate of 'b = 0' has no variance"):
         wald(made, np.ones(3), np.diag([1.0, 0.0, 1.0]))
@@ -160,7 +164,8 @@ def test_likelihood_ratios_as_from_lavaan(case: str) -> None:
     reference, data = load(case)
     fits = reference["fits"]
     data["const"] = 1.0
-    designs = [data[[names] if isinstance(names, str) else names].to_numpy(float) for names in reference["equations"].values()]  # fmt: skip
+    columns = [[names] if isinstance(names, str) else names for names in reference["equations"].values()]
+    designs = [data[names].to_numpy(float) for names in columns]
     system = System.from_arrays(data[list(reference["equations"])].to_numpy(float), designs)
     made = fit(system, rank=1)
 
@@ -249,7 +254,7 @@ def test_what_a_streamed_fit_cannot_test(name: str) -> None:
 def test_likelihoods_that_cannot_be_compared(found: Fit) -> None:
     penalised = fit(DATA.system(), lam_B=2.0)
     for call in (lambda: found.lr_test(penalised), lambda: penalised.lr_test(found)):
-        with pytest.raises(ValueError, match=re.escape("lr_test compares maximised likelihoods; this fit is penalised (lam_B = 2, lam_F = 0)")):  # fmt: skip
+        with pytest.raises(ValueError, match=r"lr_test compares maximised .* is penalised \(lam_B = 2, lam_F = 0\)"):
             call()
     for name in ("lr_diagonal", "rank_test"):
         with pytest.raises(ValueError, match=f"{name} compares maximised likelihoods.*lam_F = 0.5"):

@@ -178,6 +178,6 @@ def test_criteria_count_the_parameters_of_the_low_rank_model() -> None:
 
 def test_a_streamed_fit_saved_before_r2_was_kept() -> None:
     old = dataclasses.replace(fit(simulate("own").system(), engine="stream"), sums=None)
-    with pytest.raises(ValueError, match="saved without sums of squares, so it has no R2. Fit again"):
+    with pytest.raises(ValueError, match=r"saved without sums of squares, so it has no R2\. Fit again"):
         _ = old.r2
     assert old.summary().splitlines()[-2].split()[-1] == "-"
