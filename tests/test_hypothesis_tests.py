@@ -218,6 +218,21 @@ def test_the_unrestricted_likelihood_is_the_top_of_a_dense_search(kind: str, wei
         assert profile(b + 1e-3 * step * np.abs(b)) > -found
 
 
+SYSTEMFIT = ["case01c_grunfeld_correct5", "case02b_kmenta_system2", "case03c_fringe_same_regressors"]
+
+
+@pytest.mark.parametrize("case", SYSTEMFIT)
+def test_the_unrestricted_likelihood_is_that_of_iterated_systemfit(case: str) -> None:
+    """Grunfeld takes systemfit 2557 iterations."""
+    reference, data = load(case)
+    data["const"] = 1.0
+    designs = [data[names].to_numpy(float) for names in reference["equations"].values()]
+    outcomes = reference.get("outcomes") or {name: name for name in reference["equations"]}
+    system = System.from_arrays(data[list(outcomes.values())].to_numpy(float), designs)
+    expected = reference["fits"]["sur_iterated_noDfCor"]["loglik"]
+    assert abs(full_loglik(system.compress().rows) - expected) < 1e-8
+
+
 def test_breusch_pagan_as_in_linearmodels(found: Fit) -> None:
     for kind in ("shared", "mixed", "own"):  # each has an intercept in every equation
         data = simulate(kind, n=70)

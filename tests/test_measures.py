@@ -181,3 +181,23 @@ def test_a_streamed_fit_saved_before_r2_was_kept() -> None:
     with pytest.raises(ValueError, match=r"saved without sums of squares, so it has no R2\. Fit again"):
         _ = old.r2
     assert old.summary().splitlines()[-2].split()[-1] == "-"
+
+
+@pytest.mark.parametrize("engine", ["compress", "stream"])
+def test_collinear_columns_are_no_constant(engine: str) -> None:
+    """Ridge fits take collinear columns and columns of zeros; neither makes an intercept, close kin neither."""
+    n, rng = 200, np.random.default_rng(8)
+    z, u = rng.normal(size=(2, n)) + 3.0
+    designs = {
+        "copy": np.column_stack([z, 2 * z, u]),
+        "zeros": np.column_stack([z, np.zeros(n)]),
+        "close": np.column_stack([z, 5.0 - z + 1e-4 * u]),
+        "constant": np.column_stack([z, 2 * z, 5.0 - z]),
+    }
+    Y = 10 + rng.normal(size=(n, 4))
+    system = System.from_arrays(Y, list(designs.values()), equations=list(designs))
+    made = fit(system, rank=0, lam_B=1.0, engine=engine)
+    np.testing.assert_array_equal(made._sums.constant, [False, False, False, True])
+    residual = np.sum(made.residuals(system).values ** 2, axis=0)
+    centred = np.sum((Y[:, 3] - Y[:, 3].mean()) ** 2)
+    np.testing.assert_allclose(made.r2.values, 1 - residual / [*np.sum(Y[:, :3] ** 2, axis=0), centred], rtol=1e-8)
