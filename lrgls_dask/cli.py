@@ -74,7 +74,8 @@ def _short_warnings() -> Iterator[None]:
 
 def _one_line(error: Exception) -> str:
     """The library's own messages as they are; anything else with its type and the way to learn more."""
-    text = " ".join(str(error).split())
+    lines = [line for line in str(error).splitlines() if line.strip(" ^")]  # no mark under a line on the same line
+    text = " ".join(" ".join(lines).split())
     if text and isinstance(error, ValueError | TypeError | OSError | MemoryError):
         return text
     return f"{type(error).__name__}: {text} (run `lrgls --debug ...` for the traceback)"
@@ -149,6 +150,13 @@ def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _add_summary(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("summary", help="print a saved fit")
     parser.add_argument("fit", metavar="FIT.zarr")
+    parser.add_argument(
+        "--test",
+        action="append",
+        default=[],
+        metavar="HYPOTHESES",
+        help="a Wald test, e.g. 'Telcm:smb = 0'; repeatable",
+    )
     parser.set_defaults(run=_summary)
 
 
@@ -287,7 +295,9 @@ def _fit(args: argparse.Namespace) -> None:
 
 
 def _summary(args: argparse.Namespace) -> None:
-    print(Fit.from_zarr(args.fit).summary())
+    fit = Fit.from_zarr(args.fit)
+    tests = [fit.wald_test(text) for text in args.test]  # a mistake in one is told before anything is printed
+    print("\n".join([fit.summary(), *map(str, tests)]))
 
 
 def _predict(args: argparse.Namespace) -> None:

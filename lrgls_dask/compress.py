@@ -22,7 +22,7 @@ from lrgls_dask.passes import Meter, SavedSums, run_pass
 from lrgls_dask.resources import blas_for
 from lrgls_dask.rows import Rows
 
-__all__ = ["Compressed", "Route", "compress_by", "compress_rows", "partial_bytes"]
+__all__ = ["Compressed", "Route", "compress_by", "compress_rows", "partial_bytes", "residual_rows"]
 
 Route = Literal["auto", "gram", "qr"]
 
@@ -149,14 +149,20 @@ def smallest_pivot(system: Compressed) -> float:
     return least
 
 
-def mean_nll(system: Compressed, coefficients: np.ndarray, sigma: Sigma) -> float:
-    """Negative log-likelihood per row of given parameters, in the user's units, on the rows `system` stands for."""
-    q, n_equations = system.design.n_regressors, system.design.n_equations
+def residual_rows(system: Compressed, coefficients: np.ndarray) -> np.ndarray:
+    """(r + 1, K) with rows'rows = R'R, the residuals R of given coefficients in the user's units; the mean is first."""
+    q = system.design.n_regressors
     rows = np.vstack([np.sqrt(system.head.weight) * system.head.mean, system.root])
     residual = rows[:, q:].copy()
     for group in system.design.groups:
         residual[:, group.equations] -= rows[:, group.columns] @ coefficients[group.coefficients]
-    weights = 0.5 * n_equations * system.head.log_weight / system.n_obs
+    return residual
+
+
+def mean_nll(system: Compressed, coefficients: np.ndarray, sigma: Sigma) -> float:
+    """Negative log-likelihood per row of given parameters, in the user's units, on the rows `system` stands for."""
+    residual = residual_rows(system, coefficients)
+    weights = 0.5 * system.design.n_equations * system.head.log_weight / system.n_obs
     return sigma.nll(residual.T @ residual / system.n_obs) - weights
 
 

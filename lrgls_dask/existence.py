@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from lrgls_dask.compress import Compressed
-from lrgls_dask.problem import GRAM_RESOLUTION, QR_RESOLUTION, Problem
+from lrgls_dask.problem import Problem, resolution_of
 from lrgls_dask.sweep import Options
 
 __all__ = ["no_maximum", "vanishing_combination"]
@@ -23,7 +23,7 @@ def vanishing_combination(system: Compressed) -> np.ndarray:
     O(K^3), and O((q + K)^3) where the responses are singular given all regressors, which decides it only once those
     that do not belong to the equations involved are left out.
     """
-    resolution = QR_RESOLUTION if system.route == "qr" else GRAM_RESOLUTION
+    resolution = resolution_of(system)
     q = system.design.n_regressors
     rows = np.vstack([np.sqrt(system.head.weight) * system.head.mean, system.root])
     sizes = np.linalg.norm(rows[1:], axis=0)

@@ -12,6 +12,7 @@ from lrgls_dask.als import Termination, TraceRow
 from lrgls_dask.compressed import read_compressed, write_compressed
 from lrgls_dask.covariance import Sigma, sigma_of
 from lrgls_dask.design import Design
+from lrgls_dask.inference import SumsOfSquares
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.storage import new_store, open_group
 from lrgls_dask.zarrio import check_version, read_array, read_design, write_array, write_design
@@ -52,6 +53,9 @@ def write_fit(values: dict[str, Any], path: Any, *, overwrite: bool, storage_opt
         write_array(group, "on_floor", floored, ("equation",))
         if values["x_rows"] is not None:
             write_array(group, "x_rows", values["x_rows"], ("x_row", "regressor"))
+        if values["sums"] is not None:
+            for field in fields(SumsOfSquares):
+                write_array(group, f"sums_{field.name}", getattr(values["sums"], field.name), ("equation",))
         if values["compressed"] is not None:
             write_compressed(group, values["compressed"])
         if values["restrictions"] is not None:
@@ -83,6 +87,7 @@ def read_fit(path: Any, storage_options: dict[str, Any] | None) -> dict[str, Any
     floored = np.flatnonzero(read_array(group, "on_floor"))
     values["on_floor"] = tuple(design.equations[j] for j in floored)
     values["x_rows"] = read_array(group, "x_rows") if "x_rows" in group else None
+    values["sums"] = _read_sums(group)
     values["compressed"] = read_compressed(group, design) if "root" in group else None
     values["restrictions"] = _read_restrictions(group) if "restriction_values" in group else None
     values["history"] = _read_trace(group)
@@ -99,6 +104,12 @@ def _read_restrictions(group: zarr.Group) -> Restrictions:
     texts: Any = group.attrs["restriction_texts"]
     matrix, values = read_array(group, "restriction_matrix"), read_array(group, "restriction_values")
     return Restrictions(matrix, values, tuple(texts))
+
+
+def _read_sums(group: zarr.Group) -> SumsOfSquares | None:
+    if "sums_residual" not in group:
+        return None
+    return SumsOfSquares(**{field.name: read_array(group, f"sums_{field.name}") for field in fields(SumsOfSquares)})
 
 
 def _write_trace(group: zarr.Group, history: tuple[TraceRow, ...]) -> None:

@@ -19,6 +19,7 @@ from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import Full, LowRankStructure, Structure, diagonal, max_rank
 from lrgls_dask.errors import FitWarning
+from lrgls_dask.inference import SumsOfSquares, sums_of_squares
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Engine, Plan, make_plan
 from lrgls_dask.problem import InMemory, Problem
@@ -373,6 +374,7 @@ def _as_fit(
         y_scale=scale,
         x_rows=x_rows,
         compressed=problem.compressed,
+        sums=_sums_of_squares(problem, coefficients),
         n_passes=problem.meter.passes,
         bytes_read=problem.meter.bytes_read,
         candidates=table,
@@ -383,6 +385,13 @@ def _as_fit(
         equation_dim=str(system.equation_dim),
         system=system if isinstance(system, System) else None,
     )
+
+
+def _sums_of_squares(problem: Problem, coefficients: np.ndarray) -> SumsOfSquares | None:
+    """What R2 needs of a fit that keeps no rows; others have it from their rows when it is asked for."""
+    if problem.compressed is not None:
+        return None
+    return sums_of_squares(problem.group_rows, coefficients, problem.resolution)
 
 
 def _last_read(last: TraceRow, meter: Meter) -> TraceRow:

@@ -20,7 +20,17 @@ from lrgls_dask.passes import Meter
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.whiten import GroupRows, Whitened, whiten
 
-__all__ = ["Coordinates", "GlsStep", "InMemory", "Problem", "Products", "constraint_on", "nll_offset"]
+__all__ = [
+    "Coordinates",
+    "GlsStep",
+    "InMemory",
+    "Problem",
+    "Products",
+    "constraint_on",
+    "group_rows",
+    "nll_offset",
+    "resolution_of",
+]
 
 QR_RESOLUTION = 1e-12  # singular values of unit columns that the qr route tells from zero
 GRAM_RESOLUTION = 3e-7  # and those that a Cholesky factor of the cross-product does
@@ -60,6 +70,8 @@ class Problem(Protocol):
     dense: bool
     compressed: Compressed | None
     constraint: Constraint | None
+    group_rows: tuple[GroupRows, ...]
+    resolution: float
 
     def residual_covariance(self, c: np.ndarray) -> np.ndarray:
         """S = R'R / N, (K, K), in standard units; not where `dense` is False."""
@@ -175,6 +187,26 @@ def constraint_on(whitened: Whitened, coordinates: Coordinates, restrictions: Re
 # ---------------------------------------------------------------------------------------------- in memory
 
 
+def group_rows(system: Compressed) -> tuple[GroupRows, ...]:
+    """What each design's equations know of the data, from compressed rows."""
+    q = system.design.n_regressors
+    top = _top(system)
+    beyond = np.sum(system.root[q:, q:] ** 2, axis=0)
+    return tuple(
+        GroupRows(g, top[:, g.columns], top[:, q + g.equations], beyond[g.equations]) for g in system.design.groups
+    )
+
+
+def resolution_of(system: Compressed) -> float:
+    """The least singular value, of unit columns, that these rows tell from zero."""
+    return QR_RESOLUTION if system.route == "qr" else GRAM_RESOLUTION
+
+
+def _top(system: Compressed) -> np.ndarray:
+    """(q + 1, q + K) the rows that hold X."""
+    return np.vstack([np.sqrt(system.head.weight) * system.head.mean, system.root[: system.design.n_regressors]])
+
+
 class InMemory:
     """A compressed system: every answer is a product of small matrices, no pass.
 
@@ -191,20 +223,15 @@ class InMemory:
         design = self.design = system.design
         self.n_obs, self.meter = system.n_obs, meter
         q = design.n_regressors
-        top = np.vstack([np.sqrt(system.head.weight) * system.head.mean, system.root[:q]])
-        rest = system.root[q:, q:]
-        beyond = np.sum(rest**2, axis=0)
-        parts = tuple(
-            GroupRows(g, top[:, g.columns], top[:, q + g.equations], beyond[g.equations]) for g in design.groups
-        )
-        resolution = QR_RESOLUTION if system.route == "qr" else GRAM_RESOLUTION
-        self.whitened = whiten(design, parts, n_obs=self.n_obs, lam_B=lam_B, resolution=resolution)
+        self.group_rows = group_rows(system)
+        self.resolution = resolution_of(system)
+        self.whitened = whiten(design, self.group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=self.resolution)
         self.nll_offset = nll_offset(self.whitened, system.head)
         self.coordinates = Coordinates.of(self.whitened, design)
         self.constraint = constraint_on(self.whitened, self.coordinates, restrictions)
         self._stacks = self.whitened.stacks
-        self._y = top[:, q:] / self.whitened.y_scale
-        scaled = rest / self.whitened.y_scale
+        self._y = _top(system)[:, q:] / self.whitened.y_scale
+        scaled = system.root[q:, q:] / self.whitened.y_scale
         self._beyond = scaled.T @ scaled
 
     def residual_covariance(self, c: np.ndarray) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from lrgls_dask.results import Fit
 
@@ -31,6 +33,8 @@ def summary(fit: Fit, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
             ("Ended", f"{fit.termination.value} after {fit.n_sweeps} sweep{'' if fit.n_sweeps == 1 else 's'}"),
             ("Starts", f"{fit.n_agreed} of {fit.n_starts} reached this optimum"),
             ("Penalties", f"lam_B = {fit.lam_B:g}, lam_F = {fit.lam_F:g}"),
+            ("Residual df", f"{fit.df_resid:,}"),
+            ("McElroy R2", "not kept by a streamed fit" if fit.compressed is None else f"{fit.mcelroy_r2():.6f}"),
         ]
     )
     if fit.restrictions is not None:
@@ -71,13 +75,14 @@ def _coefficients(fit: Fit, alpha: float, max_rows: int) -> list[str]:
 
 def _equations(fit: Fit, max_rows: int) -> list[str]:
     variances = fit.sigma_diagonal
-    if fit.covariance_kind == "full":
-        rows = [f"{str(n)[:27]:<28}{v**0.5:>12.5g}" for n, v in zip(fit.equations, variances, strict=True)]
-        return _cut([f"{'Equation':<28}{'error sd':>12}", *rows], max_rows)
-    head = f"{'Equation':<28}{'error sd':>12}{'own sd':>12}{'common share':>14}"
+    known = fit.compressed is not None or fit.sums is not None
+    r2 = fit.r2.values if known else [float("nan")] * fit.n_equations
+    head = f"{'Equation':<28}{'error sd':>12}{'own sd':>12}{'common share':>14}{'R2':>10}"
     lines = [head]
-    for name, total, own in zip(fit.equations, variances, fit.idio_var.values, strict=True):
-        lines.append(f"{str(name)[:27]:<28}{total**0.5:>12.5g}{own**0.5:>12.5g}{1 - own / total:>14.3f}")
+    idio_var = np.full(fit.n_equations, np.nan) if fit.covariance_kind == "full" else fit.idio_var.values
+    for name, total, own, share in zip(fit.equations, variances, idio_var, r2, strict=True):
+        line = f"{str(name)[:27]:<28}{total**0.5:>12.5g}{own**0.5:>12.5g}{1 - own / total:>14.3f}"
+        lines.append(f"{line}{f'{share:.4f}' if share == share else '-':>10}")
     return _cut(lines, max_rows)
 
 

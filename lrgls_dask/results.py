@@ -13,12 +13,13 @@ import scipy.stats
 import xarray as xr
 
 from lrgls_dask.als import Termination, TraceRow
+from lrgls_dask.assessed import Assessed
 from lrgls_dask.compress import Compressed, mean_nll
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import LowRank, Sigma
-from lrgls_dask.design import Design, Designed
+from lrgls_dask.design import Design
 from lrgls_dask.fitstore import read_fit, write_fit
-from lrgls_dask.inference import CoefficientCovariance
+from lrgls_dask.inference import CoefficientCovariance, SumsOfSquares
 from lrgls_dask.labels import StoredLabels
 from lrgls_dask.predict import check_same_design, predict_lazily
 from lrgls_dask.report import summary
@@ -29,13 +30,14 @@ __all__ = ["Fit"]
 
 
 @dataclass(frozen=True, eq=False)
-class Fit(Designed):
+class Fit(Assessed):
     """A fitted system of K equations, P coefficients, k factors.
 
     covariance : the error covariance that weighted the coefficients, in the user's units.
     y_scale : (K,) the units in which lam_B penalises.
     compressed : the rows that stand for the data, of a fit that read them once; statistics of it cost no read.
     x_rows : (r, q) with x_rows'x_rows = X'X, of a streamed fit that had memory for it.
+    sums : residual and total sums of squares of each equation, of a streamed fit.
     system : what was fitted, for statistics that need its rows; not saved.
     n_passes, bytes_read : passes over the data the whole fit took, and decoded bytes they read.
     Every array comes as an xarray object with the user's labels. Loadings are fixed by a stated normalisation:
@@ -68,6 +70,7 @@ class Fit(Designed):
     obs_dim: str = "obs"
     equation_dim: str = "equation"
     system: System | None = None
+    sums: SumsOfSquares | None = None
 
     def __post_init__(self) -> None:
         of_sigma = [array for array, _ in self.covariance.stored().values()]
@@ -216,6 +219,10 @@ class Fit(Designed):
         low_high = np.stack([self.coefficients - half, self.coefficients + half], axis=1)
         coords: dict[str, Any] = {n: ("coefficient", v) for n, v in self._coefficient_labels.items()}
         return xr.DataArray(low_high, coords | {"bound": ["low", "high"]}, ("coefficient", "bound"), name="conf_int")
+
+    def _coefficient_cov(self, along: np.ndarray | None = None) -> np.ndarray:
+        """(P, P) V that std_errors come from, or along V along' (m, m) for combinations `along` (m, P)."""
+        return self._covariance.full if along is None else self._covariance.of_combinations(along)
 
     def coef_table(self, alpha: float = 0.05) -> pd.DataFrame:
         """Coefficients, standard errors, t, p and interval, indexed by equation and regressor."""

@@ -41,6 +41,7 @@ class Streamed:
     """
 
     restarts_are_free = False
+    resolution = GRAM_RESOLUTION
     compressed: Compressed | None = None
 
     def __init__(
@@ -59,8 +60,8 @@ class Streamed:
         size = 8 * sum(len(g.columns) * (len(g.columns) + len(g.equations)) for g in groups)
         moments: DesignMoments = run_pass(rows, design_kernel, groups, partial_bytes=size, meter=meter, label="OLS")
         self.n_obs, self.head = moments.head.n_rows, moments.head
-        self._group_rows = group_rows(moments)
-        self.whitened = whiten(rows.design, self._group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=GRAM_RESOLUTION)
+        self.group_rows = group_rows(moments)
+        self.whitened = whiten(rows.design, self.group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=self.resolution)
         self.nll_offset = nll_offset(self.whitened, self.head)
         self.coordinates = Coordinates.of(self.whitened, rows.design)
         self.constraint = constraint_on(self.whitened, self.coordinates, restrictions)
@@ -114,8 +115,8 @@ class Streamed:
     def x_rows(self) -> np.ndarray | None:
         design = self.design
         if len(design.groups) == 1:
-            rows = np.zeros((len(self._group_rows[0].x), design.n_regressors))
-            rows[:, design.groups[0].columns] = self._group_rows[0].x
+            rows = np.zeros((len(self.group_rows[0].x), design.n_regressors))
+            rows[:, design.groups[0].columns] = self.group_rows[0].x
             return rows
         size = 8 * design.n_regressors**2
         if PARTIALS_IN_FLIGHT * size > self.spare_bytes:

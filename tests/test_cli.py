@@ -129,6 +129,18 @@ def test_fit_is_the_fit_of_the_library(run, store):
     assert fit.summary() in good(run("summary f.zarr"))
 
 
+def test_summary_tests_hypotheses(run, store, capsys):
+    good(run("fit s.zarr --out f.zarr --rank 1"))
+    fit = Fit.from_zarr("f.zarr")
+    (first, second), regressor = fit.equations[:2], fit.design.terms[0][0]
+    texts = [f"{first}:{regressor} = 0", f"*:{fit.design.terms[1][1]}"]
+    assert main(["summary", "f.zarr", "--test", texts[0], "--test", texts[1]]) == 0
+    out = capsys.readouterr().out
+    assert out == "\n".join([fit.summary(), *(str(fit.wald_test(text)) for text in texts)]) + "\n"
+    assert_refused(run(f"summary f.zarr --test {second}:nothing"), f"no regressor 'nothing' in equation '{second}'")
+    assert_refused(run(f"summary f.zarr --test {first}:{regressor}="), "the text ends", f" {first}:{regressor}=")
+
+
 def test_rank_by_name_and_every_option(run, store):
     options = "--rank bic --engine stream --sigma-step pca --max-sweeps 30 --rel-tol 1e-6 --memory-limit 1GB --progress"
     code, _, err = run(f"fit s.zarr --out f.zarr {options}".replace("bic", "1"))

@@ -1,5 +1,20 @@
 """Statistics of a fit: covariance of the coefficients and what follows from it."""
 
 from lrgls_dask.inference.classical import MAX_COEFFICIENTS, CoefficientCovariance
+from lrgls_dask.inference.measures import SumsOfSquares, mcelroy_r2, residual_covariance, sums_of_squares
+from lrgls_dask.inference.tests import HypothesisTest, breusch_pagan, likelihood_ratio, lr_diagonal, rank_test, wald
 
-__all__ = ["MAX_COEFFICIENTS", "CoefficientCovariance"]
+__all__ = [
+    "MAX_COEFFICIENTS",
+    "CoefficientCovariance",
+    "HypothesisTest",
+    "SumsOfSquares",
+    "breusch_pagan",
+    "likelihood_ratio",
+    "lr_diagonal",
+    "mcelroy_r2",
+    "rank_test",
+    "residual_covariance",
+    "sums_of_squares",
+    "wald",
+]

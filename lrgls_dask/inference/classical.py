@@ -66,6 +66,18 @@ class CoefficientCovariance:
         start, stop = self.design.offsets[equation : equation + 2]
         return self.full[start:stop, start:stop]
 
+    def of_combinations(self, matrix: np.ndarray) -> np.ndarray:
+        """(m, m) R V R' of combinations R (m, P) of the coefficients, `full` not formed where columns are shared."""
+        if self._shared:
+            by_equation = matrix.reshape(len(matrix), self.design.n_equations, -1)
+            along = (by_equation @ self._shared_inverse).transpose(1, 0, 2)
+            image = self.sigma.matmul(along.reshape(len(along), -1)).reshape(along.shape)
+            found: np.ndarray = np.einsum("ajp,jbp->ab", by_equation, image)
+            return found
+        used = np.flatnonzero(np.any(matrix != 0, axis=0))
+        part: np.ndarray = matrix[:, used] @ self.full[np.ix_(used, used)] @ matrix[:, used].T
+        return part
+
     @property
     def _shared(self) -> bool:
         return len(self.design.groups) == 1 and self.lam_B == 0 and self.restrictions is None

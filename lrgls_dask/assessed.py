@@ -1,0 +1,164 @@
+"""Measures of fit and tests of hypotheses, of whatever has the estimates of a fit: labels in and out, no read."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from lrgls_dask.compress import Compressed
+from lrgls_dask.covariance import Sigma
+from lrgls_dask.design import Design, Designed
+from lrgls_dask.hypotheses import read_hypotheses
+from lrgls_dask.inference import (
+    HypothesisTest,
+    SumsOfSquares,
+    breusch_pagan,
+    likelihood_ratio,
+    lr_diagonal,
+    mcelroy_r2,
+    rank_test,
+    residual_covariance,
+    sums_of_squares,
+    wald,
+)
+from lrgls_dask.nested import check_likelihood, check_nested
+from lrgls_dask.problem import group_rows, resolution_of
+
+__all__ = ["Assessed"]
+
+
+class Assessed(Designed):
+    """What a `Fit` says of its quality, and the tests one may ask of it; the fields are those of Fit."""
+
+    design: Design
+    coefficients: np.ndarray
+    covariance: Sigma
+    n_obs: int
+    loglik: float
+    lam_B: float
+    lam_F: float
+    compressed: Compressed | None
+    sums: SumsOfSquares | None
+
+    if TYPE_CHECKING:
+
+        @property
+        def n_parameters(self) -> int: ...
+
+        @property
+        def _index(self) -> pd.Index: ...
+
+        def _coefficient_cov(self, along: np.ndarray | None = None) -> np.ndarray: ...
+
+    # ------------------------------------------------------------------------------------------ measures
+
+    @property
+    def df_model(self) -> int:
+        """P, the coefficients of all equations."""
+        return self.n_coefficients
+
+    @property
+    def df_resid(self) -> int:
+        """N K - P, the residual degrees of freedom of the system."""
+        return self.n_obs * self.n_equations - self.n_coefficients
+
+    @cached_property
+    def r2(self) -> xr.DataArray:
+        """(equation,) 1 - residual / total sum of squares, about the mean where the equation has a constant, else zero.
+
+        NaN where a response does not vary. With row weights both sums are weighted.
+        """
+        return xr.DataArray(self._sums.r2, {"equation": self._index}, ("equation",), name="r2")
+
+    @cached_property
+    def adj_r2(self) -> xr.DataArray:
+        """(equation,) R2 with both sums of squares over their degrees of freedom."""
+        values = self._sums.adj_r2(self.n_obs, self.design.sizes)
+        return xr.DataArray(values, {"equation": self._index}, ("equation",), name="adj_r2")
+
+    def mcelroy_r2(self, sigma: Literal["reported", "residual"] = "reported") -> float:
+        """McElroy's R2 of the system, 1 - tr(Sigma^-1 R'R) / tr(Sigma^-1 T), T of Y about its means.
+
+        sigma : "reported", the fit's own, as linearmodels does; "residual", R'R / N of the final residuals, as
+        systemfit does. The two agree for an unrestricted Sigma iterated to its maximum. For equations with intercepts.
+        Raises ValueError for a streamed fit.
+        """
+        if sigma not in ("reported", "residual"):
+            raise ValueError(f"sigma must be 'reported' or 'residual'; got {sigma!r}.")
+        rows = self._rows_for("mcelroy_r2")
+        weighting = self.covariance if sigma == "reported" else residual_covariance(rows, self.coefficients)
+        return mcelroy_r2(rows, self.coefficients, weighting)
+
+    @cached_property
+    def _sums(self) -> SumsOfSquares:
+        if self.compressed is not None:
+            return sums_of_squares(group_rows(self.compressed), self.coefficients, resolution_of(self.compressed))
+        if self.sums is None:
+            raise ValueError("this fit was saved without sums of squares, so it has no R2. Fit again.")
+        return self.sums
+
+    def _rows_for(self, what: str) -> Compressed:
+        if self.compressed is None:
+            raise ValueError(
+                f"{what} needs the compressed rows, which a streamed fit does not keep. Fit with engine='compress'."
+            )
+        return self.compressed
+
+    # ------------------------------------------------------------------------------------------ tests
+
+    def wald_test(self, hypotheses: Any, *, use_f: bool = False) -> HypothesisTest:
+        """Wald test of linear hypotheses, at the covariance that std_errors come from; no read.
+
+        hypotheses : a text such as "Telcm:smb = 0" or "food:price + food:income = 1", "*:smb = 0" for every equation
+        (the language is that of `lrgls_dask.hypothesis_syntax`), several of them in a list, a mapping from texts or
+        (equation, regressor) to values, a matrix R (m, P) for R b = 0, or a tuple (R, r).
+        use_f : the statistic over m as F(m, N K - P), systemfit's linearHypothesis with test "F", instead of chi2(m).
+        Raises ValueError with the place in the text, and for redundant or contradictory hypotheses.
+        """
+        restrictions = read_hypotheses(self.design, hypotheses)
+        covariance = self._coefficient_cov(restrictions.matrix)
+        return wald(restrictions, self.coefficients, covariance, self.df_resid if use_f else None)
+
+    def lr_test(self, other: Assessed) -> HypothesisTest:
+        """Likelihood ratio test of the smaller of two nested models fitted to the same data, in either order.
+
+        chi2 with the difference in parameters as degrees of freedom; not valid where the smaller model lies on the
+        boundary of the larger one (fewer factors, a variance of zero): then it rejects too rarely or too often.
+        Raises ValueError for other data, equal numbers of parameters, penalties, or a larger model that fits worse.
+        """
+        small, large = sorted((self, other), key=lambda fit: fit.n_parameters)
+        check_nested(small, large)
+        df = large.n_parameters - small.n_parameters
+        null = f"the model of {small.n_parameters} parameters is as good as that of {large.n_parameters}"
+        return likelihood_ratio(small.loglik, large.loglik, df, name="Likelihood ratio test", null=null)
+
+    def breusch_pagan(self) -> HypothesisTest:
+        """Lagrange multiplier test of a diagonal Sigma, N sum r_ij^2 over the correlations of OLS residuals; no read.
+
+        The correlations are about zero; with an intercept in every equation that is about the mean. It does not depend
+        on this fit's Sigma. Raises ValueError for a streamed fit, one equation, or one fitted exactly.
+        """
+        return breusch_pagan(self._rows_for("breusch_pagan"))
+
+    def lr_diagonal(self) -> HypothesisTest:
+        """Likelihood ratio test of a diagonal Sigma against the fitted one; no read.
+
+        With factors the null lies on the boundary, where chi2 with the difference in parameters as degrees of freedom
+        is an approximation. Raises ValueError for a streamed, penalised or diagonal fit.
+        """
+        check_likelihood(self, "lr_diagonal")
+        return lr_diagonal(self._rows_for("lr_diagonal"), self.loglik, self.covariance)
+
+    def rank_test(self, *, bartlett: bool = False) -> HypothesisTest:
+        """Likelihood ratio test of k factors against an unrestricted Sigma; fits that one too, without a read.
+
+        bartlett : correct for small N, as factanal does. df = ((K - k)^2 - K - k) / 2.
+        Raises ValueError for a streamed or penalised fit, where k factors restrict nothing, and where an unrestricted
+        Sigma has no maximum likelihood estimate.
+        """
+        check_likelihood(self, "rank_test")
+        return rank_test(self._rows_for("rank_test"), self.loglik, self.covariance, bartlett=bartlett)

@@ -1,0 +1,166 @@
+"""Tests of hypotheses: Wald, likelihood ratio, Lagrange multiplier. None reads the data again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import Literal
+
+import numpy as np
+import scipy.stats
+
+from lrgls_dask.compress import Compressed
+from lrgls_dask.covariance import Sigma
+from lrgls_dask.inference.fullml import full_loglik
+from lrgls_dask.passes import Meter
+from lrgls_dask.problem import InMemory
+from lrgls_dask.restrictions import Restrictions
+
+__all__ = ["HypothesisTest", "breusch_pagan", "likelihood_ratio", "lr_diagonal", "rank_test", "wald"]
+
+SHOWN = 6  # restrictions named in the null hypothesis; more are counted
+SINGULAR = 1e-14  # times m: an eigenvalue of a correlation matrix that is rounding
+ROUNDING = 1e-9  # of a log-likelihood, which two converged fits of one optimum may differ by
+DIAGONAL = "Sigma is diagonal: errors of different equations are uncorrelated"
+
+
+@dataclass(frozen=True)
+class HypothesisTest:
+    """A test statistic and its place in its asymptotic distribution.
+
+    name : which test.  null : the hypothesis tested.  df : degrees of freedom, of the numerator where distribution is
+    "F".  df_denominator : of the denominator, None where it is "chi2".
+    """
+
+    name: str
+    null: str
+    statistic: float
+    df: int
+    pvalue: float
+    distribution: Literal["chi2", "F"] = "chi2"
+    df_denominator: int | None = None
+
+    def __str__(self) -> str:
+        freedom = f"{self.df}" if self.df_denominator is None else f"{self.df}, {self.df_denominator}"
+        return (
+            f"{self.name}\n  H0: {self.null}\n"
+            f"  {self.distribution}({freedom}) = {self.statistic:.6g}, p-value = {self.pvalue:.4g}"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+def _chi2(name: str, null: str, statistic: float, df: int) -> HypothesisTest:
+    return HypothesisTest(name, null, statistic, df, float(scipy.stats.chi2.sf(statistic, df)))
+
+
+# ---------------------------------------------------------------------------------------------- Wald
+
+
+def wald(
+    restrictions: Restrictions, coefficients: np.ndarray, covariance: np.ndarray, freedom: int | None = None
+) -> HypothesisTest:
+    """(R b - r)' (R V R')^-1 (R b - r), chi2 with m degrees of freedom, or over m as F(m, freedom).
+
+    covariance : (m, m) R V R'.  freedom : N K - P for the F form, which systemfit's linearHypothesis calls "F".
+    Raises LinAlgError where R V R' is singular: V has a rank below m, or a restriction holds by construction.
+    """
+    m = restrictions.n_restrictions
+    gap = restrictions.matrix @ coefficients - restrictions.values
+    variances = covariance.diagonal()
+    if not np.all(variances > 0):
+        which = restrictions.texts[int(np.argmin(variances > 0))]
+        raise np.linalg.LinAlgError(f"the estimate of {which!r} has no variance, so it cannot be tested. Drop it.")
+    scale = np.sqrt(variances)
+    values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
+    rank = int(np.sum(values > m * SINGULAR * values[-1]))
+    if rank < m:
+        raise np.linalg.LinAlgError(
+            f"the covariance of the {m} restricted combinations has rank {rank}. Test at most {rank} of them together."
+        )
+    statistic = float(np.sum((vectors.T @ (gap / scale)) ** 2 / values))
+    shown = ", ".join(restrictions.texts[:SHOWN])
+    null = shown if m <= SHOWN else f"{shown}, ... ({m} restrictions)"
+    if freedom is None:
+        return _chi2("Wald test", null, statistic, m)
+    pvalue = float(scipy.stats.f.sf(statistic / m, m, freedom))
+    return HypothesisTest("Wald test", null, statistic / m, m, pvalue, "F", freedom)
+
+
+# ---------------------------------------------------------------------------------------------- likelihood
+
+
+def likelihood_ratio(small: float, large: float, df: int, *, name: str, null: str) -> HypothesisTest:
+    """2 (large - small) of two maximised log-likelihoods, chi2 with df degrees of freedom.
+
+    Raises ValueError where the larger model has the lower log-likelihood by more than rounding.
+    """
+    statistic = 2.0 * (large - small)
+    if statistic < -2.0 * (ROUNDING * abs(large) + 1e-6):
+        raise ValueError(
+            f"{name}: the larger model has the lower log-likelihood, {large:.10g} against {small:.10g}. Either the "
+            "smaller model is not a special case of it, or a fit has not reached its maximum: lower rel_tol."
+        )
+    return _chi2(name, null, max(statistic, 0.0), df)
+
+
+def breusch_pagan(system: Compressed) -> HypothesisTest:
+    """N sum_{i<j} r_ij^2, r the correlations of OLS residuals about zero; chi2 with K (K - 1) / 2 degrees of freedom.
+
+    Needs no normal distribution of the errors' fourth moments across equations, but N large beside K.
+    Raises ValueError for one equation, or one that its regressors fit exactly.  Source: Breusch & Pagan (1980), 4.1.
+    """
+    correlation, _ = _by_itself(system, "breusch_pagan")
+    K = len(correlation)
+    statistic = system.n_obs * float(np.sum(np.tril(correlation, -1) ** 2))
+    return _chi2("Breusch-Pagan LM test", DIAGONAL, statistic, K * (K - 1) // 2)
+
+
+def lr_diagonal(system: Compressed, loglik: float, sigma: Sigma) -> HypothesisTest:
+    """Likelihood ratio of a fitted Sigma to a diagonal one, whose maximum is every equation's own least squares.
+
+    Raises ValueError where the fitted Sigma is diagonal, and as `breusch_pagan` does.
+    """
+    correlation, offset = _by_itself(system, "lr_diagonal")
+    K = len(correlation)
+    df = sigma.n_parameters - K
+    if df == 0:
+        raise ValueError("lr_diagonal compares a fitted Sigma with a diagonal one, and this one is. Fit rank >= 1.")
+    diagonal = -system.n_obs * (0.5 * K * (np.log(2 * np.pi) + 1.0) + offset)
+    return likelihood_ratio(diagonal, loglik, df, name="LR test of a diagonal Sigma", null=DIAGONAL)
+
+
+def _by_itself(system: Compressed, name: str) -> tuple[np.ndarray, float]:
+    """(K, K) correlations of the residuals of every equation's own least squares, and the nll offset of their units."""
+    equations = system.design.equations
+    if len(equations) < 2:
+        raise ValueError(f"{name} tests correlations between equations; this system has one equation.")
+    problem = InMemory(system, lam_B=0.0, meter=Meter())
+    if problem.whitened.exact.any():
+        j = int(np.argmax(problem.whitened.exact))
+        raise ValueError(
+            f"{name} needs residuals that vary; equation {equations[j]!r} is fitted exactly by its regressors. "
+            "Fit the system without it."
+        )
+    return problem.residual_covariance(problem.coordinates.flat(problem.whitened.start)), problem.nll_offset
+
+
+def rank_test(system: Compressed, loglik: float, sigma: Sigma, *, bartlett: bool) -> HypothesisTest:
+    """Likelihood ratio of Sigma = F F' + diag(d) with k factors to an unrestricted Sigma, coefficients free in both.
+
+    df = ((K - k)^2 - K - k) / 2.  bartlett : times 1 - (p + (2 K + 4 k + 5) / 6) / N, p the mean number of regressors
+    of an equation, which is factanal's statistic where p = 1 (Bartlett 1951; Lawley & Maxwell 1971, eq. 4.32).
+    Raises ValueError where k factors restrict nothing, or the unrestricted Sigma has no maximum likelihood estimate.
+    """
+    K, k, n_obs = sigma.n_equations, sigma.rank, system.n_obs
+    df = K * (K + 1) // 2 - sigma.n_parameters
+    if df <= 0:
+        raise ValueError(f"rank_test: {k} factors leave a {K} x {K} Sigma unrestricted, so there is nothing to test.")
+    null = f"Sigma has {k} factor{'' if k == 1 else 's'}"
+    plain = likelihood_ratio(loglik, full_loglik(system), df, name="LR test of the factor rank", null=null)
+    if not bartlett:
+        return plain
+    taken = float(system.design.sizes.mean()) + (2 * K + 4 * k + 5) / 6  # below N, which is at least q + K here
+    statistic = plain.statistic * (1.0 - taken / n_obs)
+    return _chi2("LR test of the factor rank, Bartlett's correction", null, statistic, df)
