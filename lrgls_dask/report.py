@@ -1,13 +1,16 @@
-"""A fit as text."""
+"""A fit as text, and the labelled cells of its tables, which every rendering shares."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lrgls_dask.results import Fit
 
-__all__ = ["summary"]
+__all__ = ["TITLE", "coefficient_table", "equation_table", "floor_note", "header", "summary"]
+
+TITLE = "Seemingly unrelated regressions, Sigma = F F' + diag(d)"
 
 MAX_ROWS = 200  # a table longer than this is cut in the middle
 WIDTH = 96
@@ -15,27 +18,53 @@ WIDTH = 96
 
 def summary(fit: Fit, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
     """The fit in one page: what was fitted, how it ended, the coefficients equation by equation."""
-    lines = ["Seemingly unrelated regressions, Sigma = F F' + diag(d)", "=" * WIDTH]
-    lines += _pairs(
-        [
-            ("Observations", f"{fit.n_obs:,}"),
-            ("Log-likelihood", f"{fit.loglik:.6g}" if abs(fit.loglik) < 1e5 else f"{fit.loglik:,.2f}"),
-            ("Equations", f"{fit.n_equations:,}"),
-            ("AIC", f"{fit.aic:,.2f}"),
-            ("Coefficients", f"{fit.n_coefficients:,}"),
-            ("BIC", f"{fit.bic:,.2f}"),
-            ("Factors (rank)", f"{fit.rank}"),
-            ("nll per row", f"{fit.nll:.8f}"),
-            ("Engine", f"{fit.engine}, {fit.n_passes} pass{'' if fit.n_passes == 1 else 'es'} over the data"),
-            ("Ended", f"{fit.termination.value} after {fit.n_sweeps} sweep{'' if fit.n_sweeps == 1 else 's'}"),
-            ("Starts", f"{fit.n_agreed} of {fit.n_starts} reached this optimum"),
-            ("Penalties", f"lam_B = {fit.lam_B:g}, lam_F = {fit.lam_F:g}"),
-        ]
-    )
-    if len(fit.on_floor):
-        lines.append(f"Variance on its floor (Heywood case): {', '.join(map(str, fit.on_floor))}")
+    lines = [TITLE, "=" * WIDTH, *_pairs(header(fit))]
+    lines += [note] if (note := floor_note(fit)) else []
     lines += ["-" * WIDTH, *_coefficients(fit, alpha, max_rows), "-" * WIDTH, *_equations(fit, max_rows), "=" * WIDTH]
     return "\n".join(lines)
+
+
+def header(fit: Fit) -> list[tuple[str, str]]:
+    """What was fitted and how it ended, as names and values."""
+    return [
+        ("Observations", f"{fit.n_obs:,}"),
+        ("Log-likelihood", f"{fit.loglik:.6g}" if abs(fit.loglik) < 1e5 else f"{fit.loglik:,.2f}"),
+        ("Equations", f"{fit.n_equations:,}"),
+        ("AIC", f"{fit.aic:,.2f}"),
+        ("Coefficients", f"{fit.n_coefficients:,}"),
+        ("BIC", f"{fit.bic:,.2f}"),
+        ("Factors (rank)", f"{fit.rank}"),
+        ("nll per row", f"{fit.nll:.8f}"),
+        ("Engine", f"{fit.engine}, {fit.n_passes} pass{'' if fit.n_passes == 1 else 'es'} over the data"),
+        ("Ended", f"{fit.termination.value} after {fit.n_sweeps} sweep{'' if fit.n_sweeps == 1 else 's'}"),
+        ("Starts", f"{fit.n_agreed} of {fit.n_starts} reached this optimum"),
+        ("Penalties", f"lam_B = {fit.lam_B:g}, lam_F = {fit.lam_F:g}"),
+    ]
+
+
+def floor_note(fit: Fit) -> str:
+    """Which variances ended on their floor, or nothing."""
+    if not len(fit.on_floor):
+        return ""
+    return f"Variance on its floor (Heywood case): {', '.join(map(str, fit.on_floor))}"
+
+
+def coefficient_table(fit: Fit, alpha: float) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
+    """Names of the columns, and for each coefficient its (equation, regressor) and cells."""
+    formats = {"coef": ".5g", "std_err": ".5g", "t": ".2f", "p": ".3f", "low": ".5g", "high": ".5g"}
+    table = fit.coef_table(alpha=alpha)
+    columns = [table[name].map(lambda value, form=form: format(value, form)) for name, form in formats.items()]
+    cells = [list(row) for row in zip(*columns, strict=True)]
+    percent = f"{100 * (1 - alpha):g}%"
+    return ["coef", "std err", "t", "P>|t|", f"{percent} low", "high"], list(zip(table.index, cells, strict=True))
+
+
+def equation_table(fit: Fit) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
+    """Names of the columns, and for each equation its label and cells."""
+    rows: list[tuple[Sequence[Hashable], list[str]]] = []
+    for name, total, own in zip(fit.equations, fit.sigma_diagonal, fit.idio_var.values, strict=True):
+        rows.append(((name,), [f"{total**0.5:.5g}", f"{own**0.5:.5g}", f"{1 - own / total:.3f}"]))
+    return ["error sd", "own sd", "common share"], rows
 
 
 def _pairs(items: list[tuple[str, str]]) -> list[str]:
@@ -45,28 +74,27 @@ def _pairs(items: list[tuple[str, str]]) -> list[str]:
 
 
 def _coefficients(fit: Fit, alpha: float, max_rows: int) -> list[str]:
-    table = fit.coef_table(alpha=alpha)
-    percent = f"{100 * (1 - alpha):g}%"
-    head = f"{'':<28}{'coef':>12}{'std err':>12}{'t':>9}{'P>|t|':>8}{percent + ' low':>12}{'high':>11}"
-    lines, last = [head], None
-    for (equation, regressor), row in table.iterrows():
+    widths = (12, 12, 9, 8, 12, 11)
+    names, rows = coefficient_table(fit, alpha)
+    lines, last = [f"{'':<28}{_right(names, widths)}"], None
+    for (equation, regressor), cells in rows:
         if equation != last:
             lines.append(f"{equation}")
             last = equation
-        lines.append(
-            f"  {str(regressor)[:25]:<26}{row['coef']:>12.5g}{row['std_err']:>12.5g}{row['t']:>9.2f}"
-            f"{row['p']:>8.3f}{row['low']:>12.5g}{row['high']:>11.5g}"
-        )
+        lines.append(f"  {str(regressor)[:25]:<26}{_right(cells, widths)}")
     return _cut(lines, max_rows)
 
 
 def _equations(fit: Fit, max_rows: int) -> list[str]:
-    variances = fit.sigma_diagonal
-    head = f"{'Equation':<28}{'error sd':>12}{'own sd':>12}{'common share':>14}"
-    lines = [head]
-    for name, total, own in zip(fit.equations, variances, fit.idio_var.values, strict=True):
-        lines.append(f"{str(name)[:27]:<28}{total**0.5:>12.5g}{own**0.5:>12.5g}{1 - own / total:>14.3f}")
+    widths = (12, 12, 14)
+    names, rows = equation_table(fit)
+    lines = [f"{'Equation':<28}{_right(names, widths)}"]
+    lines += [f"{str(label)[:27]:<28}{_right(cells, widths)}" for (label,), cells in rows]
     return _cut(lines, max_rows)
+
+
+def _right(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
 def _cut(lines: list[str], max_rows: int) -> list[str]:
