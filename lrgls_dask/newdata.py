@@ -83,7 +83,9 @@ def _table(data: Any, design: Design) -> tuple[list[Part], np.ndarray, tuple[Has
         wanted = set(design.regressors)
         kept = [i for i, name in enumerate(names) if name in wanted]
         if len(kept) < len(names):
-            data = data.isel({data.dims[1]: kept}) if isinstance(data, xr.DataArray) else data[data.columns[kept]]
+            data = (
+                data.isel({data.dims[1]: kept}) if isinstance(data, xr.DataArray) else data[data.columns[kept].tolist()]
+            )
             names = tuple(names[i] for i in kept)
     if is_dask_frame:
         data = data.to_dask_array(lengths=True)
