@@ -11,6 +11,7 @@ import dask.array as da
 import numpy as np
 
 from lrgls_dask.layout import cut_rows
+from lrgls_dask.resources import one_blas_thread
 from lrgls_dask.rows import Part, Rows
 
 __all__ = ["LazyRows", "RowFunction"]
@@ -92,7 +93,9 @@ def _heights(rows: Rows) -> tuple[int, ...]:
 def _cut(part: Part, heights: tuple[int, ...]) -> da.Array:
     array = part.array
     if not isinstance(array, da.Array):
-        array = da.from_array(array, chunks=(heights, *array.shape[1:]))
+        # Names made from contents let results share reads of files; of memory they would only cost a look at all of it.
+        name = False if isinstance(array, np.ndarray) else None
+        array = da.from_array(array, chunks=(heights, *array.shape[1:]), name=name)
     if array.ndim == 1:
         array = array[:, None]
     return array.rechunk({0: heights})
@@ -103,7 +106,8 @@ def _apply(*arrays: np.ndarray, function: RowFunction, params: Any, n_x: int, n_
     y = _side_by_side(arrays[n_x : n_x + n_y]) if n_y else None
     rest = arrays[n_x + n_y :]
     weights = np.asarray(rest[0], dtype=np.float64)[:, 0] if rest else None
-    return function(x, y, weights, params)
+    with one_blas_thread:
+        return function(x, y, weights, params)
 
 
 def _side_by_side(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
