@@ -22,6 +22,7 @@ from lrgls_dask import __version__
 from lrgls_dask.datasets import load_french
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.model import LowRankGLS
+from lrgls_dask.predictcommand import add_predict_options, predicted
 from lrgls_dask.results import Fit
 from lrgls_dask.simulate import rows_for_bytes, simulate_to_zarr
 from lrgls_dask.storage import new_store
@@ -161,10 +162,11 @@ def _add_summary(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("predict", help="write the fitted values of a store")
+    parser = commands.add_parser("predict", help="write the fitted values of a store, intervals, or factor scores")
     parser.add_argument("fit", metavar="FIT.zarr")
     parser.add_argument("store", metavar="STORE.zarr")
     parser.add_argument("--out", required=True, type=Path, metavar="YHAT.zarr")
+    add_predict_options(parser)
     _add_overwrite(parser)
     parser.set_defaults(run=_predict)
 
@@ -302,9 +304,9 @@ def _summary(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace) -> None:
     _refuse_existing(args.out, args.overwrite)
-    fitted = Fit.from_zarr(args.fit).predict(System.from_zarr(args.store))
+    fit, system = Fit.from_zarr(args.fit), System.from_zarr(args.store)
     with new_store(args.out, overwrite=args.overwrite) as store:
-        fitted.to_dataset(name="yhat").to_zarr(store, zarr_format=2)
+        predicted(fit, system, args).to_zarr(store, zarr_format=2)
     print(f"Fitted values: {args.out}")
 
 

@@ -183,9 +183,9 @@ class LowRankGLS:
         """The fitted coefficients."""
         return self._fitted().params
 
-    def predict(self, system: System) -> xr.DataArray:
-        """(obs, equation) fitted values; lazy."""
-        return self._fitted().predict(system)
+    def predict(self, data: Any) -> xr.DataArray:
+        """(obs, equation) fitted values of a System or of regressors alone; lazy. See `Fit.predict`."""
+        return self._fitted().predict(data)
 
     def score(self, system: System | CompressedSystem) -> float:
         """Mean log-likelihood per row of the fitted parameters on other rows with the same designs; one pass."""

@@ -1,41 +1,95 @@
-"""Fitted values and residuals of rows that have not been read, chunk by chunk."""
+"""Fitted values, residuals and standard errors of prediction: what one block of rows gives."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import dask.array as da
 import numpy as np
 
 from lrgls_dask.design import Design
-from lrgls_dask.layout import cut_rows
-from lrgls_dask.rows import Part, Rows
+from lrgls_dask.labels import shown
 
-__all__ = ["predict_lazily"]
+__all__ = ["Coefficients", "Spread", "check_same_design", "fitted_rows", "residual_rows", "std_error_rows"]
+
+NAMES_SHOWN = 20  # of labels that are missing or extra
 
 
-def predict_lazily(rows: Rows, design: Design, coefficients: np.ndarray, *, residuals: bool = False) -> da.Array:
-    """(N, K) Dask array of X_j b_j, or of Y - X_j b_j: one task a block of rows, nothing read yet.
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """Coefficients of a design.  by_group : for each group of equations with the same columns, (p, m)."""
 
-    Raises ValueError when the rows belong to other equations or regressors than the coefficients.
+    design: Design
+    by_group: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, design: Design, coefficients: np.ndarray) -> Coefficients:
+        """coefficients : (P,), equation by equation."""
+        return cls(design, tuple(coefficients[group.coefficients] for group in design.groups))
+
+    def fitted(self, x: np.ndarray) -> np.ndarray:
+        """(n, K) X_j b_j of rows x (n, q)."""
+        fitted = np.empty((len(x), self.design.n_equations))
+        for group, b in zip(self.design.groups, self.by_group, strict=True):
+            fitted[:, group.take_equations] = x[:, group.take_columns] @ b
+        return fitted
+
+
+def fitted_rows(x: np.ndarray, y: np.ndarray | None, weights: np.ndarray | None, params: Coefficients) -> np.ndarray:
+    """(n, K) X_j b_j."""
+    return params.fitted(x)
+
+
+def residual_rows(x: np.ndarray, y: np.ndarray | None, weights: np.ndarray | None, params: Coefficients) -> np.ndarray:
+    """(n, K) Y - X_j b_j."""
+    if y is None:
+        raise ValueError("residuals need Y, which these rows lack.")
+    return y - params.fitted(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """What the standard errors of predictions are made of.
+
+    roots : K arrays T_j (p_j, p_j) with T_j T_j' = V_jj, the covariance of the coefficients of equation j.
+    noise : (K,) error variances of a row of weight 1, zeros for the mean.
     """
-    check_same_design(rows.design, design)
-    bounds = cut_rows(rows, 0).blocks
-    chunks = tuple(int(n) for n in np.diff(bounds))
-    x = [_chunked(part, chunks) for part in rows.x]
-    y = [_chunked(part, chunks) for part in rows.y] if residuals else []
-    by_group = tuple(coefficients[g.coefficients] for g in design.groups)
-    return da.map_blocks(
-        _fitted_block,
-        *x,
-        *y,
-        n_x=len(x),
-        design=design,
-        by_group=by_group,
-        dtype=np.float64,
-        chunks=(chunks, (design.n_equations,)),
-        meta=np.empty((0, 0)),
-    )
+
+    design: Design
+    roots: tuple[np.ndarray, ...]
+    noise: np.ndarray
+
+    @classmethod
+    def of(cls, design: Design, blocks: Sequence[np.ndarray], noise: np.ndarray) -> Spread:
+        """blocks : the K matrices V_jj."""
+        return cls(design, tuple(map(_root, blocks)), noise)
+
+
+def std_error_rows(x: np.ndarray, y: np.ndarray | None, weights: np.ndarray | None, params: Spread) -> np.ndarray:
+    """(n, K) sqrt(x_ij' V_jj x_ij + noise_j / w_i); infinite in rows of weight zero where there is noise."""
+    variance = np.empty((len(x), params.design.n_equations))
+    for group in params.design.groups:
+        mine = np.ascontiguousarray(x[:, group.take_columns])
+        for j in group.equations:
+            half = mine @ params.roots[j]
+            np.einsum("ij,ij->i", half, half, out=variance[:, j])
+    return np.sqrt(add_noise(variance, params.noise, weights))
+
+
+def add_noise(variance: np.ndarray, noise: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """variance (n, K), plus noise (K,) or (n, K) over the weight of each row where there is any noise."""
+    if weights is None:
+        return variance + noise
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return variance + np.where(noise > 0, noise / weights[:, None], 0.0)
+
+
+def _root(V: np.ndarray) -> np.ndarray:
+    """T with T T' = V, positive semidefinite; through the correlations, so that units of the columns do not matter."""
+    scale = np.sqrt(np.diagonal(V))
+    scale = np.where(scale > 0, scale, 1.0)
+    values, vectors = np.linalg.eigh(V / np.outer(scale, scale))
+    return np.asarray(scale[:, None] * vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
 def check_same_design(found: Design, expected: Design) -> None:
@@ -46,33 +100,17 @@ def check_same_design(found: Design, expected: Design) -> None:
         ("equations", found.equations, expected.equations),
         ("regressors", found.regressors, expected.regressors),
     ):
-        missing = [name for name in want if name not in set(have)]
-        extra = [name for name in have if name not in set(want)]
+        known, wanted = set(have), set(want)
+        missing = [name for name in want if name not in known]
+        extra = [name for name in have if name not in wanted]
         if missing or extra:
+            sides = [f"missing {shown(missing, NAMES_SHOWN)}"] if missing else []
+            sides += [f"extra {shown(extra, NAMES_SHOWN)}"] if extra else []
             raise ValueError(
-                f"the data do not match the fit: {what} missing {missing[:5]}, extra {extra[:5]}. "
+                f"the data do not match the fit: {what} {', '.join(sides)}. "
                 "Build the system with the same variables as the fitted one."
             )
     raise ValueError(
         "the data do not match the fit: the same names in another order or in other equations. "
         "Build the system with the same variables, in the same order, as the fitted one."
     )
-
-
-def _chunked(part: Part, chunks: tuple[int, ...]) -> da.Array:
-    array = part.array
-    if not isinstance(array, da.Array):
-        array = da.from_array(array, chunks=(chunks, *array.shape[1:]))
-    if array.ndim == 1:
-        array = array[:, None]
-    return array.rechunk({0: chunks})
-
-
-def _fitted_block(*arrays: np.ndarray, n_x: int, design: Design, by_group: tuple[np.ndarray, ...]) -> Any:
-    x = np.concatenate([np.asarray(a, dtype=np.float64) for a in arrays[:n_x]], axis=1)
-    fitted = np.empty((len(x), design.n_equations))
-    for group, b in zip(design.groups, by_group, strict=True):
-        fitted[:, group.equations] = x[:, group.columns] @ b
-    if len(arrays) == n_x:
-        return fitted
-    return np.concatenate([np.asarray(a, dtype=np.float64) for a in arrays[n_x:]], axis=1) - fitted

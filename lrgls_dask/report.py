@@ -1,7 +1,8 @@
-"""A fit as text."""
+"""A fit as text, and the labelled cells of its tables, which every rendering shares."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     from lrgls_dask.results import Fit
 
-__all__ = ["summary"]
+__all__ = ["coefficient_table", "equation_table", "header", "notes", "summary", "title"]
+
 
 MAX_ROWS = 200  # a table longer than this is cut in the middle
 WIDTH = 96
@@ -18,37 +20,67 @@ SIGMA = {"lowrank": "Sigma = F F' + diag(d)", "diagonal": "Sigma = diag(d)", "fu
 
 def summary(fit: Fit, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
     """The fit in one page: what was fitted, how it ended, the coefficients equation by equation."""
-    lines = [_title(fit), "=" * WIDTH]
-    lines += _pairs(
-        [
-            ("Observations", f"{fit.n_obs:,}"),
-            ("Log-likelihood", f"{fit.loglik:.6g}" if abs(fit.loglik) < 1e5 else f"{fit.loglik:,.2f}"),
-            ("Equations", f"{fit.n_equations:,}"),
-            ("AIC", f"{fit.aic:,.2f}"),
-            ("Coefficients", f"{fit.n_coefficients:,}"),
-            ("BIC", f"{fit.bic:,.2f}"),
-            ("Factors (rank)", f"{fit.rank}"),
-            ("nll per row", f"{fit.nll:.8f}"),
-            ("Engine", f"{fit.engine}, {fit.n_passes} pass{'' if fit.n_passes == 1 else 'es'} over the data"),
-            ("Ended", f"{fit.termination.value} after {fit.n_sweeps} sweep{'' if fit.n_sweeps == 1 else 's'}"),
-            ("Starts", f"{fit.n_agreed} of {fit.n_starts} reached this optimum"),
-            ("Penalties", f"lam_B = {fit.lam_B:g}, lam_F = {fit.lam_F:g}"),
-            ("Residual df", f"{fit.df_resid:,}"),
-            ("McElroy R2", "not kept by a streamed fit" if fit.compressed is None else f"{fit.mcelroy_r2():.6f}"),
-        ]
-    )
-    if fit.restrictions is not None:
-        lines += [f"Restriction: {text}" for text in fit.restrictions.texts]
-    if len(fit.on_floor):
-        lines.append(f"Variance on its floor (Heywood case): {', '.join(map(str, fit.on_floor))}")
+    lines = [title(fit), "=" * WIDTH, *_pairs(header(fit)), *notes(fit)]
     lines += ["-" * WIDTH, *_coefficients(fit, alpha, max_rows), "-" * WIDTH, *_equations(fit, max_rows), "=" * WIDTH]
     return "\n".join(lines)
 
 
-def _title(fit: Fit) -> str:
+def title(fit: Fit) -> str:
+    """What kind of model, and how it was fitted."""
     method = "one-step feasible GLS" if fit.algorithm == "fgls" else "iterated GLS" if fit.debiased else "ML"
     debiased = ", debiased" if fit.debiased else ""
     return f"Seemingly unrelated regressions, {SIGMA[fit.covariance_kind]}; {method}{debiased}"
+
+
+def header(fit: Fit) -> list[tuple[str, str]]:
+    """What was fitted and how it ended, as names and values."""
+    return [
+        ("Observations", f"{fit.n_obs:,}"),
+        ("Log-likelihood", f"{fit.loglik:.6g}" if abs(fit.loglik) < 1e5 else f"{fit.loglik:,.2f}"),
+        ("Equations", f"{fit.n_equations:,}"),
+        ("AIC", f"{fit.aic:,.2f}"),
+        ("Coefficients", f"{fit.n_coefficients:,}"),
+        ("BIC", f"{fit.bic:,.2f}"),
+        ("Factors (rank)", f"{fit.rank}"),
+        ("nll per row", f"{fit.nll:.8f}"),
+        ("Engine", f"{fit.engine}, {fit.n_passes} pass{'' if fit.n_passes == 1 else 'es'} over the data"),
+        ("Ended", f"{fit.termination.value} after {fit.n_sweeps} sweep{'' if fit.n_sweeps == 1 else 's'}"),
+        ("Starts", f"{fit.n_agreed} of {fit.n_starts} reached this optimum"),
+        ("Penalties", f"lam_B = {fit.lam_B:g}, lam_F = {fit.lam_F:g}"),
+        ("Residual df", f"{fit.df_resid:,}"),
+        ("McElroy R2", "not kept by a streamed fit" if fit.compressed is None else f"{fit.mcelroy_r2():.6f}"),
+    ]
+
+
+def notes(fit: Fit) -> list[str]:
+    """Restrictions, and which variances ended on their floor."""
+    lines = [f"Restriction: {text}" for text in (() if fit.restrictions is None else fit.restrictions.texts)]
+    if len(fit.on_floor):
+        lines.append(f"Variance on its floor (Heywood case): {', '.join(map(str, fit.on_floor))}")
+    return lines
+
+
+def coefficient_table(fit: Fit, alpha: float) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
+    """Names of the columns, and for each coefficient its (equation, regressor) and cells."""
+    formats = {"coef": ".5g", "std_err": ".5g", "t": ".2f", "p": ".3f", "low": ".5g", "high": ".5g"}
+    table = fit.coef_table(alpha=alpha)
+    columns = [table[name].map(lambda value, form=form: format(value, form)) for name, form in formats.items()]
+    cells = [list(row) for row in zip(*columns, strict=True)]
+    percent = f"{100 * (1 - alpha):g}%"
+    return ["coef", "std err", "t", "P>|t|", f"{percent} low", "high"], list(zip(table.index, cells, strict=True))
+
+
+def equation_table(fit: Fit) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
+    """Names of the columns, and for each equation its label and cells."""
+    columns = {"error sd": [f"{variance**0.5:.5g}" for variance in fit.sigma_diagonal]}
+    if fit.covariance_kind != "full":
+        own = fit.idio_var.values
+        columns["own sd"] = [f"{variance**0.5:.5g}" for variance in own]
+        columns["common share"] = [f"{1 - a / b:.3f}" for a, b in zip(own, fit.sigma_diagonal, strict=True)]
+    if fit.compressed is not None or fit.sums is not None:
+        columns["R2"] = ["-" if np.isnan(share) else f"{share:.4f}" for share in fit.r2.values]
+    cells = zip(*columns.values(), strict=True)
+    return list(columns), [((name,), list(row)) for name, row in zip(fit.equations, cells, strict=True)]
 
 
 def _pairs(items: list[tuple[str, str]]) -> list[str]:
@@ -58,32 +90,27 @@ def _pairs(items: list[tuple[str, str]]) -> list[str]:
 
 
 def _coefficients(fit: Fit, alpha: float, max_rows: int) -> list[str]:
-    table = fit.coef_table(alpha=alpha)
-    percent = f"{100 * (1 - alpha):g}%"
-    head = f"{'':<28}{'coef':>12}{'std err':>12}{'t':>9}{'P>|t|':>8}{percent + ' low':>12}{'high':>11}"
-    lines, last = [head], None
-    for (equation, regressor), row in table.iterrows():
+    widths = (12, 12, 9, 8, 12, 11)
+    names, rows = coefficient_table(fit, alpha)
+    lines, last = [f"{'':<28}{_right(names, widths)}"], None
+    for (equation, regressor), cells in rows:
         if equation != last:
             lines.append(f"{equation}")
             last = equation
-        lines.append(
-            f"  {str(regressor)[:25]:<26}{row['coef']:>12.5g}{row['std_err']:>12.5g}{row['t']:>9.2f}"
-            f"{row['p']:>8.3f}{row['low']:>12.5g}{row['high']:>11.5g}"
-        )
+        lines.append(f"  {str(regressor)[:25]:<26}{_right(cells, widths)}")
     return _cut(lines, max_rows)
 
 
 def _equations(fit: Fit, max_rows: int) -> list[str]:
-    variances = fit.sigma_diagonal
-    known = fit.compressed is not None or fit.sums is not None
-    r2 = fit.r2.values if known else [float("nan")] * fit.n_equations
-    head = f"{'Equation':<28}{'error sd':>12}{'own sd':>12}{'common share':>14}{'R2':>10}"
-    lines = [head]
-    idio_var = np.full(fit.n_equations, np.nan) if fit.covariance_kind == "full" else fit.idio_var.values
-    for name, total, own, share in zip(fit.equations, variances, idio_var, r2, strict=True):
-        line = f"{str(name)[:27]:<28}{total**0.5:>12.5g}{own**0.5:>12.5g}{1 - own / total:>14.3f}"
-        lines.append(f"{line}{f'{share:.4f}' if share == share else '-':>10}")
+    names, rows = equation_table(fit)
+    widths = [14 if name == "common share" else 12 for name in names]
+    lines = [f"{'Equation':<28}{_right(names, widths)}"]
+    lines += [f"{str(label)[:27]:<28}{_right(cells, widths)}" for (label,), cells in rows]
     return _cut(lines, max_rows)
+
+
+def _right(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
 def _cut(lines: list[str], max_rows: int) -> list[str]:

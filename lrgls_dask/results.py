@@ -20,9 +20,10 @@ from lrgls_dask.covariance import LowRank, Sigma
 from lrgls_dask.design import Design
 from lrgls_dask.fitstore import read_fit, write_fit
 from lrgls_dask.inference import CoefficientCovariance, SumsOfSquares
-from lrgls_dask.labels import StoredLabels
-from lrgls_dask.predict import check_same_design, predict_lazily
+from lrgls_dask.predict import check_same_design
+from lrgls_dask.prediction import Predicting
 from lrgls_dask.report import summary
+from lrgls_dask.report_html import summary_html
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.system import System
 
@@ -30,7 +31,7 @@ __all__ = ["Fit"]
 
 
 @dataclass(frozen=True, eq=False)
-class Fit(Assessed):
+class Fit(Assessed, Predicting):
     """A fitted system of K equations, P coefficients, k factors.
 
     covariance : the error covariance that weighted the coefficients, in the user's units.
@@ -180,6 +181,10 @@ class Fit(Assessed):
             self.design, x_rows, self.covariance, self.n_obs, self.y_scale, self.lam_B, self.restrictions
         )
 
+    def _cov_block(self, equation: int) -> np.ndarray:
+        """(p_j, p_j) covariance of the coefficients of the equation at this position."""
+        return self._covariance.block(equation)
+
     def cov(self, equation: Hashable | None = None) -> xr.DataArray:
         """Classical covariance (X' Sigma^-1 X)^-1 of the coefficients, of all (P, P) or of one equation's (p_j, p_j).
 
@@ -242,6 +247,10 @@ class Fit(Assessed):
         """The fit in one page of text."""
         return summary(self, alpha=alpha, max_rows=max_rows)
 
+    def _repr_html_(self) -> str:
+        """The fit as a notebook shows it."""
+        return summary_html(self)
+
     def __repr__(self) -> str:
         return (
             f"<Fit: {self.n_equations} equations, {self.n_coefficients} coefficients, rank {self.rank}, "
@@ -249,16 +258,6 @@ class Fit(Assessed):
         )
 
     # ------------------------------------------------------------------------------------------ rows
-
-    def predict(self, system: System) -> xr.DataArray:
-        """(obs, equation) fitted values X_j b_j of any system with the same designs; lazy, nothing is read yet."""
-        return self._labelled_rows(predict_lazily(system.rows, self.design, self.coefficients), system, "predicted")
-
-    def residuals(self, system: System) -> xr.DataArray:
-        """(obs, equation) Y - X_j b_j; lazy."""
-        return self._labelled_rows(
-            predict_lazily(system.rows, self.design, self.coefficients, residuals=True), system, "residuals"
-        )
 
     def score(self, system: System | CompressedSystem) -> float:
         """Mean log-likelihood per row of these parameters on the rows of a system with the same designs.
@@ -268,13 +267,6 @@ class Fit(Assessed):
         rows = system.compress().rows
         check_same_design(rows.design, self.design)
         return -mean_nll(rows, self.coefficients, self.covariance)
-
-    def _labelled_rows(self, values: Any, system: System, name: str) -> xr.DataArray:
-        coords: dict[str, Any] = {self.equation_dim: self._index.rename(self.equation_dim)}
-        labels = system.obs_labels
-        if labels is not None:
-            coords[self.obs_dim] = labels.read() if isinstance(labels, StoredLabels) else labels
-        return xr.DataArray(values, coords, (self.obs_dim, self.equation_dim), name=name)
 
     # ------------------------------------------------------------------------------------------ files
 

@@ -168,6 +168,35 @@ def test_predict_writes_the_fitted_values(run, store):
     good(run("predict f.zarr s.zarr --out yhat.zarr --overwrite"))
 
 
+def test_predict_writes_intervals_conditional_predictions_and_scores(run, store):
+    good(run("fit s.zarr --out f.zarr --rank 1"))
+    fit, system = Fit.from_zarr("f.zarr"), System.from_zarr("s.zarr")
+    first, second = fit.equations[:2]
+    cases = {
+        "--interval 0.9": fit.predict(system, interval=0.9),
+        "--interval 0.8 --kind observation": fit.predict(system, interval=0.8, kind="observation"),
+        f"--given {first},{second}": fit.predict_given(system, observed=[first, second]).to_dataset(),
+        f"--given {second} --interval 0.9": fit.predict_given(system, observed=[second], interval=0.9),
+        "--given all --interval 0.9 --kind error": fit.predict_given(system, interval=0.9, kind="error"),
+    }
+    for options, expected in cases.items():
+        good(run(f"predict f.zarr s.zarr --out p.zarr --overwrite {options} --scores bartlett"))
+        with xr.open_zarr("p.zarr") as ds:
+            assert set(ds.data_vars) == {"yhat", "factor_scores", *expected.data_vars} - {"predicted"}
+            for name in expected.data_vars:
+                found = ds["yhat" if name == "predicted" else name]
+                np.testing.assert_allclose(found, expected[name], rtol=1e-12, err_msg=f"{name} {options}")
+            np.testing.assert_allclose(ds["factor_scores"], fit.factor_scores(system, method="bartlett"), rtol=1e-12)
+
+
+def test_predict_refuses_what_it_cannot_do(run, store, in_tmp_path):
+    good(run("fit s.zarr --out f.zarr --rank 1"))
+    assert_refused(run("predict f.zarr s.zarr --out p.zarr --interval 95"), "coverage", "95.0")
+    assert_refused(run("predict f.zarr s.zarr --out p.zarr --given oil"), "observed names 'oil'")
+    assert_refused(run("predict f.zarr s.zarr --out p.zarr --kind error"), "--kind error goes with --given")
+    assert not (in_tmp_path / "p.zarr").exists()
+
+
 def test_workers_give_the_same_fit(in_tmp_path):
     """In a process of its own: the workers of a cluster are processes that import the main module."""
     words = [

@@ -1,0 +1,280 @@
+"""Data to predict from, brought into the columns of a fit: a System, or regressors without responses.
+
+Columns go by label: a Dataset's variables as `System.from_xarray` names them, a frame's columns as `fit.regressors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from lrgls_dask.design import Design
+from lrgls_dask.labelled import LabelledRows
+from lrgls_dask.labels import StoredLabels, check_same_labels, check_unique, closest, plain_labels, shown
+from lrgls_dask.predict import NAMES_SHOWN, check_same_design
+from lrgls_dask.rows import Part, Rows
+from lrgls_dask.sources import axis_labels, block_parts, chunk_lazily, column_parts, raw_array
+
+__all__ = ["NewRows", "rows_to_predict"]
+
+
+@dataclass(frozen=True, eq=False)
+class NewRows:
+    """Unread rows, in columns that their own design knows: the fit's, with its columns where the data have them."""
+
+    rows: Rows
+    obs_labels: pd.Index | StoredLabels | None
+
+
+def rows_to_predict(data: Any, design: Design, dims: tuple[Hashable, Hashable], y: Any = None) -> NewRows:
+    """The rows of `data` for a fit with this design and these names of the dims of Y.
+
+    data : a System with the same designs; an xr.Dataset; a pandas or Dask frame or a DataArray (N, q) with the
+        regressors as labels, in any order; or an (N, q) array in the order of `fit.regressors`.
+    y : responses of data that is no System: (N, K) in the order of the fit, or a frame or DataArray labelled by
+        equation, which may leave some out; the name of a variable where data is a Dataset.
+    Nothing is read, but the lengths of the partitions of a Dask frame, which costs a read of it.
+
+    Raises ValueError naming every regressor that is missing or extra. A Dataset may hold variables that the fit does
+    not use, and a frame the responses; they are not looked at.
+    """
+    if isinstance(data, LabelledRows):
+        if y is not None:
+            raise ValueError("y was given although the data are a System, which has its own Y. Leave y out.")
+        check_same_design(data.design, design)
+        return NewRows(data.rows, data.obs_labels)
+    if isinstance(data, xr.Dataset):
+        parts, columns, names = _Variables(data, design, dims).matched()
+        labels = data.indexes.get(dims[0])
+        if isinstance(y, str):
+            y = _variable(data, y)
+    else:
+        parts, columns, names = _table(data, design)
+        labels = axis_labels(data, 0)
+    n_obs = int(parts[0].array.shape[0])
+    if n_obs == 0:
+        raise ValueError("the data have no rows. Check the selection that made them.")
+    responses = () if y is None else tuple(_responses(y, design, dims, n_obs, labels))
+    return NewRows(Rows(tuple(parts), responses, None, _moved(design, columns, names), n_obs), labels)
+
+
+def _moved(design: Design, columns: np.ndarray, names: tuple[Hashable, ...]) -> Design:
+    """The design whose column c lies at columns[c] of data with these names."""
+    moved = {id(own): columns[own] for own in design.columns}
+    return Design(design.equations, names, tuple(moved[id(own)] for own in design.columns), design.terms)
+
+
+# ---------------------------------------------------------------------------------------------------- frames, arrays
+
+
+def _table(data: Any, design: Design) -> tuple[list[Part], np.ndarray, tuple[Hashable, ...]]:
+    """Parts of a frame or array, where each regressor lies in them, and the names of all their columns."""
+    is_dask_frame = hasattr(data, "to_dask_array") and hasattr(data, "columns")
+    index = pd.Index(data.columns) if is_dask_frame else axis_labels(data, 1)
+    names = design.regressors if index is None else plain_labels(index, "the columns of the data")
+    if index is not None:
+        check_unique(names, "columns of the data")
+        _compare(names, design)
+        wanted = set(design.regressors)
+        kept = [i for i, name in enumerate(names) if name in wanted]
+        if len(kept) < len(names):
+            data = (
+                data.isel({data.dims[1]: kept}) if isinstance(data, xr.DataArray) else data[data.columns[kept].tolist()]
+            )
+            names = tuple(names[i] for i in kept)
+    if is_dask_frame:
+        data = data.to_dask_array(lengths=True)
+    parts = column_parts("data", raw_array("data", data))
+    found = sum(part.n_columns for part in parts)
+    if found != design.n_regressors:
+        raise ValueError(_wrong_count(found, design))
+    place = {name: i for i, name in enumerate(names)}
+    return parts, np.array([place[name] for name in design.regressors], dtype=np.intp), names
+
+
+def _compare(names: Sequence[Hashable], design: Design) -> None:
+    have, want = set(names), set(design.regressors)
+    missing = [name for name in design.regressors if name not in have]
+    extra = [name for name in names if name not in want and name not in set(design.equations)]
+    if missing or extra:
+        sides = [f"lack {shown(missing, NAMES_SHOWN)}"] if missing else []
+        sides += [f"have {shown(extra, NAMES_SHOWN)} besides"] if extra else []
+        raise ValueError(
+            f"the columns of the data must be the regressors of the fit; they {' and '.join(sides)}. "
+            "Select them with data[list(fit.regressors)]."
+        )
+
+
+def _wrong_count(found: int, design: Design) -> str:
+    wanted = design.n_regressors
+    if found > wanted:
+        return (
+            f"the data have {found} columns but the fit {wanted} regressors: {found - wanted} "
+            f"extra after {design.regressors[-1]!r}. Give the columns of fit.regressors, in that order."
+        )
+    return (
+        f"the data have {found} columns but the fit {wanted} regressors: "
+        f"{shown(design.regressors[found:], NAMES_SHOWN)} missing. Give the columns of fit.regressors, in that order."
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class _Offer:
+    """A column that a variable has for one equation, or for any: `entry` of the columns laid out by equation, label."""
+
+    variable: Hashable
+    entry: int
+
+
+class _Variables:
+    """The variables of a Dataset that vary along obs, looked up by what equations call their columns."""
+
+    def __init__(self, ds: xr.Dataset, design: Design, dims: tuple[Hashable, Hashable]) -> None:
+        self.ds, self.design, (self.obs, self.equation) = ds, design, dims
+        if self.obs not in ds.dims:
+            raise ValueError(
+                f"the data have dims {shown(list(ds.dims))} but must have {self.obs!r}, as the fitted ones. "
+                f"Use .rename(...={self.obs!r})."
+            )
+        self.shared: dict[Hashable, _Offer] = {}
+        self.own: dict[tuple[Hashable, Hashable], _Offer] = {}
+        found = [name for name in ds.variables if name != self.obs and self.obs in ds[name].dims]
+        for name in sorted(found, key=lambda name: ds[name].ndim):  # a name comes before labels that read the same
+            self._offer(name)
+
+    def _offer(self, name: Hashable) -> None:
+        variable = self.ds[name]
+        other = self._other(name)
+        if len(other) > 1:
+            return
+        terms: list[tuple[Hashable, ...]] = [(name,)]
+        if other:
+            index = variable.indexes.get(other[0])
+            labels = range(variable.sizes[other[0]]) if index is None else plain_labels(index, f"labels of {name!r}")
+            terms = [(label, f"{name}[{label}]") for label in labels]
+        if self.equation not in variable.dims:
+            for entry, names in enumerate(terms):
+                for term in names:
+                    self.shared.setdefault(term, _Offer(name, entry))
+            return
+        for i, equation in enumerate(self._equations(variable)):
+            for entry, names in enumerate(terms):
+                for term in names:
+                    self.own.setdefault((term, equation), _Offer(name, i * len(terms) + entry))
+
+    def _other(self, name: Hashable) -> list[Hashable]:
+        return [dim for dim in self.ds[name].dims if dim not in (self.obs, self.equation)]
+
+    def _equations(self, variable: xr.DataArray) -> Sequence[Hashable]:
+        index = variable.indexes.get(self.equation)
+        if index is not None:
+            return plain_labels(index, f"labels along {self.equation!r}")
+        same = variable.sizes[self.equation] == self.design.n_equations
+        return self.design.equations if same else ()
+
+    def matched(self) -> tuple[list[Part], np.ndarray, tuple[Hashable, ...]]:
+        """Parts of the variables that are used, where each regressor lies in them, and a name for each column."""
+        offers = self._chosen()
+        parts: list[Part] = []
+        places: dict[Hashable, np.ndarray] = {}
+        names: list[Hashable] = []
+        for name in dict.fromkeys(offer.variable for offer in offers):
+            made, entries = self._parts(name)
+            places[name] = len(names) + entries
+            parts += made
+            names += [(name, i) for i in range(len(entries))]
+        columns = np.array([places[offer.variable][offer.entry] for offer in offers], dtype=np.intp)
+        return parts, columns, tuple(names)
+
+    def _chosen(self) -> list[_Offer]:
+        """An offer for each regressor; raises ValueError naming all that have none."""
+        users: list[list[tuple[Hashable, Hashable]]] = [[] for _ in self.design.regressors]
+        for equation, columns, terms in zip(self.design.equations, self.design.columns, self.design.terms, strict=True):
+            for column, term in zip(columns.tolist(), terms, strict=True):
+                users[column].append((term, equation))
+        columns_of: dict[Hashable, set[int]] = {}
+        for column, uses in enumerate(users):
+            for term, _ in uses:
+                columns_of.setdefault(term, set()).add(column)
+        offers, missing = [], []
+        for label, uses in zip(self.design.regressors, users, strict=True):
+            offer = self.shared.get(label)
+            if offer is None and len(uses) == 1:
+                offer = self.own.get(uses[0])
+            if offer is None:
+                alone = [term for term, _ in uses if len(columns_of[term]) == 1]
+                offer = next((self.shared[term] for term in alone if term in self.shared), None)
+            offers.append(offer)
+            if offer is None:
+                missing.append(label)
+        if missing:
+            raise ValueError(self._missing(missing))
+        return [offer for offer in offers if offer is not None]
+
+    def _missing(self, missing: list[Hashable]) -> str:
+        known = [name for name in self.ds.data_vars if self.obs in self.ds[name].dims]
+        has = "; ".join(f"{name!r} {self.ds[name].dims}" for name in known[:NAMES_SHOWN])
+        return (
+            f"the data lack regressors {shown(missing, NAMES_SHOWN)} of the fit; they have {has or 'no variables'}. "
+            f"Name variables as the fitted ones, with dims ({self.obs!r},) where equations share a column, and "
+            f"({self.obs!r}, {self.equation!r}) where each has its own."
+        )
+
+    def _parts(self, name: Hashable) -> tuple[list[Part], np.ndarray]:
+        """Parts of one variable, and the column among them of each entry."""
+        title = f"data[{name!r}]"
+        first = [dim for dim in (self.obs, self.equation) if dim in self.ds[name].dims]
+        array = raw_array(title, chunk_lazily(self.ds[name].transpose(*first, ...), self.obs))
+        if array.ndim == 3:
+            parts, places = block_parts(title, array)
+            return parts, places.ravel()
+        parts = column_parts(title, array)
+        return parts, np.arange(sum(part.n_columns for part in parts))
+
+
+def _variable(ds: xr.Dataset, name: str) -> xr.DataArray:
+    if name not in ds.variables:
+        raise ValueError(f"y names {name!r} but the data have {shown(list(ds.data_vars), 10)}{closest(name, ds)}")
+    return ds[name]
+
+
+# ---------------------------------------------------------------------------------------------------------- responses
+
+
+def _responses(
+    y: Any, design: Design, dims: tuple[Hashable, Hashable], n_obs: int, labels: pd.Index | None
+) -> list[Part]:
+    """Parts of Y with K columns; equations that y leaves out are NaN."""
+    if isinstance(y, xr.DataArray):
+        if set(y.dims) != set(dims):
+            raise ValueError(f"y has dims {y.dims} but must have {dims}. Use .rename or .expand_dims.")
+        y = chunk_lazily(y.transpose(*dims), dims[0])
+    given, index = axis_labels(y, 0), axis_labels(y, 1)
+    if given is not None and labels is not None:
+        check_same_labels("y", given, "the data", labels, dims[0])
+    if index is not None:
+        names = plain_labels(index, "the columns of y")
+        check_unique(names, "equations of y")
+        unknown = [name for name in names if name not in set(design.equations)]
+        if unknown:
+            hint = closest(unknown[0], design.equations)
+            raise ValueError(f"y has equations {shown(unknown, NAMES_SHOWN)}, which the fit does not have{hint}")
+        if names != design.equations:
+            wanted = pd.Index(design.equations, tupleize_cols=False)
+            y = y.reindex({dims[1]: wanted}) if isinstance(y, xr.DataArray) else y.reindex(columns=wanted)
+    parts = column_parts("y", raw_array("y", y))
+    found = sum(part.n_columns for part in parts), int(parts[0].array.shape[0])
+    if found != (design.n_equations, n_obs):
+        raise ValueError(
+            f"y has {found[0]} columns and {found[1]} rows but must have one column for each of {design.n_equations} "
+            f"equations and the {n_obs} rows of the data. Label its columns by equation to leave some out."
+        )
+    return parts

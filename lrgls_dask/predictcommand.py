@@ -1,0 +1,53 @@
+"""The options of `lrgls predict`, and the lazy Dataset they ask for."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import xarray as xr
+
+from lrgls_dask.conditional import GivenKind
+from lrgls_dask.results import Fit
+from lrgls_dask.system import System
+
+__all__ = ["add_predict_options", "predicted"]
+
+
+def add_predict_options(parser: argparse.ArgumentParser) -> None:
+    """What to write besides the fitted values."""
+    parser.add_argument(
+        "--interval", type=float, metavar="COVERAGE", help="also write std_error, lower and upper, e.g. 0.95"
+    )
+    parser.add_argument(
+        "--kind",
+        choices=["mean", "observation", "error"],
+        help="what the interval is for: the mean (default) or an observation; with --given an observation (default), "
+        "the mean, or the error alone",
+    )
+    parser.add_argument(
+        "--given", metavar="EQ1,EQ2", help="predict the other equations from these, or 'all' from whatever is not NaN"
+    )
+    parser.add_argument("--scores", choices=["regression", "bartlett"], help="also write factor_scores")
+
+
+def predicted(fit: Fit, system: System, args: argparse.Namespace) -> xr.Dataset:
+    """`yhat`, with an interval its bounds, and `factor_scores` where they were asked for; lazy."""
+    if args.given is None:
+        if args.kind == "error":
+            raise ValueError("--kind error goes with --given. Use mean or observation.")
+        found = fit.predict(system, interval=args.interval, kind=args.kind or "mean")
+    else:
+        given = None if args.given == "all" else _equations_named(fit, args.given)
+        kind: GivenKind = args.kind or "observation"
+        found = fit.predict_given(system, observed=given, interval=args.interval, kind=kind)
+    made = found.to_dataset(name="yhat") if isinstance(found, xr.DataArray) else found.rename(predicted="yhat")
+    if args.scores is not None:
+        made["factor_scores"] = fit.factor_scores(system, method=args.scores)
+    return made
+
+
+def _equations_named(fit: Fit, text: str) -> list[Any]:
+    """The labels that read like the words between commas, whatever their type; words that are none stay words."""
+    labels = {str(label): label for label in fit.equations}
+    return [labels.get(word, word) for word in text.split(",")]

@@ -1,0 +1,220 @@
+"""What a fit says about rows, lazily: predictions, intervals, conditional predictions, residuals, factor scores."""
+
+from __future__ import annotations
+
+import numbers
+from abc import abstractmethod
+from collections.abc import Hashable, Iterable
+from typing import Any, Literal, overload
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import scipy.stats
+import xarray as xr
+
+from lrgls_dask.compressed import CompressedSystem
+from lrgls_dask.conditional import Given, GivenKind, given_rows, given_std_rows
+from lrgls_dask.covariance import Sigma
+from lrgls_dask.design import Design
+from lrgls_dask.labels import StoredLabels, closest, plain_labels, shown
+from lrgls_dask.lazyrows import LazyRows
+from lrgls_dask.newdata import NewRows, rows_to_predict
+from lrgls_dask.predict import Coefficients, Spread, check_same_design, fitted_rows, residual_rows, std_error_rows
+from lrgls_dask.scores import ScoreMethod, Scoring, score_rows, score_weights
+from lrgls_dask.system import System
+
+__all__ = ["Predicting"]
+
+
+class Predicting:
+    """The methods of a fit that look at rows, from its parameters and the covariance of its coefficients."""
+
+    design: Design
+    coefficients: np.ndarray
+    covariance: Sigma
+    obs_dim: str
+    equation_dim: str
+
+    @abstractmethod
+    def cov(self, equation: Hashable | None = None) -> xr.DataArray:
+        """(P, P) covariance of all coefficients."""
+
+    @abstractmethod
+    def _cov_block(self, equation: int) -> np.ndarray:
+        """(p_j, p_j) covariance of the coefficients of the equation at this position."""
+
+    @property
+    @abstractmethod
+    def _freedom(self) -> np.ndarray:
+        """(P,) degrees of freedom of Student's t for each coefficient."""
+
+    @overload
+    def predict(
+        self, data: Any, *, interval: None = None, kind: Literal["mean", "observation"] = "mean"
+    ) -> xr.DataArray: ...
+
+    @overload
+    def predict(self, data: Any, *, interval: float, kind: Literal["mean", "observation"] = "mean") -> xr.Dataset: ...
+
+    def predict(
+        self, data: Any, *, interval: float | None = None, kind: Literal["mean", "observation"] = "mean"
+    ) -> xr.DataArray | xr.Dataset:
+        """(obs, equation) fitted values X_j b_j of new rows; lazy, nothing is read yet.
+
+        data : a System with the same designs, or regressors alone: a Dataset with variables named as in `from_xarray`
+            (others in it are not looked at), a pandas or Dask frame with columns `fit.regressors` in any order, or an
+            (N, q) array in that order.
+        interval : coverage, such as 0.95; then a Dataset with `predicted`, `std_error`, `lower`, `upper`, by Student's
+            t with N - p_j degrees of freedom.  Computed together they read the rows once.
+        kind : what the interval is for. "mean", X_j b_j with variance x_ij' V_jj x_ij from the estimated coefficients;
+            "observation", a new response, whose error adds Sigma_jj, over the row's weight if the System has weights.
+
+        Raises ValueError naming all regressors that are missing or extra, and, of an interval, where the fit holds
+        nothing to have standard errors from.
+        """
+        _one_of("kind", kind, ("mean", "observation"))
+        _check_coverage(interval)
+        new = self._new_rows(data)
+        rows = LazyRows.of(new.rows)
+        design, K = new.rows.design, self.design.n_equations
+        mean = rows.map(fitted_rows, Coefficients.of(design, self.coefficients), K)
+        if interval is None:
+            return self._labelled_rows(mean, new.obs_labels, "predicted")
+        noise = self.covariance.variances if kind == "observation" else np.zeros(K)
+        spread = Spread.of(design, [self._cov_block(j) for j in range(K)], noise)
+        std_error = rows.map(std_error_rows, spread, K, weighted=kind == "observation")
+        return self._with_interval(mean, std_error, new, interval, kind)
+
+    @overload
+    def predict_given(
+        self,
+        data: Any,
+        y: Any = None,
+        *,
+        observed: Iterable[Hashable] | None = None,
+        interval: None = None,
+        kind: GivenKind = "observation",
+    ) -> xr.DataArray: ...
+
+    @overload
+    def predict_given(
+        self,
+        data: Any,
+        y: Any = None,
+        *,
+        observed: Iterable[Hashable] | None = None,
+        interval: float,
+        kind: GivenKind = "observation",
+    ) -> xr.Dataset: ...
+
+    def predict_given(
+        self,
+        data: Any,
+        y: Any = None,
+        *,
+        observed: Iterable[Hashable] | None = None,
+        interval: float | None = None,
+        kind: GivenKind = "observation",
+    ) -> xr.DataArray | xr.Dataset:
+        """(obs, equation) responses that are known, and the others predicted given them through Sigma; lazy.
+
+        data : a System, whose Y may hold NaN where it is not known; or regressors as in `predict`, with y.
+        y : (N, K) responses in the order of the fit, or a frame or DataArray by equation, which may leave some out.
+        observed : equations whose values may be used, all by default. NaN is never used, and a value of another
+            equation neither: it is predicted, which tells how good predictions are.
+        interval : coverage; then a Dataset as of `predict`. Known entries have std_error 0.
+        kind : "observation", the error left of the unknown response and the estimated coefficients, all P of them;
+            "mean", the latter only; "error", the former only, which takes the coefficients as known. The first two
+            cost O(P^2 + K^3) a row and hold `cov()`; the coefficients matter where N is not large.
+
+        With e = y - fitted, m unknown and o known: fitted_m + Sigma_mo Sigma_oo^-1 e_o. No read but of these rows.
+        Raises ValueError without responses, for unknown equations, and as `predict` does.
+        """
+        _one_of("kind", kind, ("observation", "mean", "error"))
+        _check_coverage(interval)
+        new = self._new_rows(data, y, responses="conditional prediction")
+        V = None if interval is None or kind == "error" else self.cov().values
+        coefficients = Coefficients.of(new.rows.design, self.coefficients)
+        given = Given.of(coefficients, self.covariance, self._usable(observed), kind, V)
+        rows = LazyRows.of(new.rows)
+        mean = rows.map(given_rows, given, self.design.n_equations, response=True)
+        if interval is None:
+            return self._labelled_rows(mean, new.obs_labels, "predicted")
+        std_error = rows.map(given_std_rows, given, self.design.n_equations, response=True, weighted=True)
+        return self._with_interval(mean, std_error, new, interval, kind)
+
+    def factor_scores(self, data: Any, y: Any = None, *, method: ScoreMethod = "regression") -> xr.DataArray:
+        """(obs, factor) the common factors behind the errors of each row; lazy, and `to_zarr` writes it in chunks.
+
+        data, y : as of `predict_given`; a row with NaN has NaN scores.
+        method : "regression", F' Sigma^-1 r, the mean of the factors given the residuals r (Thomson 1939); "bartlett",
+            (F' D^-1 F)^-1 F' D^-1 r, unbiased given the factors (Bartlett 1937).
+        The factors have variance 1 in every row: r is y - fitted times the root of the row's weight.
+
+        Raises ValueError for a fit without factors, and as `predict_given` does.
+        """
+        new = self._new_rows(data, y, responses="factor scores")
+        scoring = Scoring(Coefficients.of(new.rows.design, self.coefficients), score_weights(self.covariance, method))
+        values = LazyRows.of(new.rows).map(score_rows, scoring, self.covariance.rank, response=True, weighted=True)
+        coords: dict[str, Any] = {"factor": np.arange(1, self.covariance.rank + 1), **self._row_coords(new.obs_labels)}
+        return xr.DataArray(values, coords, (self.obs_dim, "factor"), name="factor_scores")
+
+    def residuals(self, system: System) -> xr.DataArray:
+        """(obs, equation) Y - X_j b_j; lazy."""
+        check_same_design(system.design, self.design)
+        coefficients = Coefficients.of(self.design, self.coefficients)
+        values = LazyRows.of(system.rows).map(residual_rows, coefficients, self.design.n_equations, response=True)
+        return self._labelled_rows(values, system.obs_labels, "residuals")
+
+    def _new_rows(self, data: Any, y: Any = None, *, responses: str = "") -> NewRows:
+        if isinstance(data, CompressedSystem):
+            raise TypeError("a compressed system holds none of the rows to predict. Pass the System it was made of.")
+        new = rows_to_predict(data, self.design, (self.obs_dim, self.equation_dim), y)
+        if responses and not new.rows.y:
+            raise ValueError(f"{responses} needs responses, but the data are regressors only. Pass y, or a System.")
+        return new
+
+    def _usable(self, observed: Iterable[Hashable] | None) -> np.ndarray:
+        """(K,) whether the values of an equation may be used."""
+        if observed is None:
+            return np.ones(self.design.n_equations, dtype=bool)
+        names = set(plain_labels(observed, "observed"))
+        unknown = [name for name in names if name not in set(self.design.equations)]
+        if unknown:
+            hint = closest(unknown[0], self.design.equations)
+            raise ValueError(f"observed names {shown(unknown)}, which the fit does not have{hint}")
+        return np.array([name in names for name in self.design.equations])
+
+    def _with_interval(
+        self, mean: da.Array, std_error: da.Array, new: NewRows, interval: float, kind: str
+    ) -> xr.Dataset:
+        freedom = self._freedom[self.design.offsets[:-1]]
+        half = std_error * scipy.stats.t.isf((1 - interval) / 2, freedom)
+        values = {"predicted": mean, "std_error": std_error, "lower": mean - half, "upper": mean + half}
+        made = {name: self._labelled_rows(value, new.obs_labels, name) for name, value in values.items()}
+        return xr.Dataset(made, attrs={"interval": float(interval), "kind": kind})
+
+    def _labelled_rows(self, values: Any, labels: pd.Index | StoredLabels | None, name: str) -> xr.DataArray:
+        coords = {
+            self.equation_dim: pd.Index(self.design.equations, name=self.equation_dim, tupleize_cols=False),
+            **self._row_coords(labels),
+        }
+        return xr.DataArray(values, coords, (self.obs_dim, self.equation_dim), name=name)
+
+    def _row_coords(self, labels: pd.Index | StoredLabels | None) -> dict[str, Any]:
+        if labels is None:
+            return {}
+        return {self.obs_dim: labels.read() if isinstance(labels, StoredLabels) else labels}
+
+
+def _check_coverage(interval: Any) -> None:
+    if interval is None:
+        return
+    if isinstance(interval, bool) or not isinstance(interval, numbers.Real) or not 0 < float(interval) < 1:
+        raise ValueError(f"interval is a coverage between 0 and 1, both excluded, such as 0.95; got {interval!r}.")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}; got {value!r}.")
