@@ -47,6 +47,8 @@ MAP_FALL = 1e-8
 SLOW_SHARE = 1e-4
 # An objective that rises by less than this, relative to max(1, |objective|), has not risen.
 ROUNDING = 1e-14
+# The squared distance in standard errors of a sweep that moved nothing: identical regressors, say, at the first one.
+ENERGY_ROUNDING = 1e-18
 # Sweeps kept for extrapolation, and how many without a gain say that only rounding is left.
 SWEEPS_KEPT, PATIENCE = 6, 8
 
@@ -123,10 +125,10 @@ def _accelerated(loop: Sweeps, point: Point, first: SigmaStep[Sigma], *, done: i
     Ends where a sweep would move the coefficients by next to nothing. Streamed, an extrapolation costs one more pass.
     """
     problem, options = loop.problem, loop.options
-    settled, goal = _goals(problem, options)
+    nearly, goal = _goals(problem, options)
     units = 1.0 / np.sqrt(problem.coordinates.expand(point.sigma.variances))
     state, plain, kept, step = Anderson(depth=SWEEPS_KEPT), True, point, first
-    least, unimproved = np.inf, 0
+    least, unimproved, last_obj = np.inf, 0, np.inf
     for sweep in range(done + 1, max(options.max_sweeps, done + 1) + 1):
         obj = loop.record(sweep, "sigma", point, step.accept_t)
         exact = problem.restarts_are_free or sweep >= options.max_sweeps
@@ -134,7 +136,10 @@ def _accelerated(loop: Sweeps, point: Point, first: SigmaStep[Sigma], *, done: i
         loop.record(sweep, "beta", moved, cg=beta.iterations)
         unimproved = 0 if beta.energy < STAGNANT * least else unimproved + 1
         least = min(least, beta.energy)
-        if beta.energy <= goal or (unimproved >= PATIENCE and beta.energy <= settled):
+        # where nothing bounds the likelihood it goes on falling while the coefficients hardly move
+        flat, last_obj = abs(last_obj - obj) <= options.rel_tol * max(1.0, abs(obj)), obj
+        settled = beta.energy <= goal or (unimproved >= PATIENCE and beta.energy <= nearly)
+        if settled and (flat or beta.energy <= ENERGY_ROUNDING):
             return loop.solution(moved, Termination.CONVERGED, first)
         value, slack = (beta.energy, 0.0) if options.debiased else (obj, ROUNDING * max(1.0, abs(obj)))
         if not plain and value > state.value + slack:
@@ -145,9 +150,9 @@ def _accelerated(loop: Sweeps, point: Point, first: SigmaStep[Sigma], *, done: i
                 keep(sweep, kept)
             if sweep >= options.max_sweeps:
                 break
-            flat, state = state.accepted(point.c * units, kept.c * units, value)
+            ahead, state = state.accepted(point.c * units, kept.c * units, value)
             plain = len(state.points) == 1
-            point = kept if plain else _at(problem, flat / units, kept.sigma)
+            point = kept if plain else _at(problem, ahead / units, kept.sigma)
         step = loop.sigma_step(point)
         point = Point(point.c, point.S, step.sigma)
     return loop.solution(kept, Termination.MAX_SWEEPS, first)

@@ -6,7 +6,7 @@ import inspect
 import numbers
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -19,13 +19,14 @@ from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import Full, LowRankStructure, Structure, diagonal, max_rank
 from lrgls_dask.errors import FitWarning
+from lrgls_dask.hypotheses import read_hypotheses
 from lrgls_dask.inference import SumsOfSquares, sums_of_squares
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Engine, Plan, make_plan
 from lrgls_dask.problem import InMemory, Problem
 from lrgls_dask.progress import Progress
 from lrgls_dask.resources import blas_for
-from lrgls_dask.restrictions import Restrictions, as_restrictions
+from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
 from lrgls_dask.selection import choose
 from lrgls_dask.streamed import Streamed
@@ -54,8 +55,8 @@ class LowRankGLS:
         OLS keeps to them too, all squared residuals counted alike in the units of the data.
     debiased : find Sigma from S_ij N / sqrt((N - p_i)(N - p_j)) instead of the mean products S of residuals. Iterated,
         it ends at a fixed point, not at the maximum of the likelihood.
-    restrictions : linear restrictions R b = r on the coefficients, equation by equation: a pair (R, r), (m, P) and
-        (m,), or a Restrictions. Every estimate keeps to them.
+    restrictions : linear restrictions R b = r that every estimate keeps to: texts over labels, such as
+        "food:price + food:income = 1" or "a:x = b:x", or a pair (R, r), (m, P) and (m,), equation by equation.
     engine : "compress" reads the data once into q + K + 1 equivalent rows, "stream" makes a pass for every quantity it
         needs and holds K^2 numbers, "auto" compresses where (q + K)^2 fits.
     sigma_step : "ml", maximum likelihood factor analysis, or "pca", principal components with a line search.
@@ -85,7 +86,7 @@ class LowRankGLS:
         covariance: Literal["lowrank", "full", "diagonal"] = "lowrank",
         algorithm: Literal["als", "fgls"] = "als",
         debiased: bool = False,
-        restrictions: Restrictions | tuple[Any, Any] | None = None,
+        restrictions: str | Sequence[str] | Mapping[Any, float] | Restrictions | tuple[Any, Any] | None = None,
         engine: Engine = "auto",
         sigma_step: Literal["ml", "pca"] = "ml",
         lam_F: float = 0.0,
@@ -164,7 +165,7 @@ class LowRankGLS:
         Warns once, with FitWarning, when the loop did not converge or a variance ended on its floor.
         """
         structures = self._structures(system.n_equations)
-        restrictions = as_restrictions(system.design, self.restrictions)
+        restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
         meter = Meter(Progress(self.progress))
         kept = self._checkpoint(system)
         problem, engine = self._problem(system, restrictions, meter, kept)

@@ -141,6 +141,14 @@ def test_summary_tests_hypotheses(run, store, capsys):
     assert_refused(run(f"summary f.zarr --test {first}:{regressor}="), "the text ends", f" {first}:{regressor}=")
 
 
+def test_the_structure_of_sigma_and_the_algorithm(run, store):
+    out = good(run("fit s.zarr --out f.zarr --covariance full --algorithm fgls"))
+    expected = LowRankGLS(covariance="full", algorithm="fgls").fit(System.from_zarr("s.zarr")).result_
+    np.testing.assert_array_equal(Fit.from_zarr("f.zarr").params, expected.params)
+    assert "Sigma unrestricted; one-step feasible GLS" in out
+    assert_refused(run("fit s.zarr --out g.zarr --covariance full --rank 2"), "has no factors, so rank")
+
+
 def test_rank_by_name_and_every_option(run, store):
     options = "--rank bic --engine stream --sigma-step pca --max-sweeps 30 --rel-tol 1e-6 --memory-limit 1GB --progress"
     code, _, err = run(f"fit s.zarr --out f.zarr {options}".replace("bic", "1"))

@@ -14,6 +14,7 @@ from lrgls_dask.covariance import LowRank, ml_candidates, ml_step, pca_step, pen
 from lrgls_dask.covariance.ml import joint_objective
 from lrgls_dask.covariance.newton import SMALL_SHARE, Local, minimise, projected_gradient
 from lrgls_dask.covariance.pca import STEP_LENGTHS
+from lrgls_dask.covariance.polish import polished
 from lrgls_dask.covariance.profile import Profile, leading
 from lrgls_dask.covariance.starts import joreskog_start, many_starts
 from lrgls_dask.covariance.steps import nll_gradient
@@ -377,3 +378,27 @@ def test_pca_does_not_care_how_its_start_is_rotated() -> None:
     one, other = (pca_step(S, 2, floor_of(S), start=sigma) for sigma in (start, turned))
     assert one.accept_t == other.accept_t > 0.0
     np.testing.assert_allclose(one.sigma.dense(), other.sigma.dense(), atol=1e-12)
+
+
+# ---------------------------------------------------------------------------------- polishing
+
+
+def test_a_penalised_optimum_has_no_gradient_left() -> None:
+    S = moments(7)
+    sigma = ml_step(S, 2, floor_of(S), lam_F=0.1).sigma
+    _, gradient = joint_objective(np.concatenate([sigma.F.ravel(), np.log(sigma.d)]), S, 2, 0.1)
+    assert np.abs(gradient).max() < 1e-13
+
+
+def test_polishing_stays_within_bounds_and_leaves_a_flat_direction_alone() -> None:
+    """Minimum of (z0 - 2)^2 + (z1 + z2)^2 + exp(z3) over z3 >= -1: z1 - z2 is free, z3 ends on its bound."""
+
+    def gradient(z: np.ndarray) -> np.ndarray:
+        both = 2.0 * (z[1] + z[2])
+        return np.array([2.0 * (z[0] - 2.0), both, both, np.exp(z[3])])
+
+    lower = np.array([-np.inf, -np.inf, -np.inf, -1.0])
+    z = polished(gradient, np.array([2.3, 0.6, -0.5, -1.0]), lower)
+    np.testing.assert_allclose(z, [2.0, 0.55, -0.55, -1.0], atol=1e-12)
+    at_rest = np.array([2.0, 0.0, 0.0, -1.0])
+    np.testing.assert_array_equal(polished(gradient, at_rest, lower), at_rest)

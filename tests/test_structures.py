@@ -319,13 +319,16 @@ def test_fewer_rows_than_equations(engine: str) -> None:
         full(data, engine=engine)
 
 
-def test_ten_equations_of_twenty_rows_have_no_maximum_as_grunfelds_ten_firms() -> None:
+@pytest.mark.parametrize("rel_tol", [None, 1e-12])
+def test_ten_equations_of_twenty_rows_have_no_maximum_as_grunfelds_ten_firms(rel_tol: float | None) -> None:
     """S of the OLS residuals is regular, so one step is well defined."""
     rng = np.random.default_rng(0)
     Xs = [np.column_stack([np.ones(20), rng.normal(size=(20, 2))]) for _ in range(10)]
     system = System.from_arrays(rng.normal(size=(20, 10)), Xs)
     with pytest.raises(ValueError, match=r"with 20 rows, .* and 5 more is an exact .* Use algorithm='fgls'"):
-        LowRankGLS(covariance="full").fit(system)
+        LowRankGLS(covariance="full", rel_tol=rel_tol).fit(system)
+    with pytest.raises(ValueError, match=r"no maximum .* responses of some of the equations is an exact"):
+        LowRankGLS(covariance="full", rel_tol=rel_tol, engine="stream").fit(system)
     assert LowRankGLS(covariance="full", algorithm="fgls").fit(system).result_.termination is Termination.CONVERGED
 
 

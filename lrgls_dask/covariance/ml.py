@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 
 from lrgls_dask.covariance.lowrank import Array, LowRank
 from lrgls_dask.covariance.newton import minimise
+from lrgls_dask.covariance.polish import polished
 from lrgls_dask.covariance.profile import Profile
 from lrgls_dask.covariance.starts import default_start, many_starts
 from lrgls_dask.covariance.steps import SigmaStep, checked_inputs, kept_if_better, nll_gradient, padded, penalised
@@ -46,7 +47,8 @@ def ml_step(
     evaluations of the profile a start, O(K^3) each, or O(K^2) a Lanczos step above EXACT_UP_TO.  Memory: some ten
     K x K arrays.
     Raises ValueError for inputs that do not fit together.
-    Source: Lawley (1940), Joreskog (1967); lam_F > 0 has no closed form for F and is solved jointly by L-BFGS-B.
+    Source: Lawley (1940), Joreskog (1967); lam_F > 0 has no closed form for F and is solved jointly by L-BFGS-B, then
+    polished on the gradient.
     """
     if restarts:
         return ml_candidates(S, rank, floor, lam_F=lam_F, start=start)[0]
@@ -138,4 +140,7 @@ def _joint(profile: Profile, begin: LowRank, lam_F: float) -> LowRank:
     options = {"maxiter": 500, "maxcor": 20, "ftol": 1e-15, "gtol": 1e-9}
     arguments = (profile.S, begin.rank, lam_F)
     z = minimize(joint_objective, z, arguments, "L-BFGS-B", jac=True, bounds=bounds, options=options).x
+    if profile.floor.size <= EXACT_UP_TO:
+        lower = np.concatenate([np.full(size, -np.inf), profile.lower])
+        z = polished(lambda at: joint_objective(at, *arguments)[1], z, lower)
     return LowRank(z[:size].reshape(begin.F.shape), np.maximum(np.exp(z[size:]), profile.floor))
