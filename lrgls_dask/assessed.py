@@ -27,6 +27,7 @@ from lrgls_dask.inference import (
 )
 from lrgls_dask.nested import check_likelihood, check_nested
 from lrgls_dask.problem import group_rows, resolution_of
+from lrgls_dask.restrictions import Restrictions
 
 __all__ = ["Assessed"]
 
@@ -42,6 +43,7 @@ class Assessed(Designed):
     lam_B: float
     lam_F: float
     compressed: Compressed | None
+    restrictions: Restrictions | None
     sums: SumsOfSquares | None
 
     if TYPE_CHECKING:
@@ -58,13 +60,13 @@ class Assessed(Designed):
 
     @property
     def df_model(self) -> int:
-        """P, the coefficients of all equations."""
-        return self.n_coefficients
+        """The coefficients of all equations that are free: P less the restrictions."""
+        return self.n_coefficients - (0 if self.restrictions is None else self.restrictions.n_restrictions)
 
     @property
     def df_resid(self) -> int:
-        """N K - P, the residual degrees of freedom of the system."""
-        return self.n_obs * self.n_equations - self.n_coefficients
+        """N K less the free coefficients, the residual degrees of freedom of the system."""
+        return self.n_obs * self.n_equations - self.df_model
 
     @cached_property
     def r2(self) -> xr.DataArray:
