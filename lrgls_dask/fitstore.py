@@ -31,6 +31,8 @@ SCALARS = (
     "lam_F",
     "obs_dim",
     "equation_dim",
+    "cov_kind",
+    "cov_note",
 )
 
 
@@ -49,6 +51,8 @@ def write_fit(values: dict[str, Any], path: Any, *, overwrite: bool, storage_opt
         write_array(group, "on_floor", floored, ("equation",))
         if values["x_rows"] is not None:
             write_array(group, "x_rows", values["x_rows"], ("x_row", "regressor"))
+        if values["cov_values"] is not None:
+            write_array(group, "cov", values["cov_values"], ("coefficient", "coefficient_other"))
         if values["compressed"] is not None:
             write_compressed(group, values["compressed"])
         _write_trace(group, values["history"])
@@ -74,6 +78,7 @@ def read_fit(path: Any, storage_options: dict[str, Any] | None) -> dict[str, Any
     floored = np.flatnonzero(read_array(group, "on_floor"))
     values["on_floor"] = tuple(design.equations[j] for j in floored)
     values["x_rows"] = read_array(group, "x_rows") if "x_rows" in group else None
+    values["cov_values"] = read_array(group, "cov") if "cov" in group else None
     values["compressed"] = read_compressed(group, design) if "root" in group else None
     values["history"] = _read_trace(group)
     return values

@@ -32,6 +32,7 @@ def summary(fit: Fit, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
             ("Penalties", f"lam_B = {fit.lam_B:g}, lam_F = {fit.lam_F:g}"),
         ]
     )
+    lines.append(f"{'Std errors:':<17}{fit.cov_kind}{f' ({fit.cov_note})' if fit.cov_note else ''}")
     if len(fit.on_floor):
         lines.append(f"Variance on its floor (Heywood case): {', '.join(map(str, fit.on_floor))}")
     lines += ["-" * WIDTH, *_coefficients(fit, alpha, max_rows), "-" * WIDTH, *_equations(fit, max_rows), "=" * WIDTH]

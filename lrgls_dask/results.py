@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +16,11 @@ from lrgls_dask.als import Termination, TraceRow
 from lrgls_dask.compress import Compressed, mean_nll
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import LowRank
+from lrgls_dask.covkinds import Correction, CovKind, CovRequest, CovValues, coefficient_covariance
 from lrgls_dask.design import Design, Designed
 from lrgls_dask.fitstore import read_fit, write_fit
 from lrgls_dask.inference import CoefficientCovariance
+from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.labels import StoredLabels
 from lrgls_dask.predict import check_same_design, predict_lazily
 from lrgls_dask.report import summary
@@ -36,6 +38,8 @@ class Fit(Designed):
     x_rows : (r, q) with x_rows'x_rows = X'X, of a streamed fit that had memory for it.
     system : what was fitted, for statistics that need its rows; not saved.
     n_passes, bytes_read : passes over the data the whole fit took, and decoded bytes they read.
+    cov_kind, cov_note, cov_values : the covariance behind std_errors and all that follows, and (P, P) its values where
+    `with_cov` chose it.
     Every array comes as an xarray object with the user's labels. Loadings are fixed by a stated normalisation:
     F' D^-1 F diagonal and descending, the largest entry of each column positive.
     """
@@ -63,10 +67,15 @@ class Fit(Designed):
     obs_dim: str = "obs"
     equation_dim: str = "equation"
     system: System | None = None
+    cov_kind: str = "classical"
+    cov_note: str = ""
+    cov_values: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for array in (self.coefficients, self.y_scale, self.covariance.F, self.covariance.d):
             array.flags.writeable = False
+        if self.cov_values is not None:
+            self.cov_values.flags.writeable = False
 
     # ------------------------------------------------------------------------------------------ sizes
 
@@ -150,27 +159,80 @@ class Fit(Designed):
             )
         return CoefficientCovariance(self.design, x_rows, self.covariance, self.n_obs, self.y_scale, self.lam_B)
 
-    def cov(self, equation: Hashable | None = None) -> xr.DataArray:
-        """Classical covariance (X' Sigma^-1 X)^-1 of the coefficients, of all (P, P) or of one equation's (p_j, p_j).
+    def cov(
+        self,
+        kind: CovKind | None = None,
+        *,
+        equation: Hashable | None = None,
+        debiased: bool = False,
+        system: System | None = None,
+        groups: Any = None,
+        correction: Correction = "HC0",
+        kernel: HacKernel = "bartlett",
+        bandwidth: float | None = None,
+    ) -> xr.DataArray:
+        """(coefficient, coefficient_other) covariance of the coefficients, of all or of one equation's.
 
-        The full matrix is limited to 20,000 coefficients; with lam_B > 0 it is the sandwich of the ridge estimator.
+        kind : None for the one this fit uses, "classical" unless `with_cov` chose another.
+            "classical": (X' Sigma^-1 X)^-1 at a known Sigma; no read. debiased=True scales Sigma_ij by
+            N / sqrt((N - p_i) (N - p_j)).
+            "robust": against unequal variances of rows, from scores x_ij (Sigma^-1 r_i)_j; one pass.
+            "cluster": against correlation within `groups`; one pass.
+            "hac": against autocorrelation of rows in time order; one pass at a given bandwidth, up to three without.
+        system : the fitted rows, for a fit that was opened from disk.  groups : (N,) labels, by default those of the
+        system.  correction : "HC1" multiplies by N / sqrt((N - p_i) (N - p_j)), and for "cluster" by
+        G / (G - 1) (N - 1) / N too.  kernel, bandwidth : weights of lags, see `inference.hac.lag_weights`; by default
+        the bandwidth of Newey and West (1994).
+
+        With lam_B > 0 the sandwich of the ridge estimator. Memory 8 P^2 bytes a few times, limited to 20,000
+        coefficients; for one equation p_j^2, of any number of coefficients.
+        Raises ValueError for options the kind does not take, rows that are not those of the fit, and labels that do
+        not fit; MemoryError, before any read, for sums that do not fit; KeyError for an unknown equation.
         """
-        chosen = slice(0, self.n_coefficients)
-        if equation is None:
-            values = self._covariance.full
-        else:
-            j = self._position(equation)
-            chosen = slice(int(self.design.offsets[j]), int(self.design.offsets[j + 1]))
-            values = self._covariance.block(j)
+        position = None if equation is None else self._position(equation)
+        if kind is None:
+            kind = "classical"
+            if self.cov_values is not None:
+                found = CovValues(self.cov_values, self.cov_note)
+                return self._labelled_cov(self.cov_kind, found, position, cut=True)
+        request = CovRequest(kind, position, debiased, system, groups, correction, kernel, bandwidth)
+        return self._labelled_cov(kind, coefficient_covariance(self, request), position)
+
+    def with_cov(
+        self,
+        kind: CovKind,
+        *,
+        debiased: bool = False,
+        system: System | None = None,
+        groups: Any = None,
+        correction: Correction = "HC0",
+        kernel: HacKernel = "bartlett",
+        bandwidth: float | None = None,
+    ) -> Fit:
+        """The same fit whose std_errors, tests, intervals, tables and files use another covariance; options as `cov`.
+
+        The same passes and memory as `cov` of all coefficients.
+        """
+        request = CovRequest(kind, None, debiased, system, groups, correction, kernel, bandwidth)
+        found = coefficient_covariance(self, request)
+        return replace(self, cov_kind=kind, cov_note=found.note, cov_values=found.values)
+
+    def _labelled_cov(self, kind: str, found: CovValues, position: int | None, *, cut: bool = False) -> xr.DataArray:
+        chosen, values = slice(0, self.n_coefficients), found.values
+        if position is not None:
+            chosen = slice(int(self.design.offsets[position]), int(self.design.offsets[position + 1]))
+            values = values[chosen, chosen] if cut else values
         names = {name: labels[chosen] for name, labels in self._coefficient_labels.items()}
         coords: dict[str, Any] = {name: ("coefficient", labels) for name, labels in names.items()}
         coords |= {f"{name}_other": ("coefficient_other", labels) for name, labels in names.items()}
-        return xr.DataArray(values, coords, ("coefficient", "coefficient_other"), name="cov")
+        attributes = {"kind": kind, "note": found.note}
+        return xr.DataArray(values, coords, ("coefficient", "coefficient_other"), name="cov", attrs=attributes)
 
     @cached_property
     def std_errors(self) -> xr.DataArray:
-        """(P,) classical standard errors, at a known Sigma."""
-        return self._per_coefficient(np.sqrt(self._covariance.variances), "std_errors")
+        """(P,) standard errors: classical ones, at a known Sigma, unless `with_cov` chose others."""
+        variances = self._covariance.variances if self.cov_values is None else self.cov_values.diagonal()
+        return self._per_coefficient(np.sqrt(variances), "std_errors")
 
     @cached_property
     def tvalues(self) -> xr.DataArray:
