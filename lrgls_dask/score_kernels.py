@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 PROJECTED_AT_ONCE = 1024  # coefficients whose scores are formed together where they are projected
-HAC_SLAB_ROWS = 256  # the band of lags within a slab is worked through as a full matrix
+FILTERED_ROWS = 128  # the band of lags among so many rows is worked through as a full matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,20 +127,18 @@ def cluster_kernel(block: Block, params: ScoreParams) -> ClusterMoments:
 
 
 def hac_kernel(block: Block, params: ScoreParams) -> HacMoments:
-    """HacMoments of a block, n (2 P^2 + 2 P (L + 256)) flops: scores are filtered along time, then multiplied once."""
+    """HacMoments of a block, n (2 P^2 + 2 P (L + 128)) flops: scores are filtered along time, then multiplied once."""
     assert params.weights is not None
     n_lags = len(params.weights) - 1
     half = np.zeros((params.width, params.width))
     product = _scratch("meat", half.shape)
     first = earlier = np.zeros((0, params.width))
-    band = np.zeros((0, 0))
+    bands: dict[tuple[int, int], np.ndarray] = {}
     n_rows = 0
-    for scores, used in _score_slabs(block, params, HAC_SLAB_ROWS):
+    for scores, used in _score_slabs(block, params):
         n_rows += used
         rows = np.concatenate([earlier, scores])
-        if band.shape != (len(scores), len(rows)):
-            band = _band(params.weights, len(earlier), len(scores))
-        filtered = band @ rows
+        filtered = _filtered(rows, len(earlier), params.weights, bands)
         half += np.matmul(filtered.T, scores, out=product)
         first, earlier = _first_rows(first, scores, n_lags), rows[max(0, len(rows) - n_lags) :]
     _check(block, half.diagonal(), earlier)
@@ -172,11 +170,11 @@ def lag_kernel(block: Block, params: ScoreParams) -> LagMoments:
 # ---------------------------------------------------------------------------------------------- scores
 
 
-def _score_slabs(block: Block, params: ScoreParams, wanted: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
+def _score_slabs(block: Block, params: ScoreParams) -> Iterator[tuple[np.ndarray, int]]:
     """Scores of every row of a slab, (n, P) or (n, m), valid until the next is asked for; rows of positive weight."""
     arrays = (*block.x, *block.y)
     width, n_y = _width(arrays), _width(block.y)
-    height = _slab_height(block, params, wanted)
+    height = _slab_height(block, params)
     buffer = _scratch("slab", (height, width))
     for first in range(0, block.n_rows, height):
         last = min(first + height, block.n_rows)
@@ -197,10 +195,10 @@ def _score_slabs(block: Block, params: ScoreParams, wanted: int | None = None) -
         yield _scores(x, solved, params), used
 
 
-def _slab_height(block: Block, params: ScoreParams, wanted: int | None = None) -> int:
+def _slab_height(block: Block, params: ScoreParams) -> int:
     """Rows of a slab of this block, all but the last."""
     width = _width((*block.x, *block.y)) + min(len(params.equations), PROJECTED_AT_ONCE)
-    return -(-block.n_rows // max(1, -(-block.n_rows // (wanted or slab_rows(width)))))
+    return -(-block.n_rows // max(1, -(-block.n_rows // slab_rows(width))))
 
 
 def _scores(x: np.ndarray, solved: np.ndarray, params: ScoreParams) -> np.ndarray:
@@ -274,6 +272,24 @@ def _first_rows(first: np.ndarray, scores: np.ndarray, n_lags: int) -> np.ndarra
     """The first n_lags rows so far, in memory of their own."""
     missing = n_lags - len(first)
     return np.concatenate([first, scores[:missing]]) if missing > 0 else first
+
+
+def _filtered(
+    rows: np.ndarray, n_earlier: int, weights: np.ndarray, bands: dict[tuple[int, int], np.ndarray]
+) -> np.ndarray:
+    """(n, P) for each row after the first n_earlier: half of it and the weighted rows before it.
+
+    A few rows at a time, so that the band is most of the matrix it lies in; `bands` keeps these matrices.
+    """
+    out = np.empty((len(rows) - n_earlier, rows.shape[1]))
+    for first in range(0, len(out), FILTERED_ROWS):
+        last = min(first + FILTERED_ROWS, len(out))
+        begin = max(0, n_earlier + first - (len(weights) - 1))
+        shape = (n_earlier + first - begin, last - first)
+        if shape not in bands:
+            bands[shape] = _band(weights, *shape)
+        np.matmul(bands[shape], rows[begin : n_earlier + last], out=out[first:last])
+    return out
 
 
 def _band(weights: np.ndarray, n_earlier: int, n_rows: int) -> np.ndarray:
