@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lrgls_dask import sandwich
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.inference import MAX_COEFFICIENTS, CoefficientCovariance
 from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.passes import Meter
 from lrgls_dask.predict import check_same_design
+from lrgls_dask.sandwich import clustered, clusters_of, hac, robust
 from lrgls_dask.sources import group_source
 from lrgls_dask.system import System
 
@@ -102,7 +102,7 @@ def _classical(fit: Fit, request: CovRequest) -> CovValues:
 
 
 def _robust(fit: Fit, request: CovRequest) -> CovValues:
-    values = sandwich.robust(_system(fit, request).rows, _bread(fit, fit.covariance), request.equation, Meter())
+    values = robust(_system(fit, request).rows, _bread(fit, fit.covariance), request.equation, Meter())
     return CovValues(_corrected(fit, request, values), request.correction)
 
 
@@ -112,9 +112,9 @@ def _cluster(fit: Fit, request: CovRequest) -> CovValues:
     labels = system.groups if request.groups is None else group_source("groups", request.groups)
     if labels is None:
         raise ValueError("kind='cluster' needs groups: pass groups=, one label a row, or a system that has them.")
-    clusters = sandwich.clusters_of(labels, system.n_obs)
+    clusters = clusters_of(labels, system.n_obs)
     n_groups = len(clusters.first)
-    values = sandwich.clustered(system.rows, _bread(fit, fit.covariance), request.equation, clusters, Meter())
+    values = clustered(system.rows, _bread(fit, fit.covariance), request.equation, clusters, Meter())
     if request.correction == "HC1":
         values = values * (n_groups / (n_groups - 1) * (fit.n_obs - 1) / fit.n_obs)
     return CovValues(_corrected(fit, request, values), f"{request.correction}, {n_groups:,} groups")
@@ -123,7 +123,7 @@ def _cluster(fit: Fit, request: CovRequest) -> CovValues:
 def _hac(fit: Fit, request: CovRequest) -> CovValues:
     rows = _system(fit, request).rows
     bread = _bread(fit, fit.covariance)
-    values, bandwidth = sandwich.hac(rows, bread, request.equation, request.kernel, request.bandwidth, Meter())
+    values, bandwidth = hac(rows, bread, request.equation, request.kernel, request.bandwidth, Meter())
     note = f"{request.correction}, {request.kernel} kernel, bandwidth {bandwidth:g}"
     return CovValues(_corrected(fit, request, values), note)
 

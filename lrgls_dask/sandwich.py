@@ -197,6 +197,7 @@ def clusters_of(labels: Any, n_rows: int) -> Clusters:
         )
     if len(distinct) < 2:
         raise ValueError(f"a clustered covariance needs at least two groups; all rows are in {distinct[0]!r}.")
+    codes = codes.astype(np.int32 if len(distinct) < 2**31 else np.int64)
     edges = np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1, [n_rows]])
     of_runs = codes[edges[:-1]]
     first, last = np.full(len(distinct), n_rows), np.zeros(len(distinct), dtype=np.int64)
