@@ -110,6 +110,7 @@ def cluster_kernel(block: Block, params: ScoreParams) -> ClusterMoments:
     first, last = params.clusters.first, params.clusters.last
     codes = params.clusters.rows(block.start, block.start + block.n_rows)
     meat = np.zeros((params.width, params.width))
+    product = _scratch("meat", meat.shape)
     kept = _straddling(block, params, codes)
     sums = np.zeros((len(kept), params.width))
     n_rows, start = 0, 0
@@ -118,7 +119,8 @@ def cluster_kernel(block: Block, params: ScoreParams) -> ClusterMoments:
         here, of_groups = _sum_by_group(scores, codes[start : start + len(scores)])
         begin, end = block.start + start, block.start + start + len(scores)
         whole = (first[here] >= begin) & (last[here] < end)
-        meat += of_groups[whole].T @ of_groups[whole]
+        done = of_groups[whole]
+        meat += np.matmul(done.T, done, out=product)
         sums[np.searchsorted(kept, here[~whole])] += of_groups[~whole]
         start += len(scores)
     _check(block, meat.diagonal(), sums)
