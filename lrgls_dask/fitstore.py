@@ -35,7 +35,7 @@ SCALARS = (
     "equation_dim",
 )
 # What fits of earlier versions do not say of themselves.
-UNSAID = {"algorithm": "als", "debiased": False}
+UNSAID = {"algorithm": "als", "debiased": False, "cov_kind": "classical", "cov_note": ""}
 
 
 def write_fit(values: dict[str, Any], path: Any, *, overwrite: bool, storage_options: dict[str, Any] | None) -> None:
@@ -56,6 +56,8 @@ def write_fit(values: dict[str, Any], path: Any, *, overwrite: bool, storage_opt
         if values["sums"] is not None:
             for field in fields(SumsOfSquares):
                 write_array(group, f"sums_{field.name}", getattr(values["sums"], field.name), ("equation",))
+        if values["cov_values"] is not None:
+            write_array(group, "cov", values["cov_values"], ("coefficient", "coefficient_other"))
         if values["compressed"] is not None:
             write_compressed(group, values["compressed"])
         if values["restrictions"] is not None:
@@ -88,6 +90,7 @@ def read_fit(path: Any, storage_options: dict[str, Any] | None) -> dict[str, Any
     values["on_floor"] = tuple(design.equations[j] for j in floored)
     values["x_rows"] = read_array(group, "x_rows") if "x_rows" in group else None
     values["sums"] = _read_sums(group)
+    values["cov_values"] = read_array(group, "cov") if "cov" in group else None
     values["compressed"] = read_compressed(group, design) if "root" in group else None
     values["restrictions"] = _read_restrictions(group) if "restriction_values" in group else None
     values["history"] = _read_trace(group)

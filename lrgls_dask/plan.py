@@ -19,7 +19,7 @@ from lrgls_dask.passes import FAN_IN
 from lrgls_dask.rows import Rows
 from lrgls_dask.streamed import stream_partial_bytes
 
-__all__ = ["Cluster", "Engine", "Plan", "make_plan", "this_cluster"]
+__all__ = ["Cluster", "Engine", "Plan", "make_plan", "require_memory", "this_cluster"]
 
 Engine = Literal["auto", "compress", "stream"]
 
@@ -119,6 +119,32 @@ def make_plan(rows: Rows, *, engine: Engine, memory_limit: int | str | None, nee
             return plan
     others = [plan for plans in priced.values() for plan in plans if plan.peak <= cluster.limit]
     raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), cluster, others, needs_matrix))
+
+
+def require_memory(rows: Rows, partial: int, client_bytes: int, what: str, remedy: str) -> None:
+    """Raise MemoryError, before any read, where a pass with partial sums of `partial` bytes cannot fit.
+
+    client_bytes : what is done with the sum afterwards.  what, remedy : for the message.
+    """
+    cluster = this_cluster(None)
+    layout = cut_rows(rows, partial)
+    n_sums = min(2 * FAN_IN, layout.n_groups)
+    work = min(cluster.n_threads, layout.n_groups) * _task_bytes(rows, layout, partial) + n_sums * partial
+    afterwards = client_bytes + partial
+    if cluster.in_process:
+        limits = [("this process", cluster.base + int(SLACK * max(work, afterwards)), cluster.limit)]
+    else:
+        available = psutil.virtual_memory().available
+        limits = [
+            ("each worker", cluster.base + int(SLACK * work), cluster.limit),
+            ("the client", int(SLACK * afterwards), available),
+        ]
+    for where, need, limit in limits:
+        if need > limit:
+            raise MemoryError(
+                f"{what}: needs {format_bytes(need)} in {where}; the limit is {format_bytes(limit)}. "
+                f"{remedy}, or use fewer threads or more memory."
+            )
 
 
 def this_cluster(memory_limit: int | str | None) -> Cluster:

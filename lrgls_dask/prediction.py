@@ -37,7 +37,7 @@ class Predicting:
     equation_dim: str
 
     @abstractmethod
-    def cov(self, equation: Hashable | None = None) -> xr.DataArray:
+    def _coefficient_cov(self, along: np.ndarray | None = None) -> np.ndarray:
         """(P, P) covariance of all coefficients."""
 
     @abstractmethod
@@ -134,7 +134,7 @@ class Predicting:
         _one_of("kind", kind, ("observation", "mean", "error"))
         _check_coverage(interval)
         new = self._new_rows(data, y, responses="conditional prediction")
-        V = None if interval is None or kind == "error" else self.cov().values
+        V = None if interval is None or kind == "error" else self._coefficient_cov()
         coefficients = Coefficients.of(new.rows.design, self.coefficients)
         given = Given.of(coefficients, self.covariance, self._usable(observed), kind, V)
         rows = LazyRows.of(new.rows)

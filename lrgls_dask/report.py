@@ -48,6 +48,8 @@ def header(fit: Fit) -> list[tuple[str, str]]:
         ("Starts", f"{fit.n_agreed} of {fit.n_starts} reached this optimum"),
         ("Penalties", f"lam_B = {fit.lam_B:g}, lam_F = {fit.lam_F:g}"),
         ("Residual df", f"{fit.df_resid:,}"),
+        ("Std errors", f"{fit.cov_kind}{f' ({fit.cov_note})' if fit.cov_note else ''}"),
+        ("Restrictions", f"{0 if fit.restrictions is None else fit.restrictions.n_restrictions}"),
         ("McElroy R2", "not kept by a streamed fit" if fit.compressed is None else f"{fit.mcelroy_r2():.6f}"),
     ]
 

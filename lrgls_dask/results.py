@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,9 +17,11 @@ from lrgls_dask.assessed import Assessed
 from lrgls_dask.compress import Compressed, mean_nll
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import LowRank, Sigma
+from lrgls_dask.covkinds import Correction, CovKind, CovRequest, CovValues, coefficient_covariance
 from lrgls_dask.design import Design
 from lrgls_dask.fitstore import read_fit, write_fit
 from lrgls_dask.inference import CoefficientCovariance, SumsOfSquares
+from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.predict import check_same_design
 from lrgls_dask.prediction import Predicting
 from lrgls_dask.report import summary
@@ -41,6 +43,8 @@ class Fit(Assessed, Predicting):
     sums : residual and total sums of squares of each equation, of a streamed fit.
     system : what was fitted, for statistics that need its rows; not saved.
     n_passes, bytes_read : passes over the data the whole fit took, and decoded bytes they read.
+    cov_kind, cov_note, cov_values : the covariance behind std_errors and all that follows, and (P, P) its values where
+    `with_cov` chose it.
     Every array comes as an xarray object with the user's labels. Loadings are fixed by a stated normalisation:
     F' D^-1 F diagonal and descending, the largest entry of each column positive.
     """
@@ -72,11 +76,16 @@ class Fit(Assessed, Predicting):
     equation_dim: str = "equation"
     system: System | None = None
     sums: SumsOfSquares | None = None
+    cov_kind: str = "classical"
+    cov_note: str = ""
+    cov_values: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         of_sigma = [array for array, _ in self.covariance.stored().values()]
         for array in (self.coefficients, self.y_scale, *of_sigma):
             array.flags.writeable = False
+        if self.cov_values is not None:
+            self.cov_values.flags.writeable = False
 
     # ------------------------------------------------------------------------------------------ sizes
 
@@ -182,30 +191,89 @@ class Fit(Assessed, Predicting):
         )
 
     def _cov_block(self, equation: int) -> np.ndarray:
-        """(p_j, p_j) covariance of the coefficients of the equation at this position."""
-        return self._covariance.block(equation)
+        """(p_j, p_j) covariance of the coefficients of the equation at this position, that std_errors come from."""
+        if self.cov_values is None:
+            return coefficient_covariance(self, CovRequest("classical", equation)).values
+        mine = slice(int(self.design.offsets[equation]), int(self.design.offsets[equation + 1]))
+        return self.cov_values[mine, mine]
 
-    def cov(self, equation: Hashable | None = None) -> xr.DataArray:
-        """Classical covariance (X' Sigma^-1 X)^-1 of the coefficients, of all (P, P) or of one equation's (p_j, p_j).
+    def cov(
+        self,
+        kind: CovKind | None = None,
+        *,
+        equation: Hashable | None = None,
+        debiased: bool = False,
+        system: System | None = None,
+        groups: Any = None,
+        correction: Correction = "HC0",
+        kernel: HacKernel = "bartlett",
+        bandwidth: float | None = None,
+    ) -> xr.DataArray:
+        """(coefficient, coefficient_other) covariance of the coefficients, of all or of one equation's.
 
-        The full matrix is limited to 20,000 coefficients; with lam_B > 0 it is the sandwich of the ridge estimator.
+        kind : None for the one this fit uses, "classical" unless `with_cov` chose another.
+            "classical": (X' Sigma^-1 X)^-1 at a known Sigma; no read. debiased=True scales Sigma_ij by
+            N / sqrt((N - p_i) (N - p_j)).
+            "robust": against unequal variances of rows, from scores x_ij (Sigma^-1 r_i)_j; one pass.
+            "cluster": against correlation within `groups`; one pass.
+            "hac": against autocorrelation of rows in time order; one pass at a given bandwidth, up to three without.
+            "observed": inverse of the observed information of coefficients and Sigma together; no read.
+            "huber-white": sandwich of coefficients and Sigma together, whose bread is that information; one pass.
+            "kackar-harville": classical, with what estimating Sigma adds in small samples; no read.
+        system : the fitted rows, for a fit that was opened from disk.  groups : (N,) labels, by default those of the
+        system.  correction : "HC1" multiplies by N / sqrt((N - p_i) (N - p_j)), and for "cluster" by
+        G / (G - 1) (N - 1) / N too.  kernel, bandwidth : weights of lags, see `inference.hac.lag_weights`; by default
+        the bandwidth of Newey and West (1994).
+
+        With lam_B > 0 the sandwich of the ridge estimator. Memory 8 P^2 bytes a few times, limited to 20,000
+        coefficients; for one equation p_j^2, of any number of coefficients.
+        Raises ValueError for options the kind does not take, rows that are not those of the fit, and labels that do
+        not fit; MemoryError, before any read, for sums that do not fit; KeyError for an unknown equation.
         """
-        chosen = slice(0, self.n_coefficients)
-        if equation is None:
-            values = self._covariance.full
-        else:
-            j = self._position(equation)
-            chosen = slice(int(self.design.offsets[j]), int(self.design.offsets[j + 1]))
-            values = self._covariance.block(j)
+        position = None if equation is None else self._position(equation)
+        if kind is None:
+            kind = "classical"
+            if self.cov_values is not None:
+                found = CovValues(self.cov_values, self.cov_note)
+                return self._labelled_cov(self.cov_kind, found, position, cut=True)
+        request = CovRequest(kind, position, debiased, system, groups, correction, kernel, bandwidth)
+        return self._labelled_cov(kind, coefficient_covariance(self, request), position)
+
+    def with_cov(
+        self,
+        kind: CovKind,
+        *,
+        debiased: bool = False,
+        system: System | None = None,
+        groups: Any = None,
+        correction: Correction = "HC0",
+        kernel: HacKernel = "bartlett",
+        bandwidth: float | None = None,
+    ) -> Fit:
+        """The same fit whose std_errors, tests, intervals, tables and files use another covariance; options as `cov`.
+
+        The same passes and memory as `cov` of all coefficients.
+        """
+        request = CovRequest(kind, None, debiased, system, groups, correction, kernel, bandwidth)
+        found = coefficient_covariance(self, request)
+        return replace(self, cov_kind=kind, cov_note=found.note, cov_values=found.values)
+
+    def _labelled_cov(self, kind: str, found: CovValues, position: int | None, *, cut: bool = False) -> xr.DataArray:
+        chosen, values = slice(0, self.n_coefficients), found.values
+        if position is not None:
+            chosen = slice(int(self.design.offsets[position]), int(self.design.offsets[position + 1]))
+            values = values[chosen, chosen] if cut else values
         names = {name: labels[chosen] for name, labels in self._coefficient_labels.items()}
         coords: dict[str, Any] = {name: ("coefficient", labels) for name, labels in names.items()}
         coords |= {f"{name}_other": ("coefficient_other", labels) for name, labels in names.items()}
-        return xr.DataArray(values, coords, ("coefficient", "coefficient_other"), name="cov")
+        attributes = {"kind": kind, "note": found.note}
+        return xr.DataArray(values, coords, ("coefficient", "coefficient_other"), name="cov", attrs=attributes)
 
     @cached_property
     def std_errors(self) -> xr.DataArray:
-        """(P,) classical standard errors, at a known Sigma."""
-        return self._per_coefficient(np.sqrt(self._covariance.variances), "std_errors")
+        """(P,) standard errors: classical ones, at a known Sigma, unless `with_cov` chose others."""
+        variances = self._covariance.variances if self.cov_values is None else self.cov_values.diagonal()
+        return self._per_coefficient(np.sqrt(variances), "std_errors")
 
     @cached_property
     def tvalues(self) -> xr.DataArray:
@@ -227,6 +295,8 @@ class Fit(Assessed, Predicting):
 
     def _coefficient_cov(self, along: np.ndarray | None = None) -> np.ndarray:
         """(P, P) V that std_errors come from, or along V along' (m, m) for combinations `along` (m, P)."""
+        if self.cov_values is not None:
+            return self.cov_values if along is None else along @ self.cov_values @ along.T
         return self._covariance.full if along is None else self._covariance.of_combinations(along)
 
     def coef_table(self, alpha: float = 0.05) -> pd.DataFrame:

@@ -9,8 +9,10 @@ import pytest
 FOLDER = Path(__file__).parent / "benchmarks"
 SCRIPTS = (
     "cluster",
+    "coverage_robust",
     "memory",
     "read_limit",
+    "robust",
     "select_rank",
     "stream_passes",
     "versus_alsgls",
@@ -120,3 +122,21 @@ def test_select_rank(small):
     assert ours["rank"] == theirs["rank"] == 3
     assert ours["passes"] == 1
     assert found["summary"]["most_nll_excess"] <= 1e-9
+
+
+def test_robust(small):
+    found = small("robust")
+    assert cases(found) == ["robust", "cluster", "scattered", "sum"]
+    robust, cluster, scattered, added = found["runs"]
+    for run in (robust, cluster, scattered):  # the simulated rows are independent and alike
+        assert 0.5 < run["over_classical"][0] < run["over_classical"][1] < 2
+    assert len(added["sums"]) == 2
+    assert found["summary"]["robust_over_sum"] == robust["seconds"] / added["seconds"]
+
+
+def test_coverage_robust(small):
+    found = small("coverage_robust")
+    assert cases(found) == ["heteroskedastic", "clustered", "autocorrelated"]
+    for run, kind in zip(found["runs"], ("robust", "cluster", "hac"), strict=True):
+        assert run["z_sd"][kind] < run["z_sd"]["classical"]  # classical errors are too small in all three
+        assert 0.75 < run["coverage"][kind] <= 1

@@ -96,7 +96,7 @@ def test_covariances_are_those_of_dense_inverses(kind: str, weighted: bool, lam_
     np.testing.assert_allclose(made.std_errors.values, np.sqrt(expected.diagonal()), rtol=1e-9)
     for j in (0, 3):
         mine = slice(dense.edges[j], dense.edges[j + 1])
-        own = made.cov(f"y{j}")
+        own = made.cov(equation=f"y{j}")
         assert np.abs((own.values - expected[mine, mine]) / size[mine, mine]).max() < 1e-9
         assert set(own["equation"].values) == {f"y{j}"}
 
@@ -132,7 +132,7 @@ def test_levels_that_are_none(found: Fit, alpha: float) -> None:
 
 def test_an_equation_that_is_not_there(found: Fit) -> None:
     with pytest.raises(KeyError, match=r"no equation 'Utils'; the first are .'NoDur', 'Durbl'"):
-        found.cov("Utils")
+        found.cov(equation="Utils")
 
 
 def test_likelihood_and_criteria(found: Fit) -> None:

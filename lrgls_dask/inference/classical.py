@@ -45,30 +45,30 @@ class CoefficientCovariance:
             raise ValueError(
                 f"the covariance of all {n_coefficients} coefficients would take "
                 f"{8e-9 * n_coefficients**2:.1f} GB and is limited to {MAX_COEFFICIENTS}. "
-                "Ask for std_errors or cov of chosen equations where all equations share their columns, "
-                "or fit fewer equations."
+                "Ask for one equation at a time, cov(equation=...), or fit fewer equations; "
+                "std_errors of all need equations that share their columns."
             )
-        if self._shared:
+        if self.has_shared_columns:
             return np.kron(self.sigma.dense(), self._shared_inverse)
         return self._inverse()
 
     @cached_property
     def variances(self) -> np.ndarray:
         """(P,) diagonal of `full`, formed without it where all equations share their columns."""
-        if self._shared:
+        if self.has_shared_columns:
             return np.outer(self.sigma.variances, self._shared_inverse.diagonal()).ravel()
         return np.maximum(self.full.diagonal(), 0.0)  # rounding, where a restriction fixes a coefficient
 
     def block(self, equation: int) -> np.ndarray:
         """(p_j, p_j) covariance of one equation's coefficients."""
-        if self._shared:
+        if self.has_shared_columns:
             return self.sigma.variances[equation] * self._shared_inverse
         start, stop = self.design.offsets[equation : equation + 2]
         return self.full[start:stop, start:stop]
 
     def of_combinations(self, matrix: np.ndarray) -> np.ndarray:
         """(m, m) R V R' of combinations R (m, P) of the coefficients, `full` not formed where columns are shared."""
-        if self._shared:
+        if self.has_shared_columns:
             by_equation = matrix.reshape(len(matrix), self.design.n_equations, -1)
             along = (by_equation @ self._shared_inverse).transpose(1, 0, 2)
             image = self.sigma.matmul(along.reshape(len(along), -1)).reshape(along.shape)
@@ -79,7 +79,8 @@ class CoefficientCovariance:
         return part
 
     @property
-    def _shared(self) -> bool:
+    def has_shared_columns(self) -> bool:
+        """Whether the covariance is Sigma kron (X'X)^-1, which needs no P x P array."""
         return len(self.design.groups) == 1 and self.lam_B == 0 and self.restrictions is None
 
     @cached_property

@@ -1,0 +1,238 @@
+"""Kinds of covariance of the coefficients: which options each takes, and what computes it. One entry a kind."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from lrgls_dask.covariance import Sigma
+from lrgls_dask.inference import MAX_COEFFICIENTS
+from lrgls_dask.inference.bread import Bread
+from lrgls_dask.inference.hac import HacKernel
+from lrgls_dask.inference.huber_white import huber_white_cov
+from lrgls_dask.inference.information import observed_cov
+from lrgls_dask.inference.kackar_harville import kackar_harville_cov
+from lrgls_dask.inference.standardised import Estimate
+from lrgls_dask.passes import Meter
+from lrgls_dask.predict import check_same_design
+from lrgls_dask.sandwich import clustered, clusters_of, hac, robust
+from lrgls_dask.sources import group_source
+from lrgls_dask.system import System
+
+if TYPE_CHECKING:
+    from lrgls_dask.results import Fit
+
+__all__ = ["Correction", "CovKind", "CovRequest", "CovValues", "coefficient_covariance"]
+
+CovKind = Literal["classical", "robust", "cluster", "hac", "observed", "huber-white", "kackar-harville"]
+Correction = Literal["HC0", "HC1"]
+
+
+@dataclass(frozen=True, eq=False)
+class CovRequest:
+    """What `Fit.cov` was asked for. equation : its position, or None for all coefficients.
+
+    Raises ValueError or TypeError for an unknown kind or value, and for an option that the kind does not take.
+    """
+
+    kind: CovKind
+    equation: int | None = None
+    debiased: bool = False
+    system: System | None = None
+    groups: Any = None
+    correction: Correction = "HC0"
+    kernel: HacKernel = "bartlett"
+    bandwidth: float | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("kind", self.kind, tuple(KINDS))
+        _one_of("correction", self.correction, ("HC0", "HC1"))
+        _one_of("kernel", self.kernel, ("bartlett", "parzen", "qs"))
+        given = {
+            "debiased": self.debiased is not False,
+            "groups": self.groups is not None,
+            "correction": self.correction != "HC0",
+            "kernel": self.kernel != "bartlett",
+            "bandwidth": self.bandwidth is not None,
+        }
+        useless = [name for name, is_given in given.items() if is_given and name not in KINDS[self.kind].options]
+        if useless:
+            takes = [kind for kind, entry in KINDS.items() if useless[0] in entry.options]
+            raise ValueError(
+                f"kind={self.kind!r} takes no {useless[0]}=; {' and '.join(map(repr, takes))} "
+                f"{'do' if len(takes) > 1 else 'does'}. Leave it out, or choose another kind."
+            )
+        if self.bandwidth is not None:
+            _check_bandwidth(self.bandwidth)
+
+
+@dataclass(frozen=True, eq=False)
+class CovValues:
+    """values : (P, P), or (p_j, p_j) of one equation.  note : how they were made, beyond the kind."""
+
+    values: np.ndarray
+    note: str
+
+
+def coefficient_covariance(fit: Fit, request: CovRequest) -> CovValues:
+    """The covariance that was asked for."""
+    return KINDS[request.kind].compute(fit, request)
+
+
+# ---------------------------------------------------------------------------------------------- the kinds
+
+
+def _classical(fit: Fit, request: CovRequest) -> CovValues:
+    """(X' Sigma^-1 X)^-1 at a known Sigma; no read. debiased : Sigma_ij times N / sqrt((N - p_i) (N - p_j))."""
+    sigma, note = fit.covariance, ""
+    covariance = fit._covariance
+    if request.debiased:
+        if fit.lam_B > 0:
+            raise ValueError(
+                f"debiased=True counts coefficients, which lam_B = {fit.lam_B:g} has shrunk. Use kind='classical' "
+                "as it is, or fit with lam_B = 0."
+            )
+        note = "debiased"
+        sigma = sigma if fit.debiased else sigma.rescaled(_degrees(fit))
+        covariance = replace(covariance, sigma=sigma)
+    if request.equation is None:
+        return CovValues(covariance.full, note)
+    if fit.n_coefficients > MAX_COEFFICIENTS and not covariance.has_shared_columns:
+        return CovValues(_bread(fit, sigma).classical_block(request.equation), note)
+    return CovValues(covariance.block(request.equation), note)
+
+
+def _robust(fit: Fit, request: CovRequest) -> CovValues:
+    values = robust(_system(fit, request).rows, _bread(fit, fit.covariance), request.equation, Meter())
+    return CovValues(_corrected(fit, request, values), request.correction)
+
+
+def _cluster(fit: Fit, request: CovRequest) -> CovValues:
+    """With correction "HC1" also times G / (G - 1) (N - 1) / N, G groups."""
+    system = _system(fit, request)
+    labels = system.groups if request.groups is None else group_source("groups", request.groups)
+    if labels is None:
+        raise ValueError("kind='cluster' needs groups: pass groups=, one label a row, or a system that has them.")
+    clusters = clusters_of(labels, system.n_obs)
+    n_groups = len(clusters.first)
+    values = clustered(system.rows, _bread(fit, fit.covariance), request.equation, clusters, Meter())
+    if request.correction == "HC1":
+        values = values * (n_groups / (n_groups - 1) * (fit.n_obs - 1) / fit.n_obs)
+    return CovValues(_corrected(fit, request, values), f"{request.correction}, {n_groups:,} groups")
+
+
+def _hac(fit: Fit, request: CovRequest) -> CovValues:
+    rows = _system(fit, request).rows
+    bread = _bread(fit, fit.covariance)
+    values, bandwidth = hac(rows, bread, request.equation, request.kernel, request.bandwidth, Meter())
+    note = f"{request.correction}, {request.kernel} kernel, bandwidth {bandwidth:g}"
+    return CovValues(_corrected(fit, request, values), note)
+
+
+def _observed(fit: Fit, request: CovRequest) -> CovValues:
+    return _cut(fit, request, observed_cov(_estimate(fit, request)))
+
+
+def _huber_white(fit: Fit, request: CovRequest) -> CovValues:
+    estimate = _estimate(fit, request)
+    return _cut(fit, request, huber_white_cov(estimate, _system(fit, request).rows, Meter()))
+
+
+def _kackar_harville(fit: Fit, request: CovRequest) -> CovValues:
+    return _cut(fit, request, kackar_harville_cov(_estimate(fit, request)))
+
+
+@dataclass(frozen=True)
+class _Kind:
+    compute: Callable[[Fit, CovRequest], CovValues]
+    options: frozenset[str]
+
+
+KINDS: dict[str, _Kind] = {
+    "classical": _Kind(_classical, frozenset({"debiased"})),
+    "robust": _Kind(_robust, frozenset({"correction"})),
+    "cluster": _Kind(_cluster, frozenset({"correction", "groups"})),
+    "hac": _Kind(_hac, frozenset({"correction", "kernel", "bandwidth"})),
+    "observed": _Kind(_observed, frozenset()),
+    "huber-white": _Kind(_huber_white, frozenset()),
+    "kackar-harville": _Kind(_kackar_harville, frozenset()),
+}
+
+
+# ---------------------------------------------------------------------------------------------- what they share
+
+
+def _system(fit: Fit, request: CovRequest) -> System:
+    system = request.system if request.system is not None else fit.system
+    if system is None:
+        raise ValueError(
+            f"kind={request.kind!r} needs the rows, which this fit does not hold. Pass the fitted data: "
+            f"cov({request.kind!r}, system=...)."
+        )
+    if not isinstance(system, System):
+        raise TypeError(
+            f"kind={request.kind!r} needs the rows themselves, a System; got a {type(system).__name__}. "
+            "Pass the System that was compressed."
+        )
+    check_same_design(system.design, fit.design)
+    return system
+
+
+def _estimate(fit: Fit, request: CovRequest) -> Estimate:
+    """What the information of all parameters is computed from."""
+    if fit.compressed is None:
+        raise ValueError(
+            f"kind={request.kind!r} needs the compressed rows, which a streamed fit does not have. Use kind='robust', "
+            "or fit with engine='compress'."
+        )
+    held = np.isin(np.arange(fit.n_equations), [fit.design.equations.index(name) for name in fit.on_floor])
+    return Estimate(
+        fit.compressed, fit.coefficients, fit.covariance, fit.lam_B, fit.lam_F, held, restrictions=fit.restrictions
+    )
+
+
+def _cut(fit: Fit, request: CovRequest, values: np.ndarray) -> CovValues:
+    """The block of the equation that was asked for."""
+    if request.equation is None:
+        return CovValues(values, "")
+    mine = slice(fit.design.offsets[request.equation], fit.design.offsets[request.equation + 1])
+    return CovValues(values[mine, mine], "")
+
+
+def _bread(fit: Fit, sigma: Sigma) -> Bread:
+    head = None if fit.compressed is None else fit.compressed.head
+    x_rows = fit._covariance.x_rows
+    restrictions = None if fit.restrictions is None else fit.restrictions.matrix
+    return Bread(fit.design, x_rows, head, fit.coefficients, sigma, fit.n_obs, fit.y_scale, fit.lam_B, restrictions)
+
+
+def _degrees(fit: Fit) -> np.ndarray:
+    """(K,) sqrt(N / (N - p_j))."""
+    return np.asarray(np.sqrt(fit.n_obs / (fit.n_obs - fit.design.sizes)))
+
+
+def _corrected(fit: Fit, request: CovRequest, values: np.ndarray) -> np.ndarray:
+    """Times N / sqrt((N - p_i) (N - p_j)) for "HC1"."""
+    if request.correction == "HC0":
+        return values
+    factors = _degrees(fit)
+    if request.equation is not None:
+        return np.asarray(values * factors[request.equation] ** 2)
+    each = np.repeat(factors, fit.design.sizes)
+    return values * np.multiply.outer(each, each)
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}; got {value!r}.")
+
+
+def _check_bandwidth(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"bandwidth must be a number of rows or None; got {value!r}.")
+    if not 0 <= float(value) < np.inf:
+        raise ValueError(f"bandwidth must be zero or more and finite; got {value!r}.")

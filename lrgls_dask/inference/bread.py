@@ -1,0 +1,307 @@
+"""The bread of a sandwich covariance, and the coordinates in which rows are scored.
+
+A coefficient vector solves X' Sigma^-1 (Y - X b) = penalty; A is minus the derivative of that score. Its sandwich is
+A^-1 (sum of s_i s_i') A^-1 (Huber 1967, White 1980). Everything here happens in coordinates that keep digits: columns
+of an equation with an intercept are taken less an anchor row, so that x = 1e14 + noise costs nothing, and within each
+equation the regressors are orthonormal. A change of coordinates alters no covariance in the user's units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from lrgls_dask.covariance import Sigma
+from lrgls_dask.design import Design
+from lrgls_dask.inference.classical import MAX_COEFFICIENTS, _orthonormal
+from lrgls_dask.inference.operator import InformationOperator
+from lrgls_dask.moments import Head
+from lrgls_dask.score_kernels import Clusters, ScoreParams
+
+__all__ = ["Bread"]
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True, eq=False)
+class Bread:
+    """A^-1 of all P coefficients, A = X' Sigma^-1 X + penalty, and what turns scores into the user's units.
+
+    x_rows : (r, q) with x_rows'x_rows = X'X, the first row sqrt(W) * mean.  head : of [X Y], None where it is not
+    known.  coefficients : (P,).  y_scale : (K,) the units in which lam_B penalises.
+    restrictions : (m, P) R of estimates under R b = r, or None.
+    """
+
+    design: Design
+    x_rows: np.ndarray
+    head: Head | None
+    coefficients: np.ndarray
+    sigma: Sigma
+    n_obs: int
+    y_scale: np.ndarray
+    lam_B: float
+    restrictions: np.ndarray | None = None
+
+    # ------------------------------------------------------------------------------------------ the sandwich
+
+    def sandwich(self, meat: np.ndarray) -> np.ndarray:
+        """A^-1 meat A^-1, (P, P), in the user's units; `meat` (P, P) sums products of scores of `score_params()`.
+
+        O(P^3), four P x P arrays; K P^2 where all equations share their columns.
+        """
+        turned = _both_sides(meat, [turn.T for turn in self._to_orthonormal], self.design)
+        filled = self._apply(self._apply(turned).T)
+        covariance = _both_sides(filled, self._to_user, self.design)
+        symmetric: np.ndarray = 0.5 * (covariance + covariance.T)
+        return symmetric
+
+    def projection(self, equation: int) -> np.ndarray:
+        """(P, p_j) W: the projected scores W's_i sum to the estimation error of this equation's coefficients.
+
+        The equation's block of the sandwich is the sum of W's_i s_i'W. Exact for any P: above 20,000 coefficients by
+        conjugate gradients, p_j right-hand sides. Raises ValueError there for restricted estimates.
+        """
+        columns = self._columns(equation) @ self._to_user[equation].T
+        for j, turn in enumerate(self._to_orthonormal):
+            mine = slice(self.design.offsets[j], self.design.offsets[j + 1])
+            columns[mine] = turn @ columns[mine]
+        return columns
+
+    def classical_block(self, equation: int) -> np.ndarray:
+        """(p_j, p_j) classical covariance of one equation's coefficients, A^-1 (A - penalty) A^-1, for any P."""
+        mine = slice(self.design.offsets[equation], self.design.offsets[equation + 1])
+        columns = self._columns(equation)
+        block = columns[mine] - columns.T @ (self._ridge[:, None] * columns)
+        covariance = self._to_user[equation] @ block @ self._to_user[equation].T
+        symmetric: np.ndarray = 0.5 * (covariance + covariance.T)
+        return symmetric
+
+    # ------------------------------------------------------------------------------------------ scores
+
+    def score_params(
+        self,
+        *,
+        as_stored: bool = False,
+        project: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        clusters: Clusters | None = None,
+    ) -> ScoreParams:
+        """What the kernels need for scores in these coordinates, or of the columns as stored; the rest as given."""
+        design, anchor = self.design, self._anchor
+        constant = self._constant
+        equation_of = np.repeat(np.arange(design.n_equations), design.sizes)
+        columns = np.concatenate(design.columns)
+        centred = np.zeros(design.n_equations, dtype=bool) if as_stored else self._is_centred
+        shift = np.where(centred[equation_of], 0.0, anchor[columns])
+        slopes = []
+        for group in design.groups:
+            b = self.coefficients[group.coefficients].copy()
+            if self.head is not None:
+                b[constant[group.columns]] = 0.0  # the intercept below has them
+            slopes.append(b)
+        consecutive = bool((np.diff(columns) == 1).all())
+        return ScoreParams(
+            groups=design.groups,
+            anchor=anchor,
+            shift=shift if shift.any() else None,
+            columns=slice(int(columns[0]), int(columns[-1]) + 1) if consecutive else columns,
+            equations=equation_of,
+            slopes=tuple(slopes),
+            intercept=self._at_anchor(tuple(slopes)),
+            scale=self.y_scale,
+            sigma=self._scaled_sigma,
+            project=project,
+            weights=weights,
+            clusters=clusters,
+        )
+
+    def stored_scores(self) -> np.ndarray:
+        """(P, P) J with J s the scores of the columns as stored, s those of `score_params()`."""
+        design = self.design
+        out = np.eye(design.n_coefficients)
+        for j, columns in enumerate(design.columns):
+            if self._is_centred[j]:
+                places = design.offsets[j] + np.arange(len(columns))
+                pivot = int(np.flatnonzero(self._constant[columns])[0])
+                out[places, places[pivot]] += self._anchor[columns] / self._level[columns[pivot]]
+        return out
+
+    def _at_anchor(self, slopes: tuple[np.ndarray, ...]) -> np.ndarray:
+        """(K,) y - X b at the anchor: the mean residual carried from the mean to the anchor.
+
+        Where means are huge, the mean residual y - X b is all rounding of b; it is taken for the zero it then stands
+        for.
+        """
+        design = self.design
+        if self.head is None:
+            return np.zeros(design.n_equations)
+        q = design.n_regressors
+        mean, offset = self.head.mean, self._offset
+        out = np.empty(design.n_equations)
+        for group, slope in zip(design.groups, slopes, strict=True):
+            b, y = self.coefficients[group.coefficients], q + group.equations
+            at_mean = mean[y] - mean[group.columns] @ b
+            rounding = 8 * EPS * (np.abs(mean[y]) + np.abs(mean[group.columns]) @ np.abs(b))
+            at_mean[np.abs(at_mean) <= rounding] = 0.0
+            out[group.equations] = at_mean - (offset[y] - offset[group.columns] @ slope)
+        return out
+
+    # ------------------------------------------------------------------------------------------ coordinates
+
+    @cached_property
+    def _constant(self) -> np.ndarray:
+        """(q,) columns that are one number, not zero, in every row."""
+        flat: np.ndarray = np.linalg.norm(self.x_rows[1:], axis=0) == 0
+        return flat & (self.x_rows[0] != 0)
+
+    @cached_property
+    def _is_centred(self) -> np.ndarray:
+        """(K,) equations with an intercept, whose other columns may be shifted; a ridge penalty forbids it."""
+        if self.head is None or self.lam_B > 0:
+            return np.zeros(self.design.n_equations, dtype=bool)
+        return np.array([bool(self._constant[columns].any()) for columns in self.design.columns])
+
+    @cached_property
+    def _anchor(self) -> np.ndarray:
+        """(q + K,) a row of the data, zero in constant columns, or zero where no mean is known."""
+        if self.head is None:
+            return np.zeros(self.design.n_regressors + self.design.n_equations)
+        anchor = self.head.anchor.copy()
+        anchor[: self.design.n_regressors][self._constant] = 0.0
+        return anchor
+
+    @cached_property
+    def _offset(self) -> np.ndarray:
+        """(q + K,) the mean less the anchor."""
+        assert self.head is not None
+        return self.head.offset + (self.head.anchor - self._anchor)
+
+    @cached_property
+    def _level(self) -> np.ndarray:
+        """(q,) the value of constant columns."""
+        assert self.head is not None
+        return self.head.mean[: self.design.n_regressors]
+
+    @cached_property
+    def _scaled_sigma(self) -> Sigma:
+        return self.sigma.rescaled(1.0 / self.y_scale)
+
+    @cached_property
+    def _pieces(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]:
+        """Per group: Q (r, p), (p, p) from orthonormal to shifted coordinates, and the ridge (p,)."""
+        pieces = []
+        for group in self.design.groups:
+            rows = self.x_rows[:, group.columns]
+            if self.head is not None and self._is_centred[group.equations[0]]:
+                rows = np.vstack([np.sqrt(self.head.weight) * self._offset[group.columns], rows[1:]])
+            rms = np.sqrt(np.sum(rows**2, axis=0) / self.n_obs)
+            rms = np.where(rms > 0, rms, 1.0)
+            q, half = _orthonormal(rows / rms, self.lam_B)
+            ridge = np.zeros(len(rms)) if self.lam_B == 0 else np.clip(1.0 - np.sum(q**2, axis=0), 0.0, 1.0)
+            pieces.append((q, half / rms[:, None], ridge))
+        return tuple(pieces)
+
+    @cached_property
+    def _to_orthonormal(self) -> tuple[np.ndarray, ...]:
+        """Per equation (p, p) T: scores in orthonormal coordinates are T's."""
+        found: list[np.ndarray] = [np.empty(0)] * self.design.n_equations
+        for group, (_, half, _) in zip(self.design.groups, self._pieces, strict=True):
+            for j in group.equations:
+                found[j] = half
+        return tuple(found)
+
+    @cached_property
+    def _to_user(self) -> tuple[np.ndarray, ...]:
+        """Per equation (p, p): orthonormal coordinates in standard units of Y to the user's coefficients."""
+        found: list[np.ndarray] = [np.empty(0)] * self.design.n_equations
+        for group, (_, half, _) in zip(self.design.groups, self._pieces, strict=True):
+            back = half
+            if self._is_centred[group.equations[0]]:
+                pivot = int(np.flatnonzero(self._constant[group.columns])[0])
+                back = half.copy()
+                back[pivot] -= self._anchor[group.columns] @ half / self._level[group.columns[pivot]]
+            for j in group.equations:
+                found[j] = self.y_scale[j] * back
+        return tuple(found)
+
+    @cached_property
+    def _ridge(self) -> np.ndarray:
+        """(P,) the penalty in orthonormal coordinates."""
+        ridge = np.zeros(self.design.n_coefficients)
+        for group, (_, _, own) in zip(self.design.groups, self._pieces, strict=True):
+            ridge[group.coefficients] = own[:, None]
+        return ridge
+
+    # ------------------------------------------------------------------------------------------ A^-1
+
+    @property
+    def _shared(self) -> bool:
+        return len(self.design.groups) == 1 and self.lam_B == 0 and self.restrictions is None
+
+    def _apply(self, values: np.ndarray) -> np.ndarray:
+        """A^-1 values, (P, m), in orthonormal coordinates."""
+        if self._shared:  # A is Sigma^-1 kron I
+            n_equations = self.design.n_equations
+            return self._scaled_sigma.matmul(values.reshape(n_equations, -1)).reshape(values.shape)
+        out: np.ndarray = self._inverse @ values
+        return out
+
+    @cached_property
+    def _inverse(self) -> np.ndarray:
+        """(P, P) A^-1 in orthonormal coordinates; under restrictions A^-1 - A^-1 R'(R A^-1 R')^-1 R A^-1."""
+        design = self.design
+        precision = self._scaled_sigma.precision()
+        equation_of = np.repeat(np.arange(design.n_equations), design.sizes)
+        rows = np.empty((len(self.x_rows), design.n_coefficients))
+        for group, (q, _, _) in zip(design.groups, self._pieces, strict=True):
+            for places in group.coefficients.T:
+                rows[:, places] = q
+        information = rows.T @ rows
+        for j, start in enumerate(design.offsets[:-1]):  # by strips: a second P x P array of precisions is not needed
+            information[start : design.offsets[j + 1]] *= precision[j, equation_of]
+        information[np.diag_indices_from(information)] += self._ridge
+        inverse = cho_solve(cho_factor(information, lower=True), np.eye(len(information)))
+        if self.restrictions is not None:
+            turned = np.concatenate(
+                [
+                    self.restrictions[:, design.offsets[j] : design.offsets[j + 1]] @ back
+                    for j, back in enumerate(self._to_user)
+                ],
+                axis=1,
+            )
+            along = inverse @ turned.T
+            inverse -= along @ np.linalg.solve(turned @ along, along.T)
+        return np.asarray(0.5 * (inverse + inverse.T))
+
+    def _columns(self, equation: int) -> np.ndarray:
+        """(P, p_j) columns of A^-1 in orthonormal coordinates, in memory of their own."""
+        design = self.design
+        mine = slice(design.offsets[equation], design.offsets[equation + 1])
+        unit = np.zeros((design.n_coefficients, int(design.sizes[equation])))
+        unit[mine] = np.eye(unit.shape[1])
+        if self._shared:
+            return self._apply(unit)
+        if design.n_coefficients <= MAX_COEFFICIENTS:
+            return self._inverse[:, mine].copy()
+        if self.restrictions is not None:
+            raise ValueError(
+                f"covariances of estimates under restrictions are limited to {MAX_COEFFICIENTS:,} coefficients; "
+                f"these are {design.n_coefficients:,}. Fit fewer equations."
+            )
+        pieces = tuple(q for q, _, _ in self._pieces)
+        return InformationOperator.of(design, pieces, self._scaled_sigma, self._ridge).solve(unit)
+
+
+def _both_sides(matrix: np.ndarray, blocks: Sequence[np.ndarray], design: Design) -> np.ndarray:
+    """(P, P) B M B' of a block diagonal B, one (p_j, p_j) block an equation."""
+    spans = list(zip(design.offsets[:-1], design.offsets[1:], blocks, strict=True))
+    out = np.empty_like(matrix)
+    for start, stop, block in spans:
+        out[start:stop] = block @ matrix[start:stop]
+    for start, stop, block in spans:
+        out[:, start:stop] = out[:, start:stop] @ block.T
+    return out

@@ -1,0 +1,214 @@
+"""Sandwich covariances of the coefficients from one pass over the rows: robust, clustered, and for rows in time order.
+
+The kernels sum products of scores, `inference.bread` turns the sum into a covariance. For one equation the scores are
+projected on that equation's coefficients first, so that nothing of size P x P exists.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lrgls_dask.errors import FitWarning
+from lrgls_dask.inference.bread import Bread
+from lrgls_dask.inference.classical import MAX_COEFFICIENTS
+from lrgls_dask.inference.hac import HacKernel, bandwidth_of, lag_weights, pilot_lags
+from lrgls_dask.layout import cut_rows
+from lrgls_dask.passes import Kernel, Meter, run_pass
+from lrgls_dask.plan import require_memory
+from lrgls_dask.rows import Part, Rows
+from lrgls_dask.score_kernels import (
+    Clusters,
+    ScoreParams,
+    cluster_kernel,
+    hac_kernel,
+    lag_kernel,
+    meat_kernel,
+    score_sums_kernel,
+)
+from lrgls_dask.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
+
+__all__ = ["clustered", "clusters_of", "hac", "robust"]
+
+LEAST_LAGS = 12  # autocovariances kept while the bandwidth is not yet known, where the rule looks at fewer
+LAGS_BYTES = 256 * 2**20  # and the memory they may take; beyond, the bandwidth has two small passes of its own
+
+
+def robust(rows: Rows, bread: Bread, equation: int | None, meter: Meter) -> np.ndarray:
+    """Heteroskedasticity-robust covariance (HC0), (P, P) or (p_j, p_j). One pass; partial sums of the same size.
+
+    Source: White (1980), of the system's scores.
+    """
+    params = _params(bread, equation)
+    moments: MeatMoments = _run(rows, meat_kernel, params, bread, 8 * params.width**2, meter, "robust covariance")
+    return _filled(bread, moments.meat, equation)
+
+
+def clustered(rows: Rows, bread: Bread, equation: int | None, clusters: Clusters, meter: Meter) -> np.ndarray:
+    """Covariance that is robust to correlation within groups of rows. One pass.
+
+    Partial sums hold P numbers more for every group that has rows both inside and outside of what they cover: next to
+    none where groups lie together, one for each group where their rows are scattered.
+    Source: Liang and Zeger (1986).
+    """
+    n_groups = len(clusters.first)
+    params = _params(bread, equation, clusters=clusters)
+    if n_groups < params.width:
+        warnings.warn(
+            f"clustered covariance: {n_groups} groups are fewer than {params.width} coefficients, so the matrix is "
+            "singular: single standard errors are usable, joint tests of many coefficients are not.",
+            FitWarning,
+            stacklevel=5,
+        )
+    size = 8 * params.width * (params.width + _most_open(rows, clusters))
+    moments: ClusterMoments = _run(rows, cluster_kernel, params, bread, size, meter, "clustered covariance")
+    return _filled(bread, moments.meat, equation)
+
+
+def hac(
+    rows: Rows, bread: Bread, equation: int | None, kernel: HacKernel, bandwidth: float | None, meter: Meter
+) -> tuple[np.ndarray, float]:
+    """Covariance that is robust to autocorrelation of rows in time order, and its bandwidth.
+
+    One pass at a given bandwidth. The automatic one is that of Newey and West (1994) and needs autocovariances before
+    the weights are known: while (L + 1) P x P arrays of them take less than 256 MB, L the larger of 12 and the lags the
+    rule looks at, one pass keeps them all and a second follows only for a bandwidth beyond L; otherwise two passes
+    with small sums find it. Rows of weight zero keep their place in time with a score of zero.
+    """
+    if bandwidth is not None:
+        weights = _weights(kernel, bandwidth, rows.n_obs)
+        return _weighted(rows, bread, equation, weights, meter), float(bandwidth)
+    pilot = pilot_lags(kernel, rows.n_obs)
+    n_lags = min(max(pilot, LEAST_LAGS), rows.n_obs - 1)
+    n_coefficients = bread.design.n_coefficients
+    if equation is not None or 8 * (n_lags + 1) * n_coefficients**2 > LAGS_BYTES:
+        chosen = _bandwidth_by_passes(rows, bread, kernel, pilot, meter)
+    else:
+        params = _params(bread, None, weights=np.ones(n_lags + 1))
+        size = 8 * n_coefficients * ((n_lags + 1) * n_coefficients + 2 * n_lags)
+        moments: LagMoments = _run(rows, lag_kernel, params, bread, size, meter, "autocovariances")
+        chosen = _bandwidth(moments, bread.stored_scores(), kernel, pilot, rows.n_obs)
+        weights = lag_weights(kernel, chosen, rows.n_obs)
+        if len(weights) <= n_lags + 1:
+            half = 0.5 * moments.lags[0] + np.tensordot(weights[1:], moments.lags[1 : len(weights)], 1)
+            return _filled(bread, half + half.T, None), chosen
+    return _weighted(rows, bread, equation, lag_weights(kernel, chosen, rows.n_obs), meter), chosen
+
+
+# ---------------------------------------------------------------------------------------------- passes
+
+
+def _params(
+    bread: Bread, equation: int | None, *, weights: np.ndarray | None = None, clusters: Clusters | None = None
+) -> ScoreParams:
+    """Scores of all coefficients, or projected on those of one equation. Raises ValueError where P x P is too large."""
+    n_coefficients = bread.design.n_coefficients
+    if equation is None and n_coefficients > MAX_COEFFICIENTS:
+        raise ValueError(
+            f"the covariance of all {n_coefficients:,} coefficients would take {8e-9 * n_coefficients**2:.1f} GB and "
+            f"is limited to {MAX_COEFFICIENTS:,}. Ask for one equation at a time: cov(..., equation=...)."
+        )
+    project = None if equation is None else bread.projection(equation)
+    return bread.score_params(project=project, weights=weights, clusters=clusters)
+
+
+def _run(rows: Rows, kernel: Kernel, params: ScoreParams, bread: Bread, size: int, meter: Meter, label: str) -> Any:
+    n_coefficients = bread.design.n_coefficients
+    client = 8 * (5 * n_coefficients**2 if params.project is None else 4 * n_coefficients * params.width)
+    require_memory(rows, size, client, label, "Ask for one equation at a time, cov(..., equation=...)")
+    moments = run_pass(rows, kernel, params, partial_bytes=size, meter=meter, label=label)
+    if moments.n_rows != bread.n_obs:
+        raise ValueError(
+            f"the system has {moments.n_rows:,} rows of positive weight but the fit was made of {bread.n_obs:,}. "
+            "Pass the system that was fitted."
+        )
+    return moments
+
+
+def _filled(bread: Bread, meat: np.ndarray, equation: int | None) -> np.ndarray:
+    return bread.sandwich(meat) if equation is None else 0.5 * (meat + meat.T)
+
+
+def _weighted(rows: Rows, bread: Bread, equation: int | None, weights: np.ndarray, meter: Meter) -> np.ndarray:
+    params = _params(bread, equation, weights=weights)
+    size = 8 * params.width * (params.width + 2 * (len(weights) - 1))
+    moments: HacMoments = _run(rows, hac_kernel, params, bread, size, meter, "HAC covariance")
+    return _filled(bread, moments.half + moments.half.T, equation)
+
+
+# ---------------------------------------------------------------------------------------------- bandwidth
+
+
+def _weights(kernel: HacKernel, bandwidth: float, n_rows: int) -> np.ndarray:
+    weights = lag_weights(kernel, bandwidth, n_rows)
+    if len(weights) > n_rows:
+        raise ValueError(
+            f"bandwidth {bandwidth:g} reaches back {len(weights) - 1:,} rows but there are only {n_rows:,}. "
+            f"Use at most {n_rows - 1:,}."
+        )
+    return weights
+
+
+def _bandwidth(moments: LagMoments, to_stored: np.ndarray, kernel: HacKernel, pilot: int, n_rows: int) -> int:
+    """From autocovariances of all scores: those of the sum of scores as stored, each over its standard deviation."""
+    second = np.einsum("ci,ij,cj->c", to_stored, moments.lags[0], to_stored, optimize=True)
+    direction = to_stored.T @ _inverse_deviations(second, to_stored @ moments.total, n_rows)
+    series = np.einsum("i,lij,j->l", direction, moments.lags[: pilot + 1], direction, optimize=True)
+    return bandwidth_of(kernel, series / n_rows, n_rows)
+
+
+def _bandwidth_by_passes(rows: Rows, bread: Bread, kernel: HacKernel, pilot: int, meter: Meter) -> int:
+    """The same from two passes: deviations of all scores, then the autocovariances of one series."""
+    params = bread.score_params(as_stored=True)
+    sums: ScoreSums = _run(rows, score_sums_kernel, params, bread, 16 * params.width, meter, "scores")
+    direction = _inverse_deviations(sums.squares, sums.total, rows.n_obs)[:, None]
+    params = bread.score_params(as_stored=True, project=direction, weights=np.ones(pilot + 1))
+    moments: LagMoments = _run(rows, lag_kernel, params, bread, 24 * (pilot + 1), meter, "autocovariances")
+    return bandwidth_of(kernel, moments.lags[:, 0, 0] / rows.n_obs, rows.n_obs)
+
+
+def _inverse_deviations(squares: np.ndarray, total: np.ndarray, n_rows: int) -> np.ndarray:
+    variances = squares / n_rows - (total / n_rows) ** 2
+    with np.errstate(divide="ignore"):
+        return np.asarray(1.0 / np.sqrt(variances))
+
+
+# ---------------------------------------------------------------------------------------------- groups
+
+
+def clusters_of(labels: Any, n_rows: int) -> Clusters:
+    """The groups of rows by label, of any dtype; labels still on disk are read, once.
+
+    Memory a few times the labels. Raises ValueError for another number of labels than rows, missing ones, and fewer
+    than two groups.
+    """
+    array = np.asarray(labels.array[:]) if isinstance(labels, Part) else np.asarray(labels)
+    if array.shape != (n_rows,):
+        raise ValueError(f"groups must hold one label for each of {n_rows:,} rows; found shape {array.shape}.")
+    codes, distinct = pd.factorize(array)
+    if (codes < 0).any():
+        row = int(np.argmax(codes < 0))
+        raise ValueError(
+            f"groups: the label at row {row} is missing, {int((codes < 0).sum())} such labels in all. "
+            "Give every row a group, or drop the row."
+        )
+    if len(distinct) < 2:
+        raise ValueError(f"a clustered covariance needs at least two groups; all rows are in {distinct[0]!r}.")
+    codes = codes.astype(np.int32 if len(distinct) < 2**31 else np.int64)
+    edges = np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1, [n_rows]])
+    of_runs = codes[edges[:-1]]
+    first, last = np.full(len(distinct), n_rows), np.zeros(len(distinct), dtype=np.int64)
+    np.minimum.at(first, of_runs, edges[:-1])
+    np.maximum.at(last, of_runs, edges[1:] - 1)
+    return Clusters(edges, of_runs, first, last)
+
+
+def _most_open(rows: Rows, clusters: Clusters) -> int:
+    """The most groups that a partial sum can hold open: those across its two ends, at the cuts between blocks."""
+    cuts = cut_rows(rows, 0).blocks[1:-1]
+    begun = np.searchsorted(np.sort(clusters.first), cuts)
+    ended = np.searchsorted(np.sort(clusters.last), cuts)
+    return min(2 * int((begun - ended).max(initial=0)), len(clusters.first))

@@ -1,0 +1,302 @@
+"""What one block of rows contributes to sums of products of scores. Pure NumPy, in the manner of `kernels`.
+
+The score of row i is s_i = w_i x_ic (Sigma^-1 r_i)_j over the coefficients c of all equations j, or its projection on
+a few directions. Rows of weight zero have score zero and keep their place, which lags in time and groups need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from lrgls_dask.covariance import Sigma
+from lrgls_dask.design import DesignGroup
+from lrgls_dask.kernels import Block, _fill, _forward, _scratch, _width, bad_values, slab_rows
+from lrgls_dask.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
+
+__all__ = [
+    "Clusters",
+    "ScoreParams",
+    "cluster_kernel",
+    "hac_kernel",
+    "lag_kernel",
+    "meat_kernel",
+    "score_sums_kernel",
+]
+
+PROJECTED_AT_ONCE = 1024  # coefficients whose scores are formed together where they are projected
+FILTERED_ROWS = 128  # the band of lags among so many rows is worked through as a full matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """Which group each row belongs to, as runs of equal codes.
+
+    starts : (R + 1,) first rows of the runs, the last is N.  codes : (R,) their groups, 0..G-1.
+    first, last : (G,) first and last row of each group.
+    """
+
+    starts: np.ndarray
+    codes: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """(stop - start,) codes of these rows."""
+        a, b = np.searchsorted(self.starts, [start, stop - 1], side="right")
+        edges = np.clip(self.starts[a - 1 : b + 1], start, stop)
+        return np.repeat(self.codes[a - 1 : b], np.diff(edges))
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreParams:
+    """What the score kernels are told.
+
+    groups : the equations by design.  anchor : (q + K,) what columns are taken less.  shift : (P,) what a coefficient's
+    column gets back, None for nothing.  columns, equations : (P,) the column and equation of every coefficient.
+    slopes : per group (p, m) from columns less anchor to Y.  intercept : (K,) residual of a row at the anchor.
+    scale : (K,) units of Y in which `sigma` is given.  project : (P, m) directions, or None for the scores themselves.
+    weights : (L + 1,) of lags, for "hac"; for autocovariances only their number counts.  clusters : for "cluster".
+    """
+
+    groups: tuple[DesignGroup, ...]
+    anchor: np.ndarray
+    shift: np.ndarray | None
+    columns: np.ndarray | slice
+    equations: np.ndarray
+    slopes: tuple[np.ndarray, ...]
+    intercept: np.ndarray
+    scale: np.ndarray
+    sigma: Sigma
+    project: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    clusters: Clusters | None = None
+
+    @property
+    def width(self) -> int:
+        """Scores of a row: P, or m where they are projected."""
+        return len(self.equations) if self.project is None else self.project.shape[1]
+
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+
+def meat_kernel(block: Block, params: ScoreParams) -> MeatMoments:
+    """MeatMoments of a block, n P^2 flops (SYRK); two P x P arrays."""
+    meat = np.zeros((params.width, params.width))
+    product = _scratch("meat", meat.shape)
+    n_rows = 0
+    for scores, used in _score_slabs(block, params):
+        n_rows += used
+        meat += np.matmul(scores.T, scores, out=product)
+    _check(block, meat.diagonal())
+    return MeatMoments(n_rows, meat)
+
+
+def score_sums_kernel(block: Block, params: ScoreParams) -> ScoreSums:
+    """ScoreSums of a block, n P flops."""
+    total = ScoreSums(0, np.zeros(params.width), np.zeros(params.width))
+    for scores, used in _score_slabs(block, params):
+        total += ScoreSums(used, scores.sum(axis=0), np.einsum("ij,ij->j", scores, scores))
+    _check(block, total.squares)
+    return total
+
+
+def cluster_kernel(block: Block, params: ScoreParams) -> ClusterMoments:
+    """ClusterMoments of a block: at most n P^2 flops, and P numbers for every group that no one slab holds whole."""
+    assert params.clusters is not None
+    first, last = params.clusters.first, params.clusters.last
+    codes = params.clusters.rows(block.start, block.start + block.n_rows)
+    meat = np.zeros((params.width, params.width))
+    product = _scratch("meat", meat.shape)
+    kept = _straddling(block, params, codes)
+    sums = np.zeros((len(kept), params.width))
+    n_rows, start = 0, 0
+    for scores, used in _score_slabs(block, params):
+        n_rows += used
+        here, of_groups = _sum_by_group(scores, codes[start : start + len(scores)])
+        begin, end = block.start + start, block.start + start + len(scores)
+        whole = (first[here] >= begin) & (last[here] < end)
+        done = of_groups[whole]
+        meat += np.matmul(done.T, done, out=product)
+        sums[np.searchsorted(kept, here[~whole])] += of_groups[~whole]
+        start += len(scores)
+    _check(block, meat.diagonal(), sums)
+    spans = np.stack([first[kept], last[kept]], axis=1)
+    return ClusterMoments(block.start, block.start + block.n_rows, n_rows, meat, kept, spans, sums).folded()
+
+
+def hac_kernel(block: Block, params: ScoreParams) -> HacMoments:
+    """HacMoments of a block, n (2 P^2 + 2 P (L + 128)) flops: scores are filtered along time, then multiplied once."""
+    assert params.weights is not None
+    n_lags = len(params.weights) - 1
+    half = np.zeros((params.width, params.width))
+    product = _scratch("meat", half.shape)
+    first = earlier = np.zeros((0, params.width))
+    bands: dict[tuple[int, int], np.ndarray] = {}
+    n_rows = 0
+    for scores, used in _score_slabs(block, params):
+        n_rows += used
+        rows = np.concatenate([earlier, scores])
+        filtered = _filtered(rows, len(earlier), params.weights, bands)
+        half += np.matmul(filtered.T, scores, out=product)
+        first, earlier = _first_rows(first, scores, n_lags), rows[max(0, len(rows) - n_lags) :]
+    _check(block, half.diagonal(), earlier)
+    return HacMoments(n_rows, half, params.weights, first, earlier)
+
+
+def lag_kernel(block: Block, params: ScoreParams) -> LagMoments:
+    """LagMoments of a block, 2 (L + 1) n P^2 flops and L + 1 arrays P x P."""
+    assert params.weights is not None
+    n_lags = len(params.weights) - 1
+    lags = np.zeros((n_lags + 1, params.width, params.width))
+    total = np.zeros(params.width)
+    first = earlier = np.zeros((0, params.width))
+    n_rows = 0
+    for scores, used in _score_slabs(block, params):
+        n_rows += used
+        rows = np.concatenate([earlier, scores])
+        for lag in range(n_lags + 1):
+            begin = max(0, lag - len(earlier))  # the first row that has one so much earlier
+            if begin < len(scores):
+                shift = len(earlier) - lag
+                lags[lag] += rows[shift + begin : shift + len(scores)].T @ scores[begin:]
+        total += scores.sum(axis=0)
+        first, earlier = _first_rows(first, scores, n_lags), rows[max(0, len(rows) - n_lags) :]
+    _check(block, lags[0].diagonal(), earlier)
+    return LagMoments(n_rows, lags, total, first, earlier)
+
+
+# ---------------------------------------------------------------------------------------------- scores
+
+
+def _score_slabs(block: Block, params: ScoreParams) -> Iterator[tuple[np.ndarray, int]]:
+    """Scores of every row of a slab, (n, P) or (n, m), valid until the next is asked for; rows of positive weight."""
+    arrays = (*block.x, *block.y)
+    width, n_y = _width(arrays), _width(block.y)
+    height = _slab_height(block, params)
+    buffer = _scratch("slab", (height, width))
+    for first in range(0, block.n_rows, height):
+        last = min(first + height, block.n_rows)
+        values = buffer[: last - first]
+        _fill(values, arrays, first, last, params.anchor)
+        weights = None if block.weights is None else _weights(block, first, last)
+        used = len(values)
+        if weights is not None:
+            values[weights == 0] = 0.0  # whatever they hold
+            used = int(np.count_nonzero(weights))
+        x = values[:, : width - n_y]
+        residual = values[:, width - n_y :] - _forward(x, params.slopes, params.groups, n_y)
+        residual += params.intercept
+        residual /= params.scale
+        solved = params.sigma.solve_rows(residual)
+        if weights is not None:
+            solved *= weights[:, None]
+        yield _scores(x, solved, params), used
+
+
+def _slab_height(block: Block, params: ScoreParams) -> int:
+    """Rows of a slab of this block, all but the last."""
+    width = _width((*block.x, *block.y)) + min(len(params.equations), PROJECTED_AT_ONCE)
+    return -(-block.n_rows // max(1, -(-block.n_rows // slab_rows(width))))
+
+
+def _scores(x: np.ndarray, solved: np.ndarray, params: ScoreParams) -> np.ndarray:
+    """x_c (Sigma^-1 r)_j for every coefficient, or their projection a few coefficients at a time."""
+    n_coefficients = len(params.equations)
+    if params.project is None:
+        scores = _scratch("scores", (len(x), n_coefficients))
+        _form(scores, x, solved, params, slice(0, n_coefficients))
+        return scores
+    projected = np.zeros((len(x), params.width))
+    for begin in range(0, n_coefficients, PROJECTED_AT_ONCE):
+        chosen = slice(begin, min(begin + PROJECTED_AT_ONCE, n_coefficients))
+        scores = _scratch("scores", (len(x), chosen.stop - begin))
+        _form(scores, x, solved, params, chosen)
+        projected += scores @ params.project[chosen]
+    return projected
+
+
+def _form(scores: np.ndarray, x: np.ndarray, solved: np.ndarray, params: ScoreParams, chosen: slice) -> None:
+    """Fill `scores` (n, c) with those of the chosen coefficients."""
+    # mode="clip" because the default would fill a copy first; every index is in range
+    np.take(solved, params.equations[chosen], axis=1, out=scores, mode="clip")
+    if isinstance(params.columns, slice):
+        regressors = x[:, params.columns][:, chosen]
+    else:
+        regressors = x.take(params.columns[chosen], axis=1)
+    if params.shift is not None:
+        regressors = regressors + params.shift[chosen]
+    scores *= regressors
+
+
+def _weights(block: Block, first: int, last: int) -> np.ndarray:
+    assert block.weights is not None
+    weights = block.weights[first:last].astype(np.float64)
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise bad_values(block)
+    return weights
+
+
+def _check(block: Block, *sums: np.ndarray) -> None:
+    """Raise BadValues if a sum shows that a value was NaN, infinite, or too large to be squared."""
+    if not all(np.isfinite(values).all() for values in sums):
+        raise bad_values(block)
+
+
+# ---------------------------------------------------------------------------------------------- groups and lags
+
+
+def _straddling(block: Block, params: ScoreParams, codes: np.ndarray) -> np.ndarray:
+    """Codes, ascending, of the groups in this block that no single slab holds whole."""
+    assert params.clusters is not None
+    height = _slab_height(block, params)
+    here = np.unique(codes)
+    first, last = params.clusters.first[here] - block.start, params.clusters.last[here] - block.start
+    whole = (first >= 0) & (last < block.n_rows) & (first // height == last // height)
+    return here[~whole]
+
+
+def _sum_by_group(scores: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct codes, ascending, and the sum of each one's rows."""
+    if (codes[1:] < codes[:-1]).any():
+        order = np.argsort(codes, kind="stable")
+        codes, scores = codes[order], scores[order]
+    starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
+    if len(starts) == len(codes):
+        return codes, scores
+    return codes[starts], np.add.reduceat(scores, starts, axis=0)
+
+
+def _first_rows(first: np.ndarray, scores: np.ndarray, n_lags: int) -> np.ndarray:
+    """The first n_lags rows so far, in memory of their own."""
+    missing = n_lags - len(first)
+    return np.concatenate([first, scores[:missing]]) if missing > 0 else first
+
+
+def _filtered(
+    rows: np.ndarray, n_earlier: int, weights: np.ndarray, bands: dict[tuple[int, int], np.ndarray]
+) -> np.ndarray:
+    """(n, P) for each row after the first n_earlier: half of it and the weighted rows before it.
+
+    A few rows at a time, so that the band is most of the matrix it lies in; `bands` keeps these matrices.
+    """
+    out = np.empty((len(rows) - n_earlier, rows.shape[1]))
+    for first in range(0, len(out), FILTERED_ROWS):
+        last = min(first + FILTERED_ROWS, len(out))
+        begin = max(0, n_earlier + first - (len(weights) - 1))
+        shape = (n_earlier + first - begin, last - first)
+        if shape not in bands:
+            bands[shape] = _band(weights, *shape)
+        np.matmul(bands[shape], rows[begin : n_earlier + last], out=out[first:last])
+    return out
+
+
+def _band(weights: np.ndarray, n_earlier: int, n_rows: int) -> np.ndarray:
+    """(n_rows, n_earlier + n_rows): 1/2 for the row itself, w_l for the row l before it, 0 for later ones."""
+    lag = np.arange(n_rows)[:, None] + n_earlier - np.arange(n_earlier + n_rows)[None, :]
+    band = np.where((lag >= 0) & (lag < len(weights)), weights[np.clip(lag, 0, len(weights) - 1)], 0.0)
+    band[lag == 0] = 0.5
+    return band
