@@ -75,6 +75,13 @@ class ScoreParams:
     clusters: Clusters | None = None
 
     @property
+    def is_even(self) -> bool:
+        """Whether equation j uses columns j p to (j + 1) p, after the first, and nobody else does."""
+        sizes = {group.coefficients.shape for group in self.groups}
+        consecutive = isinstance(self.columns, slice)
+        return consecutive and len(self.groups) == len(self.scale) and len(sizes) == 1
+
+    @property
     def width(self) -> int:
         """Scores of a row: P, or m where they are projected."""
         return len(self.equations) if self.project is None else self.project.shape[1]
@@ -188,13 +195,21 @@ def _score_slabs(block: Block, params: ScoreParams) -> Iterator[tuple[np.ndarray
             values[weights == 0] = 0.0  # whatever they hold
             used = int(np.count_nonzero(weights))
         x = values[:, : width - n_y]
-        residual = values[:, width - n_y :] - _forward(x, params.slopes, params.groups, n_y)
+        residual = values[:, width - n_y :] - _fitted(x, params, n_y)
         residual += params.intercept
         residual /= params.scale
         solved = params.sigma.solve_rows(residual)
         if weights is not None:
             solved *= weights[:, None]
         yield _scores(x, solved, params), used
+
+
+def _fitted(x: np.ndarray, params: ScoreParams, n_y: int) -> np.ndarray:
+    """(n, K) X b; one batched product where every equation has as many columns of its own, side by side."""
+    if params.is_even:
+        by_equation = x[:, params.columns].reshape(len(x), n_y, -1).transpose(1, 0, 2)
+        return np.matmul(by_equation, np.stack(params.slopes))[:, :, 0].T
+    return _forward(x, params.slopes, params.groups, n_y)
 
 
 def _slab_height(block: Block, params: ScoreParams) -> int:

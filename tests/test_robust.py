@@ -76,6 +76,17 @@ def test_sandwich_as_by_hand(design: str, lam_B: float, weighted: bool) -> None:
         assert one["regressor"].values.tolist() == found["regressor"].values[own].tolist()
 
 
+def test_equations_with_as_many_columns_each() -> None:
+    rng = np.random.default_rng(8)
+    X = rng.normal(size=(240, 12)) + np.arange(12)
+    columns = tuple(np.arange(3 * j, 3 * j + 3) for j in range(4))
+    data = Data("own", rng.normal(size=(240, 4)) + X[:, ::3] + rng.normal(size=(240, 1)), X, columns)
+    made = fit(data.system(), rank=1)
+    assert covkinds._bread(made, made.covariance).score_params().is_even
+    for kind, options in OPTIONS.items():
+        assert off_by(made.cov(kind, **options), expected(kind, made, data)) < 1e-11
+
+
 @pytest.mark.parametrize("design", KINDS)
 def test_streamed_fits_too(design: str) -> None:
     data = simulate(design)
