@@ -131,8 +131,7 @@ def _accelerated(loop: Sweeps, point: Point, first: SigmaStep[Sigma], *, done: i
     least, unimproved, last_obj = np.inf, 0, np.inf
     for sweep in range(done + 1, max(options.max_sweeps, done + 1) + 1):
         obj = loop.record(sweep, "sigma", point, step.accept_t)
-        exact = problem.restarts_are_free or sweep >= options.max_sweeps
-        moved, beta = loop.beta_step(point, fall=0.0 if exact else MAP_FALL)
+        moved, beta = loop.beta_step(point, fall=0.0 if sweep >= options.max_sweeps else MAP_FALL)
         loop.record(sweep, "beta", moved, cg=beta.iterations)
         unimproved = 0 if beta.energy < STAGNANT * least else unimproved + 1
         least = min(least, beta.energy)

@@ -40,7 +40,7 @@ def _choose(
 ) -> tuple[Solution, Table]:
     if problem.restarts_are_free:
         return _fit_all(problem, structures, options)
-    keep, saved = _kept(checkpoint, structures, options)
+    keep, saved = _kept(checkpoint, problem, structures, options)
     if not problem.dense:
         return _without_covariance(problem, structures, options, keep, saved), ()
     if saved is not None and options.algorithm == "als":
@@ -94,12 +94,14 @@ def _compared(problem: Problem, structures: tuple[Structure, ...], options: Opti
 
 
 def _kept(
-    checkpoint: Checkpoint | None, structures: tuple[Structure, ...], options: Options
+    checkpoint: Checkpoint | None, problem: Problem, structures: tuple[Structure, ...], options: Options
 ) -> tuple[Keep | None, SavedPoint | None]:
     """Where the loop leaves its points, and the one an earlier client left there with the same options."""
     if checkpoint is None:
         return None, None
-    name = f"loop-{tokenize(structures, options)}"
+    bound = problem.constraint
+    bounds = () if bound is None else (bound.rows, bound.values)
+    name = f"loop-{tokenize(structures, options, *bounds)}"
 
     def keep(sweep: int, point: Point) -> None:
         checkpoint.save_point(name, SavedPoint(sweep, point.c, point.S, point.sigma))

@@ -11,6 +11,7 @@ from conftest import Data, assert_params_close, dask_rows, fit, simulate
 
 from lrgls_dask import Fit, LowRankGLS
 from lrgls_dask.cg import conjugate_gradients
+from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.constraint import Constraint
 from lrgls_dask.plan import Plan
 
@@ -167,6 +168,17 @@ def test_saved_and_opened(tmp_path: Any) -> None:
     assert again.n_parameters == made.n_parameters
     assert made.restrictions.texts[0] == "y0:x0 - y1:x0 = 0"
     assert "Restriction: y0:x0 - y1:x0 = 0" in again.summary()
+
+
+def test_a_checkpoint_of_other_restrictions_is_not_gone_on_from(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = simulate("own", n=60)
+    R, r = restrictions_of(data)
+    options: dict[str, Any] = {"engine": "stream", "checkpoint": tmp_path / "kept.zarr"}
+    monkeypatch.setattr(Checkpoint, "clear", lambda self: None)
+    fit(data.system(), **options)
+    bound = fit(data.system(), restrictions=(R, r), **options)
+    assert bound.trace["sweep"].iloc[0] == 0
+    np.testing.assert_allclose(R @ bound.params.values, r, atol=1e-9)
 
 
 # ---------------------------------------------------------------------------------- conjugate gradients
