@@ -34,12 +34,20 @@ MAX_ITERATIONS = 200
 
 
 def ml_step(
-    S: Array, rank: int, floor: Array, *, lam_F: float = 0.0, start: LowRank | None = None, restarts: bool = False
+    S: Array,
+    rank: int,
+    floor: Array,
+    *,
+    lam_F: float = 0.0,
+    start: LowRank | None = None,
+    restarts: bool = False,
+    tol: float = TIGHT,
 ) -> SigmaStep:
     """The Sigma = F F' + diag(d) that minimises nll(Sigma; S) + lam_F/2 ||F||^2 subject to d >= floor.
 
     S : (K, K) residual second moments, singular ones too.  floor : (K,), > 0; a Heywood case ends on it.
     start : where to begin; without one, Joreskog's start.  restarts : try every start of `many_starts`, keep the best.
+    tol : the gradient per row to stop at; the objective is then within about tol^2 of its minimum.
 
     The result is never worse than `start`: accept_t is 1.0 when it is new, 0.0 when the start could not be improved.
     A local optimum; accurate to rounding up to EXACT_UP_TO equations, to rounding in nll above.  About 5 to 15
@@ -53,10 +61,10 @@ def ml_step(
     profile, start = _prepared(S, rank, floor, start)
     if rank == 0:
         return _closed_form(profile, start)
-    begin = minimise(
-        _quick(profile), np.log(default_start(profile) if start is None else start.d), LOOSE, MAX_ITERATIONS
-    )
-    point = minimise(profile, begin.x, TIGHT, MAX_ITERATIONS)
+    x, quick = np.log(default_start(profile) if start is None else start.d), _quick(profile)
+    if quick.exact != profile.exact:
+        x = minimise(quick, x, LOOSE, MAX_ITERATIONS).x
+    point = minimise(profile, x, tol, MAX_ITERATIONS)
     return _finished(profile, [SigmaStep(point.sigma, accept_t=1.0)], start, lam_F)[0]
 
 
