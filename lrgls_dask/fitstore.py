@@ -29,6 +29,8 @@ SCALARS = (
     "n_agreed",
     "lam_B",
     "lam_F",
+    "sigma_step",
+    "d_floor",
     "obs_dim",
     "equation_dim",
 )

@@ -30,6 +30,7 @@ from lrgls_dask.moments import (
 __all__ = [
     "Block",
     "StreamParams",
+    "bad_values",
     "design_kernel",
     "direction_kernel",
     "gram_kernel",
@@ -90,7 +91,7 @@ def gram_kernel(block: Block, params: None = None) -> GramMoments | None:
         cross += np.matmul(values.T, values, out=product)
     offset = total / weight
     if not _usable(anchor, offset, cross.diagonal()):
-        raise _bad_values(block)
+        raise bad_values(block)
     cross -= np.multiply.outer(weight * offset, offset, out=product)
     return GramMoments(Head(n_rows, weight, log_weight, anchor, offset), cross)
 
@@ -102,7 +103,7 @@ def root_kernel(block: Block, params: None = None) -> RootMoments | None:
         part = RootMoments(head, triangle(centred))
         total = part if total is None else total + part
     if total is not None and not _usable(total.head.anchor, total.head.offset, np.abs(total.root).max(axis=0) ** 2):
-        raise _bad_values(block)
+        raise bad_values(block)
     return total
 
 
@@ -118,7 +119,7 @@ def design_kernel(block: Block, groups: tuple[DesignGroup, ...]) -> DesignMoment
         part = DesignMoments(head, groups, xx, xy, np.einsum("ij,ij->j", y, y))
         total = part if total is None else total + part
     if total is not None and not _usable(total.head.anchor, total.head.offset, total.yy):
-        raise _bad_values(block)
+        raise bad_values(block)
     return total
 
 
@@ -236,7 +237,7 @@ def _slabs(
         if block.weights is not None:
             weights = block.weights[first:last].astype(np.float64)
             if not np.isfinite(weights).all() or (weights < 0).any():
-                raise _bad_values(block)
+                raise bad_values(block)
             used = np.flatnonzero(weights)
             if len(used) == 0:
                 continue
@@ -286,7 +287,7 @@ def _centred_slabs(block: Block) -> Iterator[tuple[Head, np.ndarray]]:
             values -= offset
             values *= np.sqrt(weights)[:, None]
         if not np.isfinite(head.offset).all():
-            raise _bad_values(block)
+            raise bad_values(block)
         yield head, values
 
 
@@ -331,7 +332,7 @@ def _width(arrays: tuple[np.ndarray, ...]) -> int:
 # ---------------------------------------------------------------------------------------------- bad values
 
 
-def _bad_values(block: Block) -> BadValues:
+def bad_values(block: Block) -> BadValues:
     """Name the first column with a value no sum can use; called once a sum has shown that there is one."""
     used = np.ones(block.n_rows, dtype=bool)
     if block.weights is not None:

@@ -294,10 +294,7 @@ def _as_fit(
 ) -> Fit:
     """The solution in the user's units."""
     design, scale = problem.design, problem.whitened.y_scale
-    by_group = problem.coordinates.by_group(solution.point.c)
-    coefficients = np.empty(design.n_coefficients)
-    for group, c in zip(problem.whitened.groups, by_group, strict=True):
-        coefficients[group.group.coefficients] = group.coefficients(c) * scale[group.group.equations]
+    coefficients = problem.whitened.coefficients(problem.coordinates.by_group(solution.point.c))
     x_rows = problem.x_rows()
     history = solution.trace
     if problem.meter.passes > history[-1].passes:
@@ -317,6 +314,8 @@ def _as_fit(
         n_agreed=solution.n_agreed,
         lam_B=options.lam_B,
         lam_F=options.lam_F,
+        sigma_step=options.sigma_step,
+        d_floor=options.d_floor,
         on_floor=tuple(design.equations[j] for j in floored),
         y_scale=scale,
         x_rows=x_rows,
