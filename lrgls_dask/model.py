@@ -15,10 +15,11 @@ import xarray as xr
 
 from lrgls_dask.als import Options, Solution, Termination, TraceRow
 from lrgls_dask.checkpoint import Checkpoint
-from lrgls_dask.compress import Compressed, compress_rows
+from lrgls_dask.compress import Compressed, Parts, compress_parts, compress_rows
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import max_rank
 from lrgls_dask.errors import FitWarning
+from lrgls_dask.partition import HashedRows, RowBlocks
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Engine, Plan, make_plan
 from lrgls_dask.problem import InMemory, Problem
@@ -33,7 +34,7 @@ __all__ = ["LowRankGLS"]
 
 COMPRESSED_REL_TOL, STREAM_REL_TOL = 1e-10, 1e-6  # a sweep is free on a compressed system and costs passes otherwise
 
-Rank = int | Literal["auto", "bic"]
+Rank = int | Literal["auto", "bic", "cv"]
 
 
 class LowRankGLS:
@@ -42,8 +43,8 @@ class LowRankGLS:
     Parameters
     ----------
     rank : number of factors k. An integer (0 makes Sigma diagonal, the only choice for one or two equations),
-        "auto" for min(8, ceil(K / 10)), "bic" for the least BIC over 1..min(K // 2, 12); both at most what K
-        identifies.
+        "auto" for min(8, ceil(K / 10)), "bic" for the least BIC over 1..min(K // 2, 12), "cv" for the best likelihood
+        of rows left out over the same; all at most what K identifies.
     covariance : "lowrank", Sigma = F F' + diag(d).
     algorithm : "als", alternating a GLS step for the coefficients and a factor step for Sigma.
     engine : "compress" reads the data once into q + K + 1 equivalent rows, "stream" makes a pass for every quantity it
@@ -57,6 +58,9 @@ class LowRankGLS:
     max_sweeps : the most sweeps; ending there is a warning, not an error.
     cg_tol, cg_maxit : relative residual and most iterations of the conjugate gradients of a GLS step. None chooses a
         tolerance far below the statistical error of the coefficients.
+    n_folds, folds : for rank="cv", how many folds, and of which rows: "rows", each row's fold drawn by a hash of its
+        number, or "blocks", consecutive rows, for data that depend on each other over time. All folds come from the
+        one pass that compresses the data, which then holds n_folds times (q + K)^2 numbers.
     missing : "raise" refuses NaN in Y.
     checkpoint : a path or URL where a long fit keeps its progress. A fit of the same data that finds one there goes on
         from it; it is deleted when the fit is complete. The data must not have changed in between.
@@ -83,6 +87,8 @@ class LowRankGLS:
         max_sweeps: int = 50,
         cg_tol: float | None = None,
         cg_maxit: int = 500,
+        n_folds: int = 5,
+        folds: Literal["rows", "blocks"] = "rows",
         missing: Literal["raise"] = "raise",
         checkpoint: str | os.PathLike[str] | None = None,
         progress: bool | Callable[[str, int, int], object] = False,
@@ -100,6 +106,8 @@ class LowRankGLS:
         self.max_sweeps = max_sweeps
         self.cg_tol = cg_tol
         self.cg_maxit = cg_maxit
+        self.n_folds = n_folds
+        self.folds = folds
         self.missing = missing
         self.checkpoint = checkpoint
         self.progress = progress
@@ -141,8 +149,16 @@ class LowRankGLS:
 
     def plan(self, system: System) -> Plan:
         """What `fit` would do and cost; reads nothing. Raises MemoryError if it would not fit."""
-        self._candidates(system.n_equations)
-        return make_plan(system.rows, engine=self.engine, memory_limit=self.memory_limit)
+        by_folds = self._by_folds(system)
+        parts = self.n_folds if by_folds else 1
+        plan = make_plan(system.rows, engine=self.engine, memory_limit=self.memory_limit, parts=parts)
+        if by_folds and plan.engine == "stream":
+            raise ValueError(
+                f"rank='cv' keeps the cross-products of {self.n_folds} folds apart, which engine='stream' does not, "
+                f"and engine='compress' {'was not allowed' if self.engine == 'stream' else 'does not fit in memory'}. "
+                "Use engine='compress', fewer folds or a larger memory_limit, or rank='bic'."
+            )
+        return plan
 
     def fit(self, system: System | CompressedSystem) -> LowRankGLS:
         """Fit and keep the result in `result_`; follows the active Dask client, else uses threads.
@@ -152,10 +168,10 @@ class LowRankGLS:
         ranks = self._candidates(system.n_equations)
         meter = Meter(Progress(self.progress))
         kept = self._checkpoint(system)
-        problem, engine = self._problem(system, meter, kept)
+        problem, engine, folds = self._problem(system, meter, kept)
         options = self._options(engine)
         with blas_for(system.n_regressors + system.n_equations):
-            solution, table = choose_rank(problem, ranks, options, kept)
+            solution, table = choose_rank(problem, ranks, options, kept, folds)
         fit = _as_fit(problem, solution, options, engine, table, system)
         self.result_, self.rank_ = fit, fit.rank
         if kept is not None:
@@ -188,18 +204,44 @@ class LowRankGLS:
 
     def _problem(
         self, system: System | CompressedSystem, meter: Meter, kept: Checkpoint | None
-    ) -> tuple[Problem, Literal["compress", "stream"]]:
+    ) -> tuple[Problem, Literal["compress", "stream"], Parts | None]:
+        by_folds = self._by_folds(system)
         if isinstance(system, CompressedSystem):
             if self.engine == "stream":
                 raise ValueError("a compressed system holds no rows to stream. Use engine='compress' or 'auto'.")
-            return _in_memory(system.rows, self.lam_B, meter), "compress"
+            return _in_memory(system.rows, self.lam_B, meter), "compress", None
         self.plan_ = self.plan(system)
         if self.plan_.engine == "stream":
             spare = self.plan_.memory_limit - self.plan_.worker_peak
             dense = self.plan_.holds_sigma
-            return Streamed(system.rows, lam_B=self.lam_B, meter=meter, dense=dense, spare_bytes=spare), "stream"
+            return Streamed(system.rows, lam_B=self.lam_B, meter=meter, dense=dense, spare_bytes=spare), "stream", None
+        if by_folds:
+            parts = self._compressed_folds(system, meter)
+            return _in_memory(parts.together(), self.lam_B, meter), "compress", parts
         compressed = compress_rows(system.rows, meter=meter, saved=None if kept is None else kept.sums)
-        return _in_memory(compressed, self.lam_B, meter), "compress"
+        return _in_memory(compressed, self.lam_B, meter), "compress", None
+
+    def _by_folds(self, system: System | CompressedSystem) -> bool:
+        """Whether folds decide; raises ValueError where there can be none."""
+        if len(self._candidates(system.n_equations)) == 1 or self.rank != "cv":
+            return False
+        if isinstance(system, CompressedSystem):
+            raise ValueError(
+                "rank='cv' leaves rows out, and a compressed system has none left to tell apart. Fit the System "
+                "itself, which is read once, or use rank='bic'."
+            )
+        if self.n_folds > system.n_obs:
+            raise ValueError(f"n_folds={self.n_folds} is more than the {system.n_obs} rows there are. Use fewer folds.")
+        return True
+
+    def _compressed_folds(self, system: System, meter: Meter) -> Parts:
+        n = int(self.n_folds)
+        partition = RowBlocks(n, system.n_obs) if self.folds == "blocks" else HashedRows(n)
+        parts = compress_parts(system.rows, partition, meter=meter)
+        empty = sorted(set(range(n)) - set(parts.moments))
+        if empty:
+            raise ValueError(f"fold {empty[0] + 1} of {n} has no row of positive weight. Use fewer folds.")
+        return parts
 
     def _options(self, engine: Literal["compress", "stream"]) -> Options:
         default = COMPRESSED_REL_TOL if engine == "compress" else STREAM_REL_TOL
@@ -221,7 +263,7 @@ class LowRankGLS:
         most = max_rank(n_equations)
         if self.rank == "auto":
             return (min(8, -(-n_equations // 10), most),)
-        if self.rank == "bic":
+        if self.rank in ("bic", "cv"):
             top = min(n_equations // 2, 12, most)
             return tuple(range(1, top + 1)) or (0,)
         rank = int(self.rank)
@@ -238,6 +280,10 @@ class LowRankGLS:
         _one_of("algorithm", self.algorithm, ("als",))
         _one_of("engine", self.engine, ("auto", "compress", "stream"))
         _one_of("sigma_step", self.sigma_step, ("ml", "pca"))
+        _one_of("folds", self.folds, ("rows", "blocks"))
+        n_folds: Any = self.n_folds
+        if isinstance(n_folds, bool) or not isinstance(n_folds, numbers.Integral) or n_folds < 2:
+            raise ValueError(f"n_folds must be an integer of at least 2; got {n_folds!r}.")
         _one_of("missing", self.missing, ("raise",))
         for name in ("lam_F", "lam_B"):
             _number(name, getattr(self, name), least=0.0, strict=False)
@@ -264,9 +310,9 @@ def _in_memory(rows: Compressed, lam_B: float, meter: Meter) -> InMemory:
 
 def _check_rank(rank: Any) -> None:
     if isinstance(rank, str):
-        _one_of("rank", rank, ("auto", "bic"))
+        _one_of("rank", rank, ("auto", "bic", "cv"))
     elif isinstance(rank, bool) or not isinstance(rank, numbers.Integral):
-        raise TypeError(f"rank must be an integer, 'auto' or 'bic'; got {rank!r}.")
+        raise TypeError(f"rank must be an integer, 'auto', 'bic' or 'cv'; got {rank!r}.")
     elif rank < 0:
         raise ValueError(f"rank must be 0 or more; got {rank}.")
 

@@ -138,8 +138,18 @@ class Fit(Designed):
 
     @cached_property
     def selection(self) -> pd.DataFrame | None:
-        """One row per candidate rank, when the rank was chosen by a criterion."""
-        return pd.DataFrame(list(self.candidates)).set_index("rank") if self.candidates else None
+        """One row per candidate rank, when the rank was chosen by a criterion, which attrs["criterion"] names.
+
+        loglik, aic and bic of the fit to all rows; by cross-validation also cv_nll, the mean negative log-likelihood
+        per row left out, its standard error over folds, and each fold's.  tied : within rounding of the least
+        criterion; the smallest such rank was chosen.  local_minimum : both neighbours are worse; more than one such
+        rank says that the curve is not monotone on either side of the choice.
+        """
+        if not self.candidates:
+            return None
+        table = pd.DataFrame(list(self.candidates)).set_index("rank")
+        table.attrs["criterion"] = "cv_nll" if "cv_nll" in table else "bic"
+        return table
 
     # ------------------------------------------------------------------------------------------ inference
 
