@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from lrgls_dask.cg import conjugate_gradients
-from lrgls_dask.covariance import LowRank, SigmaStep, ml_candidates, ml_step, pca_step
+from lrgls_dask.covariance import LOOSE, LowRank, SigmaStep, ml_candidates, ml_step, pca_step
 from lrgls_dask.problem import Problem
 
 __all__ = [
@@ -265,7 +265,9 @@ def fit_rank(
     if options.sigma_step == "pca":
         first = pca_step(S, rank, floor, lam_F=options.lam_F, start=diagonal)
         return alternate(problem, rank, options, start, first, keep=keep)
-    candidates = ml_candidates(S, rank, floor, lam_F=options.lam_F)
+    # where sweeps are free the loop itself polishes what it follows, at better coefficients than these
+    tol = LOOSE if problem.restarts_are_free else options.sigma_tol
+    candidates = ml_candidates(S, rank, floor, lam_F=options.lam_F, tol=tol)
     if not problem.restarts_are_free:
         candidates = candidates[:1]
     solutions: list[Solution] = []

@@ -11,11 +11,12 @@ objective is above the start's.
 
 from lrgls_dask.covariance.em import Anderson, em_products, em_update, flattened, nll_from_products, unflattened
 from lrgls_dask.covariance.lowrank import LowRank, max_rank
-from lrgls_dask.covariance.ml import ml_candidates, ml_step
+from lrgls_dask.covariance.ml import LOOSE, ml_candidates, ml_step
 from lrgls_dask.covariance.pca import pca_step
 from lrgls_dask.covariance.steps import SigmaStep, penalised
 
 __all__ = [
+    "LOOSE",
     "Anderson",
     "LowRank",
     "SigmaStep",

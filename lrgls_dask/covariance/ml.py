@@ -14,7 +14,7 @@ from lrgls_dask.covariance.profile import Profile
 from lrgls_dask.covariance.starts import default_start, many_starts
 from lrgls_dask.covariance.steps import SigmaStep, checked_inputs, kept_if_better, nll_gradient, padded, penalised
 
-__all__ = ["MAX_CANDIDATES", "joint_objective", "ml_candidates", "ml_step"]
+__all__ = ["LOOSE", "MAX_CANDIDATES", "joint_objective", "ml_candidates", "ml_step"]
 
 T = TypeVar("T")
 
@@ -69,11 +69,11 @@ def ml_step(
 
 
 def ml_candidates(
-    S: Array, rank: int, floor: Array, *, lam_F: float = 0.0, start: LowRank | None = None
+    S: Array, rank: int, floor: Array, *, lam_F: float = 0.0, start: LowRank | None = None, tol: float = TIGHT
 ) -> list[SigmaStep]:
     """Distinct local optima, best first, at most MAX_CANDIDATES; arguments and errors as for `ml_step`.
 
-    Every start is run to 1e-4, ends with the same nll are counted as one, and the best few are polished.
+    Every start is run to LOOSE, ends with the same nll are counted as one, and the best few are polished to `tol`.
     n_starts is the number of starts, n_agreed how many of them ended at that optimum.
     """
     profile, start = _prepared(S, rank, floor, start)
@@ -83,7 +83,7 @@ def ml_candidates(
     quick = _quick(profile)
     ends = [minimise(quick, np.log(d), LOOSE, MAX_ITERATIONS) for d in (*first, *many_starts(quick))]
     loose = _merged([(end.value, 1, end) for end in ends])[:MAX_CANDIDATES]
-    polished = [(minimise(profile, end.x, TIGHT, MAX_ITERATIONS), agreed) for _, agreed, end in loose]
+    polished = [(minimise(profile, end.x, tol, MAX_ITERATIONS), agreed) for _, agreed, end in loose]
     steps = [SigmaStep(end.sigma, 1.0, len(ends), agreed) for end, agreed in polished]
     return _finished(profile, steps, start, lam_F)
 
