@@ -38,11 +38,11 @@ STAGNANT = 0.5  # a sweep that begins with more than this share of the energy of
 SWEEP_FALL = 1e-3  # how far the energy of a GLS step falls before Sigma is looked at again
 # What the energy of a sweep can still be worth: later sweeps gain a fraction of this one, this many times it at most.
 MOST_TO_GAIN = 10.0
-# A refit leaves all coefficients together within a hundredth of a standard error of their optimum, so that what it is
+# A refit leaves all coefficients together within a thousandth of a standard error of their optimum, so that what it is
 # short of moves no bootstrap quantile or held-out likelihood; its GLS steps go far below that at once.
-REFIT_ENERGY, REFIT_FALL, REFIT_SWEEPS = 1e-4, 1e-6, 100
+REFIT_ENERGY, REFIT_FALL, REFIT_SWEEPS = 1e-6, 1e-6, 100
 # The gradient of a refit's Sigma step, in units of its sampling deviation 1 / sqrt(N).
-REFIT_GRADIENT = 1e-2
+REFIT_GRADIENT = 1e-4
 
 
 class Termination(enum.Enum):
@@ -289,8 +289,9 @@ def refit(problem: Problem, rank: int, options: Options, start: Point) -> Point:
     for _ in range(REFIT_SWEEPS):
         point = Point(point.c, point.S, loop.sigma_step(point).sigma)
         point, beta = loop.beta_step(point, last=False, fall=REFIT_FALL)
-        # the next sweep's energy, were it to fall again as it did from the last to this one
-        if beta.energy * min(1.0, beta.energy / before) <= REFIT_ENERGY:
+        # all later steps together, were each to be shorter than the one before it as this one was
+        shorter = np.sqrt(beta.energy / before) if before < np.inf else 0.5
+        if shorter < 1.0 and beta.energy * (shorter / (1.0 - shorter)) ** 2 <= REFIT_ENERGY:
             break
         before = beta.energy
     return point

@@ -24,6 +24,8 @@ from lrgls_dask.passes import Meter, run_tasks
 from lrgls_dask.problem import GRAM_RESOLUTION, QR_RESOLUTION, InMemory
 from lrgls_dask.replicated import StandardErrors
 
+ROUNDING = 1e-12  # in units of a column's standard deviation
+
 __all__ = ["Draws", "Fitted", "column_space", "draw_moments", "parametric", "resampled"]
 
 
@@ -180,6 +182,7 @@ class _Resampler:
     """Moments of G groups around one common row, so that sums of any multiples of them keep their digits.
 
     n_rows, weights, log_weights : (G,).  anchor : (M,).  offsets : (G, M) means less the anchor.  cross : (G, M, M).
+    spread : (M,) standard deviation of each column over all groups.
     """
 
     parts: Parts
@@ -189,6 +192,7 @@ class _Resampler:
     anchor: np.ndarray
     offsets: np.ndarray
     cross: np.ndarray
+    spread: np.ndarray
     fitted: Fitted
 
     @classmethod
@@ -198,14 +202,18 @@ class _Resampler:
         anchor = heads[0].mean
         offsets = np.stack([(head.anchor - anchor) + head.offset for head in heads])
         centre = weights @ offsets / weights.sum()
+        offsets -= centre
+        cross = np.stack([_cross(moments) for moments in parts.moments.values()])
+        squares = np.einsum("gii->i", cross) + weights @ offsets**2
         return cls(
             Parts(parts.design, {}, parts.route),
             np.array([head.n_rows for head in heads]),
             weights,
             np.array([head.log_weight for head in heads]),
             anchor + centre,
-            offsets - centre,
-            np.stack([_cross(moments) for moments in parts.moments.values()]),
+            offsets,
+            cross,
+            np.sqrt(squares / weights.sum()),
             fitted,
         )
 
@@ -217,6 +225,11 @@ class _Resampler:
         mean = weights @ offsets / total
         cross = np.tensordot(counts[taken].astype(float), self.cross[taken], 1)
         cross += (weights * (offsets - mean).T) @ (offsets - mean)
+        # what a column that does not vary in these groups leaves is rounding, which must not look like variation
+        still = cross.diagonal() <= total * (ROUNDING * self.spread) ** 2
+        cross[still], cross[:, still] = 0.0, 0.0
+        absent = still & (np.abs(self.anchor + mean) <= ROUNDING * self.spread)
+        mean[absent] = -self.anchor[absent]
         head = Head(
             int(counts @ self.n_rows),
             total,

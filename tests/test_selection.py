@@ -108,7 +108,7 @@ def test_held_out_likelihoods_are_those_of_refits(folds: Any, penalty: float) ->
             train = fit(data.take(codes != fold).system(), int(rank), lam_B=penalty)
             held_out = data.take(codes == fold).dense()
             expected = held_out.nll(train.params.values, train.sigma().values)
-            assert table.loc[rank, f"fold_{fold + 1}"] == pytest.approx(expected, abs=2e-4)
+            assert table.loc[rank, f"fold_{fold + 1}"] == pytest.approx(expected, abs=5e-4)
     sizes = np.bincount(codes)
     per_fold = table[["fold_1", "fold_2", "fold_3"]].to_numpy()
     np.testing.assert_allclose(table["cv_nll"], per_fold @ sizes / 300, rtol=1e-12)
