@@ -8,8 +8,11 @@ import pytest
 
 FOLDER = Path(__file__).parent / "benchmarks"
 SCRIPTS = (
+    "bootstrap",
     "cluster",
+    "coverage",
     "memory",
+    "rank_recovery",
     "read_limit",
     "select_rank",
     "stream_passes",
@@ -120,3 +123,23 @@ def test_select_rank(small):
     assert ours["rank"] == theirs["rank"] == 3
     assert ours["passes"] == 1
     assert found["summary"]["most_nll_excess"] <= 1e-9
+
+
+def test_bootstrap(small):
+    found = small("bootstrap")
+    assert cases(found) == ["alsgls", "lrgls_dask N=500", "lrgls_dask N=500000"]
+    assert [run["failed"] for run in found["runs"][1:]] == [0, 0]
+    assert 0.7 < found["summary"]["over_classical_many"] < 1.3  # classical errors are right on many rows
+
+
+def test_coverage(small):
+    found = small("coverage")
+    assert cases(found) == ["classical", "bootstrap"]
+    assert found["summary"]["coverage_classical"] > 0.85
+    assert found["summary"]["coverage_bootstrap"] > 0.7
+
+
+def test_rank_recovery(small):
+    found = small("rank_recovery")
+    assert cases(found) == ["bic", "cv"]
+    assert found["summary"] == {"share_right_bic": 1, "share_right_cv": 1}
