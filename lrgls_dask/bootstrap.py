@@ -20,9 +20,10 @@ from lrgls_dask.als import Options, Point, refit
 from lrgls_dask.compress import Compressed, Parts, root_of
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.moments import GramMoments, Head, RootMoments
-from lrgls_dask.passes import Meter, run_tasks
+from lrgls_dask.passes import Meter
 from lrgls_dask.problem import GRAM_RESOLUTION, QR_RESOLUTION, InMemory
 from lrgls_dask.replicated import StandardErrors
+from lrgls_dask.tasks import run_tasks
 
 ROUNDING = 1e-12  # in units of a column's standard deviation
 
@@ -161,6 +162,9 @@ def column_space(rows: Compressed) -> np.ndarray:
     varying = spread > resolution * size
     unit = np.where(varying, spread, 1.0)
     u, s, vt = np.linalg.svd(np.where(varying, x[1:] / unit, 0.0), full_matrices=True)
+    # rows that stand for X are known up to their signs, which depend on how the data were cut: fix those of the basis
+    signs = np.where(vt[np.arange(len(s)), np.argmax(np.abs(vt[: len(s)]), axis=1)] < 0, -1.0, 1.0)
+    u, vt[: len(s)] = u[:, : len(s)] * signs, vt[: len(s)] * signs[:, None]
     rank = int(np.sum(s > resolution * np.sqrt(len(s))))
     left_over = np.abs(vt[rank:] @ np.where(varying, x[0] / unit, 0.0))  # of the mean, where nothing varies
     scale = np.linalg.norm(x[0, varying] / unit[varying])
@@ -171,7 +175,8 @@ def column_space(rows: Compressed) -> np.ndarray:
         basis[1:, 1:] = u[:, :rank]
         return basis
     inside = np.where(varying, x[0] / unit, 0.0) @ vt[:rank].T / s[:rank]
-    return np.asarray(np.linalg.qr(np.vstack([inside, u[:, :rank]]))[0])
+    basis, triangle = np.linalg.qr(np.vstack([inside, u[:, :rank]]))
+    return np.asarray(basis * np.where(triangle.diagonal() < 0, -1.0, 1.0))
 
 
 # ---------------------------------------------------------------------------------------------- by groups

@@ -32,12 +32,11 @@ from lrgls_dask.progress import Progress, report
 from lrgls_dask.resources import one_blas_thread, spare_arrays
 from lrgls_dask.rows import Part, Rows
 
-__all__ = ["Meter", "SavedSums", "run_pass", "run_tasks"]
+__all__ = ["Meter", "SavedSums", "run_pass"]
 
 FAN_IN = 8  # partial sums added by one node of the tree
 # Groups between two savings, some 60 GB of rows: a whole subtree, so that no digit depends on saving.
 SAVED_GROUPS = FAN_IN**3
-BATCHES = 64  # of tasks that read nothing: enough to keep every worker busy to the end, few enough to schedule
 
 Kernel = Callable[[Block, Any], Any]
 
@@ -89,36 +88,6 @@ def run_pass(
     if total is None:
         raise ValueError("weights: no row has a positive weight. Give at least one row a weight above zero.")
     return total
-
-
-def run_tasks(
-    function: Callable[[Any, Any], Any], state: Any, items: Sequence[Any], *, here: bool = False
-) -> list[Any]:
-    """[function(state, item) for item in items], in parallel; for work that reads no rows.
-
-    On the workers of the active client, which are sent `state` once each, unless `here` keeps it in this process;
-    else in threads. One BLAS thread a task; results come in the order of the items wherever they were made.
-    """
-    get = dask.threaded.get if here else get_scheduler() or dask.threaded.get
-    token = uuid.uuid4().hex
-    state_key = f"lrgls-state-{token}"
-    client = getattr(get, "__self__", None)
-    graph: dict[Key, Any] = {state_key: _Box(state)}
-    if isinstance(client, distributed.Client):
-        graph[state_key] = client.scatter(_Box(state), hash=False)
-    size = -(-len(items) // BATCHES)
-    keys: list[Key] = []
-    for first in range(0, len(items), size or 1):
-        key = (f"lrgls-task-{token}", len(keys))
-        graph[key] = (_run_batch, function, state_key, _Box(list(items[first : first + size])))
-        keys.append(key)
-    with one_blas_thread:
-        return [result for batch in get(graph, keys) for result in batch]
-
-
-def _run_batch(function: Callable[[Any, Any], Any], state: _Box, items: _Box) -> list[Any]:
-    with one_blas_thread:
-        return [function(state.value, item) for item in items.value]
 
 
 @contextmanager

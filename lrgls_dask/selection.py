@@ -25,9 +25,9 @@ from lrgls_dask.compress import Parts
 from lrgls_dask.covariance import LowRank, ml_candidates, ml_step
 from lrgls_dask.crossvalidate import Candidate, held_out_nll
 from lrgls_dask.em import fit_em
-from lrgls_dask.passes import run_tasks
 from lrgls_dask.problem import Problem
 from lrgls_dask.resources import SMALL_MATRIX
+from lrgls_dask.tasks import run_tasks
 
 __all__ = ["choose_rank"]
 

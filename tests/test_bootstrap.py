@@ -153,9 +153,9 @@ def test_clusters_widen_the_errors_that_rows_hide() -> None:
     groups = np.repeat([f"g{i}" for i in range(60)], 8)
     full = fit(long.system(), 1)
     ratio = (full.bootstrap(200, "cluster", groups=groups, seed=0).std_errors / full.std_errors).values
-    np.testing.assert_allclose(np.median(ratio), np.sqrt(8), rtol=0.15)
+    assert abs(np.median(ratio) - np.sqrt(8)) < 0.45
     by_blocks = full.bootstrap(200, "blocks", n_blocks=60, seed=0)  # here the blocks are the groups
-    np.testing.assert_allclose(np.median((by_blocks.std_errors / full.std_errors).values), np.sqrt(8), rtol=0.15)
+    assert abs(np.median((by_blocks.std_errors / full.std_errors).values) - np.sqrt(8)) < 0.45
 
 
 def test_groups_may_be_joined(found: Fit) -> None:
@@ -221,7 +221,7 @@ def test_refits_follow_the_options_of_the_fit(found: Fit, options: dict[str, Any
     other.to_zarr(tmp_path / "fit.zarr")
     boot = Fit.from_zarr(tmp_path / "fit.zarr").bootstrap(40, seed=0)
     centre = boot.sigma["variance"].mean("replicate").values
-    np.testing.assert_allclose(centre, other.sigma_diagonal, rtol=0.25)
+    assert np.abs(np.log(centre / other.sigma_diagonal)).max() < 0.2
     np.testing.assert_array_equal(boot.params, other.bootstrap(40, seed=0).params)
     if "d_floor" in options:
         least = (boot.draws.idio_var / other.y_scale**2).min()

@@ -15,9 +15,10 @@ from lrgls_dask import compress as compress_module
 from lrgls_dask.als import Options
 from lrgls_dask.compress import compress_parts, compress_rows
 from lrgls_dask.partition import GivenParts, HashedRows, Partition, RowBlocks
-from lrgls_dask.passes import Meter, run_tasks
+from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
 from lrgls_dask.selection import _judged, choose_rank
+from lrgls_dask.tasks import run_tasks
 
 DATA = simulate("mixed", n=230, K=5)
 WEIGHTED = simulate("own", n=300, K=6, weighted=True)
@@ -55,8 +56,8 @@ def test_blocks_of_rows_are_consecutive_and_even() -> None:
 @pytest.mark.parametrize("partition", [HashedRows(5), RowBlocks(3, 300), GivenParts(np.arange(300) % 4, 4)])
 def test_parts_are_the_compressed_rows_of_each_part(route: Any, data: Data, partition: Partition) -> None:
     codes = partition.codes(0, len(data.Y)) % partition.n_parts
-    partition = GivenParts(codes, partition.n_parts)
-    parts = compress_parts(data.system(dask_rows(11)).rows, partition, route=route, meter=Meter())
+    listed = GivenParts(codes, partition.n_parts)
+    parts = compress_parts(data.system(dask_rows(11)).rows, listed, route=route, meter=Meter())
     assert sorted(parts.moments) == list(range(partition.n_parts))
     for number in parts.moments:
         for found, rows in ((parts.part(number), codes == number), (parts.together(without=number), codes != number)):
