@@ -8,9 +8,11 @@ always those of the Sigma that is reported.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from lrgls_dask.covariance import Anderson, Sigma, SigmaStep, Structure
+from lrgls_dask.covariance import LOOSE, TIGHT, Anderson, Sigma, SigmaStep, Structure
 from lrgls_dask.problem import Problem
 from lrgls_dask.sweep import (
     BetaStep,
@@ -35,12 +37,22 @@ __all__ = [
     "alternate",
     "fit_structure",
     "go_on",
+    "refit",
+    "slack",
     "starting_residuals",
 ]
 
 
+SAME_OBJECTIVE = 1e-7  # solutions that differ by less than this, relative to max(1, |obj|), are one
 STAGNANT = 0.5  # a sweep that begins with more than this share of the energy of the one before is at rounding
 SWEEP_FALL = 1e-3  # how far the energy of a GLS step falls before Sigma is looked at again
+# What the energy of a sweep can still be worth: later sweeps gain a fraction of this one, this many times it at most.
+MOST_TO_GAIN = 10.0
+# A refit leaves all coefficients together within a thousandth of a standard error of their optimum, so that what it is
+# short of moves no bootstrap quantile or held-out likelihood; its GLS steps go far below that at once.
+REFIT_ENERGY, REFIT_FALL, REFIT_SWEEPS = 1e-6, 1e-6, 100
+# The gradient of a refit's Sigma step, in units of its sampling deviation 1 / sqrt(N).
+REFIT_GRADIENT = 1e-4
 # An accelerated sweep has to be the map itself, to the digits that extrapolation multiplies.
 MAP_FALL = 1e-8
 # Where convergence is linear at a rate near 1 the distance left is hundreds of times the last move.
@@ -70,10 +82,12 @@ def alternate(
     *,
     done: int = 0,
     keep: Keep | None = None,
+    best: float = np.inf,
 ) -> Solution:
     """The loop from `start`, its first Sigma already found. Cost: a sweep is one GLS step and one Sigma step.
 
     done : sweeps that led to `start`.  keep : called with every point a killed client could go on from.
+    best : the objective another start reached; the loop ends, as MAX_SWEEPS, once it shows that it will not get there.
     """
     loop = Sweeps(problem, structure, options)
     obj = loop.record(done, "start", start)
@@ -81,7 +95,7 @@ def alternate(
     if options.algorithm == "fgls":
         return _one_step(loop, point, first)
     if structure.closed_form:
-        return _accelerated(loop, point, first, done=done, keep=keep)
+        return _accelerated(loop, point, first, _goals(problem, options), done=done, keep=keep)
     termination, beta, before = Termination.MAX_SWEEPS, BetaStep(0, np.inf, False), np.inf
     for sweep in range(done + 1, max(options.max_sweeps, done + 1) + 1):
         last = sweep >= options.max_sweeps
@@ -104,7 +118,7 @@ def alternate(
         obj = loop.record(sweep, "beta", point, cg=beta.iterations)
         if keep is not None:
             keep(sweep, point)
-        if termination is not Termination.MAX_SWEEPS:
+        if termination is not Termination.MAX_SWEEPS or obj - MOST_TO_GAIN * beta.energy / problem.n_obs > best:
             break
     return loop.solution(point, termination, first)
 
@@ -117,15 +131,24 @@ def _one_step(loop: Sweeps, point: Point, first: SigmaStep[Sigma]) -> Solution:
     return loop.solution(point, Termination.CONVERGED, first)
 
 
-def _accelerated(loop: Sweeps, point: Point, first: SigmaStep[Sigma], *, done: int, keep: Keep | None) -> Solution:
+def _accelerated(
+    loop: Sweeps,
+    point: Point,
+    first: SigmaStep[Sigma],
+    goals: tuple[float, float],
+    *,
+    done: int = 0,
+    keep: Keep | None = None,
+) -> Solution:
     """The same sweeps as a map c -> GLS at Sigma(c), extrapolated by Anderson.
 
     An extrapolation that raises the objective (with debiased=True: the distance still to go) is taken back to the plain
     sweep before it. Extrapolated coefficients are affine combinations of earlier ones and so keep to the restrictions.
     Ends where a sweep would move the coefficients by next to nothing. Streamed, an extrapolation costs one more pass.
+    goals : the squared distance in standard errors that one sweep may still move, at rounding and otherwise.
     """
     problem, options = loop.problem, loop.options
-    nearly, goal = _goals(problem, options)
+    nearly, goal = goals
     units = 1.0 / np.sqrt(problem.coordinates.expand(point.sigma.variances))
     state, plain, kept, step = Anderson(depth=SWEEPS_KEPT), True, point, first
     least, unimproved, last_obj = np.inf, 0, np.inf
@@ -162,7 +185,7 @@ def _at(problem: Problem, c: np.ndarray, sigma: Sigma) -> Point:
 
 
 def _goals(problem: Problem, options: Options) -> tuple[float, float]:
-    """The squared distance in standard errors that one sweep may still move, at rounding and otherwise."""
+    """How near a fit comes to its fixed point."""
     settled = problem.settled_energy(options.rel_tol)
     if problem.restarts_are_free:
         return settled, SLOW_SHARE * settled
@@ -180,16 +203,57 @@ def fit_structure(
     floor = np.full(problem.design.n_equations, options.d_floor)
     scaled = debiased(problem, options, S)
     start = Point(c, S, structure.start(S, floor))
-    candidates = structure.candidates(scaled, floor)
     if not problem.restarts_are_free or options.algorithm == "fgls":
-        candidates = candidates[:1]
-    return _best([alternate(problem, structure, options, start, first, keep=keep) for first in candidates])
+        first = structure.candidates(scaled, floor)[0]
+        return alternate(problem, structure, options, start, first, keep=keep)
+    solutions: list[Solution] = []
+    # the loop itself polishes what it follows, at better coefficients than these, if it is given more than one sweep
+    for first in structure.candidates(scaled, floor, tol=LOOSE if options.max_sweeps > 1 else TIGHT):
+        best = np.inf
+        if solutions and not options.debiased:  # then no sweep raises the objective
+            least = min(s.obj for s in solutions)
+            best = least + slack(least)
+        solutions.append(alternate(problem, structure, options, start, first, keep=keep, best=best))
+    return _best(solutions)
+
+
+def refit(problem: Problem, structure: Structure, options: Options, start: Point) -> Point:
+    """The optimum of a problem near one that is known: a replicate of the bootstrap, a fold of cross-validation.
+
+    start : its c, within the restrictions, and S in the coordinates of `problem`.  The local optimum that `start` leads
+    to, to a precision far below the statistical error, in two to four sweeps where N is much larger than P / K; one
+    step from the starting residuals with algorithm="fgls".
+    """
+    loop = Sweeps(problem, structure, replace(options, max_sweeps=REFIT_SWEEPS))
+    tol = max(TIGHT, REFIT_GRADIENT / np.sqrt(problem.n_obs))
+    if options.algorithm == "fgls":
+        start = Point(*starting_residuals(problem, pooled=True), start.sigma)
+    first = loop.sigma_step(start, tol=tol)
+    point = Point(start.c, start.S, first.sigma)
+    if options.algorithm == "fgls":
+        return _one_step(loop, point, first).point
+    if structure.closed_form:
+        return _accelerated(loop, point, first, (REFIT_ENERGY, SLOW_SHARE * REFIT_ENERGY)).point
+    point, beta = loop.beta_step(point, fall=REFIT_FALL)
+    shorter = 0.5  # until two sweeps show how much shorter each is than the one before it
+    for _ in range(1, REFIT_SWEEPS):
+        # all later steps together, were each to be shorter than the one before it as this one was
+        if shorter < 1.0 and beta.energy * (shorter / (1.0 - shorter)) ** 2 <= REFIT_ENERGY:
+            break
+        before = beta.energy
+        point, beta = loop.beta_step(Point(point.c, point.S, loop.sigma_step(point, tol=tol).sigma), fall=REFIT_FALL)
+        shorter = np.sqrt(beta.energy / before)
+    return point
+
+
+def slack(obj: float) -> float:
+    """By how much an objective may differ from this one and count as the same."""
+    return SAME_OBJECTIVE * max(1.0, abs(obj))
 
 
 def _best(solutions: list[Solution]) -> Solution:
     best = min(solutions, key=lambda s: s.obj)
-    same = [s for s in solutions if s.obj - best.obj <= 1e-6 * max(1.0, abs(best.obj)) / 10]
-    agreed = sum(s.n_agreed for s in same)
+    agreed = sum(s.n_agreed for s in solutions if s.obj - best.obj <= slack(best.obj))
     return Solution(
         best.point, best.nll, best.obj, best.termination, best.trace, best.n_starts, min(agreed, best.n_starts)
     )

@@ -173,7 +173,7 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--rank", type=_rank, default="auto", help="factors: a number, auto or bic (default %(default)s)"
+        "--rank", type=_rank, default="auto", help="factors: a number, auto, bic or cv (default %(default)s)"
     )
     parser.add_argument(
         "--covariance", choices=["lowrank", "full", "diagonal"], default="lowrank", help="default %(default)s"
@@ -214,12 +214,12 @@ def _bytes(text: str) -> int:
 
 
 def _rank(text: str) -> int | str:
-    if text in ("auto", "bic"):
+    if text in ("auto", "bic", "cv"):
         return text
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, auto or bic") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, auto, bic or cv") from None
 
 
 # ----------------------------------------------------------------------------------------------------- commands

@@ -7,7 +7,7 @@ Compressed systems form a monoid: stacking two and re-triangulating is the merge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,13 +16,23 @@ from scipy.linalg import lapack
 
 from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
-from lrgls_dask.kernels import Block, gram_kernel, root_kernel
-from lrgls_dask.moments import GramMoments, Head, RootMoments, Sized, triangle
+from lrgls_dask.kernels import gram_kernel, root_kernel
+from lrgls_dask.moments import GramMoments, Head, RootMoments, triangle
+from lrgls_dask.partition import GivenParts, Partition, labelled_kernel
 from lrgls_dask.passes import Meter, SavedSums, run_pass
 from lrgls_dask.resources import blas_for
 from lrgls_dask.rows import Rows
 
-__all__ = ["Compressed", "Route", "compress_by", "compress_rows", "partial_bytes", "residual_rows"]
+__all__ = [
+    "Compressed",
+    "Parts",
+    "Route",
+    "compress_by",
+    "compress_parts",
+    "compress_rows",
+    "partial_bytes",
+    "residual_rows",
+]
 
 Route = Literal["auto", "gram", "qr"]
 
@@ -166,44 +176,63 @@ def mean_nll(system: Compressed, coefficients: np.ndarray, sigma: Sigma) -> floa
     return sigma.nll(residual.T @ residual / system.n_obs) - weights
 
 
-# ---------------------------------------------------------------------------------------------- by label
+# ---------------------------------------------------------------------------------------------- in parts
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledMoments(Sized):
-    """RootMoments kept apart by label: what folds, segments and groups are made of."""
+class Parts:
+    """Rows compressed apart and together by one pass.
 
-    parts: dict[Hashable, RootMoments]
+    moments : of each part that has rows of positive weight, by its number.  route : how they were summed.
+    """
 
-    def __add__(self, other: LabelledMoments) -> LabelledMoments:
-        merged = dict(self.parts)
-        for label, moments in other.parts.items():
-            merged[label] = merged[label] + moments if label in merged else moments
-        return LabelledMoments(merged)
+    design: Design
+    moments: dict[int, GramMoments] | dict[int, RootMoments]
+    route: str
+
+    def together(self, *, without: int | None = None) -> Compressed:
+        """All parts as one compressed system, or all but one; O((q + K)^3), no read."""
+        chosen = [moments for number, moments in self.moments.items() if number != without]
+        total = chosen[0]
+        for moments in chosen[1:]:
+            total = total + moments  # type: ignore[operator]  # all of one kind
+        return self._rooted(total)
+
+    def part(self, number: int) -> Compressed:
+        """One part by itself."""
+        return self._rooted(self.moments[number])
+
+    def _rooted(self, moments: GramMoments | RootMoments) -> Compressed:
+        root = moments.root if isinstance(moments, RootMoments) else root_of(moments.cross)
+        return Compressed(self.design, moments.head, root, self.route)
 
 
-def labelled_kernel(block: Block, codes: np.ndarray) -> LabelledMoments | None:
-    """RootMoments of each label's rows; codes (N,) integers, the labels of all rows."""
-    mine = codes[block.start : block.start + block.n_rows]
-    parts: dict[Hashable, RootMoments] = {}
-    for code in np.unique(mine):
-        rows = np.flatnonzero(mine == code)
-        weights = None if block.weights is None else np.asarray(block.weights)[rows]
-        subset = Block(block.start, tuple(a[rows] for a in block.x), tuple(a[rows] for a in block.y), weights)
-        moments = root_kernel(subset)
-        if moments is not None:
-            parts[int(code)] = moments
-    return LabelledMoments(parts) if parts else None
+def compress_parts(rows: Rows, partition: Partition, *, route: Route = "auto", meter: Meter) -> Parts:
+    """Every part's moments from one pass, or a second one by QR where the first shows that digits would be lost.
+
+    The flops of `compress_rows`, and (q + K)^2 numbers a part for each task.
+    """
+    width = rows.design.n_regressors + rows.design.n_equations
+    if route == "qr" or (route == "auto" and rows.n_obs * width**2 <= SMALL_FLOPS):
+        return Parts(rows.design, _sum_parts(rows, partition, root_kernel, "compress parts (QR)", meter), "qr")
+    by_gram = Parts(rows.design, _sum_parts(rows, partition, gram_kernel, "compress parts", meter), "gram")
+    with blas_for(width):
+        if route == "gram" or smallest_pivot(by_gram.together()) > LOST_DIGITS:
+            return by_gram
+    return Parts(rows.design, _sum_parts(rows, partition, root_kernel, "compress parts (QR)", meter), "qr")
+
+
+def _sum_parts(rows: Rows, partition: Partition, kernel: Any, label: str, meter: Meter) -> dict[int, Any]:
+    size = partial_bytes(rows.design) * partition.n_parts
+    moments = run_pass(rows, labelled_kernel, (partition, kernel), partial_bytes=size, meter=meter, label=label)
+    return dict(sorted(moments.parts.items()))
 
 
 def compress_by(rows: Rows, labels: np.ndarray, *, meter: Meter) -> dict[Any, Compressed]:
     """One compressed system per distinct label, in sorted order, from one pass."""
     distinct, codes = np.unique(labels, return_inverse=True)
-    size = partial_bytes(rows.design) * len(distinct)
-    moments = run_pass(rows, labelled_kernel, codes, partial_bytes=size, meter=meter, label="compress by label")
+    parts = compress_parts(rows, GivenParts(codes, len(distinct)), route="qr", meter=meter)
     return {
-        distinct[code].item() if hasattr(distinct[code], "item") else distinct[code]: Compressed(
-            rows.design, part.head, part.root, "qr"
-        )
-        for code, part in sorted(moments.parts.items())
+        distinct[number].item() if hasattr(distinct[number], "item") else distinct[number]: parts.part(number)
+        for number in parts.moments
     }

@@ -35,7 +35,14 @@ SCALARS = (
     "equation_dim",
 )
 # What fits of earlier versions do not say of themselves.
-UNSAID = {"algorithm": "als", "debiased": False, "cov_kind": "classical", "cov_note": ""}
+UNSAID = {
+    "sigma_step": "ml",
+    "d_floor": 1e-8,
+    "algorithm": "als",
+    "debiased": False,
+    "cov_kind": "classical",
+    "cov_note": "",
+}
 
 
 def write_fit(values: dict[str, Any], path: Any, *, overwrite: bool, storage_options: dict[str, Any] | None) -> None:

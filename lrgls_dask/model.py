@@ -5,22 +5,19 @@ from __future__ import annotations
 import inspect
 import numbers
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from lrgls_dask.als import Options, Solution, Termination, TraceRow
+from lrgls_dask.als import Options
 from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import Full, LowRankStructure, Structure, diagonal, max_rank
-from lrgls_dask.errors import FitWarning
+from lrgls_dask.crossvalidate import Folds, compress_folds
 from lrgls_dask.hypotheses import read_hypotheses
-from lrgls_dask.inference import SumsOfSquares, sums_of_squares
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Engine, Plan, make_plan
 from lrgls_dask.problem import InMemory, Problem
@@ -29,6 +26,7 @@ from lrgls_dask.resources import blas_for
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
 from lrgls_dask.selection import choose
+from lrgls_dask.solved import as_fit, warn_of
 from lrgls_dask.streamed import Streamed
 from lrgls_dask.system import System
 
@@ -36,7 +34,7 @@ __all__ = ["LowRankGLS"]
 
 COMPRESSED_REL_TOL, STREAM_REL_TOL = 1e-10, 1e-6  # a sweep is free on a compressed system and costs passes otherwise
 
-Rank = int | Literal["auto", "bic"]
+Rank = int | Literal["auto", "bic", "cv"]
 
 
 class LowRankGLS:
@@ -45,8 +43,8 @@ class LowRankGLS:
     Parameters
     ----------
     rank : number of factors k. An integer (0 makes Sigma diagonal, the only choice for one or two equations),
-        "auto" for min(8, ceil(K / 10)), "bic" for the least BIC over 1..min(K // 2, 12); both at most what K
-        identifies.
+        "auto" for min(8, ceil(K / 10)), "bic" for the least BIC over 1..min(K // 2, 12), "cv" for the best likelihood
+        of rows left out over the same; all at most what K identifies.
     covariance : "lowrank", Sigma = F F' + diag(d); "full", any Sigma, the classical model, which needs many more rows
         than equations; "diagonal", every equation by itself. `rank` is only for the first.
     algorithm : "als", alternating a GLS step for the coefficients and a step for Sigma up to maximum likelihood;
@@ -68,6 +66,9 @@ class LowRankGLS:
     max_sweeps : the most sweeps; ending there is a warning, not an error.
     cg_tol, cg_maxit : relative residual and most iterations of the conjugate gradients of a GLS step. None chooses a
         tolerance far below the statistical error of the coefficients.
+    n_folds, folds : for rank="cv", how many folds, and of which rows: "rows", each row's fold drawn by a hash of its
+        number, or "blocks", consecutive rows, for data that depend on each other over time. All folds come from the
+        one pass that compresses the data, which then holds n_folds times (q + K)^2 numbers.
     missing : "raise" refuses NaN in Y.
     checkpoint : a path or URL where a long fit keeps its progress. A fit of the same data that finds one there goes on
         from it; it is deleted when the fit is complete. The data must not have changed in between.
@@ -96,6 +97,8 @@ class LowRankGLS:
         max_sweeps: int = 50,
         cg_tol: float | None = None,
         cg_maxit: int = 500,
+        n_folds: int = 5,
+        folds: Literal["rows", "blocks"] = "rows",
         missing: Literal["raise"] = "raise",
         checkpoint: str | os.PathLike[str] | None = None,
         progress: bool | Callable[[str, int, int], object] = False,
@@ -115,6 +118,8 @@ class LowRankGLS:
         self.max_sweeps = max_sweeps
         self.cg_tol = cg_tol
         self.cg_maxit = cg_maxit
+        self.n_folds = n_folds
+        self.folds = folds
         self.missing = missing
         self.checkpoint = checkpoint
         self.progress = progress
@@ -156,8 +161,21 @@ class LowRankGLS:
 
     def plan(self, system: System) -> Plan:
         """What `fit` would do and cost; reads nothing. Raises MemoryError if it would not fit."""
-        needs_matrix = any(structure.needs_matrix for structure in self._structures(system.n_equations))
-        return make_plan(system.rows, engine=self.engine, memory_limit=self.memory_limit, needs_matrix=needs_matrix)
+        by_folds = self._by_folds(system)
+        plan = make_plan(
+            system.rows,
+            engine=self.engine,
+            memory_limit=self.memory_limit,
+            needs_matrix=any(structure.needs_matrix for structure in self._structures(system.n_equations)),
+            parts=self.n_folds if by_folds else 1,
+        )
+        if by_folds and plan.engine == "stream":
+            raise ValueError(
+                f"rank='cv' keeps the cross-products of {self.n_folds} folds apart, which engine='stream' does not, "
+                f"and engine='compress' {'was not allowed' if self.engine == 'stream' else 'does not fit in memory'}. "
+                "Use engine='compress', fewer folds or a larger memory_limit, or rank='bic'."
+            )
+        return plan
 
     def fit(self, system: System | CompressedSystem) -> LowRankGLS:
         """Fit and keep the result in `result_`; follows the active Dask client, else uses threads.
@@ -168,15 +186,17 @@ class LowRankGLS:
         restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
         meter = Meter(Progress(self.progress))
         kept = self._checkpoint(system)
-        problem, engine = self._problem(system, restrictions, meter, kept)
+        problem, engine, folds = self._problem(system, restrictions, meter, kept)
         options = self._options(engine)
         with blas_for(system.n_regressors + system.n_equations):
-            solution, table = choose(problem, structures, options, kept)
-        fit = _as_fit(problem, solution, options, engine, table, system, restrictions, float(self.lam_F))
+            solution, table = choose(problem, structures, options, kept, folds)
+        fit = as_fit(
+            problem, solution, options, engine, table, system, restrictions, self.sigma_step, float(self.lam_F)
+        )
         self.result_, self.rank_ = fit, fit.rank
         if kept is not None:
             kept.clear()
-        _warn(fit, problem)
+        warn_of(fit, problem)
         return self
 
     @property
@@ -208,11 +228,12 @@ class LowRankGLS:
         restrictions: Restrictions | None,
         meter: Meter,
         kept: Checkpoint | None,
-    ) -> tuple[Problem, Literal["compress", "stream"]]:
+    ) -> tuple[Problem, Literal["compress", "stream"], Folds | None]:
+        by_folds = self._by_folds(system)
         if isinstance(system, CompressedSystem):
             if self.engine == "stream":
                 raise ValueError("a compressed system holds no rows to stream. Use engine='compress' or 'auto'.")
-            return _in_memory(system.rows, self.lam_B, meter, restrictions), "compress"
+            return _in_memory(system.rows, self.lam_B, meter, restrictions), "compress", None
         self.plan_ = self.plan(system)
         if self.plan_.engine == "stream":
             spare = self.plan_.memory_limit - self.plan_.worker_peak
@@ -225,9 +246,25 @@ class LowRankGLS:
                 spare_bytes=spare,
                 restrictions=restrictions,
             )
-            return streamed, "stream"
+            return streamed, "stream", None
+        if by_folds:
+            folds = compress_folds(system.rows, int(self.n_folds), self.folds, restrictions, meter=meter)
+            return _in_memory(folds.parts.together(), self.lam_B, meter, restrictions), "compress", folds
         compressed = compress_rows(system.rows, meter=meter, saved=None if kept is None else kept.sums)
-        return _in_memory(compressed, self.lam_B, meter, restrictions), "compress"
+        return _in_memory(compressed, self.lam_B, meter, restrictions), "compress", None
+
+    def _by_folds(self, system: System | CompressedSystem) -> bool:
+        """Whether folds decide; raises ValueError where there can be none."""
+        if self.rank != "cv" or len(self._structures(system.n_equations)) == 1:
+            return False
+        if isinstance(system, CompressedSystem):
+            raise ValueError(
+                "rank='cv' leaves rows out, and a compressed system has none left to tell apart. Fit the System "
+                "itself, which is read once, or use rank='bic'."
+            )
+        if self.n_folds > system.n_obs:
+            raise ValueError(f"n_folds={self.n_folds} is more than the {system.n_obs} rows there are. Use fewer folds.")
+        return True
 
     def _options(self, engine: Literal["compress", "stream"]) -> Options:
         default = COMPRESSED_REL_TOL if engine == "compress" else STREAM_REL_TOL
@@ -258,7 +295,7 @@ class LowRankGLS:
         most = max_rank(n_equations)
         if self.rank == "auto":
             return (min(8, -(-n_equations // 10), most),)
-        if self.rank == "bic":
+        if self.rank in ("bic", "cv"):
             top = min(n_equations // 2, 12, most)
             return tuple(range(1, top + 1)) or (0,)
         rank = int(self.rank)
@@ -277,6 +314,10 @@ class LowRankGLS:
             raise TypeError(f"debiased must be True or False; got {self.debiased!r}.")
         _one_of("engine", self.engine, ("auto", "compress", "stream"))
         _one_of("sigma_step", self.sigma_step, ("ml", "pca"))
+        _one_of("folds", self.folds, ("rows", "blocks"))
+        n_folds: Any = self.n_folds
+        if isinstance(n_folds, bool) or not isinstance(n_folds, numbers.Integral) or n_folds < 2:
+            raise ValueError(f"n_folds must be an integer of at least 2; got {n_folds!r}.")
         _one_of("missing", self.missing, ("raise",))
         for name in ("lam_F", "lam_B"):
             _number(name, getattr(self, name), least=0.0, strict=False)
@@ -316,9 +357,9 @@ def _in_memory(rows: Compressed, lam_B: float, meter: Meter, restrictions: Restr
 
 def _check_rank(rank: Any) -> None:
     if isinstance(rank, str):
-        _one_of("rank", rank, ("auto", "bic"))
+        _one_of("rank", rank, ("auto", "bic", "cv"))
     elif isinstance(rank, bool) or not isinstance(rank, numbers.Integral):
-        raise TypeError(f"rank must be an integer, 'auto' or 'bic'; got {rank!r}.")
+        raise TypeError(f"rank must be an integer, 'auto', 'bic' or 'cv'; got {rank!r}.")
     elif rank < 0:
         raise ValueError(f"rank must be 0 or more; got {rank}.")
 
@@ -334,99 +375,3 @@ def _number(name: str, value: Any, *, least: float, strict: bool) -> None:
         raise TypeError(f"{name} must be a number; got {value!r}.")
     if not np.isfinite(float(value)) or value < least or (strict and value <= least):
         raise ValueError(f"{name} must be {'above' if strict else 'at least'} {least:g} and finite; got {value!r}.")
-
-
-def _as_fit(
-    problem: Problem,
-    solution: Solution,
-    options: Options,
-    engine: Literal["compress", "stream"],
-    table: tuple[dict[str, float], ...],
-    system: System | CompressedSystem,
-    restrictions: Restrictions | None,
-    lam_F: float,
-) -> Fit:
-    """The solution in the user's units."""
-    design, scale = problem.design, problem.whitened.y_scale
-    by_group = problem.coordinates.by_group(solution.point.c)
-    coefficients = np.empty(design.n_coefficients)
-    for group, c in zip(problem.whitened.groups, by_group, strict=True):
-        coefficients[group.group.coefficients] = group.coefficients(c) * scale[group.group.equations]
-    x_rows = problem.x_rows()
-    history = solution.trace
-    if problem.meter.passes > history[-1].passes:
-        history = (*history, _last_read(history[-1], problem.meter))
-    floored = np.flatnonzero(solution.point.sigma.on_floor(np.full(design.n_equations, options.d_floor)))
-    return Fit(
-        design=design,
-        coefficients=coefficients,
-        covariance=solution.point.sigma.rescaled(scale).normalised(),
-        n_obs=problem.n_obs,
-        loglik=-problem.n_obs * (solution.nll + problem.nll_offset),
-        objective=solution.obj + problem.nll_offset,
-        termination=solution.termination,
-        history=history,
-        engine=engine,
-        n_starts=solution.n_starts,
-        n_agreed=solution.n_agreed,
-        lam_B=options.lam_B,
-        lam_F=lam_F,
-        on_floor=tuple(design.equations[j] for j in floored),
-        y_scale=scale,
-        x_rows=x_rows,
-        compressed=problem.compressed,
-        sums=_sums_of_squares(problem, coefficients),
-        n_passes=problem.meter.passes,
-        bytes_read=problem.meter.bytes_read,
-        candidates=table,
-        algorithm=options.algorithm,
-        debiased=options.debiased,
-        restrictions=restrictions,
-        obs_dim=str(system.obs_dim),
-        equation_dim=str(system.equation_dim),
-        system=system if isinstance(system, System) else None,
-    )
-
-
-def _sums_of_squares(problem: Problem, coefficients: np.ndarray) -> SumsOfSquares | None:
-    """What R2 needs of a fit that keeps no rows; others have it from their rows when it is asked for."""
-    if problem.compressed is not None:
-        return None
-    return sums_of_squares(problem.group_rows, coefficients, problem.resolution)
-
-
-def _last_read(last: TraceRow, meter: Meter) -> TraceRow:
-    """The pass that standard errors took after the loop."""
-    moved = replace(last, step="covariance", accept_t=1.0, cg_iterations=0)
-    return replace(moved, passes=meter.passes, bytes_read=meter.bytes_read, seconds=meter.seconds)
-
-
-def _warn(fit: Fit, problem: Problem) -> None:
-    """One warning that says all there is to say."""
-    notes = []
-    if fit.termination is Termination.MAX_SWEEPS:
-        sweeps = "1 sweep" if fit.n_sweeps == 1 else f"{fit.n_sweeps} sweeps"
-        notes.append(f"not converged after {sweeps}: raise max_sweeps, or rel_tol if this precision is enough")
-    if fit.termination is Termination.STALLED:
-        notes.append("stalled: no step of the factor update lowered the objective; try sigma_step='ml'")
-    exact = [problem.design.equations[j] for j in np.flatnonzero(problem.whitened.exact)]
-    heywood = [name for name in fit.on_floor if name not in exact]
-    if exact:
-        notes.append(
-            f"a constant response or a perfect fit in {_listed(exact)}: the residual variance is zero to rounding and "
-            "its idiosyncratic variance sits on d_floor; drop the equation or the regressor that reproduces it"
-        )
-    if heywood:
-        notes.append(
-            f"idiosyncratic variance on d_floor (Heywood case) in {_listed(heywood)}: "
-            "a smaller rank may describe these data as well"
-        )
-    if notes:
-        warnings.warn("LowRankGLS: " + "; ".join(notes) + ".", FitWarning, stacklevel=3)
-
-
-def _listed(names: list[Any]) -> str:
-    shown = ", ".join(repr(name) for name in names[:5])
-    return f"equation{'s' if len(names) > 1 else ''} {shown}" + (
-        f" and {len(names) - 5} more" if len(names) > 5 else ""
-    )

@@ -19,7 +19,7 @@ from lrgls_dask.passes import FAN_IN
 from lrgls_dask.rows import Rows
 from lrgls_dask.streamed import stream_partial_bytes
 
-__all__ = ["Cluster", "Engine", "Plan", "make_plan", "require_memory", "this_cluster"]
+__all__ = ["Cluster", "Engine", "Plan", "make_plan", "price_parts", "require_memory", "this_cluster"]
 
 Engine = Literal["auto", "compress", "stream"]
 
@@ -101,17 +101,19 @@ class Plan:
         )
 
 
-def make_plan(rows: Rows, *, engine: Engine, memory_limit: int | str | None, needs_matrix: bool = False) -> Plan:
+def make_plan(
+    rows: Rows, *, engine: Engine, memory_limit: int | str | None, needs_matrix: bool = False, parts: int = 1
+) -> Plan:
     """The cheapest plan in passes that fits; reads nothing.
 
     needs_matrix : the (K, K) residual covariance must be held, so that a fit on its products alone is no choice.
-
+    parts : how many sums of rows a compressing pass keeps apart, folds for instance.
     Raises MemoryError with the number, the limit and the remedy when no engine allowed fits.
     """
     cluster = this_cluster(memory_limit)
     priced = {
-        "compress": [_price(rows, cluster, "compress", True)],
-        "stream": [_price(rows, cluster, "stream", holds) for holds in ((True,) if needs_matrix else (True, False))],
+        "compress": [_price(rows, cluster, "compress", True, parts)],
+        "stream": [_price(rows, cluster, "stream", holds, 1) for holds in ((True,) if needs_matrix else (True, False))],
     }
     allowed = priced["compress"] + priced["stream"] if engine == "auto" else priced[engine]
     for plan in allowed:
@@ -170,9 +172,14 @@ def this_cluster(memory_limit: int | str | None) -> Cluster:
     return Cluster(len(workers), threads, given or found, WORKER_BASE, False)
 
 
-def _price(rows: Rows, cluster: Cluster, engine: Literal["compress", "stream"], holds_sigma: bool) -> Plan:
+def price_parts(rows: Rows, parts: int) -> Plan:
+    """What compressing rows in so many parts costs, whether it fits or not; reads nothing."""
+    return _price(rows, this_cluster(None), "compress", True, parts)
+
+
+def _price(rows: Rows, cluster: Cluster, engine: Literal["compress", "stream"], holds_sigma: bool, parts: int) -> Plan:
     design = rows.design
-    partial = partial_bytes(design) if engine == "compress" else stream_partial_bytes(design, holds_sigma)
+    partial = parts * partial_bytes(design) if engine == "compress" else stream_partial_bytes(design, holds_sigma)
     layout = cut_rows(rows, partial)
     work = cluster.n_threads * _task_bytes(rows, layout, partial) + 2 * FAN_IN * partial
     client = _compress_client(design) if engine == "compress" else _stream_client(design, holds_sigma)

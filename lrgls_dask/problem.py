@@ -5,8 +5,9 @@ Both answer in whitened coordinates (whiten.py): c is the vector of all P coeffi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -233,6 +234,21 @@ class InMemory:
         self._y = _top(system)[:, q:] / self.whitened.y_scale
         scaled = system.root[q:, q:] / self.whitened.y_scale
         self._beyond = scaled.T @ scaled
+
+    def with_responses(self, y: np.ndarray, beyond: np.ndarray) -> InMemory:
+        """The same X with other responses, in the same standard units; only views and the two arrays given.
+
+        y : (q + 1, K) in the basis of the rows of X.  beyond : (K, K) cross-product of what lies outside it.
+        """
+        other = copy.copy(self)
+        other.compressed, other._y, other._beyond = None, y, beyond
+        start = self.coordinates.by_group(self.coordinates.adjoint(self._stacks, y))
+        other.whitened = replace(self.whitened, start=start)
+        return other
+
+    def fitted(self, c: np.ndarray) -> np.ndarray:
+        """(q + 1, K) [X_1 c_1 ... X_K c_K] in the basis of the rows of X, standard units."""
+        return self.coordinates.forward(self._stacks, c)
 
     def residual_covariance(self, c: np.ndarray) -> np.ndarray:
         residual = self._y - self.coordinates.forward(self._stacks, c)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-__all__ = ["blas_for", "one_blas_thread", "spare_arrays"]
+__all__ = ["SMALL_MATRIX", "blas_for", "one_blas_thread", "spare_arrays"]
 
 SMALL_MATRIX = 800  # columns
 

@@ -14,6 +14,7 @@ import xarray as xr
 
 from lrgls_dask.als import Termination, TraceRow
 from lrgls_dask.assessed import Assessed
+from lrgls_dask.bootstrapped import Bootstrap, Method, bootstrap
 from lrgls_dask.compress import Compressed, mean_nll
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import LowRank, Sigma
@@ -68,6 +69,8 @@ class Fit(Assessed, Predicting):
     y_scale: np.ndarray
     x_rows: np.ndarray | None
     compressed: Compressed | None
+    sigma_step: str = "ml"
+    d_floor: float = 1e-8
     candidates: tuple[dict[str, float], ...] = ()
     algorithm: str = "als"
     debiased: bool = False
@@ -173,8 +176,18 @@ class Fit(Assessed, Predicting):
 
     @cached_property
     def selection(self) -> pd.DataFrame | None:
-        """One row per candidate rank, when the rank was chosen by a criterion."""
-        return pd.DataFrame(list(self.candidates)).set_index("rank") if self.candidates else None
+        """One row per candidate rank, when the rank was chosen by a criterion, which attrs["criterion"] names.
+
+        loglik, aic and bic of the fit to all rows; by cross-validation also cv_nll, the mean negative log-likelihood
+        per row left out, its standard error over folds, and each fold's.  tied : within rounding of the least
+        criterion; the smallest such rank was chosen.  local_minimum : both neighbours are worse; more than one such
+        rank says that the curve is not monotone on either side of the choice.
+        """
+        if not self.candidates:
+            return None
+        table = pd.DataFrame(list(self.candidates)).set_index("rank")
+        table.attrs["criterion"] = "cv_nll" if "cv_nll" in table else "bic"
+        return table
 
     # ------------------------------------------------------------------------------------------ inference
 
@@ -313,6 +326,31 @@ class Fit(Assessed, Predicting):
         }
         return pd.DataFrame(columns, index=index)
 
+    def bootstrap(
+        self,
+        n: int = 999,
+        method: Method = "parametric",
+        *,
+        seed: int | None = None,
+        system: System | CompressedSystem | None = None,
+        groups: Any = None,
+        n_blocks: int | None = None,
+    ) -> Bootstrap:
+        """n refits of Sigma and coefficients on replicated data: standard errors, bias, studentised intervals.
+
+        method : "parametric" draws errors N(0, Sigma) at the fitted model, on the rows that stand for X: no read, the
+        same time and memory for any N. "cluster" resamples whole groups of rows, the system's own or `groups` (N,);
+        "blocks" resamples n_blocks (50) runs of consecutive rows, for dependence over time. These two read the data
+        once and keep (q + K)^2 numbers a group; with "cluster", n_blocks joins groups at random into so many.
+        seed : replicate i depends on it and on i alone, whatever the workers; drawn, and kept in the result, if None.
+        system : the rows, for a fit that does not hold them. Follows the active Dask client, else threads.
+
+        Every refit starts from this fit and follows its local optimum. Replicates that are singular are left out and
+        counted; more than a tenth of them is a FitWarning.
+        Raises ValueError for arguments that do not fit together, MemoryError for more groups than memory holds.
+        """
+        return bootstrap(self, n, method, seed, system, groups, n_blocks)
+
     def summary(self, *, alpha: float = 0.05, max_rows: int = 200) -> str:
         """The fit in one page of text."""
         return summary(self, alpha=alpha, max_rows=max_rows)
@@ -363,8 +401,8 @@ class Fit(Assessed, Predicting):
     @cached_property
     def _coefficient_labels(self) -> dict[str, np.ndarray]:
         return {
-            "equation": np.repeat(self._index.values, self.design.sizes),
-            "regressor": pd.Index([t for terms in self.design.terms for t in terms], tupleize_cols=False).values,
+            "equation": np.repeat(self._index.to_numpy(), self.design.sizes),
+            "regressor": pd.Index([t for terms in self.design.terms for t in terms], tupleize_cols=False).to_numpy(),
         }
 
     def _per_coefficient(self, values: np.ndarray, name: str) -> xr.DataArray:

@@ -1,59 +1,86 @@
-"""Which number of factors: the least BIC over candidate structures, each fitted, none reading the data again."""
+"""Which number of factors: the least BIC, or the best likelihood of rows left out, none reading the data again."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from dask.base import tokenize
 
-from lrgls_dask.als import Keep, Options, Point, Solution, fit_structure, go_on, starting_residuals
+from lrgls_dask.als import (
+    Keep,
+    Options,
+    Point,
+    Solution,
+    alternate,
+    fit_structure,
+    go_on,
+    slack,
+    starting_residuals,
+)
 from lrgls_dask.checkpoint import Checkpoint, SavedPoint
 from lrgls_dask.covariance import LowRank, LowRankStructure, SingularCovariance, Structure
+from lrgls_dask.crossvalidate import Candidate, Folds, held_out_nll
 from lrgls_dask.em import fit_em
 from lrgls_dask.existence import no_maximum, vanishing_combination
 from lrgls_dask.problem import Problem
+from lrgls_dask.resources import SMALL_MATRIX
 from lrgls_dask.sweep import debiased
+from lrgls_dask.tasks import run_tasks
 
 __all__ = ["choose"]
 
 Table = tuple[dict[str, float], ...]
 
+TIED = 1e-10  # criteria that differ by less, relative to max(1, |criterion|), differ by rounding
+
 
 def choose(
-    problem: Problem, structures: tuple[Structure, ...], options: Options, checkpoint: Checkpoint | None = None
+    problem: Problem,
+    structures: tuple[Structure, ...],
+    options: Options,
+    checkpoint: Checkpoint | None = None,
+    folds: Folds | None = None,
 ) -> tuple[Solution, Table]:
-    """The solution of the candidate with the least BIC, and one row per candidate (none for a single one).
+    """The solution of the best candidate and one row per candidate (none for a single one).
 
-    On a compressed system every candidate is fitted to the end. Streamed, where that would cost passes, candidates are
-    compared at the OLS residual covariance, from which the coefficients hardly move it, and only the winner is fitted.
+    The best has the least BIC or, given the folds of the rows, the least negative log-likelihood of rows left out; of
+    those that tie the first. On a compressed system every candidate is fitted to the end, from the starts of its own
+    and from the optimum one rank below. Streamed, where that would cost passes, candidates are compared at the OLS
+    residual covariance, from which the coefficients hardly move it, and only the winner is fitted.
+    structures : by ascending rank.
     checkpoint : where a streamed loop keeps its last point, and goes on from one that is there.
     Raises ValueError where the likelihood of an unrestricted Sigma has no maximum.
     """
     _check_bounded(problem, structures, options)
     try:
-        return _choose(problem, structures, options, checkpoint)
+        return _choose(problem, structures, options, checkpoint, folds)
     except SingularCovariance as error:
         raise no_maximum(problem, options) from error
 
 
 def _choose(
-    problem: Problem, structures: tuple[Structure, ...], options: Options, checkpoint: Checkpoint | None
+    problem: Problem,
+    structures: tuple[Structure, ...],
+    options: Options,
+    checkpoint: Checkpoint | None,
+    folds: Folds | None,
 ) -> tuple[Solution, Table]:
     if problem.restarts_are_free:
-        return _fit_all(problem, structures, options)
+        return _fit_all(problem, structures, options, folds)
     keep, saved = _kept(checkpoint, problem, structures, options)
     if not problem.dense:
         return _without_covariance(problem, structures, options, keep, saved), ()
     if saved is not None and options.algorithm == "als":
         point = Point(saved.c, saved.S, saved.sigma)
-        table = _compared(problem, structures, options, saved.S)
-        return go_on(problem, _best(structures, table), options, saved.sweep, point, keep=keep), table
+        _, table = _compared(problem, structures, options, saved.S)
+        chosen = next(structure for structure in structures if structure.rank == saved.sigma.rank)
+        return go_on(problem, chosen, options, saved.sweep, point, keep=keep), table
     c, S = _start(problem, options)
-    table = _compared(problem, structures, options, S)
-    return fit_structure(problem, _best(structures, table), options, c, S, keep=keep), table
-
-
-def _best(structures: tuple[Structure, ...], table: Table) -> Structure:
-    return structures[int(np.argmin([row["bic"] for row in table]))] if table else structures[0]
+    best, table = _compared(problem, structures, options, S)
+    return fit_structure(problem, structures[best], options, c, S, keep=keep), table
 
 
 def _start(problem: Problem, options: Options) -> tuple[np.ndarray, np.ndarray]:
@@ -76,21 +103,85 @@ def _check_bounded(problem: Problem, structures: tuple[Structure, ...], options:
         raise no_maximum(problem, options, involved)
 
 
-def _fit_all(problem: Problem, structures: tuple[Structure, ...], options: Options) -> tuple[Solution, Table]:
-    c, S = _start(problem, options)
-    solutions = [fit_structure(problem, structure, options, c, S) for structure in structures]
-    if len(structures) == 1:
-        return solutions[0], ()
-    table = tuple(_row(problem, each, s.nll) for each, s in zip(structures, solutions, strict=True))
-    return solutions[int(np.argmin([row["bic"] for row in table]))], table
+# ---------------------------------------------------------------------------------------------- every candidate
 
 
-def _compared(problem: Problem, structures: tuple[Structure, ...], options: Options, S: np.ndarray) -> Table:
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What the fits of all candidates share: every equation fitted by itself, c (P,) and S (K, K)."""
+
+    problem: Problem
+    options: Options
+    c: np.ndarray
+    S: np.ndarray
+
+
+def _fit_all(
+    problem: Problem, structures: tuple[Structure, ...], options: Options, folds: Folds | None
+) -> tuple[Solution, Table]:
+    search = _Search(problem, options, *_start(problem, options))
     if len(structures) == 1:
-        return ()
+        return _fit_one(search, structures[0]), ()
+    width = problem.design.n_regressors + problem.design.n_equations
+    solutions = _in_parallel(width, _fit_one, search, structures)
+    if options.algorithm == "als":
+        for i in range(1, len(structures)):
+            if not structures[i].line_search:
+                solutions[i] = _from_below(search, structures[i], solutions[i - 1], solutions[i])
+    rows = [_row(problem, each, s.nll) for each, s in zip(structures, solutions, strict=True)]
+    if folds is None:
+        best, table = _judged(rows, "bic")
+        return solutions[best], table
+    scale, at = problem.whitened.y_scale, problem.coordinates
+    candidates = tuple(
+        Candidate(each, problem.whitened.coefficients(at.by_group(s.point.c)), s.point.sigma.rescaled(scale))
+        for each, s in zip(structures, solutions, strict=True)
+    )
+    nll, summary = held_out_nll(
+        folds, candidates, options, lambda f, state, items: _in_parallel(width, f, state, items)
+    )
+    for row, of_folds, (mean, error) in zip(rows, nll, summary, strict=True):
+        row.update(cv_nll=float(mean), cv_std_error=float(error))
+        row.update({f"fold_{f + 1}": float(value) for f, value in enumerate(of_folds)})
+    best, table = _judged(rows, "cv_nll")
+    return solutions[best], table
+
+
+def _in_parallel(width: int, function: Callable[[Any, Any], Any], state: Any, items: Sequence[Any]) -> list[Any]:
+    """Small systems side by side in threads; wide ones in turn, each with all BLAS threads and all the memory."""
+    if width <= SMALL_MATRIX:
+        return run_tasks(function, state, items, here=True)
+    return [function(state, item) for item in items]
+
+
+def _fit_one(search: _Search, structure: Structure) -> Solution:
+    return fit_structure(search.problem, structure, search.options, search.c, search.S)
+
+
+def _from_below(search: _Search, structure: Structure, below: Solution, found: Solution) -> Solution:
+    """What the optimum one rank below leads to, if that is better than what the candidate's own starts led to."""
+    problem, options, point = search.problem, search.options, below.point
+    floor = np.full(len(point.S), options.d_floor)
+    first = structure.update(debiased(problem, options, point.S), floor, point.sigma)
+    wanted = found.obj - slack(found.obj)
+    other = alternate(problem, structure, options, point, first, best=np.inf if options.debiased else wanted)
+    n_starts = found.n_starts + 1
+    if other.obj < wanted:
+        return replace(other, n_starts=n_starts, n_agreed=1)
+    return replace(found, n_starts=n_starts)
+
+
+# ---------------------------------------------------------------------------------------------- streamed
+
+
+def _compared(
+    problem: Problem, structures: tuple[Structure, ...], options: Options, S: np.ndarray
+) -> tuple[int, Table]:
+    if len(structures) == 1:
+        return 0, ()
     floor = np.full(len(S), options.d_floor)
     firsts = [each.candidates(debiased(problem, options, S), floor)[0].sigma for each in structures]
-    return tuple(_row(problem, each, sigma.nll(S)) for each, sigma in zip(structures, firsts, strict=True))
+    return _judged([_row(problem, each, sigma.nll(S)) for each, sigma in zip(structures, firsts, strict=True)], "bic")
 
 
 def _kept(
@@ -129,6 +220,9 @@ def _without_covariance(
     return fit_em(problem, structure, options, c, keep=keep)
 
 
+# ---------------------------------------------------------------------------------------------- the table
+
+
 def _row(problem: Problem, structure: Structure, nll: float) -> dict[str, float]:
     n_parameters = problem.design.n_coefficients + structure.n_parameters(problem.design.n_equations)
     if problem.constraint is not None:
@@ -141,3 +235,17 @@ def _row(problem: Problem, structure: Structure, nll: float) -> dict[str, float]
         "aic": -2 * loglik + 2 * n_parameters,
         "bic": -2 * loglik + float(np.log(problem.n_obs)) * n_parameters,
     }
+
+
+def _judged(rows: list[dict[str, float]], criterion: str) -> tuple[int, Table]:
+    """The place of the smallest rank within rounding of the least criterion, and rows that say of each rank whether it
+    ties with the least and whether both its neighbours are worse: more than one such rank makes the choice doubtful."""
+    values = np.array([row[criterion] for row in rows])
+    slack = TIED * max(1.0, float(np.abs(values).max()))
+    tied = values <= values.min() + slack
+    padded = np.concatenate([[np.inf], values, [np.inf]])
+    lowest = (values < padded[:-2] - slack) & (values <= padded[2:] + slack)
+    table = tuple(
+        {**row, "tied": bool(t), "local_minimum": bool(m)} for row, t, m in zip(rows, tied, lowest, strict=True)
+    )
+    return int(np.argmax(tied)), table

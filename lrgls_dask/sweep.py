@@ -11,7 +11,7 @@ import numpy as np
 
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.constraint import Preconditioner
-from lrgls_dask.covariance import Sigma, SigmaStep, Structure
+from lrgls_dask.covariance import TIGHT, Sigma, SigmaStep, Structure
 from lrgls_dask.problem import Problem
 
 __all__ = [
@@ -188,9 +188,10 @@ class Sweeps:
         """(K,) the least own variances."""
         return np.full(self.problem.design.n_equations, self.options.d_floor)
 
-    def sigma_step(self, point: Point) -> SigmaStep[Sigma]:
-        """Sigma at the coefficients of `point`."""
-        return self.structure.update(debiased(self.problem, self.options, point.S), self.floor(), point.sigma)
+    def sigma_step(self, point: Point, *, tol: float = TIGHT) -> SigmaStep[Sigma]:
+        """Sigma at the coefficients of `point`, searched from its Sigma to a gradient of `tol`."""
+        S = debiased(self.problem, self.options, point.S)
+        return self.structure.update(S, self.floor(), point.sigma, tol=tol)
 
     def beta_step(self, point: Point, *, fall: float) -> tuple[Point, BetaStep]:
         """Coefficients at the Sigma of `point`."""

@@ -55,6 +55,11 @@ class WhitenedGroup:
         b[self.order] = solved
         return b / self.x_scale[:, None]
 
+    def coordinates(self, b: np.ndarray) -> np.ndarray:
+        """(p, m) c of coefficients b for Y in standard units: the inverse of `coefficients`."""
+        c = self.root @ (b * self.x_scale[:, None])[self.order]
+        return c if self.turn is None else self.turn.T @ c
+
     def adjoint(self, score: np.ndarray) -> np.ndarray:
         """(p, m) derivative with respect to c of a function whose derivative with respect to b is `score`."""
         solved = solve_triangular(self.root, (score / self.x_scale[:, None])[self.order], trans="T")
@@ -74,6 +79,19 @@ class Whitened:
     start: tuple[np.ndarray, ...]
     exact: np.ndarray
     stacks: tuple[np.ndarray, ...]
+
+    def coefficients(self, by_group: tuple[np.ndarray, ...]) -> np.ndarray:
+        """(P,) coefficients in the user's units, equation by equation, from c (p, m) per group."""
+        b = np.empty(sum(c.size for c in by_group))
+        for group, c in zip(self.groups, by_group, strict=True):
+            b[group.group.coefficients] = group.coefficients(c) * self.y_scale[group.group.equations]
+        return b
+
+    def coordinates(self, coefficients: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The inverse of `coefficients`."""
+        return tuple(
+            g.coordinates(coefficients[g.group.coefficients] / self.y_scale[g.group.equations]) for g in self.groups
+        )
 
 
 def whiten(design: Design, rows: tuple[GroupRows, ...], *, n_obs: int, lam_B: float, resolution: float) -> Whitened:

@@ -8,9 +8,12 @@ import pytest
 
 FOLDER = Path(__file__).parent / "benchmarks"
 SCRIPTS = (
+    "bootstrap",
     "cluster",
+    "coverage",
     "coverage_robust",
     "memory",
+    "rank_recovery",
     "read_limit",
     "robust",
     "select_rank",
@@ -140,3 +143,23 @@ def test_coverage_robust(small):
     for run, kind in zip(found["runs"], ("robust", "cluster", "hac"), strict=True):
         assert run["z_sd"][kind] < run["z_sd"]["classical"]  # classical errors are too small in all three
         assert 0.75 < run["coverage"][kind] <= 1
+
+
+def test_bootstrap(small):
+    found = small("bootstrap")
+    assert cases(found) == ["alsgls", "lrgls_dask N=500", "lrgls_dask N=500000"]
+    assert [run["failed"] for run in found["runs"][1:]] == [0, 0]
+    assert 0.7 < found["summary"]["over_classical_many"] < 1.3  # classical errors are right on many rows
+
+
+def test_coverage(small):
+    found = small("coverage")
+    assert cases(found) == ["classical", "bootstrap"]
+    assert found["summary"]["coverage_classical"] > 0.85
+    assert found["summary"]["coverage_bootstrap"] > 0.7
+
+
+def test_rank_recovery(small):
+    found = small("rank_recovery")
+    assert cases(found) == ["bic", "cv"]
+    assert found["summary"] == {"share_right_bic": 1, "share_right_cv": 1}

@@ -324,7 +324,9 @@ def test_the_rank_with_the_least_bic_is_chosen() -> None:
     assert table["bic"].idxmin() == model.rank_ == model.result_.rank == 2
     for rank, row in table.iterrows():
         alone = LowRankGLS(int(rank)).fit(data.system()).result_
-        np.testing.assert_allclose(row[["loglik", "aic", "bic"]], [alone.loglik, alone.aic, alone.bic], rtol=1e-7)
+        np.testing.assert_allclose(
+            row[["loglik", "aic", "bic"]].astype(float), [alone.loglik, alone.aic, alone.bic], rtol=1e-7
+        )
         assert row["n_parameters"] == alone.n_parameters
     assert fit(data.system()).selection is None
 

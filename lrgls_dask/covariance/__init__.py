@@ -20,14 +20,16 @@ commutes with all of them.
 
 from lrgls_dask.covariance.em import Anderson, em_products, em_update, flattened, nll_from_products, unflattened
 from lrgls_dask.covariance.full import Full, FullSigma, SingularCovariance
-from lrgls_dask.covariance.interface import Sigma, SigmaStep, Structure
+from lrgls_dask.covariance.interface import LOOSE, TIGHT, Sigma, SigmaStep, Structure
 from lrgls_dask.covariance.lowrank import LowRank, max_rank
 from lrgls_dask.covariance.ml import ml_candidates, ml_step
 from lrgls_dask.covariance.pca import pca_step
 from lrgls_dask.covariance.steps import penalised
-from lrgls_dask.covariance.structures import LowRankStructure, diagonal, sigma_of
+from lrgls_dask.covariance.structures import LowRankStructure, diagonal, sigma_of, structure_of
 
 __all__ = [
+    "LOOSE",
+    "TIGHT",
     "Anderson",
     "Full",
     "FullSigma",
@@ -48,5 +50,6 @@ __all__ = [
     "pca_step",
     "penalised",
     "sigma_of",
+    "structure_of",
     "unflattened",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
-from lrgls_dask.covariance.interface import Array, SigmaStep, Stored
+from lrgls_dask.covariance.interface import TIGHT, Array, SigmaStep, Stored
 from lrgls_dask.covariance.lowrank import LOG_2PI
 
 __all__ = ["Full", "FullSigma", "SingularCovariance"]
@@ -159,11 +159,11 @@ class Full:
         """S itself."""
         return self.update(S, floor, None).sigma
 
-    def candidates(self, S: Array, floor: Array) -> list[SigmaStep[FullSigma]]:
+    def candidates(self, S: Array, floor: Array, *, tol: float = TIGHT) -> list[SigmaStep[FullSigma]]:
         """S itself: the maximum of the likelihood is unique."""
         return [self.update(S, floor, None)]
 
-    def update(self, S: Array, floor: Array, start: FullSigma | None) -> SigmaStep[FullSigma]:
+    def update(self, S: Array, floor: Array, start: FullSigma | None, *, tol: float = TIGHT) -> SigmaStep[FullSigma]:
         """Sigma = S (K, K).  O(K^3).  Raises SingularCovariance where S is singular to rounding."""
         if not np.all(S.diagonal() > 0):
             raise SingularCovariance("the residuals of an equation vanish")

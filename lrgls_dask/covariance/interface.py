@@ -11,10 +11,14 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Sigma", "SigmaStep", "Stored", "Structure"]
+__all__ = ["LOOSE", "TIGHT", "Array", "Sigma", "SigmaStep", "Stored", "Structure"]
 
 Array = NDArray[np.float64]
 Stored = dict[str, tuple[Array, tuple[str, ...]]]
+
+# Gradients per row at which an iterative search for Sigma stops: at rounding, or off by about LOOSE^2 in nll, enough to
+# tell optima apart.
+LOOSE, TIGHT = 1e-4, 1e-12
 
 
 class Sigma(Protocol):
@@ -149,12 +153,15 @@ class Structure(Protocol):
         """Some Sigma to write the first objective down with."""
         ...
 
-    def candidates(self, S: Array, floor: Array) -> list[SigmaStep[Any]]:
-        """Distinct local optima for a first S, best first."""
+    def candidates(self, S: Array, floor: Array, *, tol: float = TIGHT) -> list[SigmaStep[Any]]:
+        """Distinct local optima for a first S, best first, each to a gradient of `tol`."""
         ...
 
-    def update(self, S: Array, floor: Array, start: Any) -> SigmaStep[Any]:
-        """A Sigma whose penalised objective at S is not above the start's."""
+    def update(self, S: Array, floor: Array, start: Any, *, tol: float = TIGHT) -> SigmaStep[Any]:
+        """A Sigma whose penalised objective at S is not above the start's; the start may have fewer factors.
+
+        tol : the gradient per row at which an iterative search stops; others pay no heed to it.
+        """
         ...
 
     def penalty(self, sigma: Any) -> float:

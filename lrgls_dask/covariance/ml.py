@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 from scipy.optimize import minimize
 
+from lrgls_dask.covariance.interface import LOOSE, TIGHT
 from lrgls_dask.covariance.lowrank import Array, LowRank
 from lrgls_dask.covariance.newton import minimise
 from lrgls_dask.covariance.polish import polished
@@ -29,18 +30,24 @@ SAME_NLL = 1e-6
 EXACT_UP_TO = 400
 # Up to this K the exact Hessian also costs less than the additional iterations of its approximation.
 EXACT_STARTS_UP_TO = 100
-# A loose end is off by about LOOSE^2 in f, far below SAME_NLL.
-LOOSE, TIGHT = 1e-4, 1e-12
 MAX_ITERATIONS = 200
 
 
 def ml_step(
-    S: Array, rank: int, floor: Array, *, lam_F: float = 0.0, start: LowRank | None = None, restarts: bool = False
+    S: Array,
+    rank: int,
+    floor: Array,
+    *,
+    lam_F: float = 0.0,
+    start: LowRank | None = None,
+    restarts: bool = False,
+    tol: float = TIGHT,
 ) -> SigmaStep[LowRank]:
     """The Sigma = F F' + diag(d) that minimises nll(Sigma; S) + lam_F/2 ||F||^2 subject to d >= floor.
 
     S : (K, K) residual second moments, singular ones too.  floor : (K,), > 0; a Heywood case ends on it.
     start : where to begin; without one, Joreskog's start.  restarts : try every start of `many_starts`, keep the best.
+    tol : the gradient per row to stop at; the objective is then within about tol^2 of its minimum.
 
     The result is never worse than `start`: accept_t is 1.0 when it is new, 0.0 when the start could not be improved.
     A local optimum; accurate to rounding up to EXACT_UP_TO equations, to rounding in nll above.  About 5 to 15
@@ -55,19 +62,19 @@ def ml_step(
     profile, start = _prepared(S, rank, floor, start)
     if rank == 0:
         return _closed_form(profile, start)
-    x = np.log(default_start(profile) if start is None else start.d)
-    if start is None or floor.size > EXACT_STARTS_UP_TO:
-        x = minimise(_quick(profile), x, LOOSE, MAX_ITERATIONS).x
-    point = minimise(profile, x, TIGHT, MAX_ITERATIONS)
+    x, quick = np.log(default_start(profile) if start is None else start.d), _quick(profile)
+    if start is None or quick.exact != profile.exact:
+        x = minimise(quick, x, LOOSE, MAX_ITERATIONS).x
+    point = minimise(profile, x, tol, MAX_ITERATIONS)
     return _finished(profile, [SigmaStep(point.sigma, accept_t=1.0)], start, lam_F)[0]
 
 
 def ml_candidates(
-    S: Array, rank: int, floor: Array, *, lam_F: float = 0.0, start: LowRank | None = None
+    S: Array, rank: int, floor: Array, *, lam_F: float = 0.0, start: LowRank | None = None, tol: float = TIGHT
 ) -> list[SigmaStep[LowRank]]:
     """Distinct local optima, best first, at most MAX_CANDIDATES; arguments and errors as for `ml_step`.
 
-    Every start is run to 1e-4, ends with the same nll are counted as one, and the best few are polished.
+    Every start is run to LOOSE, ends with the same nll are counted as one, and the best few are polished to `tol`.
     n_starts is the number of starts, n_agreed how many of them ended at that optimum.
     """
     profile, start = _prepared(S, rank, floor, start)
@@ -77,7 +84,7 @@ def ml_candidates(
     quick = _quick(profile)
     ends = [minimise(quick, np.log(d), LOOSE, MAX_ITERATIONS) for d in (*first, *many_starts(quick))]
     loose = _merged([(end.value, 1, end) for end in ends])[:MAX_CANDIDATES]
-    polished = [(minimise(profile, end.x, TIGHT, MAX_ITERATIONS), agreed) for _, agreed, end in loose]
+    polished = [(minimise(profile, end.x, tol, MAX_ITERATIONS), agreed) for _, agreed, end in loose]
     steps = [SigmaStep(end.sigma, 1.0, len(ends), agreed) for end, agreed in polished]
     return _finished(profile, steps, start, lam_F)
 

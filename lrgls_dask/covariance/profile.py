@@ -33,6 +33,9 @@ LANCZOS_SHARE = 20
 # With only the leading pairs known, f and its gradient are differences of terms as large as s_ii / d_i.  Above this the
 # differences are taken inside Sigma^-1 S, which costs about as much again.
 CANCELS_ABOVE = 1e4
+# The Hessian multiplies all products w_n o a_m at once, in groups of so many numbers: one matrix product instead of one
+# a factor halves its time at K = 50, and the group stays in the processor's cache.
+FACE_SPLITTING_SIZE = 100_000
 
 
 def leading(S: Array, k: int) -> tuple[Array, Array]:
@@ -78,9 +81,14 @@ class Point:
             return None
         A, tail = self.W[:, q:], self.theta[q:]
         out = (A * tail) @ A.T * (A @ A.T)
-        for w, head in zip(self.W[:, :q].T, self.theta[:q], strict=True):
+        together = max(1, FACE_SPLITTING_SIZE // max(1, A.size))
+        for first in range(0, q, together):
+            some = slice(first, min(first + together, q))
+            W, head = self.W[:, some], self.theta[some, None]
             gap = np.minimum(tail - head, -np.finfo(float).eps * head)  # a tie: curvature without bound, never 0/0
-            out += np.outer(w, w) * ((A * ((tail - 1.0) * (tail + head) / gap)) @ A.T)
+            # sum over n, m of c_mn w_in w_jn a_im a_jm is one product of all columns w_n o a_m
+            columns = (W[:, :, None] * A[:, None, :]).reshape(K, -1)
+            out += (columns * ((tail - 1.0) * (tail + head) / gap).ravel()) @ columns.T
         return np.asarray(0.5 * out)
 
     @cached_property

@@ -8,13 +8,13 @@ from typing import Literal
 
 import numpy as np
 
-from lrgls_dask.covariance.full import FullSigma
-from lrgls_dask.covariance.interface import Array, Sigma, SigmaStep
+from lrgls_dask.covariance.full import Full, FullSigma
+from lrgls_dask.covariance.interface import TIGHT, Array, Sigma, SigmaStep, Structure
 from lrgls_dask.covariance.lowrank import LowRank
 from lrgls_dask.covariance.ml import ml_candidates, ml_step
 from lrgls_dask.covariance.pca import pca_step
 
-__all__ = ["LowRankStructure", "diagonal", "sigma_of"]
+__all__ = ["LowRankStructure", "diagonal", "sigma_of", "structure_of"]
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,17 @@ class LowRankStructure:
         """diag(S)."""
         return LowRank(np.zeros((len(S), 0)), np.maximum(S.diagonal(), floor))
 
-    def candidates(self, S: Array, floor: Array) -> list[SigmaStep[LowRank]]:
+    def candidates(self, S: Array, floor: Array, *, tol: float = TIGHT) -> list[SigmaStep[LowRank]]:
         """Every distinct optimum that several deterministic starts find."""
         if self.sigma_step == "pca":
             return [pca_step(S, self.rank, floor, lam_F=self.lam_F, start=self.start(S, floor))]
-        return ml_candidates(S, self.rank, floor, lam_F=self.lam_F)
+        return ml_candidates(S, self.rank, floor, lam_F=self.lam_F, tol=tol)
 
-    def update(self, S: Array, floor: Array, start: LowRank) -> SigmaStep[LowRank]:
-        """One step, or one maximisation, from `start`."""
-        step = pca_step if self.sigma_step == "pca" else ml_step
-        return step(S, self.rank, floor, lam_F=self.lam_F, start=start)
+    def update(self, S: Array, floor: Array, start: LowRank, *, tol: float = TIGHT) -> SigmaStep[LowRank]:
+        """One step, or one maximisation, from `start`, whose rank may be smaller."""
+        if self.sigma_step == "pca":
+            return pca_step(S, self.rank, floor, lam_F=self.lam_F, start=start)
+        return ml_step(S, self.rank, floor, lam_F=self.lam_F, start=start, tol=tol)
 
     def penalty(self, sigma: LowRank) -> float:
         """lam_F / 2 ||F||^2."""
@@ -64,6 +65,11 @@ class LowRankStructure:
 def diagonal() -> LowRankStructure:
     """Sigma = diag(d): every equation by itself."""
     return LowRankStructure(0)
+
+
+def structure_of(sigma: Sigma, sigma_step: Literal["ml", "pca"], lam_F: float) -> Structure:
+    """The structure that finds Sigmas like this one: its kind, its rank, and how those with factors are found."""
+    return Full() if sigma.kind == "full" else LowRankStructure(sigma.rank, sigma_step, lam_F)
 
 
 # Each kind a fit or a checkpoint may hold: its class is made of the arrays it names in `saved`, in that order.

@@ -1,0 +1,257 @@
+"""What a bootstrap found, with the user's labels."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from dask.utils import format_bytes
+
+from lrgls_dask.als import Options
+from lrgls_dask.bootstrap import Draws, Fitted, parametric, resampled
+from lrgls_dask.compress import Compressed, compress_parts
+from lrgls_dask.compressed import CompressedSystem
+from lrgls_dask.covariance import structure_of
+from lrgls_dask.errors import FitWarning
+from lrgls_dask.partition import GivenParts, Partition, RowBlocks
+from lrgls_dask.passes import Meter
+from lrgls_dask.plan import price_parts
+from lrgls_dask.predict import check_same_design
+from lrgls_dask.rows import Part, Rows
+from lrgls_dask.system import System
+
+if TYPE_CHECKING:
+    from lrgls_dask.results import Fit
+
+__all__ = ["Bootstrap", "bootstrap"]
+
+Method = Literal["parametric", "cluster", "blocks"]
+METHODS = ("parametric", "cluster", "blocks")
+BLOCKS = 50  # of rows, unless told: each long enough to hold most of the dependence between rows
+MANY_FAILED = 0.1
+JOINING_SEED = 20260102  # of which groups are joined, the same for every seed of the replicates
+Kind = Literal["studentised", "percentile", "basic"]
+KINDS = ("studentised", "percentile", "basic")
+
+
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """Refits of replicated data: n_replicates of them, by `method`, reproducible by `seed`.
+
+    n_failed : replicates left out because their data were singular.  estimate, classical : (P,) coefficients and
+    classical standard errors of the fit that was replicated.
+    """
+
+    draws: Draws
+    estimate: np.ndarray
+    classical: np.ndarray
+    labels: dict[str, np.ndarray]
+    equations: tuple[Hashable, ...]
+    method: str
+    seed: int
+
+    @property
+    def n_replicates(self) -> int:
+        """Replicates that could be fitted."""
+        return len(self.draws.numbers)
+
+    @property
+    def n_failed(self) -> int:
+        return self.draws.n_failed
+
+    @cached_property
+    def params(self) -> xr.DataArray:
+        """(replicate, coefficient) coefficients of every replicate."""
+        return self._per_replicate(self.draws.params, "params")
+
+    @cached_property
+    def replicate_std_errors(self) -> xr.DataArray:
+        """(replicate, coefficient) classical standard errors, each at its replicate's own Sigma."""
+        return self._per_replicate(self.draws.std_errors, "replicate_std_errors")
+
+    @cached_property
+    def std_errors(self) -> xr.DataArray:
+        """(P,) bootstrap standard errors: the standard deviation of the coefficients over replicates."""
+        return self._per_coefficient(self.draws.params.std(axis=0, ddof=1), "std_errors")
+
+    @cached_property
+    def bias(self) -> xr.DataArray:
+        """(P,) mean over replicates less the estimate."""
+        return self._per_coefficient(self.draws.params.mean(axis=0) - self.estimate, "bias")
+
+    @cached_property
+    def sigma(self) -> xr.Dataset:
+        """variance and communality (replicate, equation): error variances, and their share the factors explain.
+
+        No communality where Sigma has no factors, with covariance="full".
+        """
+        coords = {"replicate": self.draws.numbers, "equation": self._equation_index}
+        dims, variances, own = ("replicate", "equation"), self.draws.variances, self.draws.idio_var
+        found = {"variance": (dims, variances)}
+        if own.shape == variances.shape:
+            found["communality"] = (dims, 1.0 - own / variances)
+        return xr.Dataset(found, coords)
+
+    def conf_int(self, alpha: float = 0.05, kind: Kind = "studentised") -> xr.DataArray:
+        """(coefficient, bound) intervals of coverage 1 - alpha; bound is "low" and "high".
+
+        kind : "studentised", quantiles of (b* - b) / se* turned around b in units of the classical standard error,
+        accurate to second order where that is consistent; "percentile", quantiles of b*; "basic", those of b* - b
+        turned around b.  Source: Davison and Hinkley (1997), section 5.2.
+        Raises ValueError for another kind or an alpha not between 0 and 1.
+        """
+        if isinstance(alpha, bool) or not 0 < alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1, both excluded; got {alpha!r}.")
+        if kind not in KINDS:
+            raise ValueError(f"kind must be {' or '.join(map(repr, KINDS))}; got {kind!r}.")
+        tails = [1 - alpha / 2, alpha / 2]
+        if kind == "percentile":
+            low_high = np.quantile(self.draws.params, tails[::-1], axis=0)
+        elif kind == "basic":
+            low_high = 2 * self.estimate - np.quantile(self.draws.params, tails, axis=0)
+        else:
+            studentised = (self.draws.params - self.estimate) / self.draws.std_errors
+            low_high = self.estimate - np.quantile(studentised, tails, axis=0) * self.classical
+        coords: dict[str, Any] = {name: ("coefficient", values) for name, values in self.labels.items()}
+        return xr.DataArray(low_high.T, coords | {"bound": ["low", "high"]}, ("coefficient", "bound"), name="conf_int")
+
+    def __repr__(self) -> str:
+        failed = f", {self.n_failed} more failed" if self.n_failed else ""
+        return (
+            f"<Bootstrap ({self.method}): {self.n_replicates} replicates of {len(self.estimate)} coefficients{failed}, "
+            f"seed {self.seed}>"
+        )
+
+    @property
+    def _equation_index(self) -> pd.Index:
+        return pd.Index(self.equations, name="equation", tupleize_cols=False)
+
+    def _per_coefficient(self, values: np.ndarray, name: str) -> xr.DataArray:
+        coords = {label: ("coefficient", names) for label, names in self.labels.items()}
+        return xr.DataArray(values, coords, ("coefficient",), name=name)
+
+    def _per_replicate(self, values: np.ndarray, name: str) -> xr.DataArray:
+        coords: dict[str, Any] = {label: ("coefficient", names) for label, names in self.labels.items()}
+        return xr.DataArray(values, coords | {"replicate": self.draws.numbers}, ("replicate", "coefficient"), name=name)
+
+
+def bootstrap(
+    fit: Fit,
+    n: int,
+    method: Method,
+    seed: int | None,
+    system: System | CompressedSystem | None,
+    groups: Any,
+    n_blocks: int | None,
+) -> Bootstrap:
+    """n refits of replicated data, labelled; see Fit.bootstrap."""
+    _check(n, method, seed, groups, n_blocks)
+    used = int(np.random.SeedSequence().generate_state(1, np.uint32)[0]) if seed is None else int(seed)
+    options = Options(fit.algorithm, fit.debiased, fit.lam_B, fit.d_floor)  # type: ignore[arg-type]
+    structure = structure_of(fit.covariance, fit.sigma_step, fit.lam_F)  # type: ignore[arg-type]
+    fitted = Fitted(fit.coefficients, fit.covariance, structure, options, fit.restrictions)
+    if method == "parametric":
+        draws = parametric(_compressed(fit, system), fitted, int(n), used)
+    else:
+        rows, partition = _partition(fit, method, system, groups, n_blocks)
+        _check_memory(rows, method, partition)
+        draws = resampled(compress_parts(rows, partition, meter=Meter()), fitted, int(n), used)
+    if draws.n_failed > MANY_FAILED * n:
+        warnings.warn(
+            f"bootstrap: {draws.n_failed} of {n} replicates were singular and are left out, so that the others no "
+            "longer stand for the sampling distribution. Resample larger blocks, or use method='parametric'.",
+            FitWarning,
+            stacklevel=3,
+        )
+    errors = replace(fit, cov_kind="classical", cov_note="", cov_values=None).std_errors
+    labels = {name: errors[name].values for name in ("equation", "regressor")}
+    return Bootstrap(draws, fit.coefficients, errors.values, labels, fit.equations, method, used)
+
+
+def _check(n: Any, method: Any, seed: Any, groups: Any, n_blocks: Any) -> None:
+    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 2:
+        raise ValueError(f"n, the number of replicates, must be an integer of at least 2; got {n!r}.")
+    if method not in METHODS:
+        raise ValueError(f"method must be {' or '.join(map(repr, METHODS))}; got {method!r}.")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0):
+        raise ValueError(f"seed must be an integer of at least 0, or None; got {seed!r}.")
+    if groups is not None and method != "cluster":
+        raise ValueError(f"groups are for method='cluster'; got method={method!r}. Leave one of the two out.")
+    if n_blocks is not None:
+        if method == "parametric":
+            raise ValueError("n_blocks is for method='blocks' and 'cluster'; method='parametric' resamples no rows.")
+        if isinstance(n_blocks, bool) or not isinstance(n_blocks, numbers.Integral) or n_blocks < 2:
+            raise ValueError(f"n_blocks must be an integer of at least 2; got {n_blocks!r}.")
+
+
+def _compressed(fit: Fit, system: System | CompressedSystem | None) -> Compressed:
+    """The rows that stand for the data, the fit's own where it has them."""
+    if system is not None:
+        check_same_design(system.design, fit.design)
+        rows: Compressed = system.compress().rows
+        return rows
+    if fit.compressed is None:
+        raise ValueError(
+            "a streamed fit keeps no compressed rows to replicate. Pass system=..., which is then read once into "
+            f"{format_bytes(8 * (fit.n_regressors + fit.n_equations) ** 2)}, or fit with engine='compress'."
+        )
+    return fit.compressed
+
+
+def _partition(
+    fit: Fit, method: Method, system: System | CompressedSystem | None, groups: Any, n_blocks: int | None
+) -> tuple[Rows, Partition]:
+    system = fit.system if system is None else system
+    if not isinstance(system, System):
+        raise ValueError(
+            f"method={method!r} resamples rows, which a fit opened from a file, or one of a compressed system, does "
+            "not hold. Pass system=..., the System that was fitted."
+        )
+    check_same_design(system.design, fit.design)
+    n_obs = system.n_obs
+    if method == "blocks":
+        n_parts = min(BLOCKS, n_obs) if n_blocks is None else int(n_blocks)
+        if n_parts > n_obs:
+            raise ValueError(f"n_blocks={n_parts} is more than the {n_obs} rows there are. Use fewer blocks.")
+        return system.rows, RowBlocks(n_parts, n_obs)
+    codes, n_groups = _codes(system.groups if groups is None else groups, n_obs)
+    if n_groups < 2:
+        raise ValueError(f"groups has {n_groups} distinct label; resampling needs at least 2 groups.")
+    if n_blocks is not None and n_blocks < n_groups:
+        joined = np.random.default_rng(JOINING_SEED).permutation(n_groups) % int(n_blocks)
+        return system.rows, GivenParts(joined[codes], int(n_blocks))
+    return system.rows, GivenParts(codes, n_groups)
+
+
+def _codes(groups: Any, n_obs: int) -> tuple[np.ndarray, int]:
+    """(N,) number of each row's group, and how many groups there are."""
+    if groups is None:
+        raise ValueError("method='cluster' needs the group of every row. Pass groups=..., or give the System groups.")
+    labels = np.asarray(groups.array[:] if isinstance(groups, Part) else groups)
+    if labels.shape != (n_obs,):
+        raise ValueError(f"groups must hold one label for each of {n_obs} rows; found shape {labels.shape}.")
+    codes, distinct = pd.factorize(labels, sort=False)
+    if (codes < 0).any():
+        row = int(np.argmax(codes < 0))
+        raise ValueError(f"groups: the label of row {row} is missing. Give every row a group.")
+    return codes, len(distinct)
+
+
+def _check_memory(rows: Rows, method: Method, partition: Partition) -> None:
+    """Refuse parts that do not fit, before any read."""
+    plan = price_parts(rows, partition.n_parts)
+    if plan.peak > plan.memory_limit:
+        what = "groups" if method == "cluster" else "blocks"
+        also = ", which joins whole groups," if method == "cluster" else ""
+        fewer = max(2, int(partition.n_parts * plan.memory_limit / plan.peak / 2))
+        raise MemoryError(
+            f"keeping the cross-products of {partition.n_parts} {what} apart needs {format_bytes(plan.peak)}; the "
+            f"limit is {format_bytes(plan.memory_limit)}. n_blocks={fewer}{also} takes less."
+        )

@@ -1,0 +1,117 @@
+"""From the loop's solution to a `Fit`, and the warning that goes with it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+
+from lrgls_dask.als import Options, Solution, Termination, TraceRow
+from lrgls_dask.compressed import CompressedSystem
+from lrgls_dask.errors import FitWarning
+from lrgls_dask.inference import SumsOfSquares, sums_of_squares
+from lrgls_dask.passes import Meter
+from lrgls_dask.problem import Problem
+from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.results import Fit
+from lrgls_dask.system import System
+
+__all__ = ["as_fit", "warn_of"]
+
+
+def as_fit(
+    problem: Problem,
+    solution: Solution,
+    options: Options,
+    engine: Literal["compress", "stream"],
+    table: tuple[dict[str, float], ...],
+    system: System | CompressedSystem,
+    restrictions: Restrictions | None,
+    sigma_step: Literal["ml", "pca"],
+    lam_F: float,
+) -> Fit:
+    """The solution in the user's units."""
+    design, scale = problem.design, problem.whitened.y_scale
+    coefficients = problem.whitened.coefficients(problem.coordinates.by_group(solution.point.c))
+    x_rows = problem.x_rows()
+    history = solution.trace
+    if problem.meter.passes > history[-1].passes:
+        history = (*history, _last_read(history[-1], problem.meter))
+    floored = np.flatnonzero(solution.point.sigma.on_floor(np.full(design.n_equations, options.d_floor)))
+    return Fit(
+        design=design,
+        coefficients=coefficients,
+        covariance=solution.point.sigma.rescaled(scale).normalised(),
+        n_obs=problem.n_obs,
+        loglik=-problem.n_obs * (solution.nll + problem.nll_offset),
+        objective=solution.obj + problem.nll_offset,
+        termination=solution.termination,
+        history=history,
+        engine=engine,
+        n_starts=solution.n_starts,
+        n_agreed=solution.n_agreed,
+        lam_B=options.lam_B,
+        lam_F=lam_F,
+        sigma_step=sigma_step,
+        d_floor=options.d_floor,
+        on_floor=tuple(design.equations[j] for j in floored),
+        y_scale=scale,
+        x_rows=x_rows,
+        compressed=problem.compressed,
+        sums=_sums_of_squares(problem, coefficients),
+        n_passes=problem.meter.passes,
+        bytes_read=problem.meter.bytes_read,
+        candidates=table,
+        algorithm=options.algorithm,
+        debiased=options.debiased,
+        restrictions=restrictions,
+        obs_dim=str(system.obs_dim),
+        equation_dim=str(system.equation_dim),
+        system=system if isinstance(system, System) else None,
+    )
+
+
+def _sums_of_squares(problem: Problem, coefficients: np.ndarray) -> SumsOfSquares | None:
+    """What R2 needs of a fit that keeps no rows; others have it from their rows when it is asked for."""
+    if problem.compressed is not None:
+        return None
+    return sums_of_squares(problem.group_rows, coefficients, problem.resolution)
+
+
+def _last_read(last: TraceRow, meter: Meter) -> TraceRow:
+    """The pass that standard errors took after the loop."""
+    moved = replace(last, step="covariance", accept_t=1.0, cg_iterations=0)
+    return replace(moved, passes=meter.passes, bytes_read=meter.bytes_read, seconds=meter.seconds)
+
+
+def warn_of(fit: Fit, problem: Problem) -> None:
+    """One warning that says all there is to say."""
+    notes = []
+    if fit.termination is Termination.MAX_SWEEPS:
+        sweeps = "1 sweep" if fit.n_sweeps == 1 else f"{fit.n_sweeps} sweeps"
+        notes.append(f"not converged after {sweeps}: raise max_sweeps, or rel_tol if this precision is enough")
+    if fit.termination is Termination.STALLED:
+        notes.append("stalled: no step of the factor update lowered the objective; try sigma_step='ml'")
+    exact = [problem.design.equations[j] for j in np.flatnonzero(problem.whitened.exact)]
+    heywood = [name for name in fit.on_floor if name not in exact]
+    if exact:
+        notes.append(
+            f"a constant response or a perfect fit in {_listed(exact)}: the residual variance is zero to rounding and "
+            "its idiosyncratic variance sits on d_floor; drop the equation or the regressor that reproduces it"
+        )
+    if heywood:
+        notes.append(
+            f"idiosyncratic variance on d_floor (Heywood case) in {_listed(heywood)}: "
+            "a smaller rank may describe these data as well"
+        )
+    if notes:
+        warnings.warn("LowRankGLS: " + "; ".join(notes) + ".", FitWarning, stacklevel=3)
+
+
+def _listed(names: list[Any]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return f"equation{'s' if len(names) > 1 else ''} {shown}" + (
+        f" and {len(names) - 5} more" if len(names) > 5 else ""
+    )
