@@ -66,7 +66,7 @@ def test_the_fit_is_the_restricted_optimum_at_its_sigma(
     assert np.abs((found.params.values - b) / se).max() < 1e-6
     np.testing.assert_allclose(found.std_errors.values, se, rtol=1e-6)
     assert np.abs((found.cov().values - cov) / np.outer(se, se)).max() < 1e-6
-    own = found.cov("y3").values
+    own = found.cov(equation="y3").values
     mine = slice(*data.dense().edges[3:5])
     assert np.abs((own - cov[mine, mine]) / np.outer(se, se)[mine, mine]).max() < 1e-6
 
