@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -74,12 +75,13 @@ class ScoreParams:
     weights: np.ndarray | None = None
     clusters: Clusters | None = None
 
-    @property
-    def is_even(self) -> bool:
-        """Whether equation j uses columns j p to (j + 1) p, after the first, and nobody else does."""
+    @cached_property
+    def even_slopes(self) -> np.ndarray | None:
+        """(K, p, 1) where equation j uses columns j p to (j + 1) p, after the first, and nobody else does; else None."""
         sizes = {group.coefficients.shape for group in self.groups}
         consecutive = isinstance(self.columns, slice)
-        return consecutive and len(self.groups) == len(self.scale) and len(sizes) == 1
+        even = consecutive and len(self.groups) == len(self.scale) and len(sizes) == 1
+        return np.stack(self.slopes) if even else None
 
     @property
     def width(self) -> int:
@@ -206,9 +208,9 @@ def _score_slabs(block: Block, params: ScoreParams) -> Iterator[tuple[np.ndarray
 
 def _fitted(x: np.ndarray, params: ScoreParams, n_y: int) -> np.ndarray:
     """(n, K) X b; one batched product where every equation has as many columns of its own, side by side."""
-    if params.is_even:
+    if params.even_slopes is not None:
         by_equation = x[:, params.columns].reshape(len(x), n_y, -1).transpose(1, 0, 2)
-        return np.matmul(by_equation, np.stack(params.slopes))[:, :, 0].T
+        return np.matmul(by_equation, params.even_slopes)[:, :, 0].T
     return _forward(x, params.slopes, params.groups, n_y)
 
 
