@@ -77,7 +77,7 @@ class ScoreParams:
 
     @cached_property
     def even_slopes(self) -> np.ndarray | None:
-        """(K, p, 1) where equation j uses columns j p to (j + 1) p, after the first, and nobody else does; else None."""
+        """(K, p, 1) where equation j alone uses columns j p to (j + 1) p, after the first; else None."""
         sizes = {group.coefficients.shape for group in self.groups}
         consecutive = isinstance(self.columns, slice)
         even = consecutive and len(self.groups) == len(self.scale) and len(sizes) == 1
