@@ -17,8 +17,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from lrgls_dask.covariance.blocks import Blocks
 from lrgls_dask.covariance.lowrank import LOG_2PI, Array
-from lrgls_dask.covariance.nested import Blocks, GroupedFactors
+from lrgls_dask.covariance.nested import GroupedFactors
 
 __all__ = ["Curved", "lasso_rows", "soft"]
 
@@ -125,7 +126,7 @@ class Curved:
         """
         cross, M = self.blocks.compact(self.blocks.right(self._PS.T, self.sigma.A)), self.own_moments
         if l1 == 0.0 and held is None:
-            A = np.linalg.solve(M, cross[:, :, None])[:, :, 0]
+            A = np.asarray(np.linalg.solve(M, cross[:, :, None])[:, :, 0], dtype=np.float64)
         else:
             weight = np.broadcast_to((l1 * self.sigma.d)[:, None], cross.shape)
             A = lasso_rows(M, cross, weight if held is None else np.where(held, np.inf, weight), self.sigma.A)
@@ -136,7 +137,8 @@ class Curved:
 def lasso_rows(M: Array, cross: Array, weight: Array, A: Array) -> Array:
     """A (K, s) minimising, row by row, 1/2 a'M_i a - a'cross_i + sum_j weight_ij |a_j|; M (K, s, s), weight (K, s).
 
-    A weight may be infinite.  Exact cyclic coordinate descent, all rows at once (Friedman, Hastie & Tibshirani 2010).  Starts from the given A.
+    A weight may be infinite.  Starts from the given A.
+    Exact cyclic coordinate descent, all rows at once (Friedman, Hastie & Tibshirani 2010).
     """
     A = A.copy()
     for _ in range(LASSO_SWEEPS):

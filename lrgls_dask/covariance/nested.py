@@ -5,204 +5,29 @@ B_0 = D and B_l = B_(l-1) + blockdiag(A_g A_g') from the finest level outwards, 
 
     B_l^-1 = B_(l-1)^-1 - blockdiag(H_g H_g'),    H_g = B_(l-1)^-1 A_g R_g^-1,    R_g'R_g = I + A_g' B_(l-1)^-1 A_g,
 
-so Sigma^-1 = D^-1 - sum of block-diagonal low-rank terms and log|Sigma| = sum log d + 2 sum log diag R_g: O(K s) a right
-hand side, s the number of factors that touch one equation, not of all factors. The R_g come from an elimination by QR
-of the rows D^-1/2 A, finest level first, which squares no condition number.
-
-Loadings are kept compact, (K, s): row i holds the loadings of equation i on its own factors, level by level.
+so Sigma^-1 = D^-1 - sum of block-diagonal low-rank terms and log|Sigma| = sum log d + 2 sum log diag R_g. A right-hand
+side costs O(K s), s the number of factors that touch one equation, not of all factors. The R_g come from an
+elimination by QR of the rows D^-1/2 A, finest level first, which squares no condition number.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from lrgls_dask.covariance.lowrank import DIGITS, LOG_2PI, REFINE_ABOVE, WANTED_DIGITS, Array, LowRank, max_rank
+from lrgls_dask.covariance.blocks import Blocks
+from lrgls_dask.covariance.lowrank import DIGITS, LOG_2PI, REFINE_ABOVE, WANTED_DIGITS, Array, LowRank
 
-__all__ = ["Blocks", "GroupedFactors", "blocks_of"]
+__all__ = ["GroupedFactors"]
 
-Rows = NDArray[np.intp] | slice
-
-
-@dataclass(frozen=True, eq=False)
-class Blocks:
-    """Which loadings may differ from zero. Levels go from coarse to fine, the first is one group of all equations.
-
-    codes : per level (K,) the group of each equation, numbered from 0.  ranks : factors that each group of a level has.
-    """
-
-    codes: tuple[NDArray[np.intp], ...]
-    ranks: tuple[int, ...]
-
-    @classmethod
-    def single(cls, K: int, rank: int) -> Blocks:
-        """Factors of all equations only."""
-        return cls((np.zeros(K, dtype=np.intp),), (rank,))
-
-    @property
-    def n_equations(self) -> int:
-        """K."""
-        return int(self.codes[0].size)
-
-    @property
-    def n_own(self) -> int:
-        """s, the number of factors that touch one equation."""
-        return sum(self.ranks)
-
-    @cached_property
-    def members(self) -> tuple[tuple[Rows, ...], ...]:
-        """Per level and group the equations in it, a slice where they are consecutive."""
-        return tuple(
-            tuple(_as_slice(np.flatnonzero(codes == g)) for g in range(int(codes.max()) + 1)) for codes in self.codes
-        )
-
-    @cached_property
-    def own(self) -> tuple[slice, ...]:
-        """Per level the columns of a compact matrix (K, s)."""
-        ends = np.cumsum([0, *self.ranks])
-        return tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
-
-    @cached_property
-    def starts(self) -> tuple[int, ...]:
-        """Per level its first column in a wide matrix (K, m)."""
-        sizes = [len(groups) * rank for groups, rank in zip(self.members, self.ranks, strict=True)]
-        return tuple(int(a) for a in np.cumsum([0, *sizes[:-1]]))
-
-    @property
-    def n_factors(self) -> int:
-        """m, the number of all factors."""
-        return sum(len(groups) * rank for groups, rank in zip(self.members, self.ranks, strict=True))
-
-    @cached_property
-    def columns(self) -> NDArray[np.intp]:
-        """(K, s) the column of the wide matrix in which each compact loading stands."""
-        parts = [
-            start + rank * codes[:, None] + np.arange(rank)[None, :]
-            for start, rank, codes in zip(self.starts, self.ranks, self.codes, strict=True)
-        ]
-        return np.concatenate(parts, axis=1)
-
-    def blocks(self) -> list[tuple[Rows, slice, slice]]:
-        """Every group's (equations, columns when compact, columns when wide)."""
-        return [
-            (rows, own, slice(start + g * rank, start + (g + 1) * rank))
-            for groups, own, start, rank in zip(self.members, self.own, self.starts, self.ranks, strict=True)
-            for g, rows in enumerate(groups)
-        ]
-
-    def wide(self, A: Array) -> Array:
-        """(K, m) with zeros outside the groups, from (K, s)."""
-        out = np.zeros((self.n_equations, self.n_factors))
-        np.put_along_axis(out, self.columns, A, axis=1)
-        return out
-
-    def compact(self, X: Array) -> Array:
-        """(K, s) entries of X (K, m) inside the groups."""
-        return np.take_along_axis(X, self.columns, axis=1)
-
-    def right(self, M: Array, A: Array) -> Array:
-        """M wide(A), (n, m), for M (n, K).  O(n K s)."""
-        out = np.empty((M.shape[0], self.n_factors))
-        for rows, own, wide in self.blocks():
-            out[:, wide] = M[:, rows] @ A[rows, own]
-        return out
-
-    def left(self, M: Array, X: Array) -> Array:
-        """compact(M X), (K, s), for M (K, K) and X (K, m).  O(K^2 s)."""
-        out = np.empty((self.n_equations, self.n_own))
-        for rows, own, wide in self.blocks():
-            out[rows, own] = M[rows] @ X[:, wide]
-        return out
-
-    def n_rotations(self) -> int:
-        """r (r - 1) / 2 for each group, r counting the factors of all groups with the very same equations."""
-        totals: dict[bytes, int] = {}
-        for rows, own, _ in self.blocks():
-            key = np.arange(self.n_equations)[rows].tobytes()
-            totals[key] = totals.get(key, 0) + own.stop - own.start
-        return sum(r * (r - 1) // 2 for r in totals.values())
-
-
-def _as_slice(index: NDArray[np.intp]) -> Rows:
-    first, last = int(index[0]), int(index[-1])
-    return slice(first, last + 1) if last - first + 1 == index.size else index
-
-
-# ---------------------------------------------------------------------------------------------- from labels
-
-
-def blocks_of(
-    equations: Sequence[Hashable],
-    groupings: Sequence[Mapping[Hashable, Hashable]],
-    rank: int,
-    group_ranks: Sequence[int],
-) -> Blocks:
-    """The blocks of `rank` general factors and, for each grouping, coarse to fine, so many factors of each group.
-
-    Raises ValueError for an equation without a group, a label that is no equation, groups across coarser groups, and
-    a group too small for its rank: r factors of K_g equations need (K_g - r)^2 >= K_g + r (Ledermann 1937).
-    """
-    if len(groupings) != len(group_ranks):
-        raise ValueError(
-            f"groups: {len(groupings)} groupings but {len(group_ranks)} group ranks. Give one rank for each grouping."
-        )
-    if not 0 <= rank < len(equations):
-        raise ValueError(f"rank must be from 0 to {len(equations) - 1} for {len(equations)} equations, got {rank}.")
-    codes, outer = [np.zeros(len(equations), dtype=np.intp)], ["all equations"] * len(equations)
-    for grouping, group_rank in zip(groupings, group_ranks, strict=True):
-        groups = _groups_of_equations(equations, grouping)
-        names = list(dict.fromkeys(groups))
-        numbers = {name: i for i, name in enumerate(names)}
-        codes.append(np.array([numbers[g] for g in groups], dtype=np.intp))
-        _check_nested(names, codes[-1], outer)
-        _check_sizes(names, codes[-1], group_rank)
-        outer = [repr(g) for g in groups]
-    return Blocks(tuple(codes), (rank, *group_ranks))
-
-
-def _groups_of_equations(equations: Sequence[Hashable], grouping: Mapping[Hashable, Hashable]) -> list[Hashable]:
-    unknown = [label for label in grouping if label not in set(equations)]
-    if unknown:
-        raise ValueError(f"groups: {unknown[0]!r} is not an equation{_more(unknown)}. Use the labels of the equations.")
-    missing = [label for label in equations if label not in grouping]
-    if missing:
-        raise ValueError(f"groups: equation {missing[0]!r}{_more(missing)} has no group. Give every equation one.")
-    return [grouping[label] for label in equations]
-
-
-def _more(labels: Sequence[Hashable]) -> str:
-    return f" (and {len(labels) - 1} more)" if len(labels) > 1 else ""
-
-
-def _check_nested(names: list[Hashable], codes: NDArray[np.intp], outer: list[str]) -> None:
-    for i, name in enumerate(names):
-        around = list(dict.fromkeys(outer[j] for j in np.flatnonzero(codes == i)))
-        if len(around) > 1:
-            raise ValueError(
-                f"groups: {name!r} has equations of both {around[0]} and {around[1]}. "
-                "Groups of a finer level must lie inside those of the level before; list coarser groupings first."
-            )
-
-
-def _check_sizes(names: list[Hashable], codes: NDArray[np.intp], rank: int) -> None:
-    if rank < 0:
-        raise ValueError(f"group_rank must be at least 0, got {rank}.")
-    for i, name in enumerate(names):
-        size = int(np.count_nonzero(codes == i))
-        if rank > max_rank(size):
-            raise ValueError(
-                f"groups: {name!r} has {size} equations, which identify {max_rank(size)} factors of their own, but "
-                f"group_rank is {rank}. Join it with another group or lower group_rank."
-            )
-
-
-# ---------------------------------------------------------------------------------------------- the value
+# A variance this little above its floor, relatively, is on it.
+FLOOR_SLACK = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,6 +54,24 @@ class GroupedFactors:
             raise ValueError(
                 f"GroupedFactors needs finite A and finite d > 0; row {bad} has d = {self.d[bad]}, A = {self.A[bad]}."
             )
+
+    @classmethod
+    def from_arrays(cls, A: Array, d: Array, codes: NDArray[np.intp], ranks: NDArray[np.intp]) -> GroupedFactors:
+        """From plain arrays: codes (levels, K) the group of each equation, ranks (levels,), coarse first."""
+        return cls(Blocks(tuple(np.asarray(codes, dtype=np.intp)), tuple(int(r) for r in ranks)), A, d)
+
+    def stored(self) -> dict[str, tuple[NDArray[Any], tuple[str, ...]]]:
+        """The arguments of `from_arrays` by name, each with the names of its dims."""
+        return {
+            "own_loadings": (self.A, ("equation", "own_factor")),
+            "idio_var": (self.d, ("equation",)),
+            "factor_groups": (np.stack(self.blocks.codes), ("level", "equation")),
+            "factor_ranks": (np.array(self.blocks.ranks, dtype=np.intp), ("level",)),
+        }
+
+    def on_floor(self, floor: Array) -> NDArray[np.bool_]:
+        """(K,) where d sits on its floor (K,)."""
+        return np.asarray(self.d <= floor * (1.0 + FLOOR_SLACK))
 
     @property
     def n_equations(self) -> int:
@@ -284,7 +127,7 @@ class GroupedFactors:
 
     @cached_property
     def _halves(self) -> tuple[Array, ...]:
-        """H of each level, compact (K, r), with Sigma^-1 = D^-1 - sum of blockdiag(H_g H_g'), coarse first.  O(K s^2)."""
+        """H of each level, compact (K, r), coarse first: Sigma^-1 = D^-1 - sum of blockdiag(H_g H_g').  O(K s^2)."""
         halves: list[Array] = []
         for number in reversed(range(len(self.blocks.ranks))):
             A = self.level(number)
@@ -401,6 +244,6 @@ def _eliminated(fine: Array, coarse: Array) -> tuple[Array, Array]:
     """R with R'R = I + fine'fine, and rows T with T'T = coarse'(I + fine fine')^-1 coarse.  By one QR."""
     rank = fine.shape[1]
     top = np.eye(rank, rank + coarse.shape[1])
-    R = np.linalg.qr(np.vstack([top, np.hstack([fine, coarse])]), mode="r")
-    R = R * np.where(np.diagonal(R) < 0.0, -1.0, 1.0)[:, None]
+    triangle = np.asarray(np.linalg.qr(np.vstack([top, np.hstack([fine, coarse])]), mode="r"))
+    R = triangle * np.where(np.diagonal(triangle) < 0.0, -1.0, 1.0)[:, None]
     return R[:rank, :rank], R[rank:, rank:]

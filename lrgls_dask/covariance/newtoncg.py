@@ -15,9 +15,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from lrgls_dask.covariance.blocks import Blocks
 from lrgls_dask.covariance.curvature import Curved, soft
 from lrgls_dask.covariance.lowrank import Array
-from lrgls_dask.covariance.nested import Blocks, GroupedFactors
+from lrgls_dask.covariance.nested import GroupedFactors
 
 __all__ = ["Ended", "Goal", "minimise_composite"]
 
@@ -189,7 +190,8 @@ def minimise_composite(
 ) -> Ended:
     """A point with no coordinate's violation above `tol`, or as near as rounding allows, never worse than the start.
 
-    em_steps : EM steps taken first.  A local optimum.  A Newton step costs up to MAX_CG Hessian products, O(K^2 s) each.
+    em_steps : EM steps taken first.  A local optimum.  A Newton step costs up to MAX_CG Hessian
+    products, O(K^2 s) each.
     """
     here, first = goal.start(start), 0.0
     for _ in range(em_steps):

@@ -14,15 +14,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lrgls_dask.covariance.blocks import Blocks
 from lrgls_dask.covariance.lowrank import TIE, Array, LowRank
 from lrgls_dask.covariance.ml import MAX_CANDIDATES, SAME_NLL, ml_candidates, ml_step
-from lrgls_dask.covariance.nested import Blocks, GroupedFactors
+from lrgls_dask.covariance.nested import GroupedFactors
 from lrgls_dask.covariance.newtoncg import Ended, Goal, minimise_composite
 from lrgls_dask.covariance.steps import ROUNDING, SigmaStep, checked_inputs, padded
 
 __all__ = [
     "PathPoint",
     "SparseFactors",
+    "SparseStructure",
     "checked_l1",
     "kkt_violation",
     "orthomax",
@@ -127,6 +129,45 @@ def sparse_candidates(S: Array, rank: int, floor: Array, *, l1: float) -> list[S
     polished = [(minimise_composite(goal, end.sigma, tol=TIGHT), agreed) for end, agreed in kept[:MAX_CANDIDATES]]
     polished.sort(key=lambda pair: pair[0].value)
     return [_step(end, len(ends), agreed) for end, agreed in polished]
+
+
+@dataclass(frozen=True)
+class SparseStructure:
+    """Sigma = F F' + diag(d), l1 sum |F_ij| added to nll per row, for the loop that alternates it with coefficients.
+
+    Raises ValueError for a negative l1.
+    """
+
+    rank: int
+    l1: float
+
+    closed_form = False
+    bounded = True
+    line_search = False
+    needs_matrix = True
+
+    def __post_init__(self) -> None:
+        checked_l1(self.l1)
+
+    def start(self, S: Array, floor: Array) -> SparseFactors:
+        """diag(S)."""
+        return SparseFactors(np.zeros((len(S), 0)), np.maximum(np.diagonal(S), floor))
+
+    def candidates(self, S: Array, floor: Array) -> list[SigmaStep]:
+        """`sparse_candidates`."""
+        return sparse_candidates(S, self.rank, floor, l1=self.l1)
+
+    def update(self, S: Array, floor: Array, start: LowRank) -> SigmaStep:
+        """`sparse_step` from `start`."""
+        return sparse_step(S, self.rank, floor, l1=self.l1, start=start)
+
+    def penalty(self, sigma: LowRank) -> float:
+        """l1 sum |F_ij|."""
+        return sparse_penalty(sigma, self.l1)
+
+    def n_parameters(self, n_equations: int) -> int:
+        """The most there can be; a fitted Sigma counts its own zeros."""
+        return n_equations * (self.rank + 1)
 
 
 def _starts(S: Array, rank: int, floor: Array) -> Iterator[LowRank]:

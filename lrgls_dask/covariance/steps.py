@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class SigmaStep:
     n_starts, n_agreed : starting points tried, and how many of them ended at this optimum.
     """
 
-    sigma: LowRank
+    sigma: Any
     accept_t: float
     n_starts: int = 1
     n_agreed: int = 1
