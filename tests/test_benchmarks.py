@@ -11,8 +11,10 @@ SCRIPTS = (
     "cluster",
     "memory",
     "read_limit",
+    "recovery",
     "select_rank",
     "stream_passes",
+    "structures",
     "versus_alsgls",
     "versus_linearmodels",
 )
@@ -120,3 +122,21 @@ def test_select_rank(small):
     assert ours["rank"] == theirs["rank"] == 3
     assert ours["passes"] == 1
     assert found["summary"]["most_nll_excess"] <= 1e-9
+
+
+def test_recovery(small):
+    found = small("recovery")
+    assert cases(found) == ["sparse", "hierarchical", "time_varying"]
+    summary = found["summary"]
+    assert summary["mean_f1"] >= 0.95
+    assert summary["share_better_than_best_rank"] == 1
+    assert summary["error_over_static"] < 1 and summary["error_over_segmentwise"] < 1
+
+
+def test_structures(small):
+    found = small("structures")
+    assert cases(found) == ["unstructured", "grouped", "sparse"]
+    plain, grouped, sparse = found["runs"]
+    assert found["summary"]["most_gap"] <= 1e-8
+    assert grouped["nll"] < plain["nll"]  # more factors
+    assert 0 < sparse["loadings"] < 80

@@ -15,7 +15,7 @@ LAYERS = [
     {"passes"},
     {"compress"},
     {"whiten", "problem", "cg"},
-    {"als"},
+    {"als", "timevarying"},
     {"selection"},
     {"results", "fitstore", "report", "inference.classical"},
     {"model"},
@@ -67,6 +67,7 @@ def test_only_passes_and_a_few_schedule_or_know_labels() -> None:
         "selection",
         "inference/classical",
         "compress",
+        "timevarying",
         "design",
         "rows",
     ):

@@ -1,4 +1,4 @@
-"""Factors of groups: the value against dense linear algebra, its derivatives against differences, labels against errors."""
+"""Factors of groups: the value against dense matrices, its derivatives against differences, labels against errors."""
 
 from __future__ import annotations
 
