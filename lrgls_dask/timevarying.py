@@ -16,182 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, reduce
+from functools import cached_property
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
-from lrgls_dask.cg import Solution, conjugate_gradients
 from lrgls_dask.compress import Compressed
 from lrgls_dask.covariance import LowRank, ml_candidates, ml_step
 from lrgls_dask.covariance.pca import aligned
-from lrgls_dask.passes import Meter
-from lrgls_dask.problem import Coordinates, InMemory
-from lrgls_dask.whiten import WhitenedGroup
+from lrgls_dask.segments import SegmentedProblem, check_segments, kernel_weights
 
-__all__ = [
-    "BandwidthScore",
-    "SegmentedProblem",
-    "TimeVaryingFit",
-    "fit_time_varying",
-    "held_out_scores",
-    "kernel_weights",
-    "ordered_segments",
-]
+__all__ = ["BandwidthScore", "TimeVaryingFit", "fit_time_varying", "held_out_scores", "smoothed"]
 
 # The energy r'M^-1 r, a squared distance in standard errors, below which a sweep no longer moves the coefficients.
 SETTLED_ENERGY = 1e-14
-# Conjugate gradients go to this energy per row, where only rounding is left, or fall by this share before the end.
-INNER_ENERGY, SWEEP_FALL = 1e-22, 1e-4
-CG_MAXIT = 500
-
-
-# ---------------------------------------------------------------------------------------------- labels, weights
-
-
-def ordered_segments(labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """(T,) the distinct labels of rows that are in order, from labels (N,) and row weights (N,).
-
-    Raises ValueError for no rows, for labels that go back, and for a segment without a row of positive weight.
-    """
-    labels = np.asarray(labels)
-    if labels.size == 0:
-        raise ValueError("segments: there are no rows. Give every row the label of its segment.")
-    back = np.flatnonzero(labels[1:] < labels[:-1])
-    if back.size:
-        row = int(back[0]) + 1
-        raise ValueError(
-            f"segments must be sorted: row {row} has {labels[row]!s} after {labels[row - 1]!s}. "
-            "Sort the rows by segment, or use labels that sort in time, such as dates."
-        )
-    distinct, codes = np.unique(labels, return_inverse=True)
-    if weights is not None:
-        counts = np.bincount(codes, weights=np.asarray(weights) > 0, minlength=distinct.size)
-        if not counts.all():
-            empty = distinct[int(np.argmin(counts))]
-            raise ValueError(
-                f"segments: {empty!s} is empty, all its rows have weight 0. Drop it or join it to the next."
-            )
-    return distinct
-
-
-def kernel_weights(positions: np.ndarray, bandwidth: float) -> np.ndarray:
-    """(T, T) Epanechnikov weights 1 - (|t - s| / h)^2 where |t - s| < h, 1 for t = s whatever h; infinity: all 1.
-
-    positions : (T,) strictly increasing times of the segments.  Raises ValueError for a negative bandwidth or times
-    that do not increase.
-    """
-    if not bandwidth >= 0.0:
-        raise ValueError(f"bandwidth must be 0 or more, in units of the segments' times; got {bandwidth}.")
-    steps = np.diff(positions)
-    if not (steps > 0).all():
-        at = int(np.argmin(steps > 0)) + 1
-        raise ValueError(
-            f"segments must be sorted: the time of segment {at} is {positions[at]}, not after {positions[at - 1]}."
-        )
-    if bandwidth == 0.0:
-        return np.eye(positions.size)
-    ratio = np.abs(positions[:, None] - positions[None, :]) / bandwidth
-    return np.maximum(1.0 - ratio**2, 0.0)
-
-
-# ---------------------------------------------------------------------------------------------- the problem
-
-
-@dataclass(frozen=True, eq=False)
-class _Segment:
-    """One segment in the coordinates of all. stacks : per bucket (G, r, p).  y : (r, K).  beyond : (K, K)."""
-
-    n_obs: int
-    stacks: tuple[np.ndarray, ...]
-    y: np.ndarray
-    beyond: np.ndarray
-
-
-class SegmentedProblem:
-    """T compressed systems in the whitened coordinates of their union: residual covariances and GLS across segments.
-
-    Memory: the rows of X once more, T (q + 1) P numbers at most, and T K^2 for the residual covariances.
-    Raises ValueError for no segments, an empty one, and segments whose equations or regressors differ.
-    """
-
-    def __init__(self, segments: Sequence[Compressed], *, lam_B: float = 0.0) -> None:
-        _check_segments(segments)
-        self.merged = InMemory(reduce(Compressed.merge, segments), lam_B=lam_B, meter=Meter())
-        self.design, self.n_obs = self.merged.design, self.merged.n_obs
-        self.coordinates: Coordinates = self.merged.coordinates
-        self.segments = tuple(self._segment(each) for each in segments)
-        self.shares = np.array([each.n_obs for each in segments]) / self.n_obs
-
-    def _segment(self, system: Compressed) -> _Segment:
-        whitened, q = self.merged.whitened, system.design.n_regressors
-        top = np.vstack([np.sqrt(system.head.weight) * system.head.mean, system.root[:q]])
-        stacks = tuple(
-            np.stack([_in_coordinates(whitened.groups[i], top) for i in members])
-            for members, _, _ in self.coordinates.buckets
-        )
-        rest = system.root[q:, q:] / whitened.y_scale
-        return _Segment(system.n_obs, stacks, top[:, q:] / whitened.y_scale, rest.T @ rest)
-
-    def start(self) -> np.ndarray:
-        """(P,) every equation fitted by itself on all rows."""
-        return self.coordinates.flat(self.merged.whitened.start)
-
-    def residual_covariances(self, c: np.ndarray) -> np.ndarray:
-        """(T, K, K) S_t at coefficients c."""
-        out = np.empty((len(self.segments), self.design.n_equations, self.design.n_equations))
-        for t, each in enumerate(self.segments):
-            residual = each.y - self.coordinates.forward(each.stacks, c)
-            out[t] = (each.beyond + residual.T @ residual) / each.n_obs
-        return out
-
-    def gls(self, c: np.ndarray, sigmas: Sequence[LowRank], *, last: bool) -> tuple[Solution, float]:
-        """The coefficients at the given Sigma_t by warm-started conjugate gradients, and the energy of the start.
-
-        O(sum_t (q P + q K k)) an iteration.
-        """
-        at, ridge = self.coordinates, self.coordinates.ridge
-
-        def summed(values: Sequence[np.ndarray]) -> np.ndarray:
-            parts = zip(self.segments, sigmas, values, strict=True)
-            return np.sum([at.adjoint(s.stacks, sigma.solve_rows(v)) for s, sigma, v in parts], axis=0)
-
-        def product(p: np.ndarray, _: np.ndarray) -> np.ndarray:
-            image: np.ndarray = summed([at.forward(s.stacks, p) for s in self.segments]) + ridge * p
-            return image
-
-        score = summed([s.y - at.forward(s.stacks, c) for s in self.segments]) - ridge * c
-        precision = np.tensordot(self.shares, [sigma.precision_diagonal for sigma in sigmas], axes=1)
-        diagonal = at.expand(precision) * (1.0 - ridge) + ridge
-        energy = float(score**2 @ (1.0 / diagonal))
-        tol = INNER_ENERGY * self.n_obs if last else max(INNER_ENERGY * self.n_obs, SWEEP_FALL * energy)
-        found = conjugate_gradients(product, c, score, diagonal, tol=tol, max_iterations=CG_MAXIT)
-        return found, energy
-
-    def coefficients(self, c: np.ndarray) -> np.ndarray:
-        """(P,) in the user's units, ordered equation by equation."""
-        whitened = self.merged.whitened
-        b = np.empty(self.design.n_coefficients)
-        for group, values in zip(whitened.groups, self.coordinates.by_group(c), strict=True):
-            b[group.group.coefficients] = group.coefficients(values) * whitened.y_scale[group.group.equations]
-        return b
-
-
-def _check_segments(segments: Sequence[Compressed]) -> None:
-    if not segments:
-        raise ValueError("segments: there are none. Give at least one.")
-    for t, each in enumerate(segments):
-        if each.n_obs == 0:
-            raise ValueError(f"segments: number {t} is empty. Drop it or join it to the next.")
-        if not each.design.same_as(segments[0].design):
-            raise ValueError(f"segments: number {t} differs from the first in equations or regressors. Use the same.")
-
-
-def _in_coordinates(group: WhitenedGroup, top: np.ndarray) -> np.ndarray:
-    """(r, p) rows of X in whitened coordinates."""
-    x = (top[:, group.group.columns] / group.x_scale)[:, group.order]
-    q: np.ndarray = solve_triangular(group.root, x.T, trans="T").T
-    return q if group.turn is None else q @ group.turn
 
 
 # ---------------------------------------------------------------------------------------------- the fit
@@ -204,6 +41,9 @@ class TimeVaryingFit:
     coefficients : (P,) in the user's units, equation by equation.  sigmas : T values in the user's units, their
     loadings rotated to be nearest to those of the segment before.  shares : (T,) n_t / N.
     nll : sum_t (n_t / N) nll(Sigma_t; S_t(b)), row weights and units included; loglik = -N nll.
+    n_sigma_parameters : sum_t of a Sigma's parameters times the weight of segment t in its own S_t(h), between those of
+    one Sigma (static) and of T (segments apart), for information criteria (Loader 1999, section 4.4).
+    problem, standard : the segments and their Sigma_t in standard units, for what needs them further.
     trace : per sweep the local likelihood sum_t (n_t / N) nll(Sigma_t; S_t(h; b)), in standard units.
     energy : squared distance, in standard errors, that the last GLS step had left to go.
     """
@@ -214,6 +54,9 @@ class TimeVaryingFit:
     shares: np.ndarray
     n_obs: int
     nll: float
+    n_sigma_parameters: float
+    problem: SegmentedProblem = field(repr=False)
+    standard: tuple[LowRank, ...] = field(repr=False)
     trace: tuple[float, ...] = field(repr=False)
     energy: float
     converged: bool
@@ -226,6 +69,10 @@ class TimeVaryingFit:
     @property
     def n_sweeps(self) -> int:
         return len(self.trace)
+
+    def covariance(self) -> np.ndarray:
+        """(P, P) covariance of the coefficients at known Sigma_t, `SegmentedProblem.covariance`."""
+        return self.problem.covariance(self.standard)
 
     @cached_property
     def loadings(self) -> np.ndarray:
@@ -256,7 +103,7 @@ def fit_time_varying(
     Costs a Sigma step for every segment and one GLS solution a sweep; T K^2 numbers.
     Raises ValueError for a negative bandwidth, segments out of order, empty or of different equations.
     """
-    _check_segments(segments)
+    check_segments(segments)
     weights = kernel_weights(_positions(positions, len(segments)), bandwidth)
     problem = SegmentedProblem(segments, lam_B=lam_B)
     floor = np.full(problem.design.n_equations, d_floor)
@@ -275,15 +122,20 @@ def fit_time_varying(
         S = problem.residual_covariances(c)
         if converged:
             break
-    ridge_free = float(problem.shares @ [sigma.nll(each) for sigma, each in zip(sigmas, S, strict=True)])
+    followed = tuple(_followed(sigmas))
+    own_weight = problem.shares / (weights @ problem.shares)
+    nll = float(problem.shares @ [sigma.nll(each) for sigma, each in zip(sigmas, S, strict=True)])
     y_scale = problem.merged.whitened.y_scale
     return TimeVaryingFit(
         problem.coefficients(c),
-        tuple(sigma.rescaled(y_scale) for sigma in _followed(sigmas)),
+        tuple(sigma.rescaled(y_scale) for sigma in followed),
         bandwidth,
         problem.shares,
         problem.n_obs,
-        ridge_free + problem.merged.nll_offset,
+        nll + problem.merged.nll_offset,
+        float(own_weight @ [sigma.n_parameters for sigma in followed]),
+        problem,
+        followed,
         tuple(trace),
         energy,
         converged,
@@ -372,7 +224,7 @@ def held_out_scores(
     Costs T Sigma steps a bandwidth.
     Raises ValueError for a bandwidth that reaches no neighbour of some segment.
     """
-    _check_segments(segments)
+    check_segments(segments)
     times = _positions(positions, len(segments))
     problem = SegmentedProblem(segments, lam_B=lam_B)
     floor = np.full(problem.design.n_equations, d_floor)

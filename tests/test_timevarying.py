@@ -13,13 +13,8 @@ from lrgls_dask import CompressedSystem
 from lrgls_dask.compress import Compressed, compress_by, compress_rows
 from lrgls_dask.covariance import ml_candidates
 from lrgls_dask.passes import Meter
-from lrgls_dask.timevarying import (
-    SegmentedProblem,
-    fit_time_varying,
-    held_out_scores,
-    kernel_weights,
-    ordered_segments,
-)
+from lrgls_dask.segments import SegmentedProblem, kernel_weights, ordered_segments
+from lrgls_dask.timevarying import fit_time_varying, held_out_scores
 
 TIGHT = {"rel_tol": 1e-14, "max_sweeps": 200}
 
@@ -53,6 +48,8 @@ def test_an_infinite_bandwidth_is_the_static_fit(kind: str, weighted: bool) -> N
     assert found.converged
     assert found.loglik == pytest.approx(static.loglik, abs=1e-8)
     np.testing.assert_allclose(found.coefficients, static.params.values, atol=1e-7)
+    np.testing.assert_allclose(np.sqrt(np.diag(found.covariance())), static.std_errors.values, rtol=1e-6)
+    assert found.n_sigma_parameters == pytest.approx(static.covariance.n_parameters)
     for sigma in found.sigmas:
         np.testing.assert_allclose(sigma.dense(), static.sigma().values, rtol=1e-6, atol=1e-8)
     assert np.all(np.diff(found.trace) <= 1e-12)
@@ -92,24 +89,36 @@ def test_bandwidth_zero_maximises_the_likelihood_of_segments_apart(kind: str) ->
 
 def test_in_between_both_conditions_hold() -> None:
     """Sigma_t of the kernel-weighted residual covariances, coefficients of generalised least squares, with weights."""
-    data = simulate("mixed", n=500, weighted=True)
-    found = fit_time_varying(cut(data, 5), 1, 2.5, lam_B=3.0, **TIGHT)
+    data, sizes = simulate("mixed", n=500, weighted=True), np.array([60, 140, 100, 120, 80])
+    labels = np.repeat(np.arange(5), sizes)
+    segments = list(compress_by(data.system().rows, labels, meter=Meter()).values())
+    found = fit_time_varying(segments, 1, 2.5, lam_B=3.0, **TIGHT)
     assert found.converged
-    parts = [data.take(np.arange(500) * 5 // 500 == t).dense() for t in range(5)]
+    parts = [data.take(labels == t).dense() for t in range(5)]
     S = np.array([part.S(found.coefficients) for part in parts])
+    own = 0.0
     for t in range(5):
         u = np.abs(np.arange(5) - t) / 2.5
-        weight = np.where(u < 1, 1 - u**2, 0.0) * 100
+        weight = np.where(u < 1, 1 - u**2, 0.0) * sizes
         S_t = np.tensordot(weight, S, axes=1) / weight.sum()
+        own += weight[t] / weight.sum()
         scale = np.sqrt(np.diag(S_t))
         local = ml_candidates(S_t / np.outer(scale, scale), 1, np.full(len(S_t), 1e-8))[0].sigma.rescaled(scale)
         np.testing.assert_allclose(found.sigmas[t].dense(), local.dense(), atol=1e-6)
+    assert found.n_sigma_parameters == pytest.approx(12 * own)
     whole = data.dense(lam_B=3.0)
     score = -3.0 * whole.unit**2 * found.coefficients
     for part, sigma in zip(parts, found.sigmas, strict=True):
         R = part.residuals(found.coefficients) * part.w[:, None] @ np.linalg.inv(sigma.dense())
         score += np.concatenate([X.T @ R[:, j] for j, X in enumerate(part.Xs)])
     np.testing.assert_allclose(score / whole.unit, 0.0, atol=1e-6)
+    normal = sum(part.normal_matrix(s.dense()) for part, s in zip(parts, found.sigmas, strict=True))
+    bread = np.linalg.inv(normal + np.diag(3.0 * whole.unit**2))
+    expected = bread @ normal @ bread
+    errors = np.sqrt(np.diag(expected))
+    np.testing.assert_allclose(
+        found.covariance() / np.outer(errors, errors), expected / np.outer(errors, errors), atol=1e-9
+    )
 
 
 def test_residual_covariances_are_those_of_the_rows() -> None:
