@@ -192,6 +192,20 @@ def test_orthomax_maximises_its_criterion() -> None:
                 assert criterion(best @ turn, gamma) < criterion(best, gamma)
 
 
+@pytest.mark.parametrize("l1", [0.001, 0.1, 5.0])
+def test_fewer_rows_than_equations(l1: float) -> None:
+    """A singular S drives variances to the floor, where slopes are as steep as 1 / floor."""
+    S, floor = np.corrcoef(np.random.default_rng(0).normal(size=(5, 9)).T), np.full(9, 1e-8)
+    steps = sparse_candidates(S, 2, floor, l1=l1)
+    assert kkt_violation(steps[0].sigma, S, floor, l1) <= 1e-8
+    values = [step.sigma.nll(S) + sparse_penalty(step.sigma, l1) for step in steps]
+    assert values == sorted(values)
+    nothing = 0.5 * 9 * (np.log(2 * np.pi) + 1)
+    assert values[0] <= nothing + 1e-12
+    assert (values[0] == pytest.approx(nothing)) == (l1 == 5.0)
+    assert np.all(np.diff(values) > 1e-6)  # distinct optima
+
+
 def test_a_large_system_is_optimal_too() -> None:
     """Above the size where one start must do."""
     S, _ = simulated(210, 3, 600)

@@ -10,23 +10,20 @@ a group from what is then left inside it; or general factors first, as an unstru
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lrgls_dask.covariance.blocks import Blocks
 from lrgls_dask.covariance.lowrank import Array
-from lrgls_dask.covariance.ml import MAX_CANDIDATES, SAME_NLL, ml_step
+from lrgls_dask.covariance.ml import ml_step
 from lrgls_dask.covariance.nested import GroupedFactors
-from lrgls_dask.covariance.newtoncg import Ended, Goal, minimise_composite
+from lrgls_dask.covariance.newtoncg import TIGHT, Goal, distinct_optima, minimise_composite
 from lrgls_dask.covariance.profile import leading
 from lrgls_dask.covariance.steps import ROUNDING, SigmaStep, checked_inputs
 
 __all__ = ["GroupedStructure", "grouped_candidates", "grouped_step"]
 
-# Largest slope, per row in standard units: of a start worth following, and of a result.
-LOOSE, TIGHT = 1e-3, 1e-9
-EM_STEPS = 10
 # Rounds in which the diagonal blocks of a covariance are replaced by what the factors say of them.
 ACROSS_ROUNDS = 30
 # No start leaves less than this share of a variance to the equation itself.
@@ -84,17 +81,8 @@ def grouped_candidates(S: Array, blocks: Blocks, floor: Array, *, few: bool = Fa
     """Distinct local optima, best first, at most MAX_CANDIDATES; few : no random starts.  Errors as `grouped_step`."""
     _check(S, blocks, floor, None)
     problem = _Sorted.of(S, blocks, floor)
-    starts = _starts(problem.goal, few)
-    ends = [minimise_composite(problem.goal, start, tol=LOOSE, em_steps=EM_STEPS) for start in starts]
-    kept: list[tuple[Ended, int]] = []
-    for end in sorted(ends, key=lambda end: end.value):
-        if kept and end.value - kept[-1][0].value <= SAME_NLL * max(1.0, abs(end.value)):
-            kept[-1] = (kept[-1][0], kept[-1][1] + 1)
-        else:
-            kept.append((end, 1))
-    best = [(minimise_composite(problem.goal, e.sigma, tol=TIGHT), n) for e, n in kept[:MAX_CANDIDATES]]
-    best.sort(key=lambda pair: pair[0].value)
-    return [SigmaStep(problem.outside(e.sigma, blocks), 1.0, len(ends), n) for e, n in best]
+    steps = distinct_optima(problem.goal, _starts(problem.goal, few))
+    return [replace(step, sigma=problem.outside(step.sigma, blocks)) for step in steps]
 
 
 def _check(S: Array, blocks: Blocks, floor: Array, start: GroupedFactors | None) -> None:

@@ -9,6 +9,7 @@ Source: Byrd, Chin, Nocedal & Oztoprak (2016), orthant-based steps; Nocedal & Wr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,17 +18,25 @@ from numpy.typing import NDArray
 
 from lrgls_dask.covariance.blocks import Blocks
 from lrgls_dask.covariance.curvature import Curved, soft
-from lrgls_dask.covariance.lowrank import Array
+from lrgls_dask.covariance.lowrank import REFINE_ABOVE, Array
+from lrgls_dask.covariance.ml import MAX_CANDIDATES, SAME_NLL
 from lrgls_dask.covariance.nested import GroupedFactors
+from lrgls_dask.covariance.steps import SigmaStep
 
-__all__ = ["Ended", "Goal", "minimise_composite"]
+__all__ = ["EM_STEPS", "TIGHT", "Ended", "Goal", "distinct_optima", "minimise_composite"]
+
+# Violations of the optimality conditions, per row in standard units: of a start worth following, and of a result.
+LOOSE, TIGHT = 1e-4, 1e-9
+# EM steps take a start most of the way, at the price of one Hessian product each.
+EM_STEPS = 10
 
 # No variance changes by more than a factor e^2 in one step.
 MAX_STEP = 2.0
 ARMIJO, HALVINGS = 1e-4, 12
 MAX_CG = 60
 # The linear system is solved to this share of its right-hand side at first, tighter in step with the gradient.
-LOOSEST = 0.2
+# In the end every digit counts: a slope that is large only because a variance is tiny weighs little in that share.
+LOOSEST, TIGHTEST = 0.2, 1e-10
 # Nearer to the floor than this is on the floor.
 ON_FLOOR = 1e-6
 
@@ -102,7 +111,8 @@ class State:
     @property
     def rounding(self) -> float:
         """What the terms of the objective, summed in floating point, can be off by."""
-        return 8.0 * float(np.finfo(float).eps * (np.abs(self.x).sum() + self.x.size + abs(self.value)))
+        lost = np.minimum(np.diagonal(self.goal.S) / self.curved.sigma.d, REFINE_ABOVE)  # digits that Woodbury costs
+        return 8.0 * float(np.finfo(float).eps * (np.abs(self.x).sum() + lost.sum() + self.x.size + abs(self.value)))
 
     # ------------------------------------------------------------------------------------ the step
 
@@ -170,6 +180,11 @@ class State:
             length *= 0.5
         return None
 
+    def after_em(self) -> State | None:
+        """The point after one EM step, or None where that gains no more than rounding."""
+        there = self.em()
+        return there if self.value - there.value > self.rounding else None
+
     def em(self) -> State:
         """The point that one EM step leads to."""
         return self.goal.at(*self.curved.em_image(self.goal.floor, self.goal.l1, self.goal.held))
@@ -199,10 +214,30 @@ def minimise_composite(
     done = 0
     while done < max_iterations and here.violation > tol:
         first = max(first, here.violation)
-        there = here.better(min(LOOSEST, (here.violation / first) ** 0.5))
+        there = here.better(min(LOOSEST, (here.violation / first) ** 0.5)) or here.better(TIGHTEST) or here.after_em()
         if there is None:
-            there = here.em()
-            if not here.value - there.value > here.rounding:
-                break
+            break
         here, done = there, done + 1
     return Ended(here.curved.sigma, here.value, here.violation, done)
+
+
+def distinct_optima(goal: Goal, starts: Iterable[GroupedFactors]) -> list[SigmaStep]:
+    """Local optima below the starts, best first, at most MAX_CANDIDATES, each with how many starts ended there.
+
+    Every start goes EM_STEPS and then to LOOSE, the best that differ go on to TIGHT and are compared again.
+    """
+    loose = [minimise_composite(goal, start, tol=LOOSE, em_steps=EM_STEPS) for start in starts]
+    best = _merged([(end, 1) for end in loose])[:MAX_CANDIDATES]
+    tight = _merged([(minimise_composite(goal, end.sigma, tol=TIGHT), agreed) for end, agreed in best])
+    return [SigmaStep(end.sigma, 1.0, len(loose), agreed) for end, agreed in tight]
+
+
+def _merged(ends: list[tuple[Ended, int]]) -> list[tuple[Ended, int]]:
+    """Best first, those with the same value made one and their numbers of starts added."""
+    out: list[tuple[Ended, int]] = []
+    for end, agreed in sorted(ends, key=lambda pair: pair[0].value):
+        if out and end.value - out[-1][0].value <= SAME_NLL * max(1.0, abs(end.value)):
+            out[-1] = (out[-1][0], out[-1][1] + agreed)
+        else:
+            out.append((end, agreed))
+    return out

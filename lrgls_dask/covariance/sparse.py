@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from lrgls_dask.covariance.blocks import Blocks
 from lrgls_dask.covariance.lowrank import TIE, Array, LowRank
-from lrgls_dask.covariance.ml import MAX_CANDIDATES, SAME_NLL, ml_candidates, ml_step
+from lrgls_dask.covariance.ml import ml_candidates, ml_step
 from lrgls_dask.covariance.nested import GroupedFactors
-from lrgls_dask.covariance.newtoncg import Ended, Goal, minimise_composite
+from lrgls_dask.covariance.newtoncg import EM_STEPS, TIGHT, Ended, Goal, distinct_optima, minimise_composite
 from lrgls_dask.covariance.steps import ROUNDING, SigmaStep, checked_inputs, padded
 
 __all__ = [
@@ -35,10 +35,6 @@ __all__ = [
     "sparse_step",
 ]
 
-# Violations of the optimality conditions, per row in standard units: of a start worth following, and of a result.
-LOOSE, TIGHT = 1e-3, 1e-9
-# EM steps find most of the zeros, at the price of one Hessian product each.
-EM_STEPS = 10
 # Above this K one start must do.
 MANY_UP_TO = 200
 SEED, N_RANDOM = 20260101, 2
@@ -80,6 +76,10 @@ def sparse_penalty(sigma: LowRank, l1: float) -> float:
     return l1 * float(np.abs(sigma.F).sum())
 
 
+def _objective(sigma: LowRank, S: Array, l1: float) -> float:
+    return sigma.nll(S) + sparse_penalty(sigma, l1)
+
+
 def kkt_violation(sigma: LowRank, S: Array, floor: Array, l1: float) -> float:
     """How far `sigma` is from the optimality conditions, per row: 0 at an optimum.  O(K^2 k)."""
     return _goal(S, sigma.rank, floor, l1).start(_wrapped(sigma)).violation
@@ -100,12 +100,12 @@ def sparse_step(S: Array, rank: int, floor: Array, *, l1: float, start: LowRank 
         return replace(ml, sigma=SparseFactors(orthomax(ml.sigma.F, 1.0), ml.sigma.d))
     if start is None:
         ml = ml_step(S, rank, floor)
-        return _step(_solved(goal, SparseFactors(orthomax(ml.sigma.F, 1.0), ml.sigma.d), EM_STEPS, TIGHT), 1, 1)
+        return _step(_solved(goal, SparseFactors(orthomax(ml.sigma.F, 1.0), ml.sigma.d), EM_STEPS))
     begin = padded(start, rank)
-    ended = _solved(goal, begin, 0, TIGHT)
-    before = begin.nll(S) + sparse_penalty(begin, l1)
+    ended = _solved(goal, begin, 0)
+    before = _objective(begin, S, l1)
     if ended.value <= before + ROUNDING * max(1.0, abs(before)):
-        return _step(ended, 1, 1)
+        return _step(ended)
     return SigmaStep(SparseFactors(begin.F, begin.d), accept_t=0.0)
 
 
@@ -119,16 +119,9 @@ def sparse_candidates(S: Array, rank: int, floor: Array, *, l1: float) -> list[S
     if l1 == 0.0 or rank == 0:
         steps = ml_candidates(S, rank, floor)
         return [replace(s, sigma=SparseFactors(orthomax(s.sigma.F, 1.0), s.sigma.d)) for s in steps]
-    ends = [_solved(goal, start, EM_STEPS, LOOSE) for start in _starts(S, rank, floor)]
-    kept: list[tuple[Ended, int]] = []
-    for end in sorted(ends, key=lambda end: end.value):
-        if kept and end.value - kept[-1][0].value <= SAME_NLL * max(1.0, abs(end.value)):
-            kept[-1] = (kept[-1][0], kept[-1][1] + 1)
-        else:
-            kept.append((end, 1))
-    polished = [(minimise_composite(goal, end.sigma, tol=TIGHT), agreed) for end, agreed in kept[:MAX_CANDIDATES]]
-    polished.sort(key=lambda pair: pair[0].value)
-    return [_step(end, len(ends), agreed) for end, agreed in polished]
+    starts = (*_starts(S, rank, floor), _empty(S, rank, floor))
+    steps = distinct_optima(goal, map(_wrapped, starts))
+    return [replace(step, sigma=SparseFactors(step.sigma.A, step.sigma.d)) for step in steps]
 
 
 @dataclass(frozen=True)
@@ -186,6 +179,11 @@ def _starts(S: Array, rank: int, floor: Array) -> Iterator[LowRank]:
             yield LowRank(orthomax(F @ np.linalg.qr(rng.standard_normal((rank, rank)))[0], 1.0), d)
 
 
+def _empty(S: Array, rank: int, floor: Array) -> LowRank:
+    """No loadings: optimal in itself for any l1 where d = diag S, and the best for a large one."""
+    return LowRank(np.zeros((S.shape[0], rank)), np.maximum(np.diagonal(S), floor))
+
+
 def _goal(S: Array, rank: int, floor: Array, l1: float, held: NDArray[np.bool_] | None = None) -> Goal:
     return Goal(Blocks.single(S.shape[0], rank), S, floor, l1, held)
 
@@ -194,12 +192,12 @@ def _wrapped(sigma: LowRank) -> GroupedFactors:
     return GroupedFactors(Blocks.single(sigma.n_equations, sigma.rank), sigma.F, sigma.d)
 
 
-def _solved(goal: Goal, start: LowRank, em_steps: int, tol: float) -> Ended:
-    return minimise_composite(goal, _wrapped(start), tol=tol, em_steps=em_steps)
+def _solved(goal: Goal, start: LowRank, em_steps: int) -> Ended:
+    return minimise_composite(goal, _wrapped(start), tol=TIGHT, em_steps=em_steps)
 
 
-def _step(end: Ended, n_starts: int, n_agreed: int) -> SigmaStep:
-    return SigmaStep(SparseFactors(end.sigma.A, end.sigma.d), 1.0, n_starts, n_agreed)
+def _step(end: Ended) -> SigmaStep:
+    return SigmaStep(SparseFactors(end.sigma.A, end.sigma.d), 1.0)
 
 
 def orthomax(F: Array, gamma: float) -> Array:
@@ -257,20 +255,22 @@ def sparse_path(
     l1s : the values, or None for 0 and `n_penalties` more, evenly spaced in their logarithm.  refit : judge every
     support by its maximum-likelihood loadings (the relaxed lasso of Meinshausen 2007): loadings that the penalty has
     shrunk fit so much worse that BIC would rather keep false ones than true zeros.
-    Ascending, because loadings that are all zero satisfy the optimality conditions for any l1 and lead nowhere.
+    Ascending, because loadings that are all zero satisfy the optimality conditions for any l1 and lead nowhere; where
+    having none is better than what came down the path the path ends as well.
     Costs one `sparse_candidates` and a few warm-started Newton steps for every further l1.
     """
     checked_inputs(S, rank, floor)
     start = sparse_candidates(S, rank, floor, l1=0.0)[0].sigma
     values = _default_l1s(start, S, n_penalties) if l1s is None else sorted(checked_l1(value) for value in l1s)
     sigma: LowRank = start
+    empty = _empty(S, rank, floor)
     points: list[PathPoint] = []
     for number, l1 in enumerate(values):
         if number == 0 or points[-1].l1 == 0.0:
             step = sparse_candidates(S, rank, floor, l1=l1)[0]
         else:
             step = sparse_step(S, rank, floor, l1=l1, start=sigma)
-        sigma = step.sigma
+        sigma = step.sigma if _objective(step.sigma, S, l1) < _objective(empty, S, l1) else empty
         points.append(_judged(sigma, S, floor, l1, n_obs, n_coefficients, refit))
         if points[-1].n_loadings == 0:
             break
@@ -286,7 +286,7 @@ def _default_l1s(ml: LowRank, S: Array, n: int) -> list[float]:
 def refitted(sigma: LowRank, S: Array, floor: Array) -> SparseFactors:
     """Maximum likelihood with the zeros of `sigma` and no penalty, started from it."""
     goal = _goal(S, sigma.rank, floor, 0.0, sigma.F == 0.0)
-    end = _solved(goal, sigma, EM_STEPS, TIGHT)
+    end = _solved(goal, sigma, EM_STEPS)
     return SparseFactors(end.sigma.A, end.sigma.d)
 
 
