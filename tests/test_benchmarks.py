@@ -15,9 +15,11 @@ SCRIPTS = (
     "memory",
     "rank_recovery",
     "read_limit",
+    "recovery",
     "robust",
     "select_rank",
     "stream_passes",
+    "structures",
     "versus_alsgls",
     "versus_linearmodels",
 )
@@ -163,3 +165,21 @@ def test_rank_recovery(small):
     found = small("rank_recovery")
     assert cases(found) == ["bic", "cv"]
     assert found["summary"] == {"share_right_bic": 1, "share_right_cv": 1}
+
+
+def test_recovery(small):
+    found = small("recovery")
+    assert cases(found) == ["sparse", "hierarchical", "time_varying"]
+    summary = found["summary"]
+    assert summary["mean_f1"] >= 0.95
+    assert summary["share_better_than_best_rank"] == 1
+    assert summary["error_over_static"] < 1 and summary["error_over_segmentwise"] < 1
+
+
+def test_structures(small):
+    found = small("structures")
+    assert cases(found) == ["unstructured", "grouped", "sparse"]
+    plain, grouped, sparse = found["runs"]
+    assert found["summary"]["most_gap"] <= 1e-8
+    assert grouped["nll"] < plain["nll"]  # more factors
+    assert 0 < sparse["loadings"] < 80

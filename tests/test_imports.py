@@ -15,7 +15,7 @@ LAYERS = [
     {"passes"},
     {"compress"},
     {"whiten", "problem", "cg"},
-    {"als"},
+    {"als", "segments", "timevarying"},
     {"crossvalidate"},
     {"selection"},
     {"inference.standardised", "inference.tangents", "inference.information"},
@@ -95,6 +95,8 @@ def test_only_passes_and_a_few_schedule_or_know_labels() -> None:
         "inference/hac",
         "inference/operator",
         "compress",
+        "segments",
+        "timevarying",
         "design",
         "rows",
     ):

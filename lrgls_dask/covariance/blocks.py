@@ -1,0 +1,193 @@
+"""Which loadings of a hierarchy of factors may differ from zero: one group of all equations, groups, groups in groups.
+
+Loadings are kept compact, (K, s): row i holds the loadings of equation i on the s factors that touch it, level by
+level. Wide, they are the (K, m) loadings on all m factors, zeros outside the groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrgls_dask.covariance.lowrank import Array, max_rank
+
+__all__ = ["Blocks", "Rows", "blocks_of"]
+
+Rows = NDArray[np.intp] | slice
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Which loadings may differ from zero. Levels go from coarse to fine, the first is one group of all equations.
+
+    codes : per level (K,) the group of each equation, numbered from 0.  ranks : factors that each group of a level has.
+    """
+
+    codes: tuple[NDArray[np.intp], ...]
+    ranks: tuple[int, ...]
+
+    @classmethod
+    def single(cls, K: int, rank: int) -> Blocks:
+        """Factors of all equations only."""
+        return cls((np.zeros(K, dtype=np.intp),), (rank,))
+
+    @property
+    def n_equations(self) -> int:
+        """K."""
+        return int(self.codes[0].size)
+
+    @property
+    def n_own(self) -> int:
+        """s, the number of factors that touch one equation."""
+        return sum(self.ranks)
+
+    @cached_property
+    def members(self) -> tuple[tuple[Rows, ...], ...]:
+        """Per level and group the equations in it, a slice where they are consecutive."""
+        return tuple(
+            tuple(_as_slice(np.flatnonzero(codes == g)) for g in range(int(codes.max()) + 1)) for codes in self.codes
+        )
+
+    @cached_property
+    def own(self) -> tuple[slice, ...]:
+        """Per level the columns of a compact matrix (K, s)."""
+        ends = np.cumsum([0, *self.ranks])
+        return tuple(slice(int(a), int(b)) for a, b in pairwise(ends))
+
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Per level its first column in a wide matrix (K, m)."""
+        sizes = [len(groups) * rank for groups, rank in zip(self.members, self.ranks, strict=True)]
+        return tuple(int(a) for a in np.cumsum([0, *sizes[:-1]]))
+
+    @property
+    def n_factors(self) -> int:
+        """m, the number of all factors."""
+        return sum(len(groups) * rank for groups, rank in zip(self.members, self.ranks, strict=True))
+
+    @cached_property
+    def columns(self) -> NDArray[np.intp]:
+        """(K, s) the column of the wide matrix in which each compact loading stands."""
+        parts = [
+            start + rank * codes[:, None] + np.arange(rank)[None, :]
+            for start, rank, codes in zip(self.starts, self.ranks, self.codes, strict=True)
+        ]
+        return np.concatenate(parts, axis=1)
+
+    def blocks(self) -> list[tuple[Rows, slice, slice]]:
+        """Every group's (equations, columns when compact, columns when wide)."""
+        return [
+            (rows, own, slice(start + g * rank, start + (g + 1) * rank))
+            for groups, own, start, rank in zip(self.members, self.own, self.starts, self.ranks, strict=True)
+            for g, rows in enumerate(groups)
+        ]
+
+    def wide(self, A: Array) -> Array:
+        """(K, m) with zeros outside the groups, from (K, s)."""
+        out = np.zeros((self.n_equations, self.n_factors))
+        np.put_along_axis(out, self.columns, A, axis=1)
+        return out
+
+    def compact(self, X: Array) -> Array:
+        """(K, s) entries of X (K, m) inside the groups."""
+        return np.take_along_axis(X, self.columns, axis=1)
+
+    def right(self, M: Array, A: Array) -> Array:
+        """M wide(A), (n, m), for M (n, K).  O(n K s)."""
+        out = np.empty((M.shape[0], self.n_factors))
+        for rows, own, wide in self.blocks():
+            out[:, wide] = M[:, rows] @ A[rows, own]
+        return out
+
+    def left(self, M: Array, X: Array) -> Array:
+        """compact(M X), (K, s), for M (K, K) and X (K, m).  O(K^2 s)."""
+        out = np.empty((self.n_equations, self.n_own))
+        for rows, own, wide in self.blocks():
+            out[rows, own] = M[rows] @ X[:, wide]
+        return out
+
+    def n_rotations(self) -> int:
+        """r (r - 1) / 2 for each group, r counting the factors of all groups with the very same equations."""
+        totals: dict[bytes, int] = {}
+        for rows, own, _ in self.blocks():
+            key = np.arange(self.n_equations)[rows].tobytes()
+            totals[key] = totals.get(key, 0) + own.stop - own.start
+        return sum(r * (r - 1) // 2 for r in totals.values())
+
+
+def _as_slice(index: NDArray[np.intp]) -> Rows:
+    first, last = int(index[0]), int(index[-1])
+    return slice(first, last + 1) if last - first + 1 == index.size else index
+
+
+# ---------------------------------------------------------------------------------------------- from labels
+
+
+def blocks_of(
+    equations: Sequence[Hashable],
+    groupings: Sequence[Mapping[Hashable, Hashable]],
+    rank: int,
+    group_ranks: Sequence[int],
+) -> Blocks:
+    """The blocks of `rank` general factors and, for each grouping, coarse to fine, so many factors of each group.
+
+    Raises ValueError for an equation without a group, a label that is no equation, groups across coarser groups, and
+    a group too small for its rank: r factors of K_g equations need (K_g - r)^2 >= K_g + r (Ledermann 1937).
+    """
+    if len(groupings) != len(group_ranks):
+        raise ValueError(
+            f"groups: {len(groupings)} groupings but {len(group_ranks)} group ranks. Give one rank for each grouping."
+        )
+    if not 0 <= rank < len(equations):
+        raise ValueError(f"rank must be from 0 to {len(equations) - 1} for {len(equations)} equations, got {rank}.")
+    codes, outer = [np.zeros(len(equations), dtype=np.intp)], ["all equations"] * len(equations)
+    for grouping, group_rank in zip(groupings, group_ranks, strict=True):
+        groups = _groups_of_equations(equations, grouping)
+        names = list(dict.fromkeys(groups))
+        numbers = {name: i for i, name in enumerate(names)}
+        codes.append(np.array([numbers[g] for g in groups], dtype=np.intp))
+        _check_nested(names, codes[-1], outer)
+        _check_sizes(names, codes[-1], group_rank)
+        outer = [repr(g) for g in groups]
+    return Blocks(tuple(codes), (rank, *group_ranks))
+
+
+def _groups_of_equations(equations: Sequence[Hashable], grouping: Mapping[Hashable, Hashable]) -> list[Hashable]:
+    unknown = [label for label in grouping if label not in set(equations)]
+    if unknown:
+        raise ValueError(f"groups: {unknown[0]!r} is not an equation{_more(unknown)}. Use the labels of the equations.")
+    missing = [label for label in equations if label not in grouping]
+    if missing:
+        raise ValueError(f"groups: equation {missing[0]!r}{_more(missing)} has no group. Give every equation one.")
+    return [grouping[label] for label in equations]
+
+
+def _more(labels: Sequence[Hashable]) -> str:
+    return f" (and {len(labels) - 1} more)" if len(labels) > 1 else ""
+
+
+def _check_nested(names: list[Hashable], codes: NDArray[np.intp], outer: list[str]) -> None:
+    for i, name in enumerate(names):
+        around = list(dict.fromkeys(outer[j] for j in np.flatnonzero(codes == i)))
+        if len(around) > 1:
+            raise ValueError(
+                f"groups: {name!r} has equations of both {around[0]} and {around[1]}. "
+                "Groups of a finer level must lie inside those of the level before; list coarser groupings first."
+            )
+
+
+def _check_sizes(names: list[Hashable], codes: NDArray[np.intp], rank: int) -> None:
+    if rank < 0:
+        raise ValueError(f"group_rank must be at least 0, got {rank}.")
+    for i, name in enumerate(names):
+        size = int(np.count_nonzero(codes == i))
+        if rank > max_rank(size):
+            raise ValueError(
+                f"groups: {name!r} has {size} equations, which identify {max_rank(size)} factors of their own, but "
+                f"group_rank is {rank}. Join it with another group or lower group_rank."
+            )

@@ -1,0 +1,199 @@
+"""Hierarchical factors at a given S: general ones on all equations, others on the equations of a group only.
+
+    Sigma = F F' + sum over levels and groups of L_g L_g' + diag(d),    d >= floor     (nested.py has the value)
+
+Maximum likelihood over all loadings and log d by EM and Newton steps with exact curvature. Starts come from what each
+level alone explains: general factors from covariances across groups (Tucker's 1958 inter-battery idea), the factors of
+a group from what is then left inside it; or general factors first, as an unstructured fit has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lrgls_dask.covariance.blocks import Blocks
+from lrgls_dask.covariance.lowrank import Array
+from lrgls_dask.covariance.ml import ml_step
+from lrgls_dask.covariance.nested import GroupedFactors
+from lrgls_dask.covariance.newtoncg import TIGHT, Goal, distinct_optima, minimise_composite
+from lrgls_dask.covariance.profile import leading
+from lrgls_dask.covariance.steps import ROUNDING, SigmaStep, checked_inputs
+
+__all__ = ["GroupedStructure", "grouped_candidates", "grouped_step"]
+
+# Rounds in which the diagonal blocks of a covariance are replaced by what the factors say of them.
+ACROSS_ROUNDS = 30
+# No start leaves less than this share of a variance to the equation itself.
+LEAST = 0.05
+# Random starts up to this K; their loadings are so large.
+RANDOM_UP_TO, N_RANDOM, SEED = 60, 4, 20260101
+RANDOM_SIZE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class _Sorted:
+    """The problem with equations of a group next to each other, so that a block of S is a view and not a copy.
+
+    order : (K,) positions of the sorted equations in the user's order.
+    """
+
+    order: np.ndarray
+    goal: Goal
+
+    @classmethod
+    def of(cls, S: Array, blocks: Blocks, floor: Array) -> _Sorted:
+        order = np.lexsort(tuple(reversed(blocks.codes)))
+        inner = Blocks(tuple(codes[order] for codes in blocks.codes), blocks.ranks)
+        return cls(order, Goal(inner, np.ascontiguousarray(S[np.ix_(order, order)]), floor[order]))
+
+    def inside(self, sigma: GroupedFactors) -> GroupedFactors:
+        return GroupedFactors(self.goal.blocks, sigma.A[self.order], sigma.d[self.order])
+
+    def outside(self, sigma: GroupedFactors, blocks: Blocks) -> GroupedFactors:
+        A, d = np.empty_like(sigma.A), np.empty_like(sigma.d)
+        A[self.order], d[self.order] = sigma.A, sigma.d
+        return GroupedFactors(blocks, A, d)
+
+
+def grouped_step(S: Array, blocks: Blocks, floor: Array, *, start: GroupedFactors | None = None) -> SigmaStep:
+    """The Sigma with the factors of `blocks` that minimises nll(Sigma; S) subject to d >= floor.
+
+    S : (K, K) residual second moments in standard units.  floor : (K,), > 0.
+    start : where to begin, without one the better of two; the result is never worse: accept_t is 0.0 when it is the
+    start.  A local optimum, slopes below 1e-9 or at rounding.  O(K^2 s) a Hessian product, s factors an equation.
+    Raises ValueError for inputs that do not fit together.
+    """
+    _check(S, blocks, floor, start)
+    if start is None:
+        return grouped_candidates(S, blocks, floor, few=True)[0]
+    problem = _Sorted.of(S, blocks, floor)
+    end = minimise_composite(problem.goal, problem.inside(start), tol=TIGHT)
+    before = start.nll(S)
+    if end.value <= before + ROUNDING * max(1.0, abs(before)):
+        return SigmaStep(problem.outside(end.sigma, blocks), 1.0)
+    return SigmaStep(start, 0.0)
+
+
+def grouped_candidates(S: Array, blocks: Blocks, floor: Array, *, few: bool = False) -> list[SigmaStep]:
+    """Distinct local optima, best first, at most MAX_CANDIDATES; few : no random starts.  Errors as `grouped_step`."""
+    _check(S, blocks, floor, None)
+    problem = _Sorted.of(S, blocks, floor)
+    steps = distinct_optima(problem.goal, _starts(problem.goal, few))
+    return [replace(step, sigma=problem.outside(step.sigma, blocks)) for step in steps]
+
+
+def _check(S: Array, blocks: Blocks, floor: Array, start: GroupedFactors | None) -> None:
+    checked_inputs(S, blocks.ranks[0], floor)
+    if blocks.n_equations != floor.size:
+        raise ValueError(f"the groups are of {blocks.n_equations} equations but S is of {floor.size}. Use the same.")
+    if start is not None and start.blocks.ranks != blocks.ranks:
+        raise ValueError(
+            f"the start has {start.blocks.ranks} factors from coarse to fine but {blocks.ranks} were asked for. "
+            "Start from a fit with the same structure."
+        )
+
+
+@dataclass(frozen=True)
+class GroupedStructure:
+    """Sigma with the factors of `blocks` (see `blocks_of`), for the loop that alternates it with the coefficients."""
+
+    blocks: Blocks
+
+    closed_form = False
+    bounded = True
+    line_search = False
+    needs_matrix = True
+
+    @property
+    def rank(self) -> int:
+        """Number of all factors."""
+        return self.blocks.n_factors
+
+    def start(self, S: Array, floor: Array) -> GroupedFactors:
+        """diag(S)."""
+        d = np.maximum(np.diagonal(S), floor)
+        return GroupedFactors(self.blocks, np.zeros((d.size, self.blocks.n_own)), d)
+
+    def candidates(self, S: Array, floor: Array) -> list[SigmaStep]:
+        """`grouped_candidates`."""
+        return grouped_candidates(S, self.blocks, floor)
+
+    def update(self, S: Array, floor: Array, start: GroupedFactors) -> SigmaStep:
+        """`grouped_step` from `start`."""
+        return grouped_step(S, self.blocks, floor, start=start)
+
+    def penalty(self, sigma: GroupedFactors) -> float:
+        """None."""
+        return 0.0
+
+    def n_parameters(self, n_equations: int) -> int:
+        """Loadings and variances less rotations."""
+        return n_equations * (self.blocks.n_own + 1) - self.blocks.n_rotations()
+
+
+# ---------------------------------------------------------------------------------------------- starts
+
+
+def _starts(goal: Goal, few: bool) -> Iterator[GroupedFactors]:
+    S, blocks = goal.S, goal.blocks
+    yield _start(goal, _across(S, blocks.ranks[0], _inner(blocks, 0)))
+    yield _start(goal, ml_step(S, blocks.ranks[0], goal.floor).sigma.F)
+    if few or blocks.n_equations > RANDOM_UP_TO:
+        return
+    rng, size = np.random.default_rng(SEED), np.sqrt(np.diagonal(S))[:, None]
+    for _ in range(N_RANDOM):
+        A = RANDOM_SIZE * rng.standard_normal((blocks.n_equations, blocks.n_own)) * size
+        yield GroupedFactors(blocks, A, np.maximum(RANDOM_SIZE * np.diagonal(S), goal.floor))
+
+
+def _start(goal: Goal, general: Array) -> GroupedFactors:
+    """General loadings (K, k) as given, those of each group from what the coarser ones leave inside it."""
+    blocks = goal.blocks
+    A = np.zeros((blocks.n_equations, blocks.n_own))
+    A[:, blocks.own[0]] = general
+    rest = goal.S - general @ general.T
+    for number in range(1, len(blocks.ranks)):
+        inner = _inner(blocks, number)
+        for rows in blocks.members[number]:
+            L = _across(rest[rows][:, rows], blocks.ranks[number], inner[rows])
+            A[rows, blocks.own[number]] = L
+            index = np.arange(blocks.n_equations)[rows]
+            rest[np.ix_(index, index)] -= L @ L.T
+    d = np.maximum(np.diagonal(goal.S) - np.einsum("ij,ij->i", A, A), LEAST * np.diagonal(goal.S))
+    return GroupedFactors(blocks, A, np.maximum(d, goal.floor))
+
+
+def _inner(blocks: Blocks, number: int) -> np.ndarray:
+    """(K,) which block of the next finer level an equation is in; itself at the finest."""
+    last = number + 1 == len(blocks.codes)
+    return np.arange(blocks.n_equations) if last else blocks.codes[number + 1]
+
+
+def _across(S: Array, rank: int, inner: np.ndarray) -> Array:
+    """(n, rank) loadings that explain S (n, n) outside the diagonal blocks `inner` (n,), by iterated principal factors.
+
+    The blocks are replaced by what the loadings say of them, which changes nothing else; where there is one block only
+    nothing is outside it, and principal components of S are taken.
+    """
+    if rank == 0:
+        return np.zeros((S.shape[0], 0))
+    if np.all(inner == inner[0]):
+        return _principal(S, rank)
+    members = [np.flatnonzero(inner == i) for i in np.unique(inner)]
+    filled = S.copy()
+    L = _principal(filled, rank)
+    for _ in range(ACROSS_ROUNDS):
+        for rows in members:
+            filled[np.ix_(rows, rows)] = L[rows] @ L[rows].T
+        L = _principal(filled, rank)
+    return L
+
+
+def _principal(S: Array, rank: int) -> Array:
+    rank_there = min(rank, S.shape[0])
+    values, vectors = leading(S, rank_there)
+    L = vectors * np.sqrt(np.maximum(values, 0.0))
+    return np.pad(L, ((0, 0), (0, rank - rank_there)))

@@ -1,0 +1,249 @@
+"""Sigma = sum over levels of blockdiag(A_g A_g') + diag(d): factors of all equations, of groups, of groups in groups.
+
+Level 0 is one group of all K equations; the groups of each further level lie inside those of the one before. With
+B_0 = D and B_l = B_(l-1) + blockdiag(A_g A_g') from the finest level outwards, Woodbury (1950) at each level reads
+
+    B_l^-1 = B_(l-1)^-1 - blockdiag(H_g H_g'),    H_g = B_(l-1)^-1 A_g R_g^-1,    R_g'R_g = I + A_g' B_(l-1)^-1 A_g,
+
+so Sigma^-1 = D^-1 - sum of block-diagonal low-rank terms and log|Sigma| = sum log d + 2 sum log diag R_g. A right-hand
+side costs O(K s), s the number of factors that touch one equation, not of all factors. The R_g come from an
+elimination by QR of the rows D^-1/2 A, finest level first, which squares no condition number.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+
+from lrgls_dask.covariance.blocks import Blocks
+from lrgls_dask.covariance.lowrank import DIGITS, LOG_2PI, REFINE_ABOVE, WANTED_DIGITS, Array, LowRank
+
+__all__ = ["GroupedFactors"]
+
+# A variance this little above its floor, relatively, is on it.
+FLOOR_SLACK = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class GroupedFactors:
+    """Covariance of K equations with general factors and factors of groups, factored at first use.
+
+    blocks : which equations each factor touches.  A : (K, s) compact loadings.  d : (K,) idiosyncratic variances, > 0.
+    Memory O(K s).  Raises ValueError for shapes that do not fit and for d that is not positive and finite.
+    """
+
+    blocks: Blocks
+    A: Array
+    d: Array
+
+    def __post_init__(self) -> None:
+        K, s = self.blocks.n_equations, self.blocks.n_own
+        if self.A.shape != (K, s) or self.d.shape != (K,):
+            raise ValueError(
+                f"GroupedFactors needs A {(K, s)} and d {(K,)}; got A {self.A.shape} and d {self.d.shape}."
+            )
+        fine = (self.d > 0.0) & np.isfinite(self.d) & np.isfinite(self.A).all(axis=1)
+        if not fine.all():
+            bad = int(np.argmin(fine))
+            raise ValueError(
+                f"GroupedFactors needs finite A and finite d > 0; row {bad} has d = {self.d[bad]}, A = {self.A[bad]}."
+            )
+
+    @classmethod
+    def from_arrays(cls, A: Array, d: Array, codes: NDArray[np.intp], ranks: NDArray[np.intp]) -> GroupedFactors:
+        """From plain arrays: codes (levels, K) the group of each equation, ranks (levels,), coarse first."""
+        return cls(Blocks(tuple(np.asarray(codes, dtype=np.intp)), tuple(int(r) for r in ranks)), A, d)
+
+    def stored(self) -> dict[str, tuple[NDArray[Any], tuple[str, ...]]]:
+        """The arguments of `from_arrays` by name, each with the names of its dims."""
+        return {
+            "own_loadings": (self.A, ("equation", "own_factor")),
+            "idio_var": (self.d, ("equation",)),
+            "factor_groups": (np.stack(self.blocks.codes), ("level", "equation")),
+            "factor_ranks": (np.array(self.blocks.ranks, dtype=np.intp), ("level",)),
+        }
+
+    def on_floor(self, floor: Array) -> NDArray[np.bool_]:
+        """(K,) where d sits on its floor (K,)."""
+        return np.asarray(self.d <= floor * (1.0 + FLOOR_SLACK))
+
+    @property
+    def n_equations(self) -> int:
+        """K."""
+        return self.blocks.n_equations
+
+    @property
+    def rank(self) -> int:
+        """m, the number of all factors, those of groups included."""
+        return self.blocks.n_factors
+
+    @property
+    def n_parameters(self) -> int:
+        """Loadings and variances, less the rotations among factors with the same equations, which leave Sigma alone."""
+        return self.A.size + self.d.size - self.blocks.n_rotations()
+
+    @property
+    def F(self) -> Array:
+        """(K, m) loadings with their zeros: Sigma = F F' + diag(d)."""
+        return self.blocks.wide(self.A)
+
+    def level(self, number: int) -> Array:
+        """(K, r) loadings on the factors of one level: 0 the general ones, 1 those of the first grouping, ..."""
+        return self.A[:, self.blocks.own[number]]
+
+    @property
+    def variances(self) -> Array:
+        """diag(Sigma), (K,)."""
+        return self.d + np.einsum("ik,ik->i", self.A, self.A)
+
+    @cached_property
+    def _roots(self) -> tuple[tuple[Array, ...], ...]:
+        """R_g per level and group, upper triangular, positive diagonal.  O(K s^2).
+
+        What a group leaves behind are rows with the same cross-product of the coarser loadings, its factors taken out.
+        """
+        finest = self.A / np.sqrt(self.d)[:, None]
+        found: list[tuple[Array, ...]] = []
+        left: list[Array] = []
+        for number in reversed(range(len(self.blocks.ranks))):
+            own, codes = self.blocks.own[number], self.blocks.codes[number]
+            pairs = []
+            for g, rows in enumerate(self.blocks.members[number]):
+                inside = (
+                    np.vstack([left[i] for i in np.unique(self.blocks.codes[number + 1][codes == g])])
+                    if found
+                    else finest[rows]
+                )
+                pairs.append(_eliminated(inside[:, own], inside[:, : own.start]))
+            found.append(tuple(root for root, _ in pairs))
+            left = [rest for _, rest in pairs]
+        return tuple(reversed(found))
+
+    @cached_property
+    def _halves(self) -> tuple[Array, ...]:
+        """H of each level, compact (K, r), coarse first: Sigma^-1 = D^-1 - sum of blockdiag(H_g H_g').  O(K s^2)."""
+        halves: list[Array] = []
+        for number in reversed(range(len(self.blocks.ranks))):
+            A = self.level(number)
+            H = A / self.d[:, None]
+            for finer, half in enumerate(reversed(halves), number + 1):
+                for rows in self.blocks.members[finer]:
+                    H[rows] -= half[rows] @ (half[rows].T @ A[rows])
+            for root, rows in zip(self._roots[number], self.blocks.members[number], strict=True):
+                H[rows] = solve_triangular(root, H[rows].T, trans="T").T
+            halves.append(H)
+        return tuple(reversed(halves))
+
+    @cached_property
+    def _signal_to_noise(self) -> Array:
+        """(K,) how many times the factors' part of a variance exceeds d: the digits that Woodbury loses there."""
+        return np.einsum("ik,ik->i", self.A, self.A) / self.d
+
+    @cached_property
+    def _refinements(self) -> int:
+        worst = float(np.max(self._signal_to_noise, initial=0.0))
+        if worst <= REFINE_ABOVE:
+            return 0
+        return math.ceil(WANTED_DIGITS / max(DIGITS - math.log10(worst), 1.0)) - 1
+
+    def _rows_matmul(self, E: Array) -> Array:
+        """E Sigma, (n, K).  O(n K s)."""
+        out = np.asarray(E * self.d)
+        for rows, own, _ in self.blocks.blocks():
+            loadings = self.A[rows, own]
+            out[:, rows] += (E[:, rows] @ loadings) @ loadings.T
+        return out
+
+    def _solve_rows_once(self, E: Array) -> Array:
+        out = np.asarray(E / self.d)
+        for half, groups in zip(self._halves, self.blocks.members, strict=True):
+            for rows in groups:
+                out[:, rows] -= (E[:, rows] @ half[rows]) @ half[rows].T
+        return out
+
+    def matmul(self, B: Array) -> Array:
+        """Sigma B, (K, m) to (K, m).  O(K s m)."""
+        return self._rows_matmul(B.T).T
+
+    def solve(self, rhs: Array) -> Array:
+        """Sigma^-1 rhs, (K, m) to (K, m).  O(K s m), no K x K array."""
+        return self.solve_rows(rhs.T).T
+
+    def solve_rows(self, E: Array) -> Array:
+        """E Sigma^-1, (n, K) to (n, K), rows in any number.  O(n K s); refined where some d is small, as in LowRank."""
+        out = self._solve_rows_once(E)
+        for _ in range(self._refinements):
+            out += self._solve_rows_once(E - self._rows_matmul(out))
+        return out
+
+    @cached_property
+    def logdet(self) -> float:
+        """log|Sigma| = sum log d + 2 sum log diag R_g."""
+        roots = sum(float(np.log(np.diagonal(R)).sum()) for level in self._roots for R in level)
+        return float(np.log(self.d).sum()) + 2.0 * roots
+
+    @cached_property
+    def precision_loadings(self) -> Array:
+        """Sigma^-1 F, (K, m)."""
+        return self.solve(self.F)
+
+    @cached_property
+    def precision_diagonal(self) -> Array:
+        """diag(Sigma^-1), (K,).  O(K s), and O(K s) more for each row that needs refinement."""
+        out = 1.0 / self.d
+        for half in self._halves:
+            out -= np.einsum("ik,ik->i", half, half)
+        delicate = np.flatnonzero(self._signal_to_noise > REFINE_ABOVE)
+        if delicate.size:
+            units = np.zeros((delicate.size, self.n_equations))
+            units[np.arange(delicate.size), delicate] = 1.0
+            out[delicate] = self.solve_rows(units)[np.arange(delicate.size), delicate]
+        return out
+
+    def trace_solve(self, S: Array) -> float:
+        """tr(Sigma^-1 S) for a dense symmetric S (K, K).  O(K^2 s)."""
+        return float(np.trace(self.solve_rows(S)))
+
+    def nll(self, S: Array) -> float:
+        """Negative log-likelihood of one row, 1/2 [K log 2 pi + log|Sigma| + tr(Sigma^-1 S)], S (K, K) = R'R / N."""
+        return 0.5 * (self.n_equations * LOG_2PI + self.logdet + self.trace_solve(S))
+
+    def dense(self) -> Array:
+        """Sigma, (K, K)."""
+        out = np.diag(self.d)
+        for rows, own, _ in self.blocks.blocks():
+            index = np.arange(self.n_equations)[rows]
+            out[np.ix_(index, index)] += self.A[rows, own] @ self.A[rows, own].T
+        return out
+
+    def precision(self) -> Array:
+        """Sigma^-1, (K, K), symmetric to the last bit.  O(K^2 s)."""
+        out = self.solve_rows(np.eye(self.n_equations))
+        return np.asarray(0.5 * (out + out.T))
+
+    def rescaled(self, scale: Array) -> GroupedFactors:
+        """diag(scale) Sigma diag(scale): the same covariance after a change of units; scale (K,), no zeros."""
+        return GroupedFactors(self.blocks, self.A * scale[:, None], self.d * scale**2)
+
+    def normalised(self) -> GroupedFactors:
+        """The same Sigma, the loadings A_g of every group rotated as `LowRank.normalised` does.  O(K s^2)."""
+        A = self.A.copy()
+        for rows, own, _ in self.blocks.blocks():
+            if own.stop > own.start:
+                A[rows, own] = LowRank(A[rows, own], self.d[rows]).normalised().F
+        return GroupedFactors(self.blocks, A, self.d)
+
+
+def _eliminated(fine: Array, coarse: Array) -> tuple[Array, Array]:
+    """R with R'R = I + fine'fine, and rows T with T'T = coarse'(I + fine fine')^-1 coarse.  By one QR."""
+    rank = fine.shape[1]
+    top = np.eye(rank, rank + coarse.shape[1])
+    triangle = np.asarray(np.linalg.qr(np.vstack([top, np.hstack([fine, coarse])]), mode="r"))
+    R = triangle * np.where(np.diagonal(triangle) < 0.0, -1.0, 1.0)[:, None]
+    return R[:rank, :rank], R[rank:, rank:]

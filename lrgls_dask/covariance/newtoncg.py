@@ -1,0 +1,243 @@
+"""Newton's method with conjugate gradients for nll + l1 sum|A| over loadings A and log d >= log floor.
+
+Each step keeps to one orthant: loadings keep their signs or stop at zero, where they stay as long as the slope of the
+likelihood there is below l1; variances stop at their floor. On the free coordinates the Newton system is solved by
+conjugate gradients with exact Hessian products, preconditioned by the information that the data would hold were the
+factors observed, one small block an equation. Where that fails, an EM step takes its place, which cannot rise.
+Source: Byrd, Chin, Nocedal & Oztoprak (2016), orthant-based steps; Nocedal & Wright (2006), algorithm 7.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrgls_dask.covariance.blocks import Blocks
+from lrgls_dask.covariance.curvature import Curved, soft
+from lrgls_dask.covariance.lowrank import REFINE_ABOVE, Array
+from lrgls_dask.covariance.ml import MAX_CANDIDATES, SAME_NLL
+from lrgls_dask.covariance.nested import GroupedFactors
+from lrgls_dask.covariance.steps import SigmaStep
+
+__all__ = ["EM_STEPS", "TIGHT", "Ended", "Goal", "distinct_optima", "minimise_composite"]
+
+# Violations of the optimality conditions, per row in standard units: of a start worth following, and of a result.
+LOOSE, TIGHT = 1e-4, 1e-9
+# EM steps take a start most of the way, at the price of one Hessian product each.
+EM_STEPS = 10
+
+# No variance changes by more than a factor e^2 in one step.
+MAX_STEP = 2.0
+ARMIJO, HALVINGS = 1e-4, 12
+MAX_CG = 60
+# The linear system is solved to this share of its right-hand side at first, tighter in step with the gradient.
+# In the end every digit counts: a slope that is large only because a variance is tiny weighs little in that share.
+LOOSEST, TIGHTEST = 0.2, 1e-10
+# Nearer to the floor than this is on the floor.
+ON_FLOOR = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """What is minimised: nll(.; S) + l1 sum|A|, log d >= log floor.  S (K, K), floor (K,).
+
+    held : (K, s) true for loadings that stay at zero, or None.
+    """
+
+    blocks: Blocks
+    S: Array
+    floor: Array
+    l1: float = 0.0
+    held: NDArray[np.bool_] | None = None
+
+    def at(self, A: Array, x: Array) -> State:
+        return State(self, Curved.at(self.blocks, self.S, A, x), A, x)
+
+    def start(self, sigma: GroupedFactors) -> State:
+        """The state at `sigma`, its variances brought up to the floor."""
+        A = sigma.A if self.held is None else np.where(self.held, 0.0, sigma.A)
+        return self.at(A, np.log(np.maximum(sigma.d, self.floor)))
+
+    @cached_property
+    def lower(self) -> Array:
+        return np.log(self.floor)
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """One point: A (K, s), x = log d (K,), and what is known of the objective there."""
+
+    goal: Goal
+    curved: Curved
+    A: Array
+    x: Array
+
+    @cached_property
+    def value(self) -> float:
+        """The objective, per row."""
+        return self.curved.value + self.goal.l1 * float(np.abs(self.A).sum())
+
+    @cached_property
+    def _signs(self) -> Array:
+        """(K, s) the orthant: the sign of each loading, at zero that into which it would move, 0 where it stays."""
+        slope = self.curved.gradient[0]
+        signs = np.where(self.A != 0.0, np.sign(self.A), -np.sign(soft(slope, self.goal.l1)))
+        return signs if self.goal.held is None else np.where(self.goal.held, 0.0, signs)
+
+    @cached_property
+    def _free(self) -> Array:
+        """(K, s + 1) 1 for coordinates that may move, 0 for the others; the last column is x."""
+        moving = np.ones_like(self.A) if self.goal.l1 == 0.0 else np.abs(self._signs)
+        if self.goal.held is not None:
+            moving = np.where(self.goal.held, 0.0, moving)
+        above = (self.x > self.goal.lower) | (self.curved.gradient[1] < 0.0)
+        return np.column_stack([moving, above])
+
+    @cached_property
+    def slope(self) -> Array:
+        """(K, s + 1) the subgradient of least size, zero at a Karush-Kuhn-Tucker point."""
+        along_A, along_x = self.curved.gradient
+        return self._free * np.column_stack([along_A + self.goal.l1 * self._signs, along_x])
+
+    @property
+    def violation(self) -> float:
+        """The largest entry of `slope`."""
+        return float(np.abs(self.slope).max())
+
+    @property
+    def rounding(self) -> float:
+        """What the terms of the objective, summed in floating point, can be off by."""
+        lost = np.minimum(np.diagonal(self.goal.S) / self.curved.sigma.d, REFINE_ABOVE)  # digits that Woodbury costs
+        return 8.0 * float(np.finfo(float).eps * (np.abs(self.x).sum() + lost.sum() + self.x.size + abs(self.value)))
+
+    # ------------------------------------------------------------------------------------ the step
+
+    @cached_property
+    def _information(self) -> Array:
+        """(K, s, s) inverse blocks of the complete-data information on the free loadings."""
+        s = self.A.shape[1]
+        free = self._free[:, :s]
+        M = self.curved.own_moments / self.curved.sigma.d[:, None, None] * free[:, :, None] * free[:, None, :]
+        M[:, np.arange(s), np.arange(s)] += 1.0 - free
+        return np.asarray(np.linalg.inv(M))
+
+    def _preconditioned(self, r: Array) -> Array:
+        """The information of complete data inverted, applied to r (K, s + 1); that of log d is 1/2."""
+        along_A = np.einsum("ijk,ik->ij", self._information, r[:, :-1])
+        return self._free * np.column_stack([along_A, 2.0 * r[:, -1]])
+
+    def _curvature_along(self, p: Array) -> Array:
+        along_A, along_x = self.curved.hessian_product(p[:, :-1], p[:, -1])
+        return self._free * np.column_stack([along_A, along_x])
+
+    def newton(self, tol: float) -> Array:
+        """(K, s + 1) the Newton step to a relative residual `tol`, cut short where the curvature is negative."""
+        step, residual = np.zeros_like(self.slope), -self.slope
+        z = self._preconditioned(residual)
+        energy = first = float(np.vdot(residual, z))
+        direction = z
+        for _ in range(MAX_CG):
+            image = self._curvature_along(direction)
+            curvature = float(np.vdot(direction, image))
+            if curvature <= 1e-14 * float(np.vdot(direction, direction)):
+                return step if step.any() else direction
+            length = energy / curvature
+            step = step + length * direction
+            residual = residual - length * image
+            z = self._preconditioned(residual)
+            previous, energy = energy, float(np.vdot(residual, z))
+            if energy <= tol**2 * first:
+                break
+            direction = z + (energy / previous) * direction
+        return step
+
+    def moved(self, step: Array, length: float) -> State:
+        """The point `length` along the step, loadings kept in their orthant and variances above their floor."""
+        A = self.A + length * step[:, :-1]
+        if self.goal.l1 > 0.0:
+            A = np.where(A * self._signs > 0.0, A, 0.0)
+        x = np.maximum(self.x + length * step[:, -1], self.goal.lower)
+        return self.goal.at(A, np.where(x - self.goal.lower < ON_FLOOR, self.goal.lower, x))
+
+    def better(self, tol: float) -> State | None:
+        """A point further down the Newton step, or None where none was found."""
+        step = self.newton(tol)
+        if float(np.vdot(step, self.slope)) >= 0.0:
+            return None
+        length = min(1.0, MAX_STEP / max(float(np.abs(step[:, -1]).max()), 1e-300))
+        for _ in range(HALVINGS):
+            there = self.moved(step, length)
+            change = np.column_stack([there.A - self.A, there.x - self.x])
+            gain = self.value - there.value
+            if gain > self.rounding and gain >= -ARMIJO * float(np.vdot(change, self.slope)):
+                return there
+            if gain >= -self.rounding and there.violation < 0.5 * self.violation:
+                return there
+            length *= 0.5
+        return None
+
+    def after_em(self) -> State | None:
+        """The point after one EM step, or None where that gains no more than rounding."""
+        there = self.em()
+        return there if self.value - there.value > self.rounding else None
+
+    def em(self) -> State:
+        """The point that one EM step leads to."""
+        return self.goal.at(*self.curved.em_image(self.goal.floor, self.goal.l1, self.goal.held))
+
+
+@dataclass(frozen=True, eq=False)
+class Ended:
+    """Where the method stopped. violation : what is left of the optimality conditions.  iterations : Newton steps."""
+
+    sigma: GroupedFactors
+    value: float
+    violation: float
+    iterations: int
+
+
+def minimise_composite(
+    goal: Goal, start: GroupedFactors, *, tol: float, max_iterations: int = 100, em_steps: int = 0
+) -> Ended:
+    """A point with no coordinate's violation above `tol`, or as near as rounding allows, never worse than the start.
+
+    em_steps : EM steps taken first.  A local optimum.  A Newton step costs up to MAX_CG Hessian
+    products, O(K^2 s) each.
+    """
+    here, first = goal.start(start), 0.0
+    for _ in range(em_steps):
+        here = here.em()
+    done = 0
+    while done < max_iterations and here.violation > tol:
+        first = max(first, here.violation)
+        there = here.better(min(LOOSEST, (here.violation / first) ** 0.5)) or here.better(TIGHTEST) or here.after_em()
+        if there is None:
+            break
+        here, done = there, done + 1
+    return Ended(here.curved.sigma, here.value, here.violation, done)
+
+
+def distinct_optima(goal: Goal, starts: Iterable[GroupedFactors]) -> list[SigmaStep]:
+    """Local optima below the starts, best first, at most MAX_CANDIDATES, each with how many starts ended there.
+
+    Every start goes EM_STEPS and then to LOOSE, the best that differ go on to TIGHT and are compared again.
+    """
+    loose = [minimise_composite(goal, start, tol=LOOSE, em_steps=EM_STEPS) for start in starts]
+    best = _merged([(end, 1) for end in loose])[:MAX_CANDIDATES]
+    tight = _merged([(minimise_composite(goal, end.sigma, tol=TIGHT), agreed) for end, agreed in best])
+    return [SigmaStep(end.sigma, 1.0, len(loose), agreed) for end, agreed in tight]
+
+
+def _merged(ends: list[tuple[Ended, int]]) -> list[tuple[Ended, int]]:
+    """Best first, those with the same value made one and their numbers of starts added."""
+    out: list[tuple[Ended, int]] = []
+    for end, agreed in sorted(ends, key=lambda pair: pair[0].value):
+        if out and end.value - out[-1][0].value <= SAME_NLL * max(1.0, abs(end.value)):
+            out[-1] = (out[-1][0], out[-1][1] + agreed)
+        else:
+            out.append((end, agreed))
+    return out

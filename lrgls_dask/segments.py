@@ -1,0 +1,203 @@
+"""Rows in segments: their order, their weights for one another, and T compressed systems as one problem.
+
+Every segment is brought to the whitened coordinates of all rows together (whiten.py), so that one vector c of all
+coefficients serves them all while each has a Sigma_t of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+
+from lrgls_dask.cg import Solution, conjugate_gradients
+from lrgls_dask.compress import Compressed
+from lrgls_dask.covariance import LowRank
+from lrgls_dask.passes import Meter
+from lrgls_dask.problem import Coordinates, InMemory
+from lrgls_dask.whiten import WhitenedGroup
+
+__all__ = ["SegmentedProblem", "check_segments", "kernel_weights", "ordered_segments"]
+
+# Conjugate gradients go to this energy r'M^-1 r per row, where only rounding is left, or fall by this share before the
+# last sweep.
+INNER_ENERGY, SWEEP_FALL = 1e-22, 1e-4
+CG_MAXIT = 500
+
+
+# ---------------------------------------------------------------------------------------------- labels, weights
+
+
+def ordered_segments(labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """(T,) the distinct labels of rows that are in order, from labels (N,) and row weights (N,).
+
+    Raises ValueError for no rows, for labels that go back, and for a segment without a row of positive weight.
+    """
+    labels = np.asarray(labels)
+    if labels.size == 0:
+        raise ValueError("segments: there are no rows. Give every row the label of its segment.")
+    back = np.flatnonzero(labels[1:] < labels[:-1])
+    if back.size:
+        row = int(back[0]) + 1
+        raise ValueError(
+            f"segments must be sorted: row {row} has {labels[row]!s} after {labels[row - 1]!s}. "
+            "Sort the rows by segment, or use labels that sort in time, such as dates."
+        )
+    distinct, codes = np.unique(labels, return_inverse=True)
+    if weights is not None:
+        counts = np.bincount(codes, weights=np.asarray(weights) > 0, minlength=distinct.size)
+        if not counts.all():
+            empty = distinct[int(np.argmin(counts))]
+            raise ValueError(
+                f"segments: {empty!s} is empty, all its rows have weight 0. Drop it or join it to the next."
+            )
+    return distinct
+
+
+def kernel_weights(positions: np.ndarray, bandwidth: float) -> np.ndarray:
+    """(T, T) Epanechnikov weights 1 - (|t - s| / h)^2 where |t - s| < h, 1 for t = s whatever h; infinity: all 1.
+
+    positions : (T,) strictly increasing times of the segments.  Raises ValueError for a negative bandwidth or times
+    that do not increase.
+    """
+    if not bandwidth >= 0.0:
+        raise ValueError(f"bandwidth must be 0 or more, in units of the segments' times; got {bandwidth}.")
+    steps = np.diff(positions)
+    if not (steps > 0).all():
+        at = int(np.argmin(steps > 0)) + 1
+        raise ValueError(
+            f"segments must be sorted: the time of segment {at} is {positions[at]}, not after {positions[at - 1]}."
+        )
+    if bandwidth == 0.0:
+        return np.eye(positions.size)
+    ratio = np.abs(positions[:, None] - positions[None, :]) / bandwidth
+    return np.maximum(1.0 - ratio**2, 0.0)
+
+
+# ---------------------------------------------------------------------------------------------- the problem
+
+
+@dataclass(frozen=True, eq=False)
+class _Segment:
+    """One segment in the coordinates of all. stacks : per bucket (G, r, p).  y : (r, K).  beyond : (K, K)."""
+
+    n_obs: int
+    stacks: tuple[np.ndarray, ...]
+    y: np.ndarray
+    beyond: np.ndarray
+
+
+class SegmentedProblem:
+    """T compressed systems in the whitened coordinates of their union: residual covariances and GLS across segments.
+
+    Memory: the rows of X once more, T (q + 1) P numbers at most, and T K^2 for the residual covariances.
+    Raises ValueError for no segments, an empty one, and segments whose equations or regressors differ.
+    """
+
+    def __init__(self, segments: Sequence[Compressed], *, lam_B: float = 0.0) -> None:
+        check_segments(segments)
+        self.merged = InMemory(reduce(Compressed.merge, segments), lam_B=lam_B, meter=Meter())
+        self.design, self.n_obs = self.merged.design, self.merged.n_obs
+        self.coordinates: Coordinates = self.merged.coordinates
+        self.segments = tuple(self._segment(each) for each in segments)
+        self.shares = np.array([each.n_obs for each in segments]) / self.n_obs
+
+    def _segment(self, system: Compressed) -> _Segment:
+        whitened, q = self.merged.whitened, system.design.n_regressors
+        top = np.vstack([np.sqrt(system.head.weight) * system.head.mean, system.root[:q]])
+        stacks = tuple(
+            np.stack([_in_coordinates(whitened.groups[i], top) for i in members])
+            for members, _, _ in self.coordinates.buckets
+        )
+        rest = system.root[q:, q:] / whitened.y_scale
+        return _Segment(system.n_obs, stacks, top[:, q:] / whitened.y_scale, rest.T @ rest)
+
+    def start(self) -> np.ndarray:
+        """(P,) every equation fitted by itself on all rows."""
+        return self.coordinates.flat(self.merged.whitened.start)
+
+    def residual_covariances(self, c: np.ndarray) -> np.ndarray:
+        """(T, K, K) S_t at coefficients c."""
+        out = np.empty((len(self.segments), self.design.n_equations, self.design.n_equations))
+        for t, each in enumerate(self.segments):
+            residual = each.y - self.coordinates.forward(each.stacks, c)
+            out[t] = (each.beyond + residual.T @ residual) / each.n_obs
+        return out
+
+    def gls(self, c: np.ndarray, sigmas: Sequence[LowRank], *, last: bool) -> tuple[Solution, float]:
+        """The coefficients at the given Sigma_t by warm-started conjugate gradients, and the energy of the start.
+
+        O(sum_t (q P + q K k)) an iteration.
+        """
+        at, ridge = self.coordinates, self.coordinates.ridge
+
+        def summed(values: Sequence[np.ndarray]) -> np.ndarray:
+            parts = zip(self.segments, sigmas, values, strict=True)
+            return np.sum([at.adjoint(s.stacks, sigma.solve_rows(v)) for s, sigma, v in parts], axis=0)
+
+        def product(p: np.ndarray, _: np.ndarray) -> np.ndarray:
+            image: np.ndarray = summed([at.forward(s.stacks, p) for s in self.segments]) + ridge * p
+            return image
+
+        score = summed([s.y - at.forward(s.stacks, c) for s in self.segments]) - ridge * c
+        precision = np.tensordot(self.shares, [sigma.precision_diagonal for sigma in sigmas], axes=1)
+        diagonal = at.expand(precision) * (1.0 - ridge) + ridge
+        energy = float(score**2 @ (1.0 / diagonal))
+        tol = INNER_ENERGY * self.n_obs if last else max(INNER_ENERGY * self.n_obs, SWEEP_FALL * energy)
+        found = conjugate_gradients(product, c, score, diagonal, tol=tol, max_iterations=CG_MAXIT)
+        return found, energy
+
+    def coefficients(self, c: np.ndarray) -> np.ndarray:
+        """(P,) in the user's units, ordered equation by equation."""
+        whitened = self.merged.whitened
+        b = np.empty(self.design.n_coefficients)
+        for group, values in zip(whitened.groups, self.coordinates.by_group(c), strict=True):
+            b[group.group.coefficients] = group.coefficients(values) * whitened.y_scale[group.group.equations]
+        return b
+
+    def covariance(self, sigmas: Sequence[LowRank]) -> np.ndarray:
+        """(P, P) covariance of the coefficients at known Sigma_t, in the user's units, equation by equation.
+
+        sigmas : in standard units.  A^-1 (sum_t X_t' Sigma_t^-1 X_t) A^-1, A the sum and the ridge penalty.
+        O(T q P^2 + P^3), four P x P arrays.
+        """
+        design, whitened = self.design, self.merged.whitened
+        equation_of = np.repeat(np.arange(design.n_equations), design.sizes)
+        information = np.zeros((design.n_coefficients, design.n_coefficients))
+        for segment, sigma in zip(self.segments, sigmas, strict=True):
+            rows = np.empty((len(segment.y), design.n_coefficients))
+            for stack, (members, _, _) in zip(segment.stacks, self.coordinates.buckets, strict=True):
+                for i, q in zip(members, stack, strict=True):
+                    rows[:, whitened.groups[i].group.coefficients] = q[:, :, None]
+            information += rows.T @ rows * sigma.precision()[np.ix_(equation_of, equation_of)]
+        penalty, units = np.zeros(design.n_coefficients), np.zeros_like(information)
+        for group in whitened.groups:
+            half = group.coefficients(np.eye(len(group.ridge)))
+            for equation, places in zip(group.group.equations, group.group.coefficients.T, strict=True):
+                penalty[places] = group.ridge
+                units[np.ix_(places, places)] = whitened.y_scale[equation] * half
+        factor = cho_factor(information + np.diag(penalty), lower=True)
+        bread = cho_solve(factor, units.T)
+        covariance: np.ndarray = bread.T @ information @ bread
+        return covariance
+
+
+def check_segments(segments: Sequence[Compressed]) -> None:
+    """Raises ValueError for no segments, an empty one, and one whose equations or regressors differ."""
+    if not segments:
+        raise ValueError("segments: there are none. Give at least one.")
+    for t, each in enumerate(segments):
+        if each.n_obs == 0:
+            raise ValueError(f"segments: number {t} is empty. Drop it or join it to the next.")
+        if not each.design.same_as(segments[0].design):
+            raise ValueError(f"segments: number {t} differs from the first in equations or regressors. Use the same.")
+
+
+def _in_coordinates(group: WhitenedGroup, top: np.ndarray) -> np.ndarray:
+    """(r, p) rows of X in whitened coordinates."""
+    x = (top[:, group.group.columns] / group.x_scale)[:, group.order]
+    q: np.ndarray = solve_triangular(group.root, x.T, trans="T").T
+    return q if group.turn is None else q @ group.turn
