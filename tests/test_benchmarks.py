@@ -12,6 +12,7 @@ SCRIPTS = (
     "cluster",
     "coverage",
     "coverage_robust",
+    "cross_validate",
     "memory",
     "rank_recovery",
     "read_limit",
@@ -163,3 +164,9 @@ def test_rank_recovery(small):
     found = small("rank_recovery")
     assert cases(found) == ["bic", "cv"]
     assert found["summary"] == {"share_right_bic": 1, "share_right_cv": 1}
+
+
+def test_cross_validate(small):
+    found = small("cross_validate")
+    assert cases(found) == ["plain", "cv"]
+    assert found["summary"]["passes_cv"] == 1 and found["summary"]["rank_cv"] == 3
