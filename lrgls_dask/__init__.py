@@ -3,6 +3,7 @@
 from lrgls_dask.als import Termination
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.errors import FitWarning
+from lrgls_dask.factorstructures import GroupedLowRank, SparseLowRank
 from lrgls_dask.inference import HypothesisTest
 from lrgls_dask.model import LowRankGLS
 from lrgls_dask.plan import Plan
@@ -10,4 +11,15 @@ from lrgls_dask.results import Fit
 from lrgls_dask.system import System
 
 __version__ = "0.1.0"
-__all__ = ["CompressedSystem", "Fit", "FitWarning", "HypothesisTest", "LowRankGLS", "Plan", "System", "Termination"]
+__all__ = [
+    "CompressedSystem",
+    "Fit",
+    "FitWarning",
+    "GroupedLowRank",
+    "HypothesisTest",
+    "LowRankGLS",
+    "Plan",
+    "SparseLowRank",
+    "System",
+    "Termination",
+]

@@ -42,6 +42,7 @@ class Assessed(Designed):
     loglik: float
     lam_B: float
     lam_F: float
+    l1: float
     compressed: Compressed | None
     restrictions: Restrictions | None
     sums: SumsOfSquares | None

@@ -18,7 +18,7 @@ import numpy as np
 
 from lrgls_dask.als import Options, Point, refit
 from lrgls_dask.compress import Compressed, Parts, root_of
-from lrgls_dask.covariance import LowRank, Sigma, Structure
+from lrgls_dask.covariance import Factored, Sigma, Structure
 from lrgls_dask.moments import GramMoments, Head, RootMoments
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import GRAM_RESOLUTION, QR_RESOLUTION, InMemory
@@ -111,7 +111,7 @@ def _refitted(problem: InMemory, c: np.ndarray, sigma: Sigma, fitted: Fitted, er
         errors.coefficients(point.c),
         errors.at(point.sigma),
         point.sigma.variances * scale**2,
-        point.sigma.d * scale**2 if isinstance(point.sigma, LowRank) else np.zeros(0),
+        point.sigma.d * scale**2 if isinstance(point.sigma, Factored) else np.zeros(0),
     )
 
 

@@ -155,7 +155,7 @@ def bootstrap(
     _check(n, method, seed, groups, n_blocks)
     used = int(np.random.SeedSequence().generate_state(1, np.uint32)[0]) if seed is None else int(seed)
     options = Options(fit.algorithm, fit.debiased, fit.lam_B, fit.d_floor)  # type: ignore[arg-type]
-    structure = structure_of(fit.covariance, fit.sigma_step, fit.lam_F)  # type: ignore[arg-type]
+    structure = structure_of(fit.covariance, fit.sigma_step, fit.lam_F, fit.l1)  # type: ignore[arg-type]
     fitted = Fitted(fit.coefficients, fit.covariance, structure, options, fit.restrictions)
     if method == "parametric":
         draws = parametric(_compressed(fit, system), fitted, int(n), used)

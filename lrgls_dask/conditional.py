@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from lrgls_dask.covariance import LowRank
+from lrgls_dask.covariance import Factored
 from lrgls_dask.design import Design
 from lrgls_dask.predict import Coefficients, add_noise
 
@@ -156,7 +156,7 @@ class Given:
         covariance: np.ndarray | None = None,
     ) -> Given:
         """With the conditioning that suits the structure of Sigma."""
-        if isinstance(sigma, LowRank):
+        if isinstance(sigma, Factored):
             return cls(coefficients, LowRankConditional(sigma.F, sigma.d), usable, kind, covariance)
         return cls(coefficients, DenseConditional(sigma.dense()), usable, kind, covariance)
 

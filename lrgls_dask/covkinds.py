@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lrgls_dask.covariance import Sigma
+from lrgls_dask.covariance import GroupedFactors, Sigma, SparseFactors
 from lrgls_dask.inference import MAX_COEFFICIENTS
 from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.hac import HacKernel
@@ -184,6 +184,11 @@ def _system(fit: Fit, request: CovRequest) -> System:
 
 def _estimate(fit: Fit, request: CovRequest) -> Estimate:
     """What the information of all parameters is computed from."""
+    if isinstance(fit.covariance, SparseFactors | GroupedFactors):
+        raise ValueError(
+            f"kind={request.kind!r} needs the information of the free parameters of Sigma, which "
+            f"covariance={fit.covariance_kind!r} does not give. Use kind='classical' or 'robust', or fit.bootstrap()."
+        )
     if fit.compressed is None:
         raise ValueError(
             f"kind={request.kind!r} needs the compressed rows, which a streamed fit does not have. Use kind='robust', "

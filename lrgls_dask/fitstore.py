@@ -38,6 +38,7 @@ SCALARS = (
 UNSAID = {
     "sigma_step": "ml",
     "d_floor": 1e-8,
+    "l1": 0.0,
     "algorithm": "als",
     "debiased": False,
     "cov_kind": "classical",

@@ -15,8 +15,10 @@ from lrgls_dask.als import Options
 from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.covariance import Full, LowRankStructure, Structure, diagonal, max_rank
+from lrgls_dask.covariance import Full, LowRankStructure, SparseStructure, Structure, diagonal, max_rank
 from lrgls_dask.crossvalidate import Folds, compress_folds
+from lrgls_dask.design import Design
+from lrgls_dask.factorstructures import GroupedLowRank, SparseLowRank
 from lrgls_dask.hypotheses import read_hypotheses
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Engine, Plan, make_plan
@@ -25,13 +27,15 @@ from lrgls_dask.progress import Progress
 from lrgls_dask.resources import blas_for
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
-from lrgls_dask.selection import choose
+from lrgls_dask.selection import Table, choose
 from lrgls_dask.solved import as_fit, warn_of
+from lrgls_dask.sparsepath import choose_l1
 from lrgls_dask.streamed import Streamed
 from lrgls_dask.system import System
 
 __all__ = ["LowRankGLS"]
 
+OPTIONS = (SparseLowRank, GroupedLowRank)  # what `covariance` may be besides a name
 COMPRESSED_REL_TOL, STREAM_REL_TOL = 1e-10, 1e-6  # a sweep is free on a compressed system and costs passes otherwise
 
 Rank = int | Literal["auto", "bic", "cv"]
@@ -43,10 +47,13 @@ class LowRankGLS:
     Parameters
     ----------
     rank : number of factors k. An integer (0 makes Sigma diagonal, the only choice for one or two equations),
-        "auto" for min(8, ceil(K / 10)), "bic" for the least BIC over 1..min(K // 2, 12), "cv" for the best likelihood
-        of rows left out over the same; all at most what K identifies.
+        "auto" for min(8, ceil(K / 10)), "bic" for the least BIC over 1..min(K // 2, 12), "cv" for the smallest
+        over the same whose likelihood of rows left out is within one standard error of the best; all at most what K
+        identifies.
     covariance : "lowrank", Sigma = F F' + diag(d); "full", any Sigma, the classical model, which needs many more rows
         than equations; "diagonal", every equation by itself. `rank` is only for the first.
+        Or an object that says more of the factors: `SparseLowRank` (mostly zero loadings), `GroupedLowRank` (factors of
+        all equations and of groups of them).
     algorithm : "als", alternating a GLS step for the coefficients and a step for Sigma up to maximum likelihood;
         "fgls", feasible GLS in one step: Sigma from the OLS residuals, one GLS step, done. The Sigma reported is then
         the one that weighted, and the log-likelihood that of the reported coefficients and Sigma. With restrictions
@@ -84,7 +91,7 @@ class LowRankGLS:
         self,
         rank: Rank = "auto",
         *,
-        covariance: Literal["lowrank", "full", "diagonal"] = "lowrank",
+        covariance: Literal["lowrank", "full", "diagonal"] | SparseLowRank | GroupedLowRank = "lowrank",
         algorithm: Literal["als", "fgls"] = "als",
         debiased: bool = False,
         restrictions: str | Sequence[str] | Mapping[Any, float] | Restrictions | tuple[Any, Any] | None = None,
@@ -166,7 +173,7 @@ class LowRankGLS:
             system.rows,
             engine=self.engine,
             memory_limit=self.memory_limit,
-            needs_matrix=any(structure.needs_matrix for structure in self._structures(system.n_equations)),
+            needs_matrix=any(structure.needs_matrix for structure in self._structures(system.design)),
             parts=self.n_folds if by_folds else 1,
         )
         if by_folds and plan.engine == "stream":
@@ -182,16 +189,21 @@ class LowRankGLS:
 
         Warns once, with FitWarning, when the loop did not converge or a variance ended on its floor.
         """
-        structures = self._structures(system.n_equations)
+        structures = self._structures(system.design)
         restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
         meter = Meter(Progress(self.progress))
         kept = self._checkpoint(system)
         problem, engine, folds = self._problem(system, restrictions, meter, kept)
         options = self._options(engine)
         with blas_for(system.n_regressors + system.n_equations):
+            path: Table = ()
+            if isinstance(self.covariance, SparseLowRank) and self.covariance.by_bic:
+                sparse, path = choose_l1(problem, int(self.covariance.rank), options)
+                structures = (sparse,)
             solution, table = choose(problem, structures, options, kept, folds)
+        l1 = structures[0].l1 if isinstance(structures[0], SparseStructure) else 0.0
         fit = as_fit(
-            problem, solution, options, engine, table, system, restrictions, self.sigma_step, float(self.lam_F)
+            problem, solution, options, engine, path or table, system, restrictions, self.sigma_step, self.lam_F, l1
         )
         self.result_, self.rank_ = fit, fit.rank
         if kept is not None:
@@ -255,7 +267,7 @@ class LowRankGLS:
 
     def _by_folds(self, system: System | CompressedSystem) -> bool:
         """Whether folds decide; raises ValueError where there can be none."""
-        if self.rank != "cv" or len(self._structures(system.n_equations)) == 1:
+        if self.rank != "cv" or len(self._structures(system.design)) == 1:
             return False
         if isinstance(system, CompressedSystem):
             raise ValueError(
@@ -281,13 +293,15 @@ class LowRankGLS:
 
     # ------------------------------------------------------------------------------------------ checks
 
-    def _structures(self, n_equations: int) -> tuple[Structure, ...]:
+    def _structures(self, design: Design) -> tuple[Structure, ...]:
         """What to fit and compare."""
+        if isinstance(self.covariance, SparseLowRank | GroupedLowRank):
+            return (self.covariance.structure(design),)
         if self.covariance == "full":
             return (Full(),)
         if self.covariance == "diagonal":
             return (diagonal(),)
-        ranks = self._candidates(n_equations)
+        ranks = self._candidates(design.n_equations)
         return tuple(LowRankStructure(rank, self.sigma_step, float(self.lam_F)) for rank in ranks)
 
     def _candidates(self, n_equations: int) -> tuple[int, ...]:
@@ -308,7 +322,8 @@ class LowRankGLS:
 
     def _check(self) -> None:
         _check_rank(self.rank)
-        _one_of("covariance", self.covariance, ("lowrank", "full", "diagonal"))
+        if not isinstance(self.covariance, OPTIONS):
+            _one_of("covariance", self.covariance, ("lowrank", "full", "diagonal"))
         _one_of("algorithm", self.algorithm, ("als", "fgls"))
         if not isinstance(self.debiased, bool):
             raise TypeError(f"debiased must be True or False; got {self.debiased!r}.")
@@ -338,11 +353,21 @@ class LowRankGLS:
             raise TypeError(f"progress must be True, False or a callable; got {self.progress!r}.")
 
     def _check_factors(self) -> None:
-        """What only factors have is refused where there are none."""
+        """What only plain factors have is refused where there are none."""
         if self.covariance == "lowrank":
             return
-        for name, unused in (("rank", ("auto", 0)), ("lam_F", (0,)), ("sigma_step", ("ml",))):
+        described = isinstance(self.covariance, OPTIONS)
+        for name, unused in (
+            ("rank", ("auto",) if described else ("auto", 0)),
+            ("lam_F", (0,)),
+            ("sigma_step", ("ml",)),
+        ):
             value = getattr(self, name)
+            if value not in unused and described:
+                raise ValueError(
+                    f"covariance={type(self.covariance).__name__}(...) says what the factors are, so {name} must "
+                    f"keep its default; got {value!r}. Drop {name}, or use covariance='lowrank'."
+                )
             if value not in unused:
                 raise ValueError(
                     f"covariance={self.covariance!r} has no factors, so {name} must keep its default; got {value!r}. "

@@ -16,6 +16,11 @@ SAME = 1e-9  # of a response's root mean square: rounding of one mean taken in t
 
 def check_likelihood(fit: Assessed, what: str) -> None:
     """Raise ValueError unless the fit maximises the likelihood itself."""
+    if fit.l1 > 0:
+        raise ValueError(
+            f"{what} compares maximised likelihoods; this fit's loadings are penalised (l1 = {fit.l1:g}). Compare aic "
+            "or bic, or fit with l1=0."
+        )
     if fit.lam_B > 0 or fit.lam_F > 0:
         raise ValueError(
             f"{what} compares maximised likelihoods; this fit is penalised (lam_B = {fit.lam_B:g}, lam_F = "

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lrgls_dask.covariance import GroupedFactors, SparseFactors
+
 if TYPE_CHECKING:
     from lrgls_dask.results import Fit
 
@@ -16,6 +18,7 @@ __all__ = ["coefficient_table", "equation_table", "header", "notes", "summary", 
 MAX_ROWS = 200  # a table longer than this is cut in the middle
 WIDTH = 96
 SIGMA = {"lowrank": "Sigma = F F' + diag(d)", "diagonal": "Sigma = diag(d)", "full": "Sigma unrestricted"}
+SIGMA |= {"sparse": "Sigma = F F' + diag(d), F sparse", "grouped": "Sigma = F F' + diag(d), factors of groups"}
 
 
 def summary(fit: Fit, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
@@ -41,17 +44,32 @@ def header(fit: Fit) -> list[tuple[str, str]]:
         ("AIC", f"{fit.aic:,.2f}"),
         ("Coefficients", f"{fit.n_coefficients:,}"),
         ("BIC", f"{fit.bic:,.2f}"),
-        ("Factors (rank)", f"{fit.rank}"),
+        ("Factors (rank)", _factors(fit)),
         ("nll per row", f"{fit.nll:.8f}"),
         ("Engine", f"{fit.engine}, {fit.n_passes} pass{'' if fit.n_passes == 1 else 'es'} over the data"),
         ("Ended", f"{fit.termination.value} after {fit.n_sweeps} sweep{'' if fit.n_sweeps == 1 else 's'}"),
         ("Starts", f"{fit.n_agreed} of {fit.n_starts} reached this optimum"),
-        ("Penalties", f"lam_B = {fit.lam_B:g}, lam_F = {fit.lam_F:g}"),
+        ("Penalties", f"lam_B = {fit.lam_B:g}, {_of_loadings(fit)}"),
         ("Residual df", f"{fit.df_resid:,}"),
         ("Std errors", f"{fit.cov_kind}{f' ({fit.cov_note})' if fit.cov_note else ''}"),
         ("Restrictions", f"{0 if fit.restrictions is None else fit.restrictions.n_restrictions}"),
         ("McElroy R2", "not kept by a streamed fit" if fit.compressed is None else f"{fit.mcelroy_r2():.6f}"),
     ]
+
+
+def _factors(fit: Fit) -> str:
+    """How many, and of what."""
+    sigma = fit.covariance
+    if isinstance(sigma, GroupedFactors):
+        general = sigma.blocks.ranks[0]
+        return f"{fit.rank}: {general} general, {fit.rank - general} of groups"
+    if isinstance(sigma, SparseFactors):
+        return f"{fit.rank}, {np.count_nonzero(sigma.F):,} of {sigma.F.size:,} loadings"
+    return f"{fit.rank}"
+
+
+def _of_loadings(fit: Fit) -> str:
+    return f"l1 = {fit.l1:.4g}" if fit.covariance_kind == "sparse" else f"lam_F = {fit.lam_F:g}"
 
 
 def notes(fit: Fit) -> list[str]:

@@ -17,7 +17,7 @@ from lrgls_dask.assessed import Assessed
 from lrgls_dask.bootstrapped import Bootstrap, Method, bootstrap
 from lrgls_dask.compress import Compressed, mean_nll
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.covariance import LowRank, Sigma
+from lrgls_dask.covariance import Factored, Sigma, factor_labels
 from lrgls_dask.covkinds import Correction, CovKind, CovRequest, CovValues, coefficient_covariance
 from lrgls_dask.design import Design
 from lrgls_dask.fitstore import read_fit, write_fit
@@ -47,7 +47,8 @@ class Fit(Assessed, Predicting):
     cov_kind, cov_note, cov_values : the covariance behind std_errors and all that follows, and (P, P) its values where
     `with_cov` chose it.
     Every array comes as an xarray object with the user's labels. Loadings are fixed by a stated normalisation:
-    F' D^-1 F diagonal and descending, the largest entry of each column positive.
+    F' D^-1 F diagonal and descending, the largest entry of each column positive. Those of a group are fixed so among
+    themselves; sparse ones are not rotated, only put in descending order of the diagonal, with that sign.
     """
 
     design: Design
@@ -71,6 +72,7 @@ class Fit(Assessed, Predicting):
     compressed: Compressed | None
     sigma_step: str = "ml"
     d_floor: float = 1e-8
+    l1: float = 0.0
     candidates: tuple[dict[str, float], ...] = ()
     algorithm: str = "als"
     debiased: bool = False
@@ -94,12 +96,12 @@ class Fit(Assessed, Predicting):
 
     @property
     def rank(self) -> int:
-        """k, the number of factors; 0 for a diagonal Sigma and for an unrestricted one, which have none."""
+        """k, the number of all factors; 0 for a diagonal Sigma and for an unrestricted one, which have none."""
         return self.covariance.rank
 
     @property
     def covariance_kind(self) -> str:
-        """The structure of Sigma: "lowrank", "diagonal" (also of a fit with rank 0) or "full"."""
+        """The structure of Sigma: "lowrank", "diagonal" (also of a fit with rank 0), "full", "sparse" or "grouped"."""
         return self.covariance.kind
 
     @property
@@ -109,7 +111,7 @@ class Fit(Assessed, Predicting):
 
     @property
     def n_parameters(self) -> int:
-        """P - m + K k + K - k (k - 1) / 2, or P - m + K (K + 1) / 2 with an unrestricted Sigma."""
+        """P - m, and of Sigma K k + K - k (k - 1) / 2, K (K + 1) / 2 if unrestricted; zeros do not count."""
         return self.n_coefficients - self.n_restrictions + self.covariance.n_parameters
 
     @property
@@ -125,9 +127,12 @@ class Fit(Assessed, Predicting):
 
     @cached_property
     def loadings(self) -> xr.DataArray:
-        """(equation, factor) F, in units of Y.  Raises ValueError for covariance='full'."""
+        """(equation, factor) F, in units of Y, with Sigma = F F' + diag(d).  Raises ValueError for covariance='full'.
+
+        With GroupedLowRank general factors come first, then those of each group, named by it and zero outside it.
+        """
         sigma = self._with_factors("loadings")
-        coords = {"equation": self._index, "factor": np.arange(1, self.rank + 1)}
+        coords = {"equation": self._index, "factor": factor_labels(sigma)}
         return xr.DataArray(sigma.F, coords, ("equation", "factor"), name="loadings")
 
     @cached_property
@@ -136,8 +141,8 @@ class Fit(Assessed, Predicting):
         sigma = self._with_factors("idiosyncratic variances")
         return xr.DataArray(sigma.d, {"equation": self._index}, ("equation",), name="idio_var")
 
-    def _with_factors(self, what: str) -> LowRank:
-        if not isinstance(self.covariance, LowRank):
+    def _with_factors(self, what: str) -> Factored:
+        if not isinstance(self.covariance, Factored):
             raise ValueError(
                 f"covariance={self.covariance_kind!r} has no {what}. Use sigma() for the error covariance."
             )
@@ -176,7 +181,7 @@ class Fit(Assessed, Predicting):
 
     @cached_property
     def selection(self) -> pd.DataFrame | None:
-        """One row per candidate rank, when the rank was chosen by a criterion, which attrs["criterion"] names.
+        """One row per candidate rank, or l1, when it was chosen by a criterion, which attrs["criterion"] names.
 
         loglik, aic and bic of the fit to all rows; by cross-validation also cv_nll, the mean negative log-likelihood
         per row left out, its standard error over folds, and each fold's.  tied : within rounding of the least
@@ -185,7 +190,7 @@ class Fit(Assessed, Predicting):
         """
         if not self.candidates:
             return None
-        table = pd.DataFrame(list(self.candidates)).set_index("rank")
+        table = pd.DataFrame(list(self.candidates)).set_index("l1" if "l1" in self.candidates[0] else "rank")
         table.attrs["criterion"] = "cv_nll" if "cv_nll" in table else "bic"
         return table
 

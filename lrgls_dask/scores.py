@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lrgls_dask.covariance import LowRank
+from lrgls_dask.covariance import Factored
 from lrgls_dask.predict import Coefficients, residual_rows
 
 __all__ = ["ScoreMethod", "Scoring", "score_rows", "score_weights"]
@@ -30,7 +30,7 @@ def score_weights(sigma: Any, method: ScoreMethod) -> np.ndarray:
     "bartlett": A = D^-1 F (F' D^-1 F)^-1, unbiased given the factors (Bartlett 1937).
     Raises ValueError where there are no factors, or where one has no loadings to be told by.
     """
-    if not isinstance(sigma, LowRank) or sigma.rank == 0:
+    if not isinstance(sigma, Factored) or sigma.rank == 0:
         raise ValueError("the fit has no factors, so there are no scores. Fit with rank >= 1.")
     if method == "regression":
         return sigma.precision_loadings

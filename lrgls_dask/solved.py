@@ -31,6 +31,7 @@ def as_fit(
     restrictions: Restrictions | None,
     sigma_step: Literal["ml", "pca"],
     lam_F: float,
+    l1: float = 0.0,
 ) -> Fit:
     """The solution in the user's units."""
     design, scale = problem.design, problem.whitened.y_scale
@@ -56,6 +57,7 @@ def as_fit(
         lam_F=lam_F,
         sigma_step=sigma_step,
         d_floor=options.d_floor,
+        l1=l1,
         on_floor=tuple(design.equations[j] for j in floored),
         y_scale=scale,
         x_rows=x_rows,

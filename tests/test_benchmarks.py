@@ -12,6 +12,7 @@ SCRIPTS = (
     "cluster",
     "coverage",
     "coverage_robust",
+    "cross_validate",
     "memory",
     "rank_recovery",
     "read_limit",
@@ -183,3 +184,9 @@ def test_structures(small):
     assert found["summary"]["most_gap"] <= 1e-8
     assert grouped["nll"] < plain["nll"]  # more factors
     assert 0 < sparse["loadings"] < 80
+
+
+def test_cross_validate(small):
+    found = small("cross_validate")
+    assert cases(found) == ["plain", "cv"]
+    assert found["summary"]["passes_cv"] == 1 and found["summary"]["rank_cv"] == 3

@@ -5,43 +5,56 @@ D = diag(d) idiosyncratic variances, C = I + F' D^-1 F (k, k) the capacitance.  
 
 Two objects make a structure, both described in `interface`:
 
-- the *value*, a `Sigma`: `LowRank` (F F' + diag(d), rank 0 is diagonal) or `FullSigma` (any matrix). Kernels, the loop
-  and inference use nothing but its methods.
-- the *structure*: `LowRankStructure` or `Full`, which finds a Sigma from S. The one loop in `als` asks it for a first
-  Sigma (`candidates`), for a better one (`update`) and for the penalty it adds, and reads four facts: `closed_form`,
-  `bounded`, `line_search` and `needs_matrix`.
+- the *value*, a `Sigma`: `LowRank` (F F' + diag(d), rank 0 is diagonal), `SparseFactors` (the same with zeros in F that
+  no rotation may touch), `GroupedFactors` (factors of all equations and of groups) or `FullSigma` (any matrix).
+  Kernels, the loop and inference use nothing but its methods.
+- the *structure*: `LowRankStructure`, `SparseStructure`, `GroupedStructure` or `Full`, which finds a Sigma from S. The
+  one loop in `als` asks it for a first Sigma (`candidates`), for a better one (`update`) and for the penalty it adds,
+  and reads four facts: `closed_form`, `bounded`, `line_search` and `needs_matrix`.
 
-To add one (sparse, grouped, time-varying): write a file here with the two classes; give the value a `kind`, the names
-of its arrays in `saved` and the arrays in `stored()`, and enter it in `structures.KINDS` so that fits and checkpoints
-can be opened; name it in `LowRankGLS(covariance=...)`. What tests will hold it to: `solve` inverts `matmul`, `logdet`
-and `nll` agree with `dense()`, `update` never returns a Sigma whose nll + penalty is above the start's, and `rescaled`
-commutes with all of them.
+To add one: write a file here with the two classes; give the value a `kind`, the names of its arrays in `saved` and the
+arrays in `stored()`; enter it in `structures.KINDS`, so that fits and checkpoints can be opened, and in `structure_of`,
+so that they can be refitted; give users a frozen option object in `lrgls_dask.factorstructures`, whose `structure()`
+makes it. What tests will hold it to: `solve` inverts `matmul`, `logdet` and `nll` agree with `dense()`, `update` never
+returns a Sigma whose nll + penalty is above the start's, and `rescaled` commutes with all of them. Factors that vary in
+time are no structure of one S but a loop of their own, in `lrgls_dask.timevarying`.
 """
 
+from lrgls_dask.covariance.blocks import blocks_of
 from lrgls_dask.covariance.em import Anderson, em_products, em_update, flattened, nll_from_products, unflattened
 from lrgls_dask.covariance.full import Full, FullSigma, SingularCovariance
+from lrgls_dask.covariance.grouped import GroupedStructure
 from lrgls_dask.covariance.interface import LOOSE, TIGHT, Sigma, SigmaStep, Structure
 from lrgls_dask.covariance.lowrank import LowRank, max_rank
 from lrgls_dask.covariance.ml import ml_candidates, ml_step
+from lrgls_dask.covariance.nested import GroupedFactors
 from lrgls_dask.covariance.pca import pca_step
+from lrgls_dask.covariance.sparse import SparseFactors, SparseStructure, sparse_path
 from lrgls_dask.covariance.steps import penalised
-from lrgls_dask.covariance.structures import LowRankStructure, diagonal, sigma_of, structure_of
+from lrgls_dask.covariance.structures import Factored, LowRankStructure, diagonal, factor_labels, sigma_of, structure_of
 
 __all__ = [
     "LOOSE",
     "TIGHT",
     "Anderson",
+    "Factored",
     "Full",
     "FullSigma",
+    "GroupedFactors",
+    "GroupedStructure",
     "LowRank",
     "LowRankStructure",
     "Sigma",
     "SigmaStep",
     "SingularCovariance",
+    "SparseFactors",
+    "SparseStructure",
     "Structure",
+    "blocks_of",
     "diagonal",
     "em_products",
     "em_update",
+    "factor_labels",
     "flattened",
     "max_rank",
     "ml_candidates",
@@ -50,6 +63,7 @@ __all__ = [
     "pca_step",
     "penalised",
     "sigma_of",
+    "sparse_path",
     "structure_of",
     "unflattened",
 ]

@@ -19,6 +19,7 @@ from lrgls_dask.covariance.lowrank import Array, max_rank
 __all__ = ["Blocks", "Rows", "blocks_of"]
 
 Rows = NDArray[np.intp] | slice
+GENERAL = "general"  # the name of the group of all equations
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +27,12 @@ class Blocks:
     """Which loadings may differ from zero. Levels go from coarse to fine, the first is one group of all equations.
 
     codes : per level (K,) the group of each equation, numbered from 0.  ranks : factors that each group of a level has.
+    names : per level those of its groups, or none at all: numbers from 1 then.
     """
 
     codes: tuple[NDArray[np.intp], ...]
     ranks: tuple[int, ...]
+    names: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def single(cls, K: int, rank: int) -> Blocks:
@@ -64,6 +67,27 @@ class Blocks:
         """Per level its first column in a wide matrix (K, m)."""
         sizes = [len(groups) * rank for groups, rank in zip(self.members, self.ranks, strict=True)]
         return tuple(int(a) for a in np.cumsum([0, *sizes[:-1]]))
+
+    @cached_property
+    def group_names(self) -> tuple[tuple[str, ...], ...]:
+        """Per level the name of each group."""
+        numbers = tuple(tuple(str(g + 1) for g in range(int(codes.max()) + 1)) for codes in self.codes[1:])
+        return self.names or ((GENERAL,), *numbers)
+
+    @property
+    def factor_names(self) -> list[str]:
+        """(m,) the name of each factor: of its group and, where it has several, its number there."""
+        names = [
+            name if rank == 1 else f"{name} {i}"
+            for of_level, rank in zip(self.group_names, self.ranks, strict=True)
+            for name in of_level
+            for i in range(1, rank + 1)
+        ]
+        seen: dict[str, int] = {}
+        for i, name in enumerate(names):  # a group in a group may have its name
+            seen[name] = seen.get(name, 0) + 1
+            names[i] = name + "'" * (seen[name] - 1)
+        return names
 
     @property
     def n_factors(self) -> int:
@@ -145,6 +169,7 @@ def blocks_of(
         )
     if not 0 <= rank < len(equations):
         raise ValueError(f"rank must be from 0 to {len(equations) - 1} for {len(equations)} equations, got {rank}.")
+    labels: list[tuple[str, ...]] = [(GENERAL,)]
     codes, outer = [np.zeros(len(equations), dtype=np.intp)], ["all equations"] * len(equations)
     for grouping, group_rank in zip(groupings, group_ranks, strict=True):
         groups = _groups_of_equations(equations, grouping)
@@ -154,7 +179,8 @@ def blocks_of(
         _check_nested(names, codes[-1], outer)
         _check_sizes(names, codes[-1], group_rank)
         outer = [repr(g) for g in groups]
-    return Blocks(tuple(codes), (rank, *group_ranks))
+        labels.append(tuple(str(name) for name in names))
+    return Blocks(tuple(codes), (rank, *group_ranks), tuple(labels))
 
 
 def _groups_of_equations(equations: Sequence[Hashable], grouping: Mapping[Hashable, Hashable]) -> list[Hashable]:

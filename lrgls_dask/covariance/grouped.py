@@ -58,30 +58,35 @@ class _Sorted:
         return GroupedFactors(blocks, A, d)
 
 
-def grouped_step(S: Array, blocks: Blocks, floor: Array, *, start: GroupedFactors | None = None) -> SigmaStep:
+def grouped_step(
+    S: Array, blocks: Blocks, floor: Array, *, start: GroupedFactors | None = None, tol: float = TIGHT
+) -> SigmaStep[GroupedFactors]:
     """The Sigma with the factors of `blocks` that minimises nll(Sigma; S) subject to d >= floor.
 
     S : (K, K) residual second moments in standard units.  floor : (K,), > 0.
     start : where to begin, without one the better of two; the result is never worse: accept_t is 0.0 when it is the
-    start.  A local optimum, slopes below 1e-9 or at rounding.  O(K^2 s) a Hessian product, s factors an equation.
+    start.  A local optimum, slopes below `tol`, at least 1e-9, or at rounding.  O(K^2 s) a Hessian product, s factors
+    an equation.
     Raises ValueError for inputs that do not fit together.
     """
     _check(S, blocks, floor, start)
     if start is None:
-        return grouped_candidates(S, blocks, floor, few=True)[0]
+        return grouped_candidates(S, blocks, floor, few=True, tol=tol)[0]
     problem = _Sorted.of(S, blocks, floor)
-    end = minimise_composite(problem.goal, problem.inside(start), tol=TIGHT)
+    end = minimise_composite(problem.goal, problem.inside(start), tol=max(tol, TIGHT))
     before = start.nll(S)
     if end.value <= before + ROUNDING * max(1.0, abs(before)):
         return SigmaStep(problem.outside(end.sigma, blocks), 1.0)
     return SigmaStep(start, 0.0)
 
 
-def grouped_candidates(S: Array, blocks: Blocks, floor: Array, *, few: bool = False) -> list[SigmaStep]:
+def grouped_candidates(
+    S: Array, blocks: Blocks, floor: Array, *, few: bool = False, tol: float = TIGHT
+) -> list[SigmaStep[GroupedFactors]]:
     """Distinct local optima, best first, at most MAX_CANDIDATES; few : no random starts.  Errors as `grouped_step`."""
     _check(S, blocks, floor, None)
     problem = _Sorted.of(S, blocks, floor)
-    steps = distinct_optima(problem.goal, _starts(problem.goal, few))
+    steps = distinct_optima(problem.goal, _starts(problem.goal, few), tol=tol)
     return [replace(step, sigma=problem.outside(step.sigma, blocks)) for step in steps]
 
 
@@ -117,13 +122,13 @@ class GroupedStructure:
         d = np.maximum(np.diagonal(S), floor)
         return GroupedFactors(self.blocks, np.zeros((d.size, self.blocks.n_own)), d)
 
-    def candidates(self, S: Array, floor: Array) -> list[SigmaStep]:
+    def candidates(self, S: Array, floor: Array, *, tol: float = TIGHT) -> list[SigmaStep[GroupedFactors]]:
         """`grouped_candidates`."""
-        return grouped_candidates(S, self.blocks, floor)
+        return grouped_candidates(S, self.blocks, floor, tol=tol)
 
-    def update(self, S: Array, floor: Array, start: GroupedFactors) -> SigmaStep:
+    def update(self, S: Array, floor: Array, start: GroupedFactors, *, tol: float = TIGHT) -> SigmaStep[GroupedFactors]:
         """`grouped_step` from `start`."""
-        return grouped_step(S, self.blocks, floor, start=start)
+        return grouped_step(S, self.blocks, floor, start=start, tol=tol)
 
     def penalty(self, sigma: GroupedFactors) -> float:
         """None."""

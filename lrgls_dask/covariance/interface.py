@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 __all__ = ["LOOSE", "TIGHT", "Array", "Sigma", "SigmaStep", "Stored", "Structure"]
 
 Array = NDArray[np.float64]
-Stored = dict[str, tuple[Array, tuple[str, ...]]]
+Stored = dict[str, tuple[NDArray[Any], tuple[str, ...]]]  # arrays by name, each with the names of its dims
 
 # Gradients per row at which an iterative search for Sigma stops: at rounding, or off by about LOOSE^2 in nll, enough to
 # tell optima apart.

@@ -15,13 +15,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from lrgls_dask.covariance.blocks import Blocks
+from lrgls_dask.covariance.interface import Stored
 from lrgls_dask.covariance.lowrank import DIGITS, LOG_2PI, REFINE_ABOVE, WANTED_DIGITS, Array, LowRank
 
 __all__ = ["GroupedFactors"]
@@ -41,6 +43,7 @@ class GroupedFactors:
     blocks: Blocks
     A: Array
     d: Array
+    saved: ClassVar[tuple[str, ...]] = ("own_loadings", "idio_var", "factor_groups", "factor_ranks", "group_names")
 
     def __post_init__(self) -> None:
         K, s = self.blocks.n_equations, self.blocks.n_own
@@ -56,18 +59,31 @@ class GroupedFactors:
             )
 
     @classmethod
-    def from_arrays(cls, A: Array, d: Array, codes: NDArray[np.intp], ranks: NDArray[np.intp]) -> GroupedFactors:
-        """From plain arrays: codes (levels, K) the group of each equation, ranks (levels,), coarse first."""
-        return cls(Blocks(tuple(np.asarray(codes, dtype=np.intp)), tuple(int(r) for r in ranks)), A, d)
+    def from_arrays(
+        cls, A: Array, d: Array, codes: NDArray[np.int64], ranks: NDArray[np.int64], names: NDArray[Any]
+    ) -> GroupedFactors:
+        """From plain arrays: codes (levels, K) the group of each equation, ranks (levels,), coarse first.
 
-    def stored(self) -> dict[str, tuple[NDArray[Any], tuple[str, ...]]]:
+        names : of all groups, level by level.
+        """
+        rows = tuple(np.asarray(codes, dtype=np.intp))
+        ends = np.cumsum([0, *(int(row.max()) + 1 for row in rows)])
+        by_level = tuple(tuple(str(name) for name in names[a:b]) for a, b in pairwise(ends))
+        return cls(Blocks(rows, tuple(int(r) for r in ranks), by_level), A, d)
+
+    def stored(self) -> Stored:
         """The arguments of `from_arrays` by name, each with the names of its dims."""
         return {
             "own_loadings": (self.A, ("equation", "own_factor")),
             "idio_var": (self.d, ("equation",)),
-            "factor_groups": (np.stack(self.blocks.codes), ("level", "equation")),
-            "factor_ranks": (np.array(self.blocks.ranks, dtype=np.intp), ("level",)),
+            "factor_groups": (np.stack(self.blocks.codes).astype(np.int64), ("level", "equation")),
+            "factor_ranks": (np.array(self.blocks.ranks, dtype=np.int64), ("level",)),
+            "group_names": (np.array([n for names in self.blocks.group_names for n in names]), ("group",)),
         }
+
+    @property
+    def kind(self) -> str:
+        return "grouped"
 
     def on_floor(self, floor: Array) -> NDArray[np.bool_]:
         """(K,) where d sits on its floor (K,)."""

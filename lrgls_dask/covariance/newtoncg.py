@@ -221,14 +221,16 @@ def minimise_composite(
     return Ended(here.curved.sigma, here.value, here.violation, done)
 
 
-def distinct_optima(goal: Goal, starts: Iterable[GroupedFactors]) -> list[SigmaStep]:
+def distinct_optima(
+    goal: Goal, starts: Iterable[GroupedFactors], *, tol: float = TIGHT
+) -> list[SigmaStep[GroupedFactors]]:
     """Local optima below the starts, best first, at most MAX_CANDIDATES, each with how many starts ended there.
 
-    Every start goes EM_STEPS and then to LOOSE, the best that differ go on to TIGHT and are compared again.
+    Every start goes EM_STEPS and then to LOOSE, the best that differ go on to `tol` and are compared again.
     """
     loose = [minimise_composite(goal, start, tol=LOOSE, em_steps=EM_STEPS) for start in starts]
     best = _merged([(end, 1) for end in loose])[:MAX_CANDIDATES]
-    tight = _merged([(minimise_composite(goal, end.sigma, tol=TIGHT), agreed) for end, agreed in best])
+    tight = _merged([(minimise_composite(goal, end.sigma, tol=max(tol, TIGHT)), agreed) for end, agreed in best])
     return [SigmaStep(end.sigma, 1.0, len(loose), agreed) for end, agreed in tight]
 
 

@@ -9,12 +9,13 @@ Source: Hirose & Yamamoto (2015) for the penalised likelihood and its path; Kais
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrgls_dask.covariance.blocks import Blocks
+from lrgls_dask.covariance.interface import TIGHT as ML_TIGHT
 from lrgls_dask.covariance.lowrank import TIE, Array, LowRank
 from lrgls_dask.covariance.ml import ml_candidates, ml_step
 from lrgls_dask.covariance.nested import GroupedFactors
@@ -47,9 +48,16 @@ class SparseFactors(LowRank):
     """F F' + diag(d) with zeros in F that mean something: no rotation is free, and no method applies one."""
 
     @property
+    def kind(self) -> str:
+        return "sparse"
+
+    @property
     def n_parameters(self) -> int:
-        """Loadings that are not zero, and K variances.  Source: Zou, Hastie & Tibshirani (2007) for the count."""
-        return int(np.count_nonzero(self.F)) + self.n_equations
+        """Loadings that are not zero, and K variances; never more than without zeros.
+
+        Source: Zou, Hastie & Tibshirani (2007) for the count.
+        """
+        return min(int(np.count_nonzero(self.F)) + self.n_equations, super().n_parameters)
 
     def rescaled(self, scale: Array) -> SparseFactors:
         """diag(scale) Sigma diag(scale), zeros kept; scale (K,), no zeros."""
@@ -61,7 +69,8 @@ class SparseFactors(LowRank):
         F = self.F[:, np.argsort(-strength, kind="stable")]
         size = np.abs(F)
         largest = np.argmax(size >= (1.0 - TIE) * size.max(axis=0, initial=0.0), axis=0)
-        return SparseFactors(F=F * np.where(F[largest, np.arange(self.rank)] < 0.0, -1.0, 1.0), d=self.d)
+        signs = np.where(F[largest, np.arange(self.rank)] < 0.0, -1.0, 1.0)
+        return SparseFactors(F=F * signs + 0.0, d=self.d)  # + 0.0 so that no zero is a negative one
 
 
 def checked_l1(l1: float) -> float:
@@ -85,31 +94,35 @@ def kkt_violation(sigma: LowRank, S: Array, floor: Array, l1: float) -> float:
     return _goal(S, sigma.rank, floor, l1).start(_wrapped(sigma)).violation
 
 
-def sparse_step(S: Array, rank: int, floor: Array, *, l1: float, start: LowRank | None = None) -> SigmaStep:
+def sparse_step(
+    S: Array, rank: int, floor: Array, *, l1: float, start: LowRank | None = None, tol: float = TIGHT
+) -> SigmaStep[SparseFactors]:
     """The Sigma = F F' + diag(d) that minimises nll(Sigma; S) + l1 sum |F_ij| subject to d >= floor.
 
     S : (K, K) residual second moments in standard units.  floor : (K,), > 0.  l1 : 0 or more; 0 is `ml_step`, rotated.
     start : where to begin, without one varimax of the maximum-likelihood loadings; the result is never worse.
-    A local optimum, optimality conditions to 1e-9.  O(K^2 k) a Hessian product, some hundred of them.
+    A local optimum, optimality conditions to `tol`, at least 1e-9.  O(K^2 k) a Hessian product, some hundred of them.
     Raises ValueError for inputs that do not fit together and for a negative l1.
     """
     checked_inputs(S, rank, floor)
     goal = _goal(S, rank, floor, checked_l1(l1))
     if l1 == 0.0 or rank == 0:
-        ml = ml_step(S, rank, floor, start=start)
-        return replace(ml, sigma=SparseFactors(orthomax(ml.sigma.F, 1.0), ml.sigma.d))
+        ml = ml_step(S, rank, floor, start=start, tol=tol if tol > TIGHT else ML_TIGHT)
+        return SigmaStep(_varimax(ml.sigma), ml.accept_t, ml.n_starts, ml.n_agreed)
     if start is None:
         ml = ml_step(S, rank, floor)
-        return _step(_solved(goal, SparseFactors(orthomax(ml.sigma.F, 1.0), ml.sigma.d), EM_STEPS))
+        return _step(_solved(goal, _varimax(ml.sigma), EM_STEPS, tol))
     begin = padded(start, rank)
-    ended = _solved(goal, begin, 0)
+    ended = _solved(goal, begin, 0, tol)
     before = _objective(begin, S, l1)
     if ended.value <= before + ROUNDING * max(1.0, abs(before)):
         return _step(ended)
     return SigmaStep(SparseFactors(begin.F, begin.d), accept_t=0.0)
 
 
-def sparse_candidates(S: Array, rank: int, floor: Array, *, l1: float) -> list[SigmaStep]:
+def sparse_candidates(
+    S: Array, rank: int, floor: Array, *, l1: float, tol: float = TIGHT
+) -> list[SigmaStep[SparseFactors]]:
     """Distinct local optima, best first, at most MAX_CANDIDATES, from several rotations of each ML optimum.
 
     Arguments and errors as for `sparse_step`.
@@ -117,11 +130,11 @@ def sparse_candidates(S: Array, rank: int, floor: Array, *, l1: float) -> list[S
     checked_inputs(S, rank, floor)
     goal = _goal(S, rank, floor, checked_l1(l1))
     if l1 == 0.0 or rank == 0:
-        steps = ml_candidates(S, rank, floor)
-        return [replace(s, sigma=SparseFactors(orthomax(s.sigma.F, 1.0), s.sigma.d)) for s in steps]
+        found = ml_candidates(S, rank, floor, tol=tol if tol > TIGHT else ML_TIGHT)
+        return [SigmaStep(_varimax(each.sigma), each.accept_t, each.n_starts, each.n_agreed) for each in found]
     starts = (*_starts(S, rank, floor), _empty(S, rank, floor))
-    steps = distinct_optima(goal, map(_wrapped, starts))
-    return [replace(step, sigma=SparseFactors(step.sigma.A, step.sigma.d)) for step in steps]
+    ends = distinct_optima(goal, map(_wrapped, starts), tol=tol)
+    return [SigmaStep(SparseFactors(e.sigma.A, e.sigma.d), 1.0, e.n_starts, e.n_agreed) for e in ends]
 
 
 @dataclass(frozen=True)
@@ -146,13 +159,13 @@ class SparseStructure:
         """diag(S)."""
         return SparseFactors(np.zeros((len(S), 0)), np.maximum(np.diagonal(S), floor))
 
-    def candidates(self, S: Array, floor: Array) -> list[SigmaStep]:
+    def candidates(self, S: Array, floor: Array, *, tol: float = TIGHT) -> list[SigmaStep[SparseFactors]]:
         """`sparse_candidates`."""
-        return sparse_candidates(S, self.rank, floor, l1=self.l1)
+        return sparse_candidates(S, self.rank, floor, l1=self.l1, tol=tol)
 
-    def update(self, S: Array, floor: Array, start: LowRank) -> SigmaStep:
+    def update(self, S: Array, floor: Array, start: LowRank, *, tol: float = TIGHT) -> SigmaStep[SparseFactors]:
         """`sparse_step` from `start`."""
-        return sparse_step(S, self.rank, floor, l1=self.l1, start=start)
+        return sparse_step(S, self.rank, floor, l1=self.l1, start=start, tol=tol)
 
     def penalty(self, sigma: LowRank) -> float:
         """l1 sum |F_ij|."""
@@ -160,7 +173,7 @@ class SparseStructure:
 
     def n_parameters(self, n_equations: int) -> int:
         """The most there can be; a fitted Sigma counts its own zeros."""
-        return n_equations * (self.rank + 1)
+        return n_equations * (self.rank + 1) - self.rank * (self.rank - 1) // 2
 
 
 def _starts(S: Array, rank: int, floor: Array) -> Iterator[LowRank]:
@@ -192,11 +205,15 @@ def _wrapped(sigma: LowRank) -> GroupedFactors:
     return GroupedFactors(Blocks.single(sigma.n_equations, sigma.rank), sigma.F, sigma.d)
 
 
-def _solved(goal: Goal, start: LowRank, em_steps: int) -> Ended:
-    return minimise_composite(goal, _wrapped(start), tol=TIGHT, em_steps=em_steps)
+def _varimax(sigma: LowRank) -> SparseFactors:
+    return SparseFactors(orthomax(sigma.F, 1.0), sigma.d)
 
 
-def _step(end: Ended) -> SigmaStep:
+def _solved(goal: Goal, start: LowRank, em_steps: int, tol: float = TIGHT) -> Ended:
+    return minimise_composite(goal, _wrapped(start), tol=max(tol, TIGHT), em_steps=em_steps)
+
+
+def _step(end: Ended) -> SigmaStep[SparseFactors]:
     return SigmaStep(SparseFactors(end.sigma.A, end.sigma.d), 1.0)
 
 

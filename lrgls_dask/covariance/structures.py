@@ -9,12 +9,18 @@ from typing import Literal
 import numpy as np
 
 from lrgls_dask.covariance.full import Full, FullSigma
+from lrgls_dask.covariance.grouped import GroupedStructure
 from lrgls_dask.covariance.interface import TIGHT, Array, Sigma, SigmaStep, Structure
 from lrgls_dask.covariance.lowrank import LowRank
 from lrgls_dask.covariance.ml import ml_candidates, ml_step
+from lrgls_dask.covariance.nested import GroupedFactors
 from lrgls_dask.covariance.pca import pca_step
+from lrgls_dask.covariance.sparse import SparseFactors, SparseStructure
 
-__all__ = ["LowRankStructure", "diagonal", "sigma_of", "structure_of"]
+__all__ = ["Factored", "LowRankStructure", "diagonal", "factor_labels", "sigma_of", "structure_of"]
+
+# Sigmas with loadings F (K, k), wide and with their zeros, and idiosyncratic variances d (K,).
+Factored = LowRank | GroupedFactors
 
 
 @dataclass(frozen=True)
@@ -67,18 +73,33 @@ def diagonal() -> LowRankStructure:
     return LowRankStructure(0)
 
 
-def structure_of(sigma: Sigma, sigma_step: Literal["ml", "pca"], lam_F: float) -> Structure:
+def factor_labels(sigma: Sigma) -> list[int] | list[str]:
+    """(m,) a label for each factor: its number or, with factors of groups, the name of its group."""
+    return sigma.blocks.factor_names if isinstance(sigma, GroupedFactors) else list(range(1, sigma.rank + 1))
+
+
+def structure_of(sigma: Sigma, sigma_step: Literal["ml", "pca"], lam_F: float, l1: float) -> Structure:
     """The structure that finds Sigmas like this one: its kind, its rank, and how those with factors are found."""
+    if isinstance(sigma, GroupedFactors):
+        return GroupedStructure(sigma.blocks)
+    if isinstance(sigma, SparseFactors):
+        return SparseStructure(sigma.rank, l1)
     return Full() if sigma.kind == "full" else LowRankStructure(sigma.rank, sigma_step, lam_F)
 
 
-# Each kind a fit or a checkpoint may hold: its class is made of the arrays it names in `saved`, in that order.
-KINDS: dict[str, type[LowRank] | type[FullSigma]] = {"lowrank": LowRank, "diagonal": LowRank, "full": FullSigma}
+# Each kind a fit or a checkpoint may hold: the arrays that are saved, and what makes it of them, in that order.
+KINDS: dict[str, tuple[tuple[str, ...], Callable[..., Sigma]]] = {
+    "lowrank": (LowRank.saved, LowRank),
+    "diagonal": (LowRank.saved, LowRank),
+    "full": (FullSigma.saved, FullSigma),
+    "sparse": (SparseFactors.saved, SparseFactors),
+    "grouped": (GroupedFactors.saved, GroupedFactors.from_arrays),
+}
 
 
 def sigma_of(kind: str, read: Callable[[str], Array]) -> Sigma:
     """The Sigma saved as `kind`.  read : name of an array to the array.  Raises ValueError for an unknown kind."""
     if kind not in KINDS:
         raise ValueError(f"covariance kind {kind!r} is unknown; known are {', '.join(KINDS)}. Upgrade lrgls_dask.")
-    made = KINDS[kind]
-    return made(*[read(name) for name in made.saved])
+    saved, made = KINDS[kind]
+    return made(*[read(name) for name in saved])

@@ -1,0 +1,140 @@
+"""Structures of the factors that a user may ask for, as options of the estimator."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+import xarray as xr
+
+from lrgls_dask.covariance import GroupedStructure, SparseStructure, blocks_of, max_rank
+from lrgls_dask.covariance.sparse import checked_l1
+from lrgls_dask.design import Design
+
+__all__ = ["GroupedLowRank", "SparseLowRank"]
+
+
+@dataclass(frozen=True)
+class SparseLowRank:
+    """Sigma = F F' + diag(d) with loadings that are mostly zero: l1 sum |F_ij| is added to nll per row.
+
+    rank : number of factors, at least 1.
+    l1 : 0 or more, on loadings in standard units (each response by its OLS residual standard deviation), so free of
+        the units of the data; 0 is maximum likelihood, turned to varimax. "bic" takes the value whose zeros have the
+        least BIC out of 0 and 20 more up to where no loading is left: `fit.selection` has them all. Every set of zeros
+        is judged by its maximum likelihood, without the penalty, at the residuals of the fit with l1 = 0.
+
+    Raises TypeError or ValueError for other ranks and penalties.
+    """
+
+    rank: int
+    l1: float | Literal["bic"] = "bic"
+
+    def __post_init__(self) -> None:
+        check_factors("rank", self.rank, least=1)
+        if isinstance(self.l1, str):
+            if self.l1 != "bic":
+                raise ValueError(f"l1 must be a number or 'bic'; got {self.l1!r}.")
+        else:
+            checked_l1(as_number("l1", self.l1, "a number or 'bic'"))
+
+    @property
+    def by_bic(self) -> bool:
+        """Whether the data choose l1."""
+        return isinstance(self.l1, str)
+
+    def structure(self, design: Design) -> SparseStructure:
+        """For the equations of `design`; unpenalised where l1 is yet to be chosen."""
+        check_identified(self.rank, design.n_equations)
+        return SparseStructure(int(self.rank), 0.0 if isinstance(self.l1, str) else float(self.l1))
+
+
+@dataclass(frozen=True)
+class GroupedLowRank:
+    """Sigma = F F' + diag(d) with `rank` factors of all equations and `group_rank` more of each group of them.
+
+    groups : equation -> group, a mapping, a pandas Series or a DataArray along the equations such as ds["sector"];
+        or a list of these for several levels, coarse first, the groups of each inside those of the level before.
+        A System keeps no other coordinates of its equations than their labels, so a name alone is not enough.
+    group_rank : factors of each group, one number for all levels or one for each.
+
+    Raises TypeError or ValueError for what is none of these; whether the groups suit the equations is checked by `fit`.
+    """
+
+    rank: int
+    groups: Any
+    group_rank: int | Sequence[int] = 1
+
+    def __post_init__(self) -> None:
+        check_factors("rank", self.rank, least=0)
+        for number in self._group_ranks():
+            check_factors("group_rank", number, least=0)
+        self._groupings()
+
+    def structure(self, design: Design) -> GroupedStructure:
+        """For the equations of `design`. Raises ValueError where the groups do not cover, nest or identify."""
+        check_identified(self.rank, design.n_equations)
+        ranks = [int(number) for number in self._group_ranks()]
+        return GroupedStructure(blocks_of(design.equations, self._groupings(), int(self.rank), ranks))
+
+    def _levels(self) -> list[Any]:
+        several = isinstance(self.groups, Sequence) and not isinstance(self.groups, str)
+        return list(self.groups) if several else [self.groups]
+
+    def _group_ranks(self) -> list[Any]:
+        if isinstance(self.group_rank, Sequence):
+            return list(self.group_rank)
+        return [self.group_rank] * len(self._levels())
+
+    def _groupings(self) -> list[Mapping[Hashable, Hashable]]:
+        levels = self._levels()
+        if not levels:
+            raise ValueError("groups is empty. Give the group of every equation, or use covariance='lowrank'.")
+        return [_as_mapping(each) for each in levels]
+
+
+def check_factors(name: str, value: Any, *, least: int) -> None:
+    """Raise TypeError or ValueError unless `value` is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer; got {value!r}.")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}; got {value}.")
+
+
+def as_number(name: str, value: Any, wanted: str) -> float:
+    """`value` as a float. Raises TypeError unless it is a real number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be {wanted}; got {value!r}.")
+    return float(value)
+
+
+def check_identified(rank: int, n_equations: int) -> None:
+    """Raise ValueError for more factors than so many equations identify."""
+    most = max_rank(n_equations)
+    if rank > most:
+        raise ValueError(
+            f"rank {rank} is more than {n_equations} equations identify: the largest k with "
+            f"(K - k)^2 >= K + k is {most}. Use rank <= {most}."
+        )
+
+
+def _as_mapping(groups: Any) -> Mapping[Hashable, Hashable]:
+    if isinstance(groups, xr.DataArray):
+        if groups.ndim != 1 or groups.dims[0] not in groups.indexes:
+            raise ValueError(f"groups must have one dim with labels, that of the equations; got dims {groups.dims}.")
+        groups = pd.Series(groups.values, groups.indexes[groups.dims[0]])
+    if isinstance(groups, pd.Series):
+        repeated = groups.index[groups.index.duplicated()]
+        if len(repeated):
+            raise ValueError(f"groups: equation {repeated[0]!r} is there more than once. Give it one group.")
+        return dict(zip(groups.index.tolist(), groups.tolist(), strict=True))
+    if isinstance(groups, Mapping):
+        return groups
+    remedy = f"a system keeps only the labels of its equations: pass ds[{groups!r}]" if isinstance(groups, str) else ""
+    raise TypeError(
+        "groups must map equations to groups: a dict, a pandas Series or a DataArray along the equations; got "
+        f"{groups!r}. {remedy or 'Pass one of these, or a list of them'}."
+    )
