@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
@@ -14,7 +14,7 @@ from lrgls_dask.covariance import GroupedStructure, SparseStructure, blocks_of, 
 from lrgls_dask.covariance.sparse import checked_l1
 from lrgls_dask.design import Design
 
-__all__ = ["GroupedLowRank", "SparseLowRank"]
+__all__ = ["GroupedLowRank", "SparseLowRank", "TimeVarying", "check_identified"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,34 @@ class GroupedLowRank:
         if not levels:
             raise ValueError("groups is empty. Give the group of every equation, or use covariance='lowrank'.")
         return [_as_mapping(each) for each in levels]
+
+
+@dataclass(frozen=True)
+class TimeVarying:
+    """Sigma_t = F_t F_t' + diag(d_t), one for each segment of rows from its neighbours; common coefficients.
+
+    rank : number of factors.
+    segments : (N,) labels of the rows, in order, each the segment of its row: an array, a Series or a DataArray along
+        the rows such as ds["time"].dt.year; or the name of the dim of rows, "time", or of a part of its dates,
+        "time.year"; or "groups" for those of the System.
+    bandwidth : how many segments away a neighbour still counts, with weight 1 - (distance / bandwidth)^2. 0 keeps
+        segments apart (and so does 1), infinity is the static fit, "cv" chooses by the likelihood of segments left out
+        of their own Sigma_t: `fit.selection` has all that were tried.
+
+    Raises TypeError or ValueError for other ranks and bandwidths; the labels are checked by `fit`.
+    """
+
+    rank: int
+    segments: Any = field(repr=False)
+    bandwidth: float | Literal["cv"] = "cv"
+
+    def __post_init__(self) -> None:
+        check_factors("rank", self.rank, least=0)
+        if isinstance(self.bandwidth, str):
+            if self.bandwidth != "cv":
+                raise ValueError(f"bandwidth must be a number of segments or 'cv'; got {self.bandwidth!r}.")
+        elif not as_number("bandwidth", self.bandwidth, "a number of segments or 'cv'") >= 0:
+            raise ValueError(f"bandwidth must be 0 or more, in segments; got {self.bandwidth!r}.")
 
 
 def check_factors(name: str, value: Any, *, least: int) -> None:

@@ -18,7 +18,7 @@ from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import Full, LowRankStructure, SparseStructure, Structure, diagonal, max_rank
 from lrgls_dask.crossvalidate import Folds, compress_folds
 from lrgls_dask.design import Design
-from lrgls_dask.factorstructures import GroupedLowRank, SparseLowRank
+from lrgls_dask.factorstructures import GroupedLowRank, SparseLowRank, TimeVarying
 from lrgls_dask.hypotheses import read_hypotheses
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Engine, Plan, make_plan
@@ -32,10 +32,11 @@ from lrgls_dask.solved import as_fit, warn_of
 from lrgls_dask.sparsepath import choose_l1
 from lrgls_dask.streamed import Streamed
 from lrgls_dask.system import System
+from lrgls_dask.varyingfit import check_varying, fit_segments, plan_segments, rows_in_segments
 
 __all__ = ["LowRankGLS"]
 
-OPTIONS = (SparseLowRank, GroupedLowRank)  # what `covariance` may be besides a name
+OPTIONS = (SparseLowRank, GroupedLowRank, TimeVarying)  # what `covariance` may be besides a name
 COMPRESSED_REL_TOL, STREAM_REL_TOL = 1e-10, 1e-6  # a sweep is free on a compressed system and costs passes otherwise
 
 Rank = int | Literal["auto", "bic", "cv"]
@@ -53,7 +54,8 @@ class LowRankGLS:
     covariance : "lowrank", Sigma = F F' + diag(d); "full", any Sigma, the classical model, which needs many more rows
         than equations; "diagonal", every equation by itself. `rank` is only for the first.
         Or an object that says more of the factors: `SparseLowRank` (mostly zero loadings), `GroupedLowRank` (factors of
-        all equations and of groups of them).
+        all equations and of groups of them), `TimeVarying` (a Sigma for each segment of rows; `result_` is then a
+        `TimeVaryingFit`). See their docstrings.
     algorithm : "als", alternating a GLS step for the coefficients and a step for Sigma up to maximum likelihood;
         "fgls", feasible GLS in one step: Sigma from the OLS residuals, one GLS step, done. The Sigma reported is then
         the one that weighted, and the log-likelihood that of the reported coefficients and Sigma. With restrictions
@@ -91,7 +93,7 @@ class LowRankGLS:
         self,
         rank: Rank = "auto",
         *,
-        covariance: Literal["lowrank", "full", "diagonal"] | SparseLowRank | GroupedLowRank = "lowrank",
+        covariance: Literal["lowrank", "full", "diagonal"] | SparseLowRank | GroupedLowRank | TimeVarying = "lowrank",
         algorithm: Literal["als", "fgls"] = "als",
         debiased: bool = False,
         restrictions: str | Sequence[str] | Mapping[Any, float] | Restrictions | tuple[Any, Any] | None = None,
@@ -168,6 +170,8 @@ class LowRankGLS:
 
     def plan(self, system: System) -> Plan:
         """What `fit` would do and cost; reads nothing. Raises MemoryError if it would not fit."""
+        if isinstance(self.covariance, TimeVarying):
+            return plan_segments(self.covariance, system, self.memory_limit)
         by_folds = self._by_folds(system)
         plan = make_plan(
             system.rows,
@@ -189,6 +193,8 @@ class LowRankGLS:
 
         Warns once, with FitWarning, when the loop did not converge or a variance ended on its floor.
         """
+        if isinstance(self.covariance, TimeVarying):
+            return self._fit_segments(self.covariance, system)
         structures = self._structures(system.design)
         restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
         meter = Meter(Progress(self.progress))
@@ -209,6 +215,16 @@ class LowRankGLS:
         if kept is not None:
             kept.clear()
         warn_of(fit, problem)
+        return self
+
+    def _fit_segments(self, varying: TimeVarying, system: System | CompressedSystem) -> LowRankGLS:
+        """The fit whose factors vary in time, a `TimeVaryingFit`."""
+        system = rows_in_segments(system)
+        self.plan_ = self.plan(system)
+        meter = Meter(Progress(self.progress))
+        with blas_for(system.n_regressors + system.n_equations):
+            found: Any = fit_segments(varying, system, self._options("compress"), meter)
+        self.result_, self.rank_ = found, found.rank
         return self
 
     @property
@@ -373,6 +389,8 @@ class LowRankGLS:
                     f"covariance={self.covariance!r} has no factors, so {name} must keep its default; got {value!r}. "
                     f"Drop {name}, or use covariance='lowrank'."
                 )
+        if isinstance(self.covariance, TimeVarying):
+            check_varying(self.engine, self.algorithm, self.debiased, self.restrictions, self.checkpoint)
 
 
 def _in_memory(rows: Compressed, lam_B: float, meter: Meter, restrictions: Restrictions | None) -> InMemory:

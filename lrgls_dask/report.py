@@ -8,11 +8,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lrgls_dask.covariance import GroupedFactors, SparseFactors
+from lrgls_dask.estimates import Estimates
 
 if TYPE_CHECKING:
     from lrgls_dask.results import Fit
 
-__all__ = ["coefficient_table", "equation_table", "header", "notes", "summary", "title"]
+__all__ = [
+    "WIDTH",
+    "coefficient_lines",
+    "coefficient_table",
+    "equation_table",
+    "header",
+    "notes",
+    "pairs",
+    "summary",
+    "title",
+]
 
 
 MAX_ROWS = 200  # a table longer than this is cut in the middle
@@ -23,8 +34,9 @@ SIGMA |= {"sparse": "Sigma = F F' + diag(d), F sparse", "grouped": "Sigma = F F'
 
 def summary(fit: Fit, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
     """The fit in one page: what was fitted, how it ended, the coefficients equation by equation."""
-    lines = [title(fit), "=" * WIDTH, *_pairs(header(fit)), *notes(fit)]
-    lines += ["-" * WIDTH, *_coefficients(fit, alpha, max_rows), "-" * WIDTH, *_equations(fit, max_rows), "=" * WIDTH]
+    lines = [title(fit), "=" * WIDTH, *pairs(header(fit)), *notes(fit)]
+    tables = [*coefficient_lines(fit, alpha, max_rows), "-" * WIDTH, *_equations(fit, max_rows)]
+    lines += ["-" * WIDTH, *tables, "=" * WIDTH]
     return "\n".join(lines)
 
 
@@ -80,7 +92,7 @@ def notes(fit: Fit) -> list[str]:
     return lines
 
 
-def coefficient_table(fit: Fit, alpha: float) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
+def coefficient_table(fit: Estimates, alpha: float) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
     """Names of the columns, and for each coefficient its (equation, regressor) and cells."""
     formats = {"coef": ".5g", "std_err": ".5g", "t": ".2f", "p": ".3f", "low": ".5g", "high": ".5g"}
     table = fit.coef_table(alpha=alpha)
@@ -103,13 +115,15 @@ def equation_table(fit: Fit) -> tuple[list[str], list[tuple[Sequence[Hashable], 
     return list(columns), [((name,), list(row)) for name, row in zip(fit.equations, cells, strict=True)]
 
 
-def _pairs(items: list[tuple[str, str]]) -> list[str]:
+def pairs(items: list[tuple[str, str]]) -> list[str]:
+    """Names and values in two columns."""
     cells = [f"{name + ':':<17}{value}" for name, value in items]
     left = max(len(cell) for cell in cells[::2]) + 3
     return [f"{a:<{left}}{b}" for a, b in zip(cells[::2], cells[1::2], strict=True)]
 
 
-def _coefficients(fit: Fit, alpha: float, max_rows: int) -> list[str]:
+def coefficient_lines(fit: Estimates, alpha: float, max_rows: int) -> list[str]:
+    """The table of coefficients, equation by equation."""
     widths = (12, 12, 9, 8, 12, 11)
     names, rows = coefficient_table(fit, alpha)
     lines, last = [f"{'':<28}{_right(names, widths)}"], None

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 import xarray as xr
 
 from lrgls_dask.als import Termination, TraceRow
@@ -20,6 +19,7 @@ from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import Factored, Sigma, factor_labels
 from lrgls_dask.covkinds import Correction, CovKind, CovRequest, CovValues, coefficient_covariance
 from lrgls_dask.design import Design
+from lrgls_dask.estimates import Estimates
 from lrgls_dask.fitstore import read_fit, write_fit
 from lrgls_dask.inference import CoefficientCovariance, SumsOfSquares
 from lrgls_dask.inference.hac import HacKernel
@@ -34,7 +34,7 @@ __all__ = ["Fit"]
 
 
 @dataclass(frozen=True, eq=False)
-class Fit(Assessed, Predicting):
+class Fit(Estimates, Assessed, Predicting):
     """A fitted system of K equations, P coefficients, k factors.
 
     covariance : the error covariance that weighted the coefficients, in the user's units.
@@ -119,11 +119,6 @@ class Fit(Assessed, Predicting):
         return self.history[-1].sweep
 
     # ------------------------------------------------------------------------------------------ estimates
-
-    @cached_property
-    def params(self) -> xr.DataArray:
-        """(P,) coefficients, dim `coefficient` with coordinates `equation` and `regressor`."""
-        return self._per_coefficient(self.coefficients, "params")
 
     @cached_property
     def loadings(self) -> xr.DataArray:
@@ -293,43 +288,11 @@ class Fit(Assessed, Predicting):
         variances = self._covariance.variances if self.cov_values is None else self.cov_values.diagonal()
         return self._per_coefficient(np.sqrt(variances), "std_errors")
 
-    @cached_property
-    def tvalues(self) -> xr.DataArray:
-        return (self.params / self.std_errors).rename("tvalues")
-
-    @cached_property
-    def pvalues(self) -> xr.DataArray:
-        """(P,) two-sided, Student's t with N - p_j degrees of freedom."""
-        return self._per_coefficient(2 * scipy.stats.t.sf(np.abs(self.tvalues.values), self._freedom), "pvalues")
-
-    def conf_int(self, alpha: float = 0.05) -> xr.DataArray:
-        """(coefficient, bound) intervals of coverage 1 - alpha; bound is "low" and "high"."""
-        if isinstance(alpha, bool) or not 0 < alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1, both excluded; got {alpha!r}.")
-        half = scipy.stats.t.isf(alpha / 2, self._freedom) * self.std_errors.values
-        low_high = np.stack([self.coefficients - half, self.coefficients + half], axis=1)
-        coords: dict[str, Any] = {n: ("coefficient", v) for n, v in self._coefficient_labels.items()}
-        return xr.DataArray(low_high, coords | {"bound": ["low", "high"]}, ("coefficient", "bound"), name="conf_int")
-
     def _coefficient_cov(self, along: np.ndarray | None = None) -> np.ndarray:
         """(P, P) V that std_errors come from, or along V along' (m, m) for combinations `along` (m, P)."""
         if self.cov_values is not None:
             return self.cov_values if along is None else along @ self.cov_values @ along.T
         return self._covariance.full if along is None else self._covariance.of_combinations(along)
-
-    def coef_table(self, alpha: float = 0.05) -> pd.DataFrame:
-        """Coefficients, standard errors, t, p and interval, indexed by equation and regressor."""
-        interval = self.conf_int(alpha).values
-        index = pd.MultiIndex.from_arrays(list(self._coefficient_labels.values()), names=["equation", "regressor"])
-        columns = {
-            "coef": self.coefficients,
-            "std_err": self.std_errors.values,
-            "t": self.tvalues.values,
-            "p": self.pvalues.values,
-            "low": interval[:, 0],
-            "high": interval[:, 1],
-        }
-        return pd.DataFrame(columns, index=index)
 
     def bootstrap(
         self,
@@ -396,30 +359,3 @@ class Fit(Assessed, Predicting):
     def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None) -> Fit:
         """A fit as `to_zarr` wrote it, to the last bit."""
         return cls(**read_fit(path, None if storage_options is None else dict(storage_options)))
-
-    # ------------------------------------------------------------------------------------------ labels
-
-    @property
-    def _index(self) -> pd.Index:
-        return pd.Index(self.design.equations, name="equation", tupleize_cols=False)
-
-    @cached_property
-    def _coefficient_labels(self) -> dict[str, np.ndarray]:
-        return {
-            "equation": np.repeat(self._index.to_numpy(), self.design.sizes),
-            "regressor": pd.Index([t for terms in self.design.terms for t in terms], tupleize_cols=False).to_numpy(),
-        }
-
-    def _per_coefficient(self, values: np.ndarray, name: str) -> xr.DataArray:
-        coords = {label: ("coefficient", names) for label, names in self._coefficient_labels.items()}
-        return xr.DataArray(values, coords, ("coefficient",), name=name)
-
-    @property
-    def _freedom(self) -> np.ndarray:
-        return np.repeat(np.maximum(self.n_obs - self.design.sizes, 1), self.design.sizes)
-
-    def _position(self, equation: Hashable) -> int:
-        try:
-            return self.design.equations.index(equation)
-        except ValueError:
-            raise KeyError(f"no equation {equation!r}; the first are {list(self.design.equations[:5])}") from None

@@ -25,7 +25,7 @@ from lrgls_dask.covariance import LowRank, ml_candidates, ml_step
 from lrgls_dask.covariance.pca import aligned
 from lrgls_dask.segments import SegmentedProblem, check_segments, kernel_weights
 
-__all__ = ["BandwidthScore", "TimeVaryingFit", "fit_time_varying", "held_out_scores", "smoothed"]
+__all__ = ["BandwidthScore", "TimeVaryingSolution", "fit_time_varying", "held_out_scores", "smoothed"]
 
 # The energy r'M^-1 r, a squared distance in standard errors, below which a sweep no longer moves the coefficients.
 SETTLED_ENERGY = 1e-14
@@ -35,7 +35,7 @@ SETTLED_ENERGY = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
-class TimeVaryingFit:
+class TimeVaryingSolution:
     """Common coefficients and one Sigma a segment.
 
     coefficients : (P,) in the user's units, equation by equation.  sigmas : T values in the user's units, their
@@ -95,7 +95,7 @@ def fit_time_varying(
     d_floor: float = 1e-8,
     rel_tol: float = 1e-10,
     max_sweeps: int = 50,
-) -> TimeVaryingFit:
+) -> TimeVaryingSolution:
     """Coefficients common to all segments and a Sigma_t = F_t F_t' + diag(d_t) for each, from rows in memory: no pass.
 
     segments : T systems of the same equations in the order of time, as `compress_by` makes them in one pass.
@@ -126,7 +126,7 @@ def fit_time_varying(
     own_weight = problem.shares / (weights @ problem.shares)
     nll = float(problem.shares @ [sigma.nll(each) for sigma, each in zip(sigmas, S, strict=True)])
     y_scale = problem.merged.whitened.y_scale
-    return TimeVaryingFit(
+    return TimeVaryingSolution(
         problem.coefficients(c),
         tuple(sigma.rescaled(y_scale) for sigma in followed),
         bandwidth,

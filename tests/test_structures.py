@@ -66,8 +66,8 @@ def test_values_refuse_what_is_no_covariance() -> None:
         FullSigma(np.ones((2, 3)))
     with pytest.raises(ValueError, match=r"row 1 has variance 0\.0"):
         FullSigma(np.diag([1.0, 0.0]))
-    with pytest.raises(ValueError, match="covariance kind 'sparse' is unknown; known are lowrank, diagonal, full"):
-        sigma_of("sparse", dict[str, np.ndarray]().__getitem__)
+    with pytest.raises(ValueError, match=r"kind 'banded' is unknown; known are lowrank, .*, sparse, grouped"):
+        sigma_of("banded", dict[str, np.ndarray]().__getitem__)
     with pytest.raises(SingularCovariance, match="is singular"):
         Full().update(np.ones((2, 2)), np.full(2, 1e-8), None)
     with pytest.raises(SingularCovariance, match="an equation vanish"):

@@ -1,0 +1,94 @@
+"""Coefficients with their labels, and what follows from them and their standard errors."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+import xarray as xr
+
+from lrgls_dask.design import Design
+
+__all__ = ["Estimates"]
+
+
+class Estimates:
+    """What every fit says of its coefficients; the fields are those of the fit."""
+
+    design: Design
+    coefficients: np.ndarray
+    n_obs: int
+
+    @cached_property
+    @abstractmethod
+    def std_errors(self) -> xr.DataArray:
+        """(P,) standard errors."""
+
+    @cached_property
+    def params(self) -> xr.DataArray:
+        """(P,) coefficients, dim `coefficient` with coordinates `equation` and `regressor`."""
+        return self._per_coefficient(self.coefficients, "params")
+
+    @cached_property
+    def tvalues(self) -> xr.DataArray:
+        return (self.params / self.std_errors).rename("tvalues")
+
+    @cached_property
+    def pvalues(self) -> xr.DataArray:
+        """(P,) two-sided, Student's t with N - p_j degrees of freedom."""
+        return self._per_coefficient(2 * scipy.stats.t.sf(np.abs(self.tvalues.values), self._freedom), "pvalues")
+
+    def conf_int(self, alpha: float = 0.05) -> xr.DataArray:
+        """(coefficient, bound) intervals of coverage 1 - alpha; bound is "low" and "high"."""
+        if isinstance(alpha, bool) or not 0 < alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1, both excluded; got {alpha!r}.")
+        half = scipy.stats.t.isf(alpha / 2, self._freedom) * self.std_errors.values
+        low_high = np.stack([self.coefficients - half, self.coefficients + half], axis=1)
+        coords: dict[str, Any] = {n: ("coefficient", v) for n, v in self._coefficient_labels.items()}
+        return xr.DataArray(low_high, coords | {"bound": ["low", "high"]}, ("coefficient", "bound"), name="conf_int")
+
+    def coef_table(self, alpha: float = 0.05) -> pd.DataFrame:
+        """Coefficients, standard errors, t, p and interval, indexed by equation and regressor."""
+        interval = self.conf_int(alpha).values
+        index = pd.MultiIndex.from_arrays(list(self._coefficient_labels.values()), names=["equation", "regressor"])
+        columns = {
+            "coef": self.coefficients,
+            "std_err": self.std_errors.values,
+            "t": self.tvalues.values,
+            "p": self.pvalues.values,
+            "low": interval[:, 0],
+            "high": interval[:, 1],
+        }
+        return pd.DataFrame(columns, index=index)
+
+    # ------------------------------------------------------------------------------------------ labels
+
+    @property
+    def _index(self) -> pd.Index:
+        return pd.Index(self.design.equations, name="equation", tupleize_cols=False)
+
+    @cached_property
+    def _coefficient_labels(self) -> dict[str, np.ndarray]:
+        return {
+            "equation": np.repeat(self._index.to_numpy(), self.design.sizes),
+            "regressor": pd.Index([t for terms in self.design.terms for t in terms], tupleize_cols=False).to_numpy(),
+        }
+
+    def _per_coefficient(self, values: np.ndarray, name: str) -> xr.DataArray:
+        coords = {label: ("coefficient", names) for label, names in self._coefficient_labels.items()}
+        return xr.DataArray(values, coords, ("coefficient",), name=name)
+
+    @property
+    def _freedom(self) -> np.ndarray:
+        return np.repeat(np.maximum(self.n_obs - self.design.sizes, 1), self.design.sizes)
+
+    def _position(self, equation: Hashable) -> int:
+        try:
+            return self.design.equations.index(equation)
+        except ValueError:
+            raise KeyError(f"no equation {equation!r}; the first are {list(self.design.equations[:5])}") from None

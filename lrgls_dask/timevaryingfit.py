@@ -1,0 +1,268 @@
+"""The result of a fit whose factors vary in time: frozen, labelled by segment, saved and opened without pickles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+import zarr
+
+from lrgls_dask.als import Termination
+from lrgls_dask.covariance import LowRank, Sigma
+from lrgls_dask.design import Design, Designed
+from lrgls_dask.estimates import Estimates
+from lrgls_dask.labels import decode_labels, encode_labels
+from lrgls_dask.prediction import Predicting
+from lrgls_dask.report import WIDTH, coefficient_lines, pairs
+from lrgls_dask.storage import new_store, open_group
+from lrgls_dask.timevarying import TimeVaryingSolution
+from lrgls_dask.zarrio import check_version, read_array, read_design, write_array, write_design
+
+__all__ = ["TimeVaryingFit"]
+
+FORMAT = 1
+SCALARS = ("n_obs", "bandwidth", "loglik", "n_sigma_parameters", "lam_B", "n_passes", "bytes_read", "obs_dim")
+# A fit is saved with the covariance of its coefficients up to this many, 0.2 GB.
+SAVED_UP_TO = 5_000
+
+
+@dataclass(frozen=True, eq=False)
+class TimeVaryingFit(Estimates, Predicting, Designed):
+    """K equations whose P coefficients hold throughout, each of T segments of rows with a Sigma_t of k factors.
+
+    factor_loadings : (T, K, k), idiosyncratic : (T, K), in the user's units.  rows : (T,) rows of each segment.
+    n_sigma_parameters : between those of one Sigma (infinite bandwidth) and of T (bandwidth 0).
+    history : per sweep the mean local likelihood nll, in standard units.
+    candidates : of a bandwidth that was chosen, one row for each that was tried.
+    solution : the compressed segments behind the fit; not saved.  cov_values : (P, P) where it was saved.
+    Every array comes as an xarray object with the user's labels. Loadings of the first segment have F' D^-1 F diagonal,
+    descending, with the largest entry of each column positive; each later one is rotated to be nearest to the one
+    before it.
+    """
+
+    design: Design
+    coefficients: np.ndarray
+    factor_loadings: np.ndarray
+    idiosyncratic: np.ndarray
+    segments: pd.Index
+    rows: np.ndarray
+    n_obs: int
+    bandwidth: float
+    loglik: float
+    n_sigma_parameters: float
+    termination: Termination
+    history: tuple[float, ...]
+    lam_B: float
+    n_passes: int
+    bytes_read: int
+    candidates: tuple[dict[str, float], ...] = ()
+    obs_dim: str = "obs"
+    equation_dim: str = "equation"
+    solution: TimeVaryingSolution | None = None
+    cov_values: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for array in (self.coefficients, self.factor_loadings, self.idiosyncratic, self.rows):
+            array.flags.writeable = False
+
+    # ------------------------------------------------------------------------------------------ estimates
+
+    @property
+    def n_segments(self) -> int:
+        """T."""
+        return len(self.segments)
+
+    @property
+    def rank(self) -> int:
+        """k."""
+        return int(self.factor_loadings.shape[2])
+
+    @cached_property
+    def loadings(self) -> xr.DataArray:
+        """(segment, equation, factor) F_t, in units of Y."""
+        coords = {"segment": self.segments, "equation": self._index, "factor": np.arange(1, self.rank + 1)}
+        return xr.DataArray(self.factor_loadings, coords, ("segment", "equation", "factor"), name="loadings")
+
+    @cached_property
+    def idio_var(self) -> xr.DataArray:
+        """(segment, equation) d_t, in units of Y squared."""
+        coords = {"segment": self.segments, "equation": self._index}
+        return xr.DataArray(self.idiosyncratic, coords, ("segment", "equation"), name="idio_var")
+
+    def sigma(self, segment: Any) -> xr.DataArray:
+        """(equation, equation_other) error covariance of the rows of one segment, by its label; a dense K x K array."""
+        coords = {"equation": self._index, "equation_other": self._index.rename("equation_other")}
+        dense = self._sigma_at(segment).dense()
+        return xr.DataArray(dense, coords, ("equation", "equation_other"), name="sigma", attrs={"segment": segment})
+
+    def _sigma_at(self, segment: Any) -> LowRank:
+        try:
+            t = self.segments.get_loc(segment)
+        except KeyError:
+            shown = ", ".join(map(str, self.segments[:5]))
+            raise KeyError(f"no segment {segment!r}; the first are {shown}") from None
+        return LowRank(self.factor_loadings[t], self.idiosyncratic[t])
+
+    @property
+    def covariance(self) -> Sigma:  # type: ignore[override]
+        """Raises ValueError: there is one for each segment."""
+        raise ValueError(
+            "a fit with covariance=TimeVarying(...) has one Sigma for each segment, and rows do not say which is "
+            "theirs. Use sigma(segment), or predict(...) with kind='mean'."
+        )
+
+    # ------------------------------------------------------------------------------------------ measures
+
+    @property
+    def nll(self) -> float:
+        """Negative log-likelihood per row, each under the Sigma of its segment."""
+        return -self.loglik / self.n_obs
+
+    @property
+    def n_parameters(self) -> float:
+        """P and those of the Sigmas."""
+        return self.n_coefficients + self.n_sigma_parameters
+
+    @property
+    def aic(self) -> float:
+        return -2.0 * self.loglik + 2.0 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        return -2.0 * self.loglik + float(np.log(self.n_obs)) * self.n_parameters
+
+    @property
+    def n_sweeps(self) -> int:
+        return len(self.history)
+
+    @cached_property
+    def trace(self) -> pd.DataFrame:
+        """One row per sweep: the local likelihood sum_t (n_t / N) nll(Sigma_t; S_t(h)), in standard units."""
+        sweeps = pd.RangeIndex(1, self.n_sweeps + 1, name="sweep")
+        return pd.DataFrame({"local_nll": list(self.history)}, index=sweeps)
+
+    @cached_property
+    def selection(self) -> pd.DataFrame | None:
+        """One row per bandwidth, where it was chosen: `held_out_nll` per row of segments left out of their Sigma_t."""
+        if not self.candidates:
+            return None
+        table = pd.DataFrame(list(self.candidates)).set_index("bandwidth")
+        table.attrs["criterion"] = "held_out_nll"
+        return table
+
+    # ------------------------------------------------------------------------------------------ inference
+
+    @cached_property
+    def _covariance_values(self) -> np.ndarray:
+        if self.cov_values is not None:
+            return self.cov_values
+        if self.solution is None:
+            raise ValueError(
+                f"this fit was saved without the covariance of its {self.n_coefficients:,} coefficients, more than "
+                f"{SAVED_UP_TO:,}. Fit again."
+            )
+        return self.solution.covariance()
+
+    def _coefficient_cov(self, along: np.ndarray | None = None) -> np.ndarray:
+        values = self._covariance_values
+        return values if along is None else along @ values @ along.T
+
+    def _cov_block(self, equation: int) -> np.ndarray:
+        mine = slice(int(self.design.offsets[equation]), int(self.design.offsets[equation + 1]))
+        return self._covariance_values[mine, mine]
+
+    def cov(self) -> xr.DataArray:
+        """(coefficient, coefficient_other) covariance of the coefficients at known Sigma_t.  Four P x P arrays."""
+        coords: dict[str, Any] = {n: ("coefficient", v) for n, v in self._coefficient_labels.items()}
+        coords |= {f"{n}_other": ("coefficient_other", v) for n, v in self._coefficient_labels.items()}
+        return xr.DataArray(self._covariance_values, coords, ("coefficient", "coefficient_other"), name="cov")
+
+    @cached_property
+    def std_errors(self) -> xr.DataArray:
+        """(P,) standard errors at known Sigma_t."""
+        return self._per_coefficient(np.sqrt(self._covariance_values.diagonal()), "std_errors")
+
+    # ------------------------------------------------------------------------------------------ text, files
+
+    def summary(self, *, alpha: float = 0.05, max_rows: int = 200) -> str:
+        """The fit in one page of text."""
+        title = "Seemingly unrelated regressions, Sigma_t = F_t F_t' + diag(d_t) for each segment; local ML"
+        header = [
+            ("Observations", f"{self.n_obs:,}"),
+            ("Log-likelihood", f"{self.loglik:.6g}" if abs(self.loglik) < 1e5 else f"{self.loglik:,.2f}"),
+            ("Equations", f"{self.n_equations:,}"),
+            ("AIC", f"{self.aic:,.2f}"),
+            ("Coefficients", f"{self.n_coefficients:,}"),
+            ("BIC", f"{self.bic:,.2f}"),
+            ("Factors (rank)", f"{self.rank}"),
+            ("nll per row", f"{self.nll:.8f}"),
+            ("Segments", f"{self.n_segments:,}, {self.segments[0]} to {self.segments[-1]}"),
+            ("Bandwidth", f"{self.bandwidth:g}{' by held-out likelihood' if self.candidates else ''}"),
+            ("Reads", f"{self.n_passes} pass{'' if self.n_passes == 1 else 'es'} over the data"),
+            ("Ended", f"{self.termination.value} after {self.n_sweeps} sweep{'' if self.n_sweeps == 1 else 's'}"),
+        ]
+        table = coefficient_lines(self, alpha, max_rows)
+        return "\n".join([title, "=" * WIDTH, *pairs(header), "-" * WIDTH, *table, "=" * WIDTH])
+
+    def __repr__(self) -> str:
+        return (
+            f"<TimeVaryingFit: {self.n_equations} equations, {self.n_coefficients} coefficients, rank {self.rank}, "
+            f"{self.n_segments} segments, bandwidth {self.bandwidth:g}, {self.n_obs:,} rows, loglik {self.loglik:.6g}, "
+            f"{self.termination.value}>"
+        )
+
+    def to_zarr(self, path: Any, *, overwrite: bool = False, storage_options: Mapping[str, Any] | None = None) -> None:
+        """Write everything but the rows to a zarr group, complete or not at all.
+
+        8 P^2 bytes for the covariance of up to 5,000 coefficients, none for more, and 8 T K (k + 1).
+        Raises FileExistsError where something is at `path`, unless overwrite is True.
+        """
+        options = None if storage_options is None else dict(storage_options)
+        labels, kind = encode_labels(self.segments, "segment labels")
+        with new_store(path, overwrite=overwrite, storage_options=options) as store:
+            group = zarr.open_group(store, mode="w", zarr_format=3)
+            write_design(group, self.design)
+            write_array(group, "params", self.coefficients, ("coefficient",))
+            write_array(group, "loadings", self.factor_loadings, ("segment", "equation", "factor"))
+            write_array(group, "idio_var", self.idiosyncratic, ("segment", "equation"))
+            write_array(group, "segment", labels, ("segment",), **kind)
+            write_array(group, "rows", self.rows, ("segment",))
+            write_array(group, "history", np.array(self.history), ("sweep",))
+            for name in ("bandwidth", "held_out_nll"):
+                tried = np.array([row[name] for row in self.candidates])
+                write_array(group, f"tried_{name}", tried, ("candidate",))
+            if self.n_coefficients <= SAVED_UP_TO:
+                write_array(group, "cov", self._covariance_values, ("coefficient", "coefficient_other"))
+            # an infinite bandwidth is no number in JSON
+            group.attrs.update({name: getattr(self, name) for name in SCALARS} | {"bandwidth": repr(self.bandwidth)})
+            group.attrs.update(equation_dim=self.equation_dim, termination=self.termination.value)
+            group.attrs["lrgls_timevarying_format"] = FORMAT
+
+    @classmethod
+    def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None) -> TimeVaryingFit:
+        """A fit as `to_zarr` wrote it. Raises FileNotFoundError or ValueError for what is none."""
+        group = open_group(path, None if storage_options is None else dict(storage_options))
+        check_version(group, "lrgls_timevarying_format", FORMAT, path, "time-varying fit")
+        attributes: dict[str, Any] = dict(group.attrs)
+        tried = (read_array(group, f"tried_{name}").tolist() for name in ("bandwidth", "held_out_nll"))
+        return cls(
+            design=read_design(group),
+            coefficients=read_array(group, "params"),
+            factor_loadings=read_array(group, "loadings"),
+            idiosyncratic=read_array(group, "idio_var"),
+            segments=pd.Index(
+                decode_labels(read_array(group, "segment"), dict(group["segment"].attrs)), name="segment"
+            ),
+            rows=read_array(group, "rows"),
+            termination=Termination(attributes["termination"]),
+            history=tuple(read_array(group, "history").tolist()),
+            candidates=tuple({"bandwidth": h, "held_out_nll": v} for h, v in zip(*tried, strict=True)),
+            equation_dim=attributes["equation_dim"],
+            cov_values=read_array(group, "cov") if "cov" in group else None,
+            **{name: attributes[name] for name in SCALARS} | {"bandwidth": float(attributes["bandwidth"])},
+        )
