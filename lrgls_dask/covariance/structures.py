@@ -78,7 +78,7 @@ def factor_labels(sigma: Sigma) -> list[int] | list[str]:
     return sigma.blocks.factor_names if isinstance(sigma, GroupedFactors) else list(range(1, sigma.rank + 1))
 
 
-def structure_of(sigma: Sigma, sigma_step: Literal["ml", "pca"], lam_F: float, l1: float) -> Structure:
+def structure_of(sigma: Sigma, sigma_step: Literal["ml", "pca"], lam_F: float, l1: float = 0.0) -> Structure:
     """The structure that finds Sigmas like this one: its kind, its rank, and how those with factors are found."""
     if isinstance(sigma, GroupedFactors):
         return GroupedStructure(sigma.blocks)
