@@ -106,9 +106,10 @@ def fit_segments(varying: TimeVarying, system: System, options: Options, meter: 
         max_sweeps=options.max_sweeps,
     )
     if not found.converged:
+        plural = "" if found.n_sweeps == 1 else "s"
         warnings.warn(
-            f"LowRankGLS: not converged after {found.n_sweeps} sweeps: raise max_sweeps, or rel_tol if this precision "
-            "is enough.",
+            f"LowRankGLS: not converged after {found.n_sweeps} sweep{plural}: raise max_sweeps, or rel_tol if this "
+            "precision is enough.",
             FitWarning,
             stacklevel=3,
         )

@@ -23,7 +23,9 @@ LAYERS = [
     {"inference.classical", "inference.measures", "inference.fullml", "inference.tests", "hypotheses"},
     {"sandwich", "inference.bread", "inference.hac", "inference.operator"},
     {"bootstrap", "replicated"},
+    {"estimates"},
     {"results", "fitstore", "report", "assessed", "nested", "covkinds"},
+    {"factorstructures", "sparsepath", "timevaryingfit", "varyingfit"},
     {"model"},
     {"cli", "__init__"},
 ]

@@ -13,7 +13,24 @@ from test_passes import counted
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System, Termination
 from lrgls_dask.checkpoint import Checkpoint
-from lrgls_dask.covariance import Full, FullSigma, LowRank, LowRankStructure, SingularCovariance, diagonal, sigma_of
+from lrgls_dask.covariance import (
+    LOOSE,
+    TIGHT,
+    Full,
+    FullSigma,
+    GroupedFactors,
+    GroupedStructure,
+    LowRank,
+    LowRankStructure,
+    SingularCovariance,
+    SparseFactors,
+    SparseStructure,
+    blocks_of,
+    diagonal,
+    factor_labels,
+    sigma_of,
+    structure_of,
+)
 
 ENGINES = ["compress", "stream"]
 KINDS = ["own", "shared", "mixed"]
@@ -53,12 +70,45 @@ def test_a_full_sigma_is_the_matrix_it_holds(units: float) -> None:
     assert not sigma.on_floor(np.ones(6)).any()
 
 
-@pytest.mark.parametrize("sigma", [FullSigma(spd(3)), LowRank(np.ones((3, 1)), np.arange(1.0, 4.0))])
-def test_what_is_stored_makes_the_same_sigma(sigma: FullSigma | LowRank) -> None:
+def values(K: int = 7) -> list[Any]:
+    """One of each kind of Sigma, of K equations."""
+    rng = np.random.default_rng(3)
+    F, d = rng.normal(size=(K, 2)), rng.uniform(0.2, 1.0, K)
+    blocks = blocks_of(range(K), [{j: "ab"[j > 3] for j in range(K)}], 1, [1])
+    sparse = SparseFactors(np.where(np.abs(F) < 0.5, 0.0, F), d)
+    return [LowRank(F, d), LowRank(F[:, :0], d), sparse, GroupedFactors(blocks, F, d), FullSigma(spd(K))]
+
+
+EACH = pytest.mark.parametrize("sigma", values(), ids=lambda sigma: sigma.kind)
+
+
+@EACH
+def test_a_value_is_the_matrix_that_it_stands_for(sigma: Any) -> None:
+    dense, rng = sigma.dense(), np.random.default_rng(1)
+    B, S, scale = rng.normal(size=(7, 3)), spd(7), rng.uniform(0.1, 9.0, 7) * np.resize([1.0, -1.0], 7)
+    np.testing.assert_allclose(sigma.matmul(B), dense @ B, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(sigma.solve(sigma.matmul(B)), B, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(sigma.solve_rows(B.T), B.T @ np.linalg.inv(dense), rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(sigma.precision(), np.linalg.inv(dense), rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(sigma.precision_diagonal, np.diag(np.linalg.inv(dense)), rtol=1e-9)
+    np.testing.assert_allclose(sigma.variances, np.diag(dense), rtol=1e-13)
+    logdet, trace = np.linalg.slogdet(dense)[1], np.trace(np.linalg.solve(dense, S))
+    assert sigma.logdet == pytest.approx(logdet, rel=1e-11)
+    assert sigma.nll(S) == pytest.approx(0.5 * (7 * np.log(2 * np.pi) + logdet + trace), rel=1e-10)
+    np.testing.assert_allclose(sigma.rescaled(scale).dense(), dense * np.outer(scale, scale), rtol=1e-12, atol=1e-12)
+    normal = sigma.normalised()
+    assert (normal.kind, normal.n_parameters) == (sigma.kind, sigma.n_parameters)
+    np.testing.assert_allclose(normal.dense(), dense, rtol=1e-10, atol=1e-12)
+
+
+@EACH
+def test_what_is_stored_makes_the_same_sigma(sigma: Any) -> None:
     arrays = {name: array for name, (array, _) in sigma.stored().items()}
     again = sigma_of(sigma.kind, arrays.__getitem__)
-    assert type(again) is type(sigma)
+    assert type(again) is type(sigma) and again.kind == sigma.kind
     np.testing.assert_array_equal(again.dense(), sigma.dense())
+    assert factor_labels(again) == factor_labels(sigma)
+    assert structure_of(again, "ml", 0.0, 0.1).n_parameters(7) >= sigma.n_parameters
 
 
 def test_values_refuse_what_is_no_covariance() -> None:
@@ -74,15 +124,26 @@ def test_values_refuse_what_is_no_covariance() -> None:
         Full().update(np.diag([1.0, 0.0]), np.full(2, 1e-8), None)
 
 
-@pytest.mark.parametrize("structure", [Full(), diagonal(), LowRankStructure(1, lam_F=0.1)])
-def test_an_update_is_never_worse_than_its_start(structure: Any) -> None:
-    S, floor = spd(5), np.full(5, 1e-8)
+HALVES = blocks_of(range(6), [{j: j // 3 for j in range(6)}], 1, [1])
+
+
+@pytest.mark.parametrize("tol", [LOOSE, TIGHT])
+@pytest.mark.parametrize(
+    "structure",
+    [Full(), diagonal(), LowRankStructure(1, lam_F=0.1), SparseStructure(2, 0.05), GroupedStructure(HALVES)],
+)
+def test_an_update_is_never_worse_than_its_start(structure: Any, tol: float) -> None:
+    S, floor = spd(6), np.full(6, 1e-8)
     S /= np.sqrt(np.outer(np.diag(S), np.diag(S)))
     start = structure.start(S, floor)
-    for step in (structure.update(S, floor, start), structure.candidates(S, floor)[0]):
+    best = structure.candidates(S, floor, tol=tol)[0]
+    for step in (structure.update(S, floor, start, tol=tol), best, structure.update(S, floor, best.sigma)):
         value = step.sigma.nll(S) + structure.penalty(step.sigma)
         assert value <= start.nll(S) + structure.penalty(start) + 1e-12
-        assert step.sigma.n_parameters == structure.n_parameters(5)
+        assert step.sigma.n_parameters <= structure.n_parameters(6)
+    polished = structure.update(S, floor, best.sigma).sigma
+    gained = best.sigma.nll(S) + structure.penalty(best.sigma) - polished.nll(S) - structure.penalty(polished)
+    assert -1e-12 <= gained <= (1e-6 if tol == LOOSE else 1e-12)
 
 
 # ---------------------------------------------------------------------------------- textbook
