@@ -181,7 +181,7 @@ def _price(rows: Rows, cluster: Cluster, engine: Literal["compress", "stream"], 
     design = rows.design
     partial = parts * partial_bytes(design) if engine == "compress" else stream_partial_bytes(design, holds_sigma)
     layout = cut_rows(rows, partial)
-    work = cluster.n_threads * _task_bytes(rows, layout, partial) + 2 * FAN_IN * partial
+    work = cluster.n_threads * _task_bytes(rows, layout, partial, copies=int(parts > 1)) + 2 * FAN_IN * partial
     client = _compress_client(design) if engine == "compress" else _stream_client(design, holds_sigma)
     here = psutil.Process().memory_info().rss
     if cluster.in_process:
@@ -221,13 +221,13 @@ def _reason(design: Design, engine: str, partial: int, holds_sigma: bool) -> str
     return f"sums of {format_bytes(partial)}, without the ({n_equations:,} x {n_equations:,}) one, replace {whole}"
 
 
-def _task_bytes(rows: Rows, layout: Layout, partial: int) -> int:
-    """One task: blocks in flight, two slabs, three partial sums."""
+def _task_bytes(rows: Rows, layout: Layout, partial: int, *, copies: int = 0) -> int:
+    """One task: blocks in flight and copies of one, two slabs, three partial sums."""
     stored = sum(part.row_bytes for part in rows.parts if not isinstance(part.array, np.ndarray))
     block = layout.largest_block() * stored
     width = rows.design.n_regressors + rows.design.n_equations
     slab = 8 * width * slab_rows(width)
-    return BLOCKS_IN_FLIGHT * block + 3 * slab + 3 * partial
+    return (BLOCKS_IN_FLIGHT + copies) * block + 3 * slab + 3 * partial
 
 
 def _compress_client(design: Design) -> int:
