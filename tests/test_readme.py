@@ -24,12 +24,16 @@ def in_tmp_path(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::lrgls_dask.FitWarning")  # the rank of least BIC has variances on their floor
 def test_python_block_runs_as_printed(in_tmp_path, capsys):
-    first, statistics = blocks("python")
+    first, structures, statistics = blocks("python")
     names: dict[str, object] = {}
     exec(compile(first, str(README), "exec"), names)
     fit, yhat = names["fit"], names["yhat"]
     assert fit.n_obs == 818
     assert capsys.readouterr().out.strip() == fit.summary().strip()
+    exec(compile(structures, str(README), "exec"), names)
+    assert names["varying"].loadings.sizes == {"segment": 8, "equation": 30, "factor": 1}
+    assert not names["sparse"].loadings.values.all() and names["grouped"].covariance_kind == "grouped"
+    capsys.readouterr()
     exec(compile(statistics, str(README), "exec"), names)
     printed = capsys.readouterr().out
     assert "Telcm:smb = 0" in printed and "Breusch-Pagan" in printed
@@ -40,7 +44,7 @@ def test_python_block_runs_as_printed(in_tmp_path, capsys):
 
 
 def test_python_block_is_as_short_as_it_says():
-    first, _ = blocks("python")
+    first, *_ = blocks("python")
     assert len([line for line in first.splitlines() if line.strip()]) <= 12
 
 
