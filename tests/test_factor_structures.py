@@ -272,6 +272,9 @@ def test_replicates_are_refitted_with_the_same_structure(covariance: Any) -> Non
     explicit = made(data.take(rows), covariance)
     se = explicit.std_errors.values
     assert np.abs((boot.params.values[0] - explicit.params.values) / se).max() < 2e-2
+    own = 1.0 - explicit.idio_var.values / explicit.sigma_diagonal
+    np.testing.assert_allclose(boot.sigma["variance"].values[0], explicit.sigma_diagonal, rtol=2e-3)
+    np.testing.assert_allclose(boot.sigma["communality"].values[0], own, atol=2e-3)
     parametric = found.bootstrap(4, seed=0)
     assert parametric.n_replicates == 4
 
