@@ -6,7 +6,7 @@ answers come from pseudo-rows in memory where the patterns of missing values are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -23,11 +23,14 @@ from lrgls_dask.missing_kernels import (
     MaskedParams,
     PairMoments,
     ScoreMoments,
+    SeveralMoments,
+    SeveralParams,
     block_kernel,
     image_moments,
     information_moments,
     latent_moments,
     pair_moments,
+    several_moments,
     unpacked,
 )
 from lrgls_dask.passes import Meter, run_pass
@@ -126,23 +129,13 @@ class Incomplete:
     def latent(self, c: np.ndarray, sigma: LowRank) -> Latent:
         """The likelihood at (c, sigma): one pass, or none from pseudo-rows."""
         found: LatentMoments = self._sum(latent_moments, self._params(c, sigma), "likelihood")
-        k = sigma.rank
-        outer, spread = unpacked(found.outer, k), unpacked(found.spread, k)
-        quadratic = float((found.errors / sigma.d).sum()) + found.lengths
-        log_dets = float(found.cells @ np.log(sigma.d)) + found.log_det
-        nll = 0.5 * (LOG_2PI * float(found.cells.sum()) + log_dets + quadratic) / self.n_obs
-        spread_F = np.einsum("jkl,jl->jk", spread, sigma.F)
-        return Latent(
-            nll=nll,
-            score=self._adjoint(found, sigma),
-            squares=found.errors + np.einsum("jk,jk->j", sigma.F, spread_F),
-            along=found.along - spread_F,
-            second=outer + spread,
-            spread=spread,
-            total=unpacked(found.total, k),
-            cells=found.cells,
-            n_obs=self.n_obs,
-        )
+        return self._latent(found, sigma)
+
+    def latents(self, c: np.ndarray, sigmas: Sequence[LowRank]) -> list[Latent]:
+        """The likelihood at one c and several Sigmas: one pass and as many times the work, or none from pseudo-rows."""
+        points = tuple(self._params(c, sigma) for sigma in sigmas)
+        found: SeveralMoments = self._sum(several_moments, SeveralParams(self.origin, points), "likelihoods")
+        return [self._latent(part, sigma) for part, sigma in zip(found.points, sigmas, strict=True)]
 
     def image(self, p: np.ndarray, sigma: LowRank) -> np.ndarray:
         """(sum_i X_o' Sigma_oo^-1 X_o + ridge) p, (P,): one pass, or none from pseudo-rows."""
@@ -199,6 +192,25 @@ class Incomplete:
         return np.asarray(half @ mine @ half.T)
 
     # ------------------------------------------------------------------------------------------ inside
+
+    def _latent(self, found: LatentMoments, sigma: LowRank) -> Latent:
+        k = sigma.rank
+        outer, spread = unpacked(found.outer, k), unpacked(found.spread, k)
+        quadratic = float((found.errors / sigma.d).sum()) + found.lengths
+        log_dets = float(found.cells @ np.log(sigma.d)) + found.log_det
+        nll = 0.5 * (LOG_2PI * float(found.cells.sum()) + log_dets + quadratic) / self.n_obs
+        spread_F = np.einsum("jkl,jl->jk", spread, sigma.F)
+        return Latent(
+            nll=nll,
+            score=self._adjoint(found, sigma),
+            squares=found.errors + np.einsum("jk,jk->j", sigma.F, spread_F),
+            along=found.along - spread_F,
+            second=outer + spread,
+            spread=spread,
+            total=unpacked(found.total, k),
+            cells=found.cells,
+            n_obs=self.n_obs,
+        )
 
     def _per_equation(self, first: FirstMoments) -> tuple[np.ndarray, np.ndarray]:
         cells, log_weight = np.empty(self.design.n_equations), np.empty(self.design.n_equations)
@@ -272,11 +284,12 @@ class Incomplete:
             parts.append(whole.ravel())
         return np.concatenate(parts)
 
-    def _sum(self, moments: Callable[..., Any], params: MaskedParams, label: str) -> Any:
+    def _sum(self, moments: Callable[..., Any], params: MaskedParams | SeveralParams, label: str) -> Any:
         if self._pseudo is not None:
             return moments(self._pseudo.slabs(), params)
-        design, k = self.design, params.sigma.rank
-        size = 8 * (design.n_coefficients + design.n_equations * (4 + 2 * k + k * k))
+        points = params.points if isinstance(params, SeveralParams) else (params,)
+        design, k = self.design, points[0].sigma.rank
+        size = 8 * len(points) * (design.n_coefficients + design.n_equations * (4 + 2 * k + k * k))
         if moments is pair_moments:
             size += 16 * design.n_equations**2
         if moments is information_moments:

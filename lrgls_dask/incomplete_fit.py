@@ -83,7 +83,7 @@ class _Loop:
 
 
 def _mean_precision(sigma: LowRank, seen: Latent) -> np.ndarray:
-    """(K,) about the mean of (Sigma_oo^-1)_jj over the rows that show j, 1/d - f'C_i^-1 f/d^2 at the expected C_i^-1."""
+    """(K,) the mean of (Sigma_oo^-1)_jj = 1/d - f'C_i^-1 f/d^2 over the rows that show j."""
     taken = np.einsum("jk,jkl,jl->j", sigma.F, seen.spread, sigma.F) / np.maximum(seen.cells, 1.0)
     return np.asarray(1.0 / sigma.d - np.minimum(taken / sigma.d**2, (1 - 1e-3) / sigma.d))
 
@@ -201,9 +201,7 @@ def _fit_em(
     return _finished(loop, *best, best_seen, round_ + 1, ended)
 
 
-def _finished(
-    loop: _Loop, c: np.ndarray, sigma: LowRank, seen: Latent, sweep: int, ended: Termination
-) -> Solution:
+def _finished(loop: _Loop, c: np.ndarray, sigma: LowRank, seen: Latent, sweep: int, ended: Termination) -> Solution:
     """The solution once the coefficients are those of its Sigma."""
     c, iterations = loop.refined(c, sigma, seen)
     if iterations:
@@ -229,7 +227,7 @@ def _units(problem: Incomplete, sigma: LowRank) -> np.ndarray:
 
 
 def _fit_als(problem: Incomplete, rank: int, options: Options, c: np.ndarray, sigma: LowRank) -> Solution:
-    """Sweeps of a factor step at fixed coefficients and a GLS step at fixed Sigma, on pseudo-rows, where both are free."""
+    """Sweeps of a factor step at fixed coefficients and a GLS step at fixed Sigma, for pseudo-rows: both are free."""
     loop = _Loop(problem, rank, options)
     seen = problem.latent(c, sigma)
     obj = loop.objective(c, sigma, seen)

@@ -30,12 +30,15 @@ __all__ = [
     "MaskedSlab",
     "PairMoments",
     "ScoreMoments",
+    "SeveralMoments",
+    "SeveralParams",
     "block_kernel",
     "image_moments",
     "information_moments",
     "latent_moments",
     "pair_moments",
     "posterior",
+    "several_moments",
     "unpacked",
 ]
 
@@ -77,6 +80,14 @@ class MaskedParams:
     ends: np.ndarray | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class SeveralParams:
+    """Several points that one pass answers for, all with this origin."""
+
+    origin: np.ndarray
+    points: tuple[MaskedParams, ...]
+
+
 # ---------------------------------------------------------------------------------------------- moments
 
 
@@ -103,6 +114,16 @@ class LatentMoments(Sized):
     unit_score: np.ndarray
 
     def __add__(self, other: LatentMoments) -> LatentMoments:
+        return _added(self, other)
+
+
+@dataclass(frozen=True, eq=False)
+class SeveralMoments(Sized):
+    """LatentMoments at several points."""
+
+    points: tuple[LatentMoments, ...]
+
+    def __add__(self, other: SeveralMoments) -> SeveralMoments:
         return _added(self, other)
 
 
@@ -189,6 +210,15 @@ def _latent(slab: MaskedSlab, params: MaskedParams) -> LatentMoments:
     )
 
 
+def several_moments(slabs: Iterable[MaskedSlab], params: SeveralParams) -> SeveralMoments | None:
+    """LatentMoments at each of several points: one read, as many times the work."""
+    total: SeveralMoments | None = None
+    for slab in slabs:
+        part = SeveralMoments(tuple(_latent(slab, point) for point in params.points))
+        total = part if total is None else total + part
+    return total
+
+
 def image_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> ScoreMoments | None:
     """X_o' Sigma_oo^-1 X_o p times d, for p the negative of `coefficients`; Y does not enter."""
     total: ScoreMoments | None = None
@@ -250,12 +280,12 @@ def _whitened_columns(slab: MaskedSlab, params: MaskedParams) -> tuple[np.ndarra
 
 
 @dataclass(frozen=True)
-class block_kernel:  # noqa: N801 - used as a function of a block, as every kernel is
+class block_kernel:
     """The kernel of blocks that sums `moments` over their slabs."""
 
-    moments: Callable[[Iterable[MaskedSlab], MaskedParams], object]
+    moments: Callable[..., Any]
 
-    def __call__(self, block: Block, params: MaskedParams) -> object:
+    def __call__(self, block: Block, params: MaskedParams | SeveralParams) -> Any:
         return self.moments(block_slabs(block, params.origin), params)
 
 

@@ -116,7 +116,7 @@ class FirstParams:
 
 
 def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
-    """FirstMoments of a block, n sum p_j^2 multiplications and n (q + K)^2 where patterns are few; None without rows."""
+    """FirstMoments of a block, n sum p_j^2 multiplications, n (q + K)^2 where patterns are few; None without rows."""
     anchor = _observed_mean(block)
     n_y, groups = _width(block.y), params.groups
     sums = [_Sums.zero(group) for group in groups]
