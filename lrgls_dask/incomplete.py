@@ -42,6 +42,9 @@ from lrgls_dask.whiten import GroupRows, whiten
 __all__ = ["Incomplete", "Latent"]
 
 
+ROUNDING = 1e-15  # relative spread that the means of blocks show of a column that is constant
+
+
 class _Apart(Design):
     """The same design with every equation in a group of its own."""
 
@@ -304,8 +307,10 @@ def _fields(design: Design) -> tuple[Any, ...]:
 def _group_rows(group: DesignGroup, of: tuple[AvailableMoments, int]) -> GroupRows:
     """Rows that stand for one equation's columns and response."""
     moments, i = of
-    p = len(group.columns)
-    root = root_of(np.tril(moments.cross[i]))
+    p, cross = len(group.columns), moments.cross[i].copy()
+    constant = cross.diagonal() <= moments.weight[i] * (ROUNDING * moments.mean[i]) ** 2
+    cross[constant] = cross[:, constant] = 0.0
+    root = root_of(np.tril(cross))
     rows = np.zeros((p + 2, p + 1))
     rows[0] = np.sqrt(moments.weight[i]) * moments.mean[i]
     rows[1 : len(root) + 1] = root

@@ -32,6 +32,7 @@ __all__ = [
 
 MOST_PATTERNS = 256  # a few hundred roots are worth their memory, and a pass that tells them apart its time
 PATTERN_BYTES = 2**29  # of all roots together
+CONSTANT = 1e-13  # of a sum of squares about the anchor, fifty times what rounding leaves of none
 SLAB_ROWS = 2048  # pseudo-rows worked on at once
 
 
@@ -187,6 +188,10 @@ class _Sums:
         anchor = np.column_stack([np.broadcast_to(x_anchor, (m, len(x_anchor))), y_anchor])
         offset = self.total / np.where(self.weight > 0, self.weight, 1.0)[:, None]
         cross = self.cross - self.weight[:, None, None] * offset[:, :, None] * offset[:, None, :]
+        # a column that is constant where the equation is observed, elsewhere not, leaves rounding here
+        diagonal = np.arange(cross.shape[1])
+        constant = cross[:, diagonal, diagonal] <= CONSTANT * self.cross[:, diagonal, diagonal]
+        cross[constant[:, :, None] | constant[:, None, :]] = 0.0
         return AvailableMoments(self.rows, self.weight, self.log_weight, anchor, offset, cross)
 
 

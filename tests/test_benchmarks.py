@@ -10,6 +10,7 @@ FOLDER = Path(__file__).parent / "benchmarks"
 SCRIPTS = (
     "cluster",
     "memory",
+    "missing",
     "read_limit",
     "select_rank",
     "stream_passes",
@@ -120,3 +121,12 @@ def test_select_rank(small):
     assert ours["rank"] == theirs["rank"] == 3
     assert ours["passes"] == 1
     assert found["summary"]["most_nll_excess"] <= 1e-9
+
+
+def test_missing(small):
+    found = small("missing")
+    assert cases(found) == ["passes", "few", "complete", "rounds"]
+    _, few, _, rounds = found["runs"]
+    assert (few["patterns"], few["passes"]) == (50, 1)
+    assert rounds["passes_to_gap"] == found["summary"]["passes_to_gap"] <= rounds["passes"]
+    assert abs(rounds["last_gap"]) < 1e-6
