@@ -36,6 +36,7 @@ from lrgls_dask.missing_kernels import (
 from lrgls_dask.passes import Meter, run_pass
 from lrgls_dask.patterns import AvailableMoments, FirstMoments, PatternRows, first_pass
 from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates
+from lrgls_dask.resources import one_blas_thread
 from lrgls_dask.rows import Rows
 from lrgls_dask.whiten import GroupRows, whiten
 
@@ -289,7 +290,8 @@ class Incomplete:
 
     def _sum(self, moments: Callable[..., Any], params: MaskedParams | SeveralParams, label: str) -> Any:
         if self._pseudo is not None:
-            return moments(self._pseudo.slabs(), params)
+            with one_blas_thread:  # slabs are narrow: more threads only wait for each other
+                return moments(self._pseudo.slabs(), params)
         points = params.points if isinstance(params, SeveralParams) else (params,)
         design, k = self.design, points[0].sigma.rank
         size = 8 * len(points) * (design.n_coefficients + design.n_equations * (4 + 2 * k + k * k))

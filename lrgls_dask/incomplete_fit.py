@@ -267,7 +267,13 @@ def _factor_step(loop: _Loop, c: np.ndarray, sigma: LowRank, seen: Latent) -> tu
         jac=True,
         method="L-BFGS-B",
         bounds=scipy.optimize.Bounds(least, np.full(len(start), np.inf)),
-        options={"maxiter": 500, "maxfun": 1000, "maxcor": 20, "ftol": 1e-16, "gtol": 1e-12},
+        options={
+            "maxiter": 500,
+            "maxfun": 1000,
+            "maxcor": 20,
+            "ftol": max(1e-3 * options.rel_tol, 1e-16),
+            "gtol": 1e-12,
+        },
     )
     better = unflattened(solved.x / units, rank, loop.floor)
     found = problem.latent(c, better)

@@ -127,6 +127,6 @@ def test_missing(small):
     found = small("missing")
     assert cases(found) == ["passes", "few", "complete", "rounds"]
     _, few, _, rounds = found["runs"]
-    assert (few["patterns"], few["passes"]) == (50, 1)
+    assert few["passes"] == 1 < few["patterns"] <= 50
     assert rounds["passes_to_gap"] == found["summary"]["passes_to_gap"] <= rounds["passes"]
     assert abs(rounds["last_gap"]) < 1e-6

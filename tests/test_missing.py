@@ -348,7 +348,7 @@ def test_collinear_where_observed_is_named() -> None:
     column = data.columns[1][1]
     data.X[20:, column] = 2.0
     data.Y[:20, 1] = np.nan
-    with pytest.raises(np.linalg.LinAlgError, match="equation 'y1'.*are collinear"):
+    with pytest.raises(np.linalg.LinAlgError, match=r"equation 'y1'.*are collinear"):
         problem_of(data)
 
 
