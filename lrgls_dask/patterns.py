@@ -14,7 +14,7 @@ import numpy as np
 from lrgls_dask.compress import SMALL_FLOPS, partial_bytes, root_of
 from lrgls_dask.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
-from lrgls_dask.kernels import LARGEST, Block, _bad_values, _slabs, _width, gram_kernel, root_kernel
+from lrgls_dask.kernels import LARGEST, Block, _bad_values, _slabs, _width, root_kernel
 from lrgls_dask.missing_kernels import MaskedSlab
 from lrgls_dask.moments import GramMoments, Head, RootMoments, Sized
 from lrgls_dask.passes import Meter, run_pass
@@ -91,12 +91,27 @@ class FirstMoments(Sized):
     patterns: dict[bytes, RootMoments | GramMoments] | None
 
     def __add__(self, other: FirstMoments) -> FirstMoments:
-        merged: dict[bytes, RootMoments | GramMoments] | None = None
-        n_patterns = max(self.n_patterns, other.n_patterns)
-        if self.patterns is not None and other.patterns is not None:
-            merged = dict(self.patterns)
+        if self.patterns is None or other.patterns is None:
+            return self._merged(other, None)
+        merged = dict(self.patterns)
+        for pattern, moments in other.patterns.items():
+            merged[pattern] = merged[pattern] + moments if pattern in merged else moments  # type: ignore[operator]
+        return self._merged(other, merged)
+
+    def __iadd__(self, other: FirstMoments) -> FirstMoments:
+        """The same in the memory of `self`, which is spent."""
+        merged = None if other.patterns is None else self.patterns
+        if merged is not None and other.patterns is not None:
             for pattern, moments in other.patterns.items():
-                merged[pattern] = merged[pattern] + moments if pattern in merged else moments  # type: ignore[operator]
+                if pattern in merged:
+                    merged[pattern] += moments  # type: ignore[operator]
+                else:
+                    merged[pattern] = moments
+        return self._merged(other, merged)
+
+    def _merged(self, other: FirstMoments, merged: dict[bytes, RootMoments | GramMoments] | None) -> FirstMoments:
+        n_patterns = max(self.n_patterns, other.n_patterns)
+        if merged is not None:
             n_patterns = len(merged)
             if n_patterns > self.most:
                 merged = None
@@ -143,10 +158,13 @@ def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
     for moments in available:
         if not (np.isfinite(moments.cross).all() and (np.abs(moments.mean) < LARGEST).all()):
             raise _bad_but_for_missing(block)
-    codes, first = _codes(np.concatenate(seen))
+    codes, first = _codes(packed := np.concatenate(seen))
     patterns = None
     if len(first) <= params.most:
-        patterns = _by_pattern(block, np.concatenate(seen), codes, first, n_y, by_qr=params.by_qr)
+        if params.by_qr:
+            patterns = _roots(block, packed, codes, first, n_y)
+        else:
+            patterns = _grams(block, packed, codes, first, anchor)
     return FirstMoments(params.most, n_rows, empty, available, len(first), patterns)
 
 
@@ -174,14 +192,15 @@ class _Sums:
         self.weight += count if weights is None else weights @ shown
         if weights is not None:
             self.log_weight += np.log(weights) @ shown
-        both = np.empty((len(x), x.shape[1] + 1))
+        both = np.empty((len(x), x.shape[1] + 2))
         for i, j in enumerate(group.equations):
-            both[:, :-1] = x
-            both[:, -1] = y[:, j]
+            both[:, :-2] = x
+            both[:, -2] = y[:, j]
+            both[:, -1] = 1.0
             both *= shown[:, i, None]
-            own = both if weights is None else both * weights[:, None]
-            self.total[i] += own.sum(axis=0)
-            self.cross[i] += own.T @ both
+            sums = both.T @ (both if weights is None else both * weights[:, None])
+            self.total[i] += sums[-1, :-1]
+            self.cross[i] += sums[:-1, :-1]
 
     def centred(self, x_anchor: np.ndarray, y_anchor: np.ndarray) -> AvailableMoments:
         m = len(self.rows)
@@ -222,28 +241,54 @@ def _codes(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return codes.reshape(-1), first
 
 
-def _by_pattern(
-    block: Block, packed: np.ndarray, codes: np.ndarray, first: np.ndarray, n_y: int, *, by_qr: bool
-) -> dict[bytes, RootMoments | GramMoments]:
-    """Each pattern's rows of [X Y_o] as moments."""
+def _sorted_by_pattern(block: Block, codes: np.ndarray, n_patterns: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of positive weight in the order of their patterns, and where each pattern begins and ends."""
     kept = np.arange(block.n_rows) if block.weights is None else np.flatnonzero(np.asarray(block.weights) > 0)
+    order = np.argsort(codes, kind="stable")
+    return kept[order], np.searchsorted(codes[order], np.arange(n_patterns + 1))
+
+
+def _roots(
+    block: Block, packed: np.ndarray, codes: np.ndarray, first: np.ndarray, n_y: int
+) -> dict[bytes, RootMoments | GramMoments]:
+    """Each pattern's rows of [X Y_o] as RootMoments."""
     parts: dict[bytes, RootMoments | GramMoments] = {}
     y = block.y[0] if len(block.y) == 1 else np.column_stack(block.y)
-    order = np.argsort(codes, kind="stable")
-    edges = np.searchsorted(codes[order], np.arange(len(first) + 1))
+    order, edges = _sorted_by_pattern(block, codes, len(first))
     for code, row in enumerate(first):
-        rows = kept[order[edges[code] : edges[code + 1]]]
+        rows = order[edges[code] : edges[code + 1]]
         shown = np.flatnonzero(np.unpackbits(packed[row], count=n_y))
-        of_y = y[rows].reshape(len(rows), -1)
-        subset = Block(
-            block.start,
-            tuple(a[rows] for a in block.x),
-            (of_y if len(shown) == n_y else of_y[:, shown],),
-            None if block.weights is None else np.asarray(block.weights)[rows],
-        )
-        moments = root_kernel(subset) if by_qr else gram_kernel(subset)
+        weights = None if block.weights is None else np.asarray(block.weights)[rows]
+        of_y = y[rows].reshape(len(rows), -1)[:, shown]
+        moments = root_kernel(Block(block.start, tuple(a[rows] for a in block.x), (of_y,), weights))
         if moments is not None:
             parts[packed[row].tobytes()] = moments
+    return parts
+
+
+def _grams(
+    block: Block, packed: np.ndarray, codes: np.ndarray, first: np.ndarray, anchor: np.ndarray
+) -> dict[bytes, RootMoments | GramMoments]:
+    """Each pattern's rows of [X Y] as GramMoments, what is missing being nothing; about the block's one anchor."""
+    parts: dict[bytes, RootMoments | GramMoments] = {}
+    order, edges = _sorted_by_pattern(block, codes, len(first))
+    for code, row in enumerate(first):
+        rows = order[edges[code] : edges[code + 1]]
+        values = np.concatenate([a[rows].reshape(len(rows), -1) for a in (*block.x, *block.y)], axis=1, dtype=float)
+        values -= anchor
+        np.copyto(values, 0.0, where=np.isnan(values))
+        weight, log_weight = float(len(rows)), 0.0
+        if block.weights is None:
+            offset = values.sum(axis=0) / weight
+            values -= offset
+        else:
+            weights = np.asarray(block.weights, dtype=np.float64)[rows]
+            weight, log_weight = float(weights.sum()), float(np.log(weights).sum())
+            offset = weights @ values / weight
+            values -= offset
+            values *= np.sqrt(weights)[:, None]
+        head = Head(len(rows), weight, log_weight, anchor, offset)
+        parts[packed[row].tobytes()] = GramMoments(head, values.T @ values)
     return parts
 
 
@@ -317,10 +362,15 @@ def _pseudo_rows(
     shown = np.flatnonzero(np.unpackbits(np.frombuffer(key, dtype=np.uint8), count=n_y))
     at = np.concatenate([np.arange(q), q + shown])
     head: Head = moments.head
-    root = moments.root if isinstance(moments, RootMoments) else root_of(np.tril(moments.cross))
+    if isinstance(moments, RootMoments):
+        root, mean = moments.root, (head.anchor - origin[at]) + head.offset
+    else:
+        cross = np.tril(moments.cross[np.ix_(at, at)])
+        np.fill_diagonal(cross, np.maximum(cross.diagonal(), 0.0))  # rounding leaves less than nothing of few rows
+        root, mean = root_of(cross), ((head.anchor - origin) + head.offset)[at]
     root = root[root.any(axis=1)]
     values = np.zeros((len(root) + 1, q + n_y))
-    values[0, at] = np.sqrt(head.weight) * ((head.anchor - origin[at]) + head.offset)
+    values[0, at] = np.sqrt(head.weight) * mean
     values[1:, at] = root
     observed = np.zeros((len(values), n_y))
     observed[:, shown] = 1.0

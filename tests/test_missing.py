@@ -143,6 +143,23 @@ def test_a_product_is_that_of_the_information(most: int | None) -> None:
     np.testing.assert_allclose(problem.image(p, sigma), A @ p, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+def test_patterns_by_cross_products_are_those_by_qr(
+    weighted: bool, monkeypatch: pytest.MonkeyPatch, every_chunk: None
+) -> None:
+    data = with_holes(simulate("mixed", n=400, weighted=weighted), n_patterns=6)
+    if weighted:
+        data.weights[::50] = 0.0
+    found = []
+    for flops in (2e8, 0.0):
+        monkeypatch.setattr("lrgls_dask.patterns.SMALL_FLOPS", flops)
+        problem = problem_of(data, wrap=dask_rows(60))
+        at = problem.latent(problem.start() + 1.0, some_sigma(6, 2))
+        found.append((at.nll, at.squares, at.score, problem.information(some_sigma(6, 2))))
+    for by_qr, by_gram in zip(*found, strict=True):
+        np.testing.assert_allclose(by_gram, by_qr, rtol=1e-9, atol=1e-9)
+
+
 def test_patterns_are_told_apart_whatever_their_hash() -> None:
     rng = np.random.default_rng(0)
     packed = rng.integers(0, 2, size=(500, 11), dtype=np.uint8)[rng.integers(0, 40, size=500)]
