@@ -12,6 +12,7 @@ from test_reference import load, system_of
 
 from lrgls_dask import LowRankGLS, System, layout
 from lrgls_dask.als import Options, Solution, Termination
+from lrgls_dask.compress import compress_rows
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.em import fit_em
 from lrgls_dask.errors import BadValues, FitWarning
@@ -21,6 +22,7 @@ from lrgls_dask.inference.incomplete import gls_covariance, observed_covariance
 from lrgls_dask.passes import Meter
 from lrgls_dask.patterns import _codes
 from lrgls_dask.problem import InMemory
+from lrgls_dask.streamed import Streamed
 
 TIGHT = Options(rel_tol=1e-15, max_sweeps=500)
 CASES = ["case06a_k1_K6_mcar10", "case06c_k1_K6_mar25", "case06e_k1_K6_monotone_emptyrows"]
@@ -336,13 +338,43 @@ def test_em_of_a_complete_compressed_system_is_its_als() -> None:
             assert np.diff([row.nll for row in found.trace if row.step == "em"]).max() < 1e-13
 
 
+# ---------------------------------------------------------------------------------- complete rows only
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+def test_complete_rows_only_are_those_rows(weighted: bool, every_chunk: None) -> None:
+    data = with_holes(simulate("mixed", n=200, weighted=weighted), 0.1)
+    full = ~np.isnan(data.Y).any(axis=1)
+    some = replace(data.system(dask_rows(30)).rows, complete_only=True)
+    kept = data.take(np.flatnonzero(full))
+    assert 50 < full.sum() < 150
+    found, expected = compress_rows(some, meter=Meter()), compress_rows(kept.system().rows, meter=Meter())
+    assert found.n_obs == expected.n_obs == full.sum()
+    np.testing.assert_allclose(found.root.T @ found.root, expected.root.T @ expected.root, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found.head.mean, expected.head.mean, rtol=1e-10)
+    c = InMemory(expected, lam_B=0.0, meter=Meter()).whitened.start
+    streamed = Streamed(some, lam_B=0.0, meter=Meter())
+    residual = streamed.residual_covariance(streamed.coordinates.flat(streamed.whitened.start))
+    np.testing.assert_allclose(residual.diagonal(), 1.0, rtol=1e-9)
+    np.testing.assert_allclose(np.abs(streamed.whitened.start[0]), np.abs(c[0]), rtol=1e-8, atol=1e-8)
+
+
+def test_no_complete_row_is_said() -> None:
+    data = simulate("own", n=40)
+    data.Y[np.arange(40), np.arange(40) % 6] = np.nan
+    with pytest.raises(ValueError, match=r"no row of positive weight shows every equation\. Use missing='em'"):
+        compress_rows(replace(data.system().rows, complete_only=True), meter=Meter())
+
+
+def test_an_infinity_in_a_complete_row_is_still_named() -> None:
+    data = with_holes(simulate("own", n=40), 0.1)
+    complete = int(np.flatnonzero(~np.isnan(data.Y).any(axis=1))[3])
+    data.Y[complete, 4] = np.inf
+    with pytest.raises(BadValues, match=f"equation 'y4': infinite value at row {complete}"):
+        compress_rows(replace(data.system().rows, complete_only=True), meter=Meter())
+
+
 # ---------------------------------------------------------------------------------- what is refused
-
-
-def broken(change: Any, **options: Any) -> Data:
-    data = simulate("own", n=60, **options)
-    change(data)
-    return data
 
 
 def test_an_equation_never_observed_is_named() -> None:
