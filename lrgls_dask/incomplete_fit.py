@@ -22,7 +22,7 @@ from lrgls_dask.covariance import Anderson, LowRank, flattened, ml_candidates, u
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.incomplete import Incomplete, Latent
 
-__all__ = ["Algorithm", "em_round", "fit_incomplete", "starting_points"]
+__all__ = ["Algorithm", "Estimate", "choose_incomplete", "em_round", "estimate_of", "fit_incomplete", "starting_points"]
 
 Algorithm = Literal["als", "em"]
 
@@ -304,3 +304,59 @@ def fit_incomplete(
     best = min(solutions, key=lambda s: s.obj)
     agreed = sum(s.obj - best.obj <= 1e-7 * max(1.0, abs(best.obj)) for s in solutions)
     return replace(best, n_starts=len(solutions), n_agreed=agreed)
+
+
+Table = tuple[dict[str, float], ...]
+
+
+def choose_incomplete(
+    problem: Incomplete,
+    ranks: tuple[int, ...],
+    options: Options,
+    *,
+    algorithm: Algorithm = "als",
+    accelerate: bool = True,
+) -> tuple[Solution, Table]:
+    """The solution of least BIC among the ranks, and one row a rank where there are several; each rank is fitted."""
+    solutions = [fit_incomplete(problem, k, options, algorithm=algorithm, accelerate=accelerate) for k in ranks]
+    if len(ranks) == 1:
+        return solutions[0], ()
+    table = tuple(_criteria(problem, found) for found in solutions)
+    return solutions[int(np.argmin([row["bic"] for row in table]))], table
+
+
+def _criteria(problem: Incomplete, found: Solution) -> dict[str, float]:
+    sigma = found.point.sigma
+    n_parameters = problem.design.n_coefficients + sigma.n_parameters
+    loglik = -problem.n_obs * (found.nll + problem.nll_offset)
+    return {
+        "rank": sigma.rank,
+        "loglik": loglik,
+        "n_parameters": n_parameters,
+        "aic": -2 * loglik + 2 * n_parameters,
+        "bic": -2 * loglik + float(np.log(problem.n_obs)) * n_parameters,
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A solution in the user's units. coefficients : (P,) by equation.  covariance : loadings normalised.  on_floor :
+    positions of equations whose variance is on its floor."""
+
+    coefficients: np.ndarray
+    covariance: LowRank
+    loglik: float
+    objective: float
+    on_floor: np.ndarray
+
+
+def estimate_of(problem: Incomplete, found: Solution, options: Options) -> Estimate:
+    """The solution in the user's units."""
+    sigma = found.point.sigma
+    return Estimate(
+        coefficients=problem.coefficients(found.point.c),
+        covariance=sigma.rescaled(problem.whitened.y_scale).normalised(),
+        loglik=-problem.n_obs * (found.nll + problem.nll_offset),
+        objective=found.obj + problem.nll_offset,
+        on_floor=np.flatnonzero(sigma.d <= options.d_floor * (1 + 1e-6)),
+    )

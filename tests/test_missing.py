@@ -17,7 +17,7 @@ from lrgls_dask.covariance import LowRank
 from lrgls_dask.em import fit_em
 from lrgls_dask.errors import BadValues, FitWarning
 from lrgls_dask.incomplete import Incomplete
-from lrgls_dask.incomplete_fit import fit_incomplete
+from lrgls_dask.incomplete_fit import choose_incomplete, estimate_of, fit_incomplete
 from lrgls_dask.inference.incomplete import gls_covariance, observed_covariance
 from lrgls_dask.passes import Meter
 from lrgls_dask.patterns import _codes
@@ -46,9 +46,8 @@ def problem_of(data: Data, most: int | None = None, *, lam_B: float = 0.0, wrap:
 
 def estimates(problem: Incomplete, found: Solution) -> tuple[np.ndarray, np.ndarray, float]:
     """b, Sigma and log-likelihood in the user's units."""
-    sigma = found.point.sigma.rescaled(problem.whitened.y_scale).dense()
-    loglik = -problem.n_obs * (found.nll + problem.nll_offset)
-    return problem.coefficients(found.point.c), sigma, loglik
+    of = estimate_of(problem, found, TIGHT)
+    return of.coefficients, of.covariance.dense(), of.loglik
 
 
 def dense_loglik(data: Data, b: np.ndarray, sigma: np.ndarray) -> float:
@@ -319,6 +318,18 @@ def test_twenty_passes_are_enough() -> None:
     assert next(row.passes for row in found.trace if row.nll - best.trace[-1].nll < 1e-6) <= 20
     assert problem.meter.passes <= 25
     assert found.termination is Termination.CONVERGED
+
+
+@BOTH
+def test_the_rank_of_the_data_has_the_least_bic(most: int | None) -> None:
+    data = with_holes(simulate("shared", n=500, K=9, k=2), n_patterns=30)
+    found, table = choose_incomplete(problem_of(data, most), (0, 1, 2, 3), Options(rel_tol=1e-8))
+    assert found.point.sigma.rank == 2
+    assert [row["rank"] for row in table] == [0, 1, 2, 3]
+    assert [row["n_parameters"] - 36 for row in table] == [9, 18, 26, 33]
+    assert np.diff([row["loglik"] for row in table]).min() > 0
+    row = table[2]
+    assert row["bic"] == pytest.approx(-2 * row["loglik"] + np.log(500) * row["n_parameters"])
 
 
 def test_em_of_a_complete_compressed_system_is_its_als() -> None:
