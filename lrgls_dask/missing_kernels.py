@@ -37,7 +37,6 @@ __all__ = [
     "information_moments",
     "latent_moments",
     "pair_moments",
-    "posterior",
     "several_moments",
     "unpacked",
 ]
@@ -174,11 +173,8 @@ def _added(a: Any, b: Any) -> Any:
 
 def latent_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> LatentMoments | None:
     """LatentMoments of some slabs; about n (2 P + K (2 k^2 + 4 k)) multiplications."""
-    total: LatentMoments | None = None
-    for slab in slabs:
-        part = _latent(slab, params)
-        total = part if total is None else total + part
-    return total
+    several = several_moments(slabs, SeveralParams(params.origin, (params,)))
+    return None if several is None else several.points[0]
 
 
 def _latent(slab: MaskedSlab, params: MaskedParams) -> LatentMoments:
@@ -187,7 +183,7 @@ def _latent(slab: MaskedSlab, params: MaskedParams) -> LatentMoments:
     inverse, log_det = posterior(observed, sigma)
     mean = _factor_means(inverse, residual, sigma)
     error = _errors(residual, mean, observed, sigma)
-    packed = _packed(inverse)
+    packed = inverse[np.tril_indices(sigma.rank)]
     if count is None:
         n_rows, cells, log_dets = float(len(observed)), observed.sum(axis=0), float(log_det.sum())
     else:
@@ -349,8 +345,7 @@ def _half_inverse(root: np.ndarray) -> np.ndarray:
 def posterior(observed: np.ndarray, sigma: LowRank) -> tuple[np.ndarray, np.ndarray]:
     """C_i^-1 (k, k, n) and log|C_i| (n,)."""
     root = posterior_root(observed, sigma)
-    k = len(root)
-    half = _half_inverse(root)
+    half, k = _half_inverse(root), len(root)
     inverse = np.empty_like(half)
     for a in range(k):
         for b in range(a + 1):
@@ -388,11 +383,6 @@ def _errors(residual: np.ndarray, mean: np.ndarray, observed: np.ndarray, sigma:
 def _score(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     unit = error.sum(axis=0) if slab.unit is None else slab.unit @ error
     return _adjoint(slab.x, error, None, params.groups), unit
-
-
-def _packed(symmetric: np.ndarray) -> np.ndarray:
-    """(h, n) lower triangles of (k, k, n)."""
-    return symmetric[np.tril_indices(len(symmetric))]
 
 
 def _products(mean: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from lrgls_dask.covariance import LowRank
 from lrgls_dask.em import fit_em
 from lrgls_dask.errors import BadValues, FitWarning
 from lrgls_dask.incomplete import Incomplete
-from lrgls_dask.incomplete_fit import choose_incomplete, estimate_of, fit_incomplete
+from lrgls_dask.incomplete_fit import choose_incomplete, em_round, estimate_of, fit_incomplete
 from lrgls_dask.inference.incomplete import gls_covariance, observed_covariance
 from lrgls_dask.passes import Meter
 from lrgls_dask.patterns import _codes
@@ -133,6 +133,45 @@ def test_gradients_by_finite_differences(most: int | None) -> None:
         )
         slope = -here.score @ dc / problem.n_obs + np.vdot(by_F, dF) + by_log_d @ dz
         np.testing.assert_allclose((up - down) / (2 * h), slope, rtol=1e-7)
+
+
+@BOTH
+def test_the_start_is_least_squares_where_observed(most: int | None, every_chunk: None) -> None:
+    data = with_holes(simulate("mixed", n=120, weighted=True))
+    problem = problem_of(data, most, wrap=dask_rows(17))
+    b = np.split(problem.coefficients(problem.start()), problem.design.offsets[1:-1])
+    for j, (x, y) in enumerate(zip(data.Xs, data.Y.T, strict=True)):
+        seen, root = ~np.isnan(y), np.sqrt(data.weights)
+        expected, squares = np.linalg.lstsq(root[seen, None] * x[seen], (root * y)[seen], rcond=None)[:2]
+        np.testing.assert_allclose(b[j], expected, rtol=1e-9, atol=1e-10)
+        np.testing.assert_allclose(problem.whitened.y_scale[j] ** 2, squares[0] / seen.sum(), rtol=1e-10)
+
+
+@BOTH
+def test_an_em_round_is_the_textbook_one(most: int | None) -> None:
+    data = with_holes(simulate("own", n=60))
+    problem, sigma = problem_of(data, most), some_sigma(6, 2)
+    c = problem.start()
+    b = np.split(problem.coefficients(c), problem.design.offsets[1:-1])
+    R = np.column_stack([y - x @ own for x, y, own in zip(data.Xs, data.Y.T, b, strict=True)])
+    R /= problem.whitened.y_scale
+    zz, rz, rr = np.zeros((6, 2, 2)), np.zeros((6, 2)), np.zeros(6)
+    for r in R:  # the factors of one row given what it shows
+        o = np.flatnonzero(~np.isnan(r))
+        F = sigma.F[o]
+        gain = F.T @ np.linalg.inv(F @ F.T + np.diag(sigma.d[o]))
+        mean, variance = gain @ r[o], np.eye(2) - gain @ F
+        zz[o] += np.outer(mean, mean) + variance
+        rz[o] += r[o, None] * mean
+        rr[o] += r[o] ** 2
+    F = np.stack([np.linalg.solve(a, q) for a, q in zip(zz, rz, strict=True)])
+    seen = (~np.isnan(R)).sum(axis=0)
+    moved, after = em_round(problem, Options(), c, sigma, problem.latent(c, sigma), expand=False)
+    np.testing.assert_allclose(after.F, F, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(after.d, (rr - np.einsum("jk,jk->j", F, rz)) / seen, rtol=1e-9)
+    # with X_j'X_j = I in whitened coordinates, least squares of r_j - F_j'm is a step along the score times d_j
+    step = problem.latent(c, sigma).score * problem.coordinates.expand(sigma.d)
+    np.testing.assert_allclose(moved - c, step, rtol=1e-12)
 
 
 @BOTH
@@ -260,7 +299,7 @@ def test_with_nothing_missing_it_is_the_complete_fit(algorithm: Any, most: int |
 def test_chunks_do_not_show(most: int, every_chunk: None) -> None:
     data = with_holes(simulate("mixed", n=120, k=1, weighted=True))
     answers = []
-    for wrap in (np.asarray, dask_rows(19), dask_rows((50, 1, 69))):
+    for wrap in (np.asarray, dask_rows(40), dask_rows((50, 1, 69))):
         problem = problem_of(data, most, wrap=wrap)
         answers.append(estimates(problem, fit_incomplete(problem, 1, TIGHT)))
     for b, sigma, loglik in answers[1:]:
