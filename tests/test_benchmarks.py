@@ -13,6 +13,7 @@ SCRIPTS = (
     "coverage",
     "coverage_robust",
     "memory",
+    "missing",
     "rank_recovery",
     "read_limit",
     "robust",
@@ -163,3 +164,12 @@ def test_rank_recovery(small):
     found = small("rank_recovery")
     assert cases(found) == ["bic", "cv"]
     assert found["summary"] == {"share_right_bic": 1, "share_right_cv": 1}
+
+
+def test_missing(small):
+    found = small("missing")
+    assert cases(found) == ["passes", "few", "complete", "rounds"]
+    _, few, _, rounds = found["runs"]
+    assert few["passes"] == 1 < few["patterns"] <= 50
+    assert rounds["passes_to_gap"] == found["summary"]["passes_to_gap"] <= rounds["passes"]
+    assert abs(rounds["last_gap"]) < 1e-6
