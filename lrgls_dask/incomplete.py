@@ -68,7 +68,7 @@ class Latent:
     nll : per row, 2 pi terms in.  score : (P,) of the coefficients c, ridge not included, summed over rows.
     squares : (K,) expected sum of (r - F z)^2.  along : (K, k) expected sum of (r - F z) z', both at the old F.
     second : (K, k, k) expected sum of z z' over the rows that show the equation, spread : what of it is the variance of
-    z given the row.  total : (k, k) over all rows.
+    z given the row.  total : (k, k) over all rows that show something.
     cells : (K,) observed rows of each equation.
     """
 
@@ -93,16 +93,27 @@ class Incomplete:
     """A system with missing responses in whitened coordinates c; making it costs the first pass.
 
     most_patterns : patterns beyond which the rows are streamed; as many as fit a bound on memory if None, 0 streams.
+    first : what `first_pass` found, if it was made already.
+    n_obs : rows of positive weight that show something; the others say nothing.  n_empty : those that show nothing.
+    cells : (K,) rows that show each equation.
     restarts_are_free : whether the answers come from pseudo-rows, without a pass.
 
     Raises ValueError naming an equation that is never observed, or in no more rows than it has regressors; LinAlgError
     naming collinear columns; BadValues for NaN in X and for infinities.
     """
 
-    def __init__(self, rows: Rows, *, lam_B: float, meter: Meter, most_patterns: int | None = None) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        lam_B: float,
+        meter: Meter,
+        most_patterns: int | None = None,
+        first: FirstMoments | None = None,
+    ) -> None:
         self.rows, self.meter, self.design = rows, meter, _Apart(*_fields(rows.design))
-        first = first_pass(rows, meter=meter, most=most_patterns)
-        self.n_obs, self.n_empty, self.n_patterns = first.n_rows, first.empty, first.n_patterns
+        first = first_pass(rows, meter=meter, most=most_patterns) if first is None else first
+        self.n_obs, self.n_empty, self.n_patterns = first.n_rows - first.empty, first.empty, first.n_patterns
         self.cells, log_weight = self._per_equation(first)
         self.n_cells = int(self.cells.sum())
         _check_observed(self.design, self.cells, lam_B)
@@ -148,6 +159,11 @@ class Incomplete:
         found: ScoreMoments = self._sum(image_moments, params, "conjugate gradients")
         return self._adjoint(found, sigma) + self.coordinates.ridge * p
 
+    @cached_property
+    def pairs_at_start(self) -> PairMoments:
+        """`pairs` at `start`, found once for all ranks that start there."""
+        return self.pairs(self.start())
+
     def pairs(self, c: np.ndarray) -> PairMoments:
         """Residual cross-products over the rows that show both equations, and how many: one pass, or none."""
         none = LowRank(np.zeros((self.design.n_equations, 0)), np.ones(self.design.n_equations))
@@ -185,6 +201,12 @@ class Incomplete:
         """(P,) in the user's units, ordered by equation."""
         return self._raw(c) * np.repeat(self.whitened.y_scale, self.design.sizes)
 
+    def whitened_coefficients(self, coefficients: np.ndarray) -> np.ndarray:
+        """(P,) c, the inverse of `coefficients`."""
+        at, b = self.design.offsets, coefficients / np.repeat(self.whitened.y_scale, self.design.sizes)
+        by_equation = [np.linalg.solve(own, b[at[j] : at[j + 1]]) for j, own in enumerate(self._maps)]
+        return np.concatenate(by_equation)[self._order]
+
     def covariance(self, of_c: np.ndarray) -> np.ndarray:
         """(P, P) in the user's units and order from a covariance of c."""
         half = np.zeros((self.design.n_coefficients,) * 2)
@@ -211,7 +233,7 @@ class Incomplete:
             along=found.along - spread_F,
             second=outer + spread,
             spread=spread,
-            total=unpacked(found.total, k),
+            total=unpacked(found.total, k) - self.n_empty * np.eye(k),
             cells=found.cells,
             n_obs=self.n_obs,
         )

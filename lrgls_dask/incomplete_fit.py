@@ -9,7 +9,6 @@ given the new moments of the factors (ECM, Meng and Rubin 1993). Both orders rea
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -19,10 +18,18 @@ import scipy.optimize
 from lrgls_dask.als import Options, Point, Solution, Termination, TraceRow
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.covariance import Anderson, LowRank, LowRankStructure, flattened, unflattened
-from lrgls_dask.errors import FitWarning
 from lrgls_dask.incomplete import Incomplete, Latent
 
-__all__ = ["Algorithm", "Estimate", "choose_incomplete", "em_round", "estimate_of", "fit_incomplete", "starting_points"]
+__all__ = [
+    "Algorithm",
+    "Estimate",
+    "choose_incomplete",
+    "em_round",
+    "estimate_of",
+    "fit_incomplete",
+    "pairs_never_seen",
+    "starting_points",
+]
 
 Algorithm = Literal["als", "em"]
 
@@ -107,7 +114,7 @@ def starting_points(
 
     Sigma is fitted to the residual covariance pair by pair; one pass. For more equations than a pass can sum pairs of,
     a random basis, which the first rounds turn towards the leading factors.
-    Raises ValueError where the pairs observed are fewer than the loadings; warns of pairs never observed.
+    Raises ValueError where the pairs observed are fewer than the loadings.
     """
     c, rank = problem.start(), structure.rank
     n_equations = problem.design.n_equations
@@ -117,8 +124,8 @@ def starting_points(
     if n_equations > LARGEST_PAIRS:
         basis, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((n_equations, rank)))
         return c, [LowRank(0.5 * basis, np.full(n_equations, 0.75))]
-    pairs = problem.pairs(c)
-    _check_pairs(problem, rank, pairs.pairs)
+    pairs = problem.pairs_at_start
+    _check_pairs(rank, pairs.pairs)
     S = pairs.cross / np.maximum(pairs.pairs, 1.0)
     own = np.maximum(S.diagonal(), floor)
     value, vector = np.linalg.eigh(S / np.sqrt(np.outer(own, own)))
@@ -128,7 +135,7 @@ def starting_points(
     return c, [step.sigma for step in found[: STARTS if problem.restarts_are_free else 1]]
 
 
-def _check_pairs(problem: Incomplete, rank: int, pairs: np.ndarray) -> None:
+def _check_pairs(rank: int, pairs: np.ndarray) -> None:
     upper = np.triu_indices(len(pairs), 1)
     seen = pairs[upper] > 0
     n_seen, needed = int(seen.sum()), len(pairs) * rank - rank * (rank - 1) // 2
@@ -137,15 +144,23 @@ def _check_pairs(problem: Incomplete, rank: int, pairs: np.ndarray) -> None:
             f"rank {rank} has {needed} loadings to find, and only {n_seen} pairs of equations are ever observed in the "
             f"same row. Use a lower rank, or equations that are observed together."
         )
-    if n_seen < len(seen):
-        at = int(np.argmin(seen))
-        first, second = (problem.design.equations[int(index[at])] for index in upper)
-        warnings.warn(
-            f"LowRankGLS: equations {first!r} and {second!r} are never observed in the same row, one of "
-            f"{len(seen) - n_seen} such pairs: the data say nothing of their covariance but through the factors.",
-            FitWarning,
-            stacklevel=2,
-        )
+
+
+def pairs_never_seen(problem: Incomplete, rank: int) -> str:
+    """What to tell of equations that no row shows together, or nothing; the pass that starts a fit has counted them."""
+    if rank == 0 or problem.design.n_equations > LARGEST_PAIRS:
+        return ""
+    upper = np.triu_indices(problem.design.n_equations, 1)
+    seen = problem.pairs_at_start.pairs[upper] > 0
+    if seen.all():
+        return ""
+    at, unseen = int(np.argmin(seen)), int((~seen).sum())
+    first, second = (problem.design.equations[int(index[at])] for index in upper)
+    among = "" if unseen == 1 else f", one of {unseen} such pairs"
+    return (
+        f"equations {first!r} and {second!r} are never observed in the same row{among}: the data say nothing of their "
+        "covariance but through the factors"
+    )
 
 
 # ---------------------------------------------------------------------------------------------- EM

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrgls_dask.compress import SMALL_FLOPS, partial_bytes, root_of
+from lrgls_dask.compress import LOST_DIGITS, SMALL_FLOPS, Compressed, partial_bytes, root_of, smallest_pivot
 from lrgls_dask.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
 from lrgls_dask.kernels import LARGEST, Block, _width, bad_values, root_kernel, slabs
@@ -89,6 +89,21 @@ class FirstMoments(Sized):
     groups: tuple[AvailableMoments, ...]
     n_patterns: int
     patterns: dict[bytes, RootMoments | GramMoments] | None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no row misses a response."""
+        return all(bool((group.rows == self.n_rows).all()) for group in self.groups)
+
+    def compressed(self, design: Design) -> Compressed | None:
+        """What `compress_rows` makes of complete rows; None where it has to read them again for the digits."""
+        if not self.is_complete or not self.patterns:
+            return None
+        (moments,) = self.patterns.values()
+        if isinstance(moments, RootMoments):
+            return Compressed(design, moments.head, moments.root, "qr")
+        found = Compressed(design, moments.head, root_of(moments.cross), "gram")
+        return found if smallest_pivot(found) > LOST_DIGITS else None
 
     def __add__(self, other: FirstMoments) -> FirstMoments:
         if self.patterns is None or other.patterns is None:

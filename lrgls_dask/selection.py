@@ -21,7 +21,7 @@ from lrgls_dask.als import (
     starting_residuals,
 )
 from lrgls_dask.checkpoint import Checkpoint, SavedPoint
-from lrgls_dask.covariance import LowRank, LowRankStructure, SingularCovariance, Structure
+from lrgls_dask.covariance import LOOSE, LowRank, LowRankStructure, SingularCovariance, Structure
 from lrgls_dask.crossvalidate import Candidate, Folds, held_out_nll
 from lrgls_dask.em import fit_em
 from lrgls_dask.existence import no_maximum, vanishing_combination
@@ -71,6 +71,8 @@ def _choose(
     if problem.restarts_are_free:
         return _fit_all(problem, structures, options, folds)
     keep, saved = _kept(checkpoint, problem, structures, options)
+    if options.algorithm == "em" and problem.dense:
+        return _by_em(problem, structures, options, keep, saved)
     if not problem.dense:
         return _without_covariance(problem, structures, options, keep, saved), ()
     if saved is not None and options.algorithm == "als":
@@ -155,7 +157,22 @@ def _in_parallel(width: int, function: Callable[[Any, Any], Any], state: Any, it
 
 
 def _fit_one(search: _Search, structure: Structure) -> Solution:
+    if search.options.algorithm == "em" and isinstance(structure, LowRankStructure):
+        return _em_from_every_start(search, structure)
     return fit_structure(search.problem, structure, search.options, search.c, search.S)
+
+
+def _em_from_every_start(search: _Search, structure: LowRankStructure) -> Solution:
+    """The best of EM from principal factors and, accelerated, from what the other starts for Sigma lead to."""
+    problem, options = search.problem, search.options
+    starts: list[LowRank | None] = [None]
+    if options.accelerate and structure.rank:
+        floor = np.full(len(search.S), options.d_floor)
+        starts += [step.sigma for step in structure.candidates(search.S, floor, tol=LOOSE)]
+    solutions = [fit_em(problem, structure, options, search.c, sigma=sigma) for sigma in starts]
+    best = min(solutions, key=lambda found: found.obj)
+    agreed = sum(found.obj - best.obj <= slack(best.obj) for found in solutions)
+    return replace(best, n_starts=len(solutions), n_agreed=agreed)
 
 
 def _from_below(search: _Search, structure: Structure, below: Solution, found: Solution) -> Solution:
@@ -200,6 +217,27 @@ def _kept(
     return keep, checkpoint.load_point(name)
 
 
+def _by_em(
+    problem: Problem, structures: tuple[Structure, ...], options: Options, keep: Keep | None, saved: SavedPoint | None
+) -> tuple[Solution, Table]:
+    """EM for one rank, compared with the others as `_choose` does; it goes on from a saved point."""
+    c, S = _start(problem, options) if len(structures) > 1 else (_start_alone(problem), np.zeros((0, 0)))
+    best, table = _compared(problem, structures, options, S)
+    sigma = None
+    if saved is not None and isinstance(saved.sigma, LowRank):
+        c, sigma = saved.c, saved.sigma
+        best = next(i for i, structure in enumerate(structures) if structure.rank == sigma.rank)
+    structure = structures[best]
+    assert isinstance(structure, LowRankStructure)
+    return fit_em(problem, structure, options, c, sigma=sigma, keep=keep), table
+
+
+def _start_alone(problem: Problem) -> np.ndarray:
+    """c (P,) without the residual covariance that a pass would take."""
+    c = problem.coordinates.flat(problem.whitened.start)
+    return c if problem.constraint is None else problem.constraint.nearest(c, np.ones_like(c))
+
+
 def _without_covariance(
     problem: Problem, structures: tuple[Structure, ...], options: Options, keep: Keep | None, saved: SavedPoint | None
 ) -> Solution:
@@ -214,10 +252,7 @@ def _without_covariance(
         )
     if saved is not None and isinstance(saved.sigma, LowRank):
         return fit_em(problem, structure, options, saved.c, sigma=saved.sigma, keep=keep)
-    c = problem.coordinates.flat(problem.whitened.start)
-    if problem.constraint is not None:
-        c = problem.constraint.nearest(c, np.ones_like(c))
-    return fit_em(problem, structure, options, c, keep=keep)
+    return fit_em(problem, structure, options, _start_alone(problem), keep=keep)
 
 
 # ---------------------------------------------------------------------------------------------- the table

@@ -25,7 +25,9 @@ LAYERS = [
     {"inference.classical", "inference.measures", "inference.fullml", "inference.tests", "hypotheses"},
     {"sandwich", "inference.bread", "inference.hac", "inference.operator"},
     {"bootstrap", "replicated"},
+    {"observed"},
     {"results", "fitstore", "report", "assessed", "nested", "covkinds"},
+    {"missing"},
     {"model"},
     {"cli", "__init__"},
 ]

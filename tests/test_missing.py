@@ -15,9 +15,9 @@ from lrgls_dask.als import Options, Solution, Termination
 from lrgls_dask.compress import compress_rows
 from lrgls_dask.covariance import LowRank, LowRankStructure
 from lrgls_dask.em import fit_em
-from lrgls_dask.errors import BadValues, FitWarning
+from lrgls_dask.errors import BadValues
 from lrgls_dask.incomplete import Incomplete
-from lrgls_dask.incomplete_fit import choose_incomplete, em_round, estimate_of, fit_incomplete
+from lrgls_dask.incomplete_fit import choose_incomplete, em_round, estimate_of, fit_incomplete, pairs_never_seen
 from lrgls_dask.inference.incomplete import gls_covariance, observed_covariance
 from lrgls_dask.passes import Meter
 from lrgls_dask.patterns import _codes
@@ -113,7 +113,8 @@ def test_likelihood_as_row_by_row(kind: str, rank: int, weighted: bool, most: in
     found = problem.latent(c, sigma)
     expected = dense_loglik(data, b, in_units)
     np.testing.assert_allclose(-problem.n_obs * (found.nll + problem.nll_offset), expected, rtol=1e-11)
-    assert problem.n_obs == 90 - 4 * weighted
+    assert problem.n_obs + problem.n_empty == 90 - 4 * weighted
+    assert problem.n_empty == int(np.isnan(data.Y[data.weights > 0] if weighted else data.Y).all(axis=1).sum()) > 0
     cov = np.linalg.inv(dense_information(data, in_units))
     sd = np.sqrt(cov.diagonal())
     assert np.abs((gls_covariance(problem, sigma) - cov) / np.outer(sd, sd)).max() < 1e-6
@@ -232,7 +233,7 @@ def test_full_information_maximum_likelihood_as_in_lavaan(
         pairs = [(e, t) for e, terms in zip(design.equations, design.terms, strict=True) for t in terms]
         return np.array([values[str(e)][str(t)] for e, t in pairs])
 
-    assert problem.n_obs == len(table)
+    assert problem.n_obs + problem.n_empty == len(table)
     assert problem.n_empty == reference["missing"]["rows_all_missing"]
     assert abs(loglik - expected["loglik_y_given_x"]) < 1e-8
     observed = by_coefficient(expected["se"]["observed"])
@@ -310,7 +311,7 @@ def test_chunks_do_not_show(most: int, every_chunk: None) -> None:
         np.testing.assert_allclose(sigma, answers[0][1], rtol=1e-6, atol=1e-7)
 
 
-def test_rows_that_show_nothing_change_nothing_but_their_number() -> None:
+def test_rows_that_show_nothing_change_nothing() -> None:
     data = with_holes(simulate("own", n=100, k=1))
     empty = np.isnan(data.Y).all(axis=1)
     assert empty.any()
@@ -318,7 +319,7 @@ def test_rows_that_show_nothing_change_nothing_but_their_number() -> None:
     for rows in (np.arange(100), np.flatnonzero(~empty)):
         problem = problem_of(data.take(rows))
         answers.append((problem.n_obs, *estimates(problem, fit_incomplete(problem, LowRankStructure(1), TIGHT))))
-    assert answers[0][0] - answers[1][0] == empty.sum()
+    assert answers[0][0] == answers[1][0] == 100 - empty.sum()
     np.testing.assert_allclose(answers[0][3], answers[1][3], rtol=1e-13)
     np.testing.assert_allclose(answers[0][1], answers[1][1], rtol=1e-6, atol=1e-7)
 
@@ -384,9 +385,8 @@ def test_em_of_a_complete_compressed_system_is_its_als() -> None:
     for accelerate in (True, False):
         problem = InMemory(rows, lam_B=0.0, meter=Meter())
         start = problem.coordinates.flat(problem.whitened.start)
-        found = fit_em(
-            problem, LowRankStructure(2), Options(rel_tol=1e-13, max_sweeps=100), start, accelerate=accelerate
-        )
+        options = Options(rel_tol=1e-13, max_sweeps=100, accelerate=accelerate)
+        found = fit_em(problem, LowRankStructure(2), options, start)
         assert found.termination is Termination.CONVERGED
         assert problem.meter.passes == 0
         np.testing.assert_allclose(found.nll + problem.nll_offset, expected.nll, atol=1e-9)
@@ -474,10 +474,11 @@ def test_pairs_never_observed_are_named() -> None:
     data = simulate("own", n=100)
     data.Y[:50, 1] = np.nan
     data.Y[50:, 4] = np.nan
-    with pytest.warns(
-        FitWarning, match="equations 'y1' and 'y4' are never observed in the same row, one of 1 such pairs"
-    ):
-        fit_incomplete(problem_of(data), LowRankStructure(1), Options())
+    said = pairs_never_seen(problem_of(data), 1)
+    assert said.startswith("equations 'y1' and 'y4' are never observed in the same row: the data say nothing")
+    data.Y[50:, 5] = np.nan
+    assert "in the same row, one of 2 such pairs: the" in pairs_never_seen(problem_of(data), 1)
+    assert pairs_never_seen(problem_of(simulate("own", n=100)), 1) == ""
 
 
 def test_more_loadings_than_pairs_are_refused() -> None:
