@@ -250,7 +250,7 @@ def _codes(groups: Any, n_obs: int) -> tuple[np.ndarray, int]:
 def _check_memory(rows: Rows, method: Method, partition: Partition) -> None:
     """Refuse parts that do not fit, before any read."""
     plan = price_parts(rows, partition.n_parts)
-    if plan.peak > plan.memory_limit:
+    if not plan.fits:
         what = "groups" if method == "cluster" else "blocks"
         also = ", which joins whole groups," if method == "cluster" else ""
         fewer = max(2, int(partition.n_parts * plan.memory_limit / plan.peak / 2))

@@ -46,8 +46,9 @@ class LowRankGLS:
     Parameters
     ----------
     rank : number of factors k. An integer (0 makes Sigma diagonal, the only choice for one or two equations),
-        "auto" for min(8, ceil(K / 10)), "bic" for the least BIC over 1..min(K // 2, 12), "cv" for the best likelihood
-        of rows left out over the same; all at most what K identifies.
+        "auto" for min(8, ceil(K / 10)), "bic" for the least BIC over 1..min(K // 2, 12), "cv" for the smallest
+        over the same whose likelihood of rows left out is within one standard error of the best; all at most what K
+        identifies.
     covariance : "lowrank", Sigma = F F' + diag(d); "full", any Sigma, the classical model, which needs many more rows
         than equations; "diagonal", every equation by itself. `rank` is only for the first.
     algorithm : "als", alternating a GLS step for the coefficients and a step for Sigma up to maximum likelihood; "em",

@@ -36,13 +36,15 @@ STREAM_PASSES = 16  # two to start, two sweeps of a score and about six products
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where tasks run. limit : bytes a process may use.  base : bytes it uses before the fit begins."""
+    """Where tasks run. limit : bytes a worker may use, client_limit : and this process.  base : bytes a worker uses
+    before the fit begins."""
 
     n_workers: int
     n_threads: int
     limit: int
     base: int
     in_process: bool
+    client_limit: int
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Plan:
     be missing.
     passes : expected passes over the data, an upper guess for "stream".  bytes_per_pass : decoded bytes read by each.
     worker_peak, client_peak : predicted peak bytes of one worker process and of this one; with threads they are the
-    same process and both hold the whole.
+    same process and both hold the whole.  memory_limit, client_limit : what they may use.
     """
 
     engine: Literal["compress", "stream"]
@@ -74,12 +76,18 @@ class Plan:
     worker_peak: int
     client_peak: int
     memory_limit: int
+    client_limit: int
     most_patterns: int | None = None
 
     @property
     def peak(self) -> int:
         """The largest predicted peak of any one process."""
         return max(self.worker_peak, self.client_peak)
+
+    @property
+    def fits(self) -> bool:
+        """Whether every process stays below its limit."""
+        return self.worker_peak <= self.memory_limit and self.client_peak <= self.client_limit
 
     def __str__(self) -> str:
         place = (
@@ -142,10 +150,10 @@ def make_plan(
         }
     allowed = priced["compress"] + priced["stream"] if engine == "auto" else priced[engine]
     for plan in allowed:
-        if plan.peak <= cluster.limit:
+        if plan.fits:
             return replace(plan, passes=EM_PASSES) if by_rounds and plan.engine == "stream" else plan
-    others = [plan for plans in priced.values() for plan in plans if plan.peak <= cluster.limit]
-    raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), cluster, others, needs_matrix))
+    others = [plan for plans in priced.values() for plan in plans if plan.fits]
+    raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix))
 
 
 def require_memory(rows: Rows, partial: int, client_bytes: int, what: str, remedy: str) -> None:
@@ -180,12 +188,12 @@ def this_cluster(memory_limit: int | str | None) -> Cluster:
     if given is not None and given <= 0:
         raise ValueError(f"memory_limit must be positive; got {memory_limit!r}.")
     here = psutil.Process().memory_info().rss
+    client_limit = given or here + psutil.virtual_memory().available
     try:
         client = distributed.get_client()
     except ValueError:
         threads = dask.config.get("num_workers", None) or dask.system.CPU_COUNT
-        found = here + psutil.virtual_memory().available
-        return Cluster(1, int(threads), given or found, here, True)
+        return Cluster(1, int(threads), client_limit, here, True, client_limit)
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     if not workers:
         raise RuntimeError("the active Dask client has no workers. Wait for them or scale the cluster up.")
@@ -194,7 +202,7 @@ def this_cluster(memory_limit: int | str | None) -> Cluster:
     limits = [int(spill * w["memory_limit"]) for w in workers if w.get("memory_limit")]
     found = min(limits, default=psutil.virtual_memory().available)
     threads = max(int(w["nthreads"]) for w in workers)
-    return Cluster(len(workers), threads, given or found, WORKER_BASE, False)
+    return Cluster(len(workers), threads, given or found, WORKER_BASE, False, client_limit)
 
 
 def price_parts(rows: Rows, parts: int) -> Plan:
@@ -241,7 +249,7 @@ def _price(rows: Rows, cluster: Cluster, engine: Literal["compress", "stream"], 
     design = rows.design
     partial = parts * partial_bytes(design) if engine == "compress" else stream_partial_bytes(design, holds_sigma)
     layout = cut_rows(rows, partial)
-    work = cluster.n_threads * _task_bytes(rows, layout, partial) + 2 * FAN_IN * partial
+    work = cluster.n_threads * _task_bytes(rows, layout, partial, copies=int(parts > 1)) + 2 * FAN_IN * partial
     client = _compress_client(design) if engine == "compress" else _stream_client(design, holds_sigma)
     here = psutil.Process().memory_info().rss
     if cluster.in_process:
@@ -268,6 +276,7 @@ def _price(rows: Rows, cluster: Cluster, engine: Literal["compress", "stream"], 
         worker_peak=worker_peak,
         client_peak=client_peak,
         memory_limit=cluster.limit,
+        client_limit=cluster.client_limit,
     )
 
 
@@ -281,13 +290,13 @@ def _reason(design: Design, engine: str, partial: int, holds_sigma: bool) -> str
     return f"sums of {format_bytes(partial)}, without the ({n_equations:,} x {n_equations:,}) one, replace {whole}"
 
 
-def _task_bytes(rows: Rows, layout: Layout, partial: int) -> int:
-    """One task: blocks in flight, two slabs, three partial sums."""
+def _task_bytes(rows: Rows, layout: Layout, partial: int, *, copies: int = 0) -> int:
+    """One task: blocks in flight and copies of one, two slabs, three partial sums."""
     stored = sum(part.row_bytes for part in rows.parts if not isinstance(part.array, np.ndarray))
     block = layout.largest_block() * stored
     width = rows.design.n_regressors + rows.design.n_equations
     slab = 8 * width * slab_rows(width)
-    return BLOCKS_IN_FLIGHT * block + 3 * slab + 3 * partial
+    return (BLOCKS_IN_FLIGHT + copies) * block + 3 * slab + 3 * partial
 
 
 def _compress_client(design: Design) -> int:
@@ -306,8 +315,11 @@ def _stream_client(design: Design, holds_sigma: bool) -> int:
     return 8 * (6 * per_group + 60 * n_coefficients + 60 * 50 * n_equations)
 
 
-def _refusal(plan: Plan, cluster: Cluster, others: list[Plan], needs_matrix: bool) -> str:
-    where = "this process" if plan.in_process or plan.client_peak >= plan.worker_peak else "each worker"
+def _refusal(plan: Plan, others: list[Plan], needs_matrix: bool) -> str:
+    here = plan.in_process or plan.worker_peak <= plan.memory_limit
+    where, peak, limit = "each worker", plan.worker_peak, plan.memory_limit
+    if here:
+        where, peak, limit = "this process", plan.client_peak, plan.client_limit
     remedies = [f"use engine={other.engine!r}" for other in others[:1]]
     if needs_matrix:
         K = plan.n_equations
@@ -316,8 +328,8 @@ def _refusal(plan: Plan, cluster: Cluster, others: list[Plan], needs_matrix: boo
         remedies.append("use fewer threads")
     if plan.largest_block > 32 * 2**20:
         remedies.append("store the data in row chunks of 8 to 30 MB")
-    remedies.append(f"raise memory_limit to {format_bytes(int(plan.peak * 1.05))}")
+    remedies.append(f"raise memory_limit to {format_bytes(int(peak * 1.05))}")
     return (
-        f"engine {plan.engine!r} needs {format_bytes(plan.peak)} in {where}; "
-        f"the limit is {format_bytes(cluster.limit)}. Either {' or '.join(remedies)}."
+        f"engine {plan.engine!r} needs {format_bytes(peak)} in {where}; "
+        f"the limit is {format_bytes(limit)}. Either {' or '.join(remedies)}."
     )

@@ -97,8 +97,9 @@ def equation_table(fit: Fit) -> tuple[list[str], list[tuple[Sequence[Hashable], 
         own = fit.idio_var.values
         columns["own sd"] = [f"{variance**0.5:.5g}" for variance in own]
         columns["common share"] = [f"{1 - a / b:.3f}" for a, b in zip(own, fit.sigma_diagonal, strict=True)]
-    if fit.compressed is not None or fit.sums is not None:
-        columns["R2"] = ["-" if np.isnan(share) else f"{share:.4f}" for share in fit.r2.values]
+    known = fit.compressed is not None or fit.sums is not None
+    shares = fit.r2.values if known else np.full(fit.n_equations, np.nan)
+    columns["R2"] = ["-" if np.isnan(share) else f"{share:.4f}" for share in shares]
     cells = zip(*columns.values(), strict=True)
     return list(columns), [((name,), list(row)) for name, row in zip(fit.equations, cells, strict=True)]
 

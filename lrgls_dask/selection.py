@@ -145,8 +145,15 @@ def _fit_all(
     for row, of_folds, (mean, error) in zip(rows, nll, summary, strict=True):
         row.update(cv_nll=float(mean), cv_std_error=float(error))
         row.update({f"fold_{f + 1}": float(value) for f, value in enumerate(of_folds)})
-    best, table = _judged(rows, "cv_nll")
+    best, table = _judged(rows, "cv_nll", _paired_errors(np.array(nll), summary[:, 0]))
     return solutions[best], table
+
+
+def _paired_errors(nll: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """(R,) standard error of how much worse each rank is than the best one, from its differences fold by fold."""
+    differences = nll - nll[int(np.argmin(means))]
+    errors: np.ndarray = differences.std(axis=1, ddof=1) / np.sqrt(nll.shape[1])
+    return errors
 
 
 def _in_parallel(width: int, function: Callable[[Any, Any], Any], state: Any, items: Sequence[Any]) -> list[Any]:
@@ -272,12 +279,16 @@ def _row(problem: Problem, structure: Structure, nll: float) -> dict[str, float]
     }
 
 
-def _judged(rows: list[dict[str, float]], criterion: str) -> tuple[int, Table]:
-    """The place of the smallest rank within rounding of the least criterion, and rows that say of each rank whether it
-    ties with the least and whether both its neighbours are worse: more than one such rank makes the choice doubtful."""
+def _judged(rows: list[dict[str, float]], criterion: str, errors: np.ndarray | float = 0.0) -> tuple[int, Table]:
+    """The place of the smallest rank that ties with the least criterion, and rows that say of each rank whether it does
+    and whether both its neighbours are worse: more than one such rank makes the choice doubtful.
+
+    errors : (R,) by how much a rank may be worse than the best and still tie, rounding apart: one standard error where
+    the criterion is an estimate (Breiman, Friedman, Olshen and Stone 1984, section 3.4.3).
+    """
     values = np.array([row[criterion] for row in rows])
     slack = TIED * max(1.0, float(np.abs(values).max()))
-    tied = values <= values.min() + slack
+    tied = values <= values.min() + np.maximum(slack, errors)
     padded = np.concatenate([[np.inf], values, [np.inf]])
     lowest = (values < padded[:-2] - slack) & (values <= padded[2:] + slack)
     table = tuple(

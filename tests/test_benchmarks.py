@@ -12,6 +12,7 @@ SCRIPTS = (
     "cluster",
     "coverage",
     "coverage_robust",
+    "cross_validate",
     "memory",
     "missing",
     "rank_recovery",
@@ -173,3 +174,9 @@ def test_missing(small):
     assert few["passes"] == 1 < few["patterns"] <= 50
     assert rounds["passes_to_gap"] == found["summary"]["passes_to_gap"] <= rounds["passes"]
     assert abs(rounds["last_gap"]) < 1e-6
+
+
+def test_cross_validate(small):
+    found = small("cross_validate")
+    assert cases(found) == ["plain", "cv"]
+    assert found["summary"]["passes_cv"] == 1 and found["summary"]["rank_cv"] == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -12,8 +13,9 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from conftest import simulate
 
-from lrgls_dask import LowRankGLS, System
+from lrgls_dask import LowRankGLS, System, plan
 
 
 def wide(K: int = 400, q: int = 600, n: int = 40_000) -> System:
@@ -138,3 +140,16 @@ def test_measured_memory_stays_below_the_plan(tmp_path: Path, engine: str) -> No
         assert found["peak"] < found["planned"]
         peaks.append(found["peak"])
     assert peaks[1] < peaks[0] * 1.1
+
+
+def test_the_client_is_not_held_to_the_limit_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers may be small and this process large: each has its own limit."""
+    rows = simulate("own").system().rows
+    limits = {"limit": 50 * 2**20, "base": 0, "in_process": False}
+    roomy = plan.Cluster(n_workers=2, n_threads=1, client_limit=2**40, **limits)
+    monkeypatch.setattr(plan, "this_cluster", lambda memory_limit: roomy)
+    found = plan.make_plan(rows, engine="auto", memory_limit=None)
+    assert found.worker_peak < found.memory_limit < found.client_peak
+    monkeypatch.setattr(plan, "this_cluster", lambda memory_limit: dataclasses.replace(roomy, client_limit=2**20))
+    with pytest.raises(MemoryError, match=r"in this process; the limit is 1\.00 MiB\. Either"):
+        plan.make_plan(rows, engine="auto", memory_limit=None)

@@ -24,20 +24,24 @@ def in_tmp_path(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::lrgls_dask.FitWarning")  # the rank of least BIC has variances on their floor
 def test_python_block_runs_as_printed(in_tmp_path, capsys):
-    (block,) = blocks("python")
+    first, statistics = blocks("python")
     names: dict[str, object] = {}
-    exec(compile(block, str(README), "exec"), names)
+    exec(compile(first, str(README), "exec"), names)
     fit, yhat = names["fit"], names["yhat"]
     assert fit.n_obs == 818
     assert capsys.readouterr().out.strip() == fit.summary().strip()
+    exec(compile(statistics, str(README), "exec"), names)
+    printed = capsys.readouterr().out
+    assert "Telcm:smb = 0" in printed and "Breusch-Pagan" in printed
+    assert names["intervals"].shape == (120, 2)
     assert yhat.shape == (818, 30) and yhat.chunks is not None
     xr.testing.assert_identical(Fit.from_zarr("fit.zarr").params, fit.params)
     names["ds"].close()
 
 
 def test_python_block_is_as_short_as_it_says():
-    (block,) = blocks("python")
-    assert len([line for line in block.splitlines() if line.strip()]) <= 12
+    first, _ = blocks("python")
+    assert len([line for line in first.splitlines() if line.strip()]) <= 12
 
 
 def test_command_block_runs_as_printed_on_less_data(in_tmp_path, capsys):

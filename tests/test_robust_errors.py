@@ -109,7 +109,7 @@ def test_what_cannot_fit_is_refused_before_a_read(
     data = simulate("own")
     store = counted(data)
     made = fit(data.system())
-    monkeypatch.setattr(plan, "this_cluster", lambda limit: Cluster(1, 2, 10**5, 50_000, in_process))
+    monkeypatch.setattr(plan, "this_cluster", lambda limit: Cluster(1, 2, 10**5, 50_000, in_process, 10**5))
     with pytest.raises(MemoryError, match=f"robust covariance: needs .* in {where}; the limit is 97.66 kiB. Ask for"):
         made.cov("robust", system=System.from_zarr(store))
     assert store.of("X") == store.of("Y") == {}
