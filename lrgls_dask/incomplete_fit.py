@@ -19,6 +19,7 @@ from lrgls_dask.als import Options, Point, Solution, Termination, TraceRow
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.covariance import Anderson, LowRank, LowRankStructure, flattened, unflattened
 from lrgls_dask.incomplete import Incomplete, Latent
+from lrgls_dask.selection import judged
 
 __all__ = [
     "Algorithm",
@@ -39,6 +40,8 @@ ROUNDS_PER_SWEEP = 10
 PLAIN_ROUNDS_PER_SWEEP = 200  # without acceleration
 LARGEST_PAIRS = 2_000  # equations whose pairwise moments (K, K) a pass may sum
 LEAST_EIGENVALUE = 1e-3  # of a pairwise correlation matrix, which need not be positive definite
+LEAST_OWN = 0.1  # of an equation's variance, that a start leaves to it
+LARGEST_VARIANCE = 1e6  # in standard units: far beyond any optimum, where a long trial step would overflow
 STARTS = 4  # distinct optima followed where that costs no pass
 
 
@@ -132,7 +135,24 @@ def starting_points(
     S = (vector * np.maximum(value, LEAST_EIGENVALUE)) @ vector.T
     S *= np.sqrt(np.outer(own, own) / np.outer(S.diagonal(), S.diagonal()))
     found = structure.candidates(S, floor)
-    return c, [step.sigma for step in found[: STARTS if problem.restarts_are_free else 1]]
+    sigmas = [step.sigma for step in found]
+    softer = [_softened(sigma) for sigma in sigmas]
+    if not problem.restarts_are_free:
+        return c, softer[:1]
+    return c, [*softer[:STARTS], *(a for a, b in zip(sigmas[:STARTS], softer, strict=False) if a is not b)]
+
+
+def _softened(sigma: LowRank) -> LowRank:
+    """The same variances, no equation left with less than a share of its own.
+
+    Few pairs of an equation make Heywood cases of S that the likelihood need not have, and it hardly leaves the floor.
+    """
+    variances = sigma.variances
+    d = np.maximum(sigma.d, LEAST_OWN * variances)
+    if np.array_equal(d, sigma.d):
+        return sigma
+    common = np.maximum(variances - sigma.d, np.finfo(float).tiny)
+    return LowRank(sigma.F * np.sqrt((variances - d) / common)[:, None], d)
 
 
 def _check_pairs(rank: int, pairs: np.ndarray) -> None:
@@ -303,13 +323,14 @@ def _factor_step(loop: _Loop, c: np.ndarray, sigma: LowRank, seen: Latent) -> tu
         return loop.objective(c, at, found), gradient
 
     least = np.concatenate([np.full(size, -np.inf), np.log(loop.floor) * units[size:]])
+    most = np.concatenate([np.full(size, np.inf), np.log(LARGEST_VARIANCE) * units[size:]])
     start = flattened(sigma) * units
     solved = scipy.optimize.minimize(
         value,
         start,
         jac=True,
         method="L-BFGS-B",
-        bounds=scipy.optimize.Bounds(least, np.full(len(start), np.inf)),
+        bounds=scipy.optimize.Bounds(least, most),
         options={
             "maxiter": 500,
             "maxfun": 1000,
@@ -371,8 +392,8 @@ def choose_incomplete(
     ]
     if len(structures) == 1:
         return solutions[0], ()
-    table = tuple(_criteria(problem, found) for found in solutions)
-    return solutions[int(np.argmin([row["bic"] for row in table]))], table
+    best, table = judged([_criteria(problem, found) for found in solutions], "bic")
+    return solutions[best], table
 
 
 def _criteria(problem: Incomplete, found: Solution) -> dict[str, float]:

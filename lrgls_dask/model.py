@@ -205,7 +205,8 @@ class LowRankGLS:
         options = self._options(engine)
         with blas_for(system.n_regressors + system.n_equations):
             if isinstance(problem, Incomplete):
-                spare = self.plan_.memory_limit - self.plan_.peak
+                plan = self.plan_
+                spare = min(plan.memory_limit - plan.worker_peak, plan.client_limit - plan.client_peak)
                 fit, notes = fit_incomplete_rows(problem, system, structures, options, spare, float(self.lam_F))
             else:
                 solution, table = choose(problem, structures, options, kept, folds)

@@ -114,7 +114,8 @@ def test_patterns_are_the_same_as_rows_and_em_as_als(lam: float) -> None:
         for engine in ("compress", "stream")
     ]
     for other in fits[1:]:
-        assert other.nll == pytest.approx(fits[0].nll, abs=1e-10)
+        assert other.objective == pytest.approx(fits[0].objective, abs=1e-11)
+        assert other.nll == pytest.approx(fits[0].nll, abs=1e-8)
         assert_params_close(other, fits[0], 1e-6)
         np.testing.assert_allclose(other.std_errors.values, fits[0].std_errors.values, rtol=1e-6)
         np.testing.assert_allclose(other.sigma().values, fits[0].sigma().values, rtol=1e-5, atol=1e-5)
@@ -190,13 +191,13 @@ def test_complete_rows_give_the_complete_fit(engine: str) -> None:
 def test_complete_rows_by_cross_products_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("patterns", "compress"):
         monkeypatch.setattr(f"lrgls_dask.{module}.SMALL_FLOPS", 0.0)
-    data = simulate("mixed", n=200)
-    got = fit(data.system(), missing="em")
+    data = simulate("mixed", n=300, k=1)
+    got = fit(data.system(), 1, missing="em")
     assert got.n_passes == 1
     assert got.compressed is not None and got.compressed.route == "gram"
-    assert_params_close(got, fit(data.system()), 1e-9)
-    data.X[:, 3] = data.X[:, 2] + 1e-6 * data.X[:, 3]  # digits that cross-products lose
-    got = fit(data.system(), missing="em")
+    assert_params_close(got, fit(data.system(), 1), 1e-9)
+    data.X[:, 3] = data.X[:, 2] + 1e-4 * data.X[:, 3]  # digits that cross-products lose
+    got = fit(data.system(), 1, missing="em")
     assert got.compressed is not None and got.compressed.route == "qr"
 
 
@@ -223,7 +224,7 @@ def test_a_cluster_of_two_processes_gives_the_same_bits(client: Client, holes: D
 
 
 def test_few_patterns_are_read_once_and_streamed_rounds_are_passes(every_chunk: None) -> None:
-    data = with_holes(simulate("shared", n=200), n_patterns=5)
+    data = with_holes(simulate("shared", n=200, k=1), n_patterns=5)
     system, reads = counted_rows(data, 20)
     got = fit(system, 1, missing="em")
     assert set(reads.values()) == {1} and got.n_passes == 1
@@ -305,17 +306,17 @@ def test_impute_as_the_dense_conditional_formulas_say(weighted: bool, tmp_path: 
 
 
 def test_an_imputed_store_is_a_system_read_once(tmp_path: Path, every_chunk: None) -> None:
-    data = with_holes(simulate("shared", n=100))
+    data = with_holes(simulate("shared", n=100, k=1))
     system, reads = counted_rows(data, 25)
-    got = fit(data.system(), missing="em")
+    got = fit(data.system(), 1, missing="em")
     got.impute(system, tmp_path / "full.zarr")
     assert set(reads.values()) == {1}
     opened = System.from_zarr(tmp_path / "full.zarr")
     assert opened.design.same_as(system.design)
-    assert fit(opened).n_obs == 100
+    assert fit(opened, 1).n_obs == 100
     with xr.open_zarr(tmp_path / "full.zarr") as ds:
         assert ds["Y_variance"].dims == ds["Y"].dims
-        assert int((ds["Y_variance"] > 0).sum()) == int(np.isnan(data.Y).sum())
+        assert int((ds["Y_variance"] > 0).sum()) == int(np.isnan(data.Y).sum()) > 0
     with pytest.raises(FileExistsError, match="full"):
         got.impute(system, tmp_path / "full.zarr")
     got.impute(system, tmp_path / "full.zarr", overwrite=True)
@@ -353,7 +354,7 @@ def test_dropping_rows_is_fitting_the_others(options: dict[str, Any], engine: st
     assert f"Rows left out for a missing response: {300 - len(kept)}" in got.summary()
     assert got.loglik == pytest.approx(expected.loglik, rel=1e-10)
     assert_params_close(got, expected, 1e-6)
-    np.testing.assert_allclose(got.std_errors.values, expected.std_errors.values, rtol=1e-6)
+    np.testing.assert_allclose(got.std_errors.values, expected.std_errors.values, rtol=1e-6, atol=1e-8)
 
 
 def test_what_follows_a_fit_of_complete_rows_sees_those_rows(tmp_path: Path) -> None:
@@ -450,7 +451,7 @@ def test_tests_and_intervals_use_the_rows_of_each_equation(holes: Data, found: F
     assert found.wald_test(R).statistic == pytest.approx(statistic, rel=1e-10)
     smaller = fit(holes.system(), 1, missing="em")
     assert found.lr_test(smaller).statistic == pytest.approx(2 * (found.loglik - smaller.loglik))
-    other = fit(simulate("mixed", n=found.n_obs).system(), 1)
+    other = fit(simulate("mixed", n=found.n_obs).system(), 0)
     with pytest.raises(ValueError, match=f"fits of the same responses; these have .*{found.n_cells:,}"):
         found.lr_test(other)
     interval = found.predict(holes.system(), interval=0.9)
@@ -550,7 +551,7 @@ def test_accelerate_is_true_or_false() -> None:
 
 
 def test_a_compressed_system_has_no_rows_that_miss_anything() -> None:
-    compressed = simulate("own", n=60).system().compress()
+    compressed = simulate("own", n=300, k=1).system().compress()
     with pytest.raises(ValueError, match=r"missing='em' looks at rows, and a compressed system.*Fit the System itself"):
         LowRankGLS(1, missing="em").fit(compressed)
     assert LowRankGLS(1, missing="drop").fit(compressed).result_.n_dropped == 0
@@ -607,7 +608,7 @@ def test_pairs_never_observed_together_are_a_warning() -> None:
 
 
 def test_refused_missing_values_say_what_would_take_them() -> None:
-    with pytest.raises(BadValues, match=r"Y, equation 'y1': NaN value at row 0 .*missing='em'.*missing='drop'"):
+    with pytest.raises(BadValues, match=r"Y, equation 'y0': NaN value at row 1 .*missing='em'.*missing='drop'"):
         LowRankGLS(1).fit(with_holes(simulate("own", n=60)).system())
 
 
@@ -623,5 +624,5 @@ def test_the_command_line_fits_what_is_missing(tmp_path: Path, capsys, missing: 
     assert ("patterns of missing responses" in capsys.readouterr().out) == (missing == "em")
     assert main(["fit", str(tmp_path / "rows.zarr"), "--out", str(tmp_path / "fit.zarr"), *options]) == 0
     assert said in capsys.readouterr().out
-    assert main(["fit", str(tmp_path / "rows.zarr"), "--out", str(tmp_path / "no.zarr"), "--rank", "1"]) == 1
+    assert main(["fit", str(tmp_path / "rows.zarr"), "--out", str(tmp_path / "no.zarr"), "--rank", "1"]) == 2
     assert "missing='em'" in capsys.readouterr().err
