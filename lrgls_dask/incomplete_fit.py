@@ -40,7 +40,7 @@ ROUNDS_PER_SWEEP = 10
 PLAIN_ROUNDS_PER_SWEEP = 200  # without acceleration
 LARGEST_PAIRS = 2_000  # equations whose pairwise moments (K, K) a pass may sum
 LEAST_EIGENVALUE = 1e-3  # of a pairwise correlation matrix, which need not be positive definite
-LEAST_OWN = 0.1  # of an equation's variance, that a start leaves to it
+BARE, LEAST_OWN = 1e-3, 0.1  # of an equation's variance: what a start takes for nothing, and makes it
 LARGEST_VARIANCE = 1e6  # in standard units: far beyond any optimum, where a long trial step would overflow
 STARTS = 4  # distinct optima followed where that costs no pass
 
@@ -143,14 +143,15 @@ def starting_points(
 
 
 def _softened(sigma: LowRank) -> LowRank:
-    """The same variances, no equation left with less than a share of its own.
+    """The same variances, equations that S leaves nothing of their own given a share of them.
 
     Few pairs of an equation make Heywood cases of S that the likelihood need not have, and it hardly leaves the floor.
     """
     variances = sigma.variances
-    d = np.maximum(sigma.d, LEAST_OWN * variances)
-    if np.array_equal(d, sigma.d):
+    bare = sigma.d < BARE * variances
+    if not bare.any():
         return sigma
+    d = np.where(bare, LEAST_OWN * variances, sigma.d)
     common = np.maximum(variances - sigma.d, np.finfo(float).tiny)
     return LowRank(sigma.F * np.sqrt((variances - d) / common)[:, None], d)
 

@@ -174,6 +174,16 @@ def test_rank_by_bic(holes: Data) -> None:
     assert LowRankGLS("auto", missing="em").fit(holes.system()).result_.rank == 1
 
 
+@ENGINES
+@ALGORITHMS
+def test_a_start_with_nothing_of_its_own_left_leads_to_no_worse_optimum(algorithm: str, engine: str) -> None:
+    """The pairwise covariance of these data is a Heywood case, which the likelihood is not: 8.6 lower from there."""
+    data = with_holes(simulate("shared", n=200, k=1), n_patterns=5)
+    got = LowRankGLS(1, missing="em", algorithm=algorithm, engine=engine).fit(data.system()).result_
+    assert got.loglik == pytest.approx(-1304.28475, abs=1e-4)
+    assert got.on_floor == ()
+
+
 # ---------------------------------------------------------------------------------- nothing is missing
 
 
