@@ -26,6 +26,7 @@ from lrgls_dask.inference import (
     wald,
 )
 from lrgls_dask.nested import check_likelihood, check_nested
+from lrgls_dask.observed import refuse_missing
 from lrgls_dask.problem import group_rows, resolution_of
 from lrgls_dask.restrictions import Restrictions
 
@@ -46,6 +47,8 @@ class Assessed(Designed):
     compressed: Compressed | None
     restrictions: Restrictions | None
     sums: SumsOfSquares | None
+    cells: np.ndarray | None
+    missing: str
 
     if TYPE_CHECKING:
 
@@ -65,9 +68,14 @@ class Assessed(Designed):
         return self.n_coefficients - (0 if self.restrictions is None else self.restrictions.n_restrictions)
 
     @property
+    def n_cells(self) -> int:
+        """Observed responses: N K, or less where some are missing."""
+        return self.n_obs * self.n_equations if self.cells is None else int(self.cells.sum())
+
+    @property
     def df_resid(self) -> int:
-        """N K less the free coefficients, the residual degrees of freedom of the system."""
-        return self.n_obs * self.n_equations - self.df_model
+        """Observed responses less the free coefficients, the residual degrees of freedom of the system."""
+        return self.n_cells - self.df_model
 
     @cached_property
     def r2(self) -> xr.DataArray:
@@ -100,16 +108,24 @@ class Assessed(Designed):
     def _sums(self) -> SumsOfSquares:
         if self.compressed is not None:
             return sums_of_squares(group_rows(self.compressed), self.coefficients, resolution_of(self.compressed))
+        self._refuse_missing("R2")
         if self.sums is None:
             raise ValueError("this fit was saved without sums of squares, so it has no R2. Fit again.")
         return self.sums
 
     def _rows_for(self, what: str) -> Compressed:
+        self._refuse_missing(what)
         if self.compressed is None:
             raise ValueError(
                 f"{what} needs the compressed rows, which a streamed fit does not keep. Fit with engine='compress'."
             )
         return self.compressed
+
+    def _refuse_missing(self, what: str) -> None:
+        remedy = "Fit complete rows only with missing='drop'"
+        if what in ("lr_diagonal", "rank_test"):
+            remedy = "Fit both models with missing='em' and compare them with lr_test"
+        refuse_missing(self, what, remedy)
 
     # ------------------------------------------------------------------------------------------ tests
 

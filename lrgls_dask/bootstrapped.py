@@ -20,6 +20,7 @@ from lrgls_dask.compress import Compressed, compress_parts
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import structure_of
 from lrgls_dask.errors import FitWarning
+from lrgls_dask.observed import as_fitted
 from lrgls_dask.partition import GivenParts, Partition, RowBlocks
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import price_parts
@@ -195,6 +196,7 @@ def _compressed(fit: Fit, system: System | CompressedSystem | None) -> Compresse
     """The rows that stand for the data, the fit's own where it has them."""
     if system is not None:
         check_same_design(system.design, fit.design)
+        system = as_fitted(fit, system) if isinstance(system, System) else system
         rows: Compressed = system.compress().rows
         return rows
     if fit.compressed is None:
@@ -215,6 +217,7 @@ def _partition(
             "not hold. Pass system=..., the System that was fitted."
         )
     check_same_design(system.design, fit.design)
+    system = as_fitted(fit, system)
     n_obs = system.n_obs
     if method == "blocks":
         n_parts = min(BLOCKS, n_obs) if n_blocks is None else int(n_blocks)

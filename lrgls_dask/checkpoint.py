@@ -149,7 +149,9 @@ class CheckpointSums:
 
 def rows_token(rows: Rows) -> str:
     """A name for the data that reads nothing stored: memory goes by content, the rest by place, shape and dtype."""
-    return str(tokenize([_part_token(part) for part in rows.parts], rows.design.equations, rows.design.terms))
+    parts = [_part_token(part) for part in rows.parts]
+    only = ("complete rows",) if rows.complete_only else ()
+    return str(tokenize(parts, rows.design.equations, rows.design.terms, *only))
 
 
 def _part_token(part: Part) -> Any:

@@ -179,10 +179,19 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--covariance", choices=["lowrank", "full", "diagonal"], default="lowrank", help="default %(default)s"
     )
     parser.add_argument(
-        "--algorithm", choices=["als", "fgls"], default="als", help="to the optimum or one step (default %(default)s)"
+        "--algorithm",
+        choices=["als", "fgls", "em"],
+        default="als",
+        help="to the optimum, one step, or to the optimum by EM (default %(default)s)",
     )
     parser.add_argument("--engine", choices=["auto", "compress", "stream"], default="auto", help="default %(default)s")
     parser.add_argument("--sigma-step", choices=["ml", "pca"], default="ml", help="default %(default)s")
+    parser.add_argument(
+        "--missing",
+        choices=["raise", "em", "drop"],
+        default="raise",
+        help="NaN in responses: refuse it, use what its row shows, or leave the row out (default %(default)s)",
+    )
     parser.add_argument("--lam-b", type=float, default=0.0, help="ridge on the coefficients (default %(default)s)")
     parser.add_argument("--lam-f", type=float, default=0.0, help="ridge on the loadings (default %(default)s)")
     parser.add_argument("--max-sweeps", type=int, default=50, help="default %(default)s")
@@ -318,6 +327,7 @@ def _model(args: argparse.Namespace, progress: bool = False) -> LowRankGLS:
         rank=args.rank,
         covariance=args.covariance,
         algorithm=args.algorithm,
+        missing=args.missing,
         engine=args.engine,
         sigma_step=args.sigma_step,
         lam_F=args.lam_f,

@@ -17,6 +17,7 @@ from lrgls_dask.inference.huber_white import huber_white_cov
 from lrgls_dask.inference.information import observed_cov
 from lrgls_dask.inference.kackar_harville import kackar_harville_cov
 from lrgls_dask.inference.standardised import Estimate
+from lrgls_dask.observed import as_fitted, incomplete_covariance, refuse_missing
 from lrgls_dask.passes import Meter
 from lrgls_dask.predict import check_same_design
 from lrgls_dask.sandwich import clustered, clusters_of, hac, robust
@@ -80,7 +81,20 @@ class CovValues:
 
 def coefficient_covariance(fit: Fit, request: CovRequest) -> CovValues:
     """The covariance that was asked for."""
+    if fit.cells is not None:
+        return _of_missing(fit, request)
     return KINDS[request.kind].compute(fit, request)
+
+
+def _of_missing(fit: Fit, request: CovRequest) -> CovValues:
+    """Of a fit to missing responses: the one it came with, or one that its rows are read for."""
+    kind = request.kind
+    if kind not in ("classical", "observed") or request.debiased:
+        what = "debiased=True" if request.debiased else f"kind={kind!r}"
+        refuse_missing(fit, what, "Use kind='classical' or 'observed', or fit complete rows with missing='drop'")
+    if fit.cov_kind == kind and fit.cov_values is not None:
+        return _cut(fit, request, fit.cov_values)
+    return _cut(fit, request, incomplete_covariance(fit, _system(fit, request).rows, kind))  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------------------------------------- the kinds
@@ -179,7 +193,7 @@ def _system(fit: Fit, request: CovRequest) -> System:
             "Pass the System that was compressed."
         )
     check_same_design(system.design, fit.design)
-    return system
+    return as_fitted(fit, system)
 
 
 def _estimate(fit: Fit, request: CovRequest) -> Estimate:

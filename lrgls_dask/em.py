@@ -27,7 +27,9 @@ __all__ = ["fit_em", "starting_sigma"]
 
 OVERSAMPLING = 8  # further columns of the random basis that finds the leading factors
 ROUND_SHARE = 0.01  # of rel_tol, which is meant for a sweep
+ROUNDING = 4e-15  # of the objective: less is no gain
 ROUNDS_PER_SWEEP = 10
+PLAIN_ROUNDS_PER_SWEEP = 200  # without acceleration
 
 
 def starting_sigma(problem: Problem, rank: int, c: np.ndarray, floor: np.ndarray) -> LowRank:
@@ -64,7 +66,8 @@ def fit_em(
     Each round is one pass; the coefficients are then refined by CG.
 
     Ends when two rounds in turn lower the objective by less than a hundredth of rel_tol of it (EM has plateaus that a
-    whole sweep has not), MAX_SWEEPS after ten rounds for each sweep.
+    whole sweep has not), MAX_SWEEPS after ten rounds for each sweep, two hundred where not accelerated.
+    With accelerate=False it is the plain iteration, whose objective falls every round.
     """
     rank, floor = structure.rank, np.full(problem.design.n_equations, options.d_floor)
     sigma = starting_sigma(problem, rank, c, floor) if sigma is None else sigma
@@ -72,7 +75,7 @@ def fit_em(
     trace: list[TraceRow] = []
     state, best, best_obj, small = Anderson(), (c, sigma), np.inf, 0
     termination = Termination.MAX_SWEEPS
-    for round_ in range(ROUNDS_PER_SWEEP * options.max_sweeps):
+    for round_ in range((ROUNDS_PER_SWEEP if options.accelerate else PLAIN_ROUNDS_PER_SWEEP) * options.max_sweeps):
         seen = problem.products(c, em_products(sigma), sigma)
         nll, obj = _objective(problem, structure, c, sigma, seen)
         trace.append(_row(problem, rank, round_, "em", nll, obj, accepted=obj < best_obj))
@@ -81,11 +84,15 @@ def fit_em(
             best, best_obj = (c, sigma), obj
             if keep is not None:
                 keep(round_, Point(c, np.zeros((0, 0)), sigma))
-        small = small + 1 if abs(gain) <= ROUND_SHARE * options.rel_tol * max(1.0, abs(obj)) else 0
+        flat = max(ROUND_SHARE * options.rel_tol, ROUNDING) * max(1.0, abs(obj))
+        small = small + 1 if abs(gain) <= flat else 0
         if small == 2:
             termination = Termination.CONVERGED
             break
         image = _image(problem, structure, c, sigma, seen, floor)
+        if not options.accelerate:
+            c, sigma = image
+            continue
         point, state = state.advanced(_flat(c, sigma) * units, _flat(*image) * units, obj)
         point = point / units
         c, sigma = point[: len(c)], unflattened(point[len(c) :], rank, floor)

@@ -38,6 +38,8 @@ class BadValues(ValueError):
     def __str__(self) -> str:
         where = self.name or f"column {self.column} of {self.array}"
         remedy = _REMEDY[self.what]
+        if self.array == "Y" and self.what == "NaN":
+            remedy = "Drop or fill these rows, or fit with missing='em', which uses what they show, or missing='drop'."
         return (
             f"{where}: {self.what} value at row {self.row} "
             f"({self.count} in the chunk of rows {self.start} to {self.stop - 1}). {remedy}"

@@ -23,6 +23,7 @@ class Estimates:
     design: Design
     coefficients: np.ndarray
     n_obs: int
+    cells: np.ndarray | None = None  # (K,) rows that show each equation, where some do not
 
     @cached_property
     @abstractmethod
@@ -85,7 +86,8 @@ class Estimates:
 
     @property
     def _freedom(self) -> np.ndarray:
-        return np.repeat(np.maximum(self.n_obs - self.design.sizes, 1), self.design.sizes)
+        n_rows = self.n_obs if self.cells is None else self.cells
+        return np.repeat(np.maximum(n_rows - self.design.sizes, 1), self.design.sizes)
 
     def _position(self, equation: Hashable) -> int:
         try:

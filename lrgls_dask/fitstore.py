@@ -43,6 +43,9 @@ UNSAID = {
     "debiased": False,
     "cov_kind": "classical",
     "cov_note": "",
+    "missing": "raise",
+    "n_dropped": 0,
+    "n_patterns": 0,
 }
 
 
@@ -66,6 +69,8 @@ def write_fit(values: dict[str, Any], path: Any, *, overwrite: bool, storage_opt
                 write_array(group, f"sums_{field.name}", getattr(values["sums"], field.name), ("equation",))
         if values["cov_values"] is not None:
             write_array(group, "cov", values["cov_values"], ("coefficient", "coefficient_other"))
+        if values["cells"] is not None:
+            write_array(group, "cells", values["cells"], ("equation",))
         if values["compressed"] is not None:
             write_compressed(group, values["compressed"])
         if values["restrictions"] is not None:
@@ -99,6 +104,7 @@ def read_fit(path: Any, storage_options: dict[str, Any] | None) -> dict[str, Any
     values["x_rows"] = read_array(group, "x_rows") if "x_rows" in group else None
     values["sums"] = _read_sums(group)
     values["cov_values"] = read_array(group, "cov") if "cov" in group else None
+    values["cells"] = read_array(group, "cells") if "cells" in group else None
     values["compressed"] = read_compressed(group, design) if "root" in group else None
     values["restrictions"] = _read_restrictions(group) if "restriction_values" in group else None
     values["history"] = _read_trace(group)

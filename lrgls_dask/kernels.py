@@ -8,8 +8,9 @@ kernel copies a whole block, and every storage dtype is promoted to float64 slab
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from lrgls_dask.moments import (
 
 __all__ = [
     "Block",
+    "CompleteRows",
     "StreamParams",
     "bad_values",
     "design_kernel",
@@ -127,6 +129,24 @@ def design_kernel(block: Block, groups: tuple[DesignGroup, ...]) -> DesignMoment
 def _usable(anchor: np.ndarray, offset: np.ndarray, squares: np.ndarray) -> bool:
     """Whether means and sums of squares show that no value was NaN, infinite, or too large to be squared."""
     return bool((np.abs(anchor + offset) < LARGEST).all() and np.isfinite(squares).all())
+
+
+@dataclass(frozen=True)
+class CompleteRows:
+    """A kernel over the rows of a block whose responses are all observed; the others get weight zero."""
+
+    kernel: Callable[[Block, Any], Any]
+
+    def __call__(self, block: Block, params: Any) -> Any:
+        missing = np.zeros(block.n_rows, dtype=bool)
+        for array in block.y:
+            if np.issubdtype(array.dtype, np.floating):
+                missing |= np.isnan(array).reshape(block.n_rows, -1).any(axis=1)
+        if not missing.any():
+            return self.kernel(block, params)
+        weights = np.ones(block.n_rows) if block.weights is None else np.asarray(block.weights, dtype=np.float64)
+        # a weight that is no weight is left for the kernel to name
+        return self.kernel(replace(block, weights=np.where(missing & (weights > 0), 0.0, weights)), params)
 
 
 @dataclass(frozen=True, eq=False)

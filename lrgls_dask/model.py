@@ -20,6 +20,9 @@ from lrgls_dask.crossvalidate import Folds, compress_folds
 from lrgls_dask.design import Design
 from lrgls_dask.factorstructures import GroupedLowRank, SparseLowRank, TimeVarying
 from lrgls_dask.hypotheses import read_hypotheses
+from lrgls_dask.incomplete import Incomplete
+from lrgls_dask.missing import check_goes_together, fit_incomplete_rows, look, with_missing
+from lrgls_dask.observed import complete_only
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Engine, Plan, make_plan
 from lrgls_dask.problem import InMemory, Problem
@@ -56,10 +59,11 @@ class LowRankGLS:
         Or an object that says more of the factors: `SparseLowRank` (mostly zero loadings), `GroupedLowRank` (factors of
         all equations and of groups of them), `TimeVarying` (a Sigma for each segment of rows; `result_` is then a
         `TimeVaryingFit`). See their docstrings.
-    algorithm : "als", alternating a GLS step for the coefficients and a step for Sigma up to maximum likelihood;
-        "fgls", feasible GLS in one step: Sigma from the OLS residuals, one GLS step, done. The Sigma reported is then
-        the one that weighted, and the log-likelihood that of the reported coefficients and Sigma. With restrictions
-        OLS keeps to them too, all squared residuals counted alike in the units of the data.
+    algorithm : "als", alternating a GLS step for the coefficients and a step for Sigma up to maximum likelihood; "em",
+        expectation-maximisation, which ends at the same optimum and streamed is a pass a round; "fgls", feasible GLS
+        in one step: Sigma from the OLS residuals, one GLS step, done. The Sigma reported is then the one that weighted,
+        and the log-likelihood that of the reported coefficients and Sigma. With restrictions OLS keeps to them too, all
+        squared residuals counted alike in the units of the data.
     debiased : find Sigma from S_ij N / sqrt((N - p_i)(N - p_j)) instead of the mean products S of residuals. Iterated,
         it ends at a fixed point, not at the maximum of the likelihood.
     restrictions : linear restrictions R b = r that every estimate keeps to: texts over labels, such as
@@ -78,7 +82,11 @@ class LowRankGLS:
     n_folds, folds : for rank="cv", how many folds, and of which rows: "rows", each row's fold drawn by a hash of its
         number, or "blocks", consecutive rows, for data that depend on each other over time. All folds come from the
         one pass that compresses the data, which then holds n_folds times (q + K)^2 numbers.
-    missing : "raise" refuses NaN in Y.
+    accelerate : False is the textbook iteration of algorithm="em", which takes many times the rounds.
+    missing : "raise" refuses NaN in Y. "em" maximises the likelihood of what each row shows, which is right where
+        values are missing at random; X must be complete. Rows that show the same equations are compressed together
+        where there are few such patterns, so that one pass is enough; else every round is one. "drop" leaves out rows
+        that miss a response.
     checkpoint : a path or URL where a long fit keeps its progress. A fit of the same data that finds one there goes on
         from it; it is deleted when the fit is complete. The data must not have changed in between.
     progress : True for a bar on stderr, or a callable (label, bytes_done, bytes_total).
@@ -94,7 +102,7 @@ class LowRankGLS:
         rank: Rank = "auto",
         *,
         covariance: Literal["lowrank", "full", "diagonal"] | SparseLowRank | GroupedLowRank | TimeVarying = "lowrank",
-        algorithm: Literal["als", "fgls"] = "als",
+        algorithm: Literal["als", "fgls", "em"] = "als",
         debiased: bool = False,
         restrictions: str | Sequence[str] | Mapping[Any, float] | Restrictions | tuple[Any, Any] | None = None,
         engine: Engine = "auto",
@@ -108,7 +116,8 @@ class LowRankGLS:
         cg_maxit: int = 500,
         n_folds: int = 5,
         folds: Literal["rows", "blocks"] = "rows",
-        missing: Literal["raise"] = "raise",
+        accelerate: bool = True,
+        missing: Literal["raise", "em", "drop"] = "raise",
         checkpoint: str | os.PathLike[str] | None = None,
         progress: bool | Callable[[str, int, int], object] = False,
         memory_limit: int | str | None = None,
@@ -129,6 +138,7 @@ class LowRankGLS:
         self.cg_maxit = cg_maxit
         self.n_folds = n_folds
         self.folds = folds
+        self.accelerate = accelerate
         self.missing = missing
         self.checkpoint = checkpoint
         self.progress = progress
@@ -179,6 +189,8 @@ class LowRankGLS:
             memory_limit=self.memory_limit,
             needs_matrix=any(structure.needs_matrix for structure in self._structures(system.design)),
             parts=self.n_folds if by_folds else 1,
+            missing=self.missing == "em",
+            by_rounds=self.algorithm == "em",
         )
         if by_folds and plan.engine == "stream":
             raise ValueError(
@@ -196,25 +208,34 @@ class LowRankGLS:
         if isinstance(self.covariance, TimeVarying):
             return self._fit_segments(self.covariance, system)
         structures = self._structures(system.design)
+        if self.missing == "drop" and isinstance(system, System):
+            system = complete_only(system)
         restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
         meter = Meter(Progress(self.progress))
         kept = self._checkpoint(system)
         problem, engine, folds = self._problem(system, restrictions, meter, kept)
         options = self._options(engine)
         with blas_for(system.n_regressors + system.n_equations):
-            path: Table = ()
-            if isinstance(self.covariance, SparseLowRank) and self.covariance.by_bic:
-                sparse, path = choose_l1(problem, int(self.covariance.rank), options)
-                structures = (sparse,)
-            solution, table = choose(problem, structures, options, kept, folds)
-        l1 = structures[0].l1 if isinstance(structures[0], SparseStructure) else 0.0
-        fit = as_fit(
-            problem, solution, options, engine, path or table, system, restrictions, self.sigma_step, self.lam_F, l1
-        )
+            if isinstance(problem, Incomplete):
+                plan = self.plan_
+                spare = min(plan.memory_limit - plan.worker_peak, plan.client_limit - plan.client_peak)
+                fit, notes = fit_incomplete_rows(problem, system, structures, options, spare, float(self.lam_F))
+            else:
+                path: Table = ()
+                if isinstance(self.covariance, SparseLowRank) and self.covariance.by_bic:
+                    sparse, path = choose_l1(problem, int(self.covariance.rank), options)
+                    structures = (sparse,)
+                solution, table = choose(problem, structures, options, kept, folds)
+                l1 = structures[0].l1 if isinstance(structures[0], SparseStructure) else 0.0
+                penalties = (self.sigma_step, float(self.lam_F), l1)
+                fit = as_fit(problem, solution, options, engine, path or table, system, restrictions, *penalties)
+                notes = []
+        if isinstance(system, System):
+            fit = with_missing(fit, self.missing, system.n_obs)
         self.result_, self.rank_ = fit, fit.rank
         if kept is not None:
             kept.clear()
-        warn_of(fit, problem)
+        warn_of(fit, problem.whitened.exact, notes)
         return self
 
     def _fit_segments(self, varying: TimeVarying, system: System | CompressedSystem) -> LowRankGLS:
@@ -256,13 +277,24 @@ class LowRankGLS:
         restrictions: Restrictions | None,
         meter: Meter,
         kept: Checkpoint | None,
-    ) -> tuple[Problem, Literal["compress", "stream"], Folds | None]:
+    ) -> tuple[Problem | Incomplete, Literal["compress", "stream"], Folds | None]:
         by_folds = self._by_folds(system)
         if isinstance(system, CompressedSystem):
+            if self.missing == "em":
+                raise ValueError(
+                    "missing='em' looks at rows, and a compressed system, which was made of complete ones, holds none. "
+                    "Fit the System itself, or use missing='raise'."
+                )
             if self.engine == "stream":
                 raise ValueError("a compressed system holds no rows to stream. Use engine='compress' or 'auto'.")
             return _in_memory(system.rows, self.lam_B, meter, restrictions), "compress", None
         self.plan_ = self.plan(system)
+        if self.missing == "em":
+            seen = look(system.rows, self.plan_, self.lam_B, self.engine, meter)
+            if isinstance(seen, Incomplete):
+                return seen, "compress" if seen.restarts_are_free else "stream", None
+            if seen is not None:
+                return _in_memory(seen, self.lam_B, meter, restrictions), "compress", None
         if self.plan_.engine == "stream":
             spare = self.plan_.memory_limit - self.plan_.worker_peak
             dense = self.plan_.holds_sigma
@@ -305,6 +337,7 @@ class LowRankGLS:
             max_sweeps=self.max_sweeps,
             cg_tol=self.cg_tol,
             cg_maxit=self.cg_maxit,
+            accelerate=self.accelerate,
         )
 
     # ------------------------------------------------------------------------------------------ checks
@@ -340,16 +373,18 @@ class LowRankGLS:
         _check_rank(self.rank)
         if not isinstance(self.covariance, OPTIONS):
             _one_of("covariance", self.covariance, ("lowrank", "full", "diagonal"))
-        _one_of("algorithm", self.algorithm, ("als", "fgls"))
-        if not isinstance(self.debiased, bool):
-            raise TypeError(f"debiased must be True or False; got {self.debiased!r}.")
+        _one_of("algorithm", self.algorithm, ("als", "fgls", "em"))
+        for name in ("debiased", "accelerate"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False; got {getattr(self, name)!r}.")
         _one_of("engine", self.engine, ("auto", "compress", "stream"))
         _one_of("sigma_step", self.sigma_step, ("ml", "pca"))
         _one_of("folds", self.folds, ("rows", "blocks"))
         n_folds: Any = self.n_folds
         if isinstance(n_folds, bool) or not isinstance(n_folds, numbers.Integral) or n_folds < 2:
             raise ValueError(f"n_folds must be an integer of at least 2; got {n_folds!r}.")
-        _one_of("missing", self.missing, ("raise",))
+        _one_of("missing", self.missing, ("raise", "em", "drop"))
+        check_goes_together(self.get_params())
         for name in ("lam_F", "lam_B"):
             _number(name, getattr(self, name), least=0.0, strict=False)
         self._check_factors()

@@ -37,6 +37,11 @@ def check_nested(small: Assessed, large: Assessed) -> None:
             f"lr_test compares fits of the same rows; these have {small.n_obs:,} and {large.n_obs:,} rows. "
             "Fit both models to the same system."
         )
+    if small.n_cells != large.n_cells:
+        raise ValueError(
+            f"lr_test compares fits of the same responses; these have {small.n_cells:,} and {large.n_cells:,}. "
+            "Fit both models to the same system with the same missing=."
+        )
     if set(small.equations) != set(large.equations):
         only = sorted(map(str, set(small.equations) ^ set(large.equations)))
         raise ValueError(f"lr_test compares fits of the same equations; only one of the two has {', '.join(only[:5])}.")

@@ -26,7 +26,7 @@ from dask.core import get_dependencies
 from dask.typing import Key
 
 from lrgls_dask.errors import BadValues, UnreadableRows
-from lrgls_dask.kernels import Block
+from lrgls_dask.kernels import Block, CompleteRows
 from lrgls_dask.layout import Layout, cut_rows
 from lrgls_dask.progress import Progress, report
 from lrgls_dask.resources import one_blas_thread, spare_arrays
@@ -72,6 +72,8 @@ def run_pass(
     saved : keeps the sums of long stretches of rows, so that a pass that was cut short goes on where it was.
     Raises BadValues or UnreadableRows from the first block that showed them.
     """
+    if rows.complete_only:
+        kernel = CompleteRows(kernel)
     layout = cut_rows(rows, partial_bytes)
     n_bytes = rows.n_obs * rows.row_bytes
     # set once here: every task sets it too, for a cluster, but the first to come and the last to go would wait for it
@@ -85,6 +87,8 @@ def run_pass(
                 spare_arrays.clear()
     meter.passes += 1
     meter.bytes_read += n_bytes
+    if total is None and rows.complete_only:
+        raise ValueError("Y: no row of positive weight shows every equation. Use missing='em'.")
     if total is None:
         raise ValueError("weights: no row has a positive weight. Give at least one row a weight above zero.")
     return total

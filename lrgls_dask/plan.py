@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import dask
@@ -16,6 +16,7 @@ from lrgls_dask.design import Design
 from lrgls_dask.kernels import slab_rows
 from lrgls_dask.layout import Layout, cut_rows
 from lrgls_dask.passes import FAN_IN
+from lrgls_dask.patterns import most_patterns
 from lrgls_dask.rows import Rows
 from lrgls_dask.streamed import stream_partial_bytes
 
@@ -29,6 +30,7 @@ BLOCKS_IN_FLIGHT = (
 )
 SLACK = 1.15  # allocator fragmentation and what the model leaves out
 EM_PASSES = 30
+PRICED_RANK = 12  # the most factors that rank="bic" tries
 STREAM_PASSES = 16  # two to start, two sweeps of a score and about six products
 
 
@@ -50,6 +52,8 @@ class Plan:
     """The priced plan of a fit; ``print(plan)`` shows it.
 
     holds_sigma : whether the (K, K) residual covariance is held; without it a streamed fit is EM on its products.
+    most_patterns : patterns of missing responses whose rows are compressed, 0 if all are streamed, None where none may
+    be missing.
     passes : expected passes over the data, an upper guess for "stream".  bytes_per_pass : decoded bytes read by each.
     worker_peak, client_peak : predicted peak bytes of one worker process and of this one; with threads they are the
     same process and both hold the whole.  memory_limit, client_limit : what they may use.
@@ -73,6 +77,7 @@ class Plan:
     client_peak: int
     memory_limit: int
     client_limit: int
+    most_patterns: int | None = None
 
     @property
     def peak(self) -> int:
@@ -96,6 +101,8 @@ class Plan:
             else f"{format_bytes(self.worker_peak)} on each worker, {format_bytes(self.client_peak)} on the client"
         )
         times = "once" if self.passes == 1 else f"about {self.passes} times"
+        if self.most_patterns:
+            times = f"once, or {times} where more than {self.most_patterns} patterns are found"
         return "\n".join(
             [
                 f"Plan: engine {self.engine!r}, because {self.reason}",
@@ -110,23 +117,41 @@ class Plan:
 
 
 def make_plan(
-    rows: Rows, *, engine: Engine, memory_limit: int | str | None, needs_matrix: bool = False, parts: int = 1
+    rows: Rows,
+    *,
+    engine: Engine,
+    memory_limit: int | str | None,
+    needs_matrix: bool = False,
+    parts: int = 1,
+    missing: bool = False,
+    by_rounds: bool = False,
 ) -> Plan:
     """The cheapest plan in passes that fits; reads nothing.
 
     needs_matrix : the (K, K) residual covariance must be held, so that a fit on its products alone is no choice.
     parts : how many sums of rows a compressing pass keeps apart, folds for instance.
+    missing : responses may be missing, so every pattern of them is such a sum; only the first pass counts patterns.
+    by_rounds : a streamed fit is EM, a pass a round.
     Raises MemoryError with the number, the limit and the remedy when no engine allowed fits.
     """
     cluster = this_cluster(memory_limit)
-    priced = {
-        "compress": [_price(rows, cluster, "compress", True, parts)],
-        "stream": [_price(rows, cluster, "stream", holds, 1) for holds in ((True,) if needs_matrix else (True, False))],
-    }
+    if missing:
+        kept = most_patterns(rows.design)
+        priced = {
+            "compress": [_price_missing(rows, cluster, most) for most in (kept, kept // 4, kept // 16, 1) if most],
+            "stream": [_price_missing(rows, cluster, 0)],
+        }
+    else:
+        priced = {
+            "compress": [_price(rows, cluster, "compress", True, parts)],
+            "stream": [
+                _price(rows, cluster, "stream", holds, 1) for holds in ((True,) if needs_matrix else (True, False))
+            ],
+        }
     allowed = priced["compress"] + priced["stream"] if engine == "auto" else priced[engine]
     for plan in allowed:
         if plan.fits:
-            return plan
+            return replace(plan, passes=EM_PASSES) if by_rounds and plan.engine == "stream" else plan
     others = [plan for plans in priced.values() for plan in plans if plan.fits]
     raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix))
 
@@ -183,6 +208,41 @@ def this_cluster(memory_limit: int | str | None) -> Cluster:
 def price_parts(rows: Rows, parts: int) -> Plan:
     """What compressing rows in so many parts costs, whether it fits or not; reads nothing."""
     return _price(rows, this_cluster(None), "compress", True, parts)
+
+
+def _price_missing(rows: Rows, cluster: Cluster, most: int) -> Plan:
+    """Rows of which so many patterns are compressed, as sums that may each hold all of them; 0 streams."""
+    design = rows.design
+    width, K = design.n_regressors + design.n_equations, design.n_equations
+    whole, k = partial_bytes(design), min(K, PRICED_RANK)
+    available = 8 * int(((design.sizes + 1) ** 2).sum())
+    streamed = available + 8 * (design.n_coefficients + K * (4 + 2 * k + k * k)) + (16 * K**2 if K <= 2000 else 0)
+    pseudo = 8 * most * (width + 1) * (width + K + 2)
+    priced = _price(rows, cluster, "compress" if most else "stream", K <= 2000, 1)
+    layout = cut_rows(rows, streamed + min(most, 4) * whole)
+    partial = streamed + most * whole
+    work = cluster.n_threads * _task_bytes(rows, layout, streamed + min(most, 4) * whole) + 2 * FAN_IN * partial
+    client = _stream_client(design, K <= 2000) + 2 * pseudo + most * whole
+    if cluster.in_process:
+        worker_peak = client_peak = cluster.base + int(SLACK * max(work, client + partial))
+    else:
+        worker_peak = cluster.base + int(SLACK * work)
+        client_peak = psutil.Process().memory_info().rss + int(SLACK * (client + partial))
+    counted = "patterns of missing responses are counted in the first pass: "
+    if most:
+        reason = f"{counted}the rows of at most {most} are compressed, {format_bytes(whole)} each, else streamed"
+    else:
+        reason = f"sums of {format_bytes(streamed)} replace {format_bytes(whole)} for each pattern of missing responses"
+    return replace(
+        priced,
+        reason=reason,
+        passes=EM_PASSES,
+        n_blocks=layout.n_blocks,
+        largest_block=layout.largest_block() * rows.row_bytes,
+        worker_peak=worker_peak,
+        client_peak=client_peak,
+        most_patterns=most,
+    )
 
 
 def _price(rows: Rows, cluster: Cluster, engine: Literal["compress", "stream"], holds_sigma: bool, parts: int) -> Plan:

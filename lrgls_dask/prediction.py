@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from abc import abstractmethod
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Literal, overload
 
 import dask.array as da
@@ -17,6 +17,7 @@ from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.conditional import Given, GivenKind, given_rows, given_std_rows
 from lrgls_dask.covariance import Sigma, factor_labels
 from lrgls_dask.design import Design
+from lrgls_dask.impute import write_imputed
 from lrgls_dask.labels import StoredLabels, closest, plain_labels, shown
 from lrgls_dask.lazyrows import LazyRows
 from lrgls_dask.newdata import NewRows, rows_to_predict
@@ -143,6 +144,27 @@ class Predicting:
             return self._labelled_rows(mean, new.obs_labels, "predicted")
         std_error = rows.map(given_std_rows, given, self.design.n_equations, response=True, weighted=True)
         return self._with_interval(mean, std_error, new, interval, kind)
+
+    def impute(
+        self,
+        system: System,
+        path: Any,
+        *,
+        overwrite: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the system with its missing responses filled in: format 1, which `System.from_zarr` opens.
+
+        Y holds what is observed as it is, and else what `predict_given` says; `Y_variance` (obs, equation) is 0 there
+        and else the variance left given what the row shows, coefficients and Sigma taken as known. A row that shows
+        nothing gets its fitted values and the variances of Sigma. One read, block by block, O(K k^2) a pattern of a
+        block and O(K k) a row; the store appears when it is complete.
+
+        Filled values lie nearer to each other than responses do: fit the original system, not this one.
+        Raises ValueError for another design, FileExistsError where something is at `path`, unless overwrite is True.
+        """
+        options = None if storage_options is None else dict(storage_options)
+        write_imputed(self, system, path, overwrite=overwrite, storage_options=options)
 
     def factor_scores(self, data: Any, y: Any = None, *, method: ScoreMethod = "regression") -> xr.DataArray:
         """(obs, factor) the common factors behind the errors of each row; lazy, and `to_zarr` writes it in chunks.

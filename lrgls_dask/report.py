@@ -65,7 +65,7 @@ def header(fit: Fit) -> list[tuple[str, str]]:
         ("Residual df", f"{fit.df_resid:,}"),
         ("Std errors", f"{fit.cov_kind}{f' ({fit.cov_note})' if fit.cov_note else ''}"),
         ("Restrictions", f"{0 if fit.restrictions is None else fit.restrictions.n_restrictions}"),
-        ("McElroy R2", "not kept by a streamed fit" if fit.compressed is None else f"{fit.mcelroy_r2():.6f}"),
+        ("McElroy R2", _mcelroy(fit)),
     ]
 
 
@@ -84,9 +84,24 @@ def _of_loadings(fit: Fit) -> str:
     return f"l1 = {fit.l1:.4g}" if fit.covariance_kind == "sparse" else f"lam_F = {fit.lam_F:g}"
 
 
+def _mcelroy(fit: Fit) -> str:
+    if fit.cells is not None:
+        return "needs complete rows"
+    return "not kept by a streamed fit" if fit.compressed is None else f"{fit.mcelroy_r2():.6f}"
+
+
 def notes(fit: Fit) -> list[str]:
-    """Restrictions, and which variances ended on their floor."""
+    """Restrictions, missing responses, and which variances ended on their floor."""
     lines = [f"Restriction: {text}" for text in (() if fit.restrictions is None else fit.restrictions.texts)]
+    if fit.cells is not None:
+        seen, all_cells = fit.n_cells, fit.n_obs * fit.n_equations
+        atleast = "" if fit.engine == "compress" else "at least "
+        lines.append(
+            f"Missing responses: {all_cells - seen:,} of {all_cells:,} ({1 - seen / all_cells:.1%}), in "
+            f"{atleast}{fit.n_patterns:,} patterns; rows that show none are not counted"
+        )
+    if fit.missing == "drop":
+        lines.append(f"Rows left out for a missing response: {fit.n_dropped:,}")
     if len(fit.on_floor):
         lines.append(f"Variance on its floor (Heywood case): {', '.join(map(str, fit.on_floor))}")
     return lines
@@ -104,7 +119,10 @@ def coefficient_table(fit: Estimates, alpha: float) -> tuple[list[str], list[tup
 
 def equation_table(fit: Fit) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
     """Names of the columns, and for each equation its label and cells."""
-    columns = {"error sd": [f"{variance**0.5:.5g}" for variance in fit.sigma_diagonal]}
+    columns: dict[str, list[str]] = {}
+    if fit.cells is not None:
+        columns["rows"] = [f"{count:,}" for count in fit.cells.tolist()]
+    columns |= {"error sd": [f"{variance**0.5:.5g}" for variance in fit.sigma_diagonal]}
     if fit.covariance_kind != "full":
         own = fit.idio_var.values
         columns["own sd"] = [f"{variance**0.5:.5g}" for variance in own]

@@ -21,8 +21,9 @@ from lrgls_dask.covkinds import Correction, CovKind, CovRequest, CovValues, coef
 from lrgls_dask.design import Design
 from lrgls_dask.estimates import Estimates
 from lrgls_dask.fitstore import read_fit, write_fit
-from lrgls_dask.inference import CoefficientCovariance, SumsOfSquares
+from lrgls_dask.inference import MAX_COEFFICIENTS, CoefficientCovariance, SumsOfSquares
 from lrgls_dask.inference.hac import HacKernel
+from lrgls_dask.observed import as_fitted, observed_nll, refuse_missing
 from lrgls_dask.predict import check_same_design
 from lrgls_dask.prediction import Predicting
 from lrgls_dask.report import summary
@@ -45,7 +46,10 @@ class Fit(Estimates, Assessed, Predicting):
     system : what was fitted, for statistics that need its rows; not saved.
     n_passes, bytes_read : passes over the data the whole fit took, and decoded bytes they read.
     cov_kind, cov_note, cov_values : the covariance behind std_errors and all that follows, and (P, P) its values where
-    `with_cov` chose it.
+    `with_cov` chose it, and of a fit to missing responses.
+    missing : "raise", "em" or "drop".  n_dropped : rows that "drop" left out: a response missing, or weight zero.
+    cells : (K,) rows that show each equation, of a fit to missing responses.  n_patterns : how many patterns those
+    have, a lower bound where they were streamed.
     Every array comes as an xarray object with the user's labels. Loadings are fixed by a stated normalisation:
     F' D^-1 F diagonal and descending, the largest entry of each column positive. Those of a group are fixed so among
     themselves; sparse ones are not rotated, only put in descending order of the diagonal, with that sign.
@@ -84,13 +88,16 @@ class Fit(Estimates, Assessed, Predicting):
     cov_kind: str = "classical"
     cov_note: str = ""
     cov_values: np.ndarray | None = None
+    missing: str = "raise"
+    n_dropped: int = 0
+    n_patterns: int = 0
+    cells: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         of_sigma = [array for array, _ in self.covariance.stored().values()]
-        for array in (self.coefficients, self.y_scale, *of_sigma):
+        given = [array for array in (self.cov_values, self.cells) if array is not None]
+        for array in (self.coefficients, self.y_scale, *of_sigma, *given):
             array.flags.writeable = False
-        if self.cov_values is not None:
-            self.cov_values.flags.writeable = False
 
     # ------------------------------------------------------------------------------------------ sizes
 
@@ -193,6 +200,12 @@ class Fit(Estimates, Assessed, Predicting):
 
     @cached_property
     def _covariance(self) -> CoefficientCovariance:
+        refuse_missing(
+            self,
+            "the covariance behind these standard errors",
+            f"The {8e-9 * self.n_coefficients**2:.2f} GB it takes did not fit: fit again with a larger memory_limit, "
+            f"or fewer equations; at most {MAX_COEFFICIENTS} coefficients have one",
+        )
         x_rows = self.x_rows if self.compressed is None else self.compressed.rows_of_x()
         if x_rows is None:
             raise ValueError(
@@ -206,6 +219,8 @@ class Fit(Estimates, Assessed, Predicting):
     def _cov_block(self, equation: int) -> np.ndarray:
         """(p_j, p_j) covariance of the coefficients of the equation at this position, that std_errors come from."""
         if self.cov_values is None:
+            if self.cells is not None:
+                return self._covariance.block(equation)  # which says why there is none
             return coefficient_covariance(self, CovRequest("classical", equation)).values
         mine = slice(int(self.design.offsets[equation]), int(self.design.offsets[equation + 1]))
         return self.cov_values[mine, mine]
@@ -233,6 +248,9 @@ class Fit(Estimates, Assessed, Predicting):
             "observed": inverse of the observed information of coefficients and Sigma together; no read.
             "huber-white": sandwich of coefficients and Sigma together, whose bread is that information; one pass.
             "kackar-harville": classical, with what estimating Sigma adds in small samples; no read.
+            With missing responses "classical", (sum_i X_i' Sigma_oo^-1 X_i)^-1 over what each row shows, which comes
+            with the fit, and "observed", which does not take values to be missing completely at random: one read where
+            their patterns are few, else three passes, the last of 2 K (k + 1) times the work. No others.
         system : the fitted rows, for a fit that was opened from disk.  groups : (N,) labels, by default those of the
         system.  correction : "HC1" multiplies by N / sqrt((N - p_i) (N - p_j)), and for "cluster" by
         G / (G - 1) (N - 1) / N too.  kernel, bandwidth : weights of lags, see `inference.hac.lag_weights`; by default
@@ -317,6 +335,7 @@ class Fit(Estimates, Assessed, Predicting):
         counted; more than a tenth of them is a FitWarning.
         Raises ValueError for arguments that do not fit together, MemoryError for more groups than memory holds.
         """
+        refuse_missing(self, "bootstrap", "Use cov('observed') or, on complete rows, missing='drop'")
         return bootstrap(self, n, method, seed, system, groups, n_blocks)
 
     def summary(self, *, alpha: float = 0.05, max_rows: int = 200) -> str:
@@ -338,8 +357,13 @@ class Fit(Estimates, Assessed, Predicting):
     def score(self, system: System | CompressedSystem) -> float:
         """Mean log-likelihood per row of these parameters on the rows of a system with the same designs.
 
-        One pass over a System, no read of a compressed one.
+        One pass over a System, no read of a compressed one. Of a fit with missing="em" that of what each row shows,
+        over the rows that show something: two passes where the patterns of missing responses are many.
         """
+        if self.missing == "em" and isinstance(system, System):
+            return -observed_nll(self, system.rows)
+        if isinstance(system, System):
+            system = as_fitted(self, system)
         rows = system.compress().rows
         check_same_design(rows.design, self.design)
         return -mean_nll(rows, self.coefficients, self.covariance)

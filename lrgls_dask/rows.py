@@ -41,6 +41,7 @@ class Rows:
     """N rows of [X Y] and optional weights, in parts; column order is the order of the parts.
 
     The weight w_i of row i says Var(e_i) = Sigma / w_i; rows of weight zero are left out.
+    complete_only : leave out rows with a NaN in Y too.
     """
 
     x: tuple[Part, ...]
@@ -48,6 +49,7 @@ class Rows:
     weights: Part | None
     design: Design
     n_obs: int
+    complete_only: bool = False
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -21,7 +21,7 @@ from lrgls_dask.als import (
     starting_residuals,
 )
 from lrgls_dask.checkpoint import Checkpoint, SavedPoint
-from lrgls_dask.covariance import LowRank, LowRankStructure, SingularCovariance, Structure
+from lrgls_dask.covariance import LOOSE, LowRank, LowRankStructure, SingularCovariance, Structure
 from lrgls_dask.crossvalidate import Candidate, Folds, held_out_nll
 from lrgls_dask.em import fit_em
 from lrgls_dask.existence import no_maximum, vanishing_combination
@@ -30,7 +30,7 @@ from lrgls_dask.resources import SMALL_MATRIX
 from lrgls_dask.sweep import debiased
 from lrgls_dask.tasks import run_tasks
 
-__all__ = ["Table", "choose"]
+__all__ = ["Table", "choose", "judged"]
 
 Table = tuple[dict[str, float], ...]
 
@@ -71,6 +71,8 @@ def _choose(
     if problem.restarts_are_free:
         return _fit_all(problem, structures, options, folds)
     keep, saved = _kept(checkpoint, problem, structures, options)
+    if options.algorithm == "em" and problem.dense:
+        return _by_em(problem, structures, options, keep, saved)
     if not problem.dense:
         return _without_covariance(problem, structures, options, keep, saved), ()
     if saved is not None and options.algorithm == "als":
@@ -130,7 +132,7 @@ def _fit_all(
                 solutions[i] = _from_below(search, structures[i], solutions[i - 1], solutions[i])
     rows = [_row(problem, each, s.nll) for each, s in zip(structures, solutions, strict=True)]
     if folds is None:
-        best, table = _judged(rows, "bic")
+        best, table = judged(rows, "bic")
         return solutions[best], table
     scale, at = problem.whitened.y_scale, problem.coordinates
     candidates = tuple(
@@ -143,7 +145,7 @@ def _fit_all(
     for row, of_folds, (mean, error) in zip(rows, nll, summary, strict=True):
         row.update(cv_nll=float(mean), cv_std_error=float(error))
         row.update({f"fold_{f + 1}": float(value) for f, value in enumerate(of_folds)})
-    best, table = _judged(rows, "cv_nll", _paired_errors(np.array(nll), summary[:, 0]))
+    best, table = judged(rows, "cv_nll", _paired_errors(np.array(nll), summary[:, 0]))
     return solutions[best], table
 
 
@@ -162,7 +164,22 @@ def _in_parallel(width: int, function: Callable[[Any, Any], Any], state: Any, it
 
 
 def _fit_one(search: _Search, structure: Structure) -> Solution:
+    if search.options.algorithm == "em" and isinstance(structure, LowRankStructure):
+        return _em_from_every_start(search, structure)
     return fit_structure(search.problem, structure, search.options, search.c, search.S)
+
+
+def _em_from_every_start(search: _Search, structure: LowRankStructure) -> Solution:
+    """The best of EM from principal factors and, accelerated, from what the other starts for Sigma lead to."""
+    problem, options = search.problem, search.options
+    starts: list[LowRank | None] = [None]
+    if options.accelerate and structure.rank:
+        floor = np.full(len(search.S), options.d_floor)
+        starts += [step.sigma for step in structure.candidates(search.S, floor, tol=LOOSE)]
+    solutions = [fit_em(problem, structure, options, search.c, sigma=sigma) for sigma in starts]
+    best = min(solutions, key=lambda found: found.obj)
+    agreed = sum(found.obj - best.obj <= slack(best.obj) for found in solutions)
+    return replace(best, n_starts=len(solutions), n_agreed=agreed)
 
 
 def _from_below(search: _Search, structure: Structure, below: Solution, found: Solution) -> Solution:
@@ -188,7 +205,7 @@ def _compared(
         return 0, ()
     floor = np.full(len(S), options.d_floor)
     firsts = [each.candidates(debiased(problem, options, S), floor)[0].sigma for each in structures]
-    return _judged([_row(problem, each, sigma.nll(S)) for each, sigma in zip(structures, firsts, strict=True)], "bic")
+    return judged([_row(problem, each, sigma.nll(S)) for each, sigma in zip(structures, firsts, strict=True)], "bic")
 
 
 def _kept(
@@ -207,6 +224,27 @@ def _kept(
     return keep, checkpoint.load_point(name)
 
 
+def _by_em(
+    problem: Problem, structures: tuple[Structure, ...], options: Options, keep: Keep | None, saved: SavedPoint | None
+) -> tuple[Solution, Table]:
+    """EM for one rank, compared with the others as `_choose` does; it goes on from a saved point."""
+    c, S = _start(problem, options) if len(structures) > 1 else (_start_alone(problem), np.zeros((0, 0)))
+    best, table = _compared(problem, structures, options, S)
+    sigma = None
+    if saved is not None and isinstance(saved.sigma, LowRank):
+        c, sigma = saved.c, saved.sigma
+        best = next(i for i, structure in enumerate(structures) if structure.rank == sigma.rank)
+    structure = structures[best]
+    assert isinstance(structure, LowRankStructure)
+    return fit_em(problem, structure, options, c, sigma=sigma, keep=keep), table
+
+
+def _start_alone(problem: Problem) -> np.ndarray:
+    """c (P,) without the residual covariance that a pass would take."""
+    c = problem.coordinates.flat(problem.whitened.start)
+    return c if problem.constraint is None else problem.constraint.nearest(c, np.ones_like(c))
+
+
 def _without_covariance(
     problem: Problem, structures: tuple[Structure, ...], options: Options, keep: Keep | None, saved: SavedPoint | None
 ) -> Solution:
@@ -221,10 +259,7 @@ def _without_covariance(
         )
     if saved is not None and isinstance(saved.sigma, LowRank):
         return fit_em(problem, structure, options, saved.c, sigma=saved.sigma, keep=keep)
-    c = problem.coordinates.flat(problem.whitened.start)
-    if problem.constraint is not None:
-        c = problem.constraint.nearest(c, np.ones_like(c))
-    return fit_em(problem, structure, options, c, keep=keep)
+    return fit_em(problem, structure, options, _start_alone(problem), keep=keep)
 
 
 # ---------------------------------------------------------------------------------------------- the table
@@ -244,7 +279,7 @@ def _row(problem: Problem, structure: Structure, nll: float) -> dict[str, float]
     }
 
 
-def _judged(rows: list[dict[str, float]], criterion: str, errors: np.ndarray | float = 0.0) -> tuple[int, Table]:
+def judged(rows: list[dict[str, float]], criterion: str, errors: np.ndarray | float = 0.0) -> tuple[int, Table]:
     """The place of the smallest rank that ties with the least criterion, and rows that say of each rank whether it does
     and whether both its neighbours are worse: more than one such rank makes the choice doubtful.
 

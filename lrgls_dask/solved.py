@@ -18,7 +18,7 @@ from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
 from lrgls_dask.system import System
 
-__all__ = ["as_fit", "warn_of"]
+__all__ = ["as_fit", "last_read", "warn_of"]
 
 
 def as_fit(
@@ -37,9 +37,7 @@ def as_fit(
     design, scale = problem.design, problem.whitened.y_scale
     coefficients = problem.whitened.coefficients(problem.coordinates.by_group(solution.point.c))
     x_rows = problem.x_rows()
-    history = solution.trace
-    if problem.meter.passes > history[-1].passes:
-        history = (*history, _last_read(history[-1], problem.meter))
+    history = last_read(solution.trace, problem.meter)
     floored = np.flatnonzero(solution.point.sigma.on_floor(np.full(design.n_equations, options.d_floor)))
     return Fit(
         design=design,
@@ -82,21 +80,27 @@ def _sums_of_squares(problem: Problem, coefficients: np.ndarray) -> SumsOfSquare
     return sums_of_squares(problem.group_rows, coefficients, problem.resolution)
 
 
-def _last_read(last: TraceRow, meter: Meter) -> TraceRow:
-    """The pass that standard errors took after the loop."""
+def last_read(history: tuple[TraceRow, ...], meter: Meter) -> tuple[TraceRow, ...]:
+    """The trace with the pass that standard errors took after the loop, if they took one."""
+    last = history[-1]
+    if meter.passes == last.passes:
+        return history
     moved = replace(last, step="covariance", accept_t=1.0, cg_iterations=0)
-    return replace(moved, passes=meter.passes, bytes_read=meter.bytes_read, seconds=meter.seconds)
+    return (*history, replace(moved, passes=meter.passes, bytes_read=meter.bytes_read, seconds=meter.seconds))
 
 
-def warn_of(fit: Fit, problem: Problem) -> None:
-    """One warning that says all there is to say."""
-    notes = []
+def warn_of(fit: Fit, is_exact: np.ndarray, notes: list[str]) -> None:
+    """One warning that says all there is to say.
+
+    is_exact : (K,) whether an equation was fitted exactly.  notes : what else there is to say.
+    """
+    notes = list(notes)
     if fit.termination is Termination.MAX_SWEEPS:
         sweeps = "1 sweep" if fit.n_sweeps == 1 else f"{fit.n_sweeps} sweeps"
         notes.append(f"not converged after {sweeps}: raise max_sweeps, or rel_tol if this precision is enough")
     if fit.termination is Termination.STALLED:
         notes.append("stalled: no step of the factor update lowered the objective; try sigma_step='ml'")
-    exact = [problem.design.equations[j] for j in np.flatnonzero(problem.whitened.exact)]
+    exact = [fit.design.equations[j] for j in np.flatnonzero(is_exact)]
     heywood = [name for name in fit.on_floor if name not in exact]
     if exact:
         notes.append(

@@ -37,8 +37,12 @@ def write_system(
     row_chunk: int | None = None,
     storage_options: dict[str, Any] | None = None,
     compressors: Any = None,
+    beside: tuple[Part, ...] = (),
 ) -> None:
-    """Write format 1; the work behind `System.to_zarr`."""
+    """Write format 1; the work behind `System.to_zarr`.
+
+    beside : further arrays (N, K), written under their names along the dims of Y.
+    """
     if row_chunk is not None and (isinstance(row_chunk, bool) or not isinstance(row_chunk, int) or row_chunk < 1):
         raise ValueError(
             f"row_chunk must be a positive whole number of rows; found {row_chunk!r}. Leave it out for 16 MB."
@@ -50,7 +54,7 @@ def write_system(
         group = zarr.open_group(store, mode="w", zarr_format=3, attributes={"lrgls_incomplete": True})
         for name, (values, dim, attributes) in labels.items():
             _write_small(group, name, values, dim, attributes)
-        _write_rows(group, system, rows, compressors)
+        _write_rows(group, system, rows, compressors, beside)
         del group.attrs["lrgls_incomplete"]
         group.attrs["lrgls_format"] = FORMAT
         _consolidate(store)
@@ -129,12 +133,15 @@ def _write_small(group: zarr.Group, name: str, values: np.ndarray, dim: str, att
         array[start : start + chunk] = values[start : start + chunk]
 
 
-def _write_rows(group: zarr.Group, system: LabelledRows, chunk: int, compressors: Any) -> None:
+def _write_rows(
+    group: zarr.Group, system: LabelledRows, chunk: int, compressors: Any, beside: tuple[Part, ...]
+) -> None:
     obs_dim, equation_dim = system.dims
     rows = system.rows
     kinds: list[tuple[str, tuple[Part, ...], tuple[Hashable, ...]]] = [
         ("Y", rows.y, (obs_dim, equation_dim)),
         ("X", rows.x, (obs_dim, "regressor")),
+        *((part.name, (part,), (obs_dim, equation_dim)) for part in beside),
     ]
     if rows.weights is not None:
         kinds.append(("weights", (rows.weights,), (obs_dim,)))

@@ -41,7 +41,7 @@ class Termination(enum.Enum):
 class Options:
     """How to alternate; see LowRankGLS for the meaning of each."""
 
-    algorithm: Literal["als", "fgls"] = "als"
+    algorithm: Literal["als", "fgls", "em"] = "als"
     debiased: bool = False
     lam_B: float = 0.0
     d_floor: float = 1e-8
@@ -49,6 +49,7 @@ class Options:
     max_sweeps: int = 50
     cg_tol: float | None = None
     cg_maxit: int = 500
+    accelerate: bool = True
 
 
 @dataclass(frozen=True)

@@ -94,9 +94,12 @@ class Whitened:
         )
 
 
-def whiten(design: Design, rows: tuple[GroupRows, ...], *, n_obs: int, lam_B: float, resolution: float) -> Whitened:
+def whiten(
+    design: Design, rows: tuple[GroupRows, ...], *, n_obs: int | np.ndarray, lam_B: float, resolution: float
+) -> Whitened:
     """Standard units and orthonormal coordinates from each design's rows, designs of equal shape in one go.
 
+    n_obs : how many rows the design's rows stand for, one number or one for each of the design's groups.
     resolution : the least singular value, of unit columns, that is told from zero.
     Raises ValueError for too few rows, LinAlgError naming the collinear columns of an equation when lam_B is 0.
     """
@@ -104,12 +107,14 @@ def whiten(design: Design, rows: tuple[GroupRows, ...], *, n_obs: int, lam_B: fl
     groups: dict[int, WhitenedGroup] = {}
     starts: dict[int, np.ndarray] = {}
     stacks = []
+    by_group = np.broadcast_to(np.asarray(n_obs), (len(rows),))
     for members in design.buckets:
         parts = [rows[i] for i in members]
-        _check_enough_rows(design, parts[0], n_obs)
+        counts = by_group[list(members)][:, None]
+        _check_enough_rows(design, parts[0], int(counts[0, 0]))
         x, y = np.stack([part.x for part in parts]), np.stack([part.y for part in parts])
         beyond = np.stack([part.beyond for part in parts])
-        x_scale = _root_mean_square(x, n_obs)
+        x_scale = _root_mean_square(x, counts)
         x /= x_scale[:, None, :]
         order = _constants_first(x)
         q, root = np.linalg.qr(np.take_along_axis(x, order[:, None, :], axis=2))
@@ -125,7 +130,7 @@ def whiten(design: Design, rows: tuple[GroupRows, ...], *, n_obs: int, lam_B: fl
         total = np.sum(y**2, axis=1) + beyond
         # no more than rounding leaves of an exact fit
         vanishing = squares <= resolution**2 * (total - y[:, 0] ** 2) + 1e-28 * total
-        scale = np.sqrt(np.where(vanishing, np.where(total > 0, total, n_obs), squares) / n_obs)
+        scale = np.sqrt(np.where(vanishing, np.where(total > 0, total, counts), squares) / counts)
         ridge, turn = np.zeros(order.shape), None
         if lam_B > 0:
             q, root, ridge, turn = _with_ridge(x, order, lam_B)
@@ -150,7 +155,7 @@ def _check_enough_rows(design: Design, part: GroupRows, n_obs: int) -> None:
         )
 
 
-def _root_mean_square(x: np.ndarray, n_obs: int) -> np.ndarray:
+def _root_mean_square(x: np.ndarray, n_obs: np.ndarray) -> np.ndarray:
     scale = np.sqrt(np.sum(x**2, axis=1) / n_obs)
     return np.where(scale > 0, scale, 1.0)
 

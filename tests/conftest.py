@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -110,6 +111,21 @@ def zarr_rows(rows: int) -> Wrap:
         return made
 
     return wrap
+
+
+def counted_rows(data: Data, rows: int) -> tuple[System, Counter[tuple[str, int]]]:
+    """A system of Dask arrays in chunks of so many rows, and how often each chunk of X and of Y was computed."""
+    reads: Counter[tuple[str, int]] = Counter()
+
+    def counted(name: str, values: np.ndarray) -> da.Array:
+        def read(block: np.ndarray, block_info: Any = None) -> np.ndarray:
+            reads[name, block_info[0]["chunk-location"][0]] += 1
+            return block
+
+        lazy = da.from_array(values, chunks=(rows, -1))
+        return lazy.map_blocks(read, dtype=values.dtype, meta=values[:0], name=f"{name}-{id(reads)}")
+
+    return System.from_arrays(counted("Y", data.Y), counted("X", data.X)), reads
 
 
 def assert_params_close(found: Fit, expected: Fit, rtol: float) -> None:

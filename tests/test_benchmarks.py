@@ -14,6 +14,7 @@ SCRIPTS = (
     "coverage_robust",
     "cross_validate",
     "memory",
+    "missing",
     "rank_recovery",
     "read_limit",
     "recovery",
@@ -184,6 +185,15 @@ def test_structures(small):
     assert found["summary"]["most_gap"] <= 1e-8
     assert grouped["nll"] < plain["nll"]  # more factors
     assert 0 < sparse["loadings"] < 80
+
+
+def test_missing(small):
+    found = small("missing")
+    assert cases(found) == ["passes", "few", "complete", "rounds"]
+    _, few, _, rounds = found["runs"]
+    assert few["passes"] == 1 < few["patterns"] <= 50
+    assert rounds["passes_to_gap"] == found["summary"]["passes_to_gap"] <= rounds["passes"]
+    assert abs(rounds["last_gap"]) < 1e-6
 
 
 def test_cross_validate(small):

@@ -349,7 +349,7 @@ def test_a_killed_fit_goes_on_from_its_checkpoint(tmp_path: Any, monkeypatch: py
         ({"covariance": "full", "lam_F": 0.5}, "no factors, so lam_F must keep its default; got 0.5"),
         ({"covariance": "full", "sigma_step": "pca"}, "no factors, so sigma_step must keep its default; got 'pca'"),
         ({"covariance": "sparse"}, "covariance must be 'lowrank' or 'full' or 'diagonal'; got 'sparse'"),
-        ({"algorithm": "gmm"}, "algorithm must be 'als' or 'fgls'; got 'gmm'"),
+        ({"algorithm": "gmm"}, "algorithm must be 'als' or 'fgls' or 'em'; got 'gmm'"),
     ],
 )
 def test_options_that_do_not_go_together(options: dict[str, Any], text: str) -> None:

@@ -1,0 +1,358 @@
+"""Systems with missing responses: what their maximum likelihood asks of the data, in standard units.
+
+Each equation is whitened over the rows that show it (whiten.py), so every equation is a design of its own here. The
+answers come from pseudo-rows in memory where the patterns of missing values are few, else each is one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lrgls_dask.compress import root_of
+from lrgls_dask.covariance import LowRank
+from lrgls_dask.covariance.lowrank import LOG_2PI
+from lrgls_dask.design import Design, DesignGroup
+from lrgls_dask.missing_kernels import (
+    InformationMoments,
+    LatentMoments,
+    MaskedParams,
+    PairMoments,
+    ScoreMoments,
+    SeveralMoments,
+    SeveralParams,
+    block_kernel,
+    image_moments,
+    information_moments,
+    latent_moments,
+    pair_moments,
+    several_moments,
+    unpacked,
+)
+from lrgls_dask.passes import Meter, run_pass
+from lrgls_dask.patterns import AvailableMoments, FirstMoments, PatternRows, first_pass
+from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates
+from lrgls_dask.resources import one_blas_thread
+from lrgls_dask.rows import Rows
+from lrgls_dask.whiten import GroupRows, whiten
+
+__all__ = ["Incomplete", "Latent"]
+
+
+ROUNDING = 1e-15  # relative spread that the means of blocks show of a column that is constant
+
+
+class _Apart(Design):
+    """The same design with every equation in a group of its own."""
+
+    @cached_property
+    def groups(self) -> tuple[DesignGroup, ...]:
+        return tuple(
+            DesignGroup(
+                np.asarray(columns, dtype=np.intp),
+                np.array([j], dtype=np.intp),
+                np.arange(self.offsets[j], self.offsets[j + 1])[:, None],
+            )
+            for j, columns in enumerate(self.columns)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """The likelihood at one point (c, Sigma), and what leads on from there; standard units.
+
+    nll : per row, 2 pi terms in.  score : (P,) of the coefficients c, ridge not included, summed over rows.
+    squares : (K,) expected sum of (r - F z)^2.  along : (K, k) expected sum of (r - F z) z', both at the old F.
+    second : (K, k, k) expected sum of z z' over the rows that show the equation, spread : what of it is the variance of
+    z given the row.  total : (k, k) over all rows that show something.
+    cells : (K,) observed rows of each equation.
+    """
+
+    nll: float
+    score: np.ndarray
+    squares: np.ndarray
+    along: np.ndarray
+    second: np.ndarray
+    spread: np.ndarray
+    total: np.ndarray
+    cells: np.ndarray
+    n_obs: int
+
+    def gradient(self, sigma: LowRank) -> tuple[np.ndarray, np.ndarray]:
+        """Derivatives of nll per row with respect to F (K, k) and log d (K,), by Fisher's identity."""
+        by_F = -self.along / sigma.d[:, None] / self.n_obs
+        by_log_d = 0.5 * (self.cells - self.squares / sigma.d) / self.n_obs
+        return by_F, by_log_d
+
+
+class Incomplete:
+    """A system with missing responses in whitened coordinates c; making it costs the first pass.
+
+    most_patterns : patterns beyond which the rows are streamed; as many as fit a bound on memory if None, 0 streams.
+    first : what `first_pass` found, if it was made already.
+    n_obs : rows of positive weight that show something; the others say nothing.  n_empty : those that show nothing.
+    cells : (K,) rows that show each equation.
+    restarts_are_free : whether the answers come from pseudo-rows, without a pass.
+
+    Raises ValueError naming an equation that is never observed, or in no more rows than it has regressors; LinAlgError
+    naming collinear columns; BadValues for NaN in X and for infinities.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        lam_B: float,
+        meter: Meter,
+        most_patterns: int | None = None,
+        first: FirstMoments | None = None,
+    ) -> None:
+        self.rows, self.meter, self.design = rows, meter, _Apart(*_fields(rows.design))
+        first = first_pass(rows, meter=meter, most=most_patterns) if first is None else first
+        self.n_obs, self.n_empty, self.n_patterns = first.n_rows - first.empty, first.empty, first.n_patterns
+        self.cells, log_weight = self._per_equation(first)
+        self.n_cells = int(self.cells.sum())
+        _check_observed(self.design, self.cells, lam_B)
+        available = self._by_equation(first)
+        self.whitened = whiten(
+            self.design,
+            tuple(_group_rows(g, a) for g, a in zip(self.design.groups, available, strict=True)),
+            n_obs=self.cells.astype(int),
+            lam_B=lam_B,
+            resolution=GRAM_RESOLUTION,
+        )
+        self.coordinates = Coordinates.of(self.whitened, self.design)
+        log_scale = np.log(self.whitened.y_scale)
+        self.nll_offset = float(log_scale @ self.cells - 0.5 * log_weight.sum()) / self.n_obs
+        self.restarts_are_free = first.patterns is not None
+        self.origin = self._common_origin(available)
+        self._prepare(available)
+        self._pseudo: PatternRows | None = None
+        if first.patterns is not None:
+            self._pseudo = PatternRows.of(first.patterns, rows.design, self.origin)
+
+    # ------------------------------------------------------------------------------------------ the answers
+
+    def start(self) -> np.ndarray:
+        """(P,) every equation fitted by itself to the rows that show it."""
+        return self.coordinates.flat(self.whitened.start)
+
+    def latent(self, c: np.ndarray, sigma: LowRank) -> Latent:
+        """The likelihood at (c, sigma): one pass, or none from pseudo-rows."""
+        found: LatentMoments = self._sum(latent_moments, self._params(c, sigma), "likelihood")
+        return self._latent(found, sigma)
+
+    def latents(self, c: np.ndarray, sigmas: Sequence[LowRank]) -> list[Latent]:
+        """The likelihood at one c and several Sigmas: one pass and as many times the work, or none from pseudo-rows."""
+        points = tuple(self._params(c, sigma) for sigma in sigmas)
+        found: SeveralMoments = self._sum(several_moments, SeveralParams(self.origin, points), "likelihoods")
+        return [self._latent(part, sigma) for part, sigma in zip(found.points, sigmas, strict=True)]
+
+    def image(self, p: np.ndarray, sigma: LowRank) -> np.ndarray:
+        """(sum_i X_o' Sigma_oo^-1 X_o + ridge) p, (P,): one pass, or none from pseudo-rows."""
+        # the residual of responses that are zero, at coefficients -p, is X p
+        params = self._params(-p, sigma, np.zeros(self.design.n_equations))
+        found: ScoreMoments = self._sum(image_moments, params, "conjugate gradients")
+        return self._adjoint(found, sigma) + self.coordinates.ridge * p
+
+    @cached_property
+    def pairs_at_start(self) -> PairMoments:
+        """`pairs` at `start`, found once for all ranks that start there."""
+        return self.pairs(self.start())
+
+    def pairs(self, c: np.ndarray) -> PairMoments:
+        """Residual cross-products over the rows that show both equations, and how many: one pass, or none."""
+        none = LowRank(np.zeros((self.design.n_equations, 0)), np.ones(self.design.n_equations))
+        found: PairMoments = self._sum(pair_moments, self._params(c, none), "pairs")
+        return found
+
+    def information(self, sigma: LowRank) -> np.ndarray:
+        """sum_i X_o' Sigma_oo^-1 X_o in the coordinates c, (P, P), ridge not included: one pass, or none."""
+        groups, at = self.rows.design.groups, self.design.offsets
+        places = tuple(np.stack([np.arange(at[j], at[j + 1]) for j in g.equations]) for g in groups)
+        maps = tuple(np.stack([self._maps[j] for j in g.equations]) for g in groups)
+        params = replace(
+            self._params(np.zeros(self.design.n_coefficients), sigma),
+            maps=maps,
+            places=places,
+            ends=np.concatenate(self._ends),
+        )
+        found: InformationMoments = self._sum(information_moments, params, "information")
+        total = -found.taken
+        for group, own, where in zip(groups, found.own, places, strict=True):
+            for j, mine, block in zip(group.equations, own, where, strict=True):
+                total[np.ix_(block, block)] += mine / sigma.d[j]
+        order = self._order
+        return total[np.ix_(order, order)]
+
+    def inner_energy(self, rel_tol: float) -> float:
+        """r'M^-1 r at which conjugate gradients stop; see problem.py."""
+        if self.restarts_are_free:
+            return 1e-20 * self.n_obs
+        return float(1e-4 * min(1.0, rel_tol / 1e-6) ** 1.5)
+
+    # ------------------------------------------------------------------------------------------ user's units
+
+    def coefficients(self, c: np.ndarray) -> np.ndarray:
+        """(P,) in the user's units, ordered by equation."""
+        return self._raw(c) * np.repeat(self.whitened.y_scale, self.design.sizes)
+
+    def whitened_coefficients(self, coefficients: np.ndarray) -> np.ndarray:
+        """(P,) c, the inverse of `coefficients`."""
+        at, b = self.design.offsets, coefficients / np.repeat(self.whitened.y_scale, self.design.sizes)
+        by_equation = [np.linalg.solve(own, b[at[j] : at[j + 1]]) for j, own in enumerate(self._maps)]
+        return np.concatenate(by_equation)[self._order]
+
+    def covariance(self, of_c: np.ndarray) -> np.ndarray:
+        """(P, P) in the user's units and order from a covariance of c."""
+        half = np.zeros((self.design.n_coefficients,) * 2)
+        at = self.design.offsets
+        for j, own in enumerate(self._maps):
+            half[at[j] : at[j + 1], at[j] : at[j + 1]] = own * self.whitened.y_scale[j]
+        mine = np.empty_like(of_c)
+        mine[np.ix_(self._order, self._order)] = of_c
+        return np.asarray(half @ mine @ half.T)
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _latent(self, found: LatentMoments, sigma: LowRank) -> Latent:
+        k = sigma.rank
+        outer, spread = unpacked(found.outer, k), unpacked(found.spread, k)
+        quadratic = float((found.errors / sigma.d).sum()) + found.lengths
+        log_dets = float(found.cells @ np.log(sigma.d)) + found.log_det
+        nll = 0.5 * (LOG_2PI * float(found.cells.sum()) + log_dets + quadratic) / self.n_obs
+        spread_F = np.einsum("jkl,jl->jk", spread, sigma.F)
+        return Latent(
+            nll=nll,
+            score=self._adjoint(found, sigma),
+            squares=found.errors + np.einsum("jk,jk->j", sigma.F, spread_F),
+            along=found.along - spread_F,
+            second=outer + spread,
+            spread=spread,
+            total=unpacked(found.total, k) - self.n_empty * np.eye(k),
+            cells=found.cells,
+            n_obs=self.n_obs,
+        )
+
+    def _per_equation(self, first: FirstMoments) -> tuple[np.ndarray, np.ndarray]:
+        cells, log_weight = np.empty(self.design.n_equations), np.empty(self.design.n_equations)
+        for group, found in zip(self.rows.design.groups, first.groups, strict=True):
+            cells[group.equations], log_weight[group.equations] = found.rows, found.log_weight
+        return cells, log_weight
+
+    def _by_equation(self, first: FirstMoments) -> list[tuple[AvailableMoments, int]]:
+        found: dict[int, tuple[AvailableMoments, int]] = {}
+        for group, moments in zip(self.rows.design.groups, first.groups, strict=True):
+            found.update({int(j): (moments, i) for i, j in enumerate(group.equations)})
+        return [found[j] for j in range(self.design.n_equations)]
+
+    def _common_origin(self, available: list[tuple[AvailableMoments, int]]) -> np.ndarray:
+        """(q + K,) near the mean of every column."""
+        q = self.design.n_regressors
+        origin = np.zeros(q + self.design.n_equations)
+        for j, (moments, i) in enumerate(available):
+            origin[self.design.columns[j]] = moments.mean[i, :-1]
+            origin[q + j] = moments.mean[i, -1]
+        return origin
+
+    def _prepare(self, available: list[tuple[AvailableMoments, int]]) -> None:
+        """Per equation the map from c to b, and the whitened columns at the origin; where c of equation j stands."""
+        q = self.design.n_regressors
+        self._origin_y = self.origin[q:]
+        self._maps: list[np.ndarray] = []
+        self._ends: list[np.ndarray] = []
+        for j, (moments, i) in enumerate(available):
+            group = self.whitened.groups[j]
+            own = group.coefficients(np.eye(len(group.order)))
+            away = (self.origin[self.design.columns[j]] - moments.anchor[i, :-1]) - moments.offset[i, :-1]
+            self._maps.append(own)
+            self._ends.append(group.q[0] / np.sqrt(moments.weight[i]) + own.T @ away)
+        identity = np.arange(self.design.n_coefficients)
+        at = self.design.offsets
+        # position in c -> position in the order of equations
+        self._order = self.coordinates.flat(
+            tuple(identity[at[j] : at[j + 1], None] for j in range(self.design.n_equations))
+        ).astype(np.intp)
+        self._stacked = [np.stack([self._maps[j] for j in members]) for members, _, _ in self.coordinates.buckets]
+        self._stacked_ends = [np.stack([self._ends[j] for j in m]) for m, _, _ in self.coordinates.buckets]
+
+    def _raw(self, c: np.ndarray) -> np.ndarray:
+        """(P,) coefficients of the stored columns, for Y in standard units."""
+        b = np.empty(len(c))
+        b[self._order] = np.concatenate(
+            [(own @ part).ravel() for own, part in zip(self._stacked, self.coordinates.split(c), strict=True)]
+        )
+        return b
+
+    def _params(self, c: np.ndarray, sigma: LowRank, origin_y: np.ndarray | None = None) -> MaskedParams:
+        level = (self._origin_y if origin_y is None else origin_y) / self.whitened.y_scale
+        parts = zip(self._stacked_ends, self.coordinates.split(c), self.coordinates.buckets, strict=True)
+        for ends, part, (_, equations, _) in parts:
+            level[equations] -= np.einsum("gp,gpm->g", ends, part)
+        b, groups = self._raw(c), self.rows.design.groups
+        by_group = tuple(b[g.coefficients] for g in groups)
+        return MaskedParams(groups, self.origin, self.whitened.y_scale, by_group, level, sigma)
+
+    def _adjoint(self, found: LatentMoments | ScoreMoments, sigma: LowRank) -> np.ndarray:
+        """(P,) derivative with respect to c from sums of X'e and e."""
+        b = np.empty(self.design.n_coefficients)
+        for group, score in zip(self.rows.design.groups, found.score, strict=True):
+            b[group.coefficients] = score / sigma.d[group.equations]
+        unit, parts, taken = found.unit_score / sigma.d, [], b[self._order]
+        for own, ends, view, (_, equations, shape) in zip(
+            self._stacked, self._stacked_ends, self.coordinates.split(taken), self.coordinates.buckets, strict=True
+        ):
+            whole = own.transpose(0, 2, 1) @ view + ends[:, :, None] * unit[equations].reshape(shape[0], 1, shape[2])
+            parts.append(whole.ravel())
+        return np.concatenate(parts)
+
+    def _sum(self, moments: Callable[..., Any], params: MaskedParams | SeveralParams, label: str) -> Any:
+        if self._pseudo is not None:
+            with one_blas_thread:  # slabs are narrow: more threads only wait for each other
+                return moments(self._pseudo.slabs(), params)
+        points = params.points if isinstance(params, SeveralParams) else (params,)
+        design, k = self.design, points[0].sigma.rank
+        size = 8 * len(points) * (design.n_coefficients + design.n_equations * (4 + 2 * k + k * k))
+        if moments is pair_moments:
+            size += 16 * design.n_equations**2
+        if moments is information_moments:
+            size += 8 * design.n_coefficients**2
+        return run_pass(self.rows, block_kernel(moments), params, partial_bytes=size, meter=self.meter, label=label)
+
+
+def _fields(design: Design) -> tuple[Any, ...]:
+    return design.equations, design.regressors, design.columns, design.terms
+
+
+def _group_rows(group: DesignGroup, of: tuple[AvailableMoments, int]) -> GroupRows:
+    """Rows that stand for one equation's columns and response."""
+    moments, i = of
+    p, cross = len(group.columns), moments.cross[i].copy()
+    constant = cross.diagonal() <= moments.weight[i] * (ROUNDING * moments.mean[i]) ** 2
+    cross[constant] = cross[:, constant] = 0.0
+    root = root_of(np.tril(cross))
+    rows = np.zeros((p + 2, p + 1))
+    rows[0] = np.sqrt(moments.weight[i]) * moments.mean[i]
+    rows[1 : len(root) + 1] = root
+    return GroupRows(group, rows[:, :-1], rows[:, -1:], np.zeros(1))
+
+
+def _check_observed(design: Design, cells: np.ndarray, lam_B: float) -> None:
+    sizes = design.sizes
+    never = np.flatnonzero(cells == 0)
+    if len(never):
+        also = f" (and {len(never) - 1} more)" if len(never) > 1 else ""
+        raise ValueError(
+            f"equation {design.equations[int(never[0])]!r}{also} is observed in no row. Leave it out of the system."
+        )
+    few = np.flatnonzero(cells <= sizes)
+    if len(few):
+        j = int(few[0])
+        raise ValueError(
+            f"equation {design.equations[j]!r} is observed in {int(cells[j])} rows and has {sizes[j]} regressors. "
+            "Every equation must be observed in more rows than it has regressors: leave it or some regressors out."
+        )

@@ -1,0 +1,165 @@
+"""Fitting rows with missing responses: which options allow it, what the first pass decides, the `Fit` it ends in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+
+from lrgls_dask.als import Options, Solution
+from lrgls_dask.compress import Compressed, compress_rows
+from lrgls_dask.compressed import CompressedSystem
+from lrgls_dask.covariance import LowRankStructure, Structure
+from lrgls_dask.incomplete import Incomplete
+from lrgls_dask.incomplete_fit import choose_incomplete, estimate_of, pairs_never_seen
+from lrgls_dask.inference.classical import MAX_COEFFICIENTS
+from lrgls_dask.inference.incomplete import gls_covariance
+from lrgls_dask.passes import Meter
+from lrgls_dask.patterns import first_pass
+from lrgls_dask.plan import Plan
+from lrgls_dask.results import Fit
+from lrgls_dask.rows import Rows
+from lrgls_dask.solved import last_read
+from lrgls_dask.streamed import PARTIALS_IN_FLIGHT
+from lrgls_dask.system import System
+
+__all__ = ["check_goes_together", "fit_incomplete_rows", "look", "with_missing"]
+
+# What missing="em" does not go with, by parameter: the values that do, and what to do instead.
+ALLOWED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "covariance": (("lowrank", "diagonal"), "Use covariance='lowrank', or missing='drop'"),
+    "algorithm": (("als", "em"), "Use algorithm='als' or 'em', or missing='drop'"),
+    "debiased": ((False,), "Use debiased=False, or missing='drop'"),
+    "restrictions": ((None,), "Leave restrictions out and test them with fit.wald_test, or use missing='drop'"),
+    "sigma_step": (("ml",), "Use sigma_step='ml', or missing='drop'"),
+    "checkpoint": ((None,), "Leave checkpoint out, or use missing='drop'"),
+}
+
+
+# And algorithm="em", on any rows.
+ALLOWED_BY_ROUNDS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "covariance": (("lowrank", "diagonal"), "Use algorithm='als'"),
+    "debiased": ((False,), "Use algorithm='als', or debiased=False"),
+    "sigma_step": (("ml",), "Use algorithm='als', or leave sigma_step out"),
+}
+
+
+def check_goes_together(settings: dict[str, Any]) -> None:
+    """Raise ValueError for parameters of the estimator that missing="em" or algorithm="em" do not go with."""
+    if settings["missing"] == "em":
+        _check("missing", ALLOWED, settings)
+        if settings["rank"] == "cv":
+            raise ValueError("missing='em' does not go with rank='cv'. Use rank='bic', or missing='drop'.")
+    if settings["algorithm"] == "em":
+        _check("algorithm", ALLOWED_BY_ROUNDS, settings)
+    elif not settings["accelerate"]:
+        raise ValueError(
+            f"accelerate=False is for algorithm='em'; got algorithm={settings['algorithm']!r}. Leave one of them out."
+        )
+
+
+def _check(what: str, table: dict[str, tuple[tuple[Any, ...], str]], settings: dict[str, Any]) -> None:
+    for name, (allowed, remedy) in table.items():
+        value = settings[name]
+        if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in allowed):
+            raise ValueError(f"{what}='em' does not go with {name}={value!r}. {remedy}.")
+
+
+def look(rows: Rows, plan: Plan, lam_B: float, engine: str, meter: Meter) -> Incomplete | Compressed | None:
+    """What the first pass makes of the rows: the problem with missing responses, or that there are none.
+
+    Complete rows come compressed, or as None where they are to be streamed.
+    Raises ValueError where engine="compress" is asked for and the patterns of missing responses are too many.
+    """
+    most = plan.most_patterns or 0
+    first = first_pass(rows, meter=meter, most=most)
+    if first.is_complete:
+        if most == 0:
+            return None
+        return first.compressed(rows.design) or compress_rows(rows, meter=meter)
+    if engine == "compress" and first.patterns is None:
+        raise ValueError(
+            f"engine='compress' keeps the rows of each pattern of missing responses apart, at most {most} patterns, "
+            f"and these rows have more. Use engine='auto', which streams them."
+        )
+    return Incomplete(rows, lam_B=lam_B, meter=meter, first=first)
+
+
+def fit_incomplete_rows(
+    problem: Incomplete,
+    system: System | CompressedSystem,
+    structures: tuple[Structure, ...],
+    options: Options,
+    spare_bytes: int,
+    lam_F: float,
+) -> tuple[Fit, list[str]]:
+    """Maximum likelihood from the responses that are observed, and what to warn of.
+
+    spare_bytes : what the covariance of the coefficients may take; without it the fit has no standard errors.
+    """
+    assert isinstance(system, System)  # a compressed one has no rows to miss anything
+    chosen = tuple(each for each in structures if isinstance(each, LowRankStructure))
+    algorithm: Literal["als", "em"] = "em" if options.algorithm == "em" else "als"
+    found, table = choose_incomplete(problem, chosen, options, algorithm=algorithm, accelerate=options.accelerate)
+    fit = _as_fit(problem, system, found, options, table, spare_bytes, lam_F)
+    pairs = pairs_never_seen(problem, fit.rank)
+    return fit, [pairs] if pairs else []
+
+
+def _as_fit(
+    problem: Incomplete,
+    system: System,
+    found: Solution,
+    options: Options,
+    table: tuple[dict[str, float], ...],
+    spare_bytes: int,
+    lam_F: float,
+) -> Fit:
+    """The solution in the user's units, and the covariance of the coefficients at its Sigma: one pass, if streamed."""
+    estimate = estimate_of(problem, found, options)
+    cov = _gls(problem, found, spare_bytes)
+    design = system.design
+    return Fit(
+        design=design,
+        coefficients=estimate.coefficients,
+        covariance=estimate.covariance,
+        n_obs=problem.n_obs,
+        loglik=estimate.loglik,
+        objective=estimate.objective,
+        termination=found.termination,
+        history=last_read(found.trace, problem.meter),
+        engine="compress" if problem.restarts_are_free else "stream",
+        n_passes=problem.meter.passes,
+        bytes_read=problem.meter.bytes_read,
+        n_starts=found.n_starts,
+        n_agreed=found.n_agreed,
+        lam_B=options.lam_B,
+        lam_F=lam_F,
+        on_floor=tuple(design.equations[j] for j in estimate.on_floor),
+        y_scale=problem.whitened.y_scale,
+        x_rows=None,
+        compressed=None,
+        d_floor=options.d_floor,
+        candidates=table,
+        algorithm=options.algorithm,
+        obs_dim=str(system.obs_dim),
+        equation_dim=str(system.equation_dim),
+        system=system,
+        cov_values=cov,
+        cells=problem.cells.astype(np.int64),
+        n_patterns=problem.n_patterns,
+    )
+
+
+def _gls(problem: Incomplete, found: Solution, spare_bytes: int) -> np.ndarray | None:
+    P, sigma = problem.design.n_coefficients, found.point.sigma
+    held = 4 if problem.restarts_are_free else PARTIALS_IN_FLIGHT
+    if P > MAX_COEFFICIENTS or 8 * held * P**2 > spare_bytes:
+        return None
+    return gls_covariance(problem, sigma)  # type: ignore[arg-type]
+
+
+def with_missing(fit: Fit, missing: str, n_rows: int) -> Fit:
+    """The fit of so many rows, which says what became of those that miss responses."""
+    return replace(fit, missing=missing, n_dropped=n_rows - fit.n_obs if missing == "drop" else 0)

@@ -1,0 +1,400 @@
+"""What rows with missing responses contribute, at given coefficients and Sigma = F F' + diag(d).
+
+Row i shows the equations in its set o. With D, F cut to o, C_i = I + F_o' D_o^-1 F_o and m_i = C_i^-1 F_o' D_o^-1 r_i,
+
+    -2 log L_i = |o| log 2 pi + sum_o log d_j + log|C_i| + e_i' D_o^-1 e_i + m_i'm_i,      e_i = r_i - F_o m_i,
+
+and given r_i the factors are N(m_i, C_i^-1) (Rubin and Thayer 1982, a row's own equations in place of all). One slab
+holds either rows or *pseudo-rows*: a triangular root that stands for the rows of one pattern of missing values, whose
+squares are summed as they are while everything that depends on the pattern alone is counted on one of them, `count`
+times. No Python loop runs over rows: all small matrices of a slab are factored together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lrgls_dask.covariance import LowRank
+from lrgls_dask.design import DesignGroup
+from lrgls_dask.kernels import Block, _adjoint, _forward, _width, slabs
+from lrgls_dask.moments import Sized
+
+__all__ = [
+    "InformationMoments",
+    "LatentMoments",
+    "MaskedParams",
+    "MaskedSlab",
+    "PairMoments",
+    "ScoreMoments",
+    "SeveralMoments",
+    "SeveralParams",
+    "block_kernel",
+    "image_moments",
+    "information_moments",
+    "latent_moments",
+    "pair_moments",
+    "several_moments",
+    "unpacked",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedSlab:
+    """Some rows, less `origin` and times the square root of their weights.
+
+    x : (n, q).  y : (n, K), zero where missing; the kernels spend it.  observed : (n, K), one or zero.
+    unit : (n,) what the row holds of the constant that `origin` is a multiple of, None where that is one throughout.
+    count : (n,) rows that the pattern of this row is counted for, None where that is one throughout.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    observed: np.ndarray
+    unit: np.ndarray | None
+    count: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedParams:
+    """What the kernels are told.
+
+    origin : (q + K,) subtracted from every row.  scale : (K,) units of Y.  coefficients : per group (p, m), from
+    columns of X to Y / scale.  level : (K,) residual of a row that stands at `origin`.  sigma : in units of `scale`.
+    maps : per group (m, p, p), from columns less origin to whitened ones; places : per group (m, p) where those stand;
+    ends : (P,) the whitened columns at `origin`; all three for the information alone.
+    """
+
+    groups: tuple[DesignGroup, ...]
+    origin: np.ndarray
+    scale: np.ndarray
+    coefficients: tuple[np.ndarray, ...]
+    level: np.ndarray
+    sigma: LowRank
+    maps: tuple[np.ndarray, ...] = ()
+    places: tuple[np.ndarray, ...] = ()
+    ends: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SeveralParams:
+    """Several points that one pass answers for, all with this origin."""
+
+    origin: np.ndarray
+    points: tuple[MaskedParams, ...]
+
+
+# ---------------------------------------------------------------------------------------------- moments
+
+
+@dataclass(frozen=True, eq=False)
+class LatentMoments(Sized):
+    """All that the likelihood, its gradient and an EM step need of the rows.
+
+    n_rows : rows, those with nothing observed among them.  cells : (K,) observed rows of each equation.
+    errors : (K,) sum e_j^2.  along : (K, k) sum e_j m'.  outer : (K, h) sum m m', spread : (K, h) sum C^-1, both over
+    the rows that show the equation, lower triangles of h = k (k + 1) / 2 numbers.  total : (h,) sum m m' + C^-1 over
+    all rows.  log_det : sum log|C|.  lengths : sum m'm.  score : per group (p, m) X'e.  unit_score : (K,) sum e_j.
+    """
+
+    n_rows: float
+    cells: np.ndarray
+    errors: np.ndarray
+    along: np.ndarray
+    outer: np.ndarray
+    spread: np.ndarray
+    total: np.ndarray
+    log_det: float
+    lengths: float
+    score: tuple[np.ndarray, ...]
+    unit_score: np.ndarray
+
+    def __add__(self, other: LatentMoments) -> LatentMoments:
+        return _added(self, other)
+
+
+@dataclass(frozen=True, eq=False)
+class SeveralMoments(Sized):
+    """LatentMoments at several points."""
+
+    points: tuple[LatentMoments, ...]
+
+    def __add__(self, other: SeveralMoments) -> SeveralMoments:
+        return _added(self, other)
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreMoments(Sized):
+    """score : per group (p, m) X'e.  unit_score : (K,) sum e_j."""
+
+    score: tuple[np.ndarray, ...]
+    unit_score: np.ndarray
+
+    def __add__(self, other: ScoreMoments) -> ScoreMoments:
+        return _added(self, other)
+
+
+@dataclass(frozen=True, eq=False)
+class PairMoments(Sized):
+    """cross : (K, K) sum of r_j r_l, pairs : (K, K) number of rows, both over the rows that show j and l."""
+
+    cross: np.ndarray
+    pairs: np.ndarray
+
+    def __add__(self, other: PairMoments) -> PairMoments:
+        return _added(self, other)
+
+
+@dataclass(frozen=True, eq=False)
+class InformationMoments(Sized):
+    """What Woodbury takes from, (P, P) sum of U U', and from what, per group (m, p, p) X_j'X_j; whitened columns."""
+
+    taken: np.ndarray
+    own: tuple[np.ndarray, ...]
+
+    def __add__(self, other: InformationMoments) -> InformationMoments:
+        return _added(self, other)
+
+
+def _added(a: Any, b: Any) -> Any:
+    """The sum field by field, tuples entry by entry."""
+    fields = []
+    for one, two in zip(vars(a).values(), vars(b).values(), strict=True):
+        both = tuple(x + y for x, y in zip(one, two, strict=True)) if isinstance(one, tuple) else one + two
+        fields.append(both)
+    return type(a)(*fields)
+
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+
+def latent_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> LatentMoments | None:
+    """LatentMoments of some slabs; about n (2 P + K (2 k^2 + 4 k)) multiplications."""
+    several = several_moments(slabs, SeveralParams(params.origin, (params,)))
+    return None if several is None else several.points[0]
+
+
+def _latent(slab: MaskedSlab, params: MaskedParams) -> LatentMoments:
+    sigma, observed, count = params.sigma, slab.observed, slab.count
+    residual = _residual(slab, params)
+    inverse, log_det = posterior(observed, sigma)
+    mean = _factor_means(inverse, residual, sigma)
+    error = _errors(residual, mean, observed, sigma)
+    packed = inverse[np.tril_indices(sigma.rank)]
+    if count is None:
+        n_rows, cells, log_dets = float(len(observed)), observed.sum(axis=0), float(log_det.sum())
+    else:
+        packed *= count
+        n_rows, cells, log_dets = float(count.sum()), count @ observed, float(log_det @ count)
+    outer = _products(mean)
+    score, unit_score = _score(slab, error, params)
+    return LatentMoments(
+        n_rows=n_rows,
+        cells=cells,
+        errors=np.einsum("ij,ij->j", error, error),
+        along=(mean @ error).T,
+        outer=(outer @ observed).T,
+        spread=(packed @ observed).T,
+        total=outer.sum(axis=1) + packed.sum(axis=1),
+        log_det=log_dets,
+        lengths=float(np.vdot(mean, mean)),
+        score=score,
+        unit_score=unit_score,
+    )
+
+
+def several_moments(slabs: Iterable[MaskedSlab], params: SeveralParams) -> SeveralMoments | None:
+    """LatentMoments at each of several points: one read, as many times the work."""
+    total: SeveralMoments | None = None
+    for slab in slabs:
+        part = SeveralMoments(tuple(_latent(slab, point) for point in params.points))
+        total = part if total is None else total + part
+    return total
+
+
+def image_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> ScoreMoments | None:
+    """X_o' Sigma_oo^-1 X_o p times d, for p the negative of `coefficients`; Y does not enter."""
+    total: ScoreMoments | None = None
+    for slab in slabs:
+        along = _residual(MaskedSlab(slab.x, np.zeros_like(slab.y), slab.observed, slab.unit, slab.count), params)
+        inverse, _ = posterior(slab.observed, params.sigma)
+        mean = _factor_means(inverse, along, params.sigma)
+        part = ScoreMoments(*_score(slab, _errors(along, mean, slab.observed, params.sigma), params))
+        total = part if total is None else total + part
+    return total
+
+
+def pair_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> PairMoments | None:
+    """PairMoments of some slabs, 2 n K^2 multiplications."""
+    total: PairMoments | None = None
+    for slab in slabs:
+        residual = _residual(slab, params)
+        counted = slab.observed if slab.count is None else slab.observed * slab.count[:, None]
+        part = PairMoments(residual.T @ residual, counted.T @ slab.observed)
+        total = part if total is None else total + part
+    return total
+
+
+def information_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> InformationMoments | None:
+    """InformationMoments of some slabs, n k P^2 multiplications: U_i stacks x_ij (f_j / d_j)' C_i^-1/2 over j in o."""
+    total: InformationMoments | None = None
+    sigma = params.sigma
+    for slab in slabs:
+        columns, own = _whitened_columns(slab, params)
+        half = _half_inverse(posterior_root(slab.observed, sigma))
+        taken = np.zeros((columns.shape[1],) * 2)
+        for row in range(sigma.rank):
+            loading = (half[row, : row + 1].T @ sigma.scaled_loadings.T[: row + 1]) * slab.observed
+            part_of = np.empty_like(columns)
+            for group, places in zip(params.groups, params.places, strict=True):
+                for j, at in zip(group.equations, places, strict=True):
+                    part_of[:, at] = columns[:, at] * loading[:, j, None]
+            taken += part_of.T @ part_of
+        part = InformationMoments(taken, own)
+        total = part if total is None else total + part
+    return total
+
+
+def _whitened_columns(slab: MaskedSlab, params: MaskedParams) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """(n, P) whitened columns of every equation, zero where it is missing, and per group (m, p, p) their squares."""
+    assert params.ends is not None
+    columns = np.empty((len(slab.x), len(params.ends)))
+    own = []
+    for group, maps, places in zip(params.groups, params.maps, params.places, strict=True):
+        x, squares = slab.x[:, group.take_columns], np.empty(maps.shape)
+        for i, j in enumerate(group.equations):
+            mine = x @ maps[i]
+            mine += params.ends[places[i]] if slab.unit is None else slab.unit[:, None] * params.ends[places[i]]
+            mine *= slab.observed[:, j, None]
+            columns[:, places[i]] = mine
+            squares[i] = mine.T @ mine
+        own.append(squares)
+    return columns, tuple(own)
+
+
+@dataclass(frozen=True)
+class block_kernel:
+    """The kernel of blocks that sums `moments` over their slabs."""
+
+    moments: Callable[..., Any]
+
+    def __call__(self, block: Block, params: MaskedParams | SeveralParams) -> Any:
+        return self.moments(block_slabs(block, params.origin), params)
+
+
+def block_slabs(block: Block, origin: np.ndarray) -> Iterator[MaskedSlab]:
+    """The rows of positive weight of a block, slab by slab; NaN in Y is a missing value."""
+    n_y = _width(block.y)
+    for values, _, weights in slabs(block, origin):
+        root = None
+        if weights is not None:
+            root = np.sqrt(weights)
+            values *= root[:, None]
+        y = values[:, -n_y:]
+        missing = np.isnan(y)
+        observed = np.subtract(1.0, missing)
+        np.copyto(y, 0.0, where=missing)
+        yield MaskedSlab(values[:, :-n_y], y, observed, root, None)
+
+
+# ---------------------------------------------------------------------------------------------- one slab
+
+
+def _residual(slab: MaskedSlab, params: MaskedParams) -> np.ndarray:
+    """(n, K) residuals in units of `scale`, zero where missing."""
+    residual = slab.y / params.scale
+    residual -= _forward(slab.x, params.coefficients, params.groups, residual.shape[1])
+    residual += params.level if slab.unit is None else slab.unit[:, None] * params.level
+    residual *= slab.observed
+    return residual
+
+
+def posterior_root(observed: np.ndarray, sigma: LowRank) -> np.ndarray:
+    """(k, k, n) lower triangular Cholesky factors of C_i, all rows together, loops over k alone."""
+    k = sigma.rank
+    products = np.einsum("ja,jb->abj", sigma.F, sigma.scaled_loadings).reshape(k * k, len(sigma.d))
+    capacitance = (products @ observed.T).reshape(k, k, len(observed))
+    root = np.zeros_like(capacitance)
+    for b in range(k):
+        column = capacitance[b:, b]
+        column[0] += 1.0
+        for c in range(b):
+            column -= root[b:, c] * root[b, c]
+        np.sqrt(column[0], out=root[b, b])
+        np.divide(column[1:], root[b, b], out=root[b + 1 :, b])
+    return root
+
+
+def _half_inverse(root: np.ndarray) -> np.ndarray:
+    """(k, k, n) inverses of lower triangular factors."""
+    k = len(root)
+    inverse = np.zeros_like(root)
+    for a in range(k):
+        np.divide(1.0, root[a, a], out=inverse[a, a])
+        for b in range(a):
+            row = -root[a, b] * inverse[b, b]
+            for c in range(b + 1, a):
+                row -= root[a, c] * inverse[c, b]
+            np.multiply(row, inverse[a, a], out=inverse[a, b])
+    return inverse
+
+
+def posterior(observed: np.ndarray, sigma: LowRank) -> tuple[np.ndarray, np.ndarray]:
+    """C_i^-1 (k, k, n) and log|C_i| (n,)."""
+    root = posterior_root(observed, sigma)
+    half, k = _half_inverse(root), len(root)
+    inverse = np.empty_like(half)
+    for a in range(k):
+        for b in range(a + 1):
+            entry = inverse[a, b]
+            np.multiply(half[a, a], half[a, b], out=entry)
+            for c in range(a + 1, k):
+                entry += half[c, a] * half[c, b]
+            if b < a:
+                inverse[b, a] = entry
+    log_det = np.zeros(observed.shape[0])
+    for a in range(k):
+        log_det += np.log(root[a, a])
+    return inverse, 2.0 * log_det
+
+
+def _factor_means(inverse: np.ndarray, residual: np.ndarray, sigma: LowRank) -> np.ndarray:
+    """m, (k, n)."""
+    along = sigma.scaled_loadings.T @ residual.T
+    mean = np.zeros_like(along)
+    for a in range(len(along)):
+        for b in range(len(along)):
+            mean[a] += inverse[a, b] * along[b]
+    return mean
+
+
+def _errors(residual: np.ndarray, mean: np.ndarray, observed: np.ndarray, sigma: LowRank) -> np.ndarray:
+    """e = r - F m, zero where missing, in the memory of `residual`."""
+    if len(mean):
+        fitted = mean.T @ sigma.F.T
+        fitted *= observed
+        residual -= fitted
+    return residual
+
+
+def _score(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    unit = error.sum(axis=0) if slab.unit is None else slab.unit @ error
+    return _adjoint(slab.x, error, None, params.groups), unit
+
+
+def _products(mean: np.ndarray) -> np.ndarray:
+    """(h, n) lower triangles of m m'."""
+    rows, columns = np.tril_indices(len(mean))
+    return mean[rows] * mean[columns]
+
+
+def unpacked(triangles: np.ndarray, k: int) -> np.ndarray:
+    """(..., k, k) symmetric from (..., h) lower triangles."""
+    out = np.empty((*triangles.shape[:-1], k, k))
+    rows, columns = np.tril_indices(k)
+    out[..., rows, columns] = triangles
+    out[..., columns, rows] = triangles
+    return out
