@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from lrgls_dask.checks import one_of
 from lrgls_dask.covariance import GroupedFactors, Sigma, SparseFactors
 from lrgls_dask.inference import MAX_COEFFICIENTS
 from lrgls_dask.inference.bread import Bread
@@ -50,9 +51,9 @@ class CovRequest:
     bandwidth: float | None = None
 
     def __post_init__(self) -> None:
-        _one_of("kind", self.kind, tuple(KINDS))
-        _one_of("correction", self.correction, ("HC0", "HC1"))
-        _one_of("kernel", self.kernel, ("bartlett", "parzen", "qs"))
+        one_of("kind", self.kind, tuple(KINDS))
+        one_of("correction", self.correction, ("HC0", "HC1"))
+        one_of("kernel", self.kernel, ("bartlett", "parzen", "qs"))
         given = {
             "debiased": self.debiased is not False,
             "groups": self.groups is not None,
@@ -243,11 +244,6 @@ def _corrected(fit: Fit, request: CovRequest, values: np.ndarray) -> np.ndarray:
         return np.asarray(values * factors[request.equation] ** 2)
     each = np.repeat(factors, fit.design.sizes)
     return values * np.multiply.outer(each, each)
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}; got {value!r}.")
 
 
 def _check_bandwidth(value: Any) -> None:

@@ -19,7 +19,7 @@ from lrgls_dask.als import Options, Point, Solution, Termination, TraceRow
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.covariance import Anderson, LowRank, LowRankStructure, flattened, unflattened
 from lrgls_dask.incomplete import Incomplete, Latent
-from lrgls_dask.selection import judged
+from lrgls_dask.selection import best_of
 
 __all__ = [
     "Algorithm",
@@ -393,7 +393,7 @@ def choose_incomplete(
     ]
     if len(structures) == 1:
         return solutions[0], ()
-    best, table = judged([_criteria(problem, found) for found in solutions], "bic")
+    best, table = best_of([_criteria(problem, found) for found in solutions], "bic")
     return solutions[best], table
 
 

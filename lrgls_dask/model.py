@@ -8,11 +8,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import xarray as xr
 
 from lrgls_dask.als import Options
 from lrgls_dask.checkpoint import Checkpoint
+from lrgls_dask.checks import check_rank, number, one_of
 from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import Full, LowRankStructure, SparseStructure, Structure, diagonal, max_rank
@@ -205,11 +205,11 @@ class LowRankGLS:
 
         Warns once, with FitWarning, when the loop did not converge or a variance ended on its floor.
         """
+        if self.missing == "drop" and isinstance(system, System):
+            system = complete_only(system)
         if isinstance(self.covariance, TimeVarying):
             return self._fit_segments(self.covariance, system)
         structures = self._structures(system.design)
-        if self.missing == "drop" and isinstance(system, System):
-            system = complete_only(system)
         restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
         meter = Meter(Progress(self.progress))
         kept = self._checkpoint(system)
@@ -370,32 +370,32 @@ class LowRankGLS:
         return (rank,)
 
     def _check(self) -> None:
-        _check_rank(self.rank)
+        check_rank(self.rank)
         if not isinstance(self.covariance, OPTIONS):
-            _one_of("covariance", self.covariance, ("lowrank", "full", "diagonal"))
-        _one_of("algorithm", self.algorithm, ("als", "fgls", "em"))
+            one_of("covariance", self.covariance, ("lowrank", "full", "diagonal"))
+        one_of("algorithm", self.algorithm, ("als", "fgls", "em"))
         for name in ("debiased", "accelerate"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False; got {getattr(self, name)!r}.")
-        _one_of("engine", self.engine, ("auto", "compress", "stream"))
-        _one_of("sigma_step", self.sigma_step, ("ml", "pca"))
-        _one_of("folds", self.folds, ("rows", "blocks"))
+        one_of("engine", self.engine, ("auto", "compress", "stream"))
+        one_of("sigma_step", self.sigma_step, ("ml", "pca"))
+        one_of("folds", self.folds, ("rows", "blocks"))
         n_folds: Any = self.n_folds
         if isinstance(n_folds, bool) or not isinstance(n_folds, numbers.Integral) or n_folds < 2:
             raise ValueError(f"n_folds must be an integer of at least 2; got {n_folds!r}.")
-        _one_of("missing", self.missing, ("raise", "em", "drop"))
+        one_of("missing", self.missing, ("raise", "em", "drop"))
         check_goes_together(self.get_params())
         for name in ("lam_F", "lam_B"):
-            _number(name, getattr(self, name), least=0.0, strict=False)
+            number(name, getattr(self, name), least=0.0, strict=False)
         self._check_factors()
-        _number("d_floor", self.d_floor, least=0.0, strict=True)
+        number("d_floor", self.d_floor, least=0.0, strict=True)
         if self.d_floor >= 1:
             raise ValueError(
                 f"d_floor is a fraction of each residual variance and must be below 1; got {self.d_floor}."
             )
         for name in ("rel_tol", "cg_tol"):
             if getattr(self, name) is not None:
-                _number(name, getattr(self, name), least=0.0, strict=True)
+                number(name, getattr(self, name), least=0.0, strict=True)
         for name in ("max_sweeps", "cg_maxit"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
@@ -431,25 +431,3 @@ class LowRankGLS:
 def _in_memory(rows: Compressed, lam_B: float, meter: Meter, restrictions: Restrictions | None) -> InMemory:
     with blas_for(rows.design.n_regressors + rows.design.n_equations):
         return InMemory(rows, lam_B=lam_B, meter=meter, restrictions=restrictions)
-
-
-def _check_rank(rank: Any) -> None:
-    if isinstance(rank, str):
-        _one_of("rank", rank, ("auto", "bic", "cv"))
-    elif isinstance(rank, bool) or not isinstance(rank, numbers.Integral):
-        raise TypeError(f"rank must be an integer, 'auto', 'bic' or 'cv'; got {rank!r}.")
-    elif rank < 0:
-        raise ValueError(f"rank must be 0 or more; got {rank}.")
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        listed = " or ".join(repr(a) for a in allowed)
-        raise ValueError(f"{name} must be {listed}; got {value!r}.")
-
-
-def _number(name: str, value: Any, *, least: float, strict: bool) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number; got {value!r}.")
-    if not np.isfinite(float(value)) or value < least or (strict and value <= least):
-        raise ValueError(f"{name} must be {'above' if strict else 'at least'} {least:g} and finite; got {value!r}.")

@@ -30,7 +30,7 @@ from lrgls_dask.resources import SMALL_MATRIX
 from lrgls_dask.sweep import debiased
 from lrgls_dask.tasks import run_tasks
 
-__all__ = ["Table", "choose", "judged"]
+__all__ = ["Table", "best_of", "choose"]
 
 Table = tuple[dict[str, float], ...]
 
@@ -132,7 +132,7 @@ def _fit_all(
                 solutions[i] = _from_below(search, structures[i], solutions[i - 1], solutions[i])
     rows = [_row(problem, each, s.nll) for each, s in zip(structures, solutions, strict=True)]
     if folds is None:
-        best, table = judged(rows, "bic")
+        best, table = best_of(rows, "bic")
         return solutions[best], table
     scale, at = problem.whitened.y_scale, problem.coordinates
     candidates = tuple(
@@ -145,7 +145,7 @@ def _fit_all(
     for row, of_folds, (mean, error) in zip(rows, nll, summary, strict=True):
         row.update(cv_nll=float(mean), cv_std_error=float(error))
         row.update({f"fold_{f + 1}": float(value) for f, value in enumerate(of_folds)})
-    best, table = judged(rows, "cv_nll", _paired_errors(np.array(nll), summary[:, 0]))
+    best, table = best_of(rows, "cv_nll", _paired_errors(np.array(nll), summary[:, 0]))
     return solutions[best], table
 
 
@@ -205,7 +205,7 @@ def _compared(
         return 0, ()
     floor = np.full(len(S), options.d_floor)
     firsts = [each.candidates(debiased(problem, options, S), floor)[0].sigma for each in structures]
-    return judged([_row(problem, each, sigma.nll(S)) for each, sigma in zip(structures, firsts, strict=True)], "bic")
+    return best_of([_row(problem, each, sigma.nll(S)) for each, sigma in zip(structures, firsts, strict=True)], "bic")
 
 
 def _kept(
@@ -279,7 +279,7 @@ def _row(problem: Problem, structure: Structure, nll: float) -> dict[str, float]
     }
 
 
-def judged(rows: list[dict[str, float]], criterion: str, errors: np.ndarray | float = 0.0) -> tuple[int, Table]:
+def best_of(rows: list[dict[str, float]], criterion: str, errors: np.ndarray | float = 0.0) -> tuple[int, Table]:
     """The place of the smallest rank that ties with the least criterion, and rows that say of each rank whether it does
     and whether both its neighbours are worse: more than one such rank makes the choice doubtful.
 

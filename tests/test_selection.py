@@ -18,7 +18,7 @@ from lrgls_dask.covariance import LowRankStructure
 from lrgls_dask.partition import GivenParts, HashedRows, Partition, RowBlocks
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
-from lrgls_dask.selection import _judged, choose
+from lrgls_dask.selection import best_of, choose
 from lrgls_dask.tasks import run_tasks
 
 DATA = simulate("mixed", n=230, K=5)
@@ -146,7 +146,7 @@ def test_chunks_and_clusters_never_show(small_blocks: None, client: Any) -> None
 
 def test_ties_prefer_the_smaller_rank_and_several_minima_are_marked() -> None:
     def judged(values: list[float]) -> tuple[int, list[bool], list[bool]]:
-        best, table = _judged([{"rank": k + 1, "bic": v} for k, v in enumerate(values)], "bic")
+        best, table = best_of([{"rank": k + 1, "bic": v} for k, v in enumerate(values)], "bic")
         return best, [bool(row["tied"]) for row in table], [bool(row["local_minimum"]) for row in table]
 
     assert judged([5.0, 3.0, 4.0]) == (1, [False, True, False], [False, True, False])

@@ -248,3 +248,16 @@ def test_systems_that_do_not_fit() -> None:
             model.fit(replace(DATA, weights=weights).system(wrap))
     with pytest.raises(KeyError, match="no segment 1999; the first are 2001, 2002"):
         made().sigma(1999)
+
+
+def test_incomplete_rows_are_dropped_from_their_segments() -> None:
+    data, rng = simulate("own", n=240), np.random.default_rng(0)
+    segments, Y = np.repeat(np.arange(6), 40), data.Y.copy()
+    Y[rng.choice(240, 20, replace=False), rng.integers(0, 6, 20)] = np.nan
+    kept = ~np.isnan(Y).any(axis=1)
+    dropped = LowRankGLS(covariance=TimeVarying(1, segments=segments, bandwidth=2.0), missing="drop")
+    subset = LowRankGLS(covariance=TimeVarying(1, segments=segments[kept], bandwidth=2.0))
+    found = dropped.fit(System.from_arrays(Y, data.Xs)).result_
+    wanted = subset.fit(System.from_arrays(Y[kept], [x[kept] for x in data.Xs])).result_
+    assert found.n_obs == 220
+    np.testing.assert_allclose(found.params.values, wanted.params.values, rtol=1e-9)
