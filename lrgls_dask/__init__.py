@@ -9,7 +9,7 @@ from lrgls_dask.model import LowRankGLS
 from lrgls_dask.plan import Plan
 from lrgls_dask.results import Fit
 from lrgls_dask.system import System
-from lrgls_dask.timevaryingfit import TimeVaryingFit
+from lrgls_dask.varying.result import TimeVaryingFit
 
 __version__ = "0.1.0"
 __all__ = [

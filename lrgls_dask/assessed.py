@@ -25,8 +25,8 @@ from lrgls_dask.inference import (
     sums_of_squares,
     wald,
 )
+from lrgls_dask.missing.observed import refuse_missing
 from lrgls_dask.nested import check_likelihood, check_nested
-from lrgls_dask.observed import refuse_missing
 from lrgls_dask.problem import group_rows, resolution_of
 from lrgls_dask.restrictions import Restrictions
 

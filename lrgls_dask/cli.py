@@ -19,13 +19,13 @@ from dask.utils import format_bytes, parse_bytes
 from distributed import Client, LocalCluster
 
 from lrgls_dask import __version__
+from lrgls_dask.data.storage import new_store
 from lrgls_dask.datasets import load_french
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.model import LowRankGLS
 from lrgls_dask.predictcommand import add_predict_options, predicted
 from lrgls_dask.results import Fit
 from lrgls_dask.simulate import rows_for_bytes, simulate_to_zarr
-from lrgls_dask.storage import new_store
 from lrgls_dask.system import System
 
 __all__ = ["main"]

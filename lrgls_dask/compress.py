@@ -18,8 +18,8 @@ from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
 from lrgls_dask.kernels import gram_kernel, root_kernel
 from lrgls_dask.moments import GramMoments, Head, RootMoments, triangle
-from lrgls_dask.partition import GivenParts, Partition, labelled_kernel
 from lrgls_dask.passes import Meter, SavedSums, run_pass
+from lrgls_dask.resampling.partition import GivenParts, Partition, labelled_kernel
 from lrgls_dask.resources import blas_for
 from lrgls_dask.rows import Rows
 

@@ -16,17 +16,17 @@ from lrgls_dask.checks import check_rank, number, one_of
 from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import Full, LowRankStructure, SparseStructure, Structure, diagonal, max_rank
-from lrgls_dask.crossvalidate import Folds, compress_folds
 from lrgls_dask.design import Design
 from lrgls_dask.factorstructures import GroupedLowRank, SparseLowRank, TimeVarying
 from lrgls_dask.hypotheses import read_hypotheses
-from lrgls_dask.incomplete import Incomplete
-from lrgls_dask.missing import check_goes_together, fit_incomplete_rows, look, with_missing
-from lrgls_dask.observed import complete_only
+from lrgls_dask.missing.fit import check_goes_together, fit_incomplete_rows, look, with_missing
+from lrgls_dask.missing.observed import complete_only
+from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Engine, Plan, make_plan
 from lrgls_dask.problem import InMemory, Problem
 from lrgls_dask.progress import Progress
+from lrgls_dask.resampling.crossvalidate import Folds, compress_folds
 from lrgls_dask.resources import blas_for
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
@@ -35,7 +35,7 @@ from lrgls_dask.solved import as_fit, warn_of
 from lrgls_dask.sparsepath import choose_l1
 from lrgls_dask.streamed import Streamed
 from lrgls_dask.system import System
-from lrgls_dask.varyingfit import check_varying, fit_segments, plan_segments, rows_in_segments
+from lrgls_dask.varying.fit import check_varying, fit_segments, plan_segments, rows_in_segments
 
 __all__ = ["LowRankGLS"]
 

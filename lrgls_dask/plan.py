@@ -15,8 +15,8 @@ from lrgls_dask.compress import partial_bytes
 from lrgls_dask.design import Design
 from lrgls_dask.kernels import slab_rows
 from lrgls_dask.layout import Layout, cut_rows
+from lrgls_dask.missing.patterns import most_patterns
 from lrgls_dask.passes import FAN_IN
-from lrgls_dask.patterns import most_patterns
 from lrgls_dask.rows import Rows
 from lrgls_dask.streamed import stream_partial_bytes
 

@@ -13,7 +13,6 @@ import xarray as xr
 
 from lrgls_dask.als import Termination, TraceRow
 from lrgls_dask.assessed import Assessed
-from lrgls_dask.bootstrapped import Bootstrap, Method, bootstrap
 from lrgls_dask.compress import Compressed, mean_nll
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import Factored, Sigma, factor_labels
@@ -23,11 +22,12 @@ from lrgls_dask.estimates import Estimates
 from lrgls_dask.fitstore import read_fit, write_fit
 from lrgls_dask.inference import MAX_COEFFICIENTS, CoefficientCovariance, SumsOfSquares
 from lrgls_dask.inference.hac import HacKernel
-from lrgls_dask.observed import as_fitted, observed_nll, refuse_missing
-from lrgls_dask.predict import check_same_design
-from lrgls_dask.prediction import Predicting
+from lrgls_dask.missing.observed import as_fitted, observed_nll, refuse_missing
+from lrgls_dask.prediction.fitted import check_same_design
+from lrgls_dask.prediction.methods import Predicting
 from lrgls_dask.report import summary
 from lrgls_dask.report_html import summary_html
+from lrgls_dask.resampling.bootstrapped import Bootstrap, Method, bootstrap
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.system import System
 

@@ -22,13 +22,13 @@ from lrgls_dask.als import (
 )
 from lrgls_dask.checkpoint import Checkpoint, SavedPoint
 from lrgls_dask.covariance import LOOSE, LowRank, LowRankStructure, SingularCovariance, Structure
-from lrgls_dask.crossvalidate import Candidate, Folds, held_out_nll
 from lrgls_dask.em import fit_em
 from lrgls_dask.existence import no_maximum, vanishing_combination
 from lrgls_dask.problem import Problem
+from lrgls_dask.resampling.crossvalidate import Candidate, Folds, held_out_nll
+from lrgls_dask.resampling.tasks import run_tasks
 from lrgls_dask.resources import SMALL_MATRIX
 from lrgls_dask.sweep import debiased
-from lrgls_dask.tasks import run_tasks
 
 __all__ = ["Table", "best_of", "choose"]
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lrgls_dask.arrays import rows_from_arrays
 from lrgls_dask.compress import compress_by, compress_rows
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.labelled import LabelledRows
-from lrgls_dask.labels import StoredLabels, shown
+from lrgls_dask.data.arrays import rows_from_arrays
+from lrgls_dask.data.labelled import LabelledRows
+from lrgls_dask.data.labels import StoredLabels, shown
+from lrgls_dask.data.store import read_system
+from lrgls_dask.data.storewriter import write_system
+from lrgls_dask.data.variables import rows_from_xarray
 from lrgls_dask.passes import Meter
-from lrgls_dask.store import read_system
-from lrgls_dask.storewriter import write_system
-from lrgls_dask.variables import rows_from_xarray
 
 __all__ = ["System"]
 

@@ -13,15 +13,16 @@ import xarray as xr
 from conftest import Data, by_gram, dask_rows, fit, simulate
 from test_passes import counted
 
-from lrgls_dask import Fit, FitWarning, LowRankGLS, System, bootstrapped
+from lrgls_dask import Fit, FitWarning, LowRankGLS, System
 from lrgls_dask.als import Options, Point, refit
-from lrgls_dask.bootstrap import Fitted, _Resampler, column_space, draw_moments
 from lrgls_dask.compress import compress_parts, compress_rows
 from lrgls_dask.covariance import LowRankStructure
-from lrgls_dask.partition import GivenParts
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
-from lrgls_dask.replicated import StandardErrors
+from lrgls_dask.resampling import bootstrapped
+from lrgls_dask.resampling.bootstrap import Fitted, _Resampler, column_space, draw_moments
+from lrgls_dask.resampling.partition import GivenParts
+from lrgls_dask.resampling.replicated import StandardErrors
 
 KINDS = ["own", "shared", "mixed"]
 DATA = simulate("mixed", n=240)
@@ -370,7 +371,7 @@ def test_dask_rows_and_groups(small_blocks: None, found: Fit) -> None:
 
 def test_wide_own_designs_are_refused_by_the_size_of_their_covariance(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = InMemory(DATA.system().compress().rows, lam_B=0.0, meter=Meter())
-    monkeypatch.setattr("lrgls_dask.replicated.MAX_COEFFICIENTS", 10)
+    monkeypatch.setattr("lrgls_dask.resampling.replicated.MAX_COEFFICIENTS", 10)
     with pytest.raises(ValueError, match=r"need a \(23 x 23\) matrix, which is limited to 10"):
         StandardErrors.of(problem)
 

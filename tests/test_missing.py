@@ -16,11 +16,11 @@ from lrgls_dask.compress import compress_rows
 from lrgls_dask.covariance import LowRank, LowRankStructure
 from lrgls_dask.em import fit_em
 from lrgls_dask.errors import BadValues
-from lrgls_dask.incomplete import Incomplete
-from lrgls_dask.incomplete_fit import choose_incomplete, em_round, estimate_of, fit_incomplete, pairs_never_seen
 from lrgls_dask.inference.incomplete import gls_covariance, observed_covariance
+from lrgls_dask.missing.loop import choose_incomplete, em_round, estimate_of, fit_incomplete, pairs_never_seen
+from lrgls_dask.missing.patterns import _codes
+from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.passes import Meter
-from lrgls_dask.patterns import _codes
 from lrgls_dask.problem import InMemory
 from lrgls_dask.streamed import Streamed
 
@@ -195,7 +195,7 @@ def test_patterns_by_cross_products_are_those_by_qr(
         data.weights[::50] = 0.0
     found = []
     for flops in (2e8, 0.0):
-        monkeypatch.setattr("lrgls_dask.patterns.SMALL_FLOPS", flops)
+        monkeypatch.setattr("lrgls_dask.missing.patterns.SMALL_FLOPS", flops)
         problem = problem_of(data, wrap=dask_rows(60))
         at = problem.latent(problem.start() + 1.0, some_sigma(6, 2))
         found.append((at.nll, at.squares, at.score, problem.information(some_sigma(6, 2))))

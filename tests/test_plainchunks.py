@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrgls_dask import LowRankGLS, System
-from lrgls_dask.plainchunks import PlainChunks, plain_if_possible
+from lrgls_dask.data.plainchunks import PlainChunks, plain_if_possible
 
 
 def stored(path: Path, values: np.ndarray, chunk: int, **options: object) -> zarr.Array:

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_passes import counted, counted_array
 
-from lrgls_dask import Fit, System, covkinds, sandwich
-from lrgls_dask.inference import bread, hac
+from lrgls_dask import Fit, System, covkinds
+from lrgls_dask.inference import bread, hac, sandwich
 from lrgls_dask.passes import Meter
 
 KINDS = ["own", "shared", "mixed"]

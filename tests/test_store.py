@@ -18,7 +18,7 @@ from numpy.testing import assert_array_equal
 from test_system import designs, stack
 from zarr.storage import LocalStore, MemoryStore
 
-from lrgls_dask.storewriter import default_row_chunk
+from lrgls_dask.data.storewriter import default_row_chunk
 from lrgls_dask.system import System
 
 N, K = 40, 3

@@ -160,7 +160,7 @@ def test_weights_and_groups_are_kept(ds):
 
 def test_a_file_opened_without_chunks_is_cut_and_not_loaded(ds, tmp_path, monkeypatch):
     ds[["ret", "const", "lag"]].to_netcdf(tmp_path / "file.nc")
-    monkeypatch.setattr("lrgls_dask.sources.BLOCK_BYTES", 10 * 8 * K)
+    monkeypatch.setattr("lrgls_dask.data.sources.BLOCK_BYTES", 10 * 8 * K)
     with xr.open_dataset(tmp_path / "file.nc") as opened:
         system = from_xarray(opened, ["const", "lag"])
         assert not opened["ret"].variable._in_memory

@@ -13,8 +13,8 @@ from lrgls_dask import CompressedSystem
 from lrgls_dask.compress import Compressed, compress_by, compress_rows
 from lrgls_dask.covariance import ml_candidates
 from lrgls_dask.passes import Meter
-from lrgls_dask.segments import SegmentedProblem, kernel_weights, ordered_segments
-from lrgls_dask.timevarying import fit_time_varying, held_out_scores
+from lrgls_dask.varying.loop import fit_time_varying, held_out_scores
+from lrgls_dask.varying.segments import SegmentedProblem, kernel_weights, ordered_segments
 
 TIGHT = {"rel_tol": 1e-14, "max_sweeps": 200}
 

@@ -16,7 +16,7 @@ from test_passes import counted
 from test_timevarying import cut, drifting
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System, TimeVarying, TimeVaryingFit
-from lrgls_dask.timevarying import fit_time_varying
+from lrgls_dask.varying.loop import fit_time_varying
 
 DATA, _ = drifting(8, 60)
 YEARS = np.repeat(np.arange(2001, 2009), 60)

@@ -17,7 +17,7 @@ arrays in `stored()`; enter it in `structures.KINDS`, so that fits and checkpoin
 so that they can be refitted; give users a frozen option object in `lrgls_dask.factorstructures`, whose `structure()`
 makes it. What tests will hold it to: `solve` inverts `matmul`, `logdet` and `nll` agree with `dense()`, `update` never
 returns a Sigma whose nll + penalty is above the start's, and `rescaled` commutes with all of them. Factors that vary in
-time are no structure of one S but a loop of their own, in `lrgls_dask.timevarying`.
+time are no structure of one S but a loop of their own, in `lrgls_dask.varying.loop`.
 """
 
 from lrgls_dask.covariance.blocks import blocks_of

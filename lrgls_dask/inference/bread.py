@@ -19,8 +19,8 @@ from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
 from lrgls_dask.inference.classical import MAX_COEFFICIENTS, _orthonormal
 from lrgls_dask.inference.operator import InformationOperator
+from lrgls_dask.inference.score_kernels import Clusters, ScoreParams
 from lrgls_dask.moments import Head
-from lrgls_dask.score_kernels import Clusters, ScoreParams
 
 __all__ = ["Bread"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lrgls_dask.inference.information import JointInformation, joint_information
+from lrgls_dask.inference.joint_scores import ScoreGroup, ScoreMoments, ScoreParams, joint_score_kernel
 from lrgls_dask.inference.standardised import Estimate, inward
-from lrgls_dask.joint_scores import ScoreGroup, ScoreMoments, ScoreParams, joint_score_kernel
 from lrgls_dask.passes import Meter, run_pass
 from lrgls_dask.rows import Rows
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from lrgls_dask.covariance import LowRank
-from lrgls_dask.incomplete import Incomplete, Latent
+from lrgls_dask.missing.problem import Incomplete, Latent
 
 __all__ = ["gls_covariance", "observed_covariance", "observed_information"]
 

@@ -17,8 +17,8 @@ from harness import Case, Report, Session, main, ratio, timed
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.als import Options
 from lrgls_dask.covariance import LowRank, LowRankStructure
-from lrgls_dask.incomplete import Incomplete
-from lrgls_dask.incomplete_fit import fit_incomplete
+from lrgls_dask.missing.loop import fit_incomplete
+from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.passes import Meter
 from lrgls_dask.streamed import Streamed
 

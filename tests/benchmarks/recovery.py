@@ -24,7 +24,7 @@ from lrgls_dask.covariance.grouped import grouped_candidates
 from lrgls_dask.covariance.nested import GroupedFactors
 from lrgls_dask.covariance.sparse import sparse_path
 from lrgls_dask.passes import Meter
-from lrgls_dask.timevarying import fit_time_varying, held_out_scores
+from lrgls_dask.varying.loop import fit_time_varying, held_out_scores
 
 FLOOR = 1e-8
 FULL: dict[str, Any] = {

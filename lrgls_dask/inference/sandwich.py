@@ -16,11 +16,7 @@ from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.classical import MAX_COEFFICIENTS
 from lrgls_dask.inference.hac import HacKernel, bandwidth_of, lag_weights, pilot_lags
-from lrgls_dask.layout import cut_rows
-from lrgls_dask.passes import Kernel, Meter, run_pass
-from lrgls_dask.plan import require_memory
-from lrgls_dask.rows import Part, Rows
-from lrgls_dask.score_kernels import (
+from lrgls_dask.inference.score_kernels import (
     Clusters,
     ScoreParams,
     cluster_kernel,
@@ -29,7 +25,11 @@ from lrgls_dask.score_kernels import (
     meat_kernel,
     score_sums_kernel,
 )
-from lrgls_dask.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
+from lrgls_dask.inference.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
+from lrgls_dask.layout import cut_rows
+from lrgls_dask.passes import Kernel, Meter, run_pass
+from lrgls_dask.plan import require_memory
+from lrgls_dask.rows import Part, Rows
 
 __all__ = ["clustered", "clusters_of", "hac", "robust"]
 

@@ -11,9 +11,9 @@ import numpy as np
 from lrgls_dask.als import Options, Point, refit
 from lrgls_dask.compress import Parts, compress_parts, mean_nll
 from lrgls_dask.covariance import Sigma, Structure
-from lrgls_dask.partition import HashedRows, RowBlocks
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
+from lrgls_dask.resampling.partition import HashedRows, RowBlocks
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows import Rows
 

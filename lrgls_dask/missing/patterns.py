@@ -15,7 +15,7 @@ from lrgls_dask.compress import LOST_DIGITS, SMALL_FLOPS, Compressed, partial_by
 from lrgls_dask.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
 from lrgls_dask.kernels import LARGEST, Block, _width, bad_values, root_kernel, slabs
-from lrgls_dask.missing_kernels import MaskedSlab
+from lrgls_dask.missing.kernels import MaskedSlab
 from lrgls_dask.moments import GramMoments, Head, RootMoments, Sized
 from lrgls_dask.passes import Meter, run_pass
 from lrgls_dask.rows import Rows

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy as np
 
-from lrgls_dask.conditional import Given, given_rows, given_std_rows
-from lrgls_dask.lazyrows import LazyRows
-from lrgls_dask.predict import Coefficients, check_same_design
+from lrgls_dask.data.storewriter import write_system
+from lrgls_dask.prediction.conditional import Given, given_rows, given_std_rows
+from lrgls_dask.prediction.fitted import Coefficients, check_same_design
+from lrgls_dask.prediction.lazyrows import LazyRows
 from lrgls_dask.rows import Part
-from lrgls_dask.storewriter import write_system
 from lrgls_dask.system import System
 
 if TYPE_CHECKING:
-    from lrgls_dask.prediction import Predicting
+    from lrgls_dask.prediction.methods import Predicting
 
 __all__ = ["write_imputed"]
 

@@ -16,12 +16,12 @@ import zarr
 from zarr.abc.store import Store
 from zarr.errors import ZarrUserWarning
 
-from lrgls_dask.labelled import LabelledRows
-from lrgls_dask.labels import encode_labels
+from lrgls_dask.data.labelled import LabelledRows
+from lrgls_dask.data.labels import encode_labels
+from lrgls_dask.data.sources import BLOCK_BYTES
+from lrgls_dask.data.storage import new_store
+from lrgls_dask.data.store import FORMAT, label_index
 from lrgls_dask.rows import Part, Rows
-from lrgls_dask.sources import BLOCK_BYTES
-from lrgls_dask.storage import new_store
-from lrgls_dask.store import FORMAT, label_index
 
 __all__ = ["default_row_chunk", "write_system"]
 

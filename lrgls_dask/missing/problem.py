@@ -17,7 +17,7 @@ from lrgls_dask.compress import root_of
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.covariance.lowrank import LOG_2PI
 from lrgls_dask.design import Design, DesignGroup
-from lrgls_dask.missing_kernels import (
+from lrgls_dask.missing.kernels import (
     InformationMoments,
     LatentMoments,
     MaskedParams,
@@ -33,8 +33,8 @@ from lrgls_dask.missing_kernels import (
     several_moments,
     unpacked,
 )
+from lrgls_dask.missing.patterns import AvailableMoments, FirstMoments, PatternRows, first_pass
 from lrgls_dask.passes import Meter, run_pass
-from lrgls_dask.patterns import AvailableMoments, FirstMoments, PatternRows, first_pass
 from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates
 from lrgls_dask.resources import one_blas_thread
 from lrgls_dask.rows import Rows

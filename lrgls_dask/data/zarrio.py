@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import zarr
 
+from lrgls_dask.data.labels import decode_labels, encode_labels, plain_labels
+from lrgls_dask.data.store import label_index
 from lrgls_dask.design import Design
-from lrgls_dask.labels import decode_labels, encode_labels, plain_labels
-from lrgls_dask.store import label_index
 
 __all__ = ["check_version", "read_array", "read_design", "write_array", "write_design"]
 

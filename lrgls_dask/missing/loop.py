@@ -18,7 +18,7 @@ import scipy.optimize
 from lrgls_dask.als import Options, Point, Solution, Termination, TraceRow
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.covariance import Anderson, LowRank, LowRankStructure, flattened, unflattened
-from lrgls_dask.incomplete import Incomplete, Latent
+from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.selection import best_of
 
 __all__ = [

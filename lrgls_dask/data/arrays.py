@@ -10,12 +10,12 @@ import pandas as pd
 import scipy.sparse as sp
 import xarray as xr
 
-from lrgls_dask.assemble import Use, build_design, build_rows
+from lrgls_dask.data.assemble import Use, build_design, build_rows
+from lrgls_dask.data.labelled import LabelledRows
+from lrgls_dask.data.labels import check_same_labels, plain_labels
+from lrgls_dask.data.sources import axis_labels, block_parts, column_parts, group_source, raw_array, vector_part
 from lrgls_dask.design import Design
-from lrgls_dask.labelled import LabelledRows
-from lrgls_dask.labels import check_same_labels, plain_labels
 from lrgls_dask.rows import Part
-from lrgls_dask.sources import axis_labels, block_parts, column_parts, group_source, raw_array, vector_part
 
 __all__ = ["default_equations", "default_regressors", "rows_from_arrays"]
 

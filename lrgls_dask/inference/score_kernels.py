@@ -14,8 +14,8 @@ import numpy as np
 
 from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import DesignGroup
+from lrgls_dask.inference.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
 from lrgls_dask.kernels import Block, _fill, _forward, _scratch, _width, bad_values, slab_rows
-from lrgls_dask.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
 
 __all__ = [
     "Clusters",

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lrgls_dask.data.labels import distinct_labels
 from lrgls_dask.design import Design
-from lrgls_dask.labels import distinct_labels
 from lrgls_dask.rows import Part, Rows
 
 __all__ = ["Use", "build_design", "build_rows"]

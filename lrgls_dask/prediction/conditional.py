@@ -15,7 +15,7 @@ import numpy as np
 
 from lrgls_dask.covariance import Factored
 from lrgls_dask.design import Design
-from lrgls_dask.predict import Coefficients, add_noise
+from lrgls_dask.prediction.fitted import Coefficients, add_noise
 
 __all__ = [
     "Conditional",

@@ -22,9 +22,9 @@ from lrgls_dask.covariance import Factored, Sigma, Structure
 from lrgls_dask.moments import GramMoments, Head, RootMoments
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import GRAM_RESOLUTION, QR_RESOLUTION, InMemory
-from lrgls_dask.replicated import StandardErrors
+from lrgls_dask.resampling.replicated import StandardErrors
+from lrgls_dask.resampling.tasks import run_tasks
 from lrgls_dask.restrictions import Restrictions
-from lrgls_dask.tasks import run_tasks
 
 ROUNDING = 1e-12  # in units of a column's standard deviation
 

@@ -14,15 +14,22 @@ import scipy.stats
 import xarray as xr
 
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.conditional import Given, GivenKind, given_rows, given_std_rows
 from lrgls_dask.covariance import Sigma, factor_labels
+from lrgls_dask.data.labels import StoredLabels, closest, plain_labels, shown
 from lrgls_dask.design import Design
-from lrgls_dask.impute import write_imputed
-from lrgls_dask.labels import StoredLabels, closest, plain_labels, shown
-from lrgls_dask.lazyrows import LazyRows
-from lrgls_dask.newdata import NewRows, rows_to_predict
-from lrgls_dask.predict import Coefficients, Spread, check_same_design, fitted_rows, residual_rows, std_error_rows
-from lrgls_dask.scores import ScoreMethod, Scoring, score_rows, score_weights
+from lrgls_dask.missing.impute import write_imputed
+from lrgls_dask.prediction.conditional import Given, GivenKind, given_rows, given_std_rows
+from lrgls_dask.prediction.fitted import (
+    Coefficients,
+    Spread,
+    check_same_design,
+    fitted_rows,
+    residual_rows,
+    std_error_rows,
+)
+from lrgls_dask.prediction.lazyrows import LazyRows
+from lrgls_dask.prediction.newdata import NewRows, rows_to_predict
+from lrgls_dask.prediction.scores import ScoreMethod, Scoring, score_rows, score_weights
 from lrgls_dask.system import System
 
 __all__ = ["Predicting"]

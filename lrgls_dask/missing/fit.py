@@ -11,12 +11,12 @@ from lrgls_dask.als import Options, Solution
 from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import LowRankStructure, Structure
-from lrgls_dask.incomplete import Incomplete
-from lrgls_dask.incomplete_fit import choose_incomplete, estimate_of, pairs_never_seen
 from lrgls_dask.inference.classical import MAX_COEFFICIENTS
 from lrgls_dask.inference.incomplete import gls_covariance
+from lrgls_dask.missing.loop import choose_incomplete, estimate_of, pairs_never_seen
+from lrgls_dask.missing.patterns import first_pass
+from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.passes import Meter
-from lrgls_dask.patterns import first_pass
 from lrgls_dask.plan import Plan
 from lrgls_dask.results import Fit
 from lrgls_dask.rows import Rows

@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 import xarray as xr
 
-from lrgls_dask.plainchunks import plain_if_possible
+from lrgls_dask.data.plainchunks import plain_if_possible
 from lrgls_dask.rows import Part
 
 __all__ = [

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from lrgls_dask.data.labels import StoredLabels, check_unique, shown
 from lrgls_dask.design import Design, Designed
-from lrgls_dask.labels import StoredLabels, check_unique, shown
 from lrgls_dask.rows import Part, Rows
 
 __all__ = ["LabelledRows"]

@@ -14,14 +14,14 @@ import zarr
 
 from lrgls_dask.als import Termination
 from lrgls_dask.covariance import LowRank, Sigma
+from lrgls_dask.data.labels import decode_labels, encode_labels
+from lrgls_dask.data.storage import new_store, open_group
+from lrgls_dask.data.zarrio import check_version, read_array, read_design, write_array, write_design
 from lrgls_dask.design import Design, Designed
 from lrgls_dask.estimates import Estimates
-from lrgls_dask.labels import decode_labels, encode_labels
-from lrgls_dask.prediction import Predicting
+from lrgls_dask.prediction.methods import Predicting
 from lrgls_dask.report import WIDTH, coefficient_lines, pairs
-from lrgls_dask.storage import new_store, open_group
-from lrgls_dask.timevarying import TimeVaryingSolution
-from lrgls_dask.zarrio import check_version, read_array, read_design, write_array, write_design
+from lrgls_dask.varying.loop import TimeVaryingSolution
 
 __all__ = ["TimeVaryingFit"]
 

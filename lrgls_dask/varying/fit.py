@@ -12,19 +12,19 @@ from dask.utils import format_bytes
 from lrgls_dask.als import Termination
 from lrgls_dask.compress import compress_parts
 from lrgls_dask.compressed import CompressedSystem
+from lrgls_dask.data.labels import StoredLabels
+from lrgls_dask.data.sources import axis_labels, group_source
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.factorstructures import TimeVarying, check_identified
-from lrgls_dask.labels import StoredLabels
-from lrgls_dask.partition import GivenParts
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Plan, make_plan
+from lrgls_dask.resampling.partition import GivenParts
 from lrgls_dask.rows import Part
-from lrgls_dask.segments import ordered_segments
-from lrgls_dask.sources import axis_labels, group_source
 from lrgls_dask.sweep import Options
 from lrgls_dask.system import System
-from lrgls_dask.timevarying import BandwidthScore, fit_time_varying, held_out_scores
-from lrgls_dask.timevaryingfit import TimeVaryingFit
+from lrgls_dask.varying.loop import BandwidthScore, fit_time_varying, held_out_scores
+from lrgls_dask.varying.result import TimeVaryingFit
+from lrgls_dask.varying.segments import ordered_segments
 
 __all__ = ["check_varying", "fit_segments", "plan_segments", "rows_in_segments"]
 

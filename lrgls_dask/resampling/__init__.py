@@ -1,0 +1,1 @@
+"""Rows summed apart and drawn again: folds of cross-validation, bootstrap replicates."""
