@@ -32,15 +32,20 @@ __all__ = [
     "Block",
     "CompleteRows",
     "StreamParams",
+    "adjoint",
     "bad_values",
     "design_kernel",
     "direction_kernel",
+    "fill",
+    "forward",
     "gram_kernel",
     "products_kernel",
     "residual_kernel",
     "root_kernel",
+    "scratch",
     "slab_rows",
     "slabs",
+    "width_of",
 ]
 
 SLAB_BYTES = 2 * 2**20  # a slab and the triangle it updates stay in the processor's cache
@@ -77,7 +82,7 @@ def gram_kernel(block: Block, params: None = None) -> GramMoments | None:
     if anchor is None:
         return None
     cross = np.zeros((len(anchor), len(anchor)))
-    product = _scratch("product", cross.shape)
+    product = scratch("product", cross.shape)
     total = np.zeros(len(anchor))
     n_rows, weight, log_weight = 0, 0.0, 0.0
     for values, _, weights in slabs(block, anchor):
@@ -113,7 +118,7 @@ def root_kernel(block: Block, params: None = None) -> RootMoments | None:
 def design_kernel(block: Block, groups: tuple[DesignGroup, ...]) -> DesignMoments | None:
     """DesignMoments of a block, about 2 n sum_g p_g (p_g + m_g) flops."""
     total: DesignMoments | None = None
-    n_y = _width(block.y)
+    n_y = width_of(block.y)
     for head, centred in _centred_slabs(block):
         x, y = centred[:, :-n_y], centred[:, -n_y:]
         designs = [x[:, group.take_columns] for group in groups]
@@ -176,7 +181,7 @@ def residual_kernel(block: Block, params: StreamParams) -> ResidualMoments | Non
     for x, residual, root_weight in _residual_slabs(block, params):
         score: tuple[np.ndarray, ...] = ()
         if params.sigma is not None:
-            score = _adjoint(x, params.sigma.solve_rows(residual), root_weight, params.groups)
+            score = adjoint(x, params.sigma.solve_rows(residual), root_weight, params.groups)
         part = ResidualMoments(residual.T @ residual, score)
         total = part if total is None else total + part
     return total
@@ -191,7 +196,7 @@ def products_kernel(block: Block, params: StreamParams) -> ProductMoments | None
         squares = np.einsum("ij,ij->j", residual, residual)
         score: tuple[np.ndarray, ...] = ()
         if params.sigma is not None:
-            score = _adjoint(x, params.sigma.solve_rows(residual), root_weight, params.groups)
+            score = adjoint(x, params.sigma.solve_rows(residual), root_weight, params.groups)
         part = ProductMoments(along, squares, score)
         total = part if total is None else total + part
     return total
@@ -202,10 +207,10 @@ def direction_kernel(block: Block, params: StreamParams) -> DirectionMoments | N
     total: DirectionMoments | None = None
     assert params.sigma is not None and params.direction is not None
     for x, residual, root_weight in _residual_slabs(block, params):
-        along = _forward(x, params.direction, params.groups, residual.shape[1])
+        along = forward(x, params.direction, params.groups, residual.shape[1])
         if root_weight is not None:
             along *= root_weight
-        image = _adjoint(x, params.sigma.solve_rows(along), root_weight, params.groups)
+        image = adjoint(x, params.sigma.solve_rows(along), root_weight, params.groups)
         none = np.zeros((0, 0))
         vr, vv = (along.T @ residual, along.T @ along) if params.dense else (none, none)
         part = DirectionMoments(image, vr, vv)
@@ -219,7 +224,7 @@ def direction_kernel(block: Block, params: StreamParams) -> DirectionMoments | N
 _kept = threading.local()
 
 
-def _scratch(use: str, shape: tuple[int, int]) -> np.ndarray:
+def scratch(use: str, shape: tuple[int, int]) -> np.ndarray:
     """Uninitialised memory of this thread for one use at a time, kept for the next block where it is small.
 
     Workers give freed memory back to the system at once, and fresh pages for every block cost a fifth of its time.
@@ -244,10 +249,10 @@ def slabs(block: Block, anchor: np.ndarray | None = None) -> Iterator[tuple[np.n
     values : (n, q + K) float64, valid until the next slab is asked for: one buffer serves them all.
     """
     arrays = (*block.x, *block.y)
-    width = _width(arrays)
+    width = width_of(arrays)
     n_slabs = max(1, -(-block.n_rows // slab_rows(width)))
     height = -(-block.n_rows // n_slabs)
-    buffer = _scratch("slab", (height, width))
+    buffer = scratch("slab", (height, width))
     for first in range(0, block.n_rows, height):
         last = min(first + height, block.n_rows)
         weights: np.ndarray | None = None
@@ -264,14 +269,14 @@ def slabs(block: Block, anchor: np.ndarray | None = None) -> Iterator[tuple[np.n
             if len(used) < len(weights):
                 weights, keep = weights[used], used
         less = _row(arrays, base) if anchor is None else anchor
-        _fill(buffer[: last - first], arrays, first, last, less)
+        fill(buffer[: last - first], arrays, first, last, less)
         yield buffer[: last - first][keep], less, weights
 
 
 def _first_mean(block: Block) -> np.ndarray | None:
     """The mean of some first rows of positive weight, (q + K,), exact where a column is constant."""
     if block.weights is None:
-        rows = [np.asarray(a[:ANCHOR_ROWS], dtype=np.float64).reshape(-1, _width((a,))) for a in (*block.x, *block.y)]
+        rows = [np.asarray(a[:ANCHOR_ROWS], dtype=np.float64).reshape(-1, width_of((a,))) for a in (*block.x, *block.y)]
         head = np.concatenate(rows, axis=1)
         return head[0] + (head - head[0]).mean(axis=0)
     for values, anchor, _ in slabs(block):
@@ -283,7 +288,7 @@ def _row(arrays: tuple[np.ndarray, ...], row: int) -> np.ndarray:
     return np.concatenate([np.atleast_1d(array[row]) for array in arrays]).astype(np.float64)
 
 
-def _fill(values: np.ndarray, arrays: tuple[np.ndarray, ...], first: int, last: int, less: np.ndarray) -> None:
+def fill(values: np.ndarray, arrays: tuple[np.ndarray, ...], first: int, last: int, less: np.ndarray) -> None:
     """Rows first..last of all arrays side by side, less one number a column; promotes as it goes."""
     column = 0
     for array in arrays:
@@ -312,12 +317,12 @@ def _centred_slabs(block: Block) -> Iterator[tuple[Head, np.ndarray]]:
 
 def _residual_slabs(block: Block, params: StreamParams) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """Centred X (n, q), weighted residuals (n, K) in units of `scale`, and sqrt(w) (n, 1) or None."""
-    n_y = _width(block.y)
+    n_y = width_of(block.y)
     for values, _, weights in slabs(block, params.anchor):
         values -= params.offset
         x = values[:, :-n_y]
         residual = values[:, -n_y:] / params.scale
-        residual -= _forward(x, params.coefficients, params.groups, n_y)
+        residual -= forward(x, params.coefficients, params.groups, n_y)
         root_weight = None
         if weights is not None:
             root_weight = np.sqrt(weights)[:, None]
@@ -325,7 +330,7 @@ def _residual_slabs(block: Block, params: StreamParams) -> Iterator[tuple[np.nda
         yield x, residual, root_weight
 
 
-def _forward(
+def forward(
     x: np.ndarray, coefficients: tuple[np.ndarray, ...], groups: tuple[DesignGroup, ...], n_equations: int
 ) -> np.ndarray:
     """[X_1 b_1 ... X_K b_K], (n, K)."""
@@ -335,7 +340,7 @@ def _forward(
     return fitted
 
 
-def _adjoint(
+def adjoint(
     x: np.ndarray, values: np.ndarray, root_weight: np.ndarray | None, groups: tuple[DesignGroup, ...]
 ) -> tuple[np.ndarray, ...]:
     """X_g' values_g per group, (p, m) each."""
@@ -344,7 +349,8 @@ def _adjoint(
     return tuple(x[:, g.take_columns].T @ values[:, g.take_equations] for g in groups)
 
 
-def _width(arrays: tuple[np.ndarray, ...]) -> int:
+def width_of(arrays: tuple[np.ndarray, ...]) -> int:
+    """Columns of all arrays together."""
     return sum(1 if a.ndim == 1 else a.shape[1] for a in arrays)
 
 

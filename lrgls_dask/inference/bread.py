@@ -17,7 +17,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
-from lrgls_dask.inference.classical import MAX_COEFFICIENTS, _orthonormal
+from lrgls_dask.inference.classical import MAX_COEFFICIENTS, orthonormal
 from lrgls_dask.inference.operator import InformationOperator
 from lrgls_dask.inference.score_kernels import Clusters, ScoreParams
 from lrgls_dask.moments import Head
@@ -200,7 +200,7 @@ class Bread:
                 rows = np.vstack([np.sqrt(self.head.weight) * self._offset[group.columns], rows[1:]])
             rms = np.sqrt(np.sum(rows**2, axis=0) / self.n_obs)
             rms = np.where(rms > 0, rms, 1.0)
-            q, half = _orthonormal(rows / rms, self.lam_B)
+            q, half = orthonormal(rows / rms, self.lam_B)
             ridge = np.zeros(len(rms)) if self.lam_B == 0 else np.clip(1.0 - np.sum(q**2, axis=0), 0.0, 1.0)
             pieces.append((q, half / rms[:, None], ridge))
         return tuple(pieces)

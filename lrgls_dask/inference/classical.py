@@ -12,7 +12,7 @@ from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
 from lrgls_dask.restrictions import Restrictions
 
-__all__ = ["MAX_COEFFICIENTS", "CoefficientCovariance"]
+__all__ = ["MAX_COEFFICIENTS", "CoefficientCovariance", "orthonormal"]
 
 MAX_COEFFICIENTS = 20_000  # three P x P arrays of that size take 9.6 GB
 
@@ -91,7 +91,7 @@ class CoefficientCovariance:
     @cached_property
     def _shared_inverse(self) -> np.ndarray:
         columns = self.design.groups[0].columns
-        _, half = _orthonormal(self.x_rows[:, columns] / self._x_scale[columns])
+        _, half = orthonormal(self.x_rows[:, columns] / self._x_scale[columns])
         half = half / self._x_scale[columns][:, None]
         inverse: np.ndarray = half @ half.T
         return inverse
@@ -104,7 +104,7 @@ class CoefficientCovariance:
         penalty = np.zeros(design.n_coefficients)
         halves: list[np.ndarray] = [np.empty(0)] * design.n_equations
         for group in design.groups:
-            q, half = _orthonormal(scaled[:, group.columns], self.lam_B)
+            q, half = orthonormal(scaled[:, group.columns], self.lam_B)
             ridge = np.clip(1.0 - np.sum(q**2, axis=0), 0.0, 1.0) if self.lam_B > 0 else np.zeros(len(group.columns))
             for j, places in zip(group.equations, group.coefficients.T, strict=True):
                 rows[:, places], penalty[places] = q, ridge
@@ -139,7 +139,7 @@ class CoefficientCovariance:
         return half @ half.T if self.lam_B == 0 else half @ (half.T @ information @ half) @ half.T
 
 
-def _orthonormal(x: np.ndarray, lam: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def orthonormal(x: np.ndarray, lam: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Q (r, p) and T (p, p) with x = Q T^-1 and Q'Q = I - diag(ridge); constants are taken first (see whiten)."""
     p = x.shape[1]
     order = np.argsort(np.where(np.linalg.norm(x[1:], axis=0) > 0, 1, 0), kind="stable")

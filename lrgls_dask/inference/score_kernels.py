@@ -15,7 +15,7 @@ import numpy as np
 from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import DesignGroup
 from lrgls_dask.inference.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
-from lrgls_dask.kernels import Block, _fill, _forward, _scratch, _width, bad_values, slab_rows
+from lrgls_dask.kernels import Block, bad_values, fill, forward, scratch, slab_rows, width_of
 
 __all__ = [
     "Clusters",
@@ -95,7 +95,7 @@ class ScoreParams:
 def meat_kernel(block: Block, params: ScoreParams) -> MeatMoments:
     """MeatMoments of a block, n P^2 flops (SYRK); two P x P arrays."""
     meat = np.zeros((params.width, params.width))
-    product = _scratch("meat", meat.shape)
+    product = scratch("meat", meat.shape)
     n_rows = 0
     for scores, used in _score_slabs(block, params):
         n_rows += used
@@ -119,7 +119,7 @@ def cluster_kernel(block: Block, params: ScoreParams) -> ClusterMoments:
     first, last = params.clusters.first, params.clusters.last
     codes = params.clusters.rows(block.start, block.start + block.n_rows)
     meat = np.zeros((params.width, params.width))
-    product = _scratch("meat", meat.shape)
+    product = scratch("meat", meat.shape)
     kept = _straddling(block, params, codes)
     sums = np.zeros((len(kept), params.width))
     n_rows, start = 0, 0
@@ -142,7 +142,7 @@ def hac_kernel(block: Block, params: ScoreParams) -> HacMoments:
     assert params.weights is not None
     n_lags = len(params.weights) - 1
     half = np.zeros((params.width, params.width))
-    product = _scratch("meat", half.shape)
+    product = scratch("meat", half.shape)
     first = earlier = np.zeros((0, params.width))
     bands: dict[tuple[int, int], np.ndarray] = {}
     n_rows = 0
@@ -184,13 +184,13 @@ def lag_kernel(block: Block, params: ScoreParams) -> LagMoments:
 def _score_slabs(block: Block, params: ScoreParams) -> Iterator[tuple[np.ndarray, int]]:
     """Scores of every row of a slab, (n, P) or (n, m), valid until the next is asked for; rows of positive weight."""
     arrays = (*block.x, *block.y)
-    width, n_y = _width(arrays), _width(block.y)
+    width, n_y = width_of(arrays), width_of(block.y)
     height = _slab_height(block, params)
-    buffer = _scratch("slab", (height, width))
+    buffer = scratch("slab", (height, width))
     for first in range(0, block.n_rows, height):
         last = min(first + height, block.n_rows)
         values = buffer[: last - first]
-        _fill(values, arrays, first, last, params.anchor)
+        fill(values, arrays, first, last, params.anchor)
         weights = None if block.weights is None else _weights(block, first, last)
         used = len(values)
         if weights is not None:
@@ -211,12 +211,12 @@ def _fitted(x: np.ndarray, params: ScoreParams, n_y: int) -> np.ndarray:
     if params.even_slopes is not None:
         by_equation = x[:, params.columns].reshape(len(x), n_y, -1).transpose(1, 0, 2)
         return np.matmul(by_equation, params.even_slopes)[:, :, 0].T
-    return _forward(x, params.slopes, params.groups, n_y)
+    return forward(x, params.slopes, params.groups, n_y)
 
 
 def _slab_height(block: Block, params: ScoreParams) -> int:
     """Rows of a slab of this block, all but the last."""
-    width = _width((*block.x, *block.y)) + min(len(params.equations), PROJECTED_AT_ONCE)
+    width = width_of((*block.x, *block.y)) + min(len(params.equations), PROJECTED_AT_ONCE)
     return -(-block.n_rows // max(1, -(-block.n_rows // slab_rows(width))))
 
 
@@ -224,13 +224,13 @@ def _scores(x: np.ndarray, solved: np.ndarray, params: ScoreParams) -> np.ndarra
     """x_c (Sigma^-1 r)_j for every coefficient, or their projection a few coefficients at a time."""
     n_coefficients = len(params.equations)
     if params.project is None:
-        scores = _scratch("scores", (len(x), n_coefficients))
+        scores = scratch("scores", (len(x), n_coefficients))
         _form(scores, x, solved, params, slice(0, n_coefficients))
         return scores
     projected = np.zeros((len(x), params.width))
     for begin in range(0, n_coefficients, PROJECTED_AT_ONCE):
         chosen = slice(begin, min(begin + PROJECTED_AT_ONCE, n_coefficients))
-        scores = _scratch("scores", (len(x), chosen.stop - begin))
+        scores = scratch("scores", (len(x), chosen.stop - begin))
         _form(scores, x, solved, params, chosen)
         projected += scores @ params.project[chosen]
     return projected

@@ -20,7 +20,7 @@ import numpy as np
 
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import DesignGroup
-from lrgls_dask.kernels import Block, _adjoint, _forward, _width, slabs
+from lrgls_dask.kernels import Block, adjoint, forward, slabs, width_of
 from lrgls_dask.moments import Sized
 
 __all__ = [
@@ -287,7 +287,7 @@ class block_kernel:
 
 def block_slabs(block: Block, origin: np.ndarray) -> Iterator[MaskedSlab]:
     """The rows of positive weight of a block, slab by slab; NaN in Y is a missing value."""
-    n_y = _width(block.y)
+    n_y = width_of(block.y)
     for values, _, weights in slabs(block, origin):
         root = None
         if weights is not None:
@@ -306,7 +306,7 @@ def block_slabs(block: Block, origin: np.ndarray) -> Iterator[MaskedSlab]:
 def _residual(slab: MaskedSlab, params: MaskedParams) -> np.ndarray:
     """(n, K) residuals in units of `scale`, zero where missing."""
     residual = slab.y / params.scale
-    residual -= _forward(slab.x, params.coefficients, params.groups, residual.shape[1])
+    residual -= forward(slab.x, params.coefficients, params.groups, residual.shape[1])
     residual += params.level if slab.unit is None else slab.unit[:, None] * params.level
     residual *= slab.observed
     return residual
@@ -382,7 +382,7 @@ def _errors(residual: np.ndarray, mean: np.ndarray, observed: np.ndarray, sigma:
 
 def _score(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     unit = error.sum(axis=0) if slab.unit is None else slab.unit @ error
-    return _adjoint(slab.x, error, None, params.groups), unit
+    return adjoint(slab.x, error, None, params.groups), unit
 
 
 def _products(mean: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from lrgls_dask.compress import LOST_DIGITS, SMALL_FLOPS, Compressed, partial_bytes, root_of, smallest_pivot
 from lrgls_dask.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
-from lrgls_dask.kernels import LARGEST, Block, _width, bad_values, root_kernel, slabs
+from lrgls_dask.kernels import LARGEST, Block, bad_values, root_kernel, slabs, width_of
 from lrgls_dask.missing.kernels import MaskedSlab
 from lrgls_dask.moments import GramMoments, Head, RootMoments, Sized
 from lrgls_dask.passes import Meter, run_pass
@@ -149,7 +149,7 @@ class FirstParams:
 def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
     """FirstMoments of a block, n sum p_j^2 multiplications, n (q + K)^2 where patterns are few; None without rows."""
     anchor = _observed_mean(block)
-    n_y, groups = _width(block.y), params.groups
+    n_y, groups = width_of(block.y), params.groups
     sums = [_Sums.zero(group) for group in groups]
     n_rows, empty, seen = 0, 0, []
     for values, _, weights in slabs(block, anchor):
@@ -232,7 +232,7 @@ class _Sums:
 def _observed_mean(block: Block) -> np.ndarray:
     """(q + K,) the mean of some first rows: X as it is, Y where it is observed, 0 for anything not finite."""
     head = np.concatenate(
-        [np.asarray(a[:64], dtype=np.float64).reshape(-1, _width((a,))) for a in (*block.x, *block.y)], axis=1
+        [np.asarray(a[:64], dtype=np.float64).reshape(-1, width_of((a,))) for a in (*block.x, *block.y)], axis=1
     )
     usable = np.isfinite(head) & (np.abs(head) < LARGEST)
     base = np.where(usable.any(axis=0), head[np.argmax(usable, axis=0), np.arange(head.shape[1])], 0.0)
