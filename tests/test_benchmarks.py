@@ -13,8 +13,10 @@ SCRIPTS = (
     "coverage",
     "coverage_robust",
     "cross_validate",
+    "em_versus_als",
     "memory",
     "missing",
+    "missing_at_random",
     "rank_recovery",
     "read_limit",
     "recovery",
@@ -194,6 +196,26 @@ def test_missing(small):
     assert few["passes"] == 1 < few["patterns"] <= 50
     assert rounds["passes_to_gap"] == found["summary"]["passes_to_gap"] <= rounds["passes"]
     assert abs(rounds["last_gap"]) < 1e-6
+
+
+def test_missing_at_random(small):
+    found = small("missing_at_random")
+    assert cases(found) == ["em", "drop"]
+    summary = found["summary"]
+    assert summary["largest_z_em"] < 3 and 0.9 < summary["coverage_em"] <= 1
+    assert summary["largest_z_drop"] > 6 and summary["coverage_drop"] < 0.8
+    assert max(abs(z) for z in found["runs"][1]["z"][:3]) < 3  # the equation always seen decides who is complete
+
+
+def test_em_versus_als(small):
+    found = small("em_versus_als")
+    assert len(found["runs"]) == 5 and [row["K"] for row in found["table"]] == [100, 400]
+    summary = found["summary"]
+    assert summary["exponent_algebra_bytes_dense"] > 1.7 and summary["exponent_algebra_bytes_ours"] < 1.1
+    assert summary["most_nll_apart"] < 1e-8
+    assert summary["most_params_apart"] < 1e-3 and summary["most_sigma_apart"] < 1e-4
+    reached = {name: summary[f"rounds_to_gap_{name}"][0] for name in ("als", "em", "em_plain", "dense")}
+    assert 0 < reached["als"] < reached["em"] < reached["em_plain"] and reached["em"] < reached["dense"]
 
 
 def test_cross_validate(small):
