@@ -18,7 +18,7 @@ from lrgls_dask.em import fit_em
 from lrgls_dask.errors import BadValues
 from lrgls_dask.inference.incomplete import gls_covariance, observed_covariance
 from lrgls_dask.missing.loop import choose_incomplete, em_round, estimate_of, fit_incomplete, pairs_never_seen
-from lrgls_dask.missing.patterns import _codes
+from lrgls_dask.missing.patterns import _codes, first_pass
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
@@ -201,6 +201,42 @@ def test_patterns_by_cross_products_are_those_by_qr(
         found.append((at.nll, at.squares, at.score, problem.information(some_sigma(6, 2))))
     for by_qr, by_gram in zip(*found, strict=True):
         np.testing.assert_allclose(by_gram, by_qr, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("most", [100, 8, 3], ids=["kept", "too many together", "too many in a block"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+def test_moments_of_equations_from_patterns_are_those_of_rows(
+    weighted: bool, most: int, monkeypatch: pytest.MonkeyPatch, every_chunk: None
+) -> None:
+    data = with_holes(simulate("mixed", n=300, weighted=weighted), n_patterns=12)
+    if weighted:
+        data.weights[::50] = 0.0
+    monkeypatch.setattr("lrgls_dask.missing.patterns.SMALL_FLOPS", 0.0)
+    rows = data.system(dask_rows(10)).rows
+    found = first_pass(rows, meter=Meter(), most=most)
+    assert (found.patterns is None) == (most < 12)
+    w = np.ones(300) if data.weights is None else data.weights
+    for group, moments in zip(rows.design.groups, found.groups, strict=True):
+        for i, j in enumerate(group.equations):
+            shown = ~np.isnan(data.Y[:, j]) & (w > 0)
+            both, mine = np.column_stack([data.X[:, group.columns], data.Y[:, j]])[shown], w[shown]
+            mean = mine @ both / mine.sum()
+            away = both - mean
+            assert moments.rows[i] == shown.sum()
+            np.testing.assert_allclose(moments.weight[i], mine.sum())
+            np.testing.assert_allclose(moments.log_weight[i], np.log(mine).sum(), atol=1e-12)
+            np.testing.assert_allclose(moments.mean[i], mean, atol=1e-12)
+            np.testing.assert_allclose(moments.cross[i], away.T @ (away * mine[:, None]), rtol=1e-10, atol=1e-10)
+
+
+def test_likelihood_at_fixed_coefficients_is_the_likelihood() -> None:
+    data = with_holes(simulate("mixed", n=300, weighted=True), n_patterns=5)
+    data.Y[:4] = np.nan  # a pattern that shows nothing
+    problem = problem_of(data)
+    c, sigma = problem.start() + 1.0, some_sigma(6, 2)
+    want, got = problem.latent(c, sigma), problem.fixed(c)(sigma)
+    for name in ("nll", "squares", "along", "second", "spread", "total", "cells"):
+        np.testing.assert_allclose(getattr(got, name), getattr(want, name), rtol=1e-10, atol=1e-10)
 
 
 def test_patterns_are_told_apart_whatever_their_hash() -> None:

@@ -314,11 +314,11 @@ def _factor_step(loop: _Loop, c: np.ndarray, sigma: LowRank, seen: Latent) -> tu
     """The best Sigma at fixed coefficients, by L-BFGS-B over (F, log d) with the exact gradient; never a worse one."""
     problem, options, rank = loop.problem, loop.options, sigma.rank
     units = _units(problem, sigma)[len(c) :]
-    size = sigma.F.size
+    size, fixed = sigma.F.size, problem.fixed(c)
 
     def value(z: np.ndarray) -> tuple[float, np.ndarray]:
         at = unflattened(z / units, rank, loop.floor)
-        found = problem.latent(c, at)
+        found = fixed(at)
         by_F, by_log_d = found.gradient(at)
         gradient = np.concatenate([(by_F + loop.structure.lam_F * at.F).ravel(), by_log_d]) / units
         return loop.objective(c, at, found), gradient

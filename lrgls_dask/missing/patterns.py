@@ -7,6 +7,7 @@ returns what a streamed fit needs to start, and how many patterns it had met.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +16,13 @@ from lrgls_dask.compress import LOST_DIGITS, SMALL_FLOPS, Compressed, partial_by
 from lrgls_dask.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
 from lrgls_dask.kernels import LARGEST, Block, bad_values, root_kernel, slabs, width_of
-from lrgls_dask.missing.kernels import MaskedSlab
-from lrgls_dask.moments import GramMoments, Head, RootMoments, Sized
+from lrgls_dask.missing.available import AvailableMoments, AvailableSums, available_of, shown_by
+from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of
+from lrgls_dask.moments import GramMoments, Head, RootMoments, Sized, triangle
 from lrgls_dask.passes import Meter, run_pass
 from lrgls_dask.rows import Rows
 
 __all__ = [
-    "AvailableMoments",
     "FirstMoments",
     "FirstParams",
     "PatternRows",
@@ -32,63 +33,60 @@ __all__ = [
 
 MOST_PATTERNS = 256  # a few hundred roots are worth their memory, and a pass that tells them apart its time
 PATTERN_BYTES = 2**29  # of all roots together
-CONSTANT = 1e-13  # of a sum of squares about the anchor, fifty times what rounding leaves of none
+SPARE_BYTES = 2**26  # that a thread keeps
 SLAB_ROWS = 2048  # pseudo-rows worked on at once
 
+
+Patterns = dict[bytes, RootMoments | GramMoments]
+
+
+class _SpareSquares(threading.local):
+    """Cross-products of this thread that were added to others: the next block's, where fresh pages for each pattern
+    would cost as much as the multiplications of a few hundred rows."""
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[np.ndarray]] = {}
+        self._bytes = 0
+
+    def square(self, width: int) -> np.ndarray:
+        """(width, width), uninitialised."""
+        if free := self._free.get(width):
+            self._bytes -= free[-1].nbytes
+            return free.pop()
+        return np.empty((width, width))
+
+    def keep(self, square: np.ndarray) -> None:
+        """Nobody else may use it from here on."""
+        if self._bytes + square.nbytes <= SPARE_BYTES:
+            self._bytes += square.nbytes
+            self._free.setdefault(len(square), []).append(square)
+
+
+_spare = _SpareSquares()
 
 # ---------------------------------------------------------------------------------------------- moments
 
 
 @dataclass(frozen=True, eq=False)
-class AvailableMoments(Sized):
-    """Of the equations of one group, each over the rows that show it, its columns and its response together.
-
-    rows, weight, log_weight : (m,) counts, sums of w and of log w.  anchor, offset : (m, p + 1), together the mean.
-    cross : (m, p + 1, p + 1) centred cross-products.
-    """
-
-    rows: np.ndarray
-    weight: np.ndarray
-    log_weight: np.ndarray
-    anchor: np.ndarray
-    offset: np.ndarray
-    cross: np.ndarray
-
-    @property
-    def mean(self) -> np.ndarray:
-        return self.anchor + self.offset
-
-    def __add__(self, other: AvailableMoments) -> AvailableMoments:
-        weight = self.weight + other.weight
-        mine = (self.weight > 0)[:, None]
-        anchor = np.where(mine, self.anchor, other.anchor)
-        start = np.where(mine, self.offset, other.offset)
-        gap = np.where((other.weight > 0)[:, None], (other.anchor - anchor) + (other.offset - start), 0.0)
-        share = other.weight / np.where(weight > 0, weight, 1.0)
-        between = (self.weight * share)[:, None, None] * gap[:, :, None] * gap[:, None, :]
-        return AvailableMoments(
-            self.rows + other.rows,
-            weight,
-            self.log_weight + other.log_weight,
-            anchor,
-            start + share[:, None] * gap,
-            self.cross + other.cross + between,
-        )
-
-
-@dataclass(frozen=True, eq=False)
 class FirstMoments(Sized):
-    """n_rows : rows of positive weight.  groups : AvailableMoments per group.  n_patterns : distinct patterns met, a
-    lower bound where they were too many.  patterns : by pattern (packed bits of the observed equations), None then.
-    empty : rows with nothing observed.
+    """n_rows : rows of positive weight.  empty : rows with nothing observed.  n_patterns : distinct patterns met, a
+    lower bound where they were too many.  patterns : of [X Y_o], by pattern (packed bits of the observed equations),
+    None then.  summed : AvailableMoments per group, None where the cross-products of the patterns hold them.
     """
 
+    design: tuple[DesignGroup, ...]
+    n_equations: int
     most: int
     n_rows: int
     empty: int
-    groups: tuple[AvailableMoments, ...]
     n_patterns: int
-    patterns: dict[bytes, RootMoments | GramMoments] | None
+    patterns: Patterns | None
+    summed: tuple[AvailableMoments, ...] | None
+
+    @property
+    def groups(self) -> tuple[AvailableMoments, ...]:
+        """AvailableMoments per group."""
+        return self._available(self.patterns) if self.summed is None else self.summed
 
     @property
     def is_complete(self) -> bool:
@@ -114,24 +112,32 @@ class FirstMoments(Sized):
         return self._merged(other, merged)
 
     def __iadd__(self, other: FirstMoments) -> FirstMoments:
-        """The same in the memory of `self`, which is spent."""
+        """The same in the memory of `self`; both are spent."""
         merged = None if other.patterns is None else self.patterns
         if merged is not None and other.patterns is not None:
             for pattern, moments in other.patterns.items():
                 if pattern in merged:
                     merged[pattern] += moments  # type: ignore[operator]
+                    if isinstance(moments, GramMoments):
+                        _spare.keep(moments.cross)
                 else:
                     merged[pattern] = moments
         return self._merged(other, merged)
 
-    def _merged(self, other: FirstMoments, merged: dict[bytes, RootMoments | GramMoments] | None) -> FirstMoments:
-        n_patterns = max(self.n_patterns, other.n_patterns)
+    def _merged(self, other: FirstMoments, merged: Patterns | None) -> FirstMoments:
+        n_patterns, summed = max(self.n_patterns, other.n_patterns), None
+        if merged is None or (self.summed is not None and other.summed is not None):
+            summed = tuple(a + b for a, b in zip(self.groups, other.groups, strict=True))
         if merged is not None:
             n_patterns = len(merged)
             if n_patterns > self.most:
-                merged = None
-        groups = tuple(a + b for a, b in zip(self.groups, other.groups, strict=True))
-        return FirstMoments(self.most, self.n_rows + other.n_rows, self.empty + other.empty, groups, n_patterns, merged)
+                summed, merged = self._available(merged) if summed is None else summed, None
+        n_rows, empty = self.n_rows + other.n_rows, self.empty + other.empty
+        return FirstMoments(self.design, self.n_equations, self.most, n_rows, empty, n_patterns, merged, summed)
+
+    def _available(self, patterns: Patterns | None) -> tuple[AvailableMoments, ...]:
+        grams = {key: moments for key, moments in (patterns or {}).items() if isinstance(moments, GramMoments)}
+        return available_of(grams, self.design, self.n_equations)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,10 +154,42 @@ class FirstParams:
 
 def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
     """FirstMoments of a block, n sum p_j^2 multiplications, n (q + K)^2 where patterns are few; None without rows."""
-    anchor = _observed_mean(block)
-    n_y, groups = width_of(block.y), params.groups
-    sums = [_Sums.zero(group) for group in groups]
-    n_rows, empty, seen = 0, 0, []
+    kept = _rows_of_weight(block)
+    if len(kept) == 0:
+        return None
+    n_y = width_of(block.y)
+    packed = np.packbits(~np.isnan(_side_by_side(block.y)), axis=1)[kept]
+    codes, first = _codes(packed)
+    few, anchor = len(first) <= params.most, _observed_mean(block)
+    patterns, summed = None, None
+    if not few or params.by_qr:
+        summed = _available(block, anchor, params.groups)
+    if few:
+        shown = {packed[row].tobytes(): kept[rows] for row, rows in zip(first, _by_code(codes), strict=True)}
+        patterns = _roots(block, shown, n_y) if params.by_qr else _grams(block, shown, anchor)
+    empty = int((~packed.any(axis=1)).sum())
+    return FirstMoments(params.groups, n_y, params.most, len(kept), empty, len(first), patterns, summed)
+
+
+def _rows_of_weight(block: Block) -> np.ndarray:
+    """Positions of the rows of positive weight."""
+    if block.weights is None:
+        return np.arange(block.n_rows)
+    weights = np.asarray(block.weights, dtype=np.float64)
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise bad_values(block)
+    return np.flatnonzero(weights)
+
+
+def _side_by_side(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    """(n, c), without a copy where it is one array."""
+    return arrays[0].reshape(len(arrays[0]), -1) if len(arrays) == 1 else np.column_stack(arrays)
+
+
+def _available(block: Block, anchor: np.ndarray, groups: tuple[DesignGroup, ...]) -> tuple[AvailableMoments, ...]:
+    """AvailableMoments per group, slab by slab."""
+    n_y = width_of(block.y)
+    sums = [AvailableSums.zero(group) for group in groups]
     for values, _, weights in slabs(block, anchor):
         y = values[:, -n_y:]
         missing = np.isnan(y)
@@ -161,11 +199,6 @@ def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
         np.copyto(y, 0.0, where=missing)
         for group, total in zip(groups, sums, strict=True):
             total.add(values[:, :-n_y][:, group.take_columns], y, observed, weights, group)
-        n_rows += len(values)
-        empty += int((~observed.any(axis=1)).sum())
-        seen.append(np.packbits(~missing, axis=1))
-    if n_rows == 0:
-        return None
     available = tuple(
         total.centred(anchor[group.columns], anchor[-n_y:][group.equations])
         for group, total in zip(groups, sums, strict=True)
@@ -173,60 +206,7 @@ def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
     for moments in available:
         if not (np.isfinite(moments.cross).all() and (np.abs(moments.mean) < LARGEST).all()):
             raise _bad_but_for_missing(block)
-    codes, first = _codes(packed := np.concatenate(seen))
-    patterns = None
-    if len(first) <= params.most:
-        if params.by_qr:
-            patterns = _roots(block, packed, codes, first, n_y)
-        else:
-            patterns = _grams(block, packed, codes, first, anchor)
-    return FirstMoments(params.most, n_rows, empty, available, len(first), patterns)
-
-
-@dataclass
-class _Sums:
-    """Sums about the anchor of one group's equations, brought up slab by slab."""
-
-    rows: np.ndarray
-    weight: np.ndarray
-    log_weight: np.ndarray
-    total: np.ndarray
-    cross: np.ndarray
-
-    @classmethod
-    def zero(cls, group: DesignGroup) -> _Sums:
-        p, m = group.coefficients.shape
-        return cls(np.zeros(m), np.zeros(m), np.zeros(m), np.zeros((m, p + 1)), np.zeros((m, p + 1, p + 1)))
-
-    def add(
-        self, x: np.ndarray, y: np.ndarray, observed: np.ndarray, weights: np.ndarray | None, group: DesignGroup
-    ) -> None:
-        shown = observed[:, group.take_equations]
-        count = shown.sum(axis=0)
-        self.rows += count
-        self.weight += count if weights is None else weights @ shown
-        if weights is not None:
-            self.log_weight += np.log(weights) @ shown
-        both = np.empty((len(x), x.shape[1] + 2))
-        for i, j in enumerate(group.equations):
-            both[:, :-2] = x
-            both[:, -2] = y[:, j]
-            both[:, -1] = 1.0
-            both *= shown[:, i, None]
-            sums = both.T @ (both if weights is None else both * weights[:, None])
-            self.total[i] += sums[-1, :-1]
-            self.cross[i] += sums[:-1, :-1]
-
-    def centred(self, x_anchor: np.ndarray, y_anchor: np.ndarray) -> AvailableMoments:
-        m = len(self.rows)
-        anchor = np.column_stack([np.broadcast_to(x_anchor, (m, len(x_anchor))), y_anchor])
-        offset = self.total / np.where(self.weight > 0, self.weight, 1.0)[:, None]
-        cross = self.cross - self.weight[:, None, None] * offset[:, :, None] * offset[:, None, :]
-        # a column that is constant where the equation is observed, elsewhere not, leaves rounding here
-        diagonal = np.arange(cross.shape[1])
-        constant = cross[:, diagonal, diagonal] <= CONSTANT * self.cross[:, diagonal, diagonal]
-        cross[constant[:, :, None] | constant[:, None, :]] = 0.0
-        return AvailableMoments(self.rows, self.weight, self.log_weight, anchor, offset, cross)
+    return available
 
 
 def _observed_mean(block: Block) -> np.ndarray:
@@ -256,45 +236,38 @@ def _codes(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return codes.reshape(-1), first
 
 
-def _sorted_by_pattern(block: Block, codes: np.ndarray, n_patterns: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of positive weight in the order of their patterns, and where each pattern begins and ends."""
-    kept = np.arange(block.n_rows) if block.weights is None else np.flatnonzero(np.asarray(block.weights) > 0)
-    order = np.argsort(codes, kind="stable")
-    return kept[order], np.searchsorted(codes[order], np.arange(n_patterns + 1))
+def _by_code(codes: np.ndarray) -> list[np.ndarray]:
+    """Where each code stands, codes being 0, 1, ..."""
+    return np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
 
 
-def _roots(
-    block: Block, packed: np.ndarray, codes: np.ndarray, first: np.ndarray, n_y: int
-) -> dict[bytes, RootMoments | GramMoments]:
+def _roots(block: Block, shown: dict[bytes, np.ndarray], n_y: int) -> Patterns:
     """Each pattern's rows of [X Y_o] as RootMoments."""
-    parts: dict[bytes, RootMoments | GramMoments] = {}
-    y = block.y[0] if len(block.y) == 1 else np.column_stack(block.y)
-    order, edges = _sorted_by_pattern(block, codes, len(first))
-    for code, row in enumerate(first):
-        rows = order[edges[code] : edges[code + 1]]
-        shown = np.flatnonzero(np.unpackbits(packed[row], count=n_y))
+    parts: Patterns = {}
+    y = _side_by_side(block.y)
+    for pattern, rows in shown.items():
         weights = None if block.weights is None else np.asarray(block.weights)[rows]
-        of_y = y[rows].reshape(len(rows), -1)[:, shown]
+        of_y = y[rows][:, shown_by(pattern, n_y)]
         moments = root_kernel(Block(block.start, tuple(a[rows] for a in block.x), (of_y,), weights))
         if moments is not None:
-            parts[packed[row].tobytes()] = moments
+            parts[pattern] = moments
     return parts
 
 
-def _grams(
-    block: Block, packed: np.ndarray, codes: np.ndarray, first: np.ndarray, anchor: np.ndarray
-) -> dict[bytes, RootMoments | GramMoments]:
-    """Each pattern's rows of [X Y] as GramMoments, what is missing being nothing; about the block's one anchor."""
-    parts: dict[bytes, RootMoments | GramMoments] = {}
-    order, edges = _sorted_by_pattern(block, codes, len(first))
-    for code, row in enumerate(first):
-        rows = order[edges[code] : edges[code + 1]]
-        values = np.concatenate([a[rows].reshape(len(rows), -1) for a in (*block.x, *block.y)], axis=1, dtype=float)
-        values -= anchor
-        np.copyto(values, 0.0, where=np.isnan(values))
+def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray) -> Patterns:
+    """Each pattern's rows of [X Y_o] as GramMoments, n (q + |o|)^2 flops, about the block's one anchor."""
+    parts: Patterns = {}
+    x, y = _side_by_side(block.x), _side_by_side(block.y)
+    q, n_y = x.shape[1], y.shape[1]
+    for pattern, rows in shown.items():
+        seen = np.flatnonzero(shown_by(pattern, n_y))
+        at = np.concatenate([np.arange(q), q + seen])
+        values = np.empty((len(rows), len(at)))
+        np.subtract(x[rows], anchor[:q], out=values[:, :q])
+        np.subtract(y[rows][:, seen], anchor[q + seen], out=values[:, q:])
         weight, log_weight = float(len(rows)), 0.0
         if block.weights is None:
-            offset = values.sum(axis=0) / weight
+            offset = np.ones(len(rows)) @ values / weight
             values -= offset
         else:
             weights = np.asarray(block.weights, dtype=np.float64)[rows]
@@ -302,8 +275,10 @@ def _grams(
             offset = weights @ values / weight
             values -= offset
             values *= np.sqrt(weights)[:, None]
-        head = Head(len(rows), weight, log_weight, anchor, offset)
-        parts[packed[row].tobytes()] = GramMoments(head, values.T @ values)
+        cross = np.matmul(values.T, values, out=_spare.square(len(at)))
+        if not (np.isfinite(cross.diagonal()).all() and (np.abs(anchor[at] + offset) < LARGEST).all()):
+            raise _bad_but_for_missing(block)
+        parts[pattern] = GramMoments(Head(len(rows), weight, log_weight, anchor[at], offset), cross)
     return parts
 
 
@@ -353,20 +328,49 @@ class PatternRows:
     count: np.ndarray
 
     @classmethod
-    def of(cls, patterns: dict[bytes, RootMoments | GramMoments], design: Design, origin: np.ndarray) -> PatternRows:
+    def of(cls, patterns: Patterns, design: Design, origin: np.ndarray) -> PatternRows:
         """At most q + |o| + 1 pseudo-rows a pattern, patterns in the order of their bits."""
         parts = [_pseudo_rows(key, patterns[key], design, origin) for key in sorted(patterns)]
         values, observed, unit, count = (np.concatenate(column) for column in zip(*parts, strict=True))
         q = design.n_regressors
-        return cls(values[:, :q], values[:, q:], observed, unit, count)
+        # by columns: an equation uses a few of X
+        return cls(np.asfortranarray(values[:, :q]), values[:, q:], observed, unit, count)
+
+    def residuals(self, params: MaskedParams) -> PatternRows:
+        """At fixed coefficients: rows without X whose y is the residuals in units of `scale`, at most |o| a pattern.
+
+        A QR factorisation a pattern, 2 (q + |o|) |o|^2 flops: the likelihood sees R_o'R_o alone.
+        """
+        first = np.flatnonzero(self.count)
+        residual = np.concatenate([residuals_of(slab, params) for slab in self.slabs()])
+        parts = [
+            _reduced(rows, np.flatnonzero(seen))
+            for rows, seen in zip(np.split(residual, first[1:]), self.observed[first], strict=True)
+        ]
+        heights = [len(part) for part in parts]
+        observed, none = np.repeat(self.observed[first], heights, axis=0), np.zeros(sum(heights))
+        count = none.copy()
+        count[np.cumsum([0, *heights[:-1]])] = self.count[first]
+        return PatternRows(np.zeros((len(none), 0)), np.concatenate(parts), observed, none, count)
+
+    def slab(self, rows: slice) -> MaskedSlab:
+        """Some of the rows as the kernels want them."""
+        return MaskedSlab(self.x[rows], self.y[rows], self.observed[rows], self.unit[rows], self.count[rows])
 
     def slabs(self) -> list[MaskedSlab]:
         """The rows as the kernels want them."""
-        cuts = range(0, len(self.x), SLAB_ROWS)
-        return [
-            MaskedSlab(*(a[i : i + SLAB_ROWS] for a in (self.x, self.y, self.observed, self.unit, self.count)))
-            for i in cuts
-        ]
+        return [self.slab(slice(i, i + SLAB_ROWS)) for i in range(0, len(self.x), SLAB_ROWS)]
+
+
+def _reduced(rows: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """At most as many rows as columns are seen, at least one, of the same cross-product; zero elsewhere."""
+    height = max(1, len(seen))
+    if len(rows) <= height:
+        return rows
+    reduced = np.zeros((height, rows.shape[1]))
+    if len(seen):
+        reduced[:, seen] = triangle(rows[:, seen])
+    return reduced
 
 
 def _pseudo_rows(
@@ -374,15 +378,16 @@ def _pseudo_rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(r, q + K) values, (r, K) observed, (r,) unit and (r,) count of one pattern."""
     n_y, q = design.n_equations, design.n_regressors
-    shown = np.flatnonzero(np.unpackbits(np.frombuffer(key, dtype=np.uint8), count=n_y))
+    shown = np.flatnonzero(shown_by(key, n_y))
     at = np.concatenate([np.arange(q), q + shown])
     head: Head = moments.head
+    mean = (head.anchor - origin[at]) + head.offset
     if isinstance(moments, RootMoments):
-        root, mean = moments.root, (head.anchor - origin[at]) + head.offset
+        root = moments.root
     else:
-        cross = np.tril(moments.cross[np.ix_(at, at)])
+        cross = np.tril(moments.cross)
         np.fill_diagonal(cross, np.maximum(cross.diagonal(), 0.0))  # rounding leaves less than nothing of few rows
-        root, mean = root_of(cross), ((head.anchor - origin) + head.offset)[at]
+        root = root_of(cross)
     root = root[root.any(axis=1)]
     values = np.zeros((len(root) + 1, q + n_y))
     values[0, at] = np.sqrt(head.weight) * mean

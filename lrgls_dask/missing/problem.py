@@ -17,6 +17,7 @@ from lrgls_dask.compress import root_of
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.covariance.lowrank import LOG_2PI
 from lrgls_dask.design import Design, DesignGroup
+from lrgls_dask.missing.available import AvailableMoments
 from lrgls_dask.missing.kernels import (
     InformationMoments,
     LatentMoments,
@@ -30,10 +31,11 @@ from lrgls_dask.missing.kernels import (
     information_moments,
     latent_moments,
     pair_moments,
+    residual_moments,
     several_moments,
     unpacked,
 )
-from lrgls_dask.missing.patterns import AvailableMoments, FirstMoments, PatternRows, first_pass
+from lrgls_dask.missing.patterns import FirstMoments, PatternRows, first_pass
 from lrgls_dask.passes import Meter, run_pass
 from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates
 from lrgls_dask.resources import one_blas_thread
@@ -144,13 +146,34 @@ class Incomplete:
     def latent(self, c: np.ndarray, sigma: LowRank) -> Latent:
         """The likelihood at (c, sigma): one pass, or none from pseudo-rows."""
         found: LatentMoments = self._sum(latent_moments, self._params(c, sigma), "likelihood")
-        return self._latent(found, sigma)
+        return self._latent(found, sigma, self._adjoint(found, sigma))
+
+    def fixed(self, c: np.ndarray) -> Callable[[LowRank], Latent]:
+        """`latent` at one c, its score left out: what Sigma alone costs, once residuals are found; pseudo-rows only.
+
+        Making it costs a QR factorisation of the residuals of each pattern.
+        """
+        assert self._pseudo is not None
+        none = LowRank(np.zeros((self.design.n_equations, 0)), np.ones(self.design.n_equations))
+        with one_blas_thread:
+            rows = self._pseudo.residuals(self._params(c, none))
+
+        def latent(sigma: LowRank) -> Latent:
+            with one_blas_thread:
+                found = residual_moments(rows.slabs(), sigma)
+            assert found is not None
+            return self._latent(found, sigma, np.zeros(0))
+
+        return latent
 
     def latents(self, c: np.ndarray, sigmas: Sequence[LowRank]) -> list[Latent]:
         """The likelihood at one c and several Sigmas: one pass and as many times the work, or none from pseudo-rows."""
         points = tuple(self._params(c, sigma) for sigma in sigmas)
         found: SeveralMoments = self._sum(several_moments, SeveralParams(self.origin, points), "likelihoods")
-        return [self._latent(part, sigma) for part, sigma in zip(found.points, sigmas, strict=True)]
+        return [
+            self._latent(part, sigma, self._adjoint(part, sigma))
+            for part, sigma in zip(found.points, sigmas, strict=True)
+        ]
 
     def image(self, p: np.ndarray, sigma: LowRank) -> np.ndarray:
         """(sum_i X_o' Sigma_oo^-1 X_o + ridge) p, (P,): one pass, or none from pseudo-rows."""
@@ -219,7 +242,7 @@ class Incomplete:
 
     # ------------------------------------------------------------------------------------------ inside
 
-    def _latent(self, found: LatentMoments, sigma: LowRank) -> Latent:
+    def _latent(self, found: LatentMoments, sigma: LowRank, score: np.ndarray) -> Latent:
         k = sigma.rank
         outer, spread = unpacked(found.outer, k), unpacked(found.spread, k)
         quadratic = float((found.errors / sigma.d).sum()) + found.lengths
@@ -228,7 +251,7 @@ class Incomplete:
         spread_F = np.einsum("jkl,jl->jk", spread, sigma.F)
         return Latent(
             nll=nll,
-            score=self._adjoint(found, sigma),
+            score=score,
             squares=found.errors + np.einsum("jk,jk->j", sigma.F, spread_F),
             along=found.along - spread_F,
             second=outer + spread,
