@@ -229,12 +229,13 @@ def scratch(use: str, shape: tuple[int, int]) -> np.ndarray:
 
     Workers give freed memory back to the system at once, and fresh pages for every block cost a fifth of its time.
     """
-    array: np.ndarray | None = getattr(_kept, use, None)
-    if array is None or array.shape != shape:
-        array = np.empty(shape)
-        if array.nbytes <= LARGEST_KEPT:
-            setattr(_kept, use, array)
-    return array
+    size = shape[0] * shape[1]
+    memory: np.ndarray | None = getattr(_kept, use, None)
+    if memory is None or memory.size < size:
+        memory = np.empty(size)
+        if memory.nbytes <= LARGEST_KEPT:
+            setattr(_kept, use, memory)
+    return memory[:size].reshape(shape)
 
 
 def slab_rows(width: int) -> int:

@@ -68,9 +68,10 @@ class GramMoments(Sized):
     cross: np.ndarray
 
     def __add__(self, other: GramMoments) -> GramMoments:
-        total = GramMoments(self.head, self.cross.copy())
-        total += other
-        return total
+        head, gap = self.head.merge(other.head)
+        cross = self.cross + other.cross
+        cross += np.multiply.outer(gap, gap)
+        return GramMoments(head, cross)
 
     def __iadd__(self, other: GramMoments) -> GramMoments:
         """The same in the memory of `self`, which is spent."""

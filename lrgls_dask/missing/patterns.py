@@ -15,7 +15,7 @@ import numpy as np
 from lrgls_dask.compress import LOST_DIGITS, SMALL_FLOPS, Compressed, partial_bytes, root_of, smallest_pivot
 from lrgls_dask.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
-from lrgls_dask.kernels import LARGEST, Block, bad_values, root_kernel, slabs, width_of
+from lrgls_dask.kernels import LARGEST, Block, bad_values, root_kernel, scratch, slabs, width_of
 from lrgls_dask.missing.available import AvailableMoments, AvailableSums, available_of, shown_by
 from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of
 from lrgls_dask.moments import GramMoments, Head, RootMoments, Sized, triangle
@@ -262,7 +262,7 @@ def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray) -> 
     for pattern, rows in shown.items():
         seen = np.flatnonzero(shown_by(pattern, n_y))
         at = np.concatenate([np.arange(q), q + seen])
-        values = np.empty((len(rows), len(at)))
+        values = scratch("of a pattern", (len(rows), len(at)))
         np.subtract(x[rows], anchor[:q], out=values[:, :q])
         np.subtract(y[rows][:, seen], anchor[q + seen], out=values[:, q:])
         weight, log_weight = float(len(rows)), 0.0
@@ -306,7 +306,7 @@ def first_pass(rows: Rows, *, meter: Meter, most: int | None = None) -> FirstMom
     width = design.n_regressors + design.n_equations
     kept = most_patterns(design) if most is None else most
     params = FirstParams(design.groups, kept, rows.n_obs * width**2 <= SMALL_FLOPS)
-    size = 8 * int(((design.sizes + 1) ** 2).sum()) + (4 * partial_bytes(design) if kept else 0)
+    size = 8 * int(((design.sizes + 1) ** 2).sum()) + (8 * partial_bytes(design) if kept else 0)
     moments: FirstMoments = run_pass(
         rows, first_kernel, params, partial_bytes=size, meter=meter, label="patterns of missing values"
     )

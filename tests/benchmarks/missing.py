@@ -22,7 +22,7 @@ from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.passes import Meter
 from lrgls_dask.streamed import Streamed
 
-FULL = {"n_obs": 200_000, "n_equations": 50, "n_regressors": 5, "rank": 3, "row_chunk": 10_000}
+FULL = {"n_obs": 1_000_000, "n_equations": 50, "n_regressors": 5, "rank": 3, "row_chunk": 10_000}
 SMALL = {"n_obs": 2_000, "n_equations": 10, "n_regressors": 2, "rank": 2, "row_chunk": 500}
 SHARE, PATTERNS, GAP = 0.2, 50, 1e-6
 TURNS = 5  # passes of each kind in a run, in turn
