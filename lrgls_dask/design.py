@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -50,12 +50,14 @@ class Design:
     equations : K labels.  regressors : q labels of the distinct columns.
     columns : K index arrays (p_j,), the columns of equation j in its own order.
     terms : K tuples of p_j labels, what equation j calls its columns.
+    equation_coords : further labels of the equations by name, K each, such as the sector of every firm.
     """
 
     equations: tuple[Hashable, ...]
     regressors: tuple[Hashable, ...]
     columns: tuple[np.ndarray, ...]
     terms: tuple[tuple[Hashable, ...], ...]
+    equation_coords: Mapping[Hashable, tuple[Hashable, ...]] = field(default_factory=dict)
 
     @property
     def n_equations(self) -> int:

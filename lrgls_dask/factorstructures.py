@@ -12,6 +12,7 @@ import xarray as xr
 
 from lrgls_dask.covariance import GroupedStructure, SparseStructure, blocks_of, max_rank
 from lrgls_dask.covariance.sparse import checked_l1
+from lrgls_dask.data.labels import closest, shown
 from lrgls_dask.design import Design
 
 __all__ = ["GroupedLowRank", "SparseLowRank", "TimeVarying", "check_identified"]
@@ -56,9 +57,9 @@ class SparseLowRank:
 class GroupedLowRank:
     """Sigma = F F' + diag(d) with `rank` factors of all equations and `group_rank` more of each group of them.
 
-    groups : equation -> group, a mapping, a pandas Series or a DataArray along the equations such as ds["sector"];
-        or a list of these for several levels, coarse first, the groups of each inside those of the level before.
-        A System keeps no other coordinates of its equations than their labels, so a name alone is not enough.
+    groups : the name of a coordinate along the equations, such as "sector" of `ds["sector"]`; or equation -> group, a
+        mapping, a pandas Series or a DataArray along the equations; or a list of these for several levels, coarse
+        first, the groups of each inside those of the level before.
     group_rank : factors of each group, one number for all levels or one for each.
 
     Raises TypeError or ValueError for what is none of these; whether the groups suit the equations is checked by `fit`.
@@ -78,7 +79,11 @@ class GroupedLowRank:
         """For the equations of `design`. Raises ValueError where the groups do not cover, nest or identify."""
         check_identified(self.rank, design.n_equations)
         ranks = [int(number) for number in self._group_ranks()]
-        return GroupedStructure(blocks_of(design.equations, self._groupings(), int(self.rank), ranks))
+        groupings = [
+            _by_coordinate(each, design) if isinstance(each, str) else _without_missing(each)
+            for each in self._groupings()
+        ]
+        return GroupedStructure(blocks_of(design.equations, groupings, int(self.rank), ranks))
 
     def _levels(self) -> list[Any]:
         several = isinstance(self.groups, Sequence) and not isinstance(self.groups, str)
@@ -89,7 +94,7 @@ class GroupedLowRank:
             return list(self.group_rank)
         return [self.group_rank] * len(self._levels())
 
-    def _groupings(self) -> list[Mapping[Hashable, Hashable]]:
+    def _groupings(self) -> list[str | Mapping[Hashable, Hashable]]:
         levels = self._levels()
         if not levels:
             raise ValueError("groups is empty. Give the group of every equation, or use covariance='lowrank'.")
@@ -149,7 +154,26 @@ def check_identified(rank: int, n_equations: int) -> None:
         )
 
 
-def _as_mapping(groups: Any) -> Mapping[Hashable, Hashable]:
+def _by_coordinate(name: str, design: Design) -> Mapping[Hashable, Hashable]:
+    """The groups that a coordinate of the equations names."""
+    known = design.equation_coords
+    if name not in known:
+        has = f"has {shown([str(each) for each in known])}{closest(name, known)}" if known else "has none."
+        raise ValueError(
+            f"groups names a coordinate {name!r} along the equations, but the system {has} Pass equation -> group, "
+            "a dict or a Series."
+        )
+    return _without_missing(dict(zip(design.equations, known[name], strict=True)))
+
+
+def _without_missing(groups: Mapping[Hashable, Hashable]) -> Mapping[Hashable, Hashable]:
+    """Without the equations whose group is None or NaN: they have none."""
+    return {equation: group for equation, group in groups.items() if not (group is None or group is pd.NA or group != group)}
+
+
+def _as_mapping(groups: Any) -> str | Mapping[Hashable, Hashable]:
+    if isinstance(groups, str):
+        return groups
     if isinstance(groups, xr.DataArray):
         if groups.ndim != 1 or groups.dims[0] not in groups.indexes:
             raise ValueError(f"groups must have one dim with labels, that of the equations; got dims {groups.dims}.")
@@ -161,8 +185,7 @@ def _as_mapping(groups: Any) -> Mapping[Hashable, Hashable]:
         return dict(zip(groups.index.tolist(), groups.tolist(), strict=True))
     if isinstance(groups, Mapping):
         return groups
-    remedy = f"a system keeps only the labels of its equations: pass ds[{groups!r}]" if isinstance(groups, str) else ""
     raise TypeError(
-        "groups must map equations to groups: a dict, a pandas Series or a DataArray along the equations; got "
-        f"{groups!r}. {remedy or 'Pass one of these, or a list of them'}."
+        "groups must map equations to groups: the name of a coordinate, a dict, a pandas Series or a DataArray along "
+        f"the equations; got {groups!r}. Pass one of these, or a list of them."
     )

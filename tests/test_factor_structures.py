@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from oracle import Dense
 from test_passes import counted
 from test_reference import EXACT, load, system_of, table
 
-from lrgls_dask import Fit, GroupedLowRank, LowRankGLS, SparseLowRank, System, Termination
+from lrgls_dask import CompressedSystem, Fit, GroupedLowRank, LowRankGLS, SparseLowRank, System, Termination
 from lrgls_dask.covariance import GroupedFactors, SparseFactors
 
 EQUATIONS = [f"y{j}" for j in range(9)]
@@ -325,6 +326,84 @@ def test_groups_may_be_a_series_or_a_data_array() -> None:
         assert made(data, GroupedLowRank(1, groups)).loglik == pytest.approx(loglik, abs=1e-9)
 
 
+def labelled(**coords: Any) -> xr.Dataset:
+    """`bifactor` rows with further coordinates of the equations."""
+    data = bifactor("shared", n=100)
+    return xr.Dataset(
+        {"y": (("obs", "firm"), data.Y), "x": (("obs", "regressor"), data.X)},
+        {"firm": EQUATIONS} | {name: ("firm", np.asarray(values)) for name, values in coords.items()},
+    )
+
+
+def grouped_fit(system: System | CompressedSystem, groups: Any) -> Fit:
+    return LowRankGLS(covariance=GroupedLowRank(1, groups)).fit(system).result_
+
+
+SECTORS = {"sector": ["steel", "steel", "steel", "cars", "cars", "cars", "rail", "rail", "rail"]}
+
+
+def firms(ds: xr.Dataset) -> System:
+    return System.from_xarray(ds, y="y", x=["x"], equation="firm")
+
+
+def test_groups_may_be_the_name_of_a_coordinate(tmp_path: Path) -> None:
+    """In memory, compressed, on disk, opened by xarray: wherever the equations go, their coordinates go."""
+    ds = labelled(**SECTORS)
+    system = firms(ds)
+    want = grouped_fit(system, dict(zip(EQUATIONS, SECTORS["sector"], strict=True))).loglik
+    system.to_zarr(tmp_path / "system.zarr")
+    system.compress().to_zarr(tmp_path / "small.zarr")
+    reopened = xr.open_zarr(tmp_path / "system.zarr")
+    assert reopened["sector"].values.tolist() == SECTORS["sector"] and "sector" in reopened.coords
+    ways = (
+        system,
+        system.compress(),
+        System.from_zarr(tmp_path / "system.zarr"),
+        CompressedSystem.from_zarr(tmp_path / "small.zarr"),
+        System.from_xarray(reopened, y="Y", x=["X"], equation="firm"),
+    )
+    for way in ways:
+        assert grouped_fit(way, "sector").loglik == pytest.approx(want, abs=1e-9)
+
+
+def test_groups_in_groups_by_the_names_of_coordinates() -> None:
+    coarse = ["heavy"] * 6 + ["light"] * 3
+    system = firms(labelled(**SECTORS, branch=coarse))
+    factors = grouped_fit(system, ["branch", "sector"]).loadings["factor"].values
+    assert list(factors) == ["general", "heavy", "light", "steel", "cars", "rail"]
+
+
+def test_coordinates_of_no_use_as_labels_are_left_out(tmp_path: Path) -> None:
+    lists = np.empty(9, dtype=object)
+    lists[:] = [[1], [2]] * 4 + [[3]]
+    system = firms(labelled(odd=lists, span=pd.timedelta_range("1h", periods=9).to_numpy(), **SECTORS))
+    assert list(system.design.equation_coords) == ["sector"]
+    system.to_zarr(tmp_path / "system.zarr")
+
+
+@pytest.mark.parametrize(
+    ("coords", "groups", "text"),
+    [
+        (
+            SECTORS,
+            "sectr",
+            "coordinate 'sectr' along the equations, but the system has 'sector'; did you mean 'sector'?",
+        ),
+        ({}, "sector", "coordinate 'sector' along the equations, but the system has none. Pass equation -> group"),
+        ({"code": [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, np.nan]}, "code", "equation 'y8' has no group"),
+        (SECTORS, {f"y{j}": None if j == 4 else "a" for j in range(9)}, "equation 'y4' has no group"),
+    ],
+)
+def test_coordinates_that_give_no_groups(coords: dict[str, Any], groups: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(text)):
+        grouped_fit(firms(labelled(**coords)), groups)
+
+
+def test_a_coordinate_must_not_have_a_name_of_the_format(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="coordinate 'weights' has a name that the format keeps for itself"):
+        firms(labelled(weights=range(9))).to_zarr(tmp_path / "system.zarr")
+
+
 @pytest.mark.parametrize(
     ("error", "text", "make"),
     [
@@ -335,8 +414,6 @@ def test_groups_may_be_a_series_or_a_data_array() -> None:
         (ValueError, "rank must be at least 1; got 0", lambda: SparseLowRank(0)),
         (ValueError, "rank must be at least 0; got -1", lambda: GroupedLowRank(-1, GROUPS)),
         (TypeError, "group_rank must be an integer; got 1.5", lambda: GroupedLowRank(1, GROUPS, group_rank=1.5)),  # type: ignore[arg-type]
-        (TypeError, "got 'sector'. a system keeps only the labels of its equations: pass ds['sector']",
-         lambda: GroupedLowRank(1, "sector")),
         (TypeError, "got 3. Pass one of these, or a list of them", lambda: GroupedLowRank(1, 3)),
         (ValueError, "groups is empty", lambda: GroupedLowRank(1, [])),
         (ValueError, "equation 'y1' is there more than once",

@@ -21,6 +21,8 @@ __all__ = [
     "decode_labels",
     "distinct_labels",
     "encode_labels",
+    "labels_from_json",
+    "labels_to_json",
     "plain_labels",
     "shown",
 ]
@@ -151,6 +153,16 @@ class StoredLabels:
     def read(self) -> pd.Index:
         """All N labels; one read of one 1-D array."""
         return decode_labels(np.asarray(self.array[:]), self.attributes)
+
+
+def labels_to_json(labels: Sequence[Any], what: str) -> list[Any]:
+    """The labels as a JSON document can hold them. what : names them in the TypeError for those it cannot."""
+    return [_json_value(label, what) for label in labels]
+
+
+def labels_from_json(values: Sequence[Any]) -> tuple[Hashable, ...]:
+    """The labels that `labels_to_json` made a document of."""
+    return tuple(_from_json(value) for value in values)
 
 
 def _to_json(label: Any, what: str) -> str:

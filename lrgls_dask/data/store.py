@@ -6,6 +6,7 @@ Y, X                 chunked along obs only, equal row chunks; missing chunks of
 incidence_columns    (P,) column of each coefficient, ordered by equation
 incidence_start      (K + 1,) where each equation starts in it
 weights, groups      (N,), if there are any          attributes  lrgls_format = 1
+any other name       (K,) further labels of the equations, such as the sector of every firm
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -49,6 +51,7 @@ def read_system(path: Any, *, storage_options: dict[str, Any] | None = None) -> 
         x_parts, design = _separate(x, equations, n_equations)
     else:
         x_parts, design = _together(group, _array(group, "X", path), y, equations or default_equations(n_equations))
+    design = replace(design, equation_coords=_equation_coords(group, equation_dim, n_equations))
     weights = _vector(group, "weights")
     stored = group.get(str(obs_dim))
     obs = StoredLabels(stored, dict(stored.attrs)) if _holds_labels(stored, y) else None
@@ -119,6 +122,15 @@ def _labels(group: zarr.Group, name: Hashable, count: int) -> tuple[Hashable, ..
     if stored.shape[0] != count:
         raise ValueError(f"{name!s} has {stored.shape[0]} labels for {count} columns. Give one label for each.")
     return plain_labels(decode_labels(np.asarray(stored[:]), dict(stored.attrs)), f"labels in {name!s}")
+
+
+def _equation_coords(group: zarr.Group, dim: Hashable, n_equations: int) -> dict[Hashable, tuple[Hashable, ...]]:
+    """The 1-D arrays along the equations, their own labels excepted."""
+    found: dict[Hashable, tuple[Hashable, ...]] = {}
+    for name, array in group.arrays():
+        if array.ndim == 1 and name != dim and _dims(array, "")[0] == dim:
+            found[name] = _labels(group, name, n_equations) or ()
+    return found
 
 
 def _holds_labels(stored: Any, y: zarr.Array) -> TypeGuard[zarr.Array]:

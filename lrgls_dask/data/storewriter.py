@@ -47,7 +47,7 @@ def write_system(
         raise ValueError(
             f"row_chunk must be a positive whole number of rows; found {row_chunk!r}. Leave it out for 16 MB."
         )
-    _check_dims(system)
+    _check_names(system)
     labels = _small_labels(system)  # before anything is created: labels that cannot be stored fail here
     rows = min(row_chunk or default_row_chunk(system.rows), system.n_obs)
     with new_store(path, overwrite=overwrite, storage_options=storage_options) as store:
@@ -57,6 +57,9 @@ def write_system(
         _write_rows(group, system, rows, compressors, beside)
         del group.attrs["lrgls_incomplete"]
         group.attrs["lrgls_format"] = FORMAT
+        # for xarray, which tells coordinates from variables by this list
+        if system.design.equation_coords:
+            group.attrs["coordinates"] = " ".join(str(name) for name in system.design.equation_coords)
         _consolidate(store)
 
 
@@ -79,10 +82,13 @@ def _dtype(parts: Sequence[Part]) -> np.dtype:
     return np.result_type(*(np.dtype(part.array.dtype) for part in parts)).newbyteorder("=")
 
 
-def _check_dims(system: LabelledRows) -> None:
+def _check_names(system: LabelledRows) -> None:
     for dim in system.dims:
         if dim in _RESERVED:
             raise ValueError(f"the dim {dim!r} has a name that the format keeps for itself. Rename it.")
+    for name in system.design.equation_coords:
+        if str(name) in _RESERVED or name in system.dims:
+            raise ValueError(f"the coordinate {name!r} has a name that the format keeps for itself. Rename or drop it.")
 
 
 def _small_labels(system: LabelledRows) -> dict[str, tuple[np.ndarray, str, dict[str, Any]]]:
@@ -98,6 +104,10 @@ def _small_labels(system: LabelledRows) -> dict[str, tuple[np.ndarray, str, dict
         (equation_dim, equation_dim, "equation labels", label_index(design.equations)),
         ("regressor", "regressor", "regressor labels", label_index(design.regressors)),
         ("term", "coefficient", "regressor names", label_index(terms)),
+    ]
+    indices += [
+        (str(name), equation_dim, f"labels in {name!r}", label_index(labels))
+        for name, labels in design.equation_coords.items()
     ]
     if system.obs_labels is not None and system.obs is not None:
         indices.append((obs_dim, obs_dim, f"row labels along {obs_dim!r}", system.obs))

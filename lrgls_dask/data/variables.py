@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import xarray as xr
 from lrgls_dask.data.arrays import default_equations
 from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.labels import check_same_labels, closest, plain_labels, shown
+from lrgls_dask.data.labels import check_same_labels, closest, labels_to_json, plain_labels, shown
 from lrgls_dask.data.sources import block_parts, chunk_lazily, column_parts, group_source, raw_array, vector_part
 from lrgls_dask.rows import Part
 
@@ -77,6 +78,7 @@ def rows_from_xarray(
     vectors = {role: source.vector(role, v) for role, v in (("weights", weights), ("groups", groups)) if v is not None}
     w = vectors.get("weights")
     g = vectors.get("groups")
+    design = replace(design, equation_coords=source.equation_coords(y_title, response))
     return LabelledRows(
         rows=build_rows(
             [part for block in blocks.values() for part in block.parts],
@@ -173,6 +175,21 @@ class _Source:
         if index is None:
             return default_equations(response.sizes[self.equation])
         return plain_labels(index, f"labels of {title} along {self.equation!r}")
+
+    def equation_coords(self, title: str, response: xr.DataArray) -> dict[Hashable, tuple[Hashable, ...]]:
+        """The other coordinates along the equations, such as the sector of every firm; small, so read now.
+
+        Those of values that no store can hold name no groups either, and are left out.
+        """
+        found = {}
+        for name, coord in response.coords.items():
+            if coord.dims != (self.equation,) or name == self.equation:
+                continue
+            with suppress(TypeError):
+                labels = plain_labels(np.asarray(coord), f"labels of {title} in {name!r}")
+                labels_to_json((name, *labels), f"{name!r}")
+                found[name] = labels
+        return found
 
     def regressor(self, item: Any, equations: tuple[Hashable, ...]) -> _Variable:
         title, data = self.find("x", item)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from lrgls_dask.data.labels import decode_labels, encode_labels, plain_labels
+from lrgls_dask.data.labels import decode_labels, encode_labels, labels_from_json, labels_to_json, plain_labels
 from lrgls_dask.data.store import label_index
 from lrgls_dask.design import Design
 
@@ -32,6 +32,9 @@ def write_design(group: zarr.Group, design: Design) -> None:
     _write_labels(group, "term", "coefficient", tuple(t for terms in design.terms for t in terms))
     write_array(group, "incidence_columns", np.concatenate(design.columns).astype(np.int64), ("coefficient",))
     write_array(group, "incidence_start", design.offsets.astype(np.int64), ("incidence_bound",))
+    if design.equation_coords:
+        coords = design.equation_coords.items()
+        group.attrs["equation_coords"] = [labels_to_json((name, *labels), repr(name)) for name, labels in coords]
 
 
 def write_array(group: zarr.Group, name: str, values: np.ndarray, dims: tuple[str, ...], **attributes: Any) -> None:
@@ -67,9 +70,11 @@ def read_design(group: zarr.Group) -> Design:
     starts, columns = read_array(group, "incidence_start"), read_array(group, "incidence_columns").astype(np.intp)
     terms = _read_labels(group, "term")
     spans = list(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True))
+    coords: Any = group.attrs.get("equation_coords", [])
     return Design(
         _read_labels(group, "equation"),
         _read_labels(group, "regressor"),
         tuple(columns[a:b] for a, b in spans),
         tuple(terms[a:b] for a, b in spans),
+        {name: tuple(labels) for name, *labels in map(labels_from_json, coords)},
     )

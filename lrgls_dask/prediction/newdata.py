@@ -6,7 +6,7 @@ Columns go by label: a Dataset's variables as `System.from_xarray` names them, a
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ def rows_to_predict(data: Any, design: Design, dims: tuple[Hashable, Hashable], 
 def _moved(design: Design, columns: np.ndarray, names: tuple[Hashable, ...]) -> Design:
     """The design whose column c lies at columns[c] of data with these names."""
     moved = {id(own): columns[own] for own in design.columns}
-    return Design(design.equations, names, tuple(moved[id(own)] for own in design.columns), design.terms)
+    return replace(design, regressors=names, columns=tuple(moved[id(own)] for own in design.columns))
 
 
 # ---------------------------------------------------------------------------------------------------- frames, arrays
