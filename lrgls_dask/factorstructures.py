@@ -168,7 +168,7 @@ def _by_coordinate(name: str, design: Design) -> Mapping[Hashable, Hashable]:
 
 def _without_missing(groups: Mapping[Hashable, Hashable]) -> Mapping[Hashable, Hashable]:
     """Without the equations whose group is None or NaN: they have none."""
-    return {equation: group for equation, group in groups.items() if not (group is None or group is pd.NA or group != group)}
+    return {name: group for name, group in groups.items() if not (group is None or group is pd.NA or group != group)}
 
 
 def _as_mapping(groups: Any) -> str | Mapping[Hashable, Hashable]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
@@ -302,6 +303,10 @@ def test_impute_as_the_dense_conditional_formulas_say(weighted: bool, tmp_path: 
     got.impute(data.system(zarr_rows(50)), tmp_path / "full.zarr")
     store = zarr.open_group(tmp_path / "full.zarr", mode="r")
     Y, variance = (np.asarray(store[name][:]) for name in ("Y", "Y_variance"))
+    lazy = got.impute(data.system(zarr_rows(50)))
+    assert all(isinstance(lazy[name].data, da.Array) and lazy[name].dims == ("obs", "equation") for name in lazy)
+    np.testing.assert_array_equal(lazy["Y"], Y)
+    np.testing.assert_array_equal(lazy["Y_variance"], variance)
     sigma, b = got.sigma().values, np.split(got.params.values, got.design.offsets[1:-1])
     fitted = np.column_stack([x @ own for x, own in zip(data.Xs, b, strict=True)])
     for i, y in enumerate(data.Y):

@@ -1,8 +1,8 @@
-"""Writing a system with its missing responses filled in, block by block."""
+"""A system with its missing responses filled in, block by block: lazily, or written to a store."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -18,15 +18,22 @@ from lrgls_dask.system import System
 if TYPE_CHECKING:
     from lrgls_dask.prediction.methods import Predicting
 
-__all__ = ["write_imputed"]
+__all__ = ["Imputed", "imputed", "write_imputed"]
 
 
-def write_imputed(
-    fit: Predicting, system: System, path: Any, *, overwrite: bool, storage_options: dict[str, Any] | None
-) -> None:
-    """Write format 1 with Y complete, and the variances `Y_variance` beside it; the work behind `Fit.impute`.
+@dataclass(frozen=True, eq=False)
+class Imputed:
+    """A system with its missing responses filled in, unread. system : Y complete.  mean, variance : (N, K) lazy."""
 
-    Costs one read of the rows where their stored chunks are alike, and a few blocks of memory.
+    system: System
+    mean: da.Array
+    variance: da.Array
+
+
+def imputed(fit: Predicting, system: System) -> Imputed:
+    """The rows filled in, and the variance left of what was filled; reads nothing.
+
+    Raises TypeError for what is no System, ValueError for another design.
     """
     if not isinstance(system, System):
         raise TypeError(f"impute fills in the responses of a System; got a {type(system).__name__}.")
@@ -44,12 +51,20 @@ def write_imputed(
         weights=None if lazy.weights is None else _part("weights", lazy.weights[:, 0]),
         complete_only=False,
     )
+    return Imputed(replace(system, rows=rows), mean, variance)
+
+
+def write_imputed(found: Imputed, path: Any, *, overwrite: bool, storage_options: dict[str, Any] | None) -> None:
+    """Write format 1 with Y complete, and the variances `Y_variance` beside it.
+
+    Costs one read of the rows where their stored chunks are alike, and a few blocks of memory.
+    """
     write_system(
-        replace(system, rows=rows),
+        found.system,
         path,
         overwrite=overwrite,
         storage_options=storage_options,
-        beside=(_part("Y_variance", variance),),
+        beside=(_part("Y_variance", found.variance),),
     )
 
 

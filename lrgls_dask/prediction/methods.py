@@ -17,7 +17,7 @@ from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import Sigma, factor_labels
 from lrgls_dask.data.labels import StoredLabels, closest, plain_labels, shown
 from lrgls_dask.design import Design
-from lrgls_dask.missing.impute import write_imputed
+from lrgls_dask.missing.impute import imputed, write_imputed
 from lrgls_dask.prediction.conditional import Given, GivenKind, given_rows, given_std_rows
 from lrgls_dask.prediction.fitted import (
     Coefficients,
@@ -152,6 +152,10 @@ class Predicting:
         std_error = rows.map(given_std_rows, given, self.design.n_equations, response=True, weighted=True)
         return self._with_interval(mean, std_error, new, interval, kind)
 
+    @overload
+    def impute(self, system: System) -> xr.Dataset: ...
+
+    @overload
     def impute(
         self,
         system: System,
@@ -159,19 +163,35 @@ class Predicting:
         *,
         overwrite: bool = False,
         storage_options: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Write the system with its missing responses filled in: format 1, which `System.from_zarr` opens.
+    ) -> None: ...
+
+    def impute(
+        self,
+        system: System,
+        path: Any = None,
+        *,
+        overwrite: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> xr.Dataset | None:
+        """`Y` (obs, equation) with its missing responses filled in, and `Y_variance`, lazy; or written to `path`.
+
+        path : where to write the whole system so filled, in format 1, which `System.from_zarr` opens. One read, block
+        by block; the store appears when it is complete.
 
         Y holds what is observed as it is, and else what `predict_given` says; `Y_variance` (obs, equation) is 0 there
         and else the variance left given what the row shows, coefficients and Sigma taken as known. A row that shows
-        nothing gets its fitted values and the variances of Sigma. One read, block by block, O(K k^2) a pattern of a
-        block and O(K k) a row; the store appears when it is complete.
+        nothing gets its fitted values and the variances of Sigma. O(K k^2) a pattern of a block and O(K k) a row.
 
         Filled values lie nearer to each other than responses do: fit the original system, not this one.
         Raises ValueError for another design, FileExistsError where something is at `path`, unless overwrite is True.
         """
-        options = None if storage_options is None else dict(storage_options)
-        write_imputed(self, system, path, overwrite=overwrite, storage_options=options)
+        found = imputed(self, system)
+        if path is not None:
+            options = None if storage_options is None else dict(storage_options)
+            write_imputed(found, path, overwrite=overwrite, storage_options=options)
+            return None
+        filled = {"Y": found.mean, "Y_variance": found.variance}
+        return xr.Dataset({name: self._labelled_rows(each, system.obs_labels, name) for name, each in filled.items()})
 
     def factor_scores(self, data: Any, y: Any = None, *, method: ScoreMethod = "regression") -> xr.DataArray:
         """(obs, factor) the common factors behind the errors of each row; lazy, and `to_zarr` writes it in chunks.
