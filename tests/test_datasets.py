@@ -14,6 +14,8 @@ def french():
 
 
 def test_labels_and_sizes(french):
+    assert french["sort"].to_series().value_counts().to_dict() == {"industry": 12, "value": 9, "momentum": 9}
+    assert french["sort"].sel(portfolio=["Utils", "S3V1", "S5M5"]).values.tolist() == ["industry", "value", "momentum"]
     assert dict(french.sizes) == {"time": 819, "portfolio": 30}
     assert str(french["time"].values[0])[:7] == "1949-01" and str(french["time"].values[-1])[:7] == "2017-03"
     assert french.indexes["time"].equals(pd.date_range("1949-01-01", periods=819, freq="MS"))

@@ -11,6 +11,7 @@ import xarray as xr
 __all__ = ["load_french"]
 
 FACTORS = {"MktRF": "mktrf", "SMB": "smb", "HML": "hml", "Mom": "mom"}
+SORTS = {"V": "value", "M": "momentum"}  # by the third letter of such names as S1V5
 
 LONG_NAMES = {
     "excess_return": "return of the portfolio minus the risk-free rate",
@@ -28,7 +29,7 @@ def load_french() -> xr.Dataset:
     """Monthly excess returns of 30 US portfolios and the Fama-French factors, January 1949 to March 2017.
 
     Dims: time (819 months, the first day of each), portfolio (30: 12 industries, 9 by size and value, 9 by size and
-    momentum). Every return is a decimal per month: 0.0123 is 1.23 %.
+    momentum, which the coordinate `sort` tells apart). Every return is a decimal per month: 0.0123 is 1.23 %.
 
     - excess_return (time, portfolio): return of the portfolio minus the risk-free rate.
     - const, mktrf, smb, hml, mom (time,): an intercept, the market, size, value and momentum factors; mktrf is an
@@ -52,7 +53,13 @@ def load_french() -> xr.Dataset:
         "rf": (("time",), table["RF"].to_numpy()),
         "lag_return": (("time", "portfolio"), lag),
     }
-    ds = xr.Dataset(variables, coords={"time": table.index.to_numpy(), "portfolio": np.array(portfolios, dtype=object)})
+    sort = [SORTS[name[2]] if name[1].isdigit() else "industry" for name in portfolios]
+    coords = {
+        "time": table.index.to_numpy(),
+        "portfolio": np.array(portfolios, dtype=object),
+        "sort": ("portfolio", np.array(sort)),
+    }
+    ds = xr.Dataset(variables, coords)
     for name, text in LONG_NAMES.items():
         ds[name].attrs["long_name"] = text
         if name != "const":
