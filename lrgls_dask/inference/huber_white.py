@@ -6,7 +6,7 @@ import numpy as np
 
 from lrgls_dask.inference.information import JointInformation, joint_information
 from lrgls_dask.inference.joint_scores import ScoreGroup, ScoreMoments, ScoreParams, joint_score_kernel
-from lrgls_dask.inference.standardised import Estimate, inward
+from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.passes import Meter, run_pass
 from lrgls_dask.rows import Rows
 
@@ -37,8 +37,9 @@ def _params(estimate: Estimate, joint: JointInformation) -> ScoreParams:
     groups = []
     for part in standard.groups:
         turn = part.coefficients(np.eye(len(part.order)))
-        coefficients = inward(part, estimate.coefficients, standard.unit)
-        groups.append(ScoreGroup(part.group, turn, part.q[0] / root_weight, coefficients))
+        own = part.group
+        coefficients = part.coordinates(estimate.coefficients[own.coefficients] / standard.unit[own.equations])
+        groups.append(ScoreGroup(own, turn, part.q[0] / root_weight, coefficients))
     return ScoreParams(
         groups=tuple(groups),
         anchor=head.anchor,

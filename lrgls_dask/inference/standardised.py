@@ -20,7 +20,7 @@ from lrgls_dask.problem import InMemory
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.whiten import WhitenedGroup
 
-__all__ = ["MAX_PARAMETERS", "Covariance", "Estimate", "Standardised", "bread", "inward"]
+__all__ = ["MAX_PARAMETERS", "Covariance", "Estimate", "Standardised", "bread"]
 
 MAX_PARAMETERS = 20_000  # one square array of that size takes 3.2 GB
 
@@ -96,7 +96,9 @@ class Standardised:
         x, ridge = np.empty((len(top), design.n_coefficients)), np.empty(design.n_coefficients)
         for part in whitened.groups:
             group = part.group
-            residual[:, group.equations] -= part.q @ inward(part, coefficients, unit)
+            residual[:, group.equations] -= part.q @ part.coordinates(
+                coefficients[group.coefficients] / unit[group.equations]
+            )
             for j, places in zip(group.equations, group.coefficients.T, strict=True):
                 x[:, places] = part.q
                 ridge[places] = part.ridge * (unit[j] / whitened.y_scale[j]) ** 2
@@ -160,13 +162,3 @@ def bread(information: np.ndarray, free: np.ndarray | None) -> np.ndarray:
     if free is None:
         return np.asarray(cho_solve(cho_factor(information, lower=True), np.eye(len(information))))
     return np.asarray(free @ bread(free.T @ information @ free, None) @ free.T)
-
-
-def inward(part: WhitenedGroup, coefficients: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    """(p, m) c of one design's equations, from all coefficients b (P,) in the user's units.
-
-    The inverse of WhitenedGroup.coefficients.
-    """
-    scaled = coefficients[part.group.coefficients] / unit[part.group.equations] * part.x_scale[:, None]
-    c = part.root @ scaled[part.order]
-    return np.asarray(c if part.turn is None else part.turn.T @ c)

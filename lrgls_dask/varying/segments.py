@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import cho_factor, cho_solve
 
 from lrgls_dask.cg import Solution, conjugate_gradients
 from lrgls_dask.compress import Compressed
@@ -152,11 +152,7 @@ class SegmentedProblem:
 
     def coefficients(self, c: np.ndarray) -> np.ndarray:
         """(P,) in the user's units, ordered equation by equation."""
-        whitened = self.merged.whitened
-        b = np.empty(self.design.n_coefficients)
-        for group, values in zip(whitened.groups, self.coordinates.by_group(c), strict=True):
-            b[group.group.coefficients] = group.coefficients(values) * whitened.y_scale[group.group.equations]
-        return b
+        return self.merged.whitened.coefficients(self.coordinates.by_group(c))
 
     def covariance(self, sigmas: Sequence[LowRank]) -> np.ndarray:
         """(P, P) covariance of the coefficients at known Sigma_t, in the user's units, equation by equation.
@@ -198,6 +194,4 @@ def check_segments(segments: Sequence[Compressed]) -> None:
 
 def _in_coordinates(group: WhitenedGroup, top: np.ndarray) -> np.ndarray:
     """(r, p) rows of X in whitened coordinates."""
-    x = (top[:, group.group.columns] / group.x_scale)[:, group.order]
-    q: np.ndarray = solve_triangular(group.root, x.T, trans="T").T
-    return q if group.turn is None else q @ group.turn
+    return group.adjoint(top[:, group.group.columns].T).T
