@@ -91,7 +91,7 @@ class Standardised:
             )
         whitened = InMemory(source, lam_B=estimate.lam_B, meter=Meter()).whitened
         unit = 1.0 / np.sqrt(sigma.precision_diagonal)
-        top = np.vstack([np.sqrt(source.head.weight) * source.head.mean, source.root[:q]])
+        top = source.stacked(q)
         residual = top[:, q:] / unit
         x, ridge = np.empty((len(top), design.n_coefficients)), np.empty(design.n_coefficients)
         for part in whitened.groups:

@@ -107,7 +107,7 @@ class SegmentedProblem:
 
     def _segment(self, system: Compressed) -> _Segment:
         whitened, q = self.merged.whitened, system.design.n_regressors
-        top = np.vstack([np.sqrt(system.head.weight) * system.head.mean, system.root[:q]])
+        top = system.stacked(q)
         stacks = tuple(
             np.stack([_in_coordinates(whitened.groups[i], top) for i in members])
             for members, _, _ in self.coordinates.buckets
