@@ -93,10 +93,9 @@ class Bread:
         """What the kernels need for scores in these coordinates, or of the columns as stored; the rest as given."""
         design, anchor = self.design, self._anchor
         constant = self._constant
-        equation_of = np.repeat(np.arange(design.n_equations), design.sizes)
         columns = np.concatenate(design.columns)
         centred = np.zeros(design.n_equations, dtype=bool) if as_stored else self._is_centred
-        shift = np.where(centred[equation_of], 0.0, anchor[columns])
+        shift = np.where(centred[design.equation_of], 0.0, anchor[columns])
         slopes = []
         for group in design.groups:
             b = self.coefficients[group.coefficients].copy()
@@ -109,7 +108,7 @@ class Bread:
             anchor=anchor,
             shift=shift if shift.any() else None,
             columns=slice(int(columns[0]), int(columns[-1]) + 1) if consecutive else columns,
-            equations=equation_of,
+            equations=design.equation_of,
             slopes=tuple(slopes),
             intercept=self._at_anchor(tuple(slopes)),
             scale=self.y_scale,
@@ -255,14 +254,13 @@ class Bread:
         """(P, P) A^-1 in orthonormal coordinates; under restrictions A^-1 - A^-1 R'(R A^-1 R')^-1 R A^-1."""
         design = self.design
         precision = self._scaled_sigma.precision()
-        equation_of = np.repeat(np.arange(design.n_equations), design.sizes)
         rows = np.empty((len(self.x_rows), design.n_coefficients))
         for group, (q, _, _) in zip(design.groups, self._pieces, strict=True):
             for places in group.coefficients.T:
                 rows[:, places] = q
         information = rows.T @ rows
         for j, start in enumerate(design.offsets[:-1]):  # by strips: a second P x P array of precisions is not needed
-            information[start : design.offsets[j + 1]] *= precision[j, equation_of]
+            information[start : design.offsets[j + 1]] *= precision[j, design.equation_of]
         information[np.diag_indices_from(information)] += self._ridge
         inverse = cho_solve(cho_factor(information, lower=True), np.eye(len(information)))
         if self.restrictions is not None:

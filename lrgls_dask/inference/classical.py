@@ -99,7 +99,6 @@ class CoefficientCovariance:
     def _inverse(self) -> np.ndarray:
         design, scaled = self.design, self.x_rows / self._x_scale
         precision = self.sigma.rescaled(1.0 / self.y_scale).precision()
-        equation_of = np.repeat(np.arange(design.n_equations), design.sizes)
         rows = np.empty((len(scaled), design.n_coefficients))
         penalty = np.zeros(design.n_coefficients)
         halves: list[np.ndarray] = [np.empty(0)] * design.n_equations
@@ -110,7 +109,7 @@ class CoefficientCovariance:
                 rows[:, places], penalty[places] = q, ridge
                 halves[j] = half * (self.y_scale[j] / self._x_scale[group.columns])[:, None]
         information = rows.T @ rows
-        information *= precision[np.ix_(equation_of, equation_of)]
+        information *= precision[np.ix_(design.equation_of, design.equation_of)]
         covariance = self._of_estimator(information, penalty, halves)
         for j, half in enumerate(halves):
             mine = slice(design.offsets[j], design.offsets[j + 1])

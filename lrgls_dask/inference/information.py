@@ -98,7 +98,7 @@ def joint_information(estimate: Estimate, kind: Information) -> JointInformation
         G = Q @ rows.residual_cross @ Q - Q
         _check_maximum(N * tangents.gradient(0.5 * (G + G.T)), sigma, N)
         sigma = N * tangents.curvature(Q, 0.5 * (G + G.T)) + held
-        mixed = tangents.cross(rows.x.T @ (rows.residual @ Q), Q, rows.equation_of)
+        mixed = tangents.cross(rows.x.T @ (rows.residual @ Q), Q, rows.source.design.equation_of)
     return JointInformation(rows, tangents, Q, rows.information(Q), mixed, sigma)
 
 

@@ -113,11 +113,6 @@ class Standardised:
         return self.source.n_obs
 
     @cached_property
-    def equation_of(self) -> np.ndarray:
-        """(P,) the equation of each coefficient."""
-        return np.repeat(np.arange(len(self.unit)), self.source.design.sizes)
-
-    @cached_property
     def gram(self) -> np.ndarray:
         """x'x, (P, P)."""
         return np.asarray(self.x.T @ self.x)
@@ -129,7 +124,8 @@ class Standardised:
 
     def information(self, precision: np.ndarray) -> np.ndarray:
         """x' (precision kron I) x, (P, P), for a precision (K, K) in standard units."""
-        return np.asarray(self.gram * precision[np.ix_(self.equation_of, self.equation_of)])
+        equation_of = self.source.design.equation_of
+        return np.asarray(self.gram * precision[np.ix_(equation_of, equation_of)])
 
     def outward(self, values: np.ndarray) -> np.ndarray:
         """(P, m) changes of b, in the user's units, from (P, m) changes of c."""

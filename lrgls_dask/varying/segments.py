@@ -161,14 +161,13 @@ class SegmentedProblem:
         O(T q P^2 + P^3), four P x P arrays.
         """
         design, whitened = self.design, self.merged.whitened
-        equation_of = np.repeat(np.arange(design.n_equations), design.sizes)
         information = np.zeros((design.n_coefficients, design.n_coefficients))
         for segment, sigma in zip(self.segments, sigmas, strict=True):
             rows = np.empty((len(segment.y), design.n_coefficients))
             for stack, (members, _, _) in zip(segment.stacks, self.coordinates.buckets, strict=True):
                 for i, q in zip(members, stack, strict=True):
                     rows[:, whitened.groups[i].group.coefficients] = q[:, :, None]
-            information += rows.T @ rows * sigma.precision()[np.ix_(equation_of, equation_of)]
+            information += rows.T @ rows * sigma.precision()[np.ix_(design.equation_of, design.equation_of)]
         penalty, units = np.zeros(design.n_coefficients), np.zeros_like(information)
         for group in whitened.groups:
             half = group.coefficients(np.eye(len(group.ridge)))
