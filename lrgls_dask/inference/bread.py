@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
+from lrgls_dask.constraint import free_directions, inverse_within
 from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
 from lrgls_dask.inference.classical import MAX_COEFFICIENTS, orthonormal
@@ -251,7 +251,7 @@ class Bread:
 
     @cached_property
     def _inverse(self) -> np.ndarray:
-        """(P, P) A^-1 in orthonormal coordinates; under restrictions A^-1 - A^-1 R'(R A^-1 R')^-1 R A^-1."""
+        """(P, P) A^-1 in orthonormal coordinates, on the directions that restrictions leave free."""
         design = self.design
         precision = self._scaled_sigma.precision()
         rows = np.empty((len(self.x_rows), design.n_coefficients))
@@ -262,17 +262,11 @@ class Bread:
         for j, start in enumerate(design.offsets[:-1]):  # by strips: a second P x P array of precisions is not needed
             information[start : design.offsets[j + 1]] *= precision[j, design.equation_of]
         information[np.diag_indices_from(information)] += self._ridge
-        inverse = cho_solve(cho_factor(information, lower=True), np.eye(len(information)))
+        free = None
         if self.restrictions is not None:
-            turned = np.concatenate(
-                [
-                    self.restrictions[:, design.offsets[j] : design.offsets[j + 1]] @ back
-                    for j, back in enumerate(self._to_user)
-                ],
-                axis=1,
-            )
-            along = inverse @ turned.T
-            inverse -= along @ np.linalg.solve(turned @ along, along.T)
+            spans = zip(design.offsets[:-1], design.offsets[1:], self._to_user, strict=True)
+            free = free_directions(np.hstack([self.restrictions[:, start:stop] @ back for start, stop, back in spans]))
+        inverse = inverse_within(information, free)
         return np.asarray(0.5 * (inverse + inverse.T))
 
     def _columns(self, equation: int) -> np.ndarray:

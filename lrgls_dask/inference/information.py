@@ -18,7 +18,8 @@ from typing import Literal
 import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
-from lrgls_dask.inference.standardised import MAX_PARAMETERS, Estimate, Standardised, bread
+from lrgls_dask.constraint import estimator_covariance, inverse_within
+from lrgls_dask.inference.standardised import MAX_PARAMETERS, Estimate, Standardised
 from lrgls_dask.inference.tangents import FullTangents, LowRankTangents, batches, tangents_of
 
 __all__ = ["Information", "JointInformation", "SigmaErrors", "expected_cov", "observed_cov", "sigma_errors"]
@@ -54,11 +55,15 @@ class JointInformation:
         return _solve(self.sigma, self.mixed.T)
 
     @cached_property
+    def profile(self) -> np.ndarray:
+        """(P, P) the information of the coefficients that is left once Sigma's parameters are estimated too."""
+        return np.asarray(self.coefficient - self.mixed @ self.regression)
+
+    @cached_property
     def bread(self) -> np.ndarray:
         """(P, P) the coefficients' block of the inverse, ridge and restrictions included."""
-        profile = self.coefficient - self.mixed @ self.regression + np.diag(self.rows.ridge)
         try:
-            return bread(profile, self.rows.free)
+            return inverse_within(self.profile + np.diag(self.rows.ridge), self.rows.free)
         except LinAlgError:
             raise _not_a_maximum() from None
 
@@ -67,7 +72,7 @@ class JointInformation:
         """(m, m) L with L L' Sigma's block of the inverse, Heywood variances and rotations held."""
         marginal = self.sigma
         if self.mixed.any():
-            alone = bread(self.coefficient + np.diag(self.rows.ridge), self.rows.free)
+            alone = inverse_within(self.coefficient + np.diag(self.rows.ridge), self.rows.free)
             marginal = self.sigma - self.mixed.T @ alone @ self.mixed
         return np.asarray(solve_triangular(_cholesky(marginal), np.eye(len(marginal)), lower=False))
 
@@ -109,7 +114,7 @@ def expected_cov(estimate: Estimate) -> np.ndarray:
     """
     rows = Standardised.of(estimate)
     information = rows.information(estimate.covariance.rescaled(1.0 / rows.unit).precision())
-    return rows.covariance(_ridge_sandwich(bread(information + np.diag(rows.ridge), rows.free), rows.ridge))
+    return rows.covariance(estimator_covariance(information, rows.ridge, rows.free))
 
 
 def observed_cov(estimate: Estimate) -> np.ndarray:
@@ -120,7 +125,8 @@ def observed_cov(estimate: Estimate) -> np.ndarray:
     Source: Efron & Hinkley (1978); as lavaan's information="observed", observed.information="hessian".
     """
     joint = joint_information(estimate, "observed")
-    return joint.rows.covariance(_ridge_sandwich(joint.bread, joint.rows.ridge))
+    covariance = joint.bread @ joint.profile @ joint.bread if joint.rows.ridge.any() else joint.bread
+    return joint.rows.covariance(covariance)
 
 
 # ---------------------------------------------------------------------------------------------- errors of Sigma
@@ -165,11 +171,6 @@ def sigma_errors(estimate: Estimate, kind: Information = "expected") -> SigmaErr
 
 
 # ---------------------------------------------------------------------------------------------- pieces
-
-
-def _ridge_sandwich(inverse: np.ndarray, ridge: np.ndarray) -> np.ndarray:
-    """A^-1 (A - ridge) A^-1, which is A^-1 without a ridge."""
-    return inverse - (inverse * ridge) @ inverse if ridge.any() else inverse
 
 
 def _check_size(estimate: Estimate) -> int:

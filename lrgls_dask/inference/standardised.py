@@ -12,15 +12,15 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from lrgls_dask.compress import Compressed
+from lrgls_dask.constraint import free_directions
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.whiten import WhitenedGroup
 
-__all__ = ["MAX_PARAMETERS", "Covariance", "Estimate", "Standardised", "bread"]
+__all__ = ["MAX_PARAMETERS", "Covariance", "Estimate", "Standardised"]
 
 MAX_PARAMETERS = 20_000  # one square array of that size takes 3.2 GB
 
@@ -106,7 +106,7 @@ class Standardised:
         made = cls(source, whitened.groups, unit, x, beyond, residual, ridge)
         if estimate.restrictions is None:
             return made
-        return replace(made, free=made._null_space(estimate.restrictions))
+        return replace(made, free=made._free_directions(estimate.restrictions))
 
     @property
     def n_obs(self) -> int:
@@ -140,21 +140,10 @@ class Standardised:
         both = self.outward(self.outward(values).T)
         return np.asarray(0.5 * (both + both.T))
 
-    def _null_space(self, restrictions: Restrictions) -> np.ndarray:
+    def _free_directions(self, restrictions: Restrictions) -> np.ndarray:
         # R b moves with c as R T c: the rows of R go through the transpose of the way out
-        turned = np.empty((self.x.shape[1], restrictions.n_restrictions))
+        turned = np.empty((restrictions.n_restrictions, self.x.shape[1]))
         for part in self.groups:
             for j, places in zip(part.group.equations, part.group.coefficients.T, strict=True):
-                turned[places] = part.adjoint(restrictions.matrix[:, places].T) * self.unit[j]
-        complete: np.ndarray = np.linalg.qr(turned, mode="complete")[0]
-        return complete[:, restrictions.n_restrictions :]
-
-
-def bread(information: np.ndarray, free: np.ndarray | None) -> np.ndarray:
-    """Z (Z' A Z)^-1 Z', (P, P): the inverse of A (P, P) on the directions Z (P, P - m) that restrictions leave free.
-
-    Raises LinAlgError when A is not positive definite there.
-    """
-    if free is None:
-        return np.asarray(cho_solve(cho_factor(information, lower=True), np.eye(len(information))))
-    return np.asarray(free @ bread(free.T @ information @ free, None) @ free.T)
+                turned[:, places] = part.adjoint(restrictions.matrix[:, places].T).T * self.unit[j]
+        return free_directions(turned)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from lrgls_dask.cg import Solution, conjugate_gradients
 from lrgls_dask.compress import Compressed
+from lrgls_dask.constraint import estimator_covariance
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import Coordinates, InMemory
@@ -174,9 +174,7 @@ class SegmentedProblem:
             for equation, places in zip(group.group.equations, group.group.coefficients.T, strict=True):
                 penalty[places] = group.ridge
                 units[np.ix_(places, places)] = whitened.y_scale[equation] * half
-        factor = cho_factor(information + np.diag(penalty), lower=True)
-        bread = cho_solve(factor, units.T)
-        covariance: np.ndarray = bread.T @ information @ bread
+        covariance: np.ndarray = units @ estimator_covariance(information, penalty) @ units.T
         return covariance
 
 
