@@ -20,7 +20,7 @@ from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
 from lrgls_dask.constraint import estimator_covariance, inverse_within
 from lrgls_dask.inference.standardised import MAX_PARAMETERS, Estimate, Standardised
-from lrgls_dask.inference.tangents import FullTangents, LowRankTangents, batches, tangents_of
+from lrgls_dask.inference.tangents import FactorTangents, FullTangents, batches, tangents_of
 
 __all__ = ["Information", "JointInformation", "SigmaErrors", "expected_cov", "observed_cov", "sigma_errors"]
 
@@ -43,7 +43,7 @@ class JointInformation:
     """
 
     rows: Standardised
-    tangents: LowRankTangents | FullTangents
+    tangents: FactorTangents | FullTangents
     precision: np.ndarray
     coefficient: np.ndarray
     mixed: np.ndarray
@@ -81,16 +81,13 @@ def joint_information(estimate: Estimate, kind: Information) -> JointInformation
     """The joint information at given parameters, in the user's units.
 
     A d_j on its floor is held there, and what follows is conditional on it.
-    With m = K k + K parameters of Sigma, K (K + 1)/2 of an unrestricted one: O(m^3 + P m K) time, 24 m^2 + 8 P m bytes.
-    Raises ValueError above MAX_PARAMETERS parameters, for lam_F > 0, and for observed information of a Sigma that
-    does not maximise the likelihood.
+    With m free loadings and variances of Sigma, K (K + 1)/2 entries of an unrestricted one: O(m^3 + P m K) time,
+    24 m^2 + 8 P m bytes.
+    Raises ValueError above MAX_PARAMETERS parameters, for lam_F > 0 or l1 > 0, and for observed information of a Sigma
+    that does not maximise the likelihood.
     """
     covariance, on_floor = estimate.covariance, estimate.on_floor
-    if estimate.lam_F > 0:
-        raise ValueError(
-            f"the information of Sigma's parameters is that of an unpenalised Sigma, but lam_F is {estimate.lam_F:g}. "
-            "Fit with lam_F = 0, or use classical or robust standard errors, or the bootstrap."
-        )
+    _check_unpenalised(estimate)
     n_parameters = _check_size(estimate)
     rows = Standardised.of(estimate)
     scaled = covariance.rescaled(1.0 / rows.unit)
@@ -159,18 +156,27 @@ def sigma_errors(estimate: Estimate, kind: Information = "expected") -> SigmaErr
     for some in batches(roots.shape[1], len(unit)):
         moves = tangents.moves(roots[:, some])
         total += np.einsum("rij,rij->ij", moves, moves)
-        if isinstance(tangents, LowRankTangents):
+        if isinstance(tangents, FactorTangents):
             d_moves, variances = tangents.variances(roots[:, some]), scaled.diagonal()[:, None]
             s_moves = np.einsum("rii->ir", moves)
             idio_var += np.sum(d_moves**2, axis=1)
             communality += np.sum((tangents.d[:, None] / variances * s_moves - d_moves) ** 2 / variances**2, axis=1)
     sigma = np.sqrt(total) * np.outer(unit, unit)
-    if not isinstance(tangents, LowRankTangents):
+    if not isinstance(tangents, FactorTangents):
         return SigmaErrors(sigma, None, None)
     return SigmaErrors(sigma, np.sqrt(idio_var) * unit**2, np.sqrt(communality))
 
 
 # ---------------------------------------------------------------------------------------------- pieces
+
+
+def _check_unpenalised(estimate: Estimate) -> None:
+    for name, value in (("lam_F", estimate.lam_F), ("l1", estimate.l1)):
+        if value > 0:
+            raise ValueError(
+                f"the information of Sigma's parameters is that of an unpenalised Sigma, but {name} is {value:g}. "
+                f"Fit with {name} = 0, or use classical or robust standard errors, or the bootstrap."
+            )
 
 
 def _check_size(estimate: Estimate) -> int:

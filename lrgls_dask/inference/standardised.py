@@ -42,8 +42,8 @@ class Covariance(Protocol):
 class Estimate:
     """What was estimated, in the user's units, and from which rows: all that information of the likelihood needs.
 
-    coefficients : (P,).  covariance : Sigma.  lam_B, lam_F : the penalties lam_F/2 ||F~||^2 per row and
-    lam_B/2 ||b~||^2 in all.  on_floor : (K,) true where d_j sits on its floor, None for nowhere.
+    coefficients : (P,).  covariance : Sigma.  lam_B, lam_F, l1 : the penalties lam_F/2 ||F~||^2 and l1 sum |F~| per
+    row and lam_B/2 ||b~||^2 in all.  on_floor : (K,) true where d_j sits on its floor, None for nowhere.
     restrictions : those the coefficients satisfy.
     """
 
@@ -52,6 +52,7 @@ class Estimate:
     covariance: Covariance
     lam_B: float = 0.0
     lam_F: float = 0.0
+    l1: float = 0.0
     on_floor: np.ndarray | None = None
     restrictions: Restrictions | None = None
 
