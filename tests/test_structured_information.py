@@ -230,6 +230,23 @@ def test_every_kind_of_covariance(name: str, weighted: bool, restricted: bool, l
         assert off_by(found.cov("kackar-harville"), phi + correction) < 1e-8
 
 
+@pytest.mark.parametrize("covariance", [GROUPED, SparseLowRank(2, 0.05)], ids=["grouped", "sparse"])
+def test_streamed_and_opened_fits_have_the_same(covariance: Any, tmp_path: Any) -> None:
+    data = bifactor("mixed", n=240)
+    found, streamed = made(data, covariance), made(data, covariance, engine="stream")
+    for kind, (how, _) in OF_ROWS.items():
+        assert off_by(streamed.cov(kind, **how), found.cov(kind, **how).values) < 1e-6
+    found.to_zarr(tmp_path / "fit.zarr")
+    opened = Fit.from_zarr(tmp_path / "fit.zarr")
+    if covariance is GROUPED:
+        np.testing.assert_array_equal(opened.cov("observed").values, found.cov("observed").values)
+        with pytest.raises(ValueError, match="kind='observed' needs the compressed rows"):
+            streamed.cov("observed")
+    else:
+        with pytest.raises(ValueError, match=r"but l1 is 0\.05"):
+            opened.cov("observed")
+
+
 @pytest.mark.parametrize("covariance", [GROUPED, SparseLowRank(2, 0)], ids=["grouped", "sparse"])
 def test_tests_of_hypotheses(covariance: Any) -> None:
     data = bifactor(n=200)
