@@ -57,11 +57,17 @@ class Compressed:
     def n_obs(self) -> int:
         return self.head.n_rows
 
+    def stacked(self, height: int | None = None) -> np.ndarray:
+        """(r + 1, q + K) with stacked'stacked = [X Y]'[X Y], the mean first; only `height` rows of the root if given.
+
+        The first q of the root are all that meet X.
+        """
+        return np.vstack([np.sqrt(self.head.weight) * self.head.mean, self.root[:height]])
+
     def rows_of_x(self) -> np.ndarray:
         """(q + 1, q) with rows'rows = X'X."""
         q = self.design.n_regressors
-        mean: np.ndarray = np.sqrt(self.head.weight) * self.head.mean[:q]
-        return np.vstack([mean, self.root[:q, :q]])
+        return self.stacked(q)[:, :q].copy()
 
     def merge(self, other: Compressed) -> Compressed:
         """The compressed system of both sets of rows; O((q + K)^3), no read."""
@@ -162,7 +168,7 @@ def smallest_pivot(system: Compressed) -> float:
 def residual_rows(system: Compressed, coefficients: np.ndarray) -> np.ndarray:
     """(r + 1, K) with rows'rows = R'R, the residuals R of given coefficients in the user's units; the mean is first."""
     q = system.design.n_regressors
-    rows = np.vstack([np.sqrt(system.head.weight) * system.head.mean, system.root])
+    rows = system.stacked()
     residual = rows[:, q:].copy()
     for group in system.design.groups:
         residual[:, group.equations] -= rows[:, group.columns] @ coefficients[group.coefficients]

@@ -1,4 +1,4 @@
-"""Linear constraints on the vector the conjugate gradients work on, and the preconditioner that keeps to them."""
+"""Linear constraints on coefficients: the preconditioner that keeps to them, and inverses on what they leave free."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-__all__ = ["Constraint", "Preconditioner"]
+__all__ = ["Constraint", "Preconditioner", "estimator_covariance", "free_directions", "inverse_within"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,3 +58,34 @@ class Preconditioner:
         rows = self.constraint.rows
         factor, lower = cho_factor((rows / self.diagonal) @ rows.T, lower=True)
         return factor, lower
+
+
+def free_directions(rows: np.ndarray) -> np.ndarray:
+    """(P, P - m) orthonormal basis of the changes that leave rows (m, P), of full row rank, where they are."""
+    basis: np.ndarray = np.linalg.qr(rows.T, mode="complete")[0][:, len(rows) :]
+    return basis
+
+
+def inverse_within(matrix: np.ndarray, free: np.ndarray | None = None) -> np.ndarray:
+    """Z (Z' A Z)^-1 Z', (P, P): the inverse of A (P, P) on the directions Z (P, P - m), on all of them if None.
+
+    With R Z = 0 it is A^-1 - A^-1 R' (R A^-1 R')^-1 R A^-1, not as a difference of nearly equal matrices.
+    Three P x P arrays, five with directions.  Raises LinAlgError when A is not positive definite there.
+    """
+    if free is None:
+        identity = np.eye(len(matrix), order="F")  # which LAPACK can overwrite
+        return np.asarray(cho_solve(cho_factor(matrix, lower=True), identity, overwrite_b=True))
+    root = np.linalg.cholesky(free.T @ matrix @ free)
+    half = solve_triangular(root, free.T, lower=True).T
+    return np.asarray(half @ half.T)
+
+
+def estimator_covariance(information: np.ndarray, ridge: np.ndarray, free: np.ndarray | None = None) -> np.ndarray:
+    """(P, P) G I G, G the inverse of A = I + diag(ridge) on the directions `free`: of a ridge estimate of coefficients.
+
+    information : (P, P) I.  ridge : (P,) 0 or more, all zero for G itself.  Costs and errors of `inverse_within`.
+    """
+    if not ridge.any():
+        return inverse_within(information, free)
+    inverse = inverse_within(information + np.diag(ridge), free)
+    return np.asarray(inverse @ information @ inverse)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lrgls_dask.checks import one_of
-from lrgls_dask.covariance import GroupedFactors, Sigma, SparseFactors
+from lrgls_dask.covariance import Sigma
 from lrgls_dask.data.sources import group_source
 from lrgls_dask.inference import MAX_COEFFICIENTS
 from lrgls_dask.inference.bread import Bread
@@ -199,11 +199,6 @@ def _system(fit: Fit, request: CovRequest) -> System:
 
 def _estimate(fit: Fit, request: CovRequest) -> Estimate:
     """What the information of all parameters is computed from."""
-    if isinstance(fit.covariance, SparseFactors | GroupedFactors):
-        raise ValueError(
-            f"kind={request.kind!r} needs the information of the free parameters of Sigma, which "
-            f"covariance={fit.covariance_kind!r} does not give. Use kind='classical' or 'robust', or fit.bootstrap()."
-        )
     if fit.compressed is None:
         raise ValueError(
             f"kind={request.kind!r} needs the compressed rows, which a streamed fit does not have. Use kind='robust', "
@@ -211,7 +206,14 @@ def _estimate(fit: Fit, request: CovRequest) -> Estimate:
         )
     held = np.isin(np.arange(fit.n_equations), [fit.design.equations.index(name) for name in fit.on_floor])
     return Estimate(
-        fit.compressed, fit.coefficients, fit.covariance, fit.lam_B, fit.lam_F, held, restrictions=fit.restrictions
+        fit.compressed,
+        fit.coefficients,
+        fit.covariance,
+        lam_B=fit.lam_B,
+        lam_F=fit.lam_F,
+        l1=fit.l1,
+        on_floor=held,
+        restrictions=fit.restrictions,
     )
 
 

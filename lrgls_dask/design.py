@@ -77,6 +77,11 @@ class Design:
         """(K + 1,) where each equation starts in the vector of all P coefficients."""
         return np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.intp)
 
+    @cached_property
+    def equation_of(self) -> np.ndarray:
+        """(P,) the equation of each coefficient."""
+        return np.repeat(np.arange(self.n_equations), self.sizes)
+
     @property
     def n_coefficients(self) -> int:
         return int(self.offsets[-1])

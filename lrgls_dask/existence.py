@@ -25,7 +25,7 @@ def vanishing_combination(system: Compressed) -> np.ndarray:
     """
     resolution = resolution_of(system)
     q = system.design.n_regressors
-    rows = np.vstack([np.sqrt(system.head.weight) * system.head.mean, system.root])
+    rows = system.stacked()
     sizes = np.linalg.norm(rows[1:], axis=0)
     sizes = np.where(sizes > 0, sizes, np.where(rows[0] != 0, np.abs(rows[0]), 1.0))
     rows /= sizes

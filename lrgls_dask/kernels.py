@@ -34,6 +34,7 @@ __all__ = [
     "StreamParams",
     "adjoint",
     "bad_values",
+    "checked_weights",
     "design_kernel",
     "direction_kernel",
     "fill",
@@ -256,13 +257,10 @@ def slabs(block: Block, anchor: np.ndarray | None = None) -> Iterator[tuple[np.n
     buffer = scratch("slab", (height, width))
     for first in range(0, block.n_rows, height):
         last = min(first + height, block.n_rows)
-        weights: np.ndarray | None = None
+        weights = checked_weights(block, first, last)
         keep: slice | np.ndarray = slice(None)
         base = first
-        if block.weights is not None:
-            weights = block.weights[first:last].astype(np.float64)
-            if not np.isfinite(weights).all() or (weights < 0).any():
-                raise bad_values(block)
+        if weights is not None:
             used = np.flatnonzero(weights)
             if len(used) == 0:
                 continue
@@ -272,6 +270,16 @@ def slabs(block: Block, anchor: np.ndarray | None = None) -> Iterator[tuple[np.n
         less = _row(arrays, base) if anchor is None else anchor
         fill(buffer[: last - first], arrays, first, last, less)
         yield buffer[: last - first][keep], less, weights
+
+
+def checked_weights(block: Block, first: int = 0, last: int | None = None) -> np.ndarray | None:
+    """Weights of rows first..last, float64, or None where rows have none; BadValues for one negative or not finite."""
+    if block.weights is None:
+        return None
+    weights = block.weights[first:last].astype(np.float64)
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise bad_values(block)
+    return weights
 
 
 def _first_mean(block: Block) -> np.ndarray | None:

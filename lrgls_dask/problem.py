@@ -191,7 +191,7 @@ def constraint_on(whitened: Whitened, coordinates: Coordinates, restrictions: Re
 def group_rows(system: Compressed) -> tuple[GroupRows, ...]:
     """What each design's equations know of the data, from compressed rows."""
     q = system.design.n_regressors
-    top = _top(system)
+    top = system.stacked(q)
     beyond = np.sum(system.root[q:, q:] ** 2, axis=0)
     return tuple(
         GroupRows(g, top[:, g.columns], top[:, q + g.equations], beyond[g.equations]) for g in system.design.groups
@@ -201,11 +201,6 @@ def group_rows(system: Compressed) -> tuple[GroupRows, ...]:
 def resolution_of(system: Compressed) -> float:
     """The least singular value, of unit columns, that these rows tell from zero."""
     return QR_RESOLUTION if system.route == "qr" else GRAM_RESOLUTION
-
-
-def _top(system: Compressed) -> np.ndarray:
-    """(q + 1, q + K) the rows that hold X."""
-    return np.vstack([np.sqrt(system.head.weight) * system.head.mean, system.root[: system.design.n_regressors]])
 
 
 class InMemory:
@@ -231,7 +226,7 @@ class InMemory:
         self.coordinates = Coordinates.of(self.whitened, design)
         self.constraint = constraint_on(self.whitened, self.coordinates, restrictions)
         self._stacks = self.whitened.stacks
-        self._y = _top(system)[:, q:] / self.whitened.y_scale
+        self._y = system.stacked(q)[:, q:] / self.whitened.y_scale
         scaled = system.root[q:, q:] / self.whitened.y_scale
         self._beyond = scaled.T @ scaled
 

@@ -248,6 +248,7 @@ class Fit(Estimates, Assessed, Predicting):
             "observed": inverse of the observed information of coefficients and Sigma together; no read.
             "huber-white": sandwich of coefficients and Sigma together, whose bread is that information; one pass.
             "kackar-harville": classical, with what estimating Sigma adds in small samples; no read.
+            These three need the compressed rows and a Sigma without penalty (lam_F and l1 zero), the last lam_B = 0.
             With missing responses "classical", (sum_i X_i' Sigma_oo^-1 X_i)^-1 over what each row shows, which comes
             with the fit, and "observed", which does not take values to be missing completely at random: one read where
             their patterns are few, else three passes, the last of 2 K (k + 1) times the work. No others.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from conftest import Data
@@ -36,18 +37,25 @@ class AnySigma:
 
 def estimate_of(fit: Fit) -> Estimate:
     on_floor = np.array([name in fit.on_floor for name in fit.equations])
-    return Estimate(fit.compressed, fit.coefficients, fit.covariance, fit.lam_B, fit.lam_F, on_floor)
+    penalties = {"lam_B": fit.lam_B, "lam_F": fit.lam_F, "l1": fit.l1}
+    return Estimate(fit.compressed, fit.coefficients, fit.covariance, **penalties, on_floor=on_floor)
+
+
+def free_loadings(sigma: Any) -> np.ndarray:
+    """(K, m) true where a loading may differ from zero."""
+    return sigma.F != 0 if sigma.kind == "grouped" else np.ones(sigma.F.shape, dtype=bool)
 
 
 def factor_theta(fit: Fit) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """(b, F, d) of a fit as one vector, and Sigma as a function of it."""
-    K, k, P = fit.n_equations, fit.rank, fit.n_coefficients
+    """(b, free F, d) of a fit as one vector, and Sigma as a function of it."""
+    K, P, free = fit.n_equations, fit.n_coefficients, free_loadings(fit.covariance)
 
     def sigma(theta: np.ndarray) -> np.ndarray:
-        F = theta[P : P + K * k].reshape(K, k)
-        return F @ F.T + np.diag(theta[P + K * k :])
+        F = np.zeros(free.shape, dtype=theta.dtype)
+        F[free] = theta[P:-K]
+        return F @ F.T + np.diag(theta[-K:])
 
-    return np.concatenate([fit.coefficients, fit.covariance.F.ravel(), fit.covariance.d]), sigma
+    return np.concatenate([fit.coefficients, fit.covariance.F[free], fit.covariance.d]), sigma
 
 
 def full_theta(b: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:

@@ -452,14 +452,6 @@ def test_options_that_do_not_suit_the_equations(covariance: Any, text: str) -> N
             use(system)
 
 
-@pytest.mark.parametrize("kind", ["observed", "huber-white", "kackar-harville"])
-@BOTH
-def test_joint_information_is_refused(covariance: Any, kind: Any) -> None:
-    found = made(bifactor(), covariance)
-    with pytest.raises(ValueError, match=rf"kind='{kind}' .* covariance='{found.covariance_kind}' .* fit.bootstrap"):
-        found.cov(kind)
-
-
 def test_a_penalised_fit_is_no_likelihood_ratio() -> None:
     data = bifactor()
     found = made(data, SPARSE)

@@ -30,7 +30,7 @@ LAYERS = [
     {"resampling.crossvalidate"},
     {"selection", "missing.loop"},
     {"inference.incomplete"},
-    {"inference.standardised", "inference.tangents", "inference.information"},
+    {"inference.standardised", "inference.tangents", "inference.information", "inference.scorepass"},
     {"inference.huber_white", "inference.kackar_harville"},
     {"inference.classical", "inference.measures", "inference.fullml", "inference.tests", "hypotheses"},
     {"inference.sandwich", "inference.bread", "inference.hac", "inference.operator"},
@@ -82,6 +82,7 @@ def test_only_passes_and_a_few_schedule_or_know_labels() -> None:
     for name in (
         "kernels",
         "inference/joint_scores",
+        "inference/scorepass",
         "inference/score_kernels",
         "inference/score_moments",
         "whiten",

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 from conftest import Data, fit, simulate
-from likelihood import AnySigma, estimate_of
+from likelihood import AnySigma, estimate_of, free_loadings
 from scipy.linalg import null_space
 from test_information import full_estimate, std_errors
 
@@ -31,7 +31,8 @@ def directions(estimate: Estimate) -> list[np.ndarray]:
     if isinstance(sigma, AnySigma):
         return [np.outer(a, b) + np.outer(b, a) * (i != j) for (i, a), (j, b) in product(enumerate(unit), repeat=2)
                 if i >= j]  # fmt: skip
-    loadings = [np.outer(e, f) + np.outer(f, e) for e in unit for f in sigma.F.T]
+    free = free_loadings(sigma)
+    loadings = [np.outer(e, f) + np.outer(f, e) for e, may in zip(unit, free, strict=True) for f in sigma.F.T[may]]
     held = np.zeros(len(unit), dtype=bool) if estimate.on_floor is None else estimate.on_floor
     return loadings + [np.outer(e, e) for e, fixed in zip(unit, held, strict=True) if not fixed]
 
@@ -48,11 +49,12 @@ def textbook(data: Data, estimate: Estimate, Z: np.ndarray | None = None) -> tup
     information = np.array([[dense.N / 2 * np.trace(Q @ a @ Q @ b) for b in moves] for a in moves])
     scale = np.sqrt(np.diag(information))
     W = np.linalg.pinv(information / np.outer(scale, scale), rcond=1e-10) / np.outer(scale, scale)
-    V = [np.kron(move, W_rows) for move in moves]
-    P = [-left @ v @ left.T for v in V]
+    moved = [left @ np.kron(move, W_rows) for move in moves]
+    P = [-each @ left.T for each in moved]
+    weighted = [each @ inverse for each in moved]
     inner = np.zeros_like(phi)
     for a, b in product(range(len(moves)), repeat=2):
-        inner += W[a, b] * (left @ V[a] @ inverse @ V[b] @ left.T - P[a] @ phi @ P[b])
+        inner += W[a, b] * (weighted[a] @ moved[b].T - P[a] @ phi @ P[b])
     return phi, phi @ inner @ phi
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 from conftest import Data, assert_params_close, dask_rows, fit, simulate
 
 from lrgls_dask import Fit, LowRankGLS
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.checkpoint import Checkpoint
-from lrgls_dask.constraint import Constraint
+from lrgls_dask.constraint import Constraint, estimator_covariance, free_directions, inverse_within
 from lrgls_dask.plan import Plan
 
 ENGINES = ["compress", "stream"]
@@ -225,3 +226,35 @@ def test_restrictions_that_cannot_be_used(given: Any, text: str) -> None:
     system = simulate("mixed", n=40).system()
     with pytest.raises(ValueError, match=re.escape(text)):
         LowRankGLS(1, restrictions=given).fit(system)
+
+
+# ---------------------------------------------------------------------------------- inverses
+
+
+@pytest.mark.parametrize("ridge", [0.0, 2.0])
+@pytest.mark.parametrize("restricted", [False, True])
+def test_covariance_of_an_estimator_is_that_of_its_free_directions(restricted: bool, ridge: float) -> None:
+    rng = np.random.default_rng(4)
+    A, R = np.cov(rng.normal(size=(6, 20))), rng.normal(size=(2, 6))
+    Z = scipy.linalg.null_space(R) if restricted else np.eye(6)
+    free = free_directions(R) if restricted else None
+    penalty = ridge * np.arange(6.0)
+    normal = A + np.diag(penalty)
+    inverse = inverse_within(normal, free)
+    np.testing.assert_allclose(inverse, Z @ np.linalg.inv(Z.T @ normal @ Z) @ Z.T, atol=1e-12)
+    if restricted:
+        plain = np.linalg.inv(normal)
+        taken = plain @ R.T @ np.linalg.inv(R @ plain @ R.T) @ R @ plain
+        np.testing.assert_allclose(inverse, plain - taken, atol=1e-11)
+    np.testing.assert_allclose(estimator_covariance(A, penalty, free), inverse @ A @ inverse, atol=1e-12)
+
+
+def test_an_inverse_keeps_its_digits_beside_directions_that_are_fixed() -> None:
+    """A is nearly singular along the fixed direction, where A^-1 less its part there would lose twelve digits."""
+    fixed = np.full((1, 3), 1 / np.sqrt(3))
+    Z = scipy.linalg.null_space(fixed)
+    A = Z @ np.diag([2.0, 3.0]) @ Z.T + 1e-12 * fixed.T @ fixed
+    found = inverse_within(A, free_directions(fixed))
+    np.testing.assert_allclose(found, Z @ np.diag([1 / 2, 1 / 3]) @ Z.T, rtol=1e-13)
+    with pytest.raises(np.linalg.LinAlgError):
+        inverse_within(-A, free_directions(fixed))

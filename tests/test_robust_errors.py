@@ -79,6 +79,9 @@ def test_other_rows_are_refused() -> None:
     made = fit(data.system())
     with pytest.raises(ValueError, match="system has 239 rows of positive weight but the fit was made of 240"):
         made.cov("robust", system=data.take(slice(1, None)).system())
+    weights = np.where(np.arange(240) < 7, 0.0, 1.0)
+    with pytest.raises(ValueError, match="system has 233 rows of positive weight but the fit was made of 240"):
+        made.cov("huber-white", system=replace(data, weights=weights).system())
     with pytest.raises(ValueError, match=r"do not match the fit: equations missing 'y5'"):
         made.cov("robust", system=simulate("own", K=5).system())
     compressed = data.system().compress()
@@ -112,4 +115,6 @@ def test_what_cannot_fit_is_refused_before_a_read(
     monkeypatch.setattr(plan, "this_cluster", lambda limit: Cluster(1, 2, 10**5, 50_000, in_process, 10**5))
     with pytest.raises(MemoryError, match=f"robust covariance: needs .* in {where}; the limit is 97.66 kiB. Ask for"):
         made.cov("robust", system=System.from_zarr(store))
+    with pytest.raises(MemoryError, match=f"Huber-White covariance: needs .* in {where}; .* Use kind='robust', one eq"):
+        made.cov("huber-white", system=System.from_zarr(store))
     assert store.of("X") == store.of("Y") == {}

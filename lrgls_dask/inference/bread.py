@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
+from lrgls_dask.constraint import free_directions, inverse_within
 from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
 from lrgls_dask.inference.classical import MAX_COEFFICIENTS, orthonormal
@@ -93,10 +93,9 @@ class Bread:
         """What the kernels need for scores in these coordinates, or of the columns as stored; the rest as given."""
         design, anchor = self.design, self._anchor
         constant = self._constant
-        equation_of = np.repeat(np.arange(design.n_equations), design.sizes)
         columns = np.concatenate(design.columns)
         centred = np.zeros(design.n_equations, dtype=bool) if as_stored else self._is_centred
-        shift = np.where(centred[equation_of], 0.0, anchor[columns])
+        shift = np.where(centred[design.equation_of], 0.0, anchor[columns])
         slopes = []
         for group in design.groups:
             b = self.coefficients[group.coefficients].copy()
@@ -109,7 +108,7 @@ class Bread:
             anchor=anchor,
             shift=shift if shift.any() else None,
             columns=slice(int(columns[0]), int(columns[-1]) + 1) if consecutive else columns,
-            equations=equation_of,
+            equations=design.equation_of,
             slopes=tuple(slopes),
             intercept=self._at_anchor(tuple(slopes)),
             scale=self.y_scale,
@@ -252,29 +251,22 @@ class Bread:
 
     @cached_property
     def _inverse(self) -> np.ndarray:
-        """(P, P) A^-1 in orthonormal coordinates; under restrictions A^-1 - A^-1 R'(R A^-1 R')^-1 R A^-1."""
+        """(P, P) A^-1 in orthonormal coordinates, on the directions that restrictions leave free."""
         design = self.design
         precision = self._scaled_sigma.precision()
-        equation_of = np.repeat(np.arange(design.n_equations), design.sizes)
         rows = np.empty((len(self.x_rows), design.n_coefficients))
         for group, (q, _, _) in zip(design.groups, self._pieces, strict=True):
             for places in group.coefficients.T:
                 rows[:, places] = q
         information = rows.T @ rows
         for j, start in enumerate(design.offsets[:-1]):  # by strips: a second P x P array of precisions is not needed
-            information[start : design.offsets[j + 1]] *= precision[j, equation_of]
+            information[start : design.offsets[j + 1]] *= precision[j, design.equation_of]
         information[np.diag_indices_from(information)] += self._ridge
-        inverse = cho_solve(cho_factor(information, lower=True), np.eye(len(information)))
+        free = None
         if self.restrictions is not None:
-            turned = np.concatenate(
-                [
-                    self.restrictions[:, design.offsets[j] : design.offsets[j + 1]] @ back
-                    for j, back in enumerate(self._to_user)
-                ],
-                axis=1,
-            )
-            along = inverse @ turned.T
-            inverse -= along @ np.linalg.solve(turned @ along, along.T)
+            spans = zip(design.offsets[:-1], design.offsets[1:], self._to_user, strict=True)
+            free = free_directions(np.hstack([self.restrictions[:, start:stop] @ back for start, stop, back in spans]))
+        inverse = inverse_within(information, free)
         return np.asarray(0.5 * (inverse + inverse.T))
 
     def _columns(self, equation: int) -> np.ndarray:

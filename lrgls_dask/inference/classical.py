@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import solve_triangular
 
+from lrgls_dask.constraint import estimator_covariance, free_directions
 from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
 from lrgls_dask.restrictions import Restrictions
@@ -99,7 +100,6 @@ class CoefficientCovariance:
     def _inverse(self) -> np.ndarray:
         design, scaled = self.design, self.x_rows / self._x_scale
         precision = self.sigma.rescaled(1.0 / self.y_scale).precision()
-        equation_of = np.repeat(np.arange(design.n_equations), design.sizes)
         rows = np.empty((len(scaled), design.n_coefficients))
         penalty = np.zeros(design.n_coefficients)
         halves: list[np.ndarray] = [np.empty(0)] * design.n_equations
@@ -110,8 +110,8 @@ class CoefficientCovariance:
                 rows[:, places], penalty[places] = q, ridge
                 halves[j] = half * (self.y_scale[j] / self._x_scale[group.columns])[:, None]
         information = rows.T @ rows
-        information *= precision[np.ix_(equation_of, equation_of)]
-        covariance = self._of_estimator(information, penalty, halves)
+        information *= precision[np.ix_(design.equation_of, design.equation_of)]
+        covariance = estimator_covariance(information, penalty, self._free(halves))
         for j, half in enumerate(halves):
             mine = slice(design.offsets[j], design.offsets[j + 1])
             covariance[mine] = half @ covariance[mine]
@@ -121,22 +121,13 @@ class CoefficientCovariance:
         symmetric: np.ndarray = 0.5 * (covariance + covariance.T)
         return symmetric
 
-    def _of_estimator(self, information: np.ndarray, penalty: np.ndarray, halves: list[np.ndarray]) -> np.ndarray:
-        """(P, P) in orthonormal coordinates, b_j = halves_j c_j."""
-        normal = information + np.diag(penalty) if self.lam_B > 0 else information
+    def _free(self, halves: list[np.ndarray]) -> np.ndarray | None:
+        """(P, P - m) what restrictions leave free in orthonormal coordinates, b_j = halves_j c_j."""
         if self.restrictions is None:
-            factor = cho_factor(normal, lower=True)
-            if self.lam_B == 0:
-                return np.asarray(cho_solve(factor, np.eye(len(information))))
-            return np.asarray(cho_solve(factor, cho_solve(factor, information).T))
-        offsets = self.design.offsets
-        rows = self.restrictions.matrix
-        turned = np.hstack([rows[:, offsets[j] : offsets[j + 1]] @ half for j, half in enumerate(halves)])
-        # G is N (N' A N)^-1 N' for N a basis of the null space of R: no difference of nearly equal matrices
-        null = np.linalg.qr(turned.T, mode="complete")[0][:, len(rows) :]
-        root = np.linalg.cholesky(null.T @ normal @ null)
-        half = solve_triangular(root, null.T, lower=True).T
-        return half @ half.T if self.lam_B == 0 else half @ (half.T @ information @ half) @ half.T
+            return None
+        offsets, rows = self.design.offsets, self.restrictions.matrix
+        turned = [rows[:, offsets[j] : offsets[j + 1]] @ half for j, half in enumerate(halves)]
+        return free_directions(np.hstack(turned))
 
 
 def orthonormal(x: np.ndarray, lam: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from lrgls_dask.inference.information import JointInformation, joint_information
-from lrgls_dask.inference.joint_scores import ScoreGroup, ScoreMoments, ScoreParams, joint_score_kernel
-from lrgls_dask.inference.standardised import Estimate, inward
-from lrgls_dask.passes import Meter, run_pass
+from lrgls_dask.inference.joint_scores import ScoreGroup, ScoreParams, joint_score_kernel
+from lrgls_dask.inference.score_moments import MeatMoments
+from lrgls_dask.inference.scorepass import score_pass
+from lrgls_dask.inference.standardised import Estimate
+from lrgls_dask.passes import Meter
 from lrgls_dask.rows import Rows
 
 __all__ = ["huber_white_cov"]
@@ -19,15 +21,24 @@ def huber_white_cov(estimate: Estimate, rows: Rows, meter: Meter) -> np.ndarray:
     A is the observed information of coefficients and Sigma's parameters together (plus the ridge where lam_B > 0),
     B = sum_i s_i s_i' with s_i the score of row i in all of them; of a row of weight w the log-likelihood is that of
     errors with covariance Sigma / w. Nothing is scaled for degrees of freedom (HC0).
-    Costs N P (P + 2 m) flops for m parameters of Sigma and 8 P^2 bytes for each task; errors of `joint_information`.
+    Costs N P (P + 2 m) flops for m parameters of Sigma and 8 P^2 bytes for each task; errors of `joint_information`
+    and `score_pass`.
     Source: Huber (1967); White (1982); as lavaan's se="robust.huber.white".
     """
     joint = joint_information(estimate, "observed")
-    params, size = _params(estimate, joint), 8 * len(joint.coefficient) ** 2
-    moments: ScoreMoments = run_pass(
-        rows, joint_score_kernel, params, partial_bytes=size, meter=meter, label="joint scores"
+    size = 8 * len(joint.coefficient) ** 2
+    moments: MeatMoments = score_pass(
+        rows,
+        joint_score_kernel,
+        _params(estimate, joint),
+        n_obs=estimate.compressed.n_obs,
+        partial_bytes=size,
+        client_bytes=3 * size,
+        meter=meter,
+        label="Huber-White covariance",
+        remedy="Use kind='robust', one equation at a time",
     )
-    return joint.rows.covariance(joint.bread @ moments.squares @ joint.bread)
+    return joint.rows.covariance(joint.bread @ moments.meat @ joint.bread)
 
 
 def _params(estimate: Estimate, joint: JointInformation) -> ScoreParams:
@@ -37,8 +48,9 @@ def _params(estimate: Estimate, joint: JointInformation) -> ScoreParams:
     groups = []
     for part in standard.groups:
         turn = part.coefficients(np.eye(len(part.order)))
-        coefficients = inward(part, estimate.coefficients, standard.unit)
-        groups.append(ScoreGroup(part.group, turn, part.q[0] / root_weight, coefficients))
+        own = part.group
+        coefficients = part.coordinates(estimate.coefficients[own.coefficients] / standard.unit[own.equations])
+        groups.append(ScoreGroup(own, turn, part.q[0] / root_weight, coefficients))
     return ScoreParams(
         groups=tuple(groups),
         anchor=head.anchor,

@@ -9,8 +9,8 @@ Sigma are not independent even in large samples unless values are missing comple
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
+from lrgls_dask.constraint import estimator_covariance, free_directions
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.missing.problem import Incomplete, Latent
 
@@ -25,7 +25,7 @@ def gls_covariance(problem: Incomplete, sigma: LowRank) -> np.ndarray:
 
     sigma : in standard units. With a ridge the sandwich A^-1 I A^-1, A = I + penalty.
     """
-    return problem.covariance(_sandwich(problem.information(sigma), problem.coordinates.ridge))
+    return problem.covariance(estimator_covariance(problem.information(sigma), problem.coordinates.ridge))
 
 
 def observed_covariance(
@@ -38,7 +38,7 @@ def observed_covariance(
     """
     by_c, cross, by_sigma = observed_information(problem, c, sigma, lam_F=lam_F, d_floor=d_floor)
     effective = by_c - cross @ np.linalg.solve(by_sigma, cross.T)
-    return problem.covariance(_sandwich(0.5 * (effective + effective.T), problem.coordinates.ridge))
+    return problem.covariance(estimator_covariance(0.5 * (effective + effective.T), problem.coordinates.ridge))
 
 
 def observed_information(
@@ -60,12 +60,6 @@ def observed_information(
     return problem.information(sigma), cross, 0.5 * (by_sigma + by_sigma.T)
 
 
-def _sandwich(information: np.ndarray, ridge: np.ndarray) -> np.ndarray:
-    factor = cho_factor(information + np.diag(ridge), lower=True)
-    inverse = cho_solve(factor, np.eye(len(information)))
-    return np.asarray(inverse if not ridge.any() else inverse @ information @ inverse)
-
-
 def _directions(sigma: LowRank, d_floor: float) -> np.ndarray:
     """(K k + K, s) orthonormal changes of (F / sqrt(d), log d) that change Sigma."""
     K, k = sigma.F.shape
@@ -79,8 +73,7 @@ def _directions(sigma: LowRank, d_floor: float) -> np.ndarray:
     nothing[len(turns) + np.arange(len(fixed)), K * k + fixed] = 1.0
     if not len(nothing):
         return np.eye(K * k + K)
-    full, _ = np.linalg.qr(nothing.T, mode="complete")
-    return np.asarray(full[:, len(nothing) :])
+    return free_directions(nothing)
 
 
 def _moved(sigma: LowRank, change: np.ndarray) -> LowRank:

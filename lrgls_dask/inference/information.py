@@ -18,8 +18,9 @@ from typing import Literal
 import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
-from lrgls_dask.inference.standardised import MAX_PARAMETERS, Estimate, Standardised, bread
-from lrgls_dask.inference.tangents import FullTangents, LowRankTangents, batches, tangents_of
+from lrgls_dask.constraint import estimator_covariance, inverse_within
+from lrgls_dask.inference.standardised import MAX_PARAMETERS, Estimate, Standardised
+from lrgls_dask.inference.tangents import FactorTangents, FullTangents, batches, tangents_of
 
 __all__ = ["Information", "JointInformation", "SigmaErrors", "expected_cov", "observed_cov", "sigma_errors"]
 
@@ -42,7 +43,7 @@ class JointInformation:
     """
 
     rows: Standardised
-    tangents: LowRankTangents | FullTangents
+    tangents: FactorTangents | FullTangents
     precision: np.ndarray
     coefficient: np.ndarray
     mixed: np.ndarray
@@ -54,11 +55,15 @@ class JointInformation:
         return _solve(self.sigma, self.mixed.T)
 
     @cached_property
+    def profile(self) -> np.ndarray:
+        """(P, P) the information of the coefficients that is left once Sigma's parameters are estimated too."""
+        return np.asarray(self.coefficient - self.mixed @ self.regression)
+
+    @cached_property
     def bread(self) -> np.ndarray:
         """(P, P) the coefficients' block of the inverse, ridge and restrictions included."""
-        profile = self.coefficient - self.mixed @ self.regression + np.diag(self.rows.ridge)
         try:
-            return bread(profile, self.rows.free)
+            return inverse_within(self.profile + np.diag(self.rows.ridge), self.rows.free)
         except LinAlgError:
             raise _not_a_maximum() from None
 
@@ -67,7 +72,7 @@ class JointInformation:
         """(m, m) L with L L' Sigma's block of the inverse, Heywood variances and rotations held."""
         marginal = self.sigma
         if self.mixed.any():
-            alone = bread(self.coefficient + np.diag(self.rows.ridge), self.rows.free)
+            alone = inverse_within(self.coefficient + np.diag(self.rows.ridge), self.rows.free)
             marginal = self.sigma - self.mixed.T @ alone @ self.mixed
         return np.asarray(solve_triangular(_cholesky(marginal), np.eye(len(marginal)), lower=False))
 
@@ -76,16 +81,13 @@ def joint_information(estimate: Estimate, kind: Information) -> JointInformation
     """The joint information at given parameters, in the user's units.
 
     A d_j on its floor is held there, and what follows is conditional on it.
-    With m = K k + K parameters of Sigma, K (K + 1)/2 of an unrestricted one: O(m^3 + P m K) time, 24 m^2 + 8 P m bytes.
-    Raises ValueError above MAX_PARAMETERS parameters, for lam_F > 0, and for observed information of a Sigma that
-    does not maximise the likelihood.
+    With m free loadings and variances of Sigma, K (K + 1)/2 entries of an unrestricted one: O(m^3 + P m K) time,
+    24 m^2 + 8 P m bytes.
+    Raises ValueError above MAX_PARAMETERS parameters, for lam_F > 0 or l1 > 0, and for observed information of a Sigma
+    that does not maximise the likelihood.
     """
     covariance, on_floor = estimate.covariance, estimate.on_floor
-    if estimate.lam_F > 0:
-        raise ValueError(
-            f"the information of Sigma's parameters is that of an unpenalised Sigma, but lam_F is {estimate.lam_F:g}. "
-            "Fit with lam_F = 0, or use classical or robust standard errors, or the bootstrap."
-        )
+    _check_unpenalised(estimate)
     n_parameters = _check_size(estimate)
     rows = Standardised.of(estimate)
     scaled = covariance.rescaled(1.0 / rows.unit)
@@ -98,7 +100,7 @@ def joint_information(estimate: Estimate, kind: Information) -> JointInformation
         G = Q @ rows.residual_cross @ Q - Q
         _check_maximum(N * tangents.gradient(0.5 * (G + G.T)), sigma, N)
         sigma = N * tangents.curvature(Q, 0.5 * (G + G.T)) + held
-        mixed = tangents.cross(rows.x.T @ (rows.residual @ Q), Q, rows.equation_of)
+        mixed = tangents.cross(rows.x.T @ (rows.residual @ Q), Q, rows.source.design.equation_of)
     return JointInformation(rows, tangents, Q, rows.information(Q), mixed, sigma)
 
 
@@ -109,7 +111,7 @@ def expected_cov(estimate: Estimate) -> np.ndarray:
     """
     rows = Standardised.of(estimate)
     information = rows.information(estimate.covariance.rescaled(1.0 / rows.unit).precision())
-    return rows.covariance(_ridge_sandwich(bread(information + np.diag(rows.ridge), rows.free), rows.ridge))
+    return rows.covariance(estimator_covariance(information, rows.ridge, rows.free))
 
 
 def observed_cov(estimate: Estimate) -> np.ndarray:
@@ -120,7 +122,8 @@ def observed_cov(estimate: Estimate) -> np.ndarray:
     Source: Efron & Hinkley (1978); as lavaan's information="observed", observed.information="hessian".
     """
     joint = joint_information(estimate, "observed")
-    return joint.rows.covariance(_ridge_sandwich(joint.bread, joint.rows.ridge))
+    covariance = joint.bread @ joint.profile @ joint.bread if joint.rows.ridge.any() else joint.bread
+    return joint.rows.covariance(covariance)
 
 
 # ---------------------------------------------------------------------------------------------- errors of Sigma
@@ -153,13 +156,13 @@ def sigma_errors(estimate: Estimate, kind: Information = "expected") -> SigmaErr
     for some in batches(roots.shape[1], len(unit)):
         moves = tangents.moves(roots[:, some])
         total += np.einsum("rij,rij->ij", moves, moves)
-        if isinstance(tangents, LowRankTangents):
+        if isinstance(tangents, FactorTangents):
             d_moves, variances = tangents.variances(roots[:, some]), scaled.diagonal()[:, None]
             s_moves = np.einsum("rii->ir", moves)
             idio_var += np.sum(d_moves**2, axis=1)
             communality += np.sum((tangents.d[:, None] / variances * s_moves - d_moves) ** 2 / variances**2, axis=1)
     sigma = np.sqrt(total) * np.outer(unit, unit)
-    if not isinstance(tangents, LowRankTangents):
+    if not isinstance(tangents, FactorTangents):
         return SigmaErrors(sigma, None, None)
     return SigmaErrors(sigma, np.sqrt(idio_var) * unit**2, np.sqrt(communality))
 
@@ -167,9 +170,13 @@ def sigma_errors(estimate: Estimate, kind: Information = "expected") -> SigmaErr
 # ---------------------------------------------------------------------------------------------- pieces
 
 
-def _ridge_sandwich(inverse: np.ndarray, ridge: np.ndarray) -> np.ndarray:
-    """A^-1 (A - ridge) A^-1, which is A^-1 without a ridge."""
-    return inverse - (inverse * ridge) @ inverse if ridge.any() else inverse
+def _check_unpenalised(estimate: Estimate) -> None:
+    for name, value in (("lam_F", estimate.lam_F), ("l1", estimate.l1)):
+        if value > 0:
+            raise ValueError(
+                f"the information of Sigma's parameters is that of an unpenalised Sigma, but {name} is {value:g}. "
+                f"Fit with {name} = 0, or use classical or robust standard errors, or the bootstrap."
+            )
 
 
 def _check_size(estimate: Estimate) -> int:

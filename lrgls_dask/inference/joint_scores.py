@@ -15,10 +15,10 @@ from typing import Protocol
 import numpy as np
 
 from lrgls_dask.design import DesignGroup
-from lrgls_dask.kernels import Block, bad_values, slab_rows, slabs
-from lrgls_dask.moments import Sized
+from lrgls_dask.inference.score_moments import MeatMoments
+from lrgls_dask.kernels import Block, bad_values, scratch, slab_rows, slabs
 
-__all__ = ["ScoreMoments", "ScoreParams", "SigmaScores", "joint_score_kernel"]
+__all__ = ["ScoreGroup", "ScoreParams", "SigmaScores", "joint_score_kernel"]
 
 
 class SigmaScores(Protocol):
@@ -62,43 +62,26 @@ class ScoreParams:
     regression: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class ScoreMoments(Sized):
-    """The sum over rows of t t'. squares : (P, P)."""
-
-    squares: np.ndarray
-
-    def __add__(self, other: ScoreMoments) -> ScoreMoments:
-        return ScoreMoments(self.squares + other.squares)
-
-    def __iadd__(self, other: ScoreMoments) -> ScoreMoments:
-        """The same in the memory of `self`."""
-        squares = self.squares
-        squares += other.squares
-        return self
-
-
-def joint_score_kernel(block: Block, params: ScoreParams) -> ScoreMoments | None:
-    """Squares of t_i = s_b - regression' s_Sigma of a block's rows, n (P^2 + 2 m P) flops.
+def joint_score_kernel(block: Block, params: ScoreParams) -> MeatMoments:
+    """MeatMoments of t_i = s_b - regression' s_Sigma of a block's rows, n (P^2 + 2 m P) flops.
 
     t is a row's score of the coefficients less what Sigma's score explains of it: all that the coefficients' part of a
     joint sandwich needs, so that nothing of size m^2 is summed.
     """
     n_coefficients, m = params.regression.shape[1], params.sigma.n_parameters
-    squares = np.zeros((n_coefficients, n_coefficients))
-    used = False
+    meat = np.zeros((n_coefficients, n_coefficients))
+    product = scratch("meat", meat.shape)
+    n_rows = 0
     for values, _, weights in slabs(block, params.anchor):
+        n_rows += len(values)
         height = slab_rows(n_coefficients + m)
         for first in range(0, len(values), height):
             root_weight = None if weights is None else np.sqrt(weights[first : first + height])[:, None]
             scores = _row_scores(values[first : first + height], root_weight, params)
-            squares += scores.T @ scores
-            used = True
-    if not used:
-        return None
-    if not np.isfinite(squares.diagonal()).all():
+            meat += np.matmul(scores.T, scores, out=product)
+    if not np.isfinite(meat.diagonal()).all():
         raise bad_values(block)
-    return ScoreMoments(squares)
+    return MeatMoments(n_rows, meat)
 
 
 def _row_scores(values: np.ndarray, root_weight: np.ndarray | None, params: ScoreParams) -> np.ndarray:

@@ -110,7 +110,7 @@ def _middle(joint: JointInformation, phi: np.ndarray, spread: Spread) -> np.ndar
     out = np.empty_like(phi)
     for j, mine in enumerate(slices):
         V = spread(j)
-        out[mine] = gram[mine] * np.einsum("stl,st->l", V, Sigma)[standard.equation_of]
+        out[mine] = gram[mine] * np.einsum("stl,st->l", V, Sigma)[design.equation_of]
         along = np.stack([gram[mine, other] @ phi[other] for other in slices])
         for t, of_t in enumerate(slices):
             p, width = along.shape[1], of_t.stop - of_t.start

@@ -26,9 +26,9 @@ from lrgls_dask.inference.score_kernels import (
     score_sums_kernel,
 )
 from lrgls_dask.inference.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
+from lrgls_dask.inference.scorepass import score_pass
 from lrgls_dask.layout import cut_rows
-from lrgls_dask.passes import Kernel, Meter, run_pass
-from lrgls_dask.plan import require_memory
+from lrgls_dask.passes import Kernel, Meter
 from lrgls_dask.rows import Part, Rows
 
 __all__ = ["clustered", "clusters_of", "hac", "robust"]
@@ -118,14 +118,17 @@ def _params(
 def _run(rows: Rows, kernel: Kernel, params: ScoreParams, bread: Bread, size: int, meter: Meter, label: str) -> Any:
     n_coefficients = bread.design.n_coefficients
     client = 8 * (5 * n_coefficients**2 if params.project is None else 4 * n_coefficients * params.width)
-    require_memory(rows, size, client, label, "Ask for one equation at a time, cov(..., equation=...)")
-    moments = run_pass(rows, kernel, params, partial_bytes=size, meter=meter, label=label)
-    if moments.n_rows != bread.n_obs:
-        raise ValueError(
-            f"the system has {moments.n_rows:,} rows of positive weight but the fit was made of {bread.n_obs:,}. "
-            "Pass the system that was fitted."
-        )
-    return moments
+    return score_pass(
+        rows,
+        kernel,
+        params,
+        n_obs=bread.n_obs,
+        partial_bytes=size,
+        client_bytes=client,
+        meter=meter,
+        label=label,
+        remedy="Ask for one equation at a time, cov(..., equation=...)",
+    )
 
 
 def _filled(bread: Bread, meat: np.ndarray, equation: int | None) -> np.ndarray:

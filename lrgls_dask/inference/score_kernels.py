@@ -15,7 +15,7 @@ import numpy as np
 from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import DesignGroup
 from lrgls_dask.inference.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
-from lrgls_dask.kernels import Block, bad_values, fill, forward, scratch, slab_rows, width_of
+from lrgls_dask.kernels import Block, bad_values, checked_weights, fill, forward, scratch, slab_rows, width_of
 
 __all__ = [
     "Clusters",
@@ -191,7 +191,7 @@ def _score_slabs(block: Block, params: ScoreParams) -> Iterator[tuple[np.ndarray
         last = min(first + height, block.n_rows)
         values = buffer[: last - first]
         fill(values, arrays, first, last, params.anchor)
-        weights = None if block.weights is None else _weights(block, first, last)
+        weights = checked_weights(block, first, last)
         used = len(values)
         if weights is not None:
             values[weights == 0] = 0.0  # whatever they hold
@@ -247,14 +247,6 @@ def _form(scores: np.ndarray, x: np.ndarray, solved: np.ndarray, params: ScorePa
     if params.shift is not None:
         regressors = regressors + params.shift[chosen]
     scores *= regressors
-
-
-def _weights(block: Block, first: int, last: int) -> np.ndarray:
-    assert block.weights is not None
-    weights = block.weights[first:last].astype(np.float64)
-    if not np.isfinite(weights).all() or (weights < 0).any():
-        raise bad_values(block)
-    return weights
 
 
 def _check(block: Block, *sums: np.ndarray) -> None:

@@ -12,15 +12,15 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from lrgls_dask.compress import Compressed
+from lrgls_dask.constraint import free_directions
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.whiten import WhitenedGroup
 
-__all__ = ["MAX_PARAMETERS", "Covariance", "Estimate", "Standardised", "bread", "inward"]
+__all__ = ["MAX_PARAMETERS", "Covariance", "Estimate", "Standardised"]
 
 MAX_PARAMETERS = 20_000  # one square array of that size takes 3.2 GB
 
@@ -42,8 +42,8 @@ class Covariance(Protocol):
 class Estimate:
     """What was estimated, in the user's units, and from which rows: all that information of the likelihood needs.
 
-    coefficients : (P,).  covariance : Sigma.  lam_B, lam_F : the penalties lam_F/2 ||F~||^2 per row and
-    lam_B/2 ||b~||^2 in all.  on_floor : (K,) true where d_j sits on its floor, None for nowhere.
+    coefficients : (P,).  covariance : Sigma.  lam_B, lam_F, l1 : the penalties lam_F/2 ||F~||^2 and l1 sum |F~| per
+    row and lam_B/2 ||b~||^2 in all.  on_floor : (K,) true where d_j sits on its floor, None for nowhere.
     restrictions : those the coefficients satisfy.
     """
 
@@ -52,6 +52,7 @@ class Estimate:
     covariance: Covariance
     lam_B: float = 0.0
     lam_F: float = 0.0
+    l1: float = 0.0
     on_floor: np.ndarray | None = None
     restrictions: Restrictions | None = None
 
@@ -91,12 +92,14 @@ class Standardised:
             )
         whitened = InMemory(source, lam_B=estimate.lam_B, meter=Meter()).whitened
         unit = 1.0 / np.sqrt(sigma.precision_diagonal)
-        top = np.vstack([np.sqrt(source.head.weight) * source.head.mean, source.root[:q]])
+        top = source.stacked(q)
         residual = top[:, q:] / unit
         x, ridge = np.empty((len(top), design.n_coefficients)), np.empty(design.n_coefficients)
         for part in whitened.groups:
             group = part.group
-            residual[:, group.equations] -= part.q @ inward(part, coefficients, unit)
+            residual[:, group.equations] -= part.q @ part.coordinates(
+                coefficients[group.coefficients] / unit[group.equations]
+            )
             for j, places in zip(group.equations, group.coefficients.T, strict=True):
                 x[:, places] = part.q
                 ridge[places] = part.ridge * (unit[j] / whitened.y_scale[j]) ** 2
@@ -104,16 +107,11 @@ class Standardised:
         made = cls(source, whitened.groups, unit, x, beyond, residual, ridge)
         if estimate.restrictions is None:
             return made
-        return replace(made, free=made._null_space(estimate.restrictions))
+        return replace(made, free=made._free_directions(estimate.restrictions))
 
     @property
     def n_obs(self) -> int:
         return self.source.n_obs
-
-    @cached_property
-    def equation_of(self) -> np.ndarray:
-        """(P,) the equation of each coefficient."""
-        return np.repeat(np.arange(len(self.unit)), self.source.design.sizes)
 
     @cached_property
     def gram(self) -> np.ndarray:
@@ -127,7 +125,8 @@ class Standardised:
 
     def information(self, precision: np.ndarray) -> np.ndarray:
         """x' (precision kron I) x, (P, P), for a precision (K, K) in standard units."""
-        return np.asarray(self.gram * precision[np.ix_(self.equation_of, self.equation_of)])
+        equation_of = self.source.design.equation_of
+        return np.asarray(self.gram * precision[np.ix_(equation_of, equation_of)])
 
     def outward(self, values: np.ndarray) -> np.ndarray:
         """(P, m) changes of b, in the user's units, from (P, m) changes of c."""
@@ -142,31 +141,10 @@ class Standardised:
         both = self.outward(self.outward(values).T)
         return np.asarray(0.5 * (both + both.T))
 
-    def _null_space(self, restrictions: Restrictions) -> np.ndarray:
+    def _free_directions(self, restrictions: Restrictions) -> np.ndarray:
         # R b moves with c as R T c: the rows of R go through the transpose of the way out
-        turned = np.empty((self.x.shape[1], restrictions.n_restrictions))
+        turned = np.empty((restrictions.n_restrictions, self.x.shape[1]))
         for part in self.groups:
             for j, places in zip(part.group.equations, part.group.coefficients.T, strict=True):
-                turned[places] = part.adjoint(restrictions.matrix[:, places].T) * self.unit[j]
-        complete: np.ndarray = np.linalg.qr(turned, mode="complete")[0]
-        return complete[:, restrictions.n_restrictions :]
-
-
-def bread(information: np.ndarray, free: np.ndarray | None) -> np.ndarray:
-    """Z (Z' A Z)^-1 Z', (P, P): the inverse of A (P, P) on the directions Z (P, P - m) that restrictions leave free.
-
-    Raises LinAlgError when A is not positive definite there.
-    """
-    if free is None:
-        return np.asarray(cho_solve(cho_factor(information, lower=True), np.eye(len(information))))
-    return np.asarray(free @ bread(free.T @ information @ free, None) @ free.T)
-
-
-def inward(part: WhitenedGroup, coefficients: np.ndarray, unit: np.ndarray) -> np.ndarray:
-    """(p, m) c of one design's equations, from all coefficients b (P,) in the user's units.
-
-    The inverse of WhitenedGroup.coefficients.
-    """
-    scaled = coefficients[part.group.coefficients] / unit[part.group.equations] * part.x_scale[:, None]
-    c = part.root @ scaled[part.order]
-    return np.asarray(c if part.turn is None else part.turn.T @ c)
+                turned[:, places] = part.adjoint(restrictions.matrix[:, places].T).T * self.unit[j]
+        return free_directions(turned)

@@ -11,6 +11,7 @@ contracts these sums in closed form: nothing of size m K^2 is formed for its m p
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,12 +19,13 @@ from typing import Protocol
 
 import numpy as np
 
-from lrgls_dask.covariance import LowRank
+from lrgls_dask.covariance import GroupedFactors, LowRank
 from lrgls_dask.inference.standardised import Covariance
 
-__all__ = ["FullTangents", "LowRankTangents", "Tangents", "tangents_of"]
+__all__ = ["FactorTangents", "FullTangents", "Tangents", "tangents_of"]
 
 BATCH_NUMBERS = 2**23  # 64 MB of directions at a time
+CACHED_NUMBERS = 2**17  # 1 MB of second derivatives at a time
 
 
 class Tangents(Protocol):
@@ -59,76 +61,102 @@ class Tangents(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class LowRankTangents:
-    """Parameters (F row by row, then d) of F F' + diag(d), without those d_j that are held on their floor.
+class FactorTangents:
+    """Parameters (free loadings, then d) of F F' + diag(d), without those d_j that are held on their floor.
 
-    F : (K, k).  d : (K,).  free_d : (K,) false where d_j is held.
-    k (k - 1) / 2 directions F A, A antisymmetric, are flat.
+    F : (K, m), wide and with its zeros.  d : (K,).  rows, columns : (n,) equation and factor of every free loading.
+    free_d : (K,) false where d_j is held.
+    Rotations among factors with free loadings in the very same equations are flat.
     """
 
     F: np.ndarray
     d: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
     free_d: np.ndarray
 
     @property
     def n_parameters(self) -> int:
-        return int(self.F.size + self.free_d.sum())
+        return int(len(self.rows) + self.free_d.sum())
 
     def curvature(self, Q: np.ndarray, G: np.ndarray) -> np.ndarray:
-        """O((K k)^2) for each of six terms."""
-        (K, k), F, M = self.F.shape, self.F, Q + 2.0 * G
+        """O(n^2) for each of five terms, n free loadings, beside K^2 m products; one n x n array and K x n ones."""
+        n, rows, columns, kept = len(self.rows), self.rows, self.columns, self.free_d
+        F, M = self.F, Q + 2.0 * G
         QF, MF = Q @ F, M @ F
-        crossed = np.einsum("ju,iv->iujv", QF, MF)
-        crossed += crossed.transpose(2, 3, 0, 1)
-        crossed += np.einsum("uv,ij->iujv", F.T @ QF, M)
-        crossed += np.einsum("uv,ij->iujv", F.T @ MF, Q)
-        for u in range(k):
-            crossed[:, u, :, u] -= 2.0 * G
-        mixed = np.einsum("ij,ju->iuj", M, QF) + np.einsum("ij,ju->iuj", Q, MF)
-        FF, Fd, kept = crossed.reshape(K * k, K * k), mixed.reshape(K * k, K), self.free_d
-        return np.asarray(0.5 * np.block([[FF, Fd[:, kept]], [Fd[:, kept].T, (Q * M)[np.ix_(kept, kept)]]]))
+        out = np.empty((self.n_parameters,) * 2)
+        # loadings a = (i, u) and b = (j, v): (F'QF)_uv M_ij + (F'MF)_uv Q_ij + (QF)_ju (MF)_iv + (MF)_ju (QF)_iv
+        by_factor = [(F.T @ QF)[:, columns], (F.T @ MF)[:, columns], QF.T[:, rows], MF.T[:, rows]]
+        by_equation = [M[:, rows], Q[:, rows], MF[:, columns], QF[:, columns]]
+        for some in _stretches(n, CACHED_NUMBERS // max(n, 1)):
+            i, u = rows[some], columns[some]
+            total = by_factor[0][u] * by_equation[0][i]
+            for left, right in zip(by_factor[1:], by_equation[1:], strict=True):
+                total += left[u] * right[i]
+            out[some, :n] = total
+        for factor in range(F.shape[1]):  # less tr(G d2S), of loadings on the same factor only
+            here = np.flatnonzero(columns == factor)
+            out[np.ix_(here, here)] -= 2.0 * G[np.ix_(rows[here], rows[here])]
+        out[:n, n:] = (M[rows] * QF.T[columns] + Q[rows] * MF.T[columns])[:, kept]
+        out[n:, :n] = out[:n, n:].T
+        out[n:, n:] = (Q * M)[np.ix_(kept, kept)]
+        out *= 0.5
+        return out
 
     def gradient(self, G: np.ndarray) -> np.ndarray:
-        return np.concatenate([(G @ self.F).ravel(), 0.5 * G.diagonal()[self.free_d]])
+        return np.concatenate([(G @ self.F)[self.rows, self.columns], 0.5 * G.diagonal()[self.free_d]])
 
     def cross(self, U: np.ndarray, Q: np.ndarray, equation_of: np.ndarray) -> np.ndarray:
-        of_p = Q[equation_of]
-        loadings = np.einsum("pi,pu->piu", U, (Q @ self.F)[equation_of])
-        loadings += np.einsum("pi,pu->piu", of_p, U @ self.F)
-        return np.hstack([loadings.reshape(len(U), -1), (U * of_p)[:, self.free_d]])
+        n = len(self.rows)
+        out = np.empty((len(U), self.n_parameters))
+        out[:, :n] = U.take(self.rows, axis=1)
+        out[:, :n] *= (Q @ self.F).take(self.columns, axis=1)[equation_of]
+        second = Q.take(self.rows, axis=1)[equation_of]
+        second *= (U @ self.F).take(self.columns, axis=1)
+        out[:, :n] += second
+        out[:, n:] = (U * Q[equation_of])[:, self.free_d]
+        return out
 
     def scores(self, v: np.ndarray, Q: np.ndarray) -> np.ndarray:
-        n, at = len(v), self.F.size
-        out = np.empty((n, self.n_parameters))
-        loadings = out[:, :at].reshape(n, *self.F.shape)
-        np.einsum("ni,nu->niu", v, v @ self.F, out=loadings)
-        loadings -= Q @ self.F
-        out[:, at:] = 0.5 * (v[:, self.free_d] ** 2 - Q.diagonal()[self.free_d])
+        n = len(self.rows)
+        out = np.empty((len(v), self.n_parameters))
+        out[:, :n] = v.take(self.rows, axis=1)
+        out[:, :n] *= (v @ self.F).take(self.columns, axis=1)
+        out[:, :n] -= (Q @ self.F)[self.rows, self.columns]
+        out[:, n:] = 0.5 * (v[:, self.free_d] ** 2 - Q.diagonal()[self.free_d])
         return out
 
     def moves(self, weights: np.ndarray) -> np.ndarray:
-        (K, k), r = self.F.shape, weights.shape[1]
-        half = weights[: K * k].T.reshape(r, K, k) @ self.F.T
+        n = len(self.rows)
+        changes = np.zeros((weights.shape[1], *self.F.shape))
+        changes[:, self.rows, self.columns] = weights[:n].T
+        half = changes @ self.F.T
         out = half + half.transpose(0, 2, 1)
         places = np.flatnonzero(self.free_d)
-        out[:, places, places] += weights[K * k :].T
+        out[:, places, places] += weights[n:].T
         return np.asarray(out)
 
     @cached_property
     def flat(self) -> np.ndarray:
-        K, k = self.F.shape
-        pairs = np.transpose(np.triu_indices(k, 1))
-        turns = np.zeros((len(pairs), K, k))
-        for turn, (u, v) in zip(turns, pairs, strict=True):
-            turn[:, u], turn[:, v] = -self.F[:, v], self.F[:, u]
-        basis = np.zeros((self.n_parameters, len(pairs)))
-        basis[: K * k] = np.linalg.qr(turns.reshape(len(pairs), K * k).T)[0]
-        return basis
+        """Bases of the rotations F A, A antisymmetric, one set of equations after the other."""
+        where: dict[bytes, list[np.ndarray]] = {}
+        for u in range(self.F.shape[1]):
+            here = np.flatnonzero(self.columns == u)  # rows ascend within a factor
+            where.setdefault(self.rows[here].tobytes(), []).append(here)
+        bases = [np.zeros((self.n_parameters, 0))]
+        for places in where.values():
+            pairs = list(itertools.combinations(range(len(places)), 2))
+            turns = np.zeros((self.n_parameters, len(pairs)))
+            for turn, (one, other) in zip(turns.T, pairs, strict=True):
+                for to, of, sign in ((one, other, -1.0), (other, one, 1.0)):
+                    turn[places[to]] = sign * self.F[self.rows[places[of]], self.columns[places[of]]]
+            bases.append(np.linalg.qr(turns)[0])
+        return np.hstack(bases)
 
     def variances(self, weights: np.ndarray) -> np.ndarray:
         """(K, r) moves of d, zero where it is held, for weights (m, r)."""
         out = np.zeros((len(self.F), weights.shape[1]))
-        out[self.free_d] = weights[self.F.size :]
+        out[self.free_d] = weights[len(self.rows) :]
         return out
 
 
@@ -183,19 +211,29 @@ class FullTangents:
         return np.zeros((self.n_parameters, 0))
 
 
-def tangents_of(sigma: Covariance, on_floor: np.ndarray | None) -> LowRankTangents | FullTangents:
+def tangents_of(sigma: Covariance, on_floor: np.ndarray | None) -> FactorTangents | FullTangents:
     """The free parameters of `sigma`: those of its factors where it has them, else its entries.
 
     on_floor : (K,) true where d_j sits on its floor, None for nowhere.
     """
-    if isinstance(sigma, LowRank):
-        held = np.zeros(sigma.n_equations, dtype=bool) if on_floor is None else np.asarray(on_floor, dtype=bool)
-        return LowRankTangents(sigma.F, sigma.d, ~held)
-    return FullTangents(len(sigma.precision_diagonal))
+    if not isinstance(sigma, LowRank | GroupedFactors):
+        return FullTangents(len(sigma.precision_diagonal))
+    F, d = sigma.F, sigma.d
+    held = np.zeros(len(d), dtype=bool) if on_floor is None else np.asarray(on_floor, dtype=bool)
+    if isinstance(sigma, GroupedFactors):
+        columns = sigma.blocks.columns
+    else:
+        columns = np.broadcast_to(np.arange(F.shape[1]), F.shape)
+    rows = np.repeat(np.arange(len(d)), columns.shape[1])
+    return FactorTangents(F, d, rows, columns.ravel(), ~held)
 
 
 def batches(n_directions: int, n_equations: int) -> Iterator[slice]:
     """Stretches of directions whose (K, K) arrays fit in BATCH_NUMBERS."""
-    height = max(1, BATCH_NUMBERS // n_equations**2)
-    for first in range(0, n_directions, height):
-        yield slice(first, min(first + height, n_directions))
+    return _stretches(n_directions, BATCH_NUMBERS // n_equations**2)
+
+
+def _stretches(n: int, height: int) -> Iterator[slice]:
+    """0..n in slices of `height`, of one at least."""
+    for first in range(0, n, max(1, height)):
+        yield slice(first, min(first + max(1, height), n))

@@ -15,7 +15,7 @@ import numpy as np
 from lrgls_dask.compress import LOST_DIGITS, SMALL_FLOPS, Compressed, partial_bytes, root_of, smallest_pivot
 from lrgls_dask.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
-from lrgls_dask.kernels import LARGEST, Block, bad_values, root_kernel, scratch, slabs, width_of
+from lrgls_dask.kernels import LARGEST, Block, bad_values, checked_weights, root_kernel, scratch, slabs, width_of
 from lrgls_dask.missing.available import AvailableMoments, AvailableSums, available_of, shown_by
 from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of
 from lrgls_dask.moments import GramMoments, Head, RootMoments, Sized, triangle
@@ -173,12 +173,8 @@ def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
 
 def _rows_of_weight(block: Block) -> np.ndarray:
     """Positions of the rows of positive weight."""
-    if block.weights is None:
-        return np.arange(block.n_rows)
-    weights = np.asarray(block.weights, dtype=np.float64)
-    if not np.isfinite(weights).all() or (weights < 0).any():
-        raise bad_values(block)
-    return np.flatnonzero(weights)
+    weights = checked_weights(block)
+    return np.arange(block.n_rows) if weights is None else np.flatnonzero(weights)
 
 
 def _side_by_side(arrays: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -222,13 +222,11 @@ class Incomplete:
 
     def coefficients(self, c: np.ndarray) -> np.ndarray:
         """(P,) in the user's units, ordered by equation."""
-        return self._raw(c) * np.repeat(self.whitened.y_scale, self.design.sizes)
+        return self.whitened.coefficients(self.coordinates.by_group(c))
 
     def whitened_coefficients(self, coefficients: np.ndarray) -> np.ndarray:
         """(P,) c, the inverse of `coefficients`."""
-        at, b = self.design.offsets, coefficients / np.repeat(self.whitened.y_scale, self.design.sizes)
-        by_equation = [np.linalg.solve(own, b[at[j] : at[j + 1]]) for j, own in enumerate(self._maps)]
-        return np.concatenate(by_equation)[self._order]
+        return self.coordinates.flat(self.whitened.coordinates(coefficients))
 
     def covariance(self, of_c: np.ndarray) -> np.ndarray:
         """(P, P) in the user's units and order from a covariance of c."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack, solve_triangular
+from scipy.linalg import lapack
 
-from lrgls_dask.constraint import Constraint
+from lrgls_dask.constraint import estimator_covariance, free_directions
 from lrgls_dask.covariance import Sigma
 from lrgls_dask.inference.classical import MAX_COEFFICIENTS
 from lrgls_dask.problem import InMemory
@@ -71,7 +71,8 @@ class StandardErrors:
                 by_size.setdefault(len(places), []).append(entry)
         blocks = tuple(_Blocks(*(np.stack(part) for part in zip(*same, strict=True))) for same in by_size.values())
         gram = None if columns is None else columns.T @ columns
-        return cls(blocks, gram, equation_of, at.ridge, _null_space(problem.constraint), n_coefficients)
+        null = None if problem.constraint is None else free_directions(problem.constraint.rows)
+        return cls(blocks, gram, equation_of, at.ridge, null, n_coefficients)
 
     def coefficients(self, c: np.ndarray) -> np.ndarray:
         """(P,) coefficients in the user's units from all c (P,), in a few batched products."""
@@ -100,12 +101,9 @@ class StandardErrors:
         """The lower triangle of the covariance of the whitened coefficients."""
         precision = sigma.precision()
         information = gram * precision[self.equation_of[:, None], self.equation_of]
-        penalised = information + np.diag(self.ridge) if self.ridge.any() else information
         if self.null is not None:
-            # no difference of nearly equal matrices, see CoefficientCovariance
-            root = np.linalg.cholesky(self.null.T @ penalised @ self.null)
-            half = solve_triangular(root, self.null.T, lower=True).T
-            return np.asarray(half @ half.T if not self.ridge.any() else half @ (half.T @ information @ half) @ half.T)
+            return estimator_covariance(information, self.ridge, self.null)
+        penalised = information + np.diag(self.ridge) if self.ridge.any() else information
         factor, info = lapack.dpotrf(penalised, lower=1)
         if info != 0:
             raise np.linalg.LinAlgError("the information of the coefficients is singular: columns are collinear.")
@@ -114,10 +112,3 @@ class StandardErrors:
             return np.asarray(inverse)
         full = np.tril(inverse) + np.tril(inverse, -1).T
         return np.asarray(full @ information @ full)
-
-
-def _null_space(constraint: Constraint | None) -> np.ndarray | None:
-    if constraint is None:
-        return None
-    basis: np.ndarray = np.linalg.qr(constraint.rows.T, mode="complete")[0][:, len(constraint.rows) :]
-    return basis

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from lrgls_dask.cg import Solution, conjugate_gradients
 from lrgls_dask.compress import Compressed
+from lrgls_dask.constraint import estimator_covariance
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import Coordinates, InMemory
@@ -107,7 +107,7 @@ class SegmentedProblem:
 
     def _segment(self, system: Compressed) -> _Segment:
         whitened, q = self.merged.whitened, system.design.n_regressors
-        top = np.vstack([np.sqrt(system.head.weight) * system.head.mean, system.root[:q]])
+        top = system.stacked(q)
         stacks = tuple(
             np.stack([_in_coordinates(whitened.groups[i], top) for i in members])
             for members, _, _ in self.coordinates.buckets
@@ -152,11 +152,7 @@ class SegmentedProblem:
 
     def coefficients(self, c: np.ndarray) -> np.ndarray:
         """(P,) in the user's units, ordered equation by equation."""
-        whitened = self.merged.whitened
-        b = np.empty(self.design.n_coefficients)
-        for group, values in zip(whitened.groups, self.coordinates.by_group(c), strict=True):
-            b[group.group.coefficients] = group.coefficients(values) * whitened.y_scale[group.group.equations]
-        return b
+        return self.merged.whitened.coefficients(self.coordinates.by_group(c))
 
     def covariance(self, sigmas: Sequence[LowRank]) -> np.ndarray:
         """(P, P) covariance of the coefficients at known Sigma_t, in the user's units, equation by equation.
@@ -165,23 +161,20 @@ class SegmentedProblem:
         O(T q P^2 + P^3), four P x P arrays.
         """
         design, whitened = self.design, self.merged.whitened
-        equation_of = np.repeat(np.arange(design.n_equations), design.sizes)
         information = np.zeros((design.n_coefficients, design.n_coefficients))
         for segment, sigma in zip(self.segments, sigmas, strict=True):
             rows = np.empty((len(segment.y), design.n_coefficients))
             for stack, (members, _, _) in zip(segment.stacks, self.coordinates.buckets, strict=True):
                 for i, q in zip(members, stack, strict=True):
                     rows[:, whitened.groups[i].group.coefficients] = q[:, :, None]
-            information += rows.T @ rows * sigma.precision()[np.ix_(equation_of, equation_of)]
+            information += rows.T @ rows * sigma.precision()[np.ix_(design.equation_of, design.equation_of)]
         penalty, units = np.zeros(design.n_coefficients), np.zeros_like(information)
         for group in whitened.groups:
             half = group.coefficients(np.eye(len(group.ridge)))
             for equation, places in zip(group.group.equations, group.group.coefficients.T, strict=True):
                 penalty[places] = group.ridge
                 units[np.ix_(places, places)] = whitened.y_scale[equation] * half
-        factor = cho_factor(information + np.diag(penalty), lower=True)
-        bread = cho_solve(factor, units.T)
-        covariance: np.ndarray = bread.T @ information @ bread
+        covariance: np.ndarray = units @ estimator_covariance(information, penalty) @ units.T
         return covariance
 
 
@@ -198,6 +191,4 @@ def check_segments(segments: Sequence[Compressed]) -> None:
 
 def _in_coordinates(group: WhitenedGroup, top: np.ndarray) -> np.ndarray:
     """(r, p) rows of X in whitened coordinates."""
-    x = (top[:, group.group.columns] / group.x_scale)[:, group.order]
-    q: np.ndarray = solve_triangular(group.root, x.T, trans="T").T
-    return q if group.turn is None else q @ group.turn
+    return group.adjoint(top[:, group.group.columns].T).T

@@ -1,0 +1,39 @@
+"""One pass over the rows of a fit for sums of products of their scores, refused before it where memory is short."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lrgls_dask.passes import Kernel, Meter, run_pass
+from lrgls_dask.plan import require_memory
+from lrgls_dask.rows import Rows
+
+__all__ = ["score_pass"]
+
+
+def score_pass(
+    rows: Rows,
+    kernel: Kernel,
+    params: Any,
+    *,
+    n_obs: int,
+    partial_bytes: int,
+    client_bytes: int,
+    meter: Meter,
+    label: str,
+    remedy: str,
+) -> Any:
+    """The kernel's sum over all rows, which must be those that were fitted.
+
+    n_obs : rows of positive weight that were fitted.  partial_bytes : of one sum.  client_bytes : what is done with it.
+    remedy : what to do where memory is short.
+    Raises MemoryError before any read, ValueError for another number of rows of positive weight.
+    """
+    require_memory(rows, partial_bytes, client_bytes, label, remedy)
+    moments = run_pass(rows, kernel, params, partial_bytes=partial_bytes, meter=meter, label=label)
+    if moments.n_rows != n_obs:
+        raise ValueError(
+            f"the system has {moments.n_rows:,} rows of positive weight but the fit was made of {n_obs:,}. "
+            "Pass the system that was fitted."
+        )
+    return moments
