@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from lrgls_dask.checks import one_of
 from lrgls_dask.compress import Compressed
 from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design, Designed
@@ -98,8 +99,7 @@ class Assessed(Designed):
         systemfit does. The two agree for an unrestricted Sigma iterated to its maximum. For equations with intercepts.
         Raises ValueError for a streamed fit.
         """
-        if sigma not in ("reported", "residual"):
-            raise ValueError(f"sigma must be 'reported' or 'residual'; got {sigma!r}.")
+        one_of("sigma", sigma, ("reported", "residual"))
         rows = self._rows_for("mcelroy_r2")
         weighting = self.covariance if sigma == "reported" else residual_covariance(rows, self.coefficients)
         return mcelroy_r2(rows, self.coefficients, weighting)
