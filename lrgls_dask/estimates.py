@@ -12,6 +12,7 @@ import pandas as pd
 import scipy.stats
 import xarray as xr
 
+from lrgls_dask.checks import check_alpha
 from lrgls_dask.design import Design
 
 __all__ = ["Estimates"]
@@ -46,8 +47,7 @@ class Estimates:
 
     def conf_int(self, alpha: float = 0.05) -> xr.DataArray:
         """(coefficient, bound) intervals of coverage 1 - alpha; bound is "low" and "high"."""
-        if isinstance(alpha, bool) or not 0 < alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1, both excluded; got {alpha!r}.")
+        check_alpha(alpha)
         half = scipy.stats.t.isf(alpha / 2, self._freedom) * self.std_errors.values
         low_high = np.stack([self.coefficients - half, self.coefficients + half], axis=1)
         coords: dict[str, Any] = {n: ("coefficient", v) for n, v in self._coefficient_labels.items()}

@@ -15,7 +15,7 @@ import xarray as xr
 from dask.utils import format_bytes
 
 from lrgls_dask.als import Options
-from lrgls_dask.checks import one_of
+from lrgls_dask.checks import check_alpha, one_of
 from lrgls_dask.compress import Compressed, compress_parts
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import structure_of
@@ -109,8 +109,7 @@ class Bootstrap:
         turned around b.  Source: Davison and Hinkley (1997), section 5.2.
         Raises ValueError for another kind or an alpha not between 0 and 1.
         """
-        if isinstance(alpha, bool) or not 0 < alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1, both excluded; got {alpha!r}.")
+        check_alpha(alpha)
         one_of("kind", kind, KINDS)
         tails = [1 - alpha / 2, alpha / 2]
         if kind == "percentile":
