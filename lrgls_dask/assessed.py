@@ -6,13 +6,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from lrgls_dask.checks import one_of
 from lrgls_dask.compress import Compressed
 from lrgls_dask.covariance import Sigma
-from lrgls_dask.design import Design, Designed
+from lrgls_dask.estimates import Estimates
 from lrgls_dask.hypotheses import read_hypotheses
 from lrgls_dask.inference import (
     HypothesisTest,
@@ -34,30 +33,22 @@ from lrgls_dask.restrictions import Restrictions
 __all__ = ["Assessed"]
 
 
-class Assessed(Designed):
+class Assessed(Estimates):
     """What a `Fit` says of its quality, and the tests one may ask of it; the fields are those of Fit."""
 
-    design: Design
-    coefficients: np.ndarray
     covariance: Sigma
-    n_obs: int
-    loglik: float
     lam_B: float
     lam_F: float
     l1: float
     compressed: Compressed | None
     restrictions: Restrictions | None
     sums: SumsOfSquares | None
-    cells: np.ndarray | None
     missing: str
 
     if TYPE_CHECKING:
 
         @property
         def n_parameters(self) -> int: ...
-
-        @property
-        def _index(self) -> pd.Index: ...
 
         def _coefficient_cov(self, along: np.ndarray | None = None) -> np.ndarray: ...
 

@@ -13,18 +13,24 @@ import scipy.stats
 import xarray as xr
 
 from lrgls_dask.checks import check_alpha
-from lrgls_dask.design import Design
+from lrgls_dask.design import Design, Designed
 
 __all__ = ["Estimates"]
 
 
-class Estimates:
+class Estimates(Designed):
     """What every fit says of its coefficients; the fields are those of the fit."""
 
     design: Design
     coefficients: np.ndarray
     n_obs: int
+    loglik: float
     cells: np.ndarray | None = None  # (K,) rows that show each equation, where some do not
+
+    @property
+    @abstractmethod
+    def n_parameters(self) -> float:
+        """Free parameters, of the coefficients and of Sigma."""
 
     @cached_property
     @abstractmethod
@@ -66,6 +72,21 @@ class Estimates:
             "high": interval[:, 1],
         }
         return pd.DataFrame(columns, index=index)
+
+    # ------------------------------------------------------------------------------------------ likelihood
+
+    @property
+    def nll(self) -> float:
+        """Negative log-likelihood per row, without penalties."""
+        return -self.loglik / self.n_obs
+
+    @property
+    def aic(self) -> float:
+        return -2.0 * self.loglik + 2.0 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        return -2.0 * self.loglik + float(np.log(self.n_obs)) * self.n_parameters
 
     # ------------------------------------------------------------------------------------------ labels
 

@@ -18,7 +18,6 @@ from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import Factored, Sigma, factor_labels
 from lrgls_dask.covkinds import Correction, CovKind, CovRequest, CovValues, coefficient_covariance
 from lrgls_dask.design import Design
-from lrgls_dask.estimates import Estimates
 from lrgls_dask.fitstore import read_fit, write_fit
 from lrgls_dask.inference import MAX_COEFFICIENTS, CoefficientCovariance, SumsOfSquares
 from lrgls_dask.inference.hac import HacKernel
@@ -35,7 +34,7 @@ __all__ = ["Fit"]
 
 
 @dataclass(frozen=True, eq=False)
-class Fit(Estimates, Assessed, Predicting):
+class Fit(Assessed, Predicting):
     """A fitted system of K equations, P coefficients, k factors.
 
     covariance : the error covariance that weighted the coefficients, in the user's units.
@@ -160,20 +159,7 @@ class Fit(Estimates, Assessed, Predicting):
         """(K,) error variances, without forming Sigma."""
         return self.covariance.variances
 
-    # ------------------------------------------------------------------------------------------ measures
-
-    @property
-    def nll(self) -> float:
-        """Negative log-likelihood per row, without penalties."""
-        return -self.loglik / self.n_obs
-
-    @property
-    def aic(self) -> float:
-        return -2.0 * self.loglik + 2.0 * self.n_parameters
-
-    @property
-    def bic(self) -> float:
-        return -2.0 * self.loglik + float(np.log(self.n_obs)) * self.n_parameters
+    # ------------------------------------------------------------------------------------------ steps
 
     @cached_property
     def trace(self) -> pd.DataFrame:

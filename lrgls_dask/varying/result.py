@@ -17,7 +17,7 @@ from lrgls_dask.covariance import LowRank, Sigma
 from lrgls_dask.data.labels import decode_labels, encode_labels
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.zarrio import check_version, read_array, read_design, write_array, write_design
-from lrgls_dask.design import Design, Designed
+from lrgls_dask.design import Design
 from lrgls_dask.estimates import Estimates
 from lrgls_dask.prediction.methods import Predicting
 from lrgls_dask.report import WIDTH, coefficient_lines, pairs
@@ -32,11 +32,12 @@ SAVED_UP_TO = 5_000
 
 
 @dataclass(frozen=True, eq=False)
-class TimeVaryingFit(Estimates, Predicting, Designed):
+class TimeVaryingFit(Estimates, Predicting):
     """K equations whose P coefficients hold throughout, each of T segments of rows with a Sigma_t of k factors.
 
     factor_loadings : (T, K, k), idiosyncratic : (T, K), in the user's units.  rows : (T,) rows of each segment.
     n_sigma_parameters : between those of one Sigma (infinite bandwidth) and of T (bandwidth 0).
+    loglik, nll : every row under the Sigma of its segment.
     history : per sweep the mean local likelihood nll, in standard units.
     candidates : of a bandwidth that was chosen, one row for each that was tried.
     solution : the compressed segments behind the fit; not saved.  cov_values : (P, P) where it was saved.
@@ -119,22 +120,9 @@ class TimeVaryingFit(Estimates, Predicting, Designed):
     # ------------------------------------------------------------------------------------------ measures
 
     @property
-    def nll(self) -> float:
-        """Negative log-likelihood per row, each under the Sigma of its segment."""
-        return -self.loglik / self.n_obs
-
-    @property
     def n_parameters(self) -> float:
         """P and those of the Sigmas."""
         return self.n_coefficients + self.n_sigma_parameters
-
-    @property
-    def aic(self) -> float:
-        return -2.0 * self.loglik + 2.0 * self.n_parameters
-
-    @property
-    def bic(self) -> float:
-        return -2.0 * self.loglik + float(np.log(self.n_obs)) * self.n_parameters
 
     @property
     def n_sweeps(self) -> int:
