@@ -10,7 +10,7 @@ import pandas as pd
 from dask.utils import format_bytes
 
 from lrgls_dask.als import Termination
-from lrgls_dask.compress import compress_parts
+from lrgls_dask.compress import Compressed, compress_parts
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.data.labels import StoredLabels
 from lrgls_dask.data.sources import axis_labels, group_source
@@ -18,13 +18,13 @@ from lrgls_dask.errors import FitWarning
 from lrgls_dask.factorstructures import TimeVarying, check_identified
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Plan, make_plan
-from lrgls_dask.resampling.partition import GivenParts
+from lrgls_dask.resampling.partition import RowRuns
 from lrgls_dask.rows import Part
 from lrgls_dask.sweep import Options
 from lrgls_dask.system import System
 from lrgls_dask.varying.loop import BandwidthScore, fit_time_varying, held_out_scores
 from lrgls_dask.varying.result import TimeVaryingFit
-from lrgls_dask.varying.segments import ordered_segments
+from lrgls_dask.varying.segments import client_bytes, ordered_segments, segment_edges
 
 __all__ = ["check_varying", "fit_segments", "plan_segments", "rows_in_segments"]
 
@@ -63,30 +63,31 @@ def rows_in_segments(system: System | CompressedSystem) -> System:
 def plan_segments(varying: TimeVarying, system: System, memory_limit: int | str | None) -> Plan:
     """The one pass that compresses every segment by itself; reads nothing but labels.
 
-    Raises ValueError for labels that do not fit, MemoryError where T (q + K)^2 numbers do not fit.
+    Raises ValueError for labels that do not fit, MemoryError where the pass or the loop over segments does not.
     """
     n_segments = len(_segments(varying, system)[0])
+    loop_bytes = client_bytes(system.design, n_segments)
     try:
-        return make_plan(system.rows, engine="compress", memory_limit=memory_limit, parts=n_segments)
+        return make_plan(
+            system.rows,
+            engine="compress",
+            memory_limit=memory_limit,
+            parts=n_segments,
+            consecutive=True,
+            loop_bytes=loop_bytes,
+        )
     except MemoryError as error:
-        size = format_bytes(8 * n_segments * (system.n_regressors + system.n_equations) ** 2)
         raise MemoryError(
-            f"covariance=TimeVarying(...) keeps the cross-products of {n_segments} segments apart, {size}, for each "
-            f"task: {error} Use fewer, longer segments."
+            f"covariance=TimeVarying(...) keeps the cross-products of {n_segments} segments apart and iterates on "
+            f"them, {format_bytes(loop_bytes)}: {error} Use fewer, longer segments."
         ) from error
 
 
 def fit_segments(varying: TimeVarying, system: System, options: Options, meter: Meter) -> TimeVaryingFit:
     """The fit: one pass, or a second one by QR where the first shows that digits would be lost."""
     check_identified(int(varying.rank), system.n_equations)
-    labels, codes = _segments(varying, system)
-    parts = compress_parts(system.rows, GivenParts(codes, len(labels)), meter=meter)
-    empty = [label for number, label in enumerate(labels) if number not in parts.moments]
-    if empty:
-        raise ValueError(
-            f"segments: {empty[0]!s} is empty, all its rows have weight 0. Drop it or join it to the next."
-        )
-    segments = [parts.part(number) for number in range(len(labels))]
+    labels, runs = _segments(varying, system)
+    segments = _compressed(system, labels, runs, meter)
     rank, lam_B, floor = int(varying.rank), options.lam_B, options.d_floor
     scores: tuple[BandwidthScore, ...] = ()
     bandwidth = np.inf
@@ -139,22 +140,33 @@ def fit_segments(varying: TimeVarying, system: System, options: Options, meter: 
     )
 
 
+def _compressed(system: System, labels: pd.Index, runs: RowRuns, meter: Meter) -> list[Compressed]:
+    """T compressed segments. Raises ValueError for one without a row of positive weight."""
+    parts = compress_parts(system.rows, runs, meter=meter)
+    empty = [label for number, label in enumerate(labels) if number not in parts.moments]
+    if empty:
+        raise ValueError(
+            f"segments: {empty[0]!s} is empty, all its rows have weight 0. Drop it or join it to the next."
+        )
+    return [parts.part(number) for number in range(len(labels))]
+
+
 def _bandwidths(n_segments: int) -> list[float]:
     n = int(np.log(max(n_segments / LEAST_BANDWIDTH, 1.0)) / np.log(GROWTH)) + 1
     return [*(LEAST_BANDWIDTH * GROWTH ** np.arange(n)).tolist(), np.inf]
 
 
-def _segments(varying: TimeVarying, system: System) -> tuple[pd.Index, np.ndarray]:
-    """(T,) labels of the segments in order, and (N,) the number of each row's."""
+def _segments(varying: TimeVarying, system: System) -> tuple[pd.Index, RowRuns]:
+    """(T,) labels of the segments in order, and the rows of each."""
     labels = _labels(varying.segments, system)
     if labels.shape != (system.n_obs,):
         raise ValueError(f"segments must hold one label for each of {system.n_obs} rows; found shape {labels.shape}.")
-    codes, _ = pd.factorize(labels, sort=False)
-    if (codes < 0).any():
-        raise ValueError(f"segments: the label of row {int(np.argmax(codes < 0))} is missing. Give every row one.")
+    absent = pd.isna(labels)
+    if absent.any():
+        raise ValueError(f"segments: the label of row {int(np.argmax(absent))} is missing. Give every row one.")
     weights = None if system.rows.weights is None else system.rows.weights.array
     distinct = ordered_segments(labels, weights if isinstance(weights, np.ndarray) else None)
-    return pd.Index(distinct, name="segment"), codes
+    return pd.Index(distinct, name="segment"), RowRuns(segment_edges(labels))
 
 
 def _labels(segments: Any, system: System) -> np.ndarray:

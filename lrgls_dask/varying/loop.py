@@ -183,7 +183,8 @@ def _local_fits(
 def smoothed(S: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """sum_s weight_s S_s / sum_s weight_s, (K, K), over segments of positive weight; S (T, K, K), weight (T,)."""
     near = np.flatnonzero(weight > 0.0)
-    out: np.ndarray = np.tensordot(weight[near] / weight[near].sum(), S[near], axes=1)
+    window = slice(near[0], near[-1] + 1)  # a view: weights are zero only outside, but for one that is left out
+    out: np.ndarray = np.tensordot(weight[window] / weight[window].sum(), S[window], axes=1)
     return out
 
 

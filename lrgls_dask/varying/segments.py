@@ -14,13 +14,14 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from lrgls_dask.cg import Solution, conjugate_gradients
-from lrgls_dask.compress import Compressed
+from lrgls_dask.compress import Compressed, partial_bytes
 from lrgls_dask.covariance import LowRank
+from lrgls_dask.design import Design
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import Coordinates, InMemory
 from lrgls_dask.whiten import WhitenedGroup
 
-__all__ = ["SegmentedProblem", "check_segments", "kernel_weights", "ordered_segments"]
+__all__ = ["SegmentedProblem", "check_segments", "client_bytes", "kernel_weights", "ordered_segments", "segment_edges"]
 
 # Conjugate gradients go to this energy r'M^-1 r per row, where only rounding is left, or fall by this share before the
 # last sweep.
@@ -39,22 +40,28 @@ def ordered_segments(labels: np.ndarray, weights: np.ndarray | None = None) -> n
     labels = np.asarray(labels)
     if labels.size == 0:
         raise ValueError("segments: there are no rows. Give every row the label of its segment.")
-    back = np.flatnonzero(labels[1:] < labels[:-1])
-    if back.size:
-        row = int(back[0]) + 1
+    back = labels[1:] < labels[:-1]
+    if back.any():
+        row = int(np.argmax(back)) + 1
         raise ValueError(
             f"segments must be sorted: row {row} has {labels[row]!s} after {labels[row - 1]!s}. "
             "Sort the rows by segment, or use labels that sort in time, such as dates."
         )
-    distinct, codes = np.unique(labels, return_inverse=True)
+    starts = segment_edges(labels)[:-1]
+    distinct = labels[starts]
     if weights is not None:
-        counts = np.bincount(codes, weights=np.asarray(weights) > 0, minlength=distinct.size)
-        if not counts.all():
-            empty = distinct[int(np.argmin(counts))]
+        seen = np.logical_or.reduceat(np.asarray(weights) > 0, starts)
+        if not seen.all():
+            empty = distinct[int(np.argmin(seen))]
             raise ValueError(
                 f"segments: {empty!s} is empty, all its rows have weight 0. Drop it or join it to the next."
             )
     return distinct
+
+
+def segment_edges(labels: np.ndarray) -> np.ndarray:
+    """(T + 1,) the first row of each segment of ordered labels (N,), the last is N."""
+    return np.concatenate([[0], np.flatnonzero(labels[1:] != labels[:-1]) + 1, [len(labels)]])
 
 
 def kernel_weights(positions: np.ndarray, bandwidth: float) -> np.ndarray:
@@ -78,6 +85,20 @@ def kernel_weights(positions: np.ndarray, bandwidth: float) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------- the problem
+
+
+def client_bytes(design: Design, n_segments: int) -> int:
+    """Bytes of T compressed segments and of all that the loop makes of them, beside the system of all rows.
+
+    A segment's own: its root and the sum of rows it is made of, together or in turn its rows of X in coordinates and
+    Y; residual covariances of two sweeps; a product of conjugate gradients with every segment's rows. The choice of a
+    bandwidth comes before the fit and takes no more.
+    """
+    q, K = design.n_regressors, design.n_equations
+    root = partial_bytes(design)
+    rows = 8 * (q + 1) * (sum(len(group.columns) for group in design.groups) + K)
+    loop = rows + 8 * (3 * K**2 + 2 * (q + 1) * K + 2 * design.n_coefficients)
+    return n_segments * (root + max(root, loop))
 
 
 @dataclass(frozen=True, eq=False)
