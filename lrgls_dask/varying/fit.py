@@ -66,7 +66,7 @@ def plan_segments(varying: TimeVarying, system: System, memory_limit: int | str 
     Raises ValueError for labels that do not fit, MemoryError where the pass or the loop over segments does not.
     """
     n_segments = len(_segments(varying, system)[0])
-    loop_bytes = client_bytes(system.design, n_segments)
+    loop_bytes = client_bytes(system.design, n_segments, int(varying.rank))
     try:
         return make_plan(
             system.rows,

@@ -87,18 +87,18 @@ def kernel_weights(positions: np.ndarray, bandwidth: float) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------- the problem
 
 
-def client_bytes(design: Design, n_segments: int) -> int:
+def client_bytes(design: Design, n_segments: int, rank: int) -> int:
     """Bytes of T compressed segments and of all that the loop makes of them, beside the system of all rows.
 
     A segment's own: its root and the sum of rows it is made of, together or in turn its rows of X in coordinates and
-    Y; residual covariances of two sweeps; a product of conjugate gradients with every segment's rows. The choice of a
-    bandwidth comes before the fit and takes no more.
+    Y; residual covariances of two sweeps; factors; a product of conjugate gradients with every segment's rows. Weights
+    of segments for one another are T x T. The choice of a bandwidth comes before the fit and takes no more.
     """
     q, K = design.n_regressors, design.n_equations
     root = partial_bytes(design)
     rows = 8 * (q + 1) * (sum(len(group.columns) for group in design.groups) + K)
-    loop = rows + 8 * (3 * K**2 + 2 * (q + 1) * K + 2 * design.n_coefficients)
-    return n_segments * (root + max(root, loop))
+    loop = rows + 8 * (3 * K**2 + 4 * (rank + 1) * K + 2 * (q + 1) * K + 2 * design.n_coefficients)
+    return n_segments * (root + max(root, loop)) + 24 * n_segments**2
 
 
 @dataclass(frozen=True, eq=False)
