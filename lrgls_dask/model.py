@@ -241,10 +241,12 @@ class LowRankGLS:
     def _fit_segments(self, varying: TimeVarying, system: System | CompressedSystem) -> LowRankGLS:
         """The fit whose factors vary in time, a `TimeVaryingFit`."""
         system = rows_in_segments(system)
+        restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
         self.plan_ = self.plan(system)
         meter = Meter(Progress(self.progress))
         with blas_for(system.n_regressors + system.n_equations):
-            found: Any = fit_segments(varying, system, self._options("compress"), meter)
+            found: Any = fit_segments(varying, system, self._options("compress"), restrictions, meter)
+        found = with_missing(found, self.missing, system.n_obs)
         self.result_, self.rank_ = found, found.rank
         return self
 
@@ -425,7 +427,7 @@ class LowRankGLS:
                     f"Drop {name}, or use covariance='lowrank'."
                 )
         if isinstance(self.covariance, TimeVarying):
-            check_varying(self.engine, self.algorithm, self.debiased, self.restrictions, self.checkpoint)
+            check_varying(self.engine, self.algorithm, self.debiased, self.checkpoint)
 
 
 def _in_memory(rows: Compressed, lam_B: float, meter: Meter, restrictions: Restrictions | None) -> InMemory:

@@ -20,7 +20,7 @@ from lrgls_dask.passes import FAN_IN
 from lrgls_dask.rows import Rows
 from lrgls_dask.streamed import stream_partial_bytes
 
-__all__ = ["Cluster", "Engine", "Plan", "make_plan", "price_parts", "require_memory", "this_cluster"]
+__all__ = ["Cluster", "Engine", "Plan", "make_plan", "price_parts", "require_here", "require_memory", "this_cluster"]
 
 Engine = Literal["auto", "compress", "stream"]
 
@@ -183,6 +183,16 @@ def require_memory(rows: Rows, partial: int, client_bytes: int, what: str, remed
                 f"{what}: needs {format_bytes(need)} in {where}; the limit is {format_bytes(limit)}. "
                 f"{remedy}, or use fewer threads or more memory."
             )
+
+
+def require_here(n_bytes: int, what: str, remedy: str) -> None:
+    """Raise MemoryError where this process has no room for so many bytes more."""
+    need, available = int(SLACK * n_bytes), psutil.virtual_memory().available
+    if need > available:
+        raise MemoryError(
+            f"{what}: needs {format_bytes(need)} in this process; {format_bytes(available)} are free. {remedy}, or use "
+            "more memory."
+        )
 
 
 def this_cluster(memory_limit: int | str | None) -> Cluster:

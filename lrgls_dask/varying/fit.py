@@ -19,6 +19,7 @@ from lrgls_dask.factorstructures import TimeVarying, check_identified
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Plan, make_plan
 from lrgls_dask.resampling.partition import RowRuns
+from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows import Part
 from lrgls_dask.sweep import Options
 from lrgls_dask.system import System
@@ -32,7 +33,7 @@ __all__ = ["check_varying", "fit_segments", "plan_segments", "rows_in_segments"]
 LEAST_BANDWIDTH, GROWTH = 1.5, 1.5
 
 
-def check_varying(engine: str, algorithm: str, debiased: bool, restrictions: Any, checkpoint: Any) -> None:
+def check_varying(engine: str, algorithm: str, debiased: bool, checkpoint: Any) -> None:
     """Raise ValueError for options of the estimator that a fit with a Sigma for each segment does not have."""
     if engine == "stream":
         raise ValueError(
@@ -42,7 +43,6 @@ def check_varying(engine: str, algorithm: str, debiased: bool, restrictions: Any
     given = (
         ("algorithm", algorithm, "als"),
         ("debiased", debiased, False),
-        ("restrictions", restrictions, None),
         ("checkpoint", checkpoint, None),
     )
     for name, value, default in given:
@@ -83,7 +83,9 @@ def plan_segments(varying: TimeVarying, system: System, memory_limit: int | str 
         ) from error
 
 
-def fit_segments(varying: TimeVarying, system: System, options: Options, meter: Meter) -> TimeVaryingFit:
+def fit_segments(
+    varying: TimeVarying, system: System, options: Options, restrictions: Restrictions | None, meter: Meter
+) -> TimeVaryingFit:
     """The fit: one pass, or a second one by QR where the first shows that digits would be lost."""
     check_identified(int(varying.rank), system.n_equations)
     labels, runs = _segments(varying, system)
@@ -95,13 +97,14 @@ def fit_segments(varying: TimeVarying, system: System, options: Options, meter: 
         bandwidth = float(varying.bandwidth)
     elif len(segments) > 1:
         tried = _bandwidths(len(segments))
-        scores = held_out_scores(segments, rank, tried, lam_B=lam_B, d_floor=floor)
+        scores = held_out_scores(segments, rank, tried, lam_B=lam_B, restrictions=restrictions, d_floor=floor)
         bandwidth = scores[0].bandwidth
     found = fit_time_varying(
         segments,
         rank,
         bandwidth,
         lam_B=lam_B,
+        restrictions=restrictions,
         d_floor=floor,
         rel_tol=options.rel_tol,
         max_sweeps=options.max_sweeps,
@@ -122,6 +125,7 @@ def fit_segments(varying: TimeVarying, system: System, options: Options, meter: 
         segments=labels,
         rows=np.array([segment.n_obs for segment in segments]),
         n_obs=found.n_obs,
+        edges=runs.edges,
         bandwidth=bandwidth,
         loglik=found.loglik,
         n_sigma_parameters=found.n_sigma_parameters,
@@ -136,7 +140,9 @@ def fit_segments(varying: TimeVarying, system: System, options: Options, meter: 
         ),
         obs_dim=str(system.obs_dim),
         equation_dim=str(system.equation_dim),
+        restrictions=restrictions,
         solution=found,
+        system=system,
     )
 
 

@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import solve_triangular
 
 from lrgls_dask.cg import Solution, conjugate_gradients
 from lrgls_dask.compress import Compressed, partial_bytes
+from lrgls_dask.constraint import Preconditioner
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.design import Design
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import Coordinates, InMemory
+from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.sweep import starting_residuals
 from lrgls_dask.whiten import WhitenedGroup
 
 __all__ = ["SegmentedProblem", "check_segments", "client_bytes", "kernel_weights", "ordered_segments", "segment_edges"]
@@ -118,9 +121,12 @@ class SegmentedProblem:
     Raises ValueError for no segments, an empty one, and segments whose equations or regressors differ.
     """
 
-    def __init__(self, segments: Sequence[Compressed], *, lam_B: float = 0.0) -> None:
+    def __init__(
+        self, segments: Sequence[Compressed], *, lam_B: float = 0.0, restrictions: Restrictions | None = None
+    ) -> None:
         check_segments(segments)
-        self.merged = InMemory(reduce(Compressed.merge, segments), lam_B=lam_B, meter=Meter())
+        together = reduce(Compressed.merge, segments)
+        self.merged = InMemory(together, lam_B=lam_B, meter=Meter(), restrictions=restrictions)
         self.design, self.n_obs = self.merged.design, self.merged.n_obs
         self.coordinates: Coordinates = self.merged.coordinates
         self.segments = tuple(self._segment(each) for each in segments)
@@ -137,8 +143,8 @@ class SegmentedProblem:
         return _Segment(system.n_obs, stacks, top[:, q:] / whitened.y_scale, rest.T @ rest)
 
     def start(self) -> np.ndarray:
-        """(P,) every equation fitted by itself on all rows."""
-        return self.coordinates.flat(self.merged.whitened.start)
+        """(P,) every equation fitted by itself on all rows, moved as little as the restrictions allow."""
+        return starting_residuals(self.merged)[0]
 
     def residual_covariances(self, c: np.ndarray) -> np.ndarray:
         """(T, K, K) S_t at coefficients c."""
@@ -149,9 +155,9 @@ class SegmentedProblem:
         return out
 
     def gls(self, c: np.ndarray, sigmas: Sequence[LowRank], *, last: bool) -> tuple[Solution, float]:
-        """The coefficients at the given Sigma_t by warm-started conjugate gradients, and the energy of the start.
+        """The coefficients at the given Sigma_t, within the restrictions, and the energy of the start.
 
-        O(sum_t (q P + q K k)) an iteration.
+        Warm-started conjugate gradients, O(sum_t (q P + q K k)) an iteration.
         """
         at, ridge = self.coordinates, self.coordinates.ridge
 
@@ -166,9 +172,13 @@ class SegmentedProblem:
         score = summed([s.y - at.forward(s.stacks, c) for s in self.segments]) - ridge * c
         precision = np.tensordot(self.shares, [sigma.precision_diagonal for sigma in sigmas], axes=1)
         diagonal = at.expand(precision) * (1.0 - ridge) + ridge
-        energy = float(score**2 @ (1.0 / diagonal))
+        constraint = self.merged.constraint
+        score, z = Preconditioner(diagonal, constraint)(score)
+        energy = float(score @ z)
         tol = INNER_ENERGY * self.n_obs if last else max(INNER_ENERGY * self.n_obs, SWEEP_FALL * energy)
-        found = conjugate_gradients(product, c, score, diagonal, tol=tol, max_iterations=CG_MAXIT)
+        found = conjugate_gradients(
+            product, c, score, diagonal, tol=tol, max_iterations=CG_MAXIT, constraint=constraint
+        )
         return found, energy
 
     def coefficients(self, c: np.ndarray) -> np.ndarray:
@@ -178,32 +188,6 @@ class SegmentedProblem:
         for group, values in zip(whitened.groups, self.coordinates.by_group(c), strict=True):
             b[group.group.coefficients] = group.coefficients(values) * whitened.y_scale[group.group.equations]
         return b
-
-    def covariance(self, sigmas: Sequence[LowRank]) -> np.ndarray:
-        """(P, P) covariance of the coefficients at known Sigma_t, in the user's units, equation by equation.
-
-        sigmas : in standard units.  A^-1 (sum_t X_t' Sigma_t^-1 X_t) A^-1, A the sum and the ridge penalty.
-        O(T q P^2 + P^3), four P x P arrays.
-        """
-        design, whitened = self.design, self.merged.whitened
-        equation_of = np.repeat(np.arange(design.n_equations), design.sizes)
-        information = np.zeros((design.n_coefficients, design.n_coefficients))
-        for segment, sigma in zip(self.segments, sigmas, strict=True):
-            rows = np.empty((len(segment.y), design.n_coefficients))
-            for stack, (members, _, _) in zip(segment.stacks, self.coordinates.buckets, strict=True):
-                for i, q in zip(members, stack, strict=True):
-                    rows[:, whitened.groups[i].group.coefficients] = q[:, :, None]
-            information += rows.T @ rows * sigma.precision()[np.ix_(equation_of, equation_of)]
-        penalty, units = np.zeros(design.n_coefficients), np.zeros_like(information)
-        for group in whitened.groups:
-            half = group.coefficients(np.eye(len(group.ridge)))
-            for equation, places in zip(group.group.equations, group.group.coefficients.T, strict=True):
-                penalty[places] = group.ridge
-                units[np.ix_(places, places)] = whitened.y_scale[equation] * half
-        factor = cho_factor(information + np.diag(penalty), lower=True)
-        bread = cho_solve(factor, units.T)
-        covariance: np.ndarray = bread.T @ information @ bread
-        return covariance
 
 
 def check_segments(segments: Sequence[Compressed]) -> None:
