@@ -11,29 +11,28 @@ from dask.utils import format_bytes
 
 from lrgls_dask.als import Termination
 from lrgls_dask.compress import Compressed, compress_parts
-from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.data.labels import StoredLabels
-from lrgls_dask.data.sources import axis_labels, group_source
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.factorstructures import TimeVarying, check_identified
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Plan, make_plan
 from lrgls_dask.resampling.partition import RowRuns
 from lrgls_dask.restrictions import Restrictions
-from lrgls_dask.rows import Part
 from lrgls_dask.sweep import Options
 from lrgls_dask.system import System
+from lrgls_dask.varying.labels import segments_of
 from lrgls_dask.varying.loop import BandwidthScore, fit_time_varying, held_out_scores
 from lrgls_dask.varying.result import TimeVaryingFit
-from lrgls_dask.varying.segments import client_bytes, ordered_segments, segment_edges
+from lrgls_dask.varying.segments import CG_MAXIT, client_bytes
 
-__all__ = ["check_varying", "fit_segments", "plan_segments", "rows_in_segments"]
+__all__ = ["check_varying", "fit_segments", "plan_segments"]
 
 # Bandwidths that "cv" tries, in segments: the first reaches the neighbours, each next half as far again.
 LEAST_BANDWIDTH, GROWTH = 1.5, 1.5
 
 
-def check_varying(engine: str, algorithm: str, debiased: bool, checkpoint: Any) -> None:
+def check_varying(
+    engine: str, algorithm: str, debiased: bool, checkpoint: Any, cg_tol: float | None, cg_maxit: int
+) -> None:
     """Raise ValueError for options of the estimator that a fit with a Sigma for each segment does not have."""
     if engine == "stream":
         raise ValueError(
@@ -44,20 +43,12 @@ def check_varying(engine: str, algorithm: str, debiased: bool, checkpoint: Any) 
         ("algorithm", algorithm, "als"),
         ("debiased", debiased, False),
         ("checkpoint", checkpoint, None),
+        ("cg_tol", cg_tol, None),
+        ("cg_maxit", cg_maxit, CG_MAXIT),
     )
     for name, value, default in given:
         if value is not default and value != default:
             raise ValueError(f"covariance=TimeVarying(...) takes no {name}; got {value!r}. Leave it at {default!r}.")
-
-
-def rows_in_segments(system: System | CompressedSystem) -> System:
-    """The system itself. Raises ValueError for one whose rows can no longer be told apart."""
-    if isinstance(system, CompressedSystem):
-        raise ValueError(
-            "covariance=TimeVarying(...) keeps segments of rows apart, and a compressed system has none left to tell "
-            "apart. Fit the System itself, which is read once."
-        )
-    return system
 
 
 def plan_segments(varying: TimeVarying, system: System, memory_limit: int | str | None) -> Plan:
@@ -65,7 +56,7 @@ def plan_segments(varying: TimeVarying, system: System, memory_limit: int | str 
 
     Raises ValueError for labels that do not fit, MemoryError where the pass or the loop over segments does not.
     """
-    n_segments = len(_segments(varying, system)[0])
+    n_segments = len(segments_of(varying.segments, system)[0])
     loop_bytes = client_bytes(system.design, n_segments, int(varying.rank))
     try:
         return make_plan(
@@ -88,7 +79,7 @@ def fit_segments(
 ) -> TimeVaryingFit:
     """The fit: one pass, or a second one by QR where the first shows that digits would be lost."""
     check_identified(int(varying.rank), system.n_equations)
-    labels, runs = _segments(varying, system)
+    labels, runs = segments_of(varying.segments, system)
     segments = _compressed(system, labels, runs, meter)
     rank, lam_B, floor = int(varying.rank), options.lam_B, options.d_floor
     scores: tuple[BandwidthScore, ...] = ()
@@ -160,48 +151,3 @@ def _compressed(system: System, labels: pd.Index, runs: RowRuns, meter: Meter) -
 def _bandwidths(n_segments: int) -> list[float]:
     n = int(np.log(max(n_segments / LEAST_BANDWIDTH, 1.0)) / np.log(GROWTH)) + 1
     return [*(LEAST_BANDWIDTH * GROWTH ** np.arange(n)).tolist(), np.inf]
-
-
-def _segments(varying: TimeVarying, system: System) -> tuple[pd.Index, RowRuns]:
-    """(T,) labels of the segments in order, and the rows of each."""
-    labels = _labels(varying.segments, system)
-    if labels.shape != (system.n_obs,):
-        raise ValueError(f"segments must hold one label for each of {system.n_obs} rows; found shape {labels.shape}.")
-    absent = pd.isna(labels)
-    if absent.any():
-        raise ValueError(f"segments: the label of row {int(np.argmax(absent))} is missing. Give every row one.")
-    weights = None if system.rows.weights is None else system.rows.weights.array
-    distinct = ordered_segments(labels, weights if isinstance(weights, np.ndarray) else None)
-    return pd.Index(distinct, name="segment"), RowRuns(segment_edges(labels))
-
-
-def _labels(segments: Any, system: System) -> np.ndarray:
-    if isinstance(segments, str):
-        return _by_name(segments, system)
-    source = group_source("segments", segments)
-    given, rows = axis_labels(segments, 0), system.obs_labels
-    rows = system.obs if given is not None and isinstance(rows, StoredLabels) else rows
-    if given is not None and isinstance(rows, pd.Index) and len(given) == len(rows) and not given.equals(rows):
-        at = int(np.argmax(np.asarray(given) != np.asarray(rows)))
-        raise ValueError(
-            f"segments has {given[at]!s} at row {at} along {str(system.obs_dim)!r} but the system has {rows[at]!s}. "
-            "Align them first."
-        )
-    return np.asarray(source.array[:] if isinstance(source, Part) else source)
-
-
-def _by_name(name: str, system: System) -> np.ndarray:
-    """Row labels, a part of their dates, or the system's groups."""
-    dim, _, part = name.partition(".")
-    if name == "groups" and system.groups is not None:
-        return np.asarray(system.groups.array[:] if isinstance(system.groups, Part) else system.groups)
-    if dim == str(system.obs_dim) and system.obs is not None:
-        found = getattr(system.obs, part, None) if part else system.obs
-        if isinstance(found, pd.Index):
-            return np.asarray(found)
-    dates = f", {str(system.obs_dim)!r} or a part of its dates" if system.obs is not None else ""
-    groups = ", 'groups'" if system.groups is not None else ""
-    raise ValueError(
-        f"segments={name!r} is not known to this system, which knows (N,) labels{dates}{groups}. Pass the labels of "
-        "the rows, such as ds['time'].dt.year."
-    )

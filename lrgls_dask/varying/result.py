@@ -13,6 +13,7 @@ import xarray as xr
 import zarr
 
 from lrgls_dask.als import Termination
+from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import LowRank, Sigma
 from lrgls_dask.covkinds import Correction, CovKind, CovRequest
 from lrgls_dask.data.labels import decode_labels, encode_labels
@@ -27,7 +28,9 @@ from lrgls_dask.report import WIDTH, coefficient_lines, pairs
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.system import System
 from lrgls_dask.varying.covariance import segment_covariance
+from lrgls_dask.varying.labels import rows_in_segments
 from lrgls_dask.varying.loop import TimeVaryingSolution
+from lrgls_dask.varying.score import segment_score
 
 __all__ = ["TimeVaryingFit"]
 
@@ -235,6 +238,17 @@ class TimeVaryingFit(Estimates, Predicting):
         """(P,) standard errors: classical ones, at known Sigma_t, unless `with_cov` chose others."""
         variances = np.maximum(self._covariance_values.diagonal(), 0.0)  # rounding, where a restriction fixes one
         return self._per_coefficient(np.sqrt(variances), "std_errors")
+
+    # ------------------------------------------------------------------------------------------ rows
+
+    def score(self, system: System | CompressedSystem, segments: Any = None) -> float:
+        """Mean log-likelihood per row of these parameters on the rows of a system with the same designs; one pass.
+
+        segments : of these rows, as of `TimeVarying`: labels, or what they are called in the system; not needed for
+        the very system that was fitted. All must have been fitted; rows may come in any order. T (q + K)^2 numbers.
+        Raises ValueError for a segment that was not fitted, naming it, for other designs and for a compressed system.
+        """
+        return segment_score(self, rows_in_segments(system), segments)
 
     # ------------------------------------------------------------------------------------------ text, files
 

@@ -24,7 +24,15 @@ from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.sweep import starting_residuals
 from lrgls_dask.whiten import WhitenedGroup
 
-__all__ = ["SegmentedProblem", "check_segments", "client_bytes", "kernel_weights", "ordered_segments", "segment_edges"]
+__all__ = [
+    "CG_MAXIT",
+    "SegmentedProblem",
+    "check_segments",
+    "client_bytes",
+    "kernel_weights",
+    "ordered_segments",
+    "segment_edges",
+]
 
 # Conjugate gradients go to this energy r'M^-1 r per row, where only rounding is left, or fall by this share before the
 # last sweep.
