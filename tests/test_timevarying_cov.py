@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Data, fit, simulate, zarr_rows
+from distributed import Client, LocalCluster
+from test_passes import counted
 from test_restrictions import restrictions_of
 from test_robust import meat, off_by
 from test_timevarying import drifting
 
-from lrgls_dask import FitWarning, LowRankGLS, TimeVarying, TimeVaryingFit, plan
+from lrgls_dask import FitWarning, LowRankGLS, System, TimeVarying, TimeVaryingFit, plan
 from lrgls_dask.covariance import LowRank
 
 SEGMENTS = np.repeat(np.arange(4), [50, 70, 1, 119])  # of 240 rows
@@ -85,6 +87,35 @@ def test_blocks_may_end_anywhere() -> None:
         for rows in (7, 50, 101):
             system = data.system(zarr_rows(rows))
             assert off_by(found.cov(kind, system=system, **options), wanted) < 1e-11, (kind, rows)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_cluster_gives_the_same_bits(cluster: LocalCluster) -> None:
+    data = simulate("mixed")
+    system, found = data.system(zarr_rows(40)), made(data)
+    here = {kind: found.cov(kind, system=system, **options) for kind, options in OPTIONS.items()}
+    scored = found.score(system, SEGMENTS)
+    with Client(cluster) as client:
+        client.wait_for_workers(2)
+        for kind, options in OPTIONS.items():
+            np.testing.assert_array_equal(found.cov(kind, system=system, **options), here[kind])
+        assert found.score(system, SEGMENTS) == scored
+        again = made(data, wrap=zarr_rows(40))
+    np.testing.assert_array_equal(again.params, made(data, wrap=zarr_rows(40)).params)
+
+
+@pytest.mark.usefixtures("every_chunk_a_block")
+def test_reads() -> None:
+    """None for the classical covariance, one for the others; one more where the segments were not kept."""
+    data = simulate("mixed")
+    store = counted(data)
+    found = made(data)
+    found.cov("classical", system=System.from_zarr(store))
+    assert not store.of("Y")
+    found.cov("robust", system=System.from_zarr(store))
+    assert store.of("X") == store.of("Y") == {1: 24}
+    replace(found, solution=None).cov("robust", system=System.from_zarr(store))
+    assert store.of("X") == store.of("Y") == {3: 24}
 
 
 def test_one_sigma_throughout_gives_the_covariances_of_a_static_fit() -> None:
