@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from conftest import Data, fit, simulate, zarr_rows
 from distributed import Client, LocalCluster
 from test_passes import counted
@@ -193,6 +194,20 @@ def test_a_chosen_covariance_is_behind_everything(tmp_path: Any) -> None:
         reread = again.cov(kind, system=data.system(), **options)
         assert off_by(reread, found.cov(kind, **options).values) < 1e-10
     assert off_by(again.with_cov("robust", system=data.system()).cov(), found.cov("robust").values) < 1e-10
+
+
+def test_files_that_do_not_say_where_segments_begin(tmp_path: Any) -> None:
+    data = simulate("own")
+    found = made(data)
+    found.to_zarr(tmp_path / "fit.zarr")
+    group = zarr.open_group(tmp_path / "fit.zarr")
+    del group["edges"]
+    for name in ("cov_kind", "cov_note", "missing", "n_dropped"):
+        del group.attrs[name]
+    again = TimeVaryingFit.from_zarr(tmp_path / "fit.zarr")
+    assert again.edges.tolist() == found.edges.tolist() == [0, 50, 120, 121, 240]
+    assert off_by(again.cov("robust", system=data.system()), found.cov("robust").values) < 1e-10
+    assert again.summary() == found.summary()
 
 
 # ---------------------------------------------------------------------------------- restrictions

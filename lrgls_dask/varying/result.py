@@ -202,7 +202,7 @@ class TimeVaryingFit(Estimates, Predicting):
             row's segment; one pass, "hac" up to three without a bandwidth.
         The other options as of `Fit.cov`. Of a fit opened from disk every kind needs system= and one pass more.
 
-        Memory 8 P^2 bytes a few times, limited to 20,000 coefficients; T K p times more work than for one Sigma.
+        Memory 8 P^2 bytes a few times, limited to 20,000 coefficients; T P^2 flops more than for one Sigma.
         Raises ValueError for another kind, options it does not take, rows that are not those of the fit, and labels
         that do not fit; MemoryError, before any read, for sums that do not fit; KeyError for an unknown equation.
         """
