@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import pandas as pd
 import xarray as xr
 
+from lrgls_dask.checks import one_of
 from lrgls_dask.compress import Compressed
 from lrgls_dask.covariance import Sigma
-from lrgls_dask.design import Design, Designed
-from lrgls_dask.hypotheses import read_hypotheses
+from lrgls_dask.estimates import Estimates
 from lrgls_dask.inference import (
     HypothesisTest,
     SumsOfSquares,
@@ -23,31 +21,23 @@ from lrgls_dask.inference import (
     rank_test,
     residual_covariance,
     sums_of_squares,
-    wald,
 )
 from lrgls_dask.missing.observed import refuse_missing
 from lrgls_dask.nested import check_likelihood, check_nested
 from lrgls_dask.problem import group_rows, resolution_of
-from lrgls_dask.restrictions import Restrictions
 
 __all__ = ["Assessed"]
 
 
-class Assessed(Designed):
+class Assessed(Estimates):
     """What a `Fit` says of its quality, and the tests one may ask of it; the fields are those of Fit."""
 
-    design: Design
-    coefficients: np.ndarray
     covariance: Sigma
-    n_obs: int
-    loglik: float
     lam_B: float
     lam_F: float
     l1: float
     compressed: Compressed | None
-    restrictions: Restrictions | None
     sums: SumsOfSquares | None
-    cells: np.ndarray | None
     missing: str
 
     if TYPE_CHECKING:
@@ -55,27 +45,7 @@ class Assessed(Designed):
         @property
         def n_parameters(self) -> int: ...
 
-        @property
-        def _index(self) -> pd.Index: ...
-
-        def _coefficient_cov(self, along: np.ndarray | None = None) -> np.ndarray: ...
-
     # ------------------------------------------------------------------------------------------ measures
-
-    @property
-    def df_model(self) -> int:
-        """The coefficients of all equations that are free: P less the restrictions."""
-        return self.n_coefficients - (0 if self.restrictions is None else self.restrictions.n_restrictions)
-
-    @property
-    def n_cells(self) -> int:
-        """Observed responses: N K, or less where some are missing."""
-        return self.n_obs * self.n_equations if self.cells is None else int(self.cells.sum())
-
-    @property
-    def df_resid(self) -> int:
-        """Observed responses less the free coefficients, the residual degrees of freedom of the system."""
-        return self.n_cells - self.df_model
 
     @cached_property
     def r2(self) -> xr.DataArray:
@@ -98,8 +68,7 @@ class Assessed(Designed):
         systemfit does. The two agree for an unrestricted Sigma iterated to its maximum. For equations with intercepts.
         Raises ValueError for a streamed fit.
         """
-        if sigma not in ("reported", "residual"):
-            raise ValueError(f"sigma must be 'reported' or 'residual'; got {sigma!r}.")
+        one_of("sigma", sigma, ("reported", "residual"))
         rows = self._rows_for("mcelroy_r2")
         weighting = self.covariance if sigma == "reported" else residual_covariance(rows, self.coefficients)
         return mcelroy_r2(rows, self.coefficients, weighting)
@@ -128,19 +97,6 @@ class Assessed(Designed):
         refuse_missing(self, what, remedy)
 
     # ------------------------------------------------------------------------------------------ tests
-
-    def wald_test(self, hypotheses: Any, *, use_f: bool = False) -> HypothesisTest:
-        """Wald test of linear hypotheses, at the covariance that std_errors come from; no read.
-
-        hypotheses : a text such as "Telcm:smb = 0" or "food:price + food:income = 1", "*:smb = 0" for every equation
-        (the language is that of `lrgls_dask.hypothesis_syntax`), several of them in a list, a mapping from texts or
-        (equation, regressor) to values, a matrix R (m, P) for R b = 0, or a tuple (R, r).
-        use_f : the statistic over m as F(m, N K - P), systemfit's linearHypothesis with test "F", instead of chi2(m).
-        Raises ValueError with the place in the text, and for redundant or contradictory hypotheses.
-        """
-        restrictions = read_hypotheses(self.design, hypotheses)
-        covariance = self._coefficient_cov(restrictions.matrix)
-        return wald(restrictions, self.coefficients, covariance, self.df_resid if use_f else None)
 
     def lr_test(self, other: Assessed) -> HypothesisTest:
         """Likelihood ratio test of the smaller of two nested models fitted to the same data, in either order.

@@ -1,4 +1,4 @@
-"""Arguments that are one of a few names, a number in a range, a number of factors."""
+"""Arguments that are one of a few names, a number in a range, a probability, a number of factors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_rank", "number", "one_of"]
+__all__ = ["check_alpha", "check_rank", "number", "one_of"]
+
+
+def check_alpha(alpha: Any) -> None:
+    """Raise ValueError for what is no probability of missing an interval's target."""
+    if isinstance(alpha, bool) or not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie between 0 and 1, both excluded; got {alpha!r}.")
 
 
 def check_rank(rank: Any) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "compress_parts",
     "compress_rows",
     "partial_bytes",
+    "parts_at_once",
     "residual_rows",
 ]
 
@@ -216,7 +217,7 @@ class Parts:
 def compress_parts(rows: Rows, partition: Partition, *, route: Route = "auto", meter: Meter) -> Parts:
     """Every part's moments from one pass, or a second one by QR where the first shows that digits would be lost.
 
-    The flops of `compress_rows`, and (q + K)^2 numbers a part for each task.
+    The flops of `compress_rows`, and (q + K)^2 numbers for each task and each part that has rows there.
     """
     width = rows.design.n_regressors + rows.design.n_equations
     if route == "qr" or (route == "auto" and rows.n_obs * width**2 <= SMALL_FLOPS):
@@ -228,8 +229,13 @@ def compress_parts(rows: Rows, partition: Partition, *, route: Route = "auto", m
     return Parts(rows.design, _sum_parts(rows, partition, root_kernel, "compress parts (QR)", meter), "qr")
 
 
+def parts_at_once(n_parts: int, *, consecutive: bool) -> int:
+    """How many parts the sum over neighbouring rows holds: all, or the two on both sides of a border."""
+    return min(n_parts, 2) if consecutive else n_parts
+
+
 def _sum_parts(rows: Rows, partition: Partition, kernel: Any, label: str, meter: Meter) -> dict[int, Any]:
-    size = partial_bytes(rows.design) * partition.n_parts
+    size = partial_bytes(rows.design) * parts_at_once(partition.n_parts, consecutive=partition.consecutive)
     moments = run_pass(rows, labelled_kernel, (partition, kernel), partial_bytes=size, meter=meter, label=label)
     return dict(sorted(moments.parts.items()))
 

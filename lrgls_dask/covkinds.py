@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -27,8 +27,22 @@ from lrgls_dask.system import System
 
 if TYPE_CHECKING:
     from lrgls_dask.results import Fit
+    from lrgls_dask.varying.result import TimeVaryingFit
 
-__all__ = ["Correction", "CovKind", "CovRequest", "CovValues", "coefficient_covariance"]
+    AnyFit: TypeAlias = Fit | TimeVaryingFit
+
+__all__ = [
+    "Correction",
+    "CovKind",
+    "CovRequest",
+    "CovValues",
+    "check_debiased",
+    "coefficient_covariance",
+    "cut",
+    "degrees",
+    "fitted_system",
+    "sandwich_covariance",
+]
 
 CovKind = Literal["classical", "robust", "cluster", "hac", "observed", "huber-white", "kackar-harville"]
 Correction = Literal["HC0", "HC1"]
@@ -94,8 +108,8 @@ def _of_missing(fit: Fit, request: CovRequest) -> CovValues:
         what = "debiased=True" if request.debiased else f"kind={kind!r}"
         refuse_missing(fit, what, "Use kind='classical' or 'observed', or fit complete rows with missing='drop'")
     if fit.cov_kind == kind and fit.cov_values is not None:
-        return _cut(fit, request, fit.cov_values)
-    return _cut(fit, request, incomplete_covariance(fit, _system(fit, request).rows, kind))  # type: ignore[arg-type]
+        return cut(fit, request, fit.cov_values)
+    return cut(fit, request, incomplete_covariance(fit, fitted_system(fit, request).rows, kind))  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------------------------------------- the kinds
@@ -106,13 +120,9 @@ def _classical(fit: Fit, request: CovRequest) -> CovValues:
     sigma, note = fit.covariance, ""
     covariance = fit._covariance
     if request.debiased:
-        if fit.lam_B > 0:
-            raise ValueError(
-                f"debiased=True counts coefficients, which lam_B = {fit.lam_B:g} has shrunk. Use kind='classical' "
-                "as it is, or fit with lam_B = 0."
-            )
+        check_debiased(fit)
         note = "debiased"
-        sigma = sigma if fit.debiased else sigma.rescaled(_degrees(fit))
+        sigma = sigma if fit.debiased else sigma.rescaled(degrees(fit))
         covariance = replace(covariance, sigma=sigma)
     if request.equation is None:
         return CovValues(covariance.full, note)
@@ -121,44 +131,53 @@ def _classical(fit: Fit, request: CovRequest) -> CovValues:
     return CovValues(covariance.block(request.equation), note)
 
 
-def _robust(fit: Fit, request: CovRequest) -> CovValues:
-    values = robust(_system(fit, request).rows, _bread(fit, fit.covariance), request.equation, Meter())
-    return CovValues(_corrected(fit, request, values), request.correction)
+def _sandwich(fit: Fit, request: CovRequest) -> CovValues:
+    return sandwich_covariance(fit, request, lambda system: _bread(fit, fit.covariance))
 
 
-def _cluster(fit: Fit, request: CovRequest) -> CovValues:
+def sandwich_covariance(fit: AnyFit, request: CovRequest, bread: Callable[[System], Bread]) -> CovValues:
+    """ "robust", "cluster" or "hac": one pass over the fitted rows, scored by the bread of their system."""
+    system = fitted_system(fit, request)
+    values, note = SANDWICHES[request.kind](request, system, bread(system))
+    return CovValues(_corrected(fit, request, values), note)
+
+
+def _robust(request: CovRequest, system: System, bread: Bread) -> tuple[np.ndarray, str]:
+    return robust(system.rows, bread, request.equation, Meter()), request.correction
+
+
+def _cluster(request: CovRequest, system: System, bread: Bread) -> tuple[np.ndarray, str]:
     """With correction "HC1" also times G / (G - 1) (N - 1) / N, G groups."""
-    system = _system(fit, request)
     labels = system.groups if request.groups is None else group_source("groups", request.groups)
     if labels is None:
         raise ValueError("kind='cluster' needs groups: pass groups=, one label a row, or a system that has them.")
     clusters = clusters_of(labels, system.n_obs)
     n_groups = len(clusters.first)
-    values = clustered(system.rows, _bread(fit, fit.covariance), request.equation, clusters, Meter())
+    values = clustered(system.rows, bread, request.equation, clusters, Meter())
     if request.correction == "HC1":
-        values = values * (n_groups / (n_groups - 1) * (fit.n_obs - 1) / fit.n_obs)
-    return CovValues(_corrected(fit, request, values), f"{request.correction}, {n_groups:,} groups")
+        values = values * (n_groups / (n_groups - 1) * (bread.n_obs - 1) / bread.n_obs)
+    return values, f"{request.correction}, {n_groups:,} groups"
 
 
-def _hac(fit: Fit, request: CovRequest) -> CovValues:
-    rows = _system(fit, request).rows
-    bread = _bread(fit, fit.covariance)
-    values, bandwidth = hac(rows, bread, request.equation, request.kernel, request.bandwidth, Meter())
-    note = f"{request.correction}, {request.kernel} kernel, bandwidth {bandwidth:g}"
-    return CovValues(_corrected(fit, request, values), note)
+def _hac(request: CovRequest, system: System, bread: Bread) -> tuple[np.ndarray, str]:
+    values, bandwidth = hac(system.rows, bread, request.equation, request.kernel, request.bandwidth, Meter())
+    return values, f"{request.correction}, {request.kernel} kernel, bandwidth {bandwidth:g}"
+
+
+SANDWICHES = {"robust": _robust, "cluster": _cluster, "hac": _hac}
 
 
 def _observed(fit: Fit, request: CovRequest) -> CovValues:
-    return _cut(fit, request, observed_cov(_estimate(fit, request)))
+    return cut(fit, request, observed_cov(_estimate(fit, request)))
 
 
 def _huber_white(fit: Fit, request: CovRequest) -> CovValues:
     estimate = _estimate(fit, request)
-    return _cut(fit, request, huber_white_cov(estimate, _system(fit, request).rows, Meter()))
+    return cut(fit, request, huber_white_cov(estimate, fitted_system(fit, request).rows, Meter()))
 
 
 def _kackar_harville(fit: Fit, request: CovRequest) -> CovValues:
-    return _cut(fit, request, kackar_harville_cov(_estimate(fit, request)))
+    return cut(fit, request, kackar_harville_cov(_estimate(fit, request)))
 
 
 @dataclass(frozen=True)
@@ -169,9 +188,9 @@ class _Kind:
 
 KINDS: dict[str, _Kind] = {
     "classical": _Kind(_classical, frozenset({"debiased"})),
-    "robust": _Kind(_robust, frozenset({"correction"})),
-    "cluster": _Kind(_cluster, frozenset({"correction", "groups"})),
-    "hac": _Kind(_hac, frozenset({"correction", "kernel", "bandwidth"})),
+    "robust": _Kind(_sandwich, frozenset({"correction"})),
+    "cluster": _Kind(_sandwich, frozenset({"correction", "groups"})),
+    "hac": _Kind(_sandwich, frozenset({"correction", "kernel", "bandwidth"})),
     "observed": _Kind(_observed, frozenset()),
     "huber-white": _Kind(_huber_white, frozenset()),
     "kackar-harville": _Kind(_kackar_harville, frozenset()),
@@ -181,7 +200,8 @@ KINDS: dict[str, _Kind] = {
 # ---------------------------------------------------------------------------------------------- what they share
 
 
-def _system(fit: Fit, request: CovRequest) -> System:
+def fitted_system(fit: AnyFit, request: CovRequest) -> System:
+    """The rows of the fit, as it saw them. Raises ValueError or TypeError where there are none."""
     system = request.system if request.system is not None else fit.system
     if system is None:
         raise ValueError(
@@ -217,7 +237,16 @@ def _estimate(fit: Fit, request: CovRequest) -> Estimate:
     )
 
 
-def _cut(fit: Fit, request: CovRequest, values: np.ndarray) -> CovValues:
+def check_debiased(fit: AnyFit) -> None:
+    """Raise ValueError where there is no count of coefficients to correct for."""
+    if fit.lam_B > 0:
+        raise ValueError(
+            f"debiased=True counts coefficients, which lam_B = {fit.lam_B:g} has shrunk. Use kind='classical' "
+            "as it is, or fit with lam_B = 0."
+        )
+
+
+def cut(fit: AnyFit, request: CovRequest, values: np.ndarray) -> CovValues:
     """The block of the equation that was asked for."""
     if request.equation is None:
         return CovValues(values, "")
@@ -232,16 +261,16 @@ def _bread(fit: Fit, sigma: Sigma) -> Bread:
     return Bread(fit.design, x_rows, head, fit.coefficients, sigma, fit.n_obs, fit.y_scale, fit.lam_B, restrictions)
 
 
-def _degrees(fit: Fit) -> np.ndarray:
+def degrees(fit: AnyFit) -> np.ndarray:
     """(K,) sqrt(N / (N - p_j))."""
     return np.asarray(np.sqrt(fit.n_obs / (fit.n_obs - fit.design.sizes)))
 
 
-def _corrected(fit: Fit, request: CovRequest, values: np.ndarray) -> np.ndarray:
+def _corrected(fit: AnyFit, request: CovRequest, values: np.ndarray) -> np.ndarray:
     """Times N / sqrt((N - p_i) (N - p_j)) for "HC1"."""
     if request.correction == "HC0":
         return values
-    factors = _degrees(fit)
+    factors = degrees(fit)
     if request.equation is not None:
         return np.asarray(values * factors[request.equation] ** 2)
     each = np.repeat(factors, fit.design.sizes)

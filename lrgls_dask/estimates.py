@@ -12,18 +12,33 @@ import pandas as pd
 import scipy.stats
 import xarray as xr
 
-from lrgls_dask.design import Design
+from lrgls_dask.checks import check_alpha
+from lrgls_dask.design import Design, Designed
+from lrgls_dask.hypotheses import read_hypotheses
+from lrgls_dask.inference import HypothesisTest, wald
+from lrgls_dask.restrictions import Restrictions
 
 __all__ = ["Estimates"]
 
 
-class Estimates:
+class Estimates(Designed):
     """What every fit says of its coefficients; the fields are those of the fit."""
 
     design: Design
     coefficients: np.ndarray
     n_obs: int
+    loglik: float
+    restrictions: Restrictions | None = None
     cells: np.ndarray | None = None  # (K,) rows that show each equation, where some do not
+
+    @property
+    @abstractmethod
+    def n_parameters(self) -> float:
+        """Free parameters, of the coefficients and of Sigma."""
+
+    @abstractmethod
+    def _coefficient_cov(self, along: np.ndarray | None = None) -> np.ndarray:
+        """(P, P) V that std_errors come from, or along V along' (m, m) for combinations `along` (m, P)."""
 
     @cached_property
     @abstractmethod
@@ -46,8 +61,7 @@ class Estimates:
 
     def conf_int(self, alpha: float = 0.05) -> xr.DataArray:
         """(coefficient, bound) intervals of coverage 1 - alpha; bound is "low" and "high"."""
-        if isinstance(alpha, bool) or not 0 < alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1, both excluded; got {alpha!r}.")
+        check_alpha(alpha)
         half = scipy.stats.t.isf(alpha / 2, self._freedom) * self.std_errors.values
         low_high = np.stack([self.coefficients - half, self.coefficients + half], axis=1)
         coords: dict[str, Any] = {n: ("coefficient", v) for n, v in self._coefficient_labels.items()}
@@ -66,6 +80,70 @@ class Estimates:
             "high": interval[:, 1],
         }
         return pd.DataFrame(columns, index=index)
+
+    # ------------------------------------------------------------------------------------------ likelihood
+
+    @property
+    def nll(self) -> float:
+        """Negative log-likelihood per row, without penalties."""
+        return -self.loglik / self.n_obs
+
+    @property
+    def aic(self) -> float:
+        return -2.0 * self.loglik + 2.0 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        return -2.0 * self.loglik + float(np.log(self.n_obs)) * self.n_parameters
+
+    def _labelled_cov(
+        self, kind: str, values: np.ndarray, note: str, position: int | None, *, cut: bool = False
+    ) -> xr.DataArray:
+        """Covariance of all coefficients or one equation's; cut : `values` are of all, whatever is wanted."""
+        chosen = slice(0, self.n_coefficients)
+        if position is not None:
+            chosen = slice(int(self.design.offsets[position]), int(self.design.offsets[position + 1]))
+            values = values[chosen, chosen] if cut else values
+        names = {name: labels[chosen] for name, labels in self._coefficient_labels.items()}
+        coords: dict[str, Any] = {name: ("coefficient", labels) for name, labels in names.items()}
+        coords |= {f"{name}_other": ("coefficient_other", labels) for name, labels in names.items()}
+        attributes = {"kind": kind, "note": note}
+        return xr.DataArray(values, coords, ("coefficient", "coefficient_other"), name="cov", attrs=attributes)
+
+    # ------------------------------------------------------------------------------------------ hypotheses
+
+    @property
+    def n_restrictions(self) -> int:
+        """m, linear restrictions that the coefficients keep to."""
+        return 0 if self.restrictions is None else self.restrictions.n_restrictions
+
+    @property
+    def df_model(self) -> int:
+        """The coefficients of all equations that are free: P less the restrictions."""
+        return self.n_coefficients - self.n_restrictions
+
+    @property
+    def n_cells(self) -> int:
+        """Observed responses: N K, or less where some are missing."""
+        return self.n_obs * self.n_equations if self.cells is None else int(self.cells.sum())
+
+    @property
+    def df_resid(self) -> int:
+        """Observed responses less the free coefficients, the residual degrees of freedom of the system."""
+        return self.n_cells - self.df_model
+
+    def wald_test(self, hypotheses: Any, *, use_f: bool = False) -> HypothesisTest:
+        """Wald test of linear hypotheses, at the covariance that std_errors come from; no read.
+
+        hypotheses : a text such as "Telcm:smb = 0" or "food:price + food:income = 1", "*:smb = 0" for every equation
+        (the language is that of `lrgls_dask.hypothesis_syntax`), several of them in a list, a mapping from texts or
+        (equation, regressor) to values, a matrix R (m, P) for R b = 0, or a tuple (R, r).
+        use_f : the statistic over m as F(m, N K - P), systemfit's linearHypothesis with test "F", instead of chi2(m).
+        Raises ValueError with the place in the text, and for redundant or contradictory hypotheses.
+        """
+        restrictions = read_hypotheses(self.design, hypotheses)
+        covariance = self._coefficient_cov(restrictions.matrix)
+        return wald(restrictions, self.coefficients, covariance, self.df_resid if use_f else None)
 
     # ------------------------------------------------------------------------------------------ labels
 

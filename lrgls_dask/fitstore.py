@@ -74,7 +74,7 @@ def write_fit(values: dict[str, Any], path: Any, *, overwrite: bool, storage_opt
         if values["compressed"] is not None:
             write_compressed(group, values["compressed"])
         if values["restrictions"] is not None:
-            _write_restrictions(group, values["restrictions"])
+            write_restrictions(group, values["restrictions"])
         _write_trace(group, values["history"])
         group.attrs.update({name: values[name] for name in SCALARS})
         group.attrs.update({name: values[name] for name in UNSAID})
@@ -106,18 +106,22 @@ def read_fit(path: Any, storage_options: dict[str, Any] | None) -> dict[str, Any
     values["cov_values"] = read_array(group, "cov") if "cov" in group else None
     values["cells"] = read_array(group, "cells") if "cells" in group else None
     values["compressed"] = read_compressed(group, design) if "root" in group else None
-    values["restrictions"] = _read_restrictions(group) if "restriction_values" in group else None
+    values["restrictions"] = read_restrictions(group)
     values["history"] = _read_trace(group)
     return values
 
 
-def _write_restrictions(group: zarr.Group, restrictions: Restrictions) -> None:
+def write_restrictions(group: zarr.Group, restrictions: Restrictions) -> None:
+    """R, r and how each was written."""
     write_array(group, "restriction_matrix", restrictions.matrix, ("restriction", "coefficient"))
     write_array(group, "restriction_values", restrictions.values, ("restriction",))
     group.attrs["restriction_texts"] = list(restrictions.texts)
 
 
-def _read_restrictions(group: zarr.Group) -> Restrictions:
+def read_restrictions(group: zarr.Group) -> Restrictions | None:
+    """Those that `write_restrictions` wrote, or None."""
+    if "restriction_values" not in group:
+        return None
     texts: Any = group.attrs["restriction_texts"]
     matrix, values = read_array(group, "restriction_matrix"), read_array(group, "restriction_values")
     return Restrictions(matrix, values, tuple(texts))

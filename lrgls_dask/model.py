@@ -35,7 +35,8 @@ from lrgls_dask.solved import as_fit, warn_of
 from lrgls_dask.sparsepath import choose_l1
 from lrgls_dask.streamed import Streamed
 from lrgls_dask.system import System
-from lrgls_dask.varying.fit import check_varying, fit_segments, plan_segments, rows_in_segments
+from lrgls_dask.varying.fit import check_varying, fit_segments, plan_segments
+from lrgls_dask.varying.labels import rows_in_segments
 
 __all__ = ["LowRankGLS"]
 
@@ -241,10 +242,12 @@ class LowRankGLS:
     def _fit_segments(self, varying: TimeVarying, system: System | CompressedSystem) -> LowRankGLS:
         """The fit whose factors vary in time, a `TimeVaryingFit`."""
         system = rows_in_segments(system)
+        restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
         self.plan_ = self.plan(system)
         meter = Meter(Progress(self.progress))
         with blas_for(system.n_regressors + system.n_equations):
-            found: Any = fit_segments(varying, system, self._options("compress"), meter)
+            found: Any = fit_segments(varying, system, self._options("compress"), restrictions, meter)
+        found = with_missing(found, self.missing, system.n_obs)
         self.result_, self.rank_ = found, found.rank
         return self
 
@@ -258,8 +261,16 @@ class LowRankGLS:
         return self._fitted().predict(data)
 
     def score(self, system: System | CompressedSystem) -> float:
-        """Mean log-likelihood per row of the fitted parameters on other rows with the same designs; one pass."""
-        return self._fitted().score(system)
+        """Mean log-likelihood per row of the fitted parameters on other rows with the same designs; one pass.
+
+        With covariance=TimeVarying(...) the segments of these rows are told apart as those of the fit were, which
+        labels of all its rows do for no other rows: then use `result_.score(system, segments)`.
+        """
+        fit: Any = self._fitted()
+        if isinstance(self.covariance, TimeVarying):
+            score: float = fit.score(system, self.covariance.segments)
+            return score
+        return float(fit.score(system))
 
     def _fitted(self) -> Fit:
         if not hasattr(self, "result_"):
@@ -425,7 +436,8 @@ class LowRankGLS:
                     f"Drop {name}, or use covariance='lowrank'."
                 )
         if isinstance(self.covariance, TimeVarying):
-            check_varying(self.engine, self.algorithm, self.debiased, self.restrictions, self.checkpoint)
+            settings = (self.engine, self.algorithm, self.debiased, self.checkpoint, self.cg_tol, self.cg_maxit)
+            check_varying(*settings)
 
 
 def _in_memory(rows: Compressed, lam_B: float, meter: Meter, restrictions: Restrictions | None) -> InMemory:

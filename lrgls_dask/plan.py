@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 from dask.utils import format_bytes, parse_bytes
 
-from lrgls_dask.compress import partial_bytes
+from lrgls_dask.compress import partial_bytes, parts_at_once
 from lrgls_dask.design import Design
 from lrgls_dask.kernels import slab_rows
 from lrgls_dask.layout import Layout, cut_rows
@@ -20,7 +20,7 @@ from lrgls_dask.passes import FAN_IN
 from lrgls_dask.rows import Rows
 from lrgls_dask.streamed import stream_partial_bytes
 
-__all__ = ["Cluster", "Engine", "Plan", "make_plan", "price_parts", "require_memory", "this_cluster"]
+__all__ = ["Cluster", "Engine", "Plan", "make_plan", "price_parts", "require_here", "require_memory", "this_cluster"]
 
 Engine = Literal["auto", "compress", "stream"]
 
@@ -123,13 +123,16 @@ def make_plan(
     memory_limit: int | str | None,
     needs_matrix: bool = False,
     parts: int = 1,
+    consecutive: bool = False,
+    loop_bytes: int = 0,
     missing: bool = False,
     by_rounds: bool = False,
 ) -> Plan:
     """The cheapest plan in passes that fits; reads nothing.
 
     needs_matrix : the (K, K) residual covariance must be held, so that a fit on its products alone is no choice.
-    parts : how many sums of rows a compressing pass keeps apart, folds for instance.
+    parts : how many sums of rows a compressing pass keeps apart, folds for instance.  consecutive : whether each is of
+    rows that lie together.  loop_bytes : what the parts take on the client after the pass.
     missing : responses may be missing, so every pattern of them is such a sum; only the first pass counts patterns.
     by_rounds : a streamed fit is EM, a pass a round.
     Raises MemoryError with the number, the limit and the remedy when no engine allowed fits.
@@ -143,7 +146,7 @@ def make_plan(
         }
     else:
         priced = {
-            "compress": [_price(rows, cluster, "compress", True, parts)],
+            "compress": [_price(rows, cluster, "compress", True, parts, consecutive, loop_bytes)],
             "stream": [
                 _price(rows, cluster, "stream", holds, 1) for holds in ((True,) if needs_matrix else (True, False))
             ],
@@ -180,6 +183,16 @@ def require_memory(rows: Rows, partial: int, client_bytes: int, what: str, remed
                 f"{what}: needs {format_bytes(need)} in {where}; the limit is {format_bytes(limit)}. "
                 f"{remedy}, or use fewer threads or more memory."
             )
+
+
+def require_here(n_bytes: int, what: str, remedy: str) -> None:
+    """Raise MemoryError where this process has no room for so many bytes more."""
+    need, available = int(SLACK * n_bytes), psutil.virtual_memory().available
+    if need > available:
+        raise MemoryError(
+            f"{what}: needs {format_bytes(need)} in this process; {format_bytes(available)} are free. {remedy}, or use "
+            "more memory."
+        )
 
 
 def this_cluster(memory_limit: int | str | None) -> Cluster:
@@ -245,12 +258,24 @@ def _price_missing(rows: Rows, cluster: Cluster, most: int) -> Plan:
     )
 
 
-def _price(rows: Rows, cluster: Cluster, engine: Literal["compress", "stream"], holds_sigma: bool, parts: int) -> Plan:
+def _price(
+    rows: Rows,
+    cluster: Cluster,
+    engine: Literal["compress", "stream"],
+    holds_sigma: bool,
+    parts: int,
+    consecutive: bool = False,
+    loop_bytes: int = 0,
+) -> Plan:
     design = rows.design
     partial = parts * partial_bytes(design) if engine == "compress" else stream_partial_bytes(design, holds_sigma)
-    layout = cut_rows(rows, partial)
-    work = cluster.n_threads * _task_bytes(rows, layout, partial, copies=int(parts > 1)) + 2 * FAN_IN * partial
-    client = _compress_client(design) if engine == "compress" else _stream_client(design, holds_sigma)
+    at_once = partial // parts * parts_at_once(parts, consecutive=consecutive)
+    layout = cut_rows(rows, at_once)
+    copies = int(parts > 1 and not consecutive)
+    work = cluster.n_threads * _task_bytes(rows, layout, at_once, copies=copies) + 2 * FAN_IN * at_once
+    if consecutive:
+        work += partial  # every part is in some sum
+    client = loop_bytes + _compress_client(design) if engine == "compress" else _stream_client(design, holds_sigma)
     here = psutil.Process().memory_info().rss
     if cluster.in_process:
         # the pass and the loop after it follow one another: the larger of the two counts

@@ -18,7 +18,6 @@ from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import Factored, Sigma, factor_labels
 from lrgls_dask.covkinds import Correction, CovKind, CovRequest, CovValues, coefficient_covariance
 from lrgls_dask.design import Design
-from lrgls_dask.estimates import Estimates
 from lrgls_dask.fitstore import read_fit, write_fit
 from lrgls_dask.inference import MAX_COEFFICIENTS, CoefficientCovariance, SumsOfSquares
 from lrgls_dask.inference.hac import HacKernel
@@ -35,7 +34,7 @@ __all__ = ["Fit"]
 
 
 @dataclass(frozen=True, eq=False)
-class Fit(Estimates, Assessed, Predicting):
+class Fit(Assessed, Predicting):
     """A fitted system of K equations, P coefficients, k factors.
 
     covariance : the error covariance that weighted the coefficients, in the user's units.
@@ -112,11 +111,6 @@ class Fit(Estimates, Assessed, Predicting):
         return self.covariance.kind
 
     @property
-    def n_restrictions(self) -> int:
-        """m, linear restrictions that the coefficients keep to."""
-        return 0 if self.restrictions is None else self.restrictions.n_restrictions
-
-    @property
     def n_parameters(self) -> int:
         """P - m, and of Sigma K k + K - k (k - 1) / 2, K (K + 1) / 2 if unrestricted; zeros do not count."""
         return self.n_coefficients - self.n_restrictions + self.covariance.n_parameters
@@ -160,20 +154,7 @@ class Fit(Estimates, Assessed, Predicting):
         """(K,) error variances, without forming Sigma."""
         return self.covariance.variances
 
-    # ------------------------------------------------------------------------------------------ measures
-
-    @property
-    def nll(self) -> float:
-        """Negative log-likelihood per row, without penalties."""
-        return -self.loglik / self.n_obs
-
-    @property
-    def aic(self) -> float:
-        return -2.0 * self.loglik + 2.0 * self.n_parameters
-
-    @property
-    def bic(self) -> float:
-        return -2.0 * self.loglik + float(np.log(self.n_obs)) * self.n_parameters
+    # ------------------------------------------------------------------------------------------ steps
 
     @cached_property
     def trace(self) -> pd.DataFrame:
@@ -267,9 +248,10 @@ class Fit(Estimates, Assessed, Predicting):
             kind = "classical"
             if self.cov_values is not None:
                 found = CovValues(self.cov_values, self.cov_note)
-                return self._labelled_cov(self.cov_kind, found, position, cut=True)
+                return self._labelled_cov(self.cov_kind, found.values, found.note, position, cut=True)
         request = CovRequest(kind, position, debiased, system, groups, correction, kernel, bandwidth)
-        return self._labelled_cov(kind, coefficient_covariance(self, request), position)
+        found = coefficient_covariance(self, request)
+        return self._labelled_cov(kind, found.values, found.note, position)
 
     def with_cov(
         self,
@@ -289,17 +271,6 @@ class Fit(Estimates, Assessed, Predicting):
         request = CovRequest(kind, None, debiased, system, groups, correction, kernel, bandwidth)
         found = coefficient_covariance(self, request)
         return replace(self, cov_kind=kind, cov_note=found.note, cov_values=found.values)
-
-    def _labelled_cov(self, kind: str, found: CovValues, position: int | None, *, cut: bool = False) -> xr.DataArray:
-        chosen, values = slice(0, self.n_coefficients), found.values
-        if position is not None:
-            chosen = slice(int(self.design.offsets[position]), int(self.design.offsets[position + 1]))
-            values = values[chosen, chosen] if cut else values
-        names = {name: labels[chosen] for name, labels in self._coefficient_labels.items()}
-        coords: dict[str, Any] = {name: ("coefficient", labels) for name, labels in names.items()}
-        coords |= {f"{name}_other": ("coefficient_other", labels) for name, labels in names.items()}
-        attributes = {"kind": kind, "note": found.note}
-        return xr.DataArray(values, coords, ("coefficient", "coefficient_other"), name="cov", attrs=attributes)
 
     @cached_property
     def std_errors(self) -> xr.DataArray:

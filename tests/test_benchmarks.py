@@ -24,6 +24,7 @@ SCRIPTS = (
     "select_rank",
     "stream_passes",
     "structures",
+    "time_varying",
     "versus_alsgls",
     "versus_linearmodels",
 )
@@ -75,6 +76,14 @@ def test_memory(small):
     assert two["bytes_read"] == 2 * one["bytes_read"]
     assert found["summary"]["most_peak_over_plan"] <= 1
     assert found["summary"]["peak_2N_over_N"] < 1.1
+
+
+def test_time_varying(small):
+    found = small("time_varying")
+    assert cases(found) == ["K10-q5-3.0", "K10-q5-cv", "K20-q10-3.0"]
+    assert all(run["passes"] == 1 for run in found["runs"])
+    planned = [value for key, value in found["summary"].items() if key.startswith("planned_over_peak")]
+    assert len(planned) == 3 and min(planned) >= 1
 
 
 def test_versus_alsgls(small):

@@ -16,6 +16,9 @@ import pytest
 from conftest import simulate
 
 from lrgls_dask import LowRankGLS, System, plan
+from lrgls_dask.compress import compress_parts
+from lrgls_dask.passes import Meter
+from lrgls_dask.resampling import partition
 
 
 def wide(K: int = 400, q: int = 600, n: int = 40_000) -> System:
@@ -105,8 +108,8 @@ def test_on_a_cluster_every_worker_is_priced(client) -> None:
 
 MEASURE = """
 import json, sys, threading
-import dask, psutil
-from lrgls_dask import LowRankGLS, System
+import dask, numpy, psutil
+from lrgls_dask import LowRankGLS, System, TimeVarying
 dask.config.set(scheduler="threads", num_workers=2)
 me, peak, done = psutil.Process(), [0], threading.Event()
 def watch():
@@ -114,11 +117,25 @@ def watch():
         peak[0] = max(peak[0], me.memory_info().rss)
 watcher = threading.Thread(target=watch)
 watcher.start()
-model = LowRankGLS(2, engine=sys.argv[2], max_sweeps=3, rel_tol=1e-2).fit(System.from_zarr(sys.argv[1]))
+system = System.from_zarr(sys.argv[1])
+options = {"rank": 2, "engine": sys.argv[2]}
+if sys.argv[2] == "segments":
+    segments = numpy.arange(system.n_obs) * 60 // system.n_obs
+    options = {"covariance": TimeVarying(2, segments, bandwidth=3.0)}
+model = LowRankGLS(max_sweeps=3, rel_tol=1e-2, **options).fit(system)
 done.set()
 watcher.join()
 print(json.dumps({"peak": peak[0], "planned": model.plan_.worker_peak, "bytes": model.result_.bytes_read}))
 """
+
+
+def measured(store: Path, how: str) -> dict[str, int]:
+    """What MEASURE found in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-c", MEASURE, str(store), how]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, int] = json.loads(ran.stdout)
+    return found
 
 
 @pytest.mark.filterwarnings("ignore:LowRankGLS. not converged")
@@ -130,16 +147,43 @@ def test_measured_memory_stays_below_the_plan(tmp_path: Path, engine: str) -> No
         rng = da.random.default_rng(1)
         X, Y = rng.normal(size=(n, 100), chunks=(10_000, 100)), rng.normal(size=(n, 50), chunks=(10_000, 50))
         System.from_arrays(Y, X).to_zarr(tmp_path / f"{n}.zarr")
-        ran = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", MEASURE, str(tmp_path / f"{n}.zarr"), engine],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr
-        found = json.loads(ran.stdout)
+        found = measured(tmp_path / f"{n}.zarr", engine)
         assert found["bytes"] >= n * 150 * 8
         assert found["peak"] < found["planned"]
         peaks.append(found["peak"])
     assert peaks[1] < peaks[0] * 1.1
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_memory_of_segments_stays_below_the_plan_and_near_it(tmp_path: Path, own: bool) -> None:
+    """60 segments, one pass; what they take apart is a large part of the plan."""
+    K, q, n = 60, 240, 60_000
+    rng = da.random.default_rng(1)
+    X, Y = rng.normal(size=(n, q), chunks=(2_500, q)), rng.normal(size=(n, K), chunks=(2_500, K))
+    incidence = np.repeat(np.eye(K, dtype=bool), q // K, axis=0) if own else None
+    System.from_arrays(Y, X, incidence=incidence).to_zarr(tmp_path / "rows.zarr")
+    found = measured(tmp_path / "rows.zarr", "segments")
+    assert found["bytes"] == n * (q + K) * 8
+    assert found["peak"] < found["planned"] < 2 * found["peak"]
+
+
+def test_a_sum_of_rows_holds_the_segments_it_touches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all of them: a task of a pass over rows in order knows one or two."""
+    held: list[int] = []
+    add = partition.LabelledMoments.__iadd__
+
+    def counted(self: partition.LabelledMoments, other: partition.LabelledMoments) -> partition.LabelledMoments:
+        held.append(len(other.parts))
+        return add(self, other)
+
+    monkeypatch.setattr(partition.LabelledMoments, "__iadd__", counted)
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(40_000, 90)), rng.normal(size=(40_000, 30))
+    system = System.from_arrays(da.from_array(Y, (500, 30)), da.from_array(X, (500, 90)))
+    runs = partition.RowRuns(np.arange(0, 40_001, 2_000))
+    parts = compress_parts(system.rows, runs, meter=Meter())
+    assert len(parts.moments) == 20
+    assert len(held) >= 10 and max(held) <= 2
 
 
 def test_the_client_is_not_held_to_the_limit_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:

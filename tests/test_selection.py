@@ -17,7 +17,7 @@ from lrgls_dask.compress import compress_parts, compress_rows
 from lrgls_dask.covariance import LowRankStructure
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
-from lrgls_dask.resampling.partition import GivenParts, HashedRows, Partition, RowBlocks
+from lrgls_dask.resampling.partition import GivenParts, HashedRows, Partition, RowBlocks, RowRuns
 from lrgls_dask.resampling.tasks import run_tasks
 from lrgls_dask.selection import best_of, choose
 
@@ -52,9 +52,19 @@ def test_blocks_of_rows_are_consecutive_and_even() -> None:
     np.testing.assert_array_equal(RowBlocks(4, 103).codes(20, 60), codes[20:60])
 
 
+def test_runs_of_rows_are_as_their_edges_say() -> None:
+    runs, codes = RowRuns(np.array([0, 1, 7, 20, 21])), np.repeat(np.arange(4), [1, 6, 13, 1])
+    for start in range(21):
+        for stop in range(start + 1, 22):
+            np.testing.assert_array_equal(runs.codes(start, stop), codes[start:stop])
+
+
+RUNS = RowRuns(np.array([0, 90, 91, 300]))
+
+
 @pytest.mark.parametrize("route", ["gram", "qr"])
 @pytest.mark.parametrize("data", [DATA, WEIGHTED], ids=["plain", "weighted"])
-@pytest.mark.parametrize("partition", [HashedRows(5), RowBlocks(3, 300), GivenParts(np.arange(300) % 4, 4)])
+@pytest.mark.parametrize("partition", [HashedRows(5), RowBlocks(3, 300), GivenParts(np.arange(300) % 4, 4), RUNS])
 def test_parts_are_the_compressed_rows_of_each_part(route: Any, data: Data, partition: Partition) -> None:
     codes = partition.codes(0, len(data.Y)) % partition.n_parts
     listed = GivenParts(codes, partition.n_parts)

@@ -13,7 +13,7 @@ import sklearn.base
 import xarray as xr
 from conftest import dask_rows, fit, simulate
 from test_passes import counted
-from test_timevarying import cut, drifting
+from test_timevarying import covariance, cut, drifting
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System, TimeVarying, TimeVaryingFit
 from lrgls_dask.varying.loop import fit_time_varying
@@ -41,7 +41,7 @@ def test_it_is_the_fit_of_the_segments_with_labels() -> None:
     assert found.rows.tolist() == [60] * 8 and found.n_obs == 480
     assert found.n_parameters == pytest.approx(18 + bare.n_sigma_parameters)
     assert found.bic == pytest.approx(-2 * found.loglik + np.log(480) * found.n_parameters)
-    np.testing.assert_allclose(found.std_errors.values, np.sqrt(np.diag(bare.covariance())), rtol=1e-7)
+    np.testing.assert_allclose(found.std_errors.values, np.sqrt(np.diag(covariance(bare))), rtol=1e-7)
     assert found.params["equation"].values[:4].tolist() == ["y0", "y0", "y0", "y1"]
     np.testing.assert_allclose(found.coef_table()["t"], found.params.values / found.std_errors.values)
 
@@ -209,7 +209,22 @@ def test_options_of_the_structure(error: type[Exception], text: str, options: di
         ({"engine": "stream"}, "compresses every segment by itself, which engine='stream' does not"),
         ({"algorithm": "fgls"}, "covariance=TimeVarying(...) takes no algorithm; got 'fgls'. Leave it at 'als'"),
         ({"debiased": True}, "covariance=TimeVarying(...) takes no debiased; got True"),
-        ({"restrictions": "y0:x0 = 1"}, "covariance=TimeVarying(...) takes no restrictions; got 'y0:x0 = 1'"),
+        (
+            {"rank": "bic"},
+            "covariance=TimeVarying(...) says what the factors are, so rank must keep its default; got 'b",
+        ),
+        ({"rank": "cv"}, "says what the factors are, so rank must keep its default; got 'cv'. Drop rank, or use cova"),
+        ({"lam_F": 0.5}, "says what the factors are, so lam_F must keep its default; got 0.5"),
+        ({"sigma_step": "pca"}, "says what the factors are, so sigma_step must keep its default; got 'pca'"),
+        ({"algorithm": "em"}, "algorithm='em' does not go with covariance=TimeVarying(rank=1, bandwidth='cv'). Use al"),
+        ({"accelerate": False}, "accelerate=False is for algorithm='em'; got algorithm='als'"),
+        (
+            {"missing": "em"},
+            "missing='em' does not go with covariance=TimeVarying(rank=1, bandwidth='cv'). Use covariance='lowrank', "
+            "or missing='drop'",
+        ),
+        ({"cg_tol": 1e-9}, "covariance=TimeVarying(...) takes no cg_tol; got 1e-09. Leave it at None"),
+        ({"cg_maxit": 20}, "covariance=TimeVarying(...) takes no cg_maxit; got 20. Leave it at 500"),
         ({"checkpoint": "kept.zarr"}, "covariance=TimeVarying(...) takes no checkpoint; got 'kept.zarr'"),
     ],
 )
@@ -240,7 +255,7 @@ def test_systems_that_do_not_fit() -> None:
         model.fit(DATA.system().compress())
     with pytest.raises(ValueError, match="rank 4 is more than 6 equations identify"):
         LowRankGLS(covariance=TimeVarying(4, YEARS, 2.0)).fit(DATA.system())
-    with pytest.raises(MemoryError, match="cross-products of 8 segments apart"):
+    with pytest.raises(MemoryError, match=r"8 segments apart .*needs .* the limit is 0\.95 MiB\..*fewer, longer seg"):
         LowRankGLS(covariance=TimeVarying(1, YEARS), memory_limit="1MB").plan(DATA.system())
     weights = np.where(YEARS == 2005, 0.0, 1.0)
     for wrap in (np.asarray, dask_rows(100)):

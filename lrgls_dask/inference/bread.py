@@ -19,7 +19,7 @@ from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
 from lrgls_dask.inference.classical import MAX_COEFFICIENTS, orthonormal
 from lrgls_dask.inference.operator import InformationOperator
-from lrgls_dask.inference.score_kernels import Clusters, ScoreParams
+from lrgls_dask.inference.score_kernels import Clusters, ScoreParams, SigmaRuns
 from lrgls_dask.moments import Head
 
 __all__ = ["Bread"]
@@ -32,15 +32,15 @@ class Bread:
     """A^-1 of all P coefficients, A = X' Sigma^-1 X + penalty, and what turns scores into the user's units.
 
     x_rows : (r, q) with x_rows'x_rows = X'X, the first row sqrt(W) * mean.  head : of [X Y], None where it is not
-    known.  coefficients : (P,).  y_scale : (K,) the units in which lam_B penalises.
-    restrictions : (m, P) R of estimates under R b = r, or None.
+    known.  coefficients : (P,).  sigma : of all rows; of runs of them in a `SegmentedBread`.
+    y_scale : (K,) the units in which lam_B penalises.  restrictions : (m, P) R of estimates under R b = r, or None.
     """
 
     design: Design
     x_rows: np.ndarray
     head: Head | None
     coefficients: np.ndarray
-    sigma: Sigma
+    sigma: Sigma | SigmaRuns
     n_obs: int
     y_scale: np.ndarray
     lam_B: float
@@ -54,8 +54,11 @@ class Bread:
         O(P^3), four P x P arrays; K P^2 where all equations share their columns.
         """
         turned = _both_sides(meat, [turn.T for turn in self._to_orthonormal], self.design)
-        filled = self._apply(self._apply(turned).T)
-        covariance = _both_sides(filled, self._to_user, self.design)
+        return self._in_units(self._apply(self._apply(turned).T))
+
+    def _in_units(self, values: np.ndarray) -> np.ndarray:
+        """(P, P) in the user's units, of the covariance `values` in orthonormal coordinates."""
+        covariance = _both_sides(values, self._to_user, self.design)
         symmetric: np.ndarray = 0.5 * (covariance + covariance.T)
         return symmetric
 
@@ -112,7 +115,7 @@ class Bread:
             slopes=tuple(slopes),
             intercept=self._at_anchor(tuple(slopes)),
             scale=self.y_scale,
-            sigma=self._scaled_sigma,
+            sigma=self.sigma.rescaled(1.0 / self.y_scale),
             project=project,
             weights=weights,
             clusters=clusters,
@@ -187,6 +190,7 @@ class Bread:
 
     @cached_property
     def _scaled_sigma(self) -> Sigma:
+        assert not isinstance(self.sigma, SigmaRuns)
         return self.sigma.rescaled(1.0 / self.y_scale)
 
     @cached_property
@@ -253,6 +257,18 @@ class Bread:
     def _inverse(self) -> np.ndarray:
         """(P, P) A^-1 in orthonormal coordinates, on the directions that restrictions leave free."""
         design = self.design
+        information = self._information()
+        information[np.diag_indices_from(information)] += self._ridge
+        free = None
+        if self.restrictions is not None:
+            spans = zip(design.offsets[:-1], design.offsets[1:], self._to_user, strict=True)
+            free = free_directions(np.hstack([self.restrictions[:, start:stop] @ back for start, stop, back in spans]))
+        inverse = inverse_within(information, free)
+        return np.asarray(0.5 * (inverse + inverse.T))
+
+    def _information(self) -> np.ndarray:
+        """(P, P) X' Sigma^-1 X in orthonormal coordinates, in memory of its own."""
+        design = self.design
         precision = self._scaled_sigma.precision()
         rows = np.empty((len(self.x_rows), design.n_coefficients))
         for group, (q, _, _) in zip(design.groups, self._pieces, strict=True):
@@ -261,13 +277,7 @@ class Bread:
         information = rows.T @ rows
         for j, start in enumerate(design.offsets[:-1]):  # by strips: a second P x P array of precisions is not needed
             information[start : design.offsets[j + 1]] *= precision[j, design.equation_of]
-        information[np.diag_indices_from(information)] += self._ridge
-        free = None
-        if self.restrictions is not None:
-            spans = zip(design.offsets[:-1], design.offsets[1:], self._to_user, strict=True)
-            free = free_directions(np.hstack([self.restrictions[:, start:stop] @ back for start, stop, back in spans]))
-        inverse = inverse_within(information, free)
-        return np.asarray(0.5 * (inverse + inverse.T))
+        return information
 
     def _columns(self, equation: int) -> np.ndarray:
         """(P, p_j) columns of A^-1 in orthonormal coordinates, in memory of their own."""

@@ -16,10 +16,12 @@ from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import DesignGroup
 from lrgls_dask.inference.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
 from lrgls_dask.kernels import Block, bad_values, checked_weights, fill, forward, scratch, slab_rows, width_of
+from lrgls_dask.resampling.partition import RowRuns
 
 __all__ = [
     "Clusters",
     "ScoreParams",
+    "SigmaRuns",
     "cluster_kernel",
     "hac_kernel",
     "lag_kernel",
@@ -52,13 +54,33 @@ class Clusters:
 
 
 @dataclass(frozen=True, eq=False)
+class SigmaRuns:
+    """One Sigma for each run of consecutive rows: that of part t for its rows."""
+
+    runs: RowRuns
+    sigmas: tuple[Sigma, ...]
+
+    def rescaled(self, scale: np.ndarray) -> SigmaRuns:
+        """diag(scale) Sigma_t diag(scale) for every run."""
+        return SigmaRuns(self.runs, tuple(sigma.rescaled(scale) for sigma in self.sigmas))
+
+    def solve_rows(self, E: np.ndarray, start: int) -> np.ndarray:
+        """(n, K) E Sigma_t^-1, t of each row, for the rows from number `start` on."""
+        parts, cuts = self.runs.within(start, start + len(E))
+        edges = cuts - start
+        pieces = [self.sigmas[t].solve_rows(E[a:b]) for t, a, b in zip(parts, edges[:-1], edges[1:], strict=True)]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+@dataclass(frozen=True, eq=False)
 class ScoreParams:
     """What the score kernels are told.
 
     groups : the equations by design.  anchor : (q + K,) what columns are taken less.  shift : (P,) what a coefficient's
     column gets back, None for nothing.  columns, equations : (P,) the column and equation of every coefficient.
     slopes : per group (p, m) from columns less anchor to Y.  intercept : (K,) residual of a row at the anchor.
-    scale : (K,) units of Y in which `sigma` is given.  project : (P, m) directions, or None for the scores themselves.
+    sigma : of all rows, or of runs of them.  scale : (K,) units of Y in which it is given.
+    project : (P, m) directions, or None for the scores themselves.
     weights : (L + 1,) of lags, for "hac"; for autocovariances only their number counts.  clusters : for "cluster".
     """
 
@@ -70,7 +92,7 @@ class ScoreParams:
     slopes: tuple[np.ndarray, ...]
     intercept: np.ndarray
     scale: np.ndarray
-    sigma: Sigma
+    sigma: Sigma | SigmaRuns
     project: np.ndarray | None = None
     weights: np.ndarray | None = None
     clusters: Clusters | None = None
@@ -82,6 +104,12 @@ class ScoreParams:
         consecutive = isinstance(self.columns, slice)
         even = consecutive and len(self.groups) == len(self.scale) and len(sizes) == 1
         return np.stack(self.slopes) if even else None
+
+    def solve_rows(self, residual: np.ndarray, start: int) -> np.ndarray:
+        """(n, K) residual Sigma^-1 of rows from number `start` on."""
+        if isinstance(self.sigma, SigmaRuns):
+            return self.sigma.solve_rows(residual, start)
+        return self.sigma.solve_rows(residual)
 
     @property
     def width(self) -> int:
@@ -200,7 +228,7 @@ def _score_slabs(block: Block, params: ScoreParams) -> Iterator[tuple[np.ndarray
         residual = values[:, width - n_y :] - _fitted(x, params, n_y)
         residual += params.intercept
         residual /= params.scale
-        solved = params.sigma.solve_rows(residual)
+        solved = params.solve_rows(residual, block.start + first)
         if weights is not None:
             solved *= weights[:, None]
         yield _scores(x, solved, params), used

@@ -20,6 +20,7 @@ from lrgls_dask.system import System
 if TYPE_CHECKING:
     from lrgls_dask.assessed import Assessed
     from lrgls_dask.results import Fit
+    from lrgls_dask.varying.result import TimeVaryingFit
 
 __all__ = ["as_fitted", "complete_only", "incomplete_covariance", "observed_nll", "refuse_missing"]
 
@@ -29,7 +30,7 @@ def complete_only(system: System) -> System:
     return replace(system, rows=replace(system.rows, complete_only=True))
 
 
-def as_fitted(fit: Fit, system: System) -> System:
+def as_fitted(fit: Fit | TimeVaryingFit, system: System) -> System:
     """The system the way the fit saw its rows: with missing="drop" only the complete ones."""
     return complete_only(system) if fit.missing == "drop" else system
 

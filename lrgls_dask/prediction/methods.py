@@ -13,6 +13,7 @@ import pandas as pd
 import scipy.stats
 import xarray as xr
 
+from lrgls_dask.checks import one_of
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import Sigma, factor_labels
 from lrgls_dask.data.labels import StoredLabels, closest, plain_labels, shown
@@ -81,7 +82,7 @@ class Predicting:
         Raises ValueError naming all regressors that are missing or extra, and, of an interval, where the fit holds
         nothing to have standard errors from.
         """
-        _one_of("kind", kind, ("mean", "observation"))
+        one_of("kind", kind, ("mean", "observation"))
         _check_coverage(interval)
         new = self._new_rows(data)
         rows = LazyRows.of(new.rows)
@@ -139,7 +140,7 @@ class Predicting:
         With e = y - fitted, m unknown and o known: fitted_m + Sigma_mo Sigma_oo^-1 e_o. No read but of these rows.
         Raises ValueError without responses, for unknown equations, and as `predict` does.
         """
-        _one_of("kind", kind, ("observation", "mean", "error"))
+        one_of("kind", kind, ("observation", "mean", "error"))
         _check_coverage(interval)
         new = self._new_rows(data, y, responses="conditional prediction")
         V = None if interval is None or kind == "error" else self._coefficient_cov()
@@ -262,8 +263,3 @@ def _check_coverage(interval: Any) -> None:
         return
     if isinstance(interval, bool) or not isinstance(interval, numbers.Real) or not 0 < float(interval) < 1:
         raise ValueError(f"interval is a coverage between 0 and 1, both excluded, such as 0.95; got {interval!r}.")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}; got {value!r}.")

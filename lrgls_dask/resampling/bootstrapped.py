@@ -15,6 +15,7 @@ import xarray as xr
 from dask.utils import format_bytes
 
 from lrgls_dask.als import Options
+from lrgls_dask.checks import check_alpha, one_of
 from lrgls_dask.compress import Compressed, compress_parts
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import structure_of
@@ -108,10 +109,8 @@ class Bootstrap:
         turned around b.  Source: Davison and Hinkley (1997), section 5.2.
         Raises ValueError for another kind or an alpha not between 0 and 1.
         """
-        if isinstance(alpha, bool) or not 0 < alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1, both excluded; got {alpha!r}.")
-        if kind not in KINDS:
-            raise ValueError(f"kind must be {' or '.join(map(repr, KINDS))}; got {kind!r}.")
+        check_alpha(alpha)
+        one_of("kind", kind, KINDS)
         tails = [1 - alpha / 2, alpha / 2]
         if kind == "percentile":
             low_high = _quantile(self.draws.params, tails[::-1])
@@ -179,8 +178,7 @@ def bootstrap(
 def _check(n: Any, method: Any, seed: Any, groups: Any, n_blocks: Any) -> None:
     if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 2:
         raise ValueError(f"n, the number of replicates, must be an integer of at least 2; got {n!r}.")
-    if method not in METHODS:
-        raise ValueError(f"method must be {' or '.join(map(repr, METHODS))}; got {method!r}.")
+    one_of("method", method, METHODS)
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0):
         raise ValueError(f"seed must be an integer of at least 0, or None; got {seed!r}.")
     if groups is not None and method != "cluster":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -15,11 +15,16 @@ from lrgls_dask.errors import BadValues
 from lrgls_dask.kernels import Block, bad_values
 from lrgls_dask.moments import Sized
 
-__all__ = ["GivenParts", "HashedRows", "LabelledMoments", "Partition", "RowBlocks", "labelled_kernel"]
+__all__ = ["GivenParts", "HashedRows", "LabelledMoments", "Partition", "RowBlocks", "RowRuns", "labelled_kernel"]
 
 
 class Partition(Protocol):
-    """Rows in parts numbered 0 .. n_parts - 1."""
+    """Rows in parts numbered 0 .. n_parts - 1.
+
+    consecutive : whether the rows of each part lie together, so that a sum of neighbouring rows holds few parts.
+    """
+
+    consecutive: ClassVar[bool]
 
     @property
     def n_parts(self) -> int: ...
@@ -33,6 +38,7 @@ class Partition(Protocol):
 class GivenParts:
     """Parts as listed. listed : (N,) integers from 0 to n_parts - 1."""
 
+    consecutive: ClassVar[bool] = False
     listed: np.ndarray
     n_parts: int
 
@@ -44,6 +50,7 @@ class GivenParts:
 class RowBlocks:
     """Consecutive rows, n_parts blocks of n_obs / n_parts rows each, give or take one."""
 
+    consecutive: ClassVar[bool] = True
     n_parts: int
     n_obs: int
 
@@ -52,11 +59,36 @@ class RowBlocks:
         return numbers
 
 
+@dataclass(frozen=True, eq=False)
+class RowRuns:
+    """Consecutive rows of any numbers: part t holds rows edges[t] .. edges[t + 1] - 1.
+
+    edges : (n_parts + 1,) increasing, from 0 to N.
+    """
+
+    consecutive: ClassVar[bool] = True
+    edges: np.ndarray
+
+    @property
+    def n_parts(self) -> int:
+        return len(self.edges) - 1
+
+    def codes(self, start: int, stop: int) -> np.ndarray:
+        parts, cuts = self.within(start, stop)
+        return np.repeat(parts, np.diff(cuts))
+
+    def within(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """The parts that rows start .. stop - 1 are in, (m,), and the rows where each begins, (m + 1,), to `stop`."""
+        first, last = np.searchsorted(self.edges, [start, stop - 1], side="right") - 1
+        return np.arange(first, last + 1), np.clip(self.edges[first : last + 2], start, stop)
+
+
 @dataclass(frozen=True)
 class HashedRows:
     """As if drawn at random, but from the row's number alone: of every n_parts consecutive rows one goes to each part,
     in the order of a hash (splitmix64, Steele, Lea and Flood 2014). So no part is short of rows, and none periodic."""
 
+    consecutive: ClassVar[bool] = False
     n_parts: int
 
     def codes(self, start: int, stop: int) -> np.ndarray:

@@ -10,29 +10,29 @@ import pandas as pd
 from dask.utils import format_bytes
 
 from lrgls_dask.als import Termination
-from lrgls_dask.compress import compress_parts
-from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.data.labels import StoredLabels
-from lrgls_dask.data.sources import axis_labels, group_source
+from lrgls_dask.compress import Compressed, compress_parts
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.factorstructures import TimeVarying, check_identified
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Plan, make_plan
-from lrgls_dask.resampling.partition import GivenParts
-from lrgls_dask.rows import Part
+from lrgls_dask.resampling.partition import RowRuns
+from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.sweep import Options
 from lrgls_dask.system import System
+from lrgls_dask.varying.labels import segments_of
 from lrgls_dask.varying.loop import BandwidthScore, fit_time_varying, held_out_scores
 from lrgls_dask.varying.result import TimeVaryingFit
-from lrgls_dask.varying.segments import ordered_segments
+from lrgls_dask.varying.segments import CG_MAXIT, client_bytes
 
-__all__ = ["check_varying", "fit_segments", "plan_segments", "rows_in_segments"]
+__all__ = ["check_varying", "fit_segments", "plan_segments"]
 
 # Bandwidths that "cv" tries, in segments: the first reaches the neighbours, each next half as far again.
 LEAST_BANDWIDTH, GROWTH = 1.5, 1.5
 
 
-def check_varying(engine: str, algorithm: str, debiased: bool, restrictions: Any, checkpoint: Any) -> None:
+def check_varying(
+    engine: str, algorithm: str, debiased: bool, checkpoint: Any, cg_tol: float | None, cg_maxit: int
+) -> None:
     """Raise ValueError for options of the estimator that a fit with a Sigma for each segment does not have."""
     if engine == "stream":
         raise ValueError(
@@ -42,51 +42,45 @@ def check_varying(engine: str, algorithm: str, debiased: bool, restrictions: Any
     given = (
         ("algorithm", algorithm, "als"),
         ("debiased", debiased, False),
-        ("restrictions", restrictions, None),
         ("checkpoint", checkpoint, None),
+        ("cg_tol", cg_tol, None),
+        ("cg_maxit", cg_maxit, CG_MAXIT),
     )
     for name, value, default in given:
         if value is not default and value != default:
             raise ValueError(f"covariance=TimeVarying(...) takes no {name}; got {value!r}. Leave it at {default!r}.")
 
 
-def rows_in_segments(system: System | CompressedSystem) -> System:
-    """The system itself. Raises ValueError for one whose rows can no longer be told apart."""
-    if isinstance(system, CompressedSystem):
-        raise ValueError(
-            "covariance=TimeVarying(...) keeps segments of rows apart, and a compressed system has none left to tell "
-            "apart. Fit the System itself, which is read once."
-        )
-    return system
-
-
 def plan_segments(varying: TimeVarying, system: System, memory_limit: int | str | None) -> Plan:
     """The one pass that compresses every segment by itself; reads nothing but labels.
 
-    Raises ValueError for labels that do not fit, MemoryError where T (q + K)^2 numbers do not fit.
+    Raises ValueError for labels that do not fit, MemoryError where the pass or the loop over segments does not.
     """
-    n_segments = len(_segments(varying, system)[0])
+    n_segments = len(segments_of(varying.segments, system)[0])
+    loop_bytes = client_bytes(system.design, n_segments, int(varying.rank))
     try:
-        return make_plan(system.rows, engine="compress", memory_limit=memory_limit, parts=n_segments)
+        return make_plan(
+            system.rows,
+            engine="compress",
+            memory_limit=memory_limit,
+            parts=n_segments,
+            consecutive=True,
+            loop_bytes=loop_bytes,
+        )
     except MemoryError as error:
-        size = format_bytes(8 * n_segments * (system.n_regressors + system.n_equations) ** 2)
         raise MemoryError(
-            f"covariance=TimeVarying(...) keeps the cross-products of {n_segments} segments apart, {size}, for each "
-            f"task: {error} Use fewer, longer segments."
+            f"covariance=TimeVarying(...) keeps the cross-products of {n_segments} segments apart and iterates on "
+            f"them, {format_bytes(loop_bytes)}: {error} Use fewer, longer segments."
         ) from error
 
 
-def fit_segments(varying: TimeVarying, system: System, options: Options, meter: Meter) -> TimeVaryingFit:
+def fit_segments(
+    varying: TimeVarying, system: System, options: Options, restrictions: Restrictions | None, meter: Meter
+) -> TimeVaryingFit:
     """The fit: one pass, or a second one by QR where the first shows that digits would be lost."""
     check_identified(int(varying.rank), system.n_equations)
-    labels, codes = _segments(varying, system)
-    parts = compress_parts(system.rows, GivenParts(codes, len(labels)), meter=meter)
-    empty = [label for number, label in enumerate(labels) if number not in parts.moments]
-    if empty:
-        raise ValueError(
-            f"segments: {empty[0]!s} is empty, all its rows have weight 0. Drop it or join it to the next."
-        )
-    segments = [parts.part(number) for number in range(len(labels))]
+    labels, runs = segments_of(varying.segments, system)
+    segments = _compressed(system, labels, runs, meter)
     rank, lam_B, floor = int(varying.rank), options.lam_B, options.d_floor
     scores: tuple[BandwidthScore, ...] = ()
     bandwidth = np.inf
@@ -94,13 +88,14 @@ def fit_segments(varying: TimeVarying, system: System, options: Options, meter: 
         bandwidth = float(varying.bandwidth)
     elif len(segments) > 1:
         tried = _bandwidths(len(segments))
-        scores = held_out_scores(segments, rank, tried, lam_B=lam_B, d_floor=floor)
+        scores = held_out_scores(segments, rank, tried, lam_B=lam_B, restrictions=restrictions, d_floor=floor)
         bandwidth = scores[0].bandwidth
     found = fit_time_varying(
         segments,
         rank,
         bandwidth,
         lam_B=lam_B,
+        restrictions=restrictions,
         d_floor=floor,
         rel_tol=options.rel_tol,
         max_sweeps=options.max_sweeps,
@@ -121,6 +116,7 @@ def fit_segments(varying: TimeVarying, system: System, options: Options, meter: 
         segments=labels,
         rows=np.array([segment.n_obs for segment in segments]),
         n_obs=found.n_obs,
+        edges=runs.edges,
         bandwidth=bandwidth,
         loglik=found.loglik,
         n_sigma_parameters=found.n_sigma_parameters,
@@ -135,55 +131,23 @@ def fit_segments(varying: TimeVarying, system: System, options: Options, meter: 
         ),
         obs_dim=str(system.obs_dim),
         equation_dim=str(system.equation_dim),
+        restrictions=restrictions,
         solution=found,
+        system=system,
     )
+
+
+def _compressed(system: System, labels: pd.Index, runs: RowRuns, meter: Meter) -> list[Compressed]:
+    """T compressed segments. Raises ValueError for one without a row of positive weight."""
+    parts = compress_parts(system.rows, runs, meter=meter)
+    empty = [label for number, label in enumerate(labels) if number not in parts.moments]
+    if empty:
+        raise ValueError(
+            f"segments: {empty[0]!s} is empty, all its rows have weight 0. Drop it or join it to the next."
+        )
+    return [parts.part(number) for number in range(len(labels))]
 
 
 def _bandwidths(n_segments: int) -> list[float]:
     n = int(np.log(max(n_segments / LEAST_BANDWIDTH, 1.0)) / np.log(GROWTH)) + 1
     return [*(LEAST_BANDWIDTH * GROWTH ** np.arange(n)).tolist(), np.inf]
-
-
-def _segments(varying: TimeVarying, system: System) -> tuple[pd.Index, np.ndarray]:
-    """(T,) labels of the segments in order, and (N,) the number of each row's."""
-    labels = _labels(varying.segments, system)
-    if labels.shape != (system.n_obs,):
-        raise ValueError(f"segments must hold one label for each of {system.n_obs} rows; found shape {labels.shape}.")
-    codes, _ = pd.factorize(labels, sort=False)
-    if (codes < 0).any():
-        raise ValueError(f"segments: the label of row {int(np.argmax(codes < 0))} is missing. Give every row one.")
-    weights = None if system.rows.weights is None else system.rows.weights.array
-    distinct = ordered_segments(labels, weights if isinstance(weights, np.ndarray) else None)
-    return pd.Index(distinct, name="segment"), codes
-
-
-def _labels(segments: Any, system: System) -> np.ndarray:
-    if isinstance(segments, str):
-        return _by_name(segments, system)
-    source = group_source("segments", segments)
-    given, rows = axis_labels(segments, 0), system.obs_labels
-    rows = system.obs if given is not None and isinstance(rows, StoredLabels) else rows
-    if given is not None and isinstance(rows, pd.Index) and len(given) == len(rows) and not given.equals(rows):
-        at = int(np.argmax(np.asarray(given) != np.asarray(rows)))
-        raise ValueError(
-            f"segments has {given[at]!s} at row {at} along {str(system.obs_dim)!r} but the system has {rows[at]!s}. "
-            "Align them first."
-        )
-    return np.asarray(source.array[:] if isinstance(source, Part) else source)
-
-
-def _by_name(name: str, system: System) -> np.ndarray:
-    """Row labels, a part of their dates, or the system's groups."""
-    dim, _, part = name.partition(".")
-    if name == "groups" and system.groups is not None:
-        return np.asarray(system.groups.array[:] if isinstance(system.groups, Part) else system.groups)
-    if dim == str(system.obs_dim) and system.obs is not None:
-        found = getattr(system.obs, part, None) if part else system.obs
-        if isinstance(found, pd.Index):
-            return np.asarray(found)
-    dates = f", {str(system.obs_dim)!r} or a part of its dates" if system.obs is not None else ""
-    groups = ", 'groups'" if system.groups is not None else ""
-    raise ValueError(
-        f"segments={name!r} is not known to this system, which knows (N,) labels{dates}{groups}. Pass the labels of "
-        "the rows, such as ds['time'].dt.year."
-    )

@@ -23,6 +23,7 @@ import numpy as np
 from lrgls_dask.compress import Compressed
 from lrgls_dask.covariance import LowRank, ml_candidates, ml_step
 from lrgls_dask.covariance.pca import aligned
+from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.varying.segments import SegmentedProblem, check_segments, kernel_weights
 
 __all__ = ["BandwidthScore", "TimeVaryingSolution", "fit_time_varying", "held_out_scores", "smoothed"]
@@ -43,7 +44,7 @@ class TimeVaryingSolution:
     nll : sum_t (n_t / N) nll(Sigma_t; S_t(b)), row weights and units included; loglik = -N nll.
     n_sigma_parameters : sum_t of a Sigma's parameters times the weight of segment t in its own S_t(h), between those of
     one Sigma (static) and of T (segments apart), for information criteria (Loader 1999, section 4.4).
-    problem, standard : the segments and their Sigma_t in standard units, for what needs them further.
+    segments : the compressed rows of each.
     trace : per sweep the local likelihood sum_t (n_t / N) nll(Sigma_t; S_t(h; b)), in standard units.
     energy : squared distance, in standard errors, that the last GLS step had left to go.
     """
@@ -55,8 +56,7 @@ class TimeVaryingSolution:
     n_obs: int
     nll: float
     n_sigma_parameters: float
-    problem: SegmentedProblem = field(repr=False)
-    standard: tuple[LowRank, ...] = field(repr=False)
+    segments: tuple[Compressed, ...] = field(repr=False)
     trace: tuple[float, ...] = field(repr=False)
     energy: float
     converged: bool
@@ -69,10 +69,6 @@ class TimeVaryingSolution:
     @property
     def n_sweeps(self) -> int:
         return len(self.trace)
-
-    def covariance(self) -> np.ndarray:
-        """(P, P) covariance of the coefficients at known Sigma_t, `SegmentedProblem.covariance`."""
-        return self.problem.covariance(self.standard)
 
     @cached_property
     def loadings(self) -> np.ndarray:
@@ -92,6 +88,7 @@ def fit_time_varying(
     *,
     positions: np.ndarray | None = None,
     lam_B: float = 0.0,
+    restrictions: Restrictions | None = None,
     d_floor: float = 1e-8,
     rel_tol: float = 1e-10,
     max_sweeps: int = 50,
@@ -105,7 +102,7 @@ def fit_time_varying(
     """
     check_segments(segments)
     weights = kernel_weights(_positions(positions, len(segments)), bandwidth)
-    problem = SegmentedProblem(segments, lam_B=lam_B)
+    problem = SegmentedProblem(segments, lam_B=lam_B, restrictions=restrictions)
     floor = np.full(problem.design.n_equations, d_floor)
     c = problem.start()
     S = problem.residual_covariances(c)
@@ -134,8 +131,7 @@ def fit_time_varying(
         problem.n_obs,
         nll + problem.merged.nll_offset,
         float(own_weight @ [sigma.n_parameters for sigma in followed]),
-        problem,
-        followed,
+        tuple(segments),
         tuple(trace),
         energy,
         converged,
@@ -183,7 +179,8 @@ def _local_fits(
 def smoothed(S: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """sum_s weight_s S_s / sum_s weight_s, (K, K), over segments of positive weight; S (T, K, K), weight (T,)."""
     near = np.flatnonzero(weight > 0.0)
-    out: np.ndarray = np.tensordot(weight[near] / weight[near].sum(), S[near], axes=1)
+    window = slice(near[0], near[-1] + 1)  # a view: weights are zero only outside, but for one that is left out
+    out: np.ndarray = np.tensordot(weight[window] / weight[window].sum(), S[window], axes=1)
     return out
 
 
@@ -216,6 +213,7 @@ def held_out_scores(
     *,
     positions: np.ndarray | None = None,
     lam_B: float = 0.0,
+    restrictions: Restrictions | None = None,
     d_floor: float = 1e-8,
 ) -> tuple[BandwidthScore, ...]:
     """Each bandwidth judged by leaving every segment in turn out of its own Sigma; best first.
@@ -226,7 +224,7 @@ def held_out_scores(
     """
     check_segments(segments)
     times = _positions(positions, len(segments))
-    problem = SegmentedProblem(segments, lam_B=lam_B)
+    problem = SegmentedProblem(segments, lam_B=lam_B, restrictions=restrictions)
     floor = np.full(problem.design.n_equations, d_floor)
     static = [ml_candidates(problem.merged.residual_covariance(problem.start()), rank, floor)[0].sigma]
     c = problem.gls(problem.start(), static * len(segments), last=True)[0].x

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,33 +13,47 @@ import xarray as xr
 import zarr
 
 from lrgls_dask.als import Termination
+from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import LowRank, Sigma
+from lrgls_dask.covkinds import Correction, CovKind, CovRequest
 from lrgls_dask.data.labels import decode_labels, encode_labels
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.zarrio import check_version, read_array, read_design, write_array, write_design
-from lrgls_dask.design import Design, Designed
+from lrgls_dask.design import Design
 from lrgls_dask.estimates import Estimates
+from lrgls_dask.fitstore import read_restrictions, write_restrictions
+from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.prediction.methods import Predicting
 from lrgls_dask.report import WIDTH, coefficient_lines, pairs
+from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.system import System
+from lrgls_dask.varying.covariance import segment_covariance
+from lrgls_dask.varying.labels import rows_in_segments
 from lrgls_dask.varying.loop import TimeVaryingSolution
+from lrgls_dask.varying.score import segment_score
 
 __all__ = ["TimeVaryingFit"]
 
 FORMAT = 1
 SCALARS = ("n_obs", "bandwidth", "loglik", "n_sigma_parameters", "lam_B", "n_passes", "bytes_read", "obs_dim")
+LATER = {"cov_kind": "classical", "cov_note": "", "missing": "raise", "n_dropped": 0}  # not in the oldest files
 # A fit is saved with the covariance of its coefficients up to this many, 0.2 GB.
 SAVED_UP_TO = 5_000
 
 
 @dataclass(frozen=True, eq=False)
-class TimeVaryingFit(Estimates, Predicting, Designed):
+class TimeVaryingFit(Estimates, Predicting):
     """K equations whose P coefficients hold throughout, each of T segments of rows with a Sigma_t of k factors.
 
     factor_loadings : (T, K, k), idiosyncratic : (T, K), in the user's units.  rows : (T,) rows of each segment.
     n_sigma_parameters : between those of one Sigma (infinite bandwidth) and of T (bandwidth 0).
+    loglik, nll : every row under the Sigma of its segment.
     history : per sweep the mean local likelihood nll, in standard units.
     candidates : of a bandwidth that was chosen, one row for each that was tried.
-    solution : the compressed segments behind the fit; not saved.  cov_values : (P, P) where it was saved.
+    edges : (T + 1,) the first row of each segment, the last is the number of rows, those of weight zero included.
+    solution, system : the compressed segments behind the fit, and its rows; not saved.
+    cov_kind, cov_note, cov_values : the covariance behind std_errors and all that follows, and (P, P) its values where
+    `with_cov` chose it or they were saved.  missing, n_dropped : as of a `Fit`.
     Every array comes as an xarray object with the user's labels. Loadings of the first segment have F' D^-1 F diagonal,
     descending, with the largest entry of each column positive; each later one is rotated to be nearest to the one
     before it.
@@ -60,14 +74,21 @@ class TimeVaryingFit(Estimates, Predicting, Designed):
     lam_B: float
     n_passes: int
     bytes_read: int
+    edges: np.ndarray
     candidates: tuple[dict[str, float], ...] = ()
+    restrictions: Restrictions | None = None
     obs_dim: str = "obs"
     equation_dim: str = "equation"
     solution: TimeVaryingSolution | None = None
+    system: System | None = None
+    cov_kind: str = "classical"
+    cov_note: str = ""
     cov_values: np.ndarray | None = None
+    missing: str = "raise"
+    n_dropped: int = 0
 
     def __post_init__(self) -> None:
-        for array in (self.coefficients, self.factor_loadings, self.idiosyncratic, self.rows):
+        for array in (self.coefficients, self.factor_loadings, self.idiosyncratic, self.rows, self.edges):
             array.flags.writeable = False
 
     # ------------------------------------------------------------------------------------------ estimates
@@ -119,22 +140,9 @@ class TimeVaryingFit(Estimates, Predicting, Designed):
     # ------------------------------------------------------------------------------------------ measures
 
     @property
-    def nll(self) -> float:
-        """Negative log-likelihood per row, each under the Sigma of its segment."""
-        return -self.loglik / self.n_obs
-
-    @property
     def n_parameters(self) -> float:
-        """P and those of the Sigmas."""
-        return self.n_coefficients + self.n_sigma_parameters
-
-    @property
-    def aic(self) -> float:
-        return -2.0 * self.loglik + 2.0 * self.n_parameters
-
-    @property
-    def bic(self) -> float:
-        return -2.0 * self.loglik + float(np.log(self.n_obs)) * self.n_parameters
+        """P less the restrictions, and those of the Sigmas."""
+        return self.n_coefficients - self.n_restrictions + self.n_sigma_parameters
 
     @property
     def n_sweeps(self) -> int:
@@ -159,14 +167,12 @@ class TimeVaryingFit(Estimates, Predicting, Designed):
 
     @cached_property
     def _covariance_values(self) -> np.ndarray:
-        if self.cov_values is not None:
-            return self.cov_values
-        if self.solution is None:
+        if self.cov_values is None and self.solution is None:
             raise ValueError(
                 f"this fit was saved without the covariance of its {self.n_coefficients:,} coefficients, more than "
-                f"{SAVED_UP_TO:,}. Fit again."
+                f"{SAVED_UP_TO:,}. Use with_cov(..., system=...), or fit again."
             )
-        return self.solution.covariance()
+        return segment_covariance(self, CovRequest("classical")).values if self.cov_values is None else self.cov_values
 
     def _coefficient_cov(self, along: np.ndarray | None = None) -> np.ndarray:
         values = self._covariance_values
@@ -176,16 +182,73 @@ class TimeVaryingFit(Estimates, Predicting, Designed):
         mine = slice(int(self.design.offsets[equation]), int(self.design.offsets[equation + 1]))
         return self._covariance_values[mine, mine]
 
-    def cov(self) -> xr.DataArray:
-        """(coefficient, coefficient_other) covariance of the coefficients at known Sigma_t.  Four P x P arrays."""
-        coords: dict[str, Any] = {n: ("coefficient", v) for n, v in self._coefficient_labels.items()}
-        coords |= {f"{n}_other": ("coefficient_other", v) for n, v in self._coefficient_labels.items()}
-        return xr.DataArray(self._covariance_values, coords, ("coefficient", "coefficient_other"), name="cov")
+    def cov(
+        self,
+        kind: CovKind | None = None,
+        *,
+        equation: Hashable | None = None,
+        debiased: bool = False,
+        system: System | None = None,
+        groups: Any = None,
+        correction: Correction = "HC0",
+        kernel: HacKernel = "bartlett",
+        bandwidth: float | None = None,
+    ) -> xr.DataArray:
+        """(coefficient, coefficient_other) covariance of the coefficients, of all or of one equation's.
+
+        kind : None for the one this fit uses, "classical" unless `with_cov` chose another.
+            "classical": (sum_t X_t' Sigma_t^-1 X_t)^-1 at known Sigma_t; no read.
+            "robust", "cluster", "hac": as of `Fit.cov`, from scores x_ij (Sigma_t^-1 r_i)_j with the Sigma_t of the
+            row's segment; one pass, "hac" up to three without a bandwidth.
+        The other options as of `Fit.cov`. Of a fit opened from disk every kind needs system= and one pass more.
+
+        Memory 8 P^2 bytes a few times, limited to 20,000 coefficients; T P^2 flops more than for one Sigma.
+        Raises ValueError for another kind, options it does not take, rows that are not those of the fit, and labels
+        that do not fit; MemoryError, before any read, for sums that do not fit; KeyError for an unknown equation.
+        """
+        position = None if equation is None else self._position(equation)
+        if kind is None:
+            values, note = self._covariance_values, self.cov_note
+            return self._labelled_cov(self.cov_kind, values, note, position, cut=True)
+        request = CovRequest(kind, position, debiased, system, groups, correction, kernel, bandwidth)
+        found = segment_covariance(self, request)
+        return self._labelled_cov(kind, found.values, found.note, position)
+
+    def with_cov(
+        self,
+        kind: CovKind,
+        *,
+        debiased: bool = False,
+        system: System | None = None,
+        groups: Any = None,
+        correction: Correction = "HC0",
+        kernel: HacKernel = "bartlett",
+        bandwidth: float | None = None,
+    ) -> TimeVaryingFit:
+        """The same fit whose std_errors, tests, intervals, tables and files use another covariance; options as `cov`.
+
+        The same passes and memory as `cov` of all coefficients.
+        """
+        request = CovRequest(kind, None, debiased, system, groups, correction, kernel, bandwidth)
+        found = segment_covariance(self, request)
+        return replace(self, cov_kind=kind, cov_note=found.note, cov_values=found.values)
 
     @cached_property
     def std_errors(self) -> xr.DataArray:
-        """(P,) standard errors at known Sigma_t."""
-        return self._per_coefficient(np.sqrt(self._covariance_values.diagonal()), "std_errors")
+        """(P,) standard errors: classical ones, at known Sigma_t, unless `with_cov` chose others."""
+        variances = np.maximum(self._covariance_values.diagonal(), 0.0)  # rounding, where a restriction fixes one
+        return self._per_coefficient(np.sqrt(variances), "std_errors")
+
+    # ------------------------------------------------------------------------------------------ rows
+
+    def score(self, system: System | CompressedSystem, segments: Any = None) -> float:
+        """Mean log-likelihood per row of these parameters on the rows of a system with the same designs; one pass.
+
+        segments : of these rows, as of `TimeVarying`: labels, or what they are called in the system; not needed for
+        the very system that was fitted. All must have been fitted; rows may come in any order. T (q + K)^2 numbers.
+        Raises ValueError for a segment that was not fitted, naming it, for other designs and for a compressed system.
+        """
+        return segment_score(self, rows_in_segments(system), segments)
 
     # ------------------------------------------------------------------------------------------ text, files
 
@@ -204,10 +267,15 @@ class TimeVaryingFit(Estimates, Predicting, Designed):
             ("Segments", f"{self.n_segments:,}, {self.segments[0]} to {self.segments[-1]}"),
             ("Bandwidth", f"{self.bandwidth:g}{' by held-out likelihood' if self.candidates else ''}"),
             ("Reads", f"{self.n_passes} pass{'' if self.n_passes == 1 else 'es'} over the data"),
+            ("Restrictions", f"{self.n_restrictions}"),
+            ("Std errors", f"{self.cov_kind}{f' ({self.cov_note})' if self.cov_note else ''}"),
             ("Ended", f"{self.termination.value} after {self.n_sweeps} sweep{'' if self.n_sweeps == 1 else 's'}"),
         ]
         table = coefficient_lines(self, alpha, max_rows)
-        return "\n".join([title, "=" * WIDTH, *pairs(header), "-" * WIDTH, *table, "=" * WIDTH])
+        notes = [f"Restriction: {text}" for text in (() if self.restrictions is None else self.restrictions.texts)]
+        if self.missing == "drop":
+            notes.append(f"Rows left out for a missing response: {self.n_dropped:,}")
+        return "\n".join([title, "=" * WIDTH, *pairs(header), "-" * WIDTH, *table, "=" * WIDTH, *notes])
 
     def __repr__(self) -> str:
         return (
@@ -232,14 +300,18 @@ class TimeVaryingFit(Estimates, Predicting, Designed):
             write_array(group, "idio_var", self.idiosyncratic, ("segment", "equation"))
             write_array(group, "segment", labels, ("segment",), **kind)
             write_array(group, "rows", self.rows, ("segment",))
+            write_array(group, "edges", self.edges, ("edge",))
             write_array(group, "history", np.array(self.history), ("sweep",))
             for name in ("bandwidth", "held_out_nll"):
                 tried = np.array([row[name] for row in self.candidates])
                 write_array(group, f"tried_{name}", tried, ("candidate",))
+            if self.restrictions is not None:
+                write_restrictions(group, self.restrictions)
             if self.n_coefficients <= SAVED_UP_TO:
                 write_array(group, "cov", self._covariance_values, ("coefficient", "coefficient_other"))
             # an infinite bandwidth is no number in JSON
             group.attrs.update({name: getattr(self, name) for name in SCALARS} | {"bandwidth": repr(self.bandwidth)})
+            group.attrs.update({name: getattr(self, name) for name in LATER})
             group.attrs.update(equation_dim=self.equation_dim, termination=self.termination.value)
             group.attrs["lrgls_timevarying_format"] = FORMAT
 
@@ -249,6 +321,7 @@ class TimeVaryingFit(Estimates, Predicting, Designed):
         group = open_group(path, None if storage_options is None else dict(storage_options))
         check_version(group, "lrgls_timevarying_format", FORMAT, path, "time-varying fit")
         attributes: dict[str, Any] = dict(group.attrs)
+        rows = read_array(group, "rows")
         tried = (read_array(group, f"tried_{name}").tolist() for name in ("bandwidth", "held_out_nll"))
         return cls(
             design=read_design(group),
@@ -258,11 +331,15 @@ class TimeVaryingFit(Estimates, Predicting, Designed):
             segments=pd.Index(
                 decode_labels(read_array(group, "segment"), dict(group["segment"].attrs)), name="segment"
             ),
-            rows=read_array(group, "rows"),
+            rows=rows,
+            # the oldest files have none, and there rows of weight zero are not counted
+            edges=read_array(group, "edges") if "edges" in group else np.concatenate([[0], np.cumsum(rows)]),
             termination=Termination(attributes["termination"]),
             history=tuple(read_array(group, "history").tolist()),
             candidates=tuple({"bandwidth": h, "held_out_nll": v} for h, v in zip(*tried, strict=True)),
+            restrictions=read_restrictions(group),
             equation_dim=attributes["equation_dim"],
             cov_values=read_array(group, "cov") if "cov" in group else None,
             **{name: attributes[name] for name in SCALARS} | {"bandwidth": float(attributes["bandwidth"])},
+            **{name: attributes.get(name, default) for name, default in LATER.items()},
         )

@@ -13,14 +13,25 @@ from functools import reduce
 import numpy as np
 
 from lrgls_dask.cg import Solution, conjugate_gradients
-from lrgls_dask.compress import Compressed
-from lrgls_dask.constraint import estimator_covariance
+from lrgls_dask.compress import Compressed, partial_bytes
+from lrgls_dask.constraint import Preconditioner
 from lrgls_dask.covariance import LowRank
+from lrgls_dask.design import Design
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import Coordinates, InMemory
+from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.sweep import starting_residuals
 from lrgls_dask.whiten import WhitenedGroup
 
-__all__ = ["SegmentedProblem", "check_segments", "kernel_weights", "ordered_segments"]
+__all__ = [
+    "CG_MAXIT",
+    "SegmentedProblem",
+    "check_segments",
+    "client_bytes",
+    "kernel_weights",
+    "ordered_segments",
+    "segment_edges",
+]
 
 # Conjugate gradients go to this energy r'M^-1 r per row, where only rounding is left, or fall by this share before the
 # last sweep.
@@ -39,22 +50,28 @@ def ordered_segments(labels: np.ndarray, weights: np.ndarray | None = None) -> n
     labels = np.asarray(labels)
     if labels.size == 0:
         raise ValueError("segments: there are no rows. Give every row the label of its segment.")
-    back = np.flatnonzero(labels[1:] < labels[:-1])
-    if back.size:
-        row = int(back[0]) + 1
+    back = labels[1:] < labels[:-1]
+    if back.any():
+        row = int(np.argmax(back)) + 1
         raise ValueError(
             f"segments must be sorted: row {row} has {labels[row]!s} after {labels[row - 1]!s}. "
             "Sort the rows by segment, or use labels that sort in time, such as dates."
         )
-    distinct, codes = np.unique(labels, return_inverse=True)
+    starts = segment_edges(labels)[:-1]
+    distinct = labels[starts]
     if weights is not None:
-        counts = np.bincount(codes, weights=np.asarray(weights) > 0, minlength=distinct.size)
-        if not counts.all():
-            empty = distinct[int(np.argmin(counts))]
+        seen = np.logical_or.reduceat(np.asarray(weights) > 0, starts)
+        if not seen.all():
+            empty = distinct[int(np.argmin(seen))]
             raise ValueError(
                 f"segments: {empty!s} is empty, all its rows have weight 0. Drop it or join it to the next."
             )
     return distinct
+
+
+def segment_edges(labels: np.ndarray) -> np.ndarray:
+    """(T + 1,) the first row of each segment of ordered labels (N,), the last is N."""
+    return np.concatenate([[0], np.flatnonzero(labels[1:] != labels[:-1]) + 1, [len(labels)]])
 
 
 def kernel_weights(positions: np.ndarray, bandwidth: float) -> np.ndarray:
@@ -80,6 +97,20 @@ def kernel_weights(positions: np.ndarray, bandwidth: float) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------- the problem
 
 
+def client_bytes(design: Design, n_segments: int, rank: int) -> int:
+    """Bytes of T compressed segments and of all that the loop makes of them, beside the system of all rows.
+
+    A segment's own: its root and the sum of rows it is made of, together or in turn its rows of X in coordinates and
+    Y; residual covariances of two sweeps; factors; a product of conjugate gradients with every segment's rows. Weights
+    of segments for one another are T x T. The choice of a bandwidth comes before the fit and takes no more.
+    """
+    q, K = design.n_regressors, design.n_equations
+    root = partial_bytes(design)
+    rows = 8 * (q + 1) * (sum(len(group.columns) for group in design.groups) + K)
+    loop = rows + 8 * (3 * K**2 + 4 * (rank + 1) * K + 2 * (q + 1) * K + 2 * design.n_coefficients)
+    return n_segments * (root + max(root, loop)) + 24 * n_segments**2
+
+
 @dataclass(frozen=True, eq=False)
 class _Segment:
     """One segment in the coordinates of all. stacks : per bucket (G, r, p).  y : (r, K).  beyond : (K, K)."""
@@ -97,9 +128,12 @@ class SegmentedProblem:
     Raises ValueError for no segments, an empty one, and segments whose equations or regressors differ.
     """
 
-    def __init__(self, segments: Sequence[Compressed], *, lam_B: float = 0.0) -> None:
+    def __init__(
+        self, segments: Sequence[Compressed], *, lam_B: float = 0.0, restrictions: Restrictions | None = None
+    ) -> None:
         check_segments(segments)
-        self.merged = InMemory(reduce(Compressed.merge, segments), lam_B=lam_B, meter=Meter())
+        together = reduce(Compressed.merge, segments)
+        self.merged = InMemory(together, lam_B=lam_B, meter=Meter(), restrictions=restrictions)
         self.design, self.n_obs = self.merged.design, self.merged.n_obs
         self.coordinates: Coordinates = self.merged.coordinates
         self.segments = tuple(self._segment(each) for each in segments)
@@ -116,8 +150,8 @@ class SegmentedProblem:
         return _Segment(system.n_obs, stacks, top[:, q:] / whitened.y_scale, rest.T @ rest)
 
     def start(self) -> np.ndarray:
-        """(P,) every equation fitted by itself on all rows."""
-        return self.coordinates.flat(self.merged.whitened.start)
+        """(P,) every equation fitted by itself on all rows, moved as little as the restrictions allow."""
+        return starting_residuals(self.merged)[0]
 
     def residual_covariances(self, c: np.ndarray) -> np.ndarray:
         """(T, K, K) S_t at coefficients c."""
@@ -128,9 +162,9 @@ class SegmentedProblem:
         return out
 
     def gls(self, c: np.ndarray, sigmas: Sequence[LowRank], *, last: bool) -> tuple[Solution, float]:
-        """The coefficients at the given Sigma_t by warm-started conjugate gradients, and the energy of the start.
+        """The coefficients at the given Sigma_t, within the restrictions, and the energy of the start.
 
-        O(sum_t (q P + q K k)) an iteration.
+        Warm-started conjugate gradients, O(sum_t (q P + q K k)) an iteration.
         """
         at, ridge = self.coordinates, self.coordinates.ridge
 
@@ -145,37 +179,18 @@ class SegmentedProblem:
         score = summed([s.y - at.forward(s.stacks, c) for s in self.segments]) - ridge * c
         precision = np.tensordot(self.shares, [sigma.precision_diagonal for sigma in sigmas], axes=1)
         diagonal = at.expand(precision) * (1.0 - ridge) + ridge
-        energy = float(score**2 @ (1.0 / diagonal))
+        constraint = self.merged.constraint
+        score, z = Preconditioner(diagonal, constraint)(score)
+        energy = float(score @ z)
         tol = INNER_ENERGY * self.n_obs if last else max(INNER_ENERGY * self.n_obs, SWEEP_FALL * energy)
-        found = conjugate_gradients(product, c, score, diagonal, tol=tol, max_iterations=CG_MAXIT)
+        found = conjugate_gradients(
+            product, c, score, diagonal, tol=tol, max_iterations=CG_MAXIT, constraint=constraint
+        )
         return found, energy
 
     def coefficients(self, c: np.ndarray) -> np.ndarray:
         """(P,) in the user's units, ordered equation by equation."""
         return self.merged.whitened.coefficients(self.coordinates.by_group(c))
-
-    def covariance(self, sigmas: Sequence[LowRank]) -> np.ndarray:
-        """(P, P) covariance of the coefficients at known Sigma_t, in the user's units, equation by equation.
-
-        sigmas : in standard units.  A^-1 (sum_t X_t' Sigma_t^-1 X_t) A^-1, A the sum and the ridge penalty.
-        O(T q P^2 + P^3), four P x P arrays.
-        """
-        design, whitened = self.design, self.merged.whitened
-        information = np.zeros((design.n_coefficients, design.n_coefficients))
-        for segment, sigma in zip(self.segments, sigmas, strict=True):
-            rows = np.empty((len(segment.y), design.n_coefficients))
-            for stack, (members, _, _) in zip(segment.stacks, self.coordinates.buckets, strict=True):
-                for i, q in zip(members, stack, strict=True):
-                    rows[:, whitened.groups[i].group.coefficients] = q[:, :, None]
-            information += rows.T @ rows * sigma.precision()[np.ix_(design.equation_of, design.equation_of)]
-        penalty, units = np.zeros(design.n_coefficients), np.zeros_like(information)
-        for group in whitened.groups:
-            half = group.coefficients(np.eye(len(group.ridge)))
-            for equation, places in zip(group.group.equations, group.group.coefficients.T, strict=True):
-                penalty[places] = group.ridge
-                units[np.ix_(places, places)] = whitened.y_scale[equation] * half
-        covariance: np.ndarray = units @ estimator_covariance(information, penalty) @ units.T
-        return covariance
 
 
 def check_segments(segments: Sequence[Compressed]) -> None:

@@ -1,0 +1,98 @@
+"""Which segment each row is in: labels as given or by name, in order for a fit, known to the fit for new rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lrgls_dask.compressed import CompressedSystem
+from lrgls_dask.data.labels import StoredLabels
+from lrgls_dask.data.sources import axis_labels, group_source
+from lrgls_dask.resampling.partition import GivenParts, Partition, RowRuns
+from lrgls_dask.rows import Part
+from lrgls_dask.system import System
+from lrgls_dask.varying.segments import ordered_segments, segment_edges
+
+__all__ = ["parts_of", "rows_in_segments", "segments_of"]
+
+
+def rows_in_segments(system: System | CompressedSystem) -> System:
+    """The system itself. Raises ValueError for one whose rows can no longer be told apart."""
+    if isinstance(system, CompressedSystem):
+        raise ValueError(
+            "covariance=TimeVarying(...) keeps segments of rows apart, and a compressed system has none left to tell "
+            "apart. Use the System itself, which is read once."
+        )
+    return system
+
+
+def segments_of(segments: Any, system: System) -> tuple[pd.Index, RowRuns]:
+    """(T,) labels of the segments in order, and the rows of each."""
+    labels = _labels(segments, system)
+    weights = None if system.rows.weights is None else system.rows.weights.array
+    distinct = ordered_segments(labels, weights if isinstance(weights, np.ndarray) else None)
+    return pd.Index(distinct, name="segment"), RowRuns(segment_edges(labels))
+
+
+def parts_of(segments: Any, system: System, fitted: pd.Index) -> tuple[Partition, np.ndarray]:
+    """The rows of a system by the segments of a fit, and the number in the fit of every part.
+
+    Rows may come in any order. Raises ValueError for a label that was not fitted, and for labels that do not fit.
+    """
+    labels = _labels(segments, system)
+    edges = segment_edges(labels)
+    codes = fitted.get_indexer(pd.Index(labels[edges[:-1]]))
+    if (codes < 0).any():
+        unknown = labels[edges[int(np.argmax(codes < 0))]]
+        raise ValueError(
+            f"segments: {unknown!s} was not fitted, so it has no Sigma; the fit has {len(fitted)} segments, "
+            f"{fitted[0]!s} to {fitted[-1]!s}. Leave its rows out, or fit again with them."
+        )
+    if len(np.unique(codes)) == len(codes):
+        return RowRuns(edges), codes
+    return GivenParts(np.repeat(codes, np.diff(edges)), len(fitted)), np.arange(len(fitted))
+
+
+def _labels(segments: Any, system: System) -> np.ndarray:
+    """(N,) the label of every row's segment."""
+    labels = _as_given(segments, system)
+    if labels.shape != (system.n_obs,):
+        raise ValueError(f"segments must hold one label for each of {system.n_obs} rows; found shape {labels.shape}.")
+    absent = pd.isna(labels)
+    if absent.any():
+        raise ValueError(f"segments: the label of row {int(np.argmax(absent))} is missing. Give every row one.")
+    return labels
+
+
+def _as_given(segments: Any, system: System) -> np.ndarray:
+    if isinstance(segments, str):
+        return _by_name(segments, system)
+    source = group_source("segments", segments)
+    given, rows = axis_labels(segments, 0), system.obs_labels
+    rows = system.obs if given is not None and isinstance(rows, StoredLabels) else rows
+    if given is not None and isinstance(rows, pd.Index) and len(given) == len(rows) and not given.equals(rows):
+        at = int(np.argmax(np.asarray(given) != np.asarray(rows)))
+        raise ValueError(
+            f"segments has {given[at]!s} at row {at} along {str(system.obs_dim)!r} but the system has {rows[at]!s}. "
+            "Align them first."
+        )
+    return np.asarray(source.array[:] if isinstance(source, Part) else source)
+
+
+def _by_name(name: str, system: System) -> np.ndarray:
+    """Row labels, a part of their dates, or the system's groups."""
+    dim, _, part = name.partition(".")
+    if name == "groups" and system.groups is not None:
+        return np.asarray(system.groups.array[:] if isinstance(system.groups, Part) else system.groups)
+    if dim == str(system.obs_dim) and system.obs is not None:
+        found = getattr(system.obs, part, None) if part else system.obs
+        if isinstance(found, pd.Index):
+            return np.asarray(found)
+    dates = f", {str(system.obs_dim)!r} or a part of its dates" if system.obs is not None else ""
+    groups = ", 'groups'" if system.groups is not None else ""
+    raise ValueError(
+        f"segments={name!r} is not known to this system, which knows (N,) labels{dates}{groups}. Pass the labels of "
+        "the rows, such as ds['time'].dt.year."
+    )
