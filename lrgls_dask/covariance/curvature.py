@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrgls_dask.covariance.blocks import Blocks
-from lrgls_dask.covariance.lowrank import LOG_2PI, Array
+from lrgls_dask.covariance.interface import LOG_2PI, Array
 from lrgls_dask.covariance.nested import GroupedFactors
 
 __all__ = ["Curved", "lasso_rows", "soft"]

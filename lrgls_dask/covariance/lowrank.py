@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from lrgls_dask.covariance.interface import Array, Stored
+from lrgls_dask.covariance.interface import Array, Sigma, Stored
 
 __all__ = ["Array", "LowRank", "max_rank"]
 
-LOG_2PI = math.log(2.0 * math.pi)
 # Woodbury loses log10(F_i'F_i / d_i) of 15 digits in row i.  Below 1e3 enough are left; above, each refinement gains
 # again what the first solution had right, until 14 digits are: good to d_i = 1e-12 F_i'F_i, not beyond.
 REFINE_ABOVE = 1e3
@@ -33,7 +32,7 @@ FLOOR_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class LowRank:
+class LowRank(Sigma):
     """Covariance F F' + diag(d) of K equations with k factors, factored at first use.
 
     F : (K, k) loadings, 0 <= k <= K; k = 0 is the diagonal model.  d : (K,) idiosyncratic variances, > 0.
@@ -116,15 +115,11 @@ class LowRank:
         """Sigma B, (K, m) to (K, m).  O(K k m)."""
         return self.F @ (self.F.T @ B) + self.d[:, None] * B
 
-    def solve(self, rhs: Array) -> Array:
-        """Sigma^-1 rhs, (K, m) to (K, m).  O(K k m), no K x K array.
+    def solve_rows(self, E: Array) -> Array:
+        """E Sigma^-1, (n, K) to (n, K), rows in any number.  O(n K k), no K x K array; memory two arrays like E.
 
         Source: Woodbury (1950); iterative refinement (Wilkinson 1963) when some d_i is below a thousandth of F_i'F_i.
         """
-        return self.solve_rows(rhs.T).T
-
-    def solve_rows(self, E: Array) -> Array:
-        """E Sigma^-1, (n, K) to (n, K), rows in any number.  O(n K k); memory two arrays like E."""
         return self._refined(E, self._solve_rows_once(E))
 
     def _refined(self, E: Array, out: Array) -> Array:
@@ -156,24 +151,11 @@ class LowRank:
             out[delicate] = self.solve_rows(units)[np.arange(delicate.size), delicate]
         return out
 
-    def trace_solve(self, S: Array) -> float:
-        """tr(Sigma^-1 S) for a dense symmetric S (K, K).  O(K^2 k)."""
-        return float(np.trace(self.solve_rows(S)))
-
-    def nll(self, S: Array) -> float:
-        """Negative log-likelihood of one row, 1/2 [K log 2 pi + log|Sigma| + tr(Sigma^-1 S)], S (K, K) = R'R / N."""
-        return 0.5 * (self.n_equations * LOG_2PI + self.logdet + self.trace_solve(S))
-
     def dense(self) -> Array:
         """Sigma, (K, K)."""
         out = self.F @ self.F.T
         out[np.diag_indices_from(out)] += self.d
         return out
-
-    def precision(self) -> Array:
-        """Sigma^-1, (K, K), symmetric to the last bit.  O(K^2 k)."""
-        out = self.solve_rows(np.eye(self.n_equations))
-        return np.asarray(0.5 * (out + out.T))
 
     def rescaled(self, scale: Array) -> LowRank:
         """diag(scale) Sigma diag(scale): the same covariance after a change of units; scale (K,), no zeros."""
@@ -192,7 +174,7 @@ class LowRank:
         signs = np.where(F[largest, np.arange(self.rank)] < 0.0, -1.0, 1.0)
         return LowRank(F=F * signs, d=self.d)
 
-    def on_floor(self, floor: Array) -> NDArray[np.bool_]:
+    def on_floor(self, floor: Array | float) -> NDArray[np.bool_]:
         """(K,) where d is its floor (K,): Heywood cases."""
         return np.asarray(self.d <= floor * (1.0 + FLOOR_ROUNDING))
 

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from lrgls_dask.covariance.blocks import Blocks
-from lrgls_dask.covariance.interface import Stored
-from lrgls_dask.covariance.lowrank import DIGITS, LOG_2PI, REFINE_ABOVE, WANTED_DIGITS, Array, LowRank
+from lrgls_dask.covariance.interface import Array, Sigma, Stored
+from lrgls_dask.covariance.lowrank import DIGITS, REFINE_ABOVE, WANTED_DIGITS, LowRank
 
 __all__ = ["GroupedFactors"]
 
@@ -33,7 +33,7 @@ FLOOR_SLACK = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class GroupedFactors:
+class GroupedFactors(Sigma):
     """Covariance of K equations with general factors and factors of groups, factored at first use.
 
     blocks : which equations each factor touches.  A : (K, s) compact loadings.  d : (K,) idiosyncratic variances, > 0.
@@ -85,7 +85,7 @@ class GroupedFactors:
     def kind(self) -> str:
         return "grouped"
 
-    def on_floor(self, floor: Array) -> NDArray[np.bool_]:
+    def on_floor(self, floor: Array | float) -> NDArray[np.bool_]:
         """(K,) where d sits on its floor (K,)."""
         return np.asarray(self.d <= floor * (1.0 + FLOOR_SLACK))
 
@@ -187,10 +187,6 @@ class GroupedFactors:
         """Sigma B, (K, m) to (K, m).  O(K s m)."""
         return self._rows_matmul(B.T).T
 
-    def solve(self, rhs: Array) -> Array:
-        """Sigma^-1 rhs, (K, m) to (K, m).  O(K s m), no K x K array."""
-        return self.solve_rows(rhs.T).T
-
     def solve_rows(self, E: Array) -> Array:
         """E Sigma^-1, (n, K) to (n, K), rows in any number.  O(n K s); refined where some d is small, as in LowRank."""
         out = self._solve_rows_once(E)
@@ -222,14 +218,6 @@ class GroupedFactors:
             out[delicate] = self.solve_rows(units)[np.arange(delicate.size), delicate]
         return out
 
-    def trace_solve(self, S: Array) -> float:
-        """tr(Sigma^-1 S) for a dense symmetric S (K, K).  O(K^2 s)."""
-        return float(np.trace(self.solve_rows(S)))
-
-    def nll(self, S: Array) -> float:
-        """Negative log-likelihood of one row, 1/2 [K log 2 pi + log|Sigma| + tr(Sigma^-1 S)], S (K, K) = R'R / N."""
-        return 0.5 * (self.n_equations * LOG_2PI + self.logdet + self.trace_solve(S))
-
     def dense(self) -> Array:
         """Sigma, (K, K)."""
         out = np.diag(self.d)
@@ -237,11 +225,6 @@ class GroupedFactors:
             index = np.arange(self.n_equations)[rows]
             out[np.ix_(index, index)] += self.A[rows, own] @ self.A[rows, own].T
         return out
-
-    def precision(self) -> Array:
-        """Sigma^-1, (K, K), symmetric to the last bit.  O(K^2 s)."""
-        out = self.solve_rows(np.eye(self.n_equations))
-        return np.asarray(0.5 * (out + out.T))
 
     def rescaled(self, scale: Array) -> GroupedFactors:
         """diag(scale) Sigma diag(scale): the same covariance after a change of units; scale (K,), no zeros."""
