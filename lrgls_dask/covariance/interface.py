@@ -84,7 +84,7 @@ class Sigma(ABC):
         """diag(scale) Sigma diag(scale): the same covariance after a change of units; scale (K,), no zeros."""
 
     @abstractmethod
-    def normalised(self) -> Self:
+    def normalised(self) -> Sigma:
         """The same matrix with its parameters in their stated normalisation."""
 
     @abstractmethod

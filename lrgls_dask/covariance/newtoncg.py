@@ -16,9 +16,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from lrgls_dask.covariance.algebra import REFINE_ABOVE
 from lrgls_dask.covariance.blocks import Blocks
 from lrgls_dask.covariance.curvature import Curved, soft
-from lrgls_dask.covariance.lowrank import REFINE_ABOVE, Array
+from lrgls_dask.covariance.interface import Array
 from lrgls_dask.covariance.ml import MAX_CANDIDATES, SAME_NLL
 from lrgls_dask.covariance.nested import GroupedFactors
 from lrgls_dask.covariance.steps import SigmaStep
