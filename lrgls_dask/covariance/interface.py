@@ -97,6 +97,11 @@ class Sigma(ABC):
 
     # ---------------------------------------------------------------------------------------- what follows
 
+    @property
+    def factor_labels(self) -> list[int] | list[str]:
+        """(rank,) a label for each factor: its number unless it has a name."""
+        return list(range(1, self.rank + 1))
+
     def solve(self, rhs: Array) -> Array:
         """Sigma^-1 rhs, (K, m) to (K, m).  Costs what `solve_rows` does with m rows."""
         return self.solve_rows(rhs.T).T

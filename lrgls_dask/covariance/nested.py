@@ -88,6 +88,11 @@ class GroupedFactors(OwnVariances):
         return self.blocks.n_factors
 
     @property
+    def factor_labels(self) -> list[int] | list[str]:
+        """(m,) for each factor the name of its group."""
+        return self.blocks.factor_names
+
+    @property
     def n_parameters(self) -> int:
         """Loadings and variances, less the rotations among factors with the same equations, which leave Sigma alone."""
         return self.A.size + self.d.size - self.blocks.n_rotations()
