@@ -2,8 +2,9 @@
 
 Each step keeps to one orthant: loadings keep their signs or stop at zero, where they stay as long as the slope of the
 likelihood there is below l1; variances stop at their floor. On the free coordinates the Newton system is solved by
-conjugate gradients with exact Hessian products, preconditioned by the information that the data would hold were the
-factors observed, one small block an equation. Where that fails, an EM step takes its place, which cannot rise.
+conjugate gradients with exact Hessian products, preconditioned by the information of the data, one small block an
+equation: that of complete data, factors observed, is 1 / d times too large where d is small. Where that fails, an EM
+step takes its place, which cannot rise.
 Source: Byrd, Chin, Nocedal & Oztoprak (2016), orthant-based steps; Nocedal & Wright (2006), algorithm 7.1.
 """
 
@@ -20,11 +21,11 @@ from lrgls_dask.covariance.algebra import REFINE_ABOVE
 from lrgls_dask.covariance.blocks import Blocks
 from lrgls_dask.covariance.curvature import Curved, soft
 from lrgls_dask.covariance.interface import Array
-from lrgls_dask.covariance.ml import MAX_CANDIDATES, SAME_NLL
+from lrgls_dask.covariance.ml import MAX_CANDIDATES, merged
 from lrgls_dask.covariance.nested import GroupedFactors
 from lrgls_dask.covariance.steps import SigmaStep
 
-__all__ = ["EM_STEPS", "TIGHT", "Ended", "Goal", "distinct_optima", "minimise_composite"]
+__all__ = ["EM_STEPS", "TIGHT", "Ended", "Goal", "distinct_optima", "finished", "minimise_composite"]
 
 # Violations of the optimality conditions, per row in standard units: of a start worth following, and of a result.
 LOOSE, TIGHT = 1e-4, 1e-9
@@ -35,6 +36,9 @@ EM_STEPS = 10
 MAX_STEP = 2.0
 ARMIJO, HALVINGS = 1e-4, 12
 MAX_CG = 60
+# Added to the moments of the factors in the preconditioner: what the data do not tell about a factor that explains
+# next to nothing.
+RIDGE = 0.1
 # The linear system is solved to this share of its right-hand side at first, tighter in step with the gradient.
 # In the end every digit counts: a slope that is large only because a variance is tiny weighs little in that share.
 LOOSEST, TIGHTEST = 0.2, 1e-10
@@ -119,17 +123,15 @@ class State:
 
     @cached_property
     def _information(self) -> Array:
-        """(K, s, s) inverse blocks of the complete-data information on the free loadings."""
-        s = self.A.shape[1]
-        free = self._free[:, :s]
-        M = self.curved.own_moments / self.curved.sigma.d[:, None, None] * free[:, :, None] * free[:, None, :]
-        M[:, np.arange(s), np.arange(s)] += 1.0 - free
-        return np.asarray(np.linalg.inv(M))
+        """(K, s + 1, s + 1) inverse blocks of `own_information`, made definite, on the free coordinates."""
+        free, here = self._free, np.arange(self._free.shape[1])
+        blocks = self.curved.own_information(RIDGE) * free[:, :, None] * free[:, None, :]
+        blocks[:, here, here] += 1.0 - free
+        return np.asarray(np.linalg.inv(blocks))
 
     def _preconditioned(self, r: Array) -> Array:
-        """The information of complete data inverted, applied to r (K, s + 1); that of log d is 1/2."""
-        along_A = np.einsum("ijk,ik->ij", self._information, r[:, :-1])
-        return self._free * np.column_stack([along_A, 2.0 * r[:, -1]])
+        """Each equation's block of the information inverted, applied to r (K, s + 1)."""
+        return self._free * np.einsum("ijk,ik->ij", self._information, r)
 
     def _curvature_along(self, p: Array) -> Array:
         along_A, along_x = self.curved.hessian_product(p[:, :-1], p[:, -1])
@@ -230,17 +232,14 @@ def distinct_optima(
     Every start goes EM_STEPS and then to LOOSE, the best that differ go on to `tol` and are compared again.
     """
     loose = [minimise_composite(goal, start, tol=LOOSE, em_steps=EM_STEPS) for start in starts]
-    best = _merged([(end, 1) for end in loose])[:MAX_CANDIDATES]
-    tight = _merged([(minimise_composite(goal, end.sigma, tol=max(tol, TIGHT)), agreed) for end, agreed in best])
-    return [SigmaStep(end.sigma, 1.0, len(loose), agreed) for end, agreed in tight]
+    best = merged([(end.value, 1, end.sigma) for end in loose])[:MAX_CANDIDATES]
+    return finished(goal, [(sigma, agreed) for _, agreed, sigma in best], len(loose), tol=tol)
 
 
-def _merged(ends: list[tuple[Ended, int]]) -> list[tuple[Ended, int]]:
-    """Best first, those with the same value made one and their numbers of starts added."""
-    out: list[tuple[Ended, int]] = []
-    for end, agreed in sorted(ends, key=lambda pair: pair[0].value):
-        if out and end.value - out[-1][0].value <= SAME_NLL * max(1.0, abs(end.value)):
-            out[-1] = (out[-1][0], out[-1][1] + agreed)
-        else:
-            out.append((end, agreed))
-    return out
+def finished(
+    goal: Goal, near: Iterable[tuple[GroupedFactors, int]], n_starts: int, *, tol: float = TIGHT
+) -> list[SigmaStep[GroupedFactors]]:
+    """The local optima next to those of `near`, best first, each with how many starts ended there."""
+    ends = [(minimise_composite(goal, sigma, tol=max(tol, TIGHT)), agreed) for sigma, agreed in near]
+    distinct = merged([(end.value, agreed, end.sigma) for end, agreed in ends])
+    return [SigmaStep(sigma, 1.0, n_starts, agreed) for _, agreed, sigma in distinct]
