@@ -106,21 +106,21 @@ class Curved:
             out[rows] += along @ (A.T @ X[rows]) + A @ (along.T @ X[rows])
         return out
 
-    def own_information(self, ridge: float) -> Array:
+    def own_information(self) -> Array:
         """(K, s + 1, s + 1) for each equation its block of the information: the expected Hessian were Sigma the truth.
 
         With p = (P A)_i on the factors that touch equation i, and by (A_i, x_i),
 
-            [ P_ii (A' P A + ridge I) + p p'     P_ii d_i p                  ]
-            [ P_ii d_i p'                        1/2 (P_ii d_i)^2 + ridge    ].
+            [ P_ii A' P A + p p'     P_ii d_i p           ]
+            [ P_ii d_i p'            1/2 (P_ii d_i)^2     ].
         """
         at, s, shares = self.blocks, self.blocks.n_own, np.diagonal(self._P) * self.sigma.d
         own = at.compact(self._PA)
-        gram = at.wide(self.sigma.A).T @ self._PA + ridge * np.eye(at.n_factors)
+        gram = at.wide(self.sigma.A).T @ self._PA
         out = np.empty((len(shares), s + 1, s + 1))
         out[:, :s, :s] = at.own_blocks(gram) * np.diagonal(self._P)[:, None, None] + own[:, :, None] * own[:, None, :]
         out[:, :s, s] = out[:, s, :s] = shares[:, None] * own
-        out[:, s, s] = 0.5 * shares**2 + ridge
+        out[:, s, s] = 0.5 * shares**2
         return out
 
     # ---------------------------------------------------------------------------------------- EM

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lrgls_dask.covariance.blocks import Blocks
-from lrgls_dask.covariance.groupwise import approached, cycled
+from lrgls_dask.covariance.groupwise import approached, cycled, leaf_candidates
 from lrgls_dask.covariance.lowrank import Array
 from lrgls_dask.covariance.ml import MAX_CANDIDATES, merged, ml_step
 from lrgls_dask.covariance.nested import GroupedFactors
@@ -93,9 +93,17 @@ def grouped_candidates(
         minimise_composite(problem.goal, approached(S, start, floor), tol=LOOSE) for start in _starts(problem.goal, few)
     ]
     distinct = merged([(end.value, 1, end.sigma) for end in loose])[: 1 if few else MAX_CANDIDATES]
-    near = [(approached(S, end, floor, restarts=True), agreed) for _, agreed, end in distinct]
+    near = [(approached(S, end, floor, leaf_candidates if few else _restarted), agreed) for _, agreed, end in distinct]
     steps = finished(problem.goal, near, len(loose), tol=tol)
     return [replace(step, sigma=problem.outside(step.sigma, blocks)) for step in steps]
+
+
+def _restarted(S: Array, sigma: GroupedFactors, floor: Array) -> GroupedFactors:
+    """The best of what several starts find for a group, groups inside it included, and `sigma`: a `GroupFit`."""
+    if len(sigma.blocks.ranks) == 1:
+        return leaf_candidates(S, sigma, floor)
+    best = grouped_candidates(S, sigma.blocks, floor, tol=LOOSE)[0].sigma
+    return best if best.nll(S) < sigma.nll(S) else sigma
 
 
 def _check(S: Array, blocks: Blocks, floor: Array, start: GroupedFactors | None) -> None:

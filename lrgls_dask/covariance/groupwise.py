@@ -13,6 +13,8 @@ Source: Meng & van Dyk (1997), section 3, with groups in place of their two bloc
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from lrgls_dask.covariance.interface import LOOSE, Array
@@ -20,27 +22,23 @@ from lrgls_dask.covariance.lowrank import LowRank
 from lrgls_dask.covariance.ml import ml_candidates, ml_step
 from lrgls_dask.covariance.nested import GroupedFactors
 
-__all__ = ["approached", "cycled"]
+__all__ = ["GroupFit", "approached", "cycled", "leaf_candidates"]
 
 # Cycles end when the objective falls by less than this, which Newton steps do quicker, or after so many.
 ENOUGH, MAX_CYCLES = 1e-5, 5
 
+# What fits one group: its S (n, n), factors and variances to start from, its floor (n,); never worse than the start.
+GroupFit = Callable[[Array, GroupedFactors, Array], GroupedFactors]
 
-def cycled(
-    S: Array, sigma: GroupedFactors, floor: Array, *, tol: float = LOOSE, restarts: bool = False
-) -> GroupedFactors:
+
+def cycled(S: Array, sigma: GroupedFactors, floor: Array, fit: GroupFit | None = None) -> GroupedFactors:
     """`sigma` after one cycle on S (K, K): its nll is not above what it was.  floor : (K,).
 
-    tol : the gradient per row to which the smallest groups are solved.  restarts : from all starts of `ml_candidates`
-    as well as from `sigma`.  O(K^2 s), and for each smallest group what `ml_step` takes, or so many times that.
+    fit : of each group; without one another cycle, and of the smallest groups `ml_step` to LOOSE.  O(K^2 s) and that.
     """
     blocks, A, d = sigma.blocks, sigma.A.copy(), sigma.d.copy()
     if len(blocks.ranks) == 1:
-        start = LowRank(A, d)
-        if restarts:
-            found = ml_candidates(S, start.rank, floor, start=start, tol=tol)[0].sigma
-        else:
-            found = ml_step(S, start.rank, floor, start=start, tol=tol).sigma
+        found = ml_step(S, blocks.ranks[0], floor, start=LowRank(A, d), tol=LOOSE).sigma
         return GroupedFactors(blocks, found.F, found.d)
     own = blocks.own[0]
     F = A[:, own]
@@ -52,17 +50,26 @@ def cycled(
     for rows, inner in blocks.parts:
         inside = S[rows][:, rows] - F[rows] @ C[rows].T
         part = GroupedFactors(inner, A[rows, own.stop :], d[rows])
-        part = cycled(0.5 * (inside + inside.T), part, floor[rows], tol=tol, restarts=restarts)
+        part = (fit or cycled)(0.5 * (inside + inside.T), part, floor[rows])
         A[rows, own.stop :], d[rows] = part.A, part.d
     return GroupedFactors(blocks, A, d)
 
 
-def approached(S: Array, sigma: GroupedFactors, floor: Array, *, restarts: bool = False) -> GroupedFactors:
-    """`sigma` near a local optimum, not above what it was.  restarts : of every smallest group, in the first cycle."""
+def approached(S: Array, sigma: GroupedFactors, floor: Array, fit: GroupFit | None = None) -> GroupedFactors:
+    """`sigma` near a local optimum, not above what it was.  fit : of each group in the first cycle, as in `cycled`."""
     value = sigma.nll(S)
     for number in range(MAX_CYCLES):
-        sigma = cycled(S, sigma, floor, restarts=restarts and number == 0)
+        sigma = cycled(S, sigma, floor, fit if number == 0 else None)
         before, value = value, sigma.nll(S)
         if before - value <= ENOUGH:
             break
     return sigma
+
+
+def leaf_candidates(S: Array, sigma: GroupedFactors, floor: Array) -> GroupedFactors:
+    """A cycle in which the smallest groups are fitted from every start of `ml_candidates`: a `GroupFit`."""
+    if len(sigma.blocks.ranks) > 1:
+        return cycled(S, sigma, floor, leaf_candidates)
+    start = LowRank(sigma.A, sigma.d)
+    found = ml_candidates(S, start.rank, floor, start=start, tol=LOOSE)[0].sigma
+    return GroupedFactors(sigma.blocks, found.F, found.d)

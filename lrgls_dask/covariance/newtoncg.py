@@ -4,7 +4,7 @@ Each step keeps to one orthant: loadings keep their signs or stop at zero, where
 likelihood there is below l1; variances stop at their floor. On the free coordinates the Newton system is solved by
 conjugate gradients with exact Hessian products, preconditioned by the information of the data, one small block an
 equation: that of complete data, factors observed, is 1 / d times too large where d is small. Where that fails, an EM
-step takes its place, which cannot rise.
+step takes its place, which cannot rise. Steps are in (A, u), u = log d but linear in d where d is small (`newton`).
 Source: Byrd, Chin, Nocedal & Oztoprak (2016), orthant-based steps; Nocedal & Wright (2006), algorithm 7.1.
 """
 
@@ -23,6 +23,7 @@ from lrgls_dask.covariance.curvature import Curved, soft
 from lrgls_dask.covariance.interface import Array
 from lrgls_dask.covariance.ml import MAX_CANDIDATES, merged
 from lrgls_dask.covariance.nested import GroupedFactors
+from lrgls_dask.covariance.newton import SMALL_SHARE, chart, unchart
 from lrgls_dask.covariance.steps import SigmaStep
 
 __all__ = ["EM_STEPS", "TIGHT", "Ended", "Goal", "distinct_optima", "finished", "minimise_composite"]
@@ -42,8 +43,9 @@ RIDGE = 0.1
 # The linear system is solved to this share of its right-hand side at first, tighter in step with the gradient.
 # In the end every digit counts: a slope that is large only because a variance is tiny weighs little in that share.
 LOOSEST, TIGHTEST = 0.2, 1e-10
-# Nearer to the floor than this is on the floor.
-ON_FLOOR = 1e-6
+# Nearer to the floor than this is on the floor; and so is what goes down less than a percent above it, lest a step
+# that the floor cuts short in one coordinate be of no use in the others (Bertsekas 1982).
+ON_FLOOR, NEAR_FLOOR = 1e-6, 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,11 @@ class Goal:
     @cached_property
     def lower(self) -> Array:
         return np.log(self.floor)
+
+    @cached_property
+    def corner(self) -> Array:
+        """(K,) log of the variances below which steps are linear in d, as in `newton`."""
+        return np.log(SMALL_SHARE * np.maximum(np.diagonal(self.S), self.floor))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,10 +129,18 @@ class State:
     # ------------------------------------------------------------------------------------ the step
 
     @cached_property
+    def _pace(self) -> Array:
+        """(K, s + 1) the derivative of (A, x) by the coordinates of a step, (A, u)."""
+        return np.column_stack([np.ones_like(self.A), np.exp(np.maximum(self.goal.corner - self.x, 0.0))])
+
+    @cached_property
     def _information(self) -> Array:
-        """(K, s + 1, s + 1) inverse blocks of `own_information`, made definite, on the free coordinates."""
+        """(K, s + 1, s + 1) inverse blocks of `own_information`, made definite, on the free coordinates of a step."""
         free, here = self._free, np.arange(self._free.shape[1])
-        blocks = self.curved.own_information(RIDGE) * free[:, :, None] * free[:, None, :]
+        blocks = self.curved.own_information() * self._pace[:, :, None] * self._pace[:, None, :]
+        stiffness = np.repeat(self.curved.sigma.precision_diagonal[:, None], self.A.shape[1], axis=1)
+        blocks[:, here, here] += RIDGE * np.column_stack([stiffness, np.ones(len(self.x))])
+        blocks *= free[:, :, None] * free[:, None, :]
         blocks[:, here, here] += 1.0 - free
         return np.asarray(np.linalg.inv(blocks))
 
@@ -134,12 +149,15 @@ class State:
         return self._free * np.einsum("ijk,ik->ij", self._information, r)
 
     def _curvature_along(self, p: Array) -> Array:
-        along_A, along_x = self.curved.hessian_product(p[:, :-1], p[:, -1])
-        return self._free * np.column_stack([along_A, along_x])
+        at = self._pace * p
+        along_A, along_x = self.curved.hessian_product(at[:, :-1], at[:, -1])
+        # Where u is linear in d the second derivative of x by u is minus the square of the first.
+        along_x = along_x - np.where(self._pace[:, -1] > 1.0, self.slope[:, -1] * at[:, -1], 0.0)
+        return self._free * self._pace * np.column_stack([along_A, along_x])
 
     def newton(self, tol: float) -> Array:
-        """(K, s + 1) the Newton step to a relative residual `tol`, cut short where the curvature is negative."""
-        step, residual = np.zeros_like(self.slope), -self.slope
+        """(K, s + 1) the Newton step in (A, u) to a relative residual `tol`, cut short at negative curvature."""
+        step, residual = np.zeros_like(self.slope), -self._pace * self.slope
         z = self._preconditioned(residual)
         energy = first = float(np.vdot(residual, z))
         direction = z
@@ -163,13 +181,15 @@ class State:
         A = self.A + length * step[:, :-1]
         if self.goal.l1 > 0.0:
             A = np.where(A * self._signs > 0.0, A, 0.0)
-        x = np.maximum(self.x + length * step[:, -1], self.goal.lower)
+        u = chart(self.x - self.goal.corner) + length * step[:, -1]
+        lowest = chart(self.goal.lower - self.goal.corner)
+        x = self.goal.corner + unchart(np.maximum(u, lowest))
         return self.goal.at(A, np.where(x - self.goal.lower < ON_FLOOR, self.goal.lower, x))
 
     def better(self, tol: float) -> State | None:
         """A point further down the Newton step, or None where none was found."""
         step = self.newton(tol)
-        if float(np.vdot(step, self.slope)) >= 0.0:
+        if float(np.vdot(step, self._pace * self.slope)) >= 0.0:
             return None
         length = min(1.0, MAX_STEP / max(float(np.abs(step[:, -1]).max()), 1e-300))
         for _ in range(HALVINGS):
@@ -182,6 +202,15 @@ class State:
                 return there
             length *= 0.5
         return None
+
+    def grounded(self) -> State:
+        """Variances next to their floor and on their way down put on it, unless that raises the objective."""
+        above = self.x - self.goal.lower
+        near = (above > 0.0) & (above < NEAR_FLOOR) & (self.curved.gradient[1] > 0.0)
+        if not near.any():
+            return self
+        there = self.goal.at(self.A, np.where(near, self.goal.lower, self.x))
+        return there if there.value <= self.value else self
 
     def after_em(self) -> State | None:
         """The point after one EM step, or None where that gains no more than rounding."""
@@ -214,13 +243,13 @@ def minimise_composite(
     here, first = goal.start(start), 0.0
     for _ in range(em_steps):
         here = here.em()
-    done = 0
+    here, done = here.grounded(), 0
     while done < max_iterations and here.violation > tol:
         first = max(first, here.violation)
         there = here.better(min(LOOSEST, (here.violation / first) ** 0.5)) or here.better(TIGHTEST) or here.after_em()
         if there is None:
             break
-        here, done = there, done + 1
+        here, done = there.grounded(), done + 1
     return Ended(here.curved.sigma, here.value, here.violation, done)
 
 
