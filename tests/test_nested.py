@@ -173,6 +173,19 @@ def test_gradient_and_hessian_product_are_differences(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_information_of_an_equation_is_its_hessian_where_sigma_is_the_truth(kind: str) -> None:
+    sigma = value(kind)
+    s, here = sigma.blocks.n_own, Curved(sigma, dense(sigma))
+    blocks = here.own_information()
+    for i in range(K):
+        for j, e in enumerate(np.eye(s + 1)):
+            V, u = np.zeros((K, s)), np.zeros(K)
+            V[i], u[i] = e[:s], e[s]
+            along_A, along_x = here.hessian_product(V, u)
+            np.testing.assert_allclose(blocks[i, :, j], [*along_A[i], along_x[i]], atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("l1", [0.0, 0.05])
 def test_an_em_step_never_rises_and_solves_its_own_problem(kind: str, l1: float) -> None:
     sigma, E = value(kind), np.random.default_rng(6).normal(size=(30, K))
