@@ -134,6 +134,11 @@ class State:
         return np.column_stack([np.ones_like(self.A), np.exp(np.maximum(self.goal.corner - self.x, 0.0))])
 
     @cached_property
+    def gradient(self) -> Array:
+        """(K, s + 1) the slope along the coordinates of a step."""
+        return self._pace * self.slope
+
+    @cached_property
     def _information(self) -> Array:
         """(K, s + 1, s + 1) inverse blocks of `own_information`, made definite, on the free coordinates of a step."""
         free, here = self._free, np.arange(self._free.shape[1])
@@ -148,7 +153,8 @@ class State:
         """Each equation's block of the information inverted, applied to r (K, s + 1)."""
         return self._free * np.einsum("ijk,ik->ij", self._information, r)
 
-    def _curvature_along(self, p: Array) -> Array:
+    def curvature_along(self, p: Array) -> Array:
+        """The Hessian in (A, u), on the free coordinates, times p (K, s + 1)."""
         at = self._pace * p
         along_A, along_x = self.curved.hessian_product(at[:, :-1], at[:, -1])
         # Where u is linear in d the second derivative of x by u is minus the square of the first.
@@ -157,12 +163,12 @@ class State:
 
     def newton(self, tol: float) -> Array:
         """(K, s + 1) the Newton step in (A, u) to a relative residual `tol`, cut short at negative curvature."""
-        step, residual = np.zeros_like(self.slope), -self._pace * self.slope
+        step, residual = np.zeros_like(self.slope), -self.gradient
         z = self._preconditioned(residual)
         energy = first = float(np.vdot(residual, z))
         direction = z
         for _ in range(MAX_CG):
-            image = self._curvature_along(direction)
+            image = self.curvature_along(direction)
             curvature = float(np.vdot(direction, image))
             if curvature <= 1e-14 * float(np.vdot(direction, direction)):
                 return step if step.any() else direction
@@ -189,7 +195,7 @@ class State:
     def better(self, tol: float) -> State | None:
         """A point further down the Newton step, or None where none was found."""
         step = self.newton(tol)
-        if float(np.vdot(step, self._pace * self.slope)) >= 0.0:
+        if float(np.vdot(step, self.gradient)) >= 0.0:
             return None
         length = min(1.0, MAX_STEP / max(float(np.abs(step[:, -1]).max()), 1e-300))
         for _ in range(HALVINGS):
