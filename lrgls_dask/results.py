@@ -15,7 +15,7 @@ from lrgls_dask.als import Termination, TraceRow
 from lrgls_dask.assessed import Assessed
 from lrgls_dask.compress import Compressed, mean_nll
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.covariance import Factored, Sigma, factor_labels
+from lrgls_dask.covariance import Factored, Sigma
 from lrgls_dask.covkinds import Correction, CovKind, CovRequest, CovValues, coefficient_covariance
 from lrgls_dask.design import Design
 from lrgls_dask.fitstore import read_fit, write_fit
@@ -128,7 +128,7 @@ class Fit(Assessed, Predicting):
         With GroupedLowRank general factors come first, then those of each group, named by it and zero outside it.
         """
         sigma = self._with_factors("loadings")
-        coords = {"equation": self._index, "factor": factor_labels(sigma)}
+        coords = {"equation": self._index, "factor": sigma.factor_labels}
         return xr.DataArray(sigma.F, coords, ("equation", "factor"), name="loadings")
 
     @cached_property

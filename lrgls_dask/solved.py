@@ -38,7 +38,7 @@ def as_fit(
     coefficients = problem.whitened.coefficients(problem.coordinates.by_group(solution.point.c))
     x_rows = problem.x_rows()
     history = last_read(solution.trace, problem.meter)
-    floored = np.flatnonzero(solution.point.sigma.on_floor(np.full(design.n_equations, options.d_floor)))
+    floored = np.flatnonzero(solution.point.sigma.on_floor(options.d_floor))
     return Fit(
         design=design,
         coefficients=coefficients,

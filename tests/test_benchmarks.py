@@ -191,10 +191,10 @@ def test_recovery(small):
 
 def test_structures(small):
     found = small("structures")
-    assert cases(found) == ["unstructured", "grouped", "sparse"]
-    plain, grouped, sparse = found["runs"]
+    assert cases(found) == ["unstructured", "grouped", "unstructured_absent", "grouped_absent", "sparse"]
+    plain, grouped, plain_absent, absent, sparse = found["runs"]
     assert found["summary"]["most_gap"] <= 1e-8
-    assert grouped["nll"] < plain["nll"]  # more factors
+    assert grouped["nll"] < plain["nll"] and absent["nll"] < plain_absent["nll"]  # more factors
     assert 0 < sparse["loadings"] < 80
 
 

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from test_reference import load, system_of
 
 from lrgls_dask.cg import conjugate_gradients
@@ -13,6 +14,7 @@ from lrgls_dask.compress import compress_rows
 from lrgls_dask.covariance import ml_candidates
 from lrgls_dask.covariance.blocks import Blocks
 from lrgls_dask.covariance.grouped import GroupedStructure, grouped_candidates, grouped_step
+from lrgls_dask.covariance.groupwise import approached, cycled, leaf_candidates
 from lrgls_dask.covariance.nested import GroupedFactors
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
@@ -142,6 +144,61 @@ def test_never_worse_than_the_start() -> None:
     assert structure.n_parameters(12) == best.n_parameters and structure.rank == 4
     assert structure.penalty(best) == 0.0
     np.testing.assert_allclose(structure.start(S, floor_of(S)).dense(), np.eye(12))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_cycle_of_groups_never_rises_and_leaves_the_optimum_alone(case: str) -> None:
+    codes, ranks = CASES[case]
+    S, blocks, truth = simulated(*codes, ranks=ranks)
+    floor, own = floor_of(S), blocks.own[0]
+    F, P = truth.A[:, own], np.linalg.inv(truth.dense())
+    moments = np.eye(ranks[0]) - F.T @ P @ F + F.T @ P @ S @ P @ F
+    first = cycled(S, truth, floor)
+    np.testing.assert_allclose(first.A[:, own] @ moments, S @ P @ F, atol=1e-11)  # regression on general factors
+    assert first.nll(S) < truth.nll(S) - 1e-3
+    for fit in (None, leaf_candidates):
+        assert approached(S, first, floor, fit).nll(S) <= first.nll(S) + 1e-13
+    best = grouped_candidates(S, blocks, floor)[0].sigma
+    np.testing.assert_allclose(cycled(S, best, floor).dense(), best.dense(), atol=1e-7)
+
+
+def searched(S: np.ndarray, blocks: Blocks, floor: np.ndarray, n_starts: int) -> float:
+    """The least nll of L-BFGS from random starts, all in dense matrices."""
+    K, s = len(S), blocks.n_own
+    same = [codes[:, None] == codes[None, :] for codes in blocks.codes]
+
+    def objective(z: np.ndarray) -> tuple[float, np.ndarray]:
+        A, d = z[: K * s].reshape(K, s), np.exp(z[K * s :])
+        levels = [A[:, own] for own in blocks.own]
+        sigma = np.diag(d) + sum(np.where(mask, L @ L.T, 0.0) for mask, L in zip(same, levels, strict=True))
+        P = np.linalg.inv(sigma)
+        G = 0.5 * (P - P @ S @ P)
+        slope = np.column_stack([2.0 * np.where(m, G, 0.0) @ L for m, L in zip(same, levels, strict=True)])
+        value = 0.5 * (K * np.log(2 * np.pi) + np.linalg.slogdet(sigma)[1] + np.trace(P @ S))
+        return value, np.concatenate([slope.ravel(), d * G.diagonal()])
+
+    bounds, rng = [(None, None)] * (K * s) + [(x, None) for x in np.log(floor)], np.random.default_rng(9)
+    starts = [np.concatenate([0.5 * rng.standard_normal(K * s), np.full(K, -0.7)]) for _ in range(n_starts)]
+    options = {"maxiter": 2000, "maxfun": 4000, "ftol": 1e-13}
+    return min(minimize(objective, z, jac=True, method="L-BFGS-B", bounds=bounds, options=options).fun for z in starts)
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_factors_that_are_not_in_the_data_cost_neither_the_optimum_nor_its_digits(levels: int) -> None:
+    """One factor of all equations, and of half of the finest groups: the others end with a variance on its floor."""
+    fine, rng = np.repeat(range(6), 6), np.random.default_rng(4)
+    codes = (np.repeat([0, 1], 18), fine)[-levels:]
+    E = rng.normal(size=(200, 1)) * rng.uniform(0.3, 0.9, 36) + 0.7 * rng.normal(size=(200, 36))
+    E += np.where(fine % 2 == 0, rng.uniform(0.3, 0.8, 36) * rng.normal(size=(200, 6))[:, fine], 0.0)
+    S, floor = np.corrcoef(E.T), np.full(36, 1e-8)
+    blocks = Blocks((np.zeros(36, dtype=np.intp), *codes), (1,) * (levels + 1))
+    sigma = grouped_candidates(S, blocks, floor)[0].sigma
+    assert sigma.on_floor(floor).sum() >= 2
+    assert sigma.nll(S) <= searched(S, blocks, floor, 4) + 1e-8
+    other = S + 1e-3 * (np.eye(36) - S)
+    for found, moments in ((sigma, S), (grouped_step(other, blocks, floor, start=sigma).sigma, other)):
+        P = np.linalg.inv(found.dense())
+        assert np.abs(blocks.compact((P - P @ moments @ P) @ found.F)).max() <= 1e-7
 
 
 def test_a_variance_may_end_on_its_floor() -> None:

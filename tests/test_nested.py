@@ -12,6 +12,7 @@ from lrgls_dask.covariance import LowRank
 from lrgls_dask.covariance.blocks import Blocks, blocks_of
 from lrgls_dask.covariance.curvature import Curved, lasso_rows
 from lrgls_dask.covariance.nested import GroupedFactors
+from lrgls_dask.covariance.newtoncg import Goal
 
 K = 12
 HALVES = np.repeat([0, 1], 6)
@@ -170,6 +171,30 @@ def test_gradient_and_hessian_product_are_differences(kind: str) -> None:
         expected = (flat(at(z + h * v).gradient) - flat(at(z - h * v).gradient)) / (2 * h)
         found = flat(here.hessian_product(v[:size].reshape(sigma.A.shape), v[size:]))
         np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_in_small_variances_have_the_curvature_of_their_own_coordinates(kind: str) -> None:
+    """Some variances are below the corner, where a step is linear in d, others above."""
+    sigma, E = value(kind, d=np.geomspace(1e-3, 1.0, K)), np.random.default_rng(5).normal(size=(30, K))
+    here = Goal(sigma.blocks, E.T @ E / 30, np.full(K, 1e-6)).start(sigma)
+    p, h = np.random.default_rng(6).normal(size=here.gradient.shape), 1e-6
+    expected = (here.moved(p, h).gradient - here.moved(p, -h).gradient) / (2 * h)
+    found = here.curvature_along(p)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_information_of_an_equation_is_its_hessian_where_sigma_is_the_truth(kind: str) -> None:
+    sigma = value(kind)
+    s, here = sigma.blocks.n_own, Curved(sigma, dense(sigma))
+    blocks = here.own_information()
+    for i in range(K):
+        for j, e in enumerate(np.eye(s + 1)):
+            V, u = np.zeros((K, s)), np.zeros(K)
+            V[i], u[i] = e[:s], e[s]
+            along_A, along_x = here.hessian_product(V, u)
+            np.testing.assert_allclose(blocks[i, :, j], [*along_A[i], along_x[i]], atol=1e-11)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -27,7 +27,6 @@ from lrgls_dask.covariance import (
     SparseStructure,
     blocks_of,
     diagonal,
-    factor_labels,
     sigma_of,
     structure_of,
 )
@@ -107,7 +106,7 @@ def test_what_is_stored_makes_the_same_sigma(sigma: Any) -> None:
     again = sigma_of(sigma.kind, arrays.__getitem__)
     assert type(again) is type(sigma) and again.kind == sigma.kind
     np.testing.assert_array_equal(again.dense(), sigma.dense())
-    assert factor_labels(again) == factor_labels(sigma)
+    assert again.factor_labels == sigma.factor_labels
     assert structure_of(again, "ml", 0.0, 0.1).n_parameters(7) >= sigma.n_parameters
 
 

@@ -7,17 +7,19 @@ Two objects make a structure, both described in `interface`:
 
 - the *value*, a `Sigma`: `LowRank` (F F' + diag(d), rank 0 is diagonal), `SparseFactors` (the same with zeros in F that
   no rotation may touch), `GroupedFactors` (factors of all equations and of groups) or `FullSigma` (any matrix).
-  Kernels, the loop and inference use nothing but its methods.
+  Kernels, the loop and inference use nothing but its methods. What follows from others is inherited: `Sigma` has
+  `solve`, `nll`, `precision` from `solve_rows` and `logdet`; `algebra.OwnVariances`, for factors plus diag(d), also
+  refinement, diag(Sigma^-1) and the floor of d.
 - the *structure*: `LowRankStructure`, `SparseStructure`, `GroupedStructure` or `Full`, which finds a Sigma from S. The
   one loop in `als` asks it for a first Sigma (`candidates`), for a better one (`update`) and for the penalty it adds,
   and reads four facts: `closed_form`, `bounded`, `line_search` and `needs_matrix`.
 
-To add one: write a file here with the two classes; give the value a `kind`, the names of its arrays in `saved` and the
-arrays in `stored()`; enter it in `structures.KINDS`, so that fits and checkpoints can be opened, and in `structure_of`,
-so that they can be refitted; give users a frozen option object in `lrgls_dask.factorstructures`, whose `structure()`
-makes it. What tests will hold it to: `solve` inverts `matmul`, `logdet` and `nll` agree with `dense()`, `update` never
-returns a Sigma whose nll + penalty is above the start's, and `rescaled` commutes with all of them. Factors that vary in
-time are no structure of one S but a loop of their own, in `lrgls_dask.varying.loop`.
+To add one: write a file here with the two classes, the value a `Sigma` or an `OwnVariances` (Python says what it
+lacks), its arrays named in `saved`; enter it in `structures.KINDS`, the one line by which fits and checkpoints are
+opened and refitted; give users a frozen option object in `lrgls_dask.factorstructures`, whose `structure()` makes it.
+What tests will hold it to: `solve` inverts `matmul`, `logdet` and `nll` agree with `dense()`, `update` never returns a
+Sigma whose nll + penalty is above the start's, and `rescaled` commutes with all of them. Factors that vary in time are
+no structure of one S but a loop of their own, in `lrgls_dask.varying.loop`.
 """
 
 from lrgls_dask.covariance.blocks import blocks_of
@@ -31,7 +33,7 @@ from lrgls_dask.covariance.nested import GroupedFactors
 from lrgls_dask.covariance.pca import pca_step
 from lrgls_dask.covariance.sparse import SparseFactors, SparseStructure, sparse_path
 from lrgls_dask.covariance.steps import penalised
-from lrgls_dask.covariance.structures import Factored, LowRankStructure, diagonal, factor_labels, sigma_of, structure_of
+from lrgls_dask.covariance.structures import Factored, LowRankStructure, diagonal, sigma_of, structure_of
 
 __all__ = [
     "LOOSE",
@@ -54,7 +56,6 @@ __all__ = [
     "diagonal",
     "em_products",
     "em_update",
-    "factor_labels",
     "flattened",
     "max_rank",
     "ml_candidates",

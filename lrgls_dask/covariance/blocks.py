@@ -57,6 +57,19 @@ class Blocks:
         )
 
     @cached_property
+    def parts(self) -> tuple[tuple[Rows, Blocks], ...]:
+        """For each group of the second level its equations, and the blocks inside it: it is their first level."""
+        return tuple(
+            (
+                rows,
+                Blocks(
+                    tuple(np.unique(codes[rows], return_inverse=True)[1] for codes in self.codes[1:]), self.ranks[1:]
+                ),
+            )
+            for rows in self.members[1]
+        )
+
+    @cached_property
     def own(self) -> tuple[slice, ...]:
         """Per level the columns of a compact matrix (K, s)."""
         ends = np.cumsum([0, *self.ranks])
@@ -120,6 +133,10 @@ class Blocks:
     def compact(self, X: Array) -> Array:
         """(K, s) entries of X (K, m) inside the groups."""
         return np.take_along_axis(X, self.columns, axis=1)
+
+    def own_blocks(self, M: Array) -> Array:
+        """(K, s, s) for each equation the entries of M (m, m) of the factors that touch it."""
+        return np.asarray(M[self.columns[:, :, None], self.columns[:, None, :]])
 
     def right(self, M: Array, A: Array) -> Array:
         """M wide(A), (n, m), for M (n, K).  O(n K s)."""

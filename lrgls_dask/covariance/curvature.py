@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrgls_dask.covariance.blocks import Blocks
-from lrgls_dask.covariance.lowrank import LOG_2PI, Array
+from lrgls_dask.covariance.interface import LOG_2PI, Array
 from lrgls_dask.covariance.nested import GroupedFactors
 
 __all__ = ["Curved", "lasso_rows", "soft"]
@@ -106,6 +106,23 @@ class Curved:
             out[rows] += along @ (A.T @ X[rows]) + A @ (along.T @ X[rows])
         return out
 
+    def own_information(self) -> Array:
+        """(K, s + 1, s + 1) for each equation its block of the information: the expected Hessian were Sigma the truth.
+
+        With p = (P A)_i on the factors that touch equation i, and by (A_i, x_i),
+
+            [ P_ii A' P A + p p'     P_ii d_i p           ]
+            [ P_ii d_i p'            1/2 (P_ii d_i)^2     ].
+        """
+        at, s, shares = self.blocks, self.blocks.n_own, np.diagonal(self._P) * self.sigma.d
+        own = at.compact(self._PA)
+        gram = at.wide(self.sigma.A).T @ self._PA
+        out = np.empty((len(shares), s + 1, s + 1))
+        out[:, :s, :s] = at.own_blocks(gram) * np.diagonal(self._P)[:, None, None] + own[:, :, None] * own[:, None, :]
+        out[:, :s, s] = out[:, s, :s] = shares[:, None] * own
+        out[:, s, s] = 0.5 * shares**2
+        return out
+
     # ---------------------------------------------------------------------------------------- EM
 
     @cached_property
@@ -114,8 +131,7 @@ class Curved:
         at = self.blocks
         wide = at.wide(self.sigma.A)
         M = np.eye(at.n_factors) + wide.T @ (self._WA - self._PA)
-        columns = at.columns
-        return np.asarray(M[columns[:, :, None], columns[:, None, :]])
+        return at.own_blocks(M)
 
     def em_image(self, floor: Array, l1: float, held: NDArray[np.bool_] | None = None) -> tuple[Array, Array]:
         """Loadings (K, s) and x = log d (K,) after one ECM step on nll + l1 sum|A|, which cannot rise.

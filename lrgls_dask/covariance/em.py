@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lrgls_dask.covariance.lowrank import LOG_2PI, Array, LowRank
+from lrgls_dask.covariance.interface import LOG_2PI, Array
+from lrgls_dask.covariance.lowrank import LowRank
 
 __all__ = ["Anderson", "em_products", "em_update", "flattened", "nll_from_products", "unflattened"]
 

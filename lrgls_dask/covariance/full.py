@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
-from lrgls_dask.covariance.interface import TIGHT, Array, SigmaStep, Stored
-from lrgls_dask.covariance.lowrank import LOG_2PI
+from lrgls_dask.covariance.interface import TIGHT, Array, Sigma, SigmaStep, Stored
 
 __all__ = ["Full", "FullSigma", "SingularCovariance"]
 
@@ -27,7 +26,7 @@ class SingularCovariance(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class FullSigma:
+class FullSigma(Sigma):
     """A positive definite covariance of K equations held as a matrix, factored at first use.
 
     matrix : (K, K) symmetric.  Memory 8 K^2 bytes, twice that once factored.
@@ -92,14 +91,10 @@ class FullSigma:
         """Sigma B, (K, m) to (K, m).  O(K^2 m)."""
         return self.matrix @ B
 
-    def solve(self, rhs: Array) -> Array:
-        """Sigma^-1 rhs, (K, m) to (K, m).  O(K^2 m)."""
-        scaled = rhs / self._sd[:, None]
-        return np.asarray(cho_solve((self._factor, True), scaled, check_finite=False)) / self._sd[:, None]
-
     def solve_rows(self, E: Array) -> Array:
         """E Sigma^-1, (n, K) to (n, K).  O(n K^2)."""
-        return self.solve(E.T).T
+        scaled = E.T / self._sd[:, None]
+        return np.asarray(cho_solve((self._factor, True), scaled, check_finite=False) / self._sd[:, None]).T
 
     @cached_property
     def logdet(self) -> float:
@@ -112,22 +107,9 @@ class FullSigma:
         inverse = solve_triangular(self._factor, np.eye(self.n_equations), lower=True, check_finite=False)
         return np.einsum("ij,ij->j", inverse, inverse) / self._sd**2
 
-    def trace_solve(self, S: Array) -> float:
-        """tr(Sigma^-1 S) for a symmetric S (K, K).  O(K^3)."""
-        return float(np.trace(self.solve(S)))
-
-    def nll(self, S: Array) -> float:
-        """Negative log-likelihood of one row, 1/2 [K log 2 pi + log|Sigma| + tr(Sigma^-1 S)], S (K, K) = R'R / N."""
-        return 0.5 * (self.n_equations * LOG_2PI + self.logdet + self.trace_solve(S))
-
     def dense(self) -> Array:
         """Sigma, (K, K)."""
         return self.matrix.copy()
-
-    def precision(self) -> Array:
-        """Sigma^-1, (K, K), symmetric to the last bit.  O(K^3)."""
-        out = self.solve(np.eye(self.n_equations))
-        return np.asarray(0.5 * (out + out.T))
 
     def rescaled(self, scale: Array) -> FullSigma:
         """diag(scale) Sigma diag(scale): the same covariance after a change of units; scale (K,), no zeros."""
@@ -137,7 +119,7 @@ class FullSigma:
         """Itself: nothing is left to choose."""
         return self
 
-    def on_floor(self, floor: Array) -> NDArray[np.bool_]:
+    def on_floor(self, floor: Array | float) -> NDArray[np.bool_]:
         """(K,) false: an unrestricted Sigma has no floor."""
         return np.zeros(self.n_equations, dtype=bool)
 

@@ -15,17 +15,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lrgls_dask.covariance.blocks import Blocks
+from lrgls_dask.covariance.groupwise import approached, cycled, leaf_candidates
 from lrgls_dask.covariance.lowrank import Array
-from lrgls_dask.covariance.ml import ml_step
+from lrgls_dask.covariance.ml import MAX_CANDIDATES, merged, ml_step
 from lrgls_dask.covariance.nested import GroupedFactors
-from lrgls_dask.covariance.newtoncg import TIGHT, Goal, distinct_optima, minimise_composite
+from lrgls_dask.covariance.newtoncg import LOOSE, TIGHT, Goal, finished, minimise_composite
 from lrgls_dask.covariance.profile import leading
 from lrgls_dask.covariance.steps import ROUNDING, SigmaStep, checked_inputs
 
 __all__ = ["GroupedStructure", "grouped_candidates", "grouped_step"]
 
-# Rounds in which the diagonal blocks of a covariance are replaced by what the factors say of them.
-ACROSS_ROUNDS = 30
+# Rounds in which the diagonal blocks of a covariance are replaced by what the factors say of them: enough for a start.
+ACROSS_ROUNDS = 8
 # No start leaves less than this share of a variance to the equation itself.
 LEAST = 0.05
 # Random starts up to this K; their loadings are so large.
@@ -73,7 +74,8 @@ def grouped_step(
     if start is None:
         return grouped_candidates(S, blocks, floor, few=True, tol=tol)[0]
     problem = _Sorted.of(S, blocks, floor)
-    end = minimise_composite(problem.goal, problem.inside(start), tol=max(tol, TIGHT))
+    near = cycled(problem.goal.S, problem.inside(start), problem.goal.floor)
+    end = minimise_composite(problem.goal, near, tol=max(tol, TIGHT))
     before = start.nll(S)
     if end.value <= before + ROUNDING * max(1.0, abs(before)):
         return SigmaStep(problem.outside(end.sigma, blocks), 1.0)
@@ -86,8 +88,22 @@ def grouped_candidates(
     """Distinct local optima, best first, at most MAX_CANDIDATES; few : no random starts.  Errors as `grouped_step`."""
     _check(S, blocks, floor, None)
     problem = _Sorted.of(S, blocks, floor)
-    steps = distinct_optima(problem.goal, _starts(problem.goal, few), tol=tol)
+    S, floor = problem.goal.S, problem.goal.floor
+    loose = [
+        minimise_composite(problem.goal, approached(S, start, floor), tol=LOOSE) for start in _starts(problem.goal, few)
+    ]
+    distinct = merged([(end.value, 1, end.sigma) for end in loose])[: 1 if few else MAX_CANDIDATES]
+    near = [(approached(S, end, floor, leaf_candidates if few else _restarted), agreed) for _, agreed, end in distinct]
+    steps = finished(problem.goal, near, len(loose), tol=tol)
     return [replace(step, sigma=problem.outside(step.sigma, blocks)) for step in steps]
+
+
+def _restarted(S: Array, sigma: GroupedFactors, floor: Array) -> GroupedFactors:
+    """The best of what several starts find for a group, groups inside it included, and `sigma`: a `GroupFit`."""
+    if len(sigma.blocks.ranks) == 1:
+        return leaf_candidates(S, sigma, floor)
+    best = grouped_candidates(S, sigma.blocks, floor, tol=LOOSE)[0].sigma
+    return best if best.nll(S) < sigma.nll(S) else sigma
 
 
 def _check(S: Array, blocks: Blocks, floor: Array, start: GroupedFactors | None) -> None:
@@ -187,12 +203,11 @@ def _across(S: Array, rank: int, inner: np.ndarray) -> Array:
         return np.zeros((S.shape[0], 0))
     if np.all(inner == inner[0]):
         return _principal(S, rank)
-    members = [np.flatnonzero(inner == i) for i in np.unique(inner)]
+    i, j = np.nonzero(inner[:, None] == inner[None, :])
     filled = S.copy()
     L = _principal(filled, rank)
     for _ in range(ACROSS_ROUNDS):
-        for rows in members:
-            filled[np.ix_(rows, rows)] = L[rows] @ L[rows].T
+        filled[i, j] = np.einsum("nk,nk->n", L[i], L[j])
         L = _principal(filled, rank)
     return L
 

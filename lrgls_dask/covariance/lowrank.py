@@ -10,30 +10,21 @@ R comes from a QR factorisation of [I; G], which squares no condition number: at
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
+from lrgls_dask.covariance.algebra import OwnVariances, column_signs
 from lrgls_dask.covariance.interface import Array, Stored
 
 __all__ = ["Array", "LowRank", "max_rank"]
 
-LOG_2PI = math.log(2.0 * math.pi)
-# Woodbury loses log10(F_i'F_i / d_i) of 15 digits in row i.  Below 1e3 enough are left; above, each refinement gains
-# again what the first solution had right, until 14 digits are: good to d_i = 1e-12 F_i'F_i, not beyond.
-REFINE_ABOVE = 1e3
-DIGITS, WANTED_DIGITS = 15.0, 14.0
-# Entries of a column of F that differ by less than this fraction tie for largest: rounding must not choose the sign.
-TIE = 1e-9
-FLOOR_ROUNDING = 1e-6
-
 
 @dataclass(frozen=True, eq=False)
-class LowRank:
+class LowRank(OwnVariances):
     """Covariance F F' + diag(d) of K equations with k factors, factored at first use.
 
     F : (K, k) loadings, 0 <= k <= K; k = 0 is the diagonal model.  d : (K,) idiosyncratic variances, > 0.
@@ -47,11 +38,7 @@ class LowRank:
     def __post_init__(self) -> None:
         if self.F.ndim != 2 or self.d.shape != self.F.shape[:1] or self.F.shape[1] > self.F.shape[0]:
             raise ValueError(f"LowRank needs F (K, k), k <= K, and d (K,); got F {self.F.shape} and d {self.d.shape}.")
-        if not (np.all(self.d > 0.0) and np.all(np.isfinite(self.d)) and np.all(np.isfinite(self.F))):
-            bad = int(np.argmax(~((self.d > 0.0) & np.isfinite(self.d) & np.isfinite(self.F).all(axis=1))))
-            raise ValueError(
-                f"LowRank needs finite F and finite d > 0; row {bad} has d = {self.d[bad]}, F = {self.F[bad]}."
-            )
+        self._check_rows("F", self.F)
 
     @property
     def kind(self) -> str:
@@ -73,10 +60,10 @@ class LowRank:
         K, k = self.F.shape
         return K * k + K - k * (k - 1) // 2
 
-    @property
-    def variances(self) -> Array:
-        """diag(Sigma), (K,)."""
-        return self.d + np.einsum("ik,ik->i", self.F, self.F)
+    @cached_property
+    def factor_variances(self) -> Array:
+        """The diagonal of F F', (K,)."""
+        return np.einsum("ik,ik->i", self.F, self.F)
 
     @cached_property
     def scaled_loadings(self) -> Array:
@@ -100,39 +87,13 @@ class LowRank:
         """Sigma^-1 F = D^-1 F C^-1, (K, k).  O(K k^2)."""
         return self._refined(self.F.T, solve_triangular(self.capacitance_cholesky, self._half.T)).T
 
-    @cached_property
-    def _signal_to_noise(self) -> Array:
-        """F_i'F_i / d_i, (K,): the digits that Woodbury loses in row i."""
-        return np.einsum("ik,ik->i", self.F, self.scaled_loadings)
+    @property
+    def _halves(self) -> tuple[Array, ...]:
+        return (self._half,)
 
-    @cached_property
-    def _refinements(self) -> int:
-        worst = float(np.max(self._signal_to_noise, initial=0.0))
-        if worst <= REFINE_ABOVE:
-            return 0
-        return math.ceil(WANTED_DIGITS / max(DIGITS - math.log10(worst), 1.0)) - 1
-
-    def matmul(self, B: Array) -> Array:
-        """Sigma B, (K, m) to (K, m).  O(K k m)."""
-        return self.F @ (self.F.T @ B) + self.d[:, None] * B
-
-    def solve(self, rhs: Array) -> Array:
-        """Sigma^-1 rhs, (K, m) to (K, m).  O(K k m), no K x K array.
-
-        Source: Woodbury (1950); iterative refinement (Wilkinson 1963) when some d_i is below a thousandth of F_i'F_i.
-        """
-        return self.solve_rows(rhs.T).T
-
-    def solve_rows(self, E: Array) -> Array:
-        """E Sigma^-1, (n, K) to (n, K), rows in any number.  O(n K k); memory two arrays like E."""
-        return self._refined(E, self._solve_rows_once(E))
-
-    def _refined(self, E: Array, out: Array) -> Array:
-        """`out`, a first approximation to E Sigma^-1, improved until it has WANTED_DIGITS."""
-        for _ in range(self._refinements):
-            residual = E - out * self.d
-            residual -= (out @ self.F) @ self.F.T
-            out += self._solve_rows_once(residual)
+    def _rows_matmul(self, E: Array) -> Array:
+        out = np.asarray(E * self.d)
+        out += (E @ self.F) @ self.F.T
         return out
 
     def _solve_rows_once(self, E: Array) -> Array:
@@ -145,39 +106,15 @@ class LowRank:
         """log|Sigma| = sum log d + log|C|."""
         return float(np.log(self.d).sum() + 2.0 * np.log(np.diagonal(self.capacitance_cholesky)).sum())
 
-    @cached_property
-    def precision_diagonal(self) -> Array:
-        """diag(Sigma^-1), (K,).  O(K k), and O(K k) more for each row that needs refinement."""
-        out = 1.0 / self.d - np.einsum("ik,ik->i", self._half, self._half)
-        delicate = np.flatnonzero(self._signal_to_noise > REFINE_ABOVE)
-        if delicate.size:
-            units = np.zeros((delicate.size, self.n_equations))
-            units[np.arange(delicate.size), delicate] = 1.0
-            out[delicate] = self.solve_rows(units)[np.arange(delicate.size), delicate]
-        return out
-
-    def trace_solve(self, S: Array) -> float:
-        """tr(Sigma^-1 S) for a dense symmetric S (K, K).  O(K^2 k)."""
-        return float(np.trace(self.solve_rows(S)))
-
-    def nll(self, S: Array) -> float:
-        """Negative log-likelihood of one row, 1/2 [K log 2 pi + log|Sigma| + tr(Sigma^-1 S)], S (K, K) = R'R / N."""
-        return 0.5 * (self.n_equations * LOG_2PI + self.logdet + self.trace_solve(S))
-
     def dense(self) -> Array:
         """Sigma, (K, K)."""
         out = self.F @ self.F.T
         out[np.diag_indices_from(out)] += self.d
         return out
 
-    def precision(self) -> Array:
-        """Sigma^-1, (K, K), symmetric to the last bit.  O(K^2 k)."""
-        out = self.solve_rows(np.eye(self.n_equations))
-        return np.asarray(0.5 * (out + out.T))
-
-    def rescaled(self, scale: Array) -> LowRank:
+    def rescaled(self, scale: Array) -> Self:
         """diag(scale) Sigma diag(scale): the same covariance after a change of units; scale (K,), no zeros."""
-        return LowRank(F=self.F * scale[:, None], d=self.d * scale**2)
+        return replace(self, F=self.F * scale[:, None], d=self.d * scale**2)
 
     def normalised(self) -> LowRank:
         """The same Sigma, loadings rotated to the stated normalisation.  O(K k^2).
@@ -187,14 +124,7 @@ class LowRank:
         """
         rotation = np.linalg.svd(self.F / np.sqrt(self.d)[:, None], full_matrices=False)[2].T
         F = self.F @ rotation
-        size = np.abs(F)
-        largest = np.argmax(size >= (1.0 - TIE) * size.max(axis=0, initial=0.0), axis=0)
-        signs = np.where(F[largest, np.arange(self.rank)] < 0.0, -1.0, 1.0)
-        return LowRank(F=F * signs, d=self.d)
-
-    def on_floor(self, floor: Array) -> NDArray[np.bool_]:
-        """(K,) where d is its floor (K,): Heywood cases."""
-        return np.asarray(self.d <= floor * (1.0 + FLOOR_ROUNDING))
+        return LowRank(F=F * column_signs(F), d=self.d)
 
     def stored(self) -> Stored:
         return {"loadings": (self.F, ("equation", "factor")), "idio_var": (self.d, ("equation",))}

@@ -16,7 +16,7 @@ from lrgls_dask.covariance.profile import Profile
 from lrgls_dask.covariance.starts import default_start, many_starts
 from lrgls_dask.covariance.steps import SigmaStep, checked_inputs, kept_if_better, nll_gradient, padded, penalised
 
-__all__ = ["MAX_CANDIDATES", "joint_objective", "ml_candidates", "ml_step"]
+__all__ = ["MAX_CANDIDATES", "joint_objective", "merged", "ml_candidates", "ml_step"]
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ def ml_candidates(
     first = [] if start is None else [start.d]
     quick = _quick(profile)
     ends = [minimise(quick, np.log(d), LOOSE, MAX_ITERATIONS) for d in (*first, *many_starts(quick))]
-    loose = _merged([(end.value, 1, end) for end in ends])[:MAX_CANDIDATES]
+    loose = merged([(end.value, 1, end) for end in ends])[:MAX_CANDIDATES]
     polished = [(minimise(profile, end.x, tol, MAX_ITERATIONS), agreed) for _, agreed, end in loose]
     steps = [SigmaStep(end.sigma, 1.0, len(ends), agreed) for end, agreed in polished]
     return _finished(profile, steps, start, lam_F)
@@ -106,7 +106,7 @@ def _closed_form(profile: Profile, start: LowRank | None) -> SigmaStep[LowRank]:
     return kept_if_better(SigmaStep(sigma, accept_t=1.0), start, profile.S, 0.0)
 
 
-def _merged(ends: list[tuple[float, int, T]]) -> list[tuple[float, int, T]]:
+def merged(ends: list[tuple[float, int, T]]) -> list[tuple[float, int, T]]:
     """(value, number of starts, end), best first, those with the same value made one and their numbers added."""
     out: list[tuple[float, int, T]] = []
     for value, agreed, end in sorted(ends, key=lambda item: item[0]):
@@ -125,7 +125,7 @@ def _finished(
         if start is not None:
             steps = [*steps, replace(steps[0], sigma=start, n_agreed=1)]
         steps = [replace(step, sigma=_joint(profile, step.sigma, lam_F)) for step in steps]
-    ends = _merged([(penalised(step.sigma, profile.S, lam_F), step.n_agreed, step) for step in steps])
+    ends = merged([(penalised(step.sigma, profile.S, lam_F), step.n_agreed, step) for step in steps])
     first, *others = [replace(step, n_agreed=agreed) for _, agreed, step in ends]
     return [kept_if_better(first, start, profile.S, lam_F), *others]
 

@@ -12,7 +12,6 @@ elimination by QR of the rows D^-1/2 A, finest level first, which squares no con
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -22,18 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
+from lrgls_dask.covariance.algebra import OwnVariances
 from lrgls_dask.covariance.blocks import Blocks
-from lrgls_dask.covariance.interface import Stored
-from lrgls_dask.covariance.lowrank import DIGITS, LOG_2PI, REFINE_ABOVE, WANTED_DIGITS, Array, LowRank
+from lrgls_dask.covariance.interface import Array, Stored
+from lrgls_dask.covariance.lowrank import LowRank
 
 __all__ = ["GroupedFactors"]
 
-# A variance this little above its floor, relatively, is on it.
-FLOOR_SLACK = 1e-6
-
 
 @dataclass(frozen=True, eq=False)
-class GroupedFactors:
+class GroupedFactors(OwnVariances):
     """Covariance of K equations with general factors and factors of groups, factored at first use.
 
     blocks : which equations each factor touches.  A : (K, s) compact loadings.  d : (K,) idiosyncratic variances, > 0.
@@ -51,12 +48,7 @@ class GroupedFactors:
             raise ValueError(
                 f"GroupedFactors needs A {(K, s)} and d {(K,)}; got A {self.A.shape} and d {self.d.shape}."
             )
-        fine = (self.d > 0.0) & np.isfinite(self.d) & np.isfinite(self.A).all(axis=1)
-        if not fine.all():
-            bad = int(np.argmin(fine))
-            raise ValueError(
-                f"GroupedFactors needs finite A and finite d > 0; row {bad} has d = {self.d[bad]}, A = {self.A[bad]}."
-            )
+        self._check_rows("A", self.A)
 
     @classmethod
     def from_arrays(
@@ -85,10 +77,6 @@ class GroupedFactors:
     def kind(self) -> str:
         return "grouped"
 
-    def on_floor(self, floor: Array) -> NDArray[np.bool_]:
-        """(K,) where d sits on its floor (K,)."""
-        return np.asarray(self.d <= floor * (1.0 + FLOOR_SLACK))
-
     @property
     def n_equations(self) -> int:
         """K."""
@@ -98,6 +86,11 @@ class GroupedFactors:
     def rank(self) -> int:
         """m, the number of all factors, those of groups included."""
         return self.blocks.n_factors
+
+    @property
+    def factor_labels(self) -> list[int] | list[str]:
+        """(m,) for each factor the name of its group."""
+        return self.blocks.factor_names
 
     @property
     def n_parameters(self) -> int:
@@ -113,10 +106,10 @@ class GroupedFactors:
         """(K, r) loadings on the factors of one level: 0 the general ones, 1 those of the first grouping, ..."""
         return self.A[:, self.blocks.own[number]]
 
-    @property
-    def variances(self) -> Array:
-        """diag(Sigma), (K,)."""
-        return self.d + np.einsum("ik,ik->i", self.A, self.A)
+    @cached_property
+    def factor_variances(self) -> Array:
+        """The factors' part of diag(Sigma), (K,)."""
+        return np.einsum("ik,ik->i", self.A, self.A)
 
     @cached_property
     def _roots(self) -> tuple[tuple[Array, ...], ...]:
@@ -156,18 +149,6 @@ class GroupedFactors:
             halves.append(H)
         return tuple(reversed(halves))
 
-    @cached_property
-    def _signal_to_noise(self) -> Array:
-        """(K,) how many times the factors' part of a variance exceeds d: the digits that Woodbury loses there."""
-        return np.einsum("ik,ik->i", self.A, self.A) / self.d
-
-    @cached_property
-    def _refinements(self) -> int:
-        worst = float(np.max(self._signal_to_noise, initial=0.0))
-        if worst <= REFINE_ABOVE:
-            return 0
-        return math.ceil(WANTED_DIGITS / max(DIGITS - math.log10(worst), 1.0)) - 1
-
     def _rows_matmul(self, E: Array) -> Array:
         """E Sigma, (n, K).  O(n K s)."""
         out = np.asarray(E * self.d)
@@ -183,21 +164,6 @@ class GroupedFactors:
                 out[:, rows] -= (E[:, rows] @ half[rows]) @ half[rows].T
         return out
 
-    def matmul(self, B: Array) -> Array:
-        """Sigma B, (K, m) to (K, m).  O(K s m)."""
-        return self._rows_matmul(B.T).T
-
-    def solve(self, rhs: Array) -> Array:
-        """Sigma^-1 rhs, (K, m) to (K, m).  O(K s m), no K x K array."""
-        return self.solve_rows(rhs.T).T
-
-    def solve_rows(self, E: Array) -> Array:
-        """E Sigma^-1, (n, K) to (n, K), rows in any number.  O(n K s); refined where some d is small, as in LowRank."""
-        out = self._solve_rows_once(E)
-        for _ in range(self._refinements):
-            out += self._solve_rows_once(E - self._rows_matmul(out))
-        return out
-
     @cached_property
     def logdet(self) -> float:
         """log|Sigma| = sum log d + 2 sum log diag R_g."""
@@ -209,27 +175,6 @@ class GroupedFactors:
         """Sigma^-1 F, (K, m)."""
         return self.solve(self.F)
 
-    @cached_property
-    def precision_diagonal(self) -> Array:
-        """diag(Sigma^-1), (K,).  O(K s), and O(K s) more for each row that needs refinement."""
-        out = 1.0 / self.d
-        for half in self._halves:
-            out -= np.einsum("ik,ik->i", half, half)
-        delicate = np.flatnonzero(self._signal_to_noise > REFINE_ABOVE)
-        if delicate.size:
-            units = np.zeros((delicate.size, self.n_equations))
-            units[np.arange(delicate.size), delicate] = 1.0
-            out[delicate] = self.solve_rows(units)[np.arange(delicate.size), delicate]
-        return out
-
-    def trace_solve(self, S: Array) -> float:
-        """tr(Sigma^-1 S) for a dense symmetric S (K, K).  O(K^2 s)."""
-        return float(np.trace(self.solve_rows(S)))
-
-    def nll(self, S: Array) -> float:
-        """Negative log-likelihood of one row, 1/2 [K log 2 pi + log|Sigma| + tr(Sigma^-1 S)], S (K, K) = R'R / N."""
-        return 0.5 * (self.n_equations * LOG_2PI + self.logdet + self.trace_solve(S))
-
     def dense(self) -> Array:
         """Sigma, (K, K)."""
         out = np.diag(self.d)
@@ -237,11 +182,6 @@ class GroupedFactors:
             index = np.arange(self.n_equations)[rows]
             out[np.ix_(index, index)] += self.A[rows, own] @ self.A[rows, own].T
         return out
-
-    def precision(self) -> Array:
-        """Sigma^-1, (K, K), symmetric to the last bit.  O(K^2 s)."""
-        out = self.solve_rows(np.eye(self.n_equations))
-        return np.asarray(0.5 * (out + out.T))
 
     def rescaled(self, scale: Array) -> GroupedFactors:
         """diag(scale) Sigma diag(scale): the same covariance after a change of units; scale (K,), no zeros."""

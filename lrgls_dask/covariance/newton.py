@@ -19,7 +19,7 @@ from scipy.linalg import LinAlgError, lapack
 from lrgls_dask.covariance.lowrank import Array
 from lrgls_dask.covariance.profile import Point, Profile
 
-__all__ = ["SMALL_SHARE", "Local", "minimise", "projected_gradient"]
+__all__ = ["SMALL_SHARE", "Local", "chart", "minimise", "projected_gradient", "unchart"]
 
 SMALL_SHARE = 0.05
 # A step may change a variance by a factor e^2 at most: the quadratic model is not to be believed further out.
@@ -49,7 +49,7 @@ class Local:
     def at(cls, profile: Profile, x: Array) -> Local:
         corner = np.log(SMALL_SHARE * profile.ceiling)
         point, slope = profile.at(x), np.exp(np.minimum(x - corner, 0.0))
-        u, lowest = _chart(x - corner), _chart(profile.lower - corner)
+        u, lowest = chart(x - corner), chart(profile.lower - corner)
         return cls(point, profile.lower, corner, u, lowest, slope, point.gradient / slope)
 
     @property
@@ -71,7 +71,7 @@ class Local:
     def after(self, damping: float) -> Array:
         """x after a damped Newton step, not below the floor."""
         u = np.maximum(self.u + self._step(damping), self.lowest)
-        x = self.corner + np.where(u < 0.0, np.log1p(np.minimum(u, 0.0)), u)
+        x = self.corner + unchart(u)
         return np.where(x - self.lower < ON_FLOOR, self.lower, x)
 
     def _step(self, damping: float) -> Array:
@@ -108,9 +108,14 @@ class Local:
         return step
 
 
-def _chart(z: Array) -> Array:
+def chart(z: Array) -> Array:
     """u as a function of z = log(d / c)."""
     return np.where(z < 0.0, np.expm1(np.minimum(z, 0.0)), z)
+
+
+def unchart(u: Array) -> Array:
+    """z = log(d / c) as a function of u > -1."""
+    return np.where(u < 0.0, np.log1p(np.minimum(u, 0.0)), u)
 
 
 def projected_gradient(profile: Profile, x: Array) -> float:

@@ -2,8 +2,9 @@
 
 Each step keeps to one orthant: loadings keep their signs or stop at zero, where they stay as long as the slope of the
 likelihood there is below l1; variances stop at their floor. On the free coordinates the Newton system is solved by
-conjugate gradients with exact Hessian products, preconditioned by the information that the data would hold were the
-factors observed, one small block an equation. Where that fails, an EM step takes its place, which cannot rise.
+conjugate gradients with exact Hessian products, preconditioned by the information of the data, one small block an
+equation: that of complete data, factors observed, is 1 / d times too large where d is small. Where that fails, an EM
+step takes its place, which cannot rise. Steps are in (A, u), u = log d but linear in d where d is small (`newton`).
 Source: Byrd, Chin, Nocedal & Oztoprak (2016), orthant-based steps; Nocedal & Wright (2006), algorithm 7.1.
 """
 
@@ -16,14 +17,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from lrgls_dask.covariance.algebra import REFINE_ABOVE
 from lrgls_dask.covariance.blocks import Blocks
 from lrgls_dask.covariance.curvature import Curved, soft
-from lrgls_dask.covariance.lowrank import REFINE_ABOVE, Array
-from lrgls_dask.covariance.ml import MAX_CANDIDATES, SAME_NLL
+from lrgls_dask.covariance.interface import Array
+from lrgls_dask.covariance.ml import MAX_CANDIDATES, merged
 from lrgls_dask.covariance.nested import GroupedFactors
+from lrgls_dask.covariance.newton import SMALL_SHARE, chart, unchart
 from lrgls_dask.covariance.steps import SigmaStep
 
-__all__ = ["EM_STEPS", "TIGHT", "Ended", "Goal", "distinct_optima", "minimise_composite"]
+__all__ = ["EM_STEPS", "TIGHT", "Ended", "Goal", "distinct_optima", "finished", "minimise_composite"]
 
 # Violations of the optimality conditions, per row in standard units: of a start worth following, and of a result.
 LOOSE, TIGHT = 1e-4, 1e-9
@@ -34,11 +37,15 @@ EM_STEPS = 10
 MAX_STEP = 2.0
 ARMIJO, HALVINGS = 1e-4, 12
 MAX_CG = 60
+# Added to the moments of the factors in the preconditioner: what the data do not tell about a factor that explains
+# next to nothing.
+RIDGE = 0.1
 # The linear system is solved to this share of its right-hand side at first, tighter in step with the gradient.
 # In the end every digit counts: a slope that is large only because a variance is tiny weighs little in that share.
 LOOSEST, TIGHTEST = 0.2, 1e-10
-# Nearer to the floor than this is on the floor.
-ON_FLOOR = 1e-6
+# Nearer to the floor than this is on the floor; and so is what goes down less than a percent above it, lest a step
+# that the floor cuts short in one coordinate be of no use in the others (Bertsekas 1982).
+ON_FLOOR, NEAR_FLOOR = 1e-6, 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +72,11 @@ class Goal:
     @cached_property
     def lower(self) -> Array:
         return np.log(self.floor)
+
+    @cached_property
+    def corner(self) -> Array:
+        """(K,) log of the variances below which steps are linear in d, as in `newton`."""
+        return np.log(SMALL_SHARE * np.maximum(np.diagonal(self.S), self.floor))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,31 +129,46 @@ class State:
     # ------------------------------------------------------------------------------------ the step
 
     @cached_property
+    def _pace(self) -> Array:
+        """(K, s + 1) the derivative of (A, x) by the coordinates of a step, (A, u)."""
+        return np.column_stack([np.ones_like(self.A), np.exp(np.maximum(self.goal.corner - self.x, 0.0))])
+
+    @cached_property
+    def gradient(self) -> Array:
+        """(K, s + 1) the slope along the coordinates of a step."""
+        return self._pace * self.slope
+
+    @cached_property
     def _information(self) -> Array:
-        """(K, s, s) inverse blocks of the complete-data information on the free loadings."""
-        s = self.A.shape[1]
-        free = self._free[:, :s]
-        M = self.curved.own_moments / self.curved.sigma.d[:, None, None] * free[:, :, None] * free[:, None, :]
-        M[:, np.arange(s), np.arange(s)] += 1.0 - free
-        return np.asarray(np.linalg.inv(M))
+        """(K, s + 1, s + 1) inverse blocks of `own_information`, made definite, on the free coordinates of a step."""
+        free, here = self._free, np.arange(self._free.shape[1])
+        blocks = self.curved.own_information() * self._pace[:, :, None] * self._pace[:, None, :]
+        stiffness = np.repeat(self.curved.sigma.precision_diagonal[:, None], self.A.shape[1], axis=1)
+        blocks[:, here, here] += RIDGE * np.column_stack([stiffness, np.ones(len(self.x))])
+        blocks *= free[:, :, None] * free[:, None, :]
+        blocks[:, here, here] += 1.0 - free
+        return np.asarray(np.linalg.inv(blocks))
 
     def _preconditioned(self, r: Array) -> Array:
-        """The information of complete data inverted, applied to r (K, s + 1); that of log d is 1/2."""
-        along_A = np.einsum("ijk,ik->ij", self._information, r[:, :-1])
-        return self._free * np.column_stack([along_A, 2.0 * r[:, -1]])
+        """Each equation's block of the information inverted, applied to r (K, s + 1)."""
+        return self._free * np.einsum("ijk,ik->ij", self._information, r)
 
-    def _curvature_along(self, p: Array) -> Array:
-        along_A, along_x = self.curved.hessian_product(p[:, :-1], p[:, -1])
-        return self._free * np.column_stack([along_A, along_x])
+    def curvature_along(self, p: Array) -> Array:
+        """The Hessian in (A, u), on the free coordinates, times p (K, s + 1)."""
+        at = self._pace * p
+        along_A, along_x = self.curved.hessian_product(at[:, :-1], at[:, -1])
+        # Where u is linear in d the second derivative of x by u is minus the square of the first.
+        along_x = along_x - np.where(self._pace[:, -1] > 1.0, self.slope[:, -1] * at[:, -1], 0.0)
+        return self._free * self._pace * np.column_stack([along_A, along_x])
 
     def newton(self, tol: float) -> Array:
-        """(K, s + 1) the Newton step to a relative residual `tol`, cut short where the curvature is negative."""
-        step, residual = np.zeros_like(self.slope), -self.slope
+        """(K, s + 1) the Newton step in (A, u) to a relative residual `tol`, cut short at negative curvature."""
+        step, residual = np.zeros_like(self.slope), -self.gradient
         z = self._preconditioned(residual)
         energy = first = float(np.vdot(residual, z))
         direction = z
         for _ in range(MAX_CG):
-            image = self._curvature_along(direction)
+            image = self.curvature_along(direction)
             curvature = float(np.vdot(direction, image))
             if curvature <= 1e-14 * float(np.vdot(direction, direction)):
                 return step if step.any() else direction
@@ -160,13 +187,15 @@ class State:
         A = self.A + length * step[:, :-1]
         if self.goal.l1 > 0.0:
             A = np.where(A * self._signs > 0.0, A, 0.0)
-        x = np.maximum(self.x + length * step[:, -1], self.goal.lower)
+        u = chart(self.x - self.goal.corner) + length * step[:, -1]
+        lowest = chart(self.goal.lower - self.goal.corner)
+        x = self.goal.corner + unchart(np.maximum(u, lowest))
         return self.goal.at(A, np.where(x - self.goal.lower < ON_FLOOR, self.goal.lower, x))
 
     def better(self, tol: float) -> State | None:
         """A point further down the Newton step, or None where none was found."""
         step = self.newton(tol)
-        if float(np.vdot(step, self.slope)) >= 0.0:
+        if float(np.vdot(step, self.gradient)) >= 0.0:
             return None
         length = min(1.0, MAX_STEP / max(float(np.abs(step[:, -1]).max()), 1e-300))
         for _ in range(HALVINGS):
@@ -179,6 +208,15 @@ class State:
                 return there
             length *= 0.5
         return None
+
+    def grounded(self) -> State:
+        """Variances next to their floor and on their way down put on it, unless that raises the objective."""
+        above = self.x - self.goal.lower
+        near = (above > 0.0) & (above < NEAR_FLOOR) & (self.curved.gradient[1] > 0.0)
+        if not near.any():
+            return self
+        there = self.goal.at(self.A, np.where(near, self.goal.lower, self.x))
+        return there if there.value <= self.value else self
 
     def after_em(self) -> State | None:
         """The point after one EM step, or None where that gains no more than rounding."""
@@ -211,13 +249,13 @@ def minimise_composite(
     here, first = goal.start(start), 0.0
     for _ in range(em_steps):
         here = here.em()
-    done = 0
+    here, done = here.grounded(), 0
     while done < max_iterations and here.violation > tol:
         first = max(first, here.violation)
         there = here.better(min(LOOSEST, (here.violation / first) ** 0.5)) or here.better(TIGHTEST) or here.after_em()
         if there is None:
             break
-        here, done = there, done + 1
+        here, done = there.grounded(), done + 1
     return Ended(here.curved.sigma, here.value, here.violation, done)
 
 
@@ -229,17 +267,14 @@ def distinct_optima(
     Every start goes EM_STEPS and then to LOOSE, the best that differ go on to `tol` and are compared again.
     """
     loose = [minimise_composite(goal, start, tol=LOOSE, em_steps=EM_STEPS) for start in starts]
-    best = _merged([(end, 1) for end in loose])[:MAX_CANDIDATES]
-    tight = _merged([(minimise_composite(goal, end.sigma, tol=max(tol, TIGHT)), agreed) for end, agreed in best])
-    return [SigmaStep(end.sigma, 1.0, len(loose), agreed) for end, agreed in tight]
+    best = merged([(end.value, 1, end.sigma) for end in loose])[:MAX_CANDIDATES]
+    return finished(goal, [(sigma, agreed) for _, agreed, sigma in best], len(loose), tol=tol)
 
 
-def _merged(ends: list[tuple[Ended, int]]) -> list[tuple[Ended, int]]:
-    """Best first, those with the same value made one and their numbers of starts added."""
-    out: list[tuple[Ended, int]] = []
-    for end, agreed in sorted(ends, key=lambda pair: pair[0].value):
-        if out and end.value - out[-1][0].value <= SAME_NLL * max(1.0, abs(end.value)):
-            out[-1] = (out[-1][0], out[-1][1] + agreed)
-        else:
-            out.append((end, agreed))
-    return out
+def finished(
+    goal: Goal, near: Iterable[tuple[GroupedFactors, int]], n_starts: int, *, tol: float = TIGHT
+) -> list[SigmaStep[GroupedFactors]]:
+    """The local optima next to those of `near`, best first, each with how many starts ended there."""
+    ends = [(minimise_composite(goal, sigma, tol=max(tol, TIGHT)), agreed) for sigma, agreed in near]
+    distinct = merged([(end.value, agreed, end.sigma) for end, agreed in ends])
+    return [SigmaStep(sigma, 1.0, n_starts, agreed) for _, agreed, sigma in distinct]

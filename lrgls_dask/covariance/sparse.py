@@ -14,9 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lrgls_dask.covariance.algebra import column_signs
 from lrgls_dask.covariance.blocks import Blocks
 from lrgls_dask.covariance.interface import TIGHT as ML_TIGHT
-from lrgls_dask.covariance.lowrank import TIE, Array, LowRank
+from lrgls_dask.covariance.interface import Array
+from lrgls_dask.covariance.lowrank import LowRank
 from lrgls_dask.covariance.ml import ml_candidates, ml_step
 from lrgls_dask.covariance.nested import GroupedFactors
 from lrgls_dask.covariance.newtoncg import EM_STEPS, TIGHT, Ended, Goal, distinct_optima, minimise_composite
@@ -59,18 +61,11 @@ class SparseFactors(LowRank):
         """
         return min(int(np.count_nonzero(self.F)) + self.n_equations, super().n_parameters)
 
-    def rescaled(self, scale: Array) -> SparseFactors:
-        """diag(scale) Sigma diag(scale), zeros kept; scale (K,), no zeros."""
-        return SparseFactors(F=self.F * scale[:, None], d=self.d * scale**2)
-
     def normalised(self) -> SparseFactors:
         """The same Sigma, columns in descending order of F' D^-1 F's diagonal, the largest entry of each positive."""
         strength = np.einsum("ik,ik->k", self.F, self.scaled_loadings)
         F = self.F[:, np.argsort(-strength, kind="stable")]
-        size = np.abs(F)
-        largest = np.argmax(size >= (1.0 - TIE) * size.max(axis=0, initial=0.0), axis=0)
-        signs = np.where(F[largest, np.arange(self.rank)] < 0.0, -1.0, 1.0)
-        return SparseFactors(F=F * signs + 0.0, d=self.d)  # + 0.0 so that no zero is a negative one
+        return SparseFactors(F=F * column_signs(F) + 0.0, d=self.d)  # + 0.0 so that no zero is a negative one
 
 
 def checked_l1(l1: float) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrgls_dask.covariance.interface import SigmaStep
-from lrgls_dask.covariance.lowrank import LOG_2PI, Array, LowRank
+from lrgls_dask.covariance.interface import LOG_2PI, Array, SigmaStep
+from lrgls_dask.covariance.lowrank import LowRank
 
 __all__ = ["SigmaStep", "checked_inputs", "kept_if_better", "nll_gradient", "padded", "penalised"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from lrgls_dask.covariance.nested import GroupedFactors
 from lrgls_dask.covariance.pca import pca_step
 from lrgls_dask.covariance.sparse import SparseFactors, SparseStructure
 
-__all__ = ["Factored", "LowRankStructure", "diagonal", "factor_labels", "sigma_of", "structure_of"]
+__all__ = ["Factored", "LowRankStructure", "diagonal", "sigma_of", "structure_of"]
 
 # Sigmas with loadings F (K, k), wide and with their zeros, and idiosyncratic variances d (K,).
 Factored = LowRank | GroupedFactors
@@ -73,33 +73,47 @@ def diagonal() -> LowRankStructure:
     return LowRankStructure(0)
 
 
-def factor_labels(sigma: Sigma) -> list[int] | list[str]:
-    """(m,) a label for each factor: its number or, with factors of groups, the name of its group."""
-    return sigma.blocks.factor_names if isinstance(sigma, GroupedFactors) else list(range(1, sigma.rank + 1))
+@dataclass(frozen=True)
+class Settings:
+    """How the Sigma of a fit was found, as far as it does not show: options of `LowRankGLS` by their names."""
+
+    sigma_step: Literal["ml", "pca"] = "ml"
+    lam_F: float = 0.0
+    l1: float = 0.0
+
+
+def _low_rank(sigma: LowRank, how: Settings) -> LowRankStructure:
+    return LowRankStructure(sigma.rank, how.sigma_step, how.lam_F)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of Sigma. saved : arrays by name.  made : it, of them in that order.  structure : what finds its like."""
+
+    saved: tuple[str, ...]
+    made: Callable[..., Sigma]
+    structure: Callable[[Any, Settings], Structure]
+
+
+# Each kind of Sigma that a fit or a checkpoint may hold.
+KINDS: dict[str, Kind] = {
+    "lowrank": Kind(LowRank.saved, LowRank, _low_rank),
+    "diagonal": Kind(LowRank.saved, LowRank, _low_rank),
+    "full": Kind(FullSigma.saved, FullSigma, lambda sigma, how: Full()),
+    "sparse": Kind(SparseFactors.saved, SparseFactors, lambda sigma, how: SparseStructure(sigma.rank, how.l1)),
+    "grouped": Kind(
+        GroupedFactors.saved, GroupedFactors.from_arrays, lambda sigma, how: GroupedStructure(sigma.blocks)
+    ),
+}
 
 
 def structure_of(sigma: Sigma, sigma_step: Literal["ml", "pca"], lam_F: float, l1: float = 0.0) -> Structure:
     """The structure that finds Sigmas like this one: its kind, its rank, and how those with factors are found."""
-    if isinstance(sigma, GroupedFactors):
-        return GroupedStructure(sigma.blocks)
-    if isinstance(sigma, SparseFactors):
-        return SparseStructure(sigma.rank, l1)
-    return Full() if sigma.kind == "full" else LowRankStructure(sigma.rank, sigma_step, lam_F)
-
-
-# Each kind a fit or a checkpoint may hold: the arrays that are saved, and what makes it of them, in that order.
-KINDS: dict[str, tuple[tuple[str, ...], Callable[..., Sigma]]] = {
-    "lowrank": (LowRank.saved, LowRank),
-    "diagonal": (LowRank.saved, LowRank),
-    "full": (FullSigma.saved, FullSigma),
-    "sparse": (SparseFactors.saved, SparseFactors),
-    "grouped": (GroupedFactors.saved, GroupedFactors.from_arrays),
-}
+    return KINDS[sigma.kind].structure(sigma, Settings(sigma_step, lam_F, l1))
 
 
 def sigma_of(kind: str, read: Callable[[str], Array]) -> Sigma:
     """The Sigma saved as `kind`.  read : name of an array to the array.  Raises ValueError for an unknown kind."""
     if kind not in KINDS:
         raise ValueError(f"covariance kind {kind!r} is unknown; known are {', '.join(KINDS)}. Upgrade lrgls_dask.")
-    saved, made = KINDS[kind]
-    return made(*[read(name) for name in saved])
+    return KINDS[kind].made(*[read(name) for name in KINDS[kind].saved])

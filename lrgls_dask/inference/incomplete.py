@@ -67,7 +67,7 @@ def _directions(sigma: LowRank, d_floor: float) -> np.ndarray:
     turns = np.zeros((k * (k - 1) // 2, K, k))
     for i, (a, b) in enumerate(zip(*np.triu_indices(k, 1), strict=True)):
         turns[i, :, a], turns[i, :, b] = scaled[:, b], -scaled[:, a]
-    fixed = np.flatnonzero(sigma.d <= d_floor * (1 + 1e-6))
+    fixed = np.flatnonzero(sigma.on_floor(d_floor))
     nothing = np.zeros((len(turns) + len(fixed), K * k + K))
     nothing[: len(turns), : K * k] = turns.reshape(len(turns), K * k)
     nothing[len(turns) + np.arange(len(fixed)), K * k + fixed] = 1.0

@@ -431,5 +431,5 @@ def estimate_of(problem: Incomplete, found: Solution, options: Options) -> Estim
         covariance=sigma.rescaled(problem.whitened.y_scale).normalised(),
         loglik=-problem.n_obs * (found.nll + problem.nll_offset),
         objective=found.obj + problem.nll_offset,
-        on_floor=np.flatnonzero(sigma.d <= options.d_floor * (1 + 1e-6)),
+        on_floor=np.flatnonzero(sigma.on_floor(options.d_floor)),
     )

@@ -15,7 +15,7 @@ import numpy as np
 
 from lrgls_dask.compress import root_of
 from lrgls_dask.covariance import LowRank
-from lrgls_dask.covariance.lowrank import LOG_2PI
+from lrgls_dask.covariance.interface import LOG_2PI
 from lrgls_dask.design import Design, DesignGroup
 from lrgls_dask.missing.available import AvailableMoments
 from lrgls_dask.missing.kernels import (

@@ -15,7 +15,7 @@ import xarray as xr
 
 from lrgls_dask.checks import one_of
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.covariance import Sigma, factor_labels
+from lrgls_dask.covariance import Sigma
 from lrgls_dask.data.labels import StoredLabels, closest, plain_labels, shown
 from lrgls_dask.design import Design
 from lrgls_dask.missing.impute import imputed, write_imputed
@@ -207,7 +207,7 @@ class Predicting:
         new = self._new_rows(data, y, responses="factor scores")
         scoring = Scoring(Coefficients.of(new.rows.design, self.coefficients), score_weights(self.covariance, method))
         values = LazyRows.of(new.rows).map(score_rows, scoring, self.covariance.rank, response=True, weighted=True)
-        coords: dict[str, Any] = {"factor": factor_labels(self.covariance), **self._row_coords(new.obs_labels)}
+        coords: dict[str, Any] = {"factor": self.covariance.factor_labels, **self._row_coords(new.obs_labels)}
         return xr.DataArray(values, coords, (self.obs_dim, "factor"), name="factor_scores")
 
     def residuals(self, system: System) -> xr.DataArray:

@@ -1,7 +1,8 @@
 """A Sigma step with sparse, or with grouped, factors against one unstructured maximum-likelihood step of equal rank.
 
 All start from nothing but S (K, K), and go to their own last digit; the gap shown is what is left of the optimality
-conditions. Warm is the same step started from its own result for a slightly different S, as in a sweep of a fit.
+conditions. Absent is data with general factors alone, so that every factor of a group is one too many. Warm is the same
+step started from its own result for a slightly different S, as in a sweep of a fit.
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ SMALL: dict[str, Any] = {"n_obs": 1_000, "n_equations": 40, "rank": 2, "groups":
 L1 = 0.03
 
 
-def moments(n_obs: int, n_equations: int, rank: int, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """A correlation matrix from loadings of which half are zero and a factor of each group, and the groups."""
+def moments(
+    n_obs: int, n_equations: int, rank: int, groups: int, *, absent: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """A correlation matrix from loadings of which half are zero and, unless absent, a factor of each group; groups."""
     rng = np.random.default_rng(SEED)
     codes = np.arange(n_equations) * groups // n_equations
     F = 0.7 * rng.normal(size=(n_equations, rank)) * (rng.random((n_equations, rank)) < 0.5)
     own = rng.uniform(0.3, 0.8, n_equations) * rng.normal(size=(n_obs, groups))[:, codes]
+    own = np.zeros_like(own) if absent else own
     noise = rng.normal(size=(n_obs, n_equations)) * rng.uniform(0.6, 0.95, n_equations)
     return np.corrcoef((rng.normal(size=(n_obs, rank)) @ F.T + own + noise).T), codes
 
 
-def unstructured(**size: int) -> dict[str, Any]:
+def unstructured(**size: Any) -> dict[str, Any]:
     S, _ = moments(**size)
     step, seconds = timed(lambda: ml_step(S, size["rank"], np.full(len(S), FLOOR)))
     return {"seconds": seconds, "nll": step.sigma.nll(S)}
@@ -49,7 +53,7 @@ def sparse(l1: float, **size: int) -> dict[str, Any]:
     return {"seconds": seconds, "warm_seconds": warm, "gap": gap, "loadings": int(np.count_nonzero(step.sigma.F))}
 
 
-def grouped(**size: int) -> dict[str, Any]:
+def grouped(**size: Any) -> dict[str, Any]:
     S, codes = moments(**size)
     floor, blocks = np.full(len(S), FLOOR), Blocks((np.zeros(len(S), dtype=np.intp), codes), (size["rank"], 1))
     step, seconds = timed(lambda: grouped_step(S, blocks, floor))
@@ -62,14 +66,17 @@ def grouped(**size: int) -> dict[str, Any]:
 
 def run(session: Session) -> Report:
     size = SMALL if session.small else FULL
+    absent = {**size, "absent": True}
     cases = [Case("unstructured", "unstructured", size), Case("grouped", "grouped", size)]
+    cases += [Case("unstructured_absent", "unstructured", absent), Case("grouped_absent", "grouped", absent)]
     cases.append(Case("sparse", "sparse", {"l1": L1, **size}))
     runs = session.alternate(cases)
     summary: dict[str, Any] = {"most_gap": max(run["gap"] for run in runs if "gap" in run)}
-    for case in cases[1:]:
-        summary[f"times_unstructured_{case.name}"] = ratio(runs, case.name, "unstructured")
+    for case in (case for case in cases if case.task != "unstructured"):
+        base = "unstructured_absent" if case.name == "grouped_absent" else "unstructured"
+        summary[f"times_unstructured_{case.name}"] = ratio(runs, case.name, base)
         warm = [run["warm_seconds"] for run in runs if run["case"] == case.name]
-        plain = [run["seconds"] for run in runs if run["case"] == "unstructured"]
+        plain = [run["seconds"] for run in runs if run["case"] == base]
         summary[f"warm_times_unstructured_{case.name}"] = float(np.median(warm) / np.median(plain))
     return Report({**size, "l1": L1}, runs, summary)
 
