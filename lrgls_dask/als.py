@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from lrgls_dask.covariance import LOOSE, TIGHT, Anderson, Sigma, SigmaStep, Structure
-from lrgls_dask.problem import Problem
+from lrgls_dask.problem import Problem, inner_energy
 from lrgls_dask.sweep import (
     BetaStep,
     Keep,
@@ -189,7 +189,7 @@ def _goals(problem: Problem, options: Options) -> tuple[float, float]:
     settled = problem.settled_energy(options.rel_tol)
     if problem.restarts_are_free:
         return settled, SLOW_SHARE * settled
-    return settled, problem.inner_energy(options.rel_tol)
+    return settled, inner_energy(problem, options.rel_tol)
 
 
 def fit_structure(

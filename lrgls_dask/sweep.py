@@ -12,7 +12,7 @@ import numpy as np
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.constraint import Preconditioner
 from lrgls_dask.covariance import TIGHT, Sigma, SigmaStep, Structure
-from lrgls_dask.problem import Problem
+from lrgls_dask.problem import Posed, Problem, inner_energy
 
 __all__ = [
     "BetaStep",
@@ -24,6 +24,7 @@ __all__ = [
     "Termination",
     "TraceRow",
     "debiased",
+    "final_energy",
     "gls",
     "starting_residuals",
 ]
@@ -108,6 +109,13 @@ class BetaStep:
     final: bool
 
 
+def final_energy(problem: Posed, options: Options, c: np.ndarray, diagonal: np.ndarray) -> float:
+    """r'M^-1 r at which the last conjugate gradients from c (P,) stop, M = diagonal (P,)."""
+    if options.cg_tol is None:
+        return inner_energy(problem, options.rel_tol)
+    return options.cg_tol**2 * float(c**2 @ diagonal)
+
+
 def gls(
     problem: Problem, options: Options, c: np.ndarray, sigma: Sigma, *, fall: float
 ) -> tuple[np.ndarray, np.ndarray, BetaStep]:
@@ -119,9 +127,7 @@ def gls(
     system = problem.gls_step(c, sigma)
     ridge = problem.coordinates.ridge
     diagonal = problem.coordinates.expand(sigma.precision_diagonal) * (1.0 - ridge) + ridge
-    final = problem.inner_energy(options.rel_tol)
-    if options.cg_tol is not None:
-        final = options.cg_tol**2 * float(c**2 @ diagonal)
+    final = final_energy(problem, options, c, diagonal)
     score, z = Preconditioner(diagonal, problem.constraint)(system.score)
     energy = float(score @ z)
     tol = max(final, fall * energy)

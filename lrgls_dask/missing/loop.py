@@ -20,6 +20,7 @@ from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.covariance import Anderson, LowRank, LowRankStructure, flattened, unflattened
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.selection import best_of
+from lrgls_dask.sweep import final_energy
 
 __all__ = [
     "Algorithm",
@@ -87,15 +88,12 @@ class _Loop:
         problem, options = self.problem, self.options
         ridge = problem.coordinates.ridge
         diagonal = problem.coordinates.expand(_mean_precision(sigma, seen)) * (1.0 - ridge) + ridge
-        tol = problem.inner_energy(options.rel_tol)
-        if options.cg_tol is not None:
-            tol = options.cg_tol**2 * float(c**2 @ diagonal)
         found = conjugate_gradients(
             lambda p, _: problem.image(p, sigma),
             c,
             seen.score - ridge * c,
             diagonal,
-            tol=tol,
+            tol=final_energy(problem, options, c, diagonal),
             max_iterations=options.cg_maxit,
         )
         return found.x, len(found.steps)

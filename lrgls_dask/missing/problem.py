@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.compress import root_of
+from lrgls_dask.constraint import Constraint
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.covariance.lowrank import LOG_2PI
 from lrgls_dask.design import Design, DesignGroup
@@ -104,6 +105,8 @@ class Incomplete:
     naming collinear columns; BadValues for NaN in X and for infinities.
     """
 
+    constraint: Constraint | None = None
+
     def __init__(
         self,
         rows: Rows,
@@ -113,7 +116,8 @@ class Incomplete:
         most_patterns: int | None = None,
         first: FirstMoments | None = None,
     ) -> None:
-        self.rows, self.meter, self.design = rows, meter, _Apart(*_fields(rows.design))
+        self.rows, self.meter = rows, meter
+        self.design: Design = _Apart(*_fields(rows.design))
         first = first_pass(rows, meter=meter, most=most_patterns) if first is None else first
         self.n_obs, self.n_empty, self.n_patterns = first.n_rows - first.empty, first.empty, first.n_patterns
         self.cells, log_weight = self._per_equation(first)
@@ -211,12 +215,6 @@ class Incomplete:
                 total[np.ix_(block, block)] += mine / sigma.d[j]
         order = self._order
         return total[np.ix_(order, order)]
-
-    def inner_energy(self, rel_tol: float) -> float:
-        """r'M^-1 r at which conjugate gradients stop; see problem.py."""
-        if self.restarts_are_free:
-            return 1e-20 * self.n_obs
-        return float(1e-4 * min(1.0, rel_tol / 1e-6) ** 1.5)
 
     # ------------------------------------------------------------------------------------------ user's units
 
