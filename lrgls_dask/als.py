@@ -35,6 +35,7 @@ __all__ = [
     "Termination",
     "TraceRow",
     "alternate",
+    "best_start",
     "fit_structure",
     "go_on",
     "refit",
@@ -249,6 +250,13 @@ def refit(problem: Problem, structure: Structure, options: Options, start: Point
 def slack(obj: float) -> float:
     """By how much an objective may differ from this one and count as the same."""
     return SAME_OBJECTIVE * max(1.0, abs(obj))
+
+
+def best_start(solutions: list[Solution]) -> Solution:
+    """The best of what as many starting points led to."""
+    best = min(solutions, key=lambda found: found.obj)
+    agreed = sum(found.obj - best.obj <= slack(best.obj) for found in solutions)
+    return replace(best, n_starts=len(solutions), n_agreed=agreed)
 
 
 def _best(solutions: list[Solution]) -> Solution:

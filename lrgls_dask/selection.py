@@ -15,6 +15,7 @@ from lrgls_dask.als import (
     Point,
     Solution,
     alternate,
+    best_start,
     fit_structure,
     go_on,
     slack,
@@ -24,13 +25,13 @@ from lrgls_dask.checkpoint import Checkpoint, SavedPoint
 from lrgls_dask.covariance import LOOSE, LowRank, LowRankStructure, SingularCovariance, Structure
 from lrgls_dask.em import fit_em
 from lrgls_dask.existence import no_maximum, vanishing_combination
-from lrgls_dask.problem import Problem
+from lrgls_dask.problem import Posed, Problem
 from lrgls_dask.resampling.crossvalidate import Candidate, Folds, held_out_nll
 from lrgls_dask.resampling.tasks import run_tasks
 from lrgls_dask.resources import SMALL_MATRIX
 from lrgls_dask.sweep import debiased
 
-__all__ = ["Table", "best_of", "choose"]
+__all__ = ["Table", "best_of", "choose", "criteria"]
 
 Table = tuple[dict[str, float], ...]
 
@@ -130,7 +131,7 @@ def _fit_all(
         for i in range(1, len(structures)):
             if not structures[i].line_search:
                 solutions[i] = _from_below(search, structures[i], solutions[i - 1], solutions[i])
-    rows = [_row(problem, each, s.nll) for each, s in zip(structures, solutions, strict=True)]
+    rows = [criteria(problem, each, s.nll) for each, s in zip(structures, solutions, strict=True)]
     if folds is None:
         best, table = best_of(rows, "bic")
         return solutions[best], table
@@ -176,10 +177,7 @@ def _em_from_every_start(search: _Search, structure: LowRankStructure) -> Soluti
     if options.accelerate and structure.rank:
         floor = np.full(len(search.S), options.d_floor)
         starts += [step.sigma for step in structure.candidates(search.S, floor, tol=LOOSE)]
-    solutions = [fit_em(problem, structure, options, search.c, sigma=sigma) for sigma in starts]
-    best = min(solutions, key=lambda found: found.obj)
-    agreed = sum(found.obj - best.obj <= slack(best.obj) for found in solutions)
-    return replace(best, n_starts=len(solutions), n_agreed=agreed)
+    return best_start([fit_em(problem, structure, options, search.c, sigma=sigma) for sigma in starts])
 
 
 def _from_below(search: _Search, structure: Structure, below: Solution, found: Solution) -> Solution:
@@ -205,7 +203,9 @@ def _compared(
         return 0, ()
     floor = np.full(len(S), options.d_floor)
     firsts = [each.candidates(debiased(problem, options, S), floor)[0].sigma for each in structures]
-    return best_of([_row(problem, each, sigma.nll(S)) for each, sigma in zip(structures, firsts, strict=True)], "bic")
+    return best_of(
+        [criteria(problem, each, sigma.nll(S)) for each, sigma in zip(structures, firsts, strict=True)], "bic"
+    )
 
 
 def _kept(
@@ -265,7 +265,8 @@ def _without_covariance(
 # ---------------------------------------------------------------------------------------------- the table
 
 
-def _row(problem: Problem, structure: Structure, nll: float) -> dict[str, float]:
+def criteria(problem: Posed, structure: Structure, nll: float) -> dict[str, float]:
+    """Likelihood and information criteria of a structure fitted to this nll per row, in standard units."""
     n_parameters = problem.design.n_coefficients + structure.n_parameters(problem.design.n_equations)
     if problem.constraint is not None:
         n_parameters -= len(problem.constraint.values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "Keep",
     "Options",
     "Point",
+    "Run",
     "Solution",
     "Sweeps",
     "Termination",
@@ -167,33 +168,52 @@ def debiased(problem: Problem, options: Options, S: np.ndarray) -> np.ndarray:
 
 
 @dataclass
-class Sweeps:
-    """The half-steps of one run of the loop, and the trace they leave."""
+class Run:
+    """One run of a loop: its problem, and the trace it leaves."""
 
-    problem: Problem
+    problem: Posed
     structure: Structure
     options: Options
     trace: list[TraceRow] = field(default_factory=list)
 
+    def floor(self) -> np.ndarray:
+        """(K,) the least own variances."""
+        return np.full(self.problem.design.n_equations, self.options.d_floor)
+
+    def penalised(self, c: np.ndarray, sigma: Sigma, nll: float) -> float:
+        """obj per row, given nll per row."""
+        ridge = float(self.problem.coordinates.ridge @ c**2) / (2 * self.problem.n_obs)
+        return nll + self.structure.penalty(sigma) + ridge
+
+    def note(self, sweep: int, step: str, nll: float, obj: float, accept_t: float = 1.0, cg: int = 0) -> None:
+        """One more row of the trace."""
+        meter, offset = self.problem.meter, self.problem.nll_offset
+        totals = (meter.passes, meter.bytes_read, meter.seconds)
+        self.trace.append(TraceRow(self.structure.rank, sweep, step, nll + offset, obj + offset, accept_t, cg, *totals))
+
+    def ended(self, point: Point, nll: float, obj: float, termination: Termination) -> Solution:
+        """What the loop hands back, from one starting point."""
+        return Solution(point, nll, obj, termination, tuple(self.trace), 1, 1)
+
+
+@dataclass
+class Sweeps(Run):
+    """The half-steps of one run of the alternating loop."""
+
+    problem: Problem
+
     def objective(self, point: Point) -> tuple[float, float]:
         """nll and obj per row."""
         nll = point.sigma.nll(point.S)
-        ridge = float(self.problem.coordinates.ridge @ point.c**2) / (2 * self.problem.n_obs)
-        return nll, nll + self.structure.penalty(point.sigma) + ridge
+        return nll, self.penalised(point.c, point.sigma, nll)
 
     def record(
         self, sweep: int, step: Literal["start", "sigma", "beta"], point: Point, accept_t: float = 1.0, cg: int = 0
     ) -> float:
         """The objective, noted down."""
         nll, obj = self.objective(point)
-        meter, offset = self.problem.meter, self.problem.nll_offset
-        totals = (meter.passes, meter.bytes_read, meter.seconds)
-        self.trace.append(TraceRow(self.structure.rank, sweep, step, nll + offset, obj + offset, accept_t, cg, *totals))
+        self.note(sweep, step, nll, obj, accept_t, cg)
         return obj
-
-    def floor(self) -> np.ndarray:
-        """(K,) the least own variances."""
-        return np.full(self.problem.design.n_equations, self.options.d_floor)
 
     def sigma_step(self, point: Point, *, tol: float = TIGHT) -> SigmaStep[Sigma]:
         """Sigma at the coefficients of `point`, searched from its Sigma to a gradient of `tol`."""
@@ -207,5 +227,5 @@ class Sweeps:
 
     def solution(self, point: Point, termination: Termination, first: SigmaStep[Sigma]) -> Solution:
         """What the loop hands back."""
-        nll, obj = self.objective(point)
-        return Solution(point, nll, obj, termination, tuple(self.trace), first.n_starts, first.n_agreed)
+        found = self.ended(point, *self.objective(point), termination)
+        return replace(found, n_starts=first.n_starts, n_agreed=first.n_agreed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +13,10 @@ from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import LowRankStructure, Structure
 from lrgls_dask.inference.classical import MAX_COEFFICIENTS
 from lrgls_dask.inference.incomplete import gls_covariance
-from lrgls_dask.missing.loop import choose_incomplete, estimate_of, pairs_never_seen
+from lrgls_dask.missing.loop import choose_incomplete, estimate_of
 from lrgls_dask.missing.patterns import first_pass
 from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.missing.starts import pairs_never_seen
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Plan
 from lrgls_dask.results import Fit
@@ -100,8 +101,7 @@ def fit_incomplete_rows(
     """
     assert isinstance(system, System)  # a compressed one has no rows to miss anything
     chosen = tuple(each for each in structures if isinstance(each, LowRankStructure))
-    algorithm: Literal["als", "em"] = "em" if options.algorithm == "em" else "als"
-    found, table = choose_incomplete(problem, chosen, options, algorithm=algorithm, accelerate=options.accelerate)
+    found, table = choose_incomplete(problem, chosen, options)
     fit = _as_fit(problem, system, found, options, table, spare_bytes, lam_F)
     pairs = pairs_never_seen(problem, fit.rank)
     return fit, [pairs] if pairs else []
