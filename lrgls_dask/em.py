@@ -49,6 +49,7 @@ def fit_em(
     c: np.ndarray,
     *,
     sigma: LowRank | None = None,
+    done: int = 0,
     keep: Keep | None = None,
 ) -> Solution:
     """The solution from coefficients c (P,), and a Sigma if there is one to start from; see rounds.py.
@@ -58,7 +59,7 @@ def fit_em(
     floor = np.full(problem.design.n_equations, options.d_floor)
     sigma = starting_sigma(problem, structure.rank, c, floor) if sigma is None else sigma
     rounds = _CompleteRounds(problem, structure, options, floor)
-    return fit_by_rounds(Run(problem, structure, options), rounds, c, sigma, keep=keep)
+    return fit_by_rounds(Run(problem, structure, options), rounds, c, sigma, done=done, keep=keep)
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,7 +88,8 @@ class LowRankGLS:
         where there are few such patterns, so that one pass is enough; else every round is one. "drop" leaves out rows
         that miss a response.
     checkpoint : a path or URL where a long fit keeps its progress. A fit of the same data that finds one there goes on
-        from it; it is deleted when the fit is complete. The data must not have changed in between.
+        from it; it is deleted when the fit is complete. The data must not have changed in between. With missing="em"
+        the first pass is made again, and rounds go on where they were.
     progress : True for a bar on stderr, or a callable (label, bytes_done, bytes_total).
     memory_limit : bytes, or text like "1GB", that one process may use; found out if None.
 
@@ -219,7 +220,7 @@ class LowRankGLS:
             if isinstance(problem, Incomplete):
                 plan = self.plan_
                 spare = min(plan.memory_limit - plan.worker_peak, plan.client_limit - plan.client_peak)
-                fit, notes = fit_incomplete_rows(problem, system, structures, options, spare, float(self.lam_F))
+                fit, notes = fit_incomplete_rows(problem, system, structures, options, spare, float(self.lam_F), kept)
             else:
                 path: Table = ()
                 if isinstance(self.covariance, SparseLowRank) and self.covariance.by_bic:

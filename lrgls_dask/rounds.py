@@ -46,23 +46,25 @@ class Rounds(Protocol[Seen]):
 
 
 def fit_by_rounds(
-    run: Run, rounds: Rounds[Seen], c: np.ndarray, sigma: LowRank, *, keep: Keep | None = None
+    run: Run, rounds: Rounds[Seen], c: np.ndarray, sigma: LowRank, *, done: int = 0, keep: Keep | None = None
 ) -> Solution:
     """The solution from coefficients c (P,) and a Sigma.
 
     Ends when two rounds in turn lower the objective by less than a hundredth of rel_tol of it (EM has plateaus that a
     whole sweep has not), MAX_SWEEPS after ten rounds for each sweep, two hundred where not accelerated.
     With accelerate=False it is the plain iteration, whose objective falls every round.
+    done : rounds that led to the start, of all that may be made.
     keep : called with every point a killed client could go on from.
     """
     options, floor, units = run.options, run.floor(), _units(run, rounds.cells, sigma)
     state, best_obj, small, ended = Anderson(), np.inf, 0, Termination.MAX_SWEEPS
-    for round_ in range((ROUNDS_PER_SWEEP if options.accelerate else PLAIN_ROUNDS_PER_SWEEP) * options.max_sweeps):
+    most = (ROUNDS_PER_SWEEP if options.accelerate else PLAIN_ROUNDS_PER_SWEEP) * options.max_sweeps
+    for round_ in range(done, max(most, done + 1)):
         nll, seen = rounds.look(c, sigma)
         obj = run.penalised(c, sigma, nll)
         gain = best_obj - obj
         run.note(round_, "em", nll, obj, 1.0 if gain > 0 else 0.0)
-        if gain > 0 or round_ == 0:
+        if gain > 0 or round_ == done:
             best, best_obj = (c, sigma, nll, seen), obj
             if keep is not None:
                 keep(round_, _point(c, sigma))

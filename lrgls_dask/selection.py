@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from dask.base import tokenize
 
 from lrgls_dask.als import (
     Keep,
@@ -71,7 +70,8 @@ def _choose(
 ) -> tuple[Solution, Table]:
     if problem.restarts_are_free:
         return _fit_all(problem, structures, options, folds)
-    keep, saved = _kept(checkpoint, problem, structures, options)
+    loop = None if checkpoint is None else checkpoint.loop(structures, options, problem.constraint)
+    keep, saved = (None, None) if loop is None else (loop.keep, loop.saved())
     if options.algorithm == "em" and problem.dense:
         return _by_em(problem, structures, options, keep, saved)
     if not problem.dense:
@@ -208,35 +208,19 @@ def _compared(
     )
 
 
-def _kept(
-    checkpoint: Checkpoint | None, problem: Problem, structures: tuple[Structure, ...], options: Options
-) -> tuple[Keep | None, SavedPoint | None]:
-    """Where the loop leaves its points, and the one an earlier client left there with the same options."""
-    if checkpoint is None:
-        return None, None
-    bound = problem.constraint
-    bounds = () if bound is None else (bound.rows, bound.values)
-    name = f"loop-{tokenize(structures, options, *bounds)}"
-
-    def keep(sweep: int, point: Point) -> None:
-        checkpoint.save_point(name, SavedPoint(sweep, point.c, point.S, point.sigma))
-
-    return keep, checkpoint.load_point(name)
-
-
 def _by_em(
     problem: Problem, structures: tuple[Structure, ...], options: Options, keep: Keep | None, saved: SavedPoint | None
 ) -> tuple[Solution, Table]:
     """EM for one rank, compared with the others as `_choose` does; it goes on from a saved point."""
     c, S = _start(problem, options) if len(structures) > 1 else (_start_alone(problem), np.zeros((0, 0)))
     best, table = _compared(problem, structures, options, S)
-    sigma = None
+    sigma, done = None, 0
     if saved is not None and isinstance(saved.sigma, LowRank):
-        c, sigma = saved.c, saved.sigma
+        c, sigma, done = saved.c, saved.sigma, saved.sweep + 1
         best = next(i for i, structure in enumerate(structures) if structure.rank == sigma.rank)
     structure = structures[best]
     assert isinstance(structure, LowRankStructure)
-    return fit_em(problem, structure, options, c, sigma=sigma, keep=keep), table
+    return fit_em(problem, structure, options, c, sigma=sigma, done=done, keep=keep), table
 
 
 def _start_alone(problem: Problem) -> np.ndarray:
@@ -258,7 +242,8 @@ def _without_covariance(
             f"which does not fit. {remedy}, or raise memory_limit."
         )
     if saved is not None and isinstance(saved.sigma, LowRank):
-        return fit_em(problem, structure, options, saved.c, sigma=saved.sigma, keep=keep)
+        done = saved.sweep + 1
+        return fit_em(problem, structure, options, saved.c, sigma=saved.sigma, done=done, keep=keep)
     return fit_em(problem, structure, options, _start_alone(problem), keep=keep)
 
 

@@ -128,7 +128,6 @@ def test_only_passes_and_a_few_schedule_or_know_labels() -> None:
         source = ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
         modules = {a.name.split(".")[0] for n in ast.walk(source) if isinstance(n, ast.Import) for a in n.names}
         modules |= {(n.module or "").split(".")[0] for n in ast.walk(source) if isinstance(n, ast.ImportFrom)}
-        modules -= {"dask"} if name == "selection" else set()  # it names a checkpoint after a token of its settings
         assert not modules & {"dask", "distributed", "xarray", "zarr", "pandas"}, name
 
 

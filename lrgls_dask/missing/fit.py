@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.als import Options, Solution
+from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import LowRankStructure, Structure
@@ -34,7 +35,6 @@ ALLOWED: dict[str, tuple[tuple[Any, ...], str]] = {
     "debiased": ((False,), "Use debiased=False, or missing='drop'"),
     "restrictions": ((None,), "Leave restrictions out and test them with fit.wald_test, or use missing='drop'"),
     "sigma_step": (("ml",), "Use sigma_step='ml', or missing='drop'"),
-    "checkpoint": ((None,), "Leave checkpoint out, or use missing='drop'"),
 }
 
 
@@ -94,16 +94,19 @@ def fit_incomplete_rows(
     options: Options,
     spare_bytes: int,
     lam_F: float,
+    checkpoint: Checkpoint | None,
 ) -> tuple[Fit, list[str]]:
     """Maximum likelihood from the responses that are observed, and what to warn of.
 
+    checkpoint : where streamed rounds keep their last point. The first pass, which is all that few patterns take, is
+    made again.
     spare_bytes : what the covariance of the coefficients may take; without it the fit has no standard errors.
     """
     assert isinstance(system, System)  # a compressed one has no rows to miss anything
     chosen = tuple(each for each in structures if isinstance(each, LowRankStructure))
-    found, table = choose_incomplete(problem, chosen, options)
+    found, table = choose_incomplete(problem, chosen, options, checkpoint)
+    pairs = pairs_never_seen(problem, found.point.sigma.rank)  # a pass, where the start of the rounds was kept
     fit = _as_fit(problem, system, found, options, table, spare_bytes, lam_F)
-    pairs = pairs_never_seen(problem, fit.rank)
     return fit, [pairs] if pairs else []
 
 

@@ -16,6 +16,7 @@ import scipy.optimize
 
 from lrgls_dask.als import Options, Point, Solution, Termination, best_start
 from lrgls_dask.cg import conjugate_gradients
+from lrgls_dask.checkpoint import Checkpoint, CheckpointLoop
 from lrgls_dask.covariance import LowRank, LowRankStructure, flattened, unflattened
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.missing.starts import starting_points
@@ -178,14 +179,19 @@ def _factor_step(run: Run, rounds: _Rounds, c: np.ndarray, sigma: LowRank, seen:
 # ---------------------------------------------------------------------------------------------- the fit
 
 
-def fit_incomplete(problem: Incomplete, structure: LowRankStructure, options: Options) -> Solution:
+def fit_incomplete(
+    problem: Incomplete, structure: LowRankStructure, options: Options, kept: CheckpointLoop | None = None
+) -> Solution:
     """The best solution of one structure; several starts where they are free.
 
     algorithm="als" alternates where the patterns are compressed; where every look at the rows is a pass it takes both
     half-steps from the same pass, which are the accelerated EM rounds.
+    kept : where a streamed loop keeps its last point, and goes on from one that is there.
     """
-    c, starts = starting_points(problem, structure, options)
     rounds = _Rounds(problem, structure, options)
+    if kept is not None and not problem.restarts_are_free:
+        return _fit_kept(rounds, kept)
+    c, starts = starting_points(problem, structure, options)
     solutions = []
     for sigma in starts:
         if options.algorithm == "als" and problem.restarts_are_free:
@@ -195,11 +201,39 @@ def fit_incomplete(problem: Incomplete, structure: LowRankStructure, options: Op
     return best_start(solutions)
 
 
+def _fit_kept(rounds: _Rounds, kept: CheckpointLoop) -> Solution:
+    """The rounds from the point that is kept, else from the start; one pass where they had already ended there."""
+    run, saved = Run(rounds.problem, rounds.structure, rounds.options), kept.saved()
+    if saved is None:
+        c, (sigma, *_) = starting_points(rounds.problem, rounds.structure, rounds.options)
+        done = 0
+    else:
+        assert isinstance(saved.sigma, LowRank)  # by its name it is of the same structure
+        c, sigma, done = saved.c, saved.sigma, saved.sweep + 1
+        if saved.ended is not None:
+            nll, _ = rounds.look(c, sigma)
+            obj = run.penalised(c, sigma, nll)
+            run.note(saved.sweep, "start", nll, obj)
+            return run.ended(Point(c, saved.S, sigma), nll, obj, saved.ended)
+    found = fit_by_rounds(run, rounds, c, sigma, done=done, keep=kept.keep)
+    kept.finish(found)
+    return found
+
+
 def choose_incomplete(
-    problem: Incomplete, structures: tuple[LowRankStructure, ...], options: Options
+    problem: Incomplete,
+    structures: tuple[LowRankStructure, ...],
+    options: Options,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Solution, Table]:
-    """The solution of least BIC among the structures, and one row for each where there are several; each is fitted."""
-    solutions = [fit_incomplete(problem, each, options) for each in structures]
+    """The solution of least BIC among the structures, and one row for each where there are several; each is fitted.
+
+    checkpoint : where streamed loops keep their last points, and go on from those that are there.
+    """
+    solutions = []
+    for each in structures:
+        kept = None if checkpoint is None else checkpoint.loop("missing", each, options, problem.constraint)
+        solutions.append(fit_incomplete(problem, each, options, kept))
     if len(structures) == 1:
         return solutions[0], ()
     rows = [criteria(problem, each, found.nll) for each, found in zip(structures, solutions, strict=True)]
