@@ -291,7 +291,7 @@ class LowRankGLS:
             return _in_memory(system.rows, self.lam_B, meter, restrictions), "compress", None
         self.plan_ = self.plan(system)
         if self.missing == "em":
-            seen = look(system.rows, self.plan_, self.lam_B, self.engine, meter)
+            seen = look(system.rows, self.plan_, self.lam_B, self.engine, meter, restrictions)
             if isinstance(seen, Incomplete):
                 return seen, "compress" if seen.restarts_are_free else "stream", None
             if seen is not None:

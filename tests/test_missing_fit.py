@@ -538,7 +538,6 @@ def test_less_memory_compresses_fewer_patterns_then_streams_then_refuses() -> No
         ({"missing": "em", "covariance": "full"}, r"missing='em' does not go with covariance='full'\. Use cov"),
         ({"missing": "em", "algorithm": "fgls"}, r"missing='em' does not go with algorithm='fgls'\. Use alg"),
         ({"missing": "em", "debiased": True}, r"missing='em' does not go with debiased=True\. Use debiased=False"),
-        ({"missing": "em", "restrictions": "a:x = 1"}, r"with restrictions='a:x = 1'\. Leave restrictions out"),
         ({"missing": "em", "sigma_step": "pca"}, r"missing='em' does not go with sigma_step='pca'"),
         ({"missing": "em", "rank": "cv"}, r"missing='em' does not go with rank='cv'\. Use rank='bic'"),
         ({"missing": "mean"}, "missing must be 'raise' or 'em' or 'drop'; got 'mean'"),

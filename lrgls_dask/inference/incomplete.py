@@ -3,15 +3,15 @@
 Two kinds. The GLS one, (sum_i X_o' Sigma_oo^-1 X_o)^-1, takes Sigma as known. The observed one inverts the Hessian of
 the log-likelihood over coefficients, loadings and variances together: with missing responses the coefficients and
 Sigma are not independent even in large samples unless values are missing completely at random (Kenward and Molenberghs
-1998), so it is the one to report.
+1998), so it is the one to report. Both are within the restrictions on the coefficients, if there are any.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from lrgls_dask.covariance import LowRank
+from lrgls_dask.inference.standardised import bread
 from lrgls_dask.missing.problem import Incomplete, Latent
 
 __all__ = ["gls_covariance", "observed_covariance", "observed_information"]
@@ -25,7 +25,7 @@ def gls_covariance(problem: Incomplete, sigma: LowRank) -> np.ndarray:
 
     sigma : in standard units. With a ridge the sandwich A^-1 I A^-1, A = I + penalty.
     """
-    return problem.covariance(_sandwich(problem.information(sigma), problem.coordinates.ridge))
+    return _sandwich(problem.information(sigma), problem)
 
 
 def observed_covariance(
@@ -38,7 +38,7 @@ def observed_covariance(
     """
     by_c, cross, by_sigma = observed_information(problem, c, sigma, lam_F=lam_F, d_floor=d_floor)
     effective = by_c - cross @ np.linalg.solve(by_sigma, cross.T)
-    return problem.covariance(_sandwich(0.5 * (effective + effective.T), problem.coordinates.ridge))
+    return _sandwich(0.5 * (effective + effective.T), problem)
 
 
 def observed_information(
@@ -60,10 +60,14 @@ def observed_information(
     return problem.information(sigma), cross, 0.5 * (by_sigma + by_sigma.T)
 
 
-def _sandwich(information: np.ndarray, ridge: np.ndarray) -> np.ndarray:
-    factor = cho_factor(information + np.diag(ridge), lower=True)
-    inverse = cho_solve(factor, np.eye(len(information)))
-    return np.asarray(inverse if not ridge.any() else inverse @ information @ inverse)
+def _sandwich(information: np.ndarray, problem: Incomplete) -> np.ndarray:
+    """A^-1 I A^-1, A = I + ridge, of c that keeps to the restrictions; (P, P) in the user's units."""
+    ridge, constraint = problem.coordinates.ridge, problem.constraint
+    inverse = bread(information + np.diag(ridge), None if constraint is None else constraint.free)
+    covariance = problem.covariance(inverse if not ridge.any() else inverse @ information @ inverse)
+    # rounding, where a restriction fixes a coefficient
+    np.fill_diagonal(covariance, np.maximum(covariance.diagonal(), 0.0))
+    return covariance
 
 
 def _directions(sigma: LowRank, d_floor: float) -> np.ndarray:

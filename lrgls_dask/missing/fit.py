@@ -20,6 +20,7 @@ from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import pairs_never_seen
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Plan
+from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
 from lrgls_dask.rows import Rows
 from lrgls_dask.solved import last_read
@@ -33,7 +34,6 @@ ALLOWED: dict[str, tuple[tuple[Any, ...], str]] = {
     "covariance": (("lowrank", "diagonal"), "Use covariance='lowrank', or missing='drop'"),
     "algorithm": (("als", "em"), "Use algorithm='als' or 'em', or missing='drop'"),
     "debiased": ((False,), "Use debiased=False, or missing='drop'"),
-    "restrictions": ((None,), "Leave restrictions out and test them with fit.wald_test, or use missing='drop'"),
     "sigma_step": (("ml",), "Use sigma_step='ml', or missing='drop'"),
 }
 
@@ -67,7 +67,9 @@ def _check(what: str, table: dict[str, tuple[tuple[Any, ...], str]], settings: d
             raise ValueError(f"{what}='em' does not go with {name}={value!r}. {remedy}.")
 
 
-def look(rows: Rows, plan: Plan, lam_B: float, engine: str, meter: Meter) -> Incomplete | Compressed | None:
+def look(
+    rows: Rows, plan: Plan, lam_B: float, engine: str, meter: Meter, restrictions: Restrictions | None
+) -> Incomplete | Compressed | None:
     """What the first pass makes of the rows: the problem with missing responses, or that there are none.
 
     Complete rows come compressed, or as None where they are to be streamed.
@@ -84,7 +86,7 @@ def look(rows: Rows, plan: Plan, lam_B: float, engine: str, meter: Meter) -> Inc
             f"engine='compress' keeps the rows of each pattern of missing responses apart, at most {most} patterns, "
             f"and these rows have more. Use engine='auto', which streams them."
         )
-    return Incomplete(rows, lam_B=lam_B, meter=meter, first=first)
+    return Incomplete(rows, lam_B=lam_B, meter=meter, first=first, restrictions=restrictions)
 
 
 def fit_incomplete_rows(
@@ -140,6 +142,7 @@ def _as_fit(
         lam_B=options.lam_B,
         lam_F=lam_F,
         on_floor=tuple(design.equations[j] for j in estimate.on_floor),
+        restrictions=problem.restrictions,
         y_scale=problem.whitened.y_scale,
         x_rows=None,
         compressed=None,
@@ -157,7 +160,7 @@ def _as_fit(
 
 def _gls(problem: Incomplete, found: Solution, spare_bytes: int) -> np.ndarray | None:
     P, sigma = problem.design.n_coefficients, found.point.sigma
-    held = 4 if problem.restarts_are_free else PARTIALS_IN_FLIGHT
+    held = (4 if problem.restarts_are_free else PARTIALS_IN_FLIGHT) + (0 if problem.constraint is None else 4)
     if P > MAX_COEFFICIENTS or 8 * held * P**2 > spare_bytes:
         return None
     return gls_covariance(problem, sigma)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ import scipy.optimize
 from lrgls_dask.als import Options, Point, Solution, Termination, best_start
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.checkpoint import Checkpoint, CheckpointLoop
+from lrgls_dask.constraint import Preconditioner
 from lrgls_dask.covariance import LowRank, LowRankStructure, flattened, unflattened
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.missing.starts import starting_points
@@ -60,6 +61,7 @@ class _Rounds:
             diagonal,
             tol=final_energy(problem, options, c, diagonal),
             max_iterations=options.cg_maxit,
+            constraint=problem.constraint,
         )
         return found.x, len(found.steps)
 
@@ -90,8 +92,8 @@ def em_round(
     """
     ridge = problem.coordinates.ridge
     own = problem.coordinates.expand(sigma.d)
-    moved = c + (seen.score - ridge * c) / ((1.0 - ridge) / own + ridge)
-    return moved, _sigma_round(problem, structure.lam_F, options.d_floor, sigma, seen, expand=expand)
+    _, step = Preconditioner((1.0 - ridge) / own + ridge, problem.constraint)(seen.score - ridge * c)
+    return c + step, _sigma_round(problem, structure.lam_F, options.d_floor, sigma, seen, expand=expand)
 
 
 def _sigma_round(

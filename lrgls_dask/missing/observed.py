@@ -52,7 +52,13 @@ def incomplete_covariance(fit: Fit, rows: Rows, kind: Literal["classical", "obse
     """
     check_same_design(rows.design, fit.design)
     _check_size(fit, rows)
-    problem = Incomplete(rows, lam_B=fit.lam_B, meter=Meter(), most_patterns=0 if fit.engine == "stream" else None)
+    problem = Incomplete(
+        rows,
+        lam_B=fit.lam_B,
+        meter=Meter(),
+        most_patterns=0 if fit.engine == "stream" else None,
+        restrictions=fit.restrictions,
+    )
     if problem.n_obs != fit.n_obs or fit.cells is None or not np.array_equal(problem.cells, fit.cells):
         raise ValueError(
             f"these are not the rows that were fitted: {problem.n_cells:,} responses observed in {problem.n_obs:,} "
@@ -87,4 +93,5 @@ def _check_size(fit: Fit, rows: Rows) -> None:
             f"{MAX_COEFFICIENTS}. Fit fewer equations at a time."
         )
     remedy = "Fit fewer equations at a time"
-    require_memory(rows, 8 * P**2, 32 * P**2, f"the covariance of {P} coefficients", remedy)
+    held = 32 if fit.restrictions is None else 64
+    require_memory(rows, 8 * P**2, held * P**2, f"the covariance of {P} coefficients", remedy)

@@ -38,8 +38,9 @@ from lrgls_dask.missing.kernels import (
 )
 from lrgls_dask.missing.patterns import FirstMoments, PatternRows, first_pass
 from lrgls_dask.passes import Meter, run_pass
-from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates
+from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, constraint_on
 from lrgls_dask.resources import one_blas_thread
+from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows import Rows
 from lrgls_dask.whiten import GroupRows, whiten
 
@@ -96,7 +97,7 @@ class Incomplete:
     """A system with missing responses in whitened coordinates c; making it costs the first pass.
 
     most_patterns : patterns beyond which the rows are streamed; as many as fit a bound on memory if None, 0 streams.
-    first : what `first_pass` found, if it was made already.
+    first : what `first_pass` found, if it was made already.  restrictions : that the coefficients keep to.
     n_obs : rows of positive weight that show something; the others say nothing.  n_empty : those that show nothing.
     cells : (K,) rows that show each equation.
     restarts_are_free : whether the answers come from pseudo-rows, without a pass.
@@ -104,8 +105,6 @@ class Incomplete:
     Raises ValueError naming an equation that is never observed, or in no more rows than it has regressors; LinAlgError
     naming collinear columns; BadValues for NaN in X and for infinities.
     """
-
-    constraint: Constraint | None = None
 
     def __init__(
         self,
@@ -115,8 +114,9 @@ class Incomplete:
         meter: Meter,
         most_patterns: int | None = None,
         first: FirstMoments | None = None,
+        restrictions: Restrictions | None = None,
     ) -> None:
-        self.rows, self.meter = rows, meter
+        self.rows, self.meter, self.restrictions = rows, meter, restrictions
         self.design: Design = _Apart(*_fields(rows.design))
         first = first_pass(rows, meter=meter, most=most_patterns) if first is None else first
         self.n_obs, self.n_empty, self.n_patterns = first.n_rows - first.empty, first.empty, first.n_patterns
@@ -132,6 +132,7 @@ class Incomplete:
             resolution=GRAM_RESOLUTION,
         )
         self.coordinates = Coordinates.of(self.whitened, self.design)
+        self.constraint: Constraint | None = constraint_on(self.whitened, self.coordinates, restrictions)
         log_scale = np.log(self.whitened.y_scale)
         self.nll_offset = float(log_scale @ self.cells - 0.5 * log_weight.sum()) / self.n_obs
         self.restarts_are_free = first.patterns is not None
@@ -144,8 +145,9 @@ class Incomplete:
     # ------------------------------------------------------------------------------------------ the answers
 
     def start(self) -> np.ndarray:
-        """(P,) every equation fitted by itself to the rows that show it."""
-        return self.coordinates.flat(self.whitened.start)
+        """(P,) every equation fitted by itself to the rows that show it, moved as little as the restrictions allow."""
+        c = self.coordinates.flat(self.whitened.start)
+        return c if self.constraint is None else self.constraint.nearest(c, np.ones_like(c))
 
     def latent(self, c: np.ndarray, sigma: LowRank) -> Latent:
         """The likelihood at (c, sigma): one pass, or none from pseudo-rows."""
