@@ -20,7 +20,7 @@ returns a Sigma whose nll + penalty is above the start's, and `rescaled` commute
 time are no structure of one S but a loop of their own, in `lrgls_dask.varying.loop`.
 """
 
-from lrgls_dask.covariance.blocks import blocks_of
+from lrgls_dask.covariance.blocks import Blocks, blocks_of
 from lrgls_dask.covariance.em import Anderson, em_products, em_update, flattened, nll_from_products, unflattened
 from lrgls_dask.covariance.full import Full, FullSigma, SingularCovariance
 from lrgls_dask.covariance.grouped import GroupedStructure
@@ -31,12 +31,24 @@ from lrgls_dask.covariance.nested import GroupedFactors
 from lrgls_dask.covariance.pca import pca_step
 from lrgls_dask.covariance.sparse import SparseFactors, SparseStructure, sparse_path
 from lrgls_dask.covariance.steps import penalised
-from lrgls_dask.covariance.structures import Factored, LowRankStructure, diagonal, factor_labels, sigma_of, structure_of
+from lrgls_dask.covariance.structures import (
+    Factored,
+    FactorStructure,
+    LowRankStructure,
+    diagonal,
+    factor_labels,
+    loadings_in,
+    sigma_of,
+    structure_of,
+    widened,
+)
 
 __all__ = [
     "LOOSE",
     "TIGHT",
     "Anderson",
+    "Blocks",
+    "FactorStructure",
     "Factored",
     "Full",
     "FullSigma",
@@ -56,6 +68,7 @@ __all__ = [
     "em_update",
     "factor_labels",
     "flattened",
+    "loadings_in",
     "max_rank",
     "ml_candidates",
     "ml_step",
@@ -66,4 +79,5 @@ __all__ = [
     "sparse_path",
     "structure_of",
     "unflattened",
+    "widened",
 ]

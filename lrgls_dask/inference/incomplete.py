@@ -8,9 +8,11 @@ Sigma are not independent even in large samples unless values are missing comple
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 
-from lrgls_dask.covariance import LowRank
+from lrgls_dask.covariance import Blocks, Factored, LowRank, loadings_in, widened
 from lrgls_dask.inference.standardised import bread
 from lrgls_dask.missing.problem import Incomplete, Latent
 
@@ -29,7 +31,7 @@ def gls_covariance(problem: Incomplete, sigma: LowRank) -> np.ndarray:
 
 
 def observed_covariance(
-    problem: Incomplete, c: np.ndarray, sigma: LowRank, *, lam_F: float = 0.0, d_floor: float = 0.0
+    problem: Incomplete, c: np.ndarray, sigma: Factored, *, lam_F: float = 0.0, d_floor: float = 0.0
 ) -> np.ndarray:
     """(P, P) covariance of the coefficients from the observed information, in the user's units and order.
 
@@ -42,22 +44,24 @@ def observed_covariance(
 
 
 def observed_information(
-    problem: Incomplete, c: np.ndarray, sigma: LowRank, *, lam_F: float = 0.0, d_floor: float = 0.0
+    problem: Incomplete, c: np.ndarray, sigma: Factored, *, lam_F: float = 0.0, d_floor: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The Hessian of the negative log-likelihood: by c (P, P), c by Sigma (P, s), by Sigma (s, s).
 
-    The s coordinates of Sigma are (F / sqrt(d), log d) less the rotations of F, which change nothing, and less log d on
-    d_floor. The block of c is exact, the others central differences of the exact gradient.
+    The s coordinates of Sigma are (F / sqrt(d), log d) less the loadings that are zero by its structure, the rotations
+    of F, which change nothing, and log d on d_floor. The block of c is exact, the others are central differences of the
+    exact gradient.
     """
-    basis = _directions(sigma, d_floor)
+    wide = widened(sigma)
+    basis = _directions(wide, loadings_in(sigma), d_floor)
     by_sigma, cross = np.empty((basis.shape[1],) * 2), np.empty((len(c), basis.shape[1]))
-    moved = [_moved(sigma, sign * STEP * direction) for direction in basis.T for sign in (1.0, -1.0)]
+    moved = [_moved(wide, sign * STEP * direction) for direction in basis.T for sign in (1.0, -1.0)]
     found = problem.latents(c, moved)
     for i in range(basis.shape[1]):
-        up, down = (_gradients(found[2 * i + s], moved[2 * i + s], sigma, lam_F) for s in (0, 1))
+        up, down = (_gradients(found[2 * i + s], moved[2 * i + s], wide, lam_F) for s in (0, 1))
         cross[:, i] = (up[0] - down[0]) / (2 * STEP)
         by_sigma[:, i] = basis.T @ (up[1] - down[1]) / (2 * STEP)
-    return problem.information(sigma), cross, 0.5 * (by_sigma + by_sigma.T)
+    return problem.information(wide), cross, 0.5 * (by_sigma + by_sigma.T)
 
 
 def _sandwich(information: np.ndarray, problem: Incomplete) -> np.ndarray:
@@ -70,21 +74,21 @@ def _sandwich(information: np.ndarray, problem: Incomplete) -> np.ndarray:
     return covariance
 
 
-def _directions(sigma: LowRank, d_floor: float) -> np.ndarray:
-    """(K k + K, s) orthonormal changes of (F / sqrt(d), log d) that change Sigma."""
+def _directions(sigma: LowRank, loadings: Blocks, d_floor: float) -> np.ndarray:
+    """(K k + K, s) orthonormal changes of (F / sqrt(d), log d) that change Sigma and keep its structure."""
     K, k = sigma.F.shape
     scaled = sigma.F / np.sqrt(sigma.d)[:, None]
-    turns = np.zeros((k * (k - 1) // 2, K, k))
-    for i, (a, b) in enumerate(zip(*np.triu_indices(k, 1), strict=True)):
-        turns[i, :, a], turns[i, :, b] = scaled[:, b], -scaled[:, a]
-    fixed = np.flatnonzero(sigma.d <= d_floor * (1 + 1e-6))
-    nothing = np.zeros((len(turns) + len(fixed), K * k + K))
-    nothing[: len(turns), : K * k] = turns.reshape(len(turns), K * k)
-    nothing[len(turns) + np.arange(len(fixed)), K * k + fixed] = 1.0
-    if not len(nothing):
-        return np.eye(K * k + K)
+    places = np.flatnonzero(np.concatenate([loadings.free.ravel(), sigma.d > d_floor * (1 + 1e-6)]))
+    pairs = [(a, b) for columns in loadings.together for a, b in combinations(columns.tolist(), 2)]
+    turns = np.zeros((len(pairs), K, k))
+    for turn, (a, b) in zip(turns, pairs, strict=True):
+        turn[:, a], turn[:, b] = scaled[:, b], -scaled[:, a]
+    # of the coordinates that may move, what is orthogonal to the rotations
+    nothing = np.hstack([turns.reshape(len(pairs), K * k), np.zeros((len(pairs), K))])[:, places]
     full, _ = np.linalg.qr(nothing.T, mode="complete")
-    return np.asarray(full[:, len(nothing) :])
+    basis = np.zeros((K * k + K, len(places) - len(pairs)))
+    basis[places] = full[:, len(pairs) :]
+    return basis
 
 
 def _moved(sigma: LowRank, change: np.ndarray) -> LowRank:

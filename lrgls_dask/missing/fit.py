@@ -11,7 +11,8 @@ from lrgls_dask.als import Options, Solution
 from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.covariance import LowRankStructure, Structure
+from lrgls_dask.covariance import Factored, FactorStructure, Structure, widened
+from lrgls_dask.factorstructures import GroupedLowRank
 from lrgls_dask.inference.classical import MAX_COEFFICIENTS
 from lrgls_dask.inference.incomplete import gls_covariance
 from lrgls_dask.missing.loop import choose_incomplete, estimate_of
@@ -29,9 +30,12 @@ from lrgls_dask.system import System
 
 __all__ = ["check_goes_together", "fit_incomplete_rows", "look", "with_missing"]
 
-# What missing="em" does not go with, by parameter: the values that do, and what to do instead.
+# What missing="em" does not go with, by parameter: the values or types that do, and what to do instead.
 ALLOWED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "covariance": (("lowrank", "diagonal"), "Use covariance='lowrank', or missing='drop'"),
+    "covariance": (
+        ("lowrank", "diagonal", GroupedLowRank),
+        "Use covariance='lowrank' or GroupedLowRank(...), or missing='drop'",
+    ),
     "algorithm": (("als", "em"), "Use algorithm='als' or 'em', or missing='drop'"),
     "debiased": ((False,), "Use debiased=False, or missing='drop'"),
     "sigma_step": (("ml",), "Use sigma_step='ml', or missing='drop'"),
@@ -63,8 +67,14 @@ def check_goes_together(settings: dict[str, Any]) -> None:
 def _check(what: str, table: dict[str, tuple[tuple[Any, ...], str]], settings: dict[str, Any]) -> None:
     for name, (allowed, remedy) in table.items():
         value = settings[name]
-        if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in allowed):
+        if not any(_is(value, choice) for choice in allowed):
             raise ValueError(f"{what}='em' does not go with {name}={value!r}. {remedy}.")
+
+
+def _is(value: Any, choice: Any) -> bool:
+    if isinstance(choice, type):
+        return isinstance(value, choice)
+    return value is choice or (isinstance(choice, str) and isinstance(value, str) and value == choice)
 
 
 def look(
@@ -105,7 +115,7 @@ def fit_incomplete_rows(
     spare_bytes : what the covariance of the coefficients may take; without it the fit has no standard errors.
     """
     assert isinstance(system, System)  # a compressed one has no rows to miss anything
-    chosen = tuple(each for each in structures if isinstance(each, LowRankStructure))
+    chosen = tuple(each for each in structures if isinstance(each, FactorStructure))
     found, table = choose_incomplete(problem, chosen, options, checkpoint)
     pairs = pairs_never_seen(problem, found.point.sigma.rank)  # a pass, where the start of the rounds was kept
     fit = _as_fit(problem, system, found, options, table, spare_bytes, lam_F)
@@ -160,10 +170,11 @@ def _as_fit(
 
 def _gls(problem: Incomplete, found: Solution, spare_bytes: int) -> np.ndarray | None:
     P, sigma = problem.design.n_coefficients, found.point.sigma
+    assert isinstance(sigma, Factored)
     held = (4 if problem.restarts_are_free else PARTIALS_IN_FLIGHT) + (0 if problem.constraint is None else 4)
     if P > MAX_COEFFICIENTS or 8 * held * P**2 > spare_bytes:
         return None
-    return gls_covariance(problem, sigma)  # type: ignore[arg-type]
+    return gls_covariance(problem, widened(sigma))
 
 
 def with_missing(fit: Fit, missing: str, n_rows: int) -> Fit:

@@ -9,7 +9,7 @@ given the new moments of the factors (ECM, Meng and Rubin 1993). Both orders rea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.optimize
@@ -18,7 +18,7 @@ from lrgls_dask.als import Options, Point, Solution, Termination, best_start
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.checkpoint import Checkpoint, CheckpointLoop
 from lrgls_dask.constraint import Preconditioner
-from lrgls_dask.covariance import LowRank, LowRankStructure, flattened, unflattened
+from lrgls_dask.covariance import Blocks, Factored, FactorStructure, LowRank, flattened, unflattened
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.missing.starts import starting_points
 from lrgls_dask.rounds import ROUNDING, fit_by_rounds, units_of_sigma
@@ -35,7 +35,7 @@ class _Rounds:
     """EM with responses missing."""
 
     problem: Incomplete
-    structure: LowRankStructure
+    structure: FactorStructure
     options: Options
 
     @property
@@ -77,7 +77,7 @@ def _mean_precision(sigma: LowRank, seen: Latent) -> np.ndarray:
 
 def em_round(
     problem: Incomplete,
-    structure: LowRankStructure,
+    structure: FactorStructure,
     options: Options,
     c: np.ndarray,
     sigma: LowRank,
@@ -87,29 +87,42 @@ def em_round(
 ) -> tuple[np.ndarray, LowRank]:
     """The next point of the EM algorithm from the likelihood at (c, sigma); the objective never rises.
 
-    expand : also fit the covariance of the factors and take it into the loadings, which leaves the optimum where it is
-    and saves rounds (PX-EM, Liu, Rubin and Wu 1998).
+    expand : also fit the covariance of the factors of the same equations and take it into their loadings, which leaves
+    the optimum where it is and saves rounds (PX-EM, Liu, Rubin and Wu 1998).
     """
     ridge = problem.coordinates.ridge
     own = problem.coordinates.expand(sigma.d)
     _, step = Preconditioner((1.0 - ridge) / own + ridge, problem.constraint)(seen.score - ridge * c)
-    return c + step, _sigma_round(problem, structure.lam_F, options.d_floor, sigma, seen, expand=expand)
+    loadings = structure.loadings(problem.design.n_equations)
+    return c + step, _sigma_round(problem, loadings, structure.lam_F, options.d_floor, sigma, seen, expand=expand)
 
 
 def _sigma_round(
-    problem: Incomplete, lam_F: float, d_floor: float, sigma: LowRank, seen: Latent, *, expand: bool
+    problem: Incomplete,
+    loadings: Blocks,
+    lam_F: float,
+    d_floor: float,
+    sigma: LowRank,
+    seen: Latent,
+    *,
+    expand: bool,
 ) -> LowRank:
     """f_j and d_j given the moments of the factors at the old Sigma; O(K k^3)."""
+    free = loadings.free
     penalty = lam_F * problem.n_obs * sigma.d[:, None, None] * np.eye(sigma.rank)
-    step = np.linalg.solve(seen.second + penalty, (seen.along - np.einsum("jab,jb->ja", penalty, sigma.F))[:, :, None])
-    change = step[:, :, 0]
+    slope = (seen.along - np.einsum("jab,jb->ja", penalty, sigma.F)) * free
+    # an equation regresses on the factors that touch it; of the others its row keeps a pivot and no slope
+    both = free[:, :, None] & free[:, None, :]
+    curvature = np.where(both, seen.second + penalty, np.eye(sigma.rank))
+    change = np.linalg.solve(curvature, slope[:, :, None])[:, :, 0]
     F = sigma.F + change
     curve = np.einsum("ja,jab,jb->j", change, seen.second, change)
     squares = seen.squares - 2.0 * np.einsum("ja,ja->j", change, seen.along) + curve
     d = np.maximum(squares / seen.cells, d_floor)
-    if expand and lam_F == 0.0 and sigma.rank:
-        value, vector = np.linalg.eigh(seen.total / problem.n_obs)
-        F = F @ ((vector * np.sqrt(value)) @ vector.T)
+    if expand and lam_F == 0.0:
+        for factors in loadings.together:
+            value, vector = np.linalg.eigh(seen.total[np.ix_(factors, factors)] / problem.n_obs)
+            F[:, factors] = F[:, factors] @ ((vector * np.sqrt(value)) @ vector.T)
     return LowRank(F, d)
 
 
@@ -144,6 +157,7 @@ def _fit_als(rounds: _Rounds, c: np.ndarray, sigma: LowRank) -> Solution:
 def _factor_step(run: Run, rounds: _Rounds, c: np.ndarray, sigma: LowRank, seen: Latent) -> tuple[LowRank, Latent]:
     """The best Sigma at fixed coefficients, by L-BFGS-B over (F, log d) with the exact gradient; never a worse one."""
     problem, rank, floor, lam_F = rounds.problem, sigma.rank, run.floor(), rounds.structure.lam_F
+    free = rounds.structure.loadings(len(floor)).free
     units = units_of_sigma(problem.n_obs, problem.cells, sigma)
     size, fixed = sigma.F.size, problem.fixed(c)
 
@@ -151,7 +165,7 @@ def _factor_step(run: Run, rounds: _Rounds, c: np.ndarray, sigma: LowRank, seen:
         at = unflattened(z / units, rank, floor)
         found = fixed(at)
         by_F, by_log_d = found.gradient(at)
-        gradient = np.concatenate([(by_F + lam_F * at.F).ravel(), by_log_d]) / units
+        gradient = np.concatenate([((by_F + lam_F * at.F) * free).ravel(), by_log_d]) / units
         return run.penalised(c, at, found.nll), gradient
 
     least = np.concatenate([np.full(size, -np.inf), np.log(floor) * units[size:]])
@@ -182,7 +196,7 @@ def _factor_step(run: Run, rounds: _Rounds, c: np.ndarray, sigma: LowRank, seen:
 
 
 def fit_incomplete(
-    problem: Incomplete, structure: LowRankStructure, options: Options, kept: CheckpointLoop | None = None
+    problem: Incomplete, structure: FactorStructure, options: Options, kept: CheckpointLoop | None = None
 ) -> Solution:
     """The best solution of one structure; several starts where they are free.
 
@@ -224,11 +238,13 @@ def _fit_kept(rounds: _Rounds, kept: CheckpointLoop) -> Solution:
 
 def choose_incomplete(
     problem: Incomplete,
-    structures: tuple[LowRankStructure, ...],
+    structures: tuple[FactorStructure, ...],
     options: Options,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[Solution, Table]:
     """The solution of least BIC among the structures, and one row for each where there are several; each is fitted.
+
+    Its Sigma is a value of the structure; inside the loops all factors stand side by side.
 
     checkpoint : where streamed loops keep their last points, and go on from those that are there.
     """
@@ -237,10 +253,16 @@ def choose_incomplete(
         kept = None if checkpoint is None else checkpoint.loop("missing", each, options, problem.constraint)
         solutions.append(fit_incomplete(problem, each, options, kept))
     if len(structures) == 1:
-        return solutions[0], ()
+        return _with_value(solutions[0], structures[0]), ()
     rows = [criteria(problem, each, found.nll) for each, found in zip(structures, solutions, strict=True)]
     best, table = best_of(rows, "bic")
-    return solutions[best], table
+    return _with_value(solutions[best], structures[best]), table
+
+
+def _with_value(found: Solution, structure: FactorStructure) -> Solution:
+    sigma = found.point.sigma
+    assert isinstance(sigma, LowRank)
+    return replace(found, point=replace(found.point, sigma=structure.value(sigma)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,7 +271,7 @@ class Estimate:
     positions of equations whose variance is on its floor."""
 
     coefficients: np.ndarray
-    covariance: LowRank
+    covariance: Factored
     loglik: float
     objective: float
     on_floor: np.ndarray
@@ -258,7 +280,7 @@ class Estimate:
 def estimate_of(problem: Incomplete, found: Solution, options: Options) -> Estimate:
     """The solution in the user's units."""
     sigma = found.point.sigma
-    assert isinstance(sigma, LowRank)
+    assert isinstance(sigma, Factored)
     return Estimate(
         coefficients=problem.coefficients(found.point.c),
         covariance=sigma.rescaled(problem.whitened.y_scale).normalised(),

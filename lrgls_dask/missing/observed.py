@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from lrgls_dask.covariance import LowRank
+from lrgls_dask.covariance import Factored, widened
 from lrgls_dask.inference.classical import MAX_COEFFICIENTS
 from lrgls_dask.inference.incomplete import gls_covariance, observed_covariance
 from lrgls_dask.missing.problem import Incomplete
@@ -66,7 +66,7 @@ def incomplete_covariance(fit: Fit, rows: Rows, kind: Literal["classical", "obse
         )
     sigma = _in_units_of(fit, problem)
     if kind == "classical":
-        return gls_covariance(problem, sigma)
+        return gls_covariance(problem, widened(sigma))
     c = problem.whitened_coefficients(fit.coefficients)
     return observed_covariance(problem, c, sigma, lam_F=fit.lam_F, d_floor=fit.d_floor)
 
@@ -76,12 +76,12 @@ def observed_nll(fit: Fit, rows: Rows) -> float:
     check_same_design(rows.design, fit.design)
     problem = Incomplete(rows, lam_B=0.0, meter=Meter())
     c = problem.whitened_coefficients(fit.coefficients)
-    return problem.latent(c, _in_units_of(fit, problem)).nll + problem.nll_offset
+    return problem.latent(c, widened(_in_units_of(fit, problem))).nll + problem.nll_offset
 
 
-def _in_units_of(fit: Fit, problem: Incomplete) -> LowRank:
+def _in_units_of(fit: Fit, problem: Incomplete) -> Factored:
     sigma = fit.covariance
-    assert isinstance(sigma, LowRank)  # no other is fitted to missing responses
+    assert isinstance(sigma, Factored)  # no other is fitted to missing responses
     return sigma.rescaled(1.0 / problem.whitened.y_scale)
 
 

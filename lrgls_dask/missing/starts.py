@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from lrgls_dask.covariance import LowRank, LowRankStructure
+from lrgls_dask.covariance import FactorStructure, LowRank, SigmaStep, widened
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.sweep import Options
 
@@ -17,7 +19,7 @@ STARTS = 4  # distinct optima followed where that costs no pass
 
 
 def starting_points(
-    problem: Incomplete, structure: LowRankStructure, options: Options
+    problem: Incomplete, structure: FactorStructure, options: Options
 ) -> tuple[np.ndarray, list[LowRank]]:
     """Every equation fitted by itself, c (P,), and Sigmas to start from, the most promising first.
 
@@ -32,16 +34,17 @@ def starting_points(
         return c, [LowRank(np.zeros((n_equations, 0)), np.ones(n_equations))]
     if n_equations > LARGEST_PAIRS:
         basis, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((n_equations, rank)))
-        return c, [LowRank(0.5 * basis, np.full(n_equations, 0.75))]
+        free = structure.loadings(n_equations).free
+        return c, [LowRank(0.5 * basis * free, np.full(n_equations, 0.75))]
     pairs = problem.pairs_at_start
-    _check_pairs(rank, pairs.pairs)
+    _check_pairs(structure, pairs.pairs)
     S = pairs.cross / np.maximum(pairs.pairs, 1.0)
     own = np.maximum(S.diagonal(), floor)
     value, vector = np.linalg.eigh(S / np.sqrt(np.outer(own, own)))
     S = (vector * np.maximum(value, LEAST_EIGENVALUE)) @ vector.T
     S *= np.sqrt(np.outer(own, own) / np.outer(S.diagonal(), S.diagonal()))
-    found = structure.candidates(S, floor)
-    sigmas = [step.sigma for step in found]
+    found: list[SigmaStep[Any]] = [*structure.candidates(S, floor)]
+    sigmas = [widened(step.sigma) for step in found]
     softer = [_softened(sigma) for sigma in sigmas]
     if not problem.restarts_are_free:
         return c, softer[:1]
@@ -62,14 +65,14 @@ def _softened(sigma: LowRank) -> LowRank:
     return LowRank(sigma.F * np.sqrt((variances - d) / common)[:, None], d)
 
 
-def _check_pairs(rank: int, pairs: np.ndarray) -> None:
+def _check_pairs(structure: FactorStructure, pairs: np.ndarray) -> None:
     upper = np.triu_indices(len(pairs), 1)
     seen = pairs[upper] > 0
-    n_seen, needed = int(seen.sum()), len(pairs) * rank - rank * (rank - 1) // 2
+    n_seen, needed = int(seen.sum()), structure.n_parameters(len(pairs)) - len(pairs)
     if n_seen < needed:
         raise ValueError(
-            f"rank {rank} has {needed} loadings to find, and only {n_seen} pairs of equations are ever observed in the "
-            f"same row. Use a lower rank, or equations that are observed together."
+            f"rank {structure.rank} has {needed} loadings to find, and only {n_seen} pairs of equations are ever "
+            f"observed in the same row. Use a lower rank, or equations that are observed together."
         )
 
 
