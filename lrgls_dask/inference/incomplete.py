@@ -11,6 +11,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from lrgls_dask.covariance import Blocks, Factored, LowRank, loadings_in, widened
 from lrgls_dask.inference.standardised import bread
@@ -37,10 +38,20 @@ def observed_covariance(
 
     c, sigma : the maximum likelihood estimates in standard units. Variances on d_floor are taken as known. Two passes
     over streamed rows, the second with 2 K (k + 1) times the work of one; none from pseudo-rows.
+    Raises LinAlgError where the estimates are no strict maximum.
     """
     by_c, cross, by_sigma = observed_information(problem, c, sigma, lam_F=lam_F, d_floor=d_floor)
-    effective = by_c - cross @ np.linalg.solve(by_sigma, cross.T)
-    return _sandwich(0.5 * (effective + effective.T), problem)
+    try:
+        effective = by_c - cross @ cho_solve(cho_factor(by_sigma), cross.T)
+        return _sandwich(0.5 * (effective + effective.T), problem)
+    except LinAlgError:
+        smallest = int(np.argmin(sigma.d / sigma.variances))
+        raise LinAlgError(
+            "the observed information of all parameters is not positive definite: these estimates are no strict "
+            "maximum of the likelihood, or the factors are more than the data identify. The smallest share of a "
+            f"variance outside the factors is {sigma.d[smallest] / sigma.variances[smallest]:.1e}, of equation "
+            f"{problem.design.equations[smallest]!r}. Use a smaller rank, or kind='classical'."
+        ) from None
 
 
 def observed_information(
