@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from lrgls_dask.covariance import LOOSE, TIGHT, Anderson, Sigma, SigmaStep, Structure
-from lrgls_dask.problem import Problem
+from lrgls_dask.problem import Problem, inner_energy
 from lrgls_dask.sweep import (
     BetaStep,
     Keep,
@@ -35,6 +35,7 @@ __all__ = [
     "Termination",
     "TraceRow",
     "alternate",
+    "best_start",
     "fit_structure",
     "go_on",
     "refit",
@@ -189,7 +190,7 @@ def _goals(problem: Problem, options: Options) -> tuple[float, float]:
     settled = problem.settled_energy(options.rel_tol)
     if problem.restarts_are_free:
         return settled, SLOW_SHARE * settled
-    return settled, problem.inner_energy(options.rel_tol)
+    return settled, inner_energy(problem, options.rel_tol)
 
 
 def fit_structure(
@@ -249,6 +250,13 @@ def refit(problem: Problem, structure: Structure, options: Options, start: Point
 def slack(obj: float) -> float:
     """By how much an objective may differ from this one and count as the same."""
     return SAME_OBJECTIVE * max(1.0, abs(obj))
+
+
+def best_start(solutions: list[Solution]) -> Solution:
+    """The best of what as many starting points led to."""
+    best = min(solutions, key=lambda found: found.obj)
+    agreed = sum(found.obj - best.obj <= slack(best.obj) for found in solutions)
+    return replace(best, n_starts=len(solutions), n_agreed=agreed)
 
 
 def _best(solutions: list[Solution]) -> Solution:

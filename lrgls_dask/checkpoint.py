@@ -18,8 +18,9 @@ from lrgls_dask.data.storage import open_group, remove_store
 from lrgls_dask.data.zarrio import check_version, read_array, write_array
 from lrgls_dask.moments import GramMoments, Head, RootMoments
 from lrgls_dask.rows import Part, Rows
+from lrgls_dask.sweep import Point, Solution, Termination
 
-__all__ = ["Checkpoint", "SavedPoint"]
+__all__ = ["Checkpoint", "CheckpointLoop", "SavedPoint"]
 
 CHECKPOINT_FORMAT = 1
 MOMENTS = {"gram": GramMoments, "root": RootMoments}
@@ -27,12 +28,16 @@ MOMENTS = {"gram": GramMoments, "root": RootMoments}
 
 @dataclass(frozen=True, eq=False)
 class SavedPoint:
-    """A point of the loop after a completed sweep: c (P,), S (K, K) or (0, 0), and Sigma."""
+    """A point of a loop after a completed sweep: c (P,), S (K, K) or (0, 0), and Sigma.
+
+    ended : why the loop ended there, None where it would go on.
+    """
 
     sweep: int
     c: np.ndarray
     S: np.ndarray
     sigma: Sigma
+    ended: Termination | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +73,10 @@ class Checkpoint:
     def sums(self, label: str) -> CheckpointSums:
         """The partial sums of the pass of that name."""
         return CheckpointSums(self, label)
+
+    def loop(self, *settings: Any) -> CheckpointLoop:
+        """The points of the loop that these settings make."""
+        return CheckpointLoop(self, f"loop-{tokenize(*settings)}")
 
     # ------------------------------------------------------------------------------------------ passes
 
@@ -113,7 +122,8 @@ class Checkpoint:
         known: dict[str, Any] = dict(entry.attrs)
         sigma = sigma_of(known["covariance"], lambda array: read_array(entry, array))
         c, S = read_array(entry, "c"), read_array(entry, "S")
-        return SavedPoint(known["sweep"], c, S, sigma)
+        ended = known.get("ended")
+        return SavedPoint(known["sweep"], c, S, sigma, None if ended is None else Termination(ended))
 
     def save_point(self, name: str, point: SavedPoint) -> None:
         key = f"{name}-{point.sweep}"
@@ -122,7 +132,9 @@ class Checkpoint:
         write_array(entry, "S", point.S, ("equation", "equation_other"))
         for array, (values, dims) in point.sigma.stored().items():
             write_array(entry, array, values, dims)
-        entry.attrs.update(sweep=point.sweep, covariance=point.sigma.kind, complete=True)
+        ended = None if point.ended is None else point.ended.value
+        entry.attrs.update(sweep=point.sweep, covariance=point.sigma.kind, ended=ended)
+        entry.attrs["complete"] = True
         previous = self.group.attrs.get(name)
         self.group.attrs[name] = key
         if previous and previous != key:
@@ -145,6 +157,28 @@ class CheckpointSums:
 
     def save(self, index: int, total: GramMoments | RootMoments) -> None:
         self.checkpoint.save_sum(self.label, index, total)
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointLoop:
+    """The last point of one loop."""
+
+    checkpoint: Checkpoint
+    name: str
+
+    def saved(self) -> SavedPoint | None:
+        """The one an earlier client left, or None."""
+        return self.checkpoint.load_point(self.name)
+
+    def keep(self, sweep: int, point: Point) -> None:
+        """Save a point to go on from."""
+        self.checkpoint.save_point(self.name, SavedPoint(sweep, point.c, point.S, point.sigma))
+
+    def finish(self, found: Solution) -> None:
+        """Save the point at which the loop ended."""
+        at = found.point
+        last = SavedPoint(found.trace[-1].sweep, at.c, at.S, at.sigma, found.termination)
+        self.checkpoint.save_point(self.name, last)
 
 
 def rows_token(rows: Rows) -> str:

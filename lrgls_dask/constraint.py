@@ -18,6 +18,11 @@ class Constraint:
     rows: np.ndarray
     values: np.ndarray
 
+    @cached_property
+    def free(self) -> np.ndarray:
+        """(P, P - m) orthonormal basis of the directions in which c may move; O(P^3) time, P^2 numbers."""
+        return free_directions(self.rows)
+
     def nearest(self, c: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
         """The c (P,) that keeps to the constraint and is nearest in the metric sum diagonal * change^2."""
         preconditioner = Preconditioner(diagonal, self)

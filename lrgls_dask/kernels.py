@@ -44,6 +44,7 @@ __all__ = [
     "residual_kernel",
     "root_kernel",
     "scratch",
+    "side_by_side",
     "slab_rows",
     "slabs",
     "width_of",
@@ -356,6 +357,11 @@ def adjoint(
     if root_weight is not None:
         values *= root_weight
     return tuple(x[:, g.take_columns].T @ values[:, g.take_equations] for g in groups)
+
+
+def side_by_side(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    """(n, c) all columns of the arrays, without a copy where it is one array."""
+    return arrays[0].reshape(len(arrays[0]), -1) if len(arrays) == 1 else np.column_stack(arrays)
 
 
 def width_of(arrays: tuple[np.ndarray, ...]) -> int:

@@ -89,7 +89,8 @@ class LowRankGLS:
         where there are few such patterns, so that one pass is enough; else every round is one. "drop" leaves out rows
         that miss a response.
     checkpoint : a path or URL where a long fit keeps its progress. A fit of the same data that finds one there goes on
-        from it; it is deleted when the fit is complete. The data must not have changed in between.
+        from it; it is deleted when the fit is complete. The data must not have changed in between. With missing="em"
+        the first pass is made again, and rounds go on where they were.
     progress : True for a bar on stderr, or a callable (label, bytes_done, bytes_total).
     memory_limit : bytes, or text like "1GB", that one process may use; found out if None.
 
@@ -220,7 +221,7 @@ class LowRankGLS:
             if isinstance(problem, Incomplete):
                 plan = self.plan_
                 spare = min(plan.memory_limit - plan.worker_peak, plan.client_limit - plan.client_peak)
-                fit, notes = fit_incomplete_rows(problem, system, structures, options, spare, float(self.lam_F))
+                fit, notes = fit_incomplete_rows(problem, system, structures, options, spare, float(self.lam_F), kept)
             else:
                 path: Table = ()
                 if isinstance(self.covariance, SparseLowRank) and self.covariance.by_bic:
@@ -301,7 +302,7 @@ class LowRankGLS:
             return _in_memory(system.rows, self.lam_B, meter, restrictions), "compress", None
         self.plan_ = self.plan(system)
         if self.missing == "em":
-            seen = look(system.rows, self.plan_, self.lam_B, self.engine, meter)
+            seen = look(system.rows, self.plan_, self.lam_B, self.engine, meter, restrictions)
             if isinstance(seen, Incomplete):
                 return seen, "compress" if seen.restarts_are_free else "stream", None
             if seen is not None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from dask.base import tokenize
 
 from lrgls_dask.als import (
     Keep,
@@ -15,6 +14,7 @@ from lrgls_dask.als import (
     Point,
     Solution,
     alternate,
+    best_start,
     fit_structure,
     go_on,
     slack,
@@ -24,13 +24,13 @@ from lrgls_dask.checkpoint import Checkpoint, SavedPoint
 from lrgls_dask.covariance import LOOSE, LowRank, LowRankStructure, SingularCovariance, Structure
 from lrgls_dask.em import fit_em
 from lrgls_dask.existence import no_maximum, vanishing_combination
-from lrgls_dask.problem import Problem
+from lrgls_dask.problem import Posed, Problem
 from lrgls_dask.resampling.crossvalidate import Candidate, Folds, held_out_nll
 from lrgls_dask.resampling.tasks import run_tasks
 from lrgls_dask.resources import SMALL_MATRIX
 from lrgls_dask.sweep import debiased
 
-__all__ = ["Table", "best_of", "choose"]
+__all__ = ["Table", "best_of", "choose", "criteria"]
 
 Table = tuple[dict[str, float], ...]
 
@@ -70,7 +70,8 @@ def _choose(
 ) -> tuple[Solution, Table]:
     if problem.restarts_are_free:
         return _fit_all(problem, structures, options, folds)
-    keep, saved = _kept(checkpoint, problem, structures, options)
+    loop = None if checkpoint is None else checkpoint.loop(structures, options, problem.constraint)
+    keep, saved = (None, None) if loop is None else (loop.keep, loop.saved())
     if options.algorithm == "em" and problem.dense:
         return _by_em(problem, structures, options, keep, saved)
     if not problem.dense:
@@ -130,7 +131,7 @@ def _fit_all(
         for i in range(1, len(structures)):
             if not structures[i].line_search:
                 solutions[i] = _from_below(search, structures[i], solutions[i - 1], solutions[i])
-    rows = [_row(problem, each, s.nll) for each, s in zip(structures, solutions, strict=True)]
+    rows = [criteria(problem, each, s.nll) for each, s in zip(structures, solutions, strict=True)]
     if folds is None:
         best, table = best_of(rows, "bic")
         return solutions[best], table
@@ -176,10 +177,7 @@ def _em_from_every_start(search: _Search, structure: LowRankStructure) -> Soluti
     if options.accelerate and structure.rank:
         floor = np.full(len(search.S), options.d_floor)
         starts += [step.sigma for step in structure.candidates(search.S, floor, tol=LOOSE)]
-    solutions = [fit_em(problem, structure, options, search.c, sigma=sigma) for sigma in starts]
-    best = min(solutions, key=lambda found: found.obj)
-    agreed = sum(found.obj - best.obj <= slack(best.obj) for found in solutions)
-    return replace(best, n_starts=len(solutions), n_agreed=agreed)
+    return best_start([fit_em(problem, structure, options, search.c, sigma=sigma) for sigma in starts])
 
 
 def _from_below(search: _Search, structure: Structure, below: Solution, found: Solution) -> Solution:
@@ -205,23 +203,9 @@ def _compared(
         return 0, ()
     floor = np.full(len(S), options.d_floor)
     firsts = [each.candidates(debiased(problem, options, S), floor)[0].sigma for each in structures]
-    return best_of([_row(problem, each, sigma.nll(S)) for each, sigma in zip(structures, firsts, strict=True)], "bic")
-
-
-def _kept(
-    checkpoint: Checkpoint | None, problem: Problem, structures: tuple[Structure, ...], options: Options
-) -> tuple[Keep | None, SavedPoint | None]:
-    """Where the loop leaves its points, and the one an earlier client left there with the same options."""
-    if checkpoint is None:
-        return None, None
-    bound = problem.constraint
-    bounds = () if bound is None else (bound.rows, bound.values)
-    name = f"loop-{tokenize(structures, options, *bounds)}"
-
-    def keep(sweep: int, point: Point) -> None:
-        checkpoint.save_point(name, SavedPoint(sweep, point.c, point.S, point.sigma))
-
-    return keep, checkpoint.load_point(name)
+    return best_of(
+        [criteria(problem, each, sigma.nll(S)) for each, sigma in zip(structures, firsts, strict=True)], "bic"
+    )
 
 
 def _by_em(
@@ -230,13 +214,13 @@ def _by_em(
     """EM for one rank, compared with the others as `_choose` does; it goes on from a saved point."""
     c, S = _start(problem, options) if len(structures) > 1 else (_start_alone(problem), np.zeros((0, 0)))
     best, table = _compared(problem, structures, options, S)
-    sigma = None
+    sigma, done = None, 0
     if saved is not None and isinstance(saved.sigma, LowRank):
-        c, sigma = saved.c, saved.sigma
+        c, sigma, done = saved.c, saved.sigma, saved.sweep + 1
         best = next(i for i, structure in enumerate(structures) if structure.rank == sigma.rank)
     structure = structures[best]
     assert isinstance(structure, LowRankStructure)
-    return fit_em(problem, structure, options, c, sigma=sigma, keep=keep), table
+    return fit_em(problem, structure, options, c, sigma=sigma, done=done, keep=keep), table
 
 
 def _start_alone(problem: Problem) -> np.ndarray:
@@ -258,14 +242,16 @@ def _without_covariance(
             f"which does not fit. {remedy}, or raise memory_limit."
         )
     if saved is not None and isinstance(saved.sigma, LowRank):
-        return fit_em(problem, structure, options, saved.c, sigma=saved.sigma, keep=keep)
+        done = saved.sweep + 1
+        return fit_em(problem, structure, options, saved.c, sigma=saved.sigma, done=done, keep=keep)
     return fit_em(problem, structure, options, _start_alone(problem), keep=keep)
 
 
 # ---------------------------------------------------------------------------------------------- the table
 
 
-def _row(problem: Problem, structure: Structure, nll: float) -> dict[str, float]:
+def criteria(problem: Posed, structure: Structure, nll: float) -> dict[str, float]:
+    """Likelihood and information criteria of a structure fitted to this nll per row, in standard units."""
     n_parameters = problem.design.n_coefficients + structure.n_parameters(problem.design.n_equations)
     if problem.constraint is not None:
         n_parameters -= len(problem.constraint.values)

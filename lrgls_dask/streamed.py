@@ -22,7 +22,7 @@ from lrgls_dask.kernels import (
 )
 from lrgls_dask.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments
 from lrgls_dask.passes import Meter, run_pass
-from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, GlsStep, Products, constraint_on, nll_offset
+from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, GlsStep, Products, constraint_on, inner_energy, nll_offset
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows import Rows
 from lrgls_dask.whiten import GroupRows, whiten
@@ -125,13 +125,8 @@ class Streamed:
         moments = run_pass(x_only, gram_kernel, None, partial_bytes=size, meter=self.meter, label="X'X")
         return np.vstack([np.sqrt(moments.head.weight) * moments.head.mean, root_of(moments.cross)])
 
-    def inner_energy(self, rel_tol: float) -> float:
-        # The energy is the squared distance from the solution in standard errors: a hundredth of one at the default
-        # rel_tol of 1e-6, and less in step with a tighter one.
-        return float(1e-4 * min(1.0, rel_tol / 1e-6) ** 1.5)
-
     def settled_energy(self, rel_tol: float) -> float:
-        return np.inf if rel_tol >= 1e-9 else 100.0 * self.inner_energy(rel_tol)
+        return np.inf if rel_tol >= 1e-9 else 100.0 * inner_energy(self, rel_tol)
 
     def _mean_residual(self, c: np.ndarray) -> np.ndarray:
         return self._mean_y - self.coordinates.forward(self._mean_rows, c)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -12,18 +12,20 @@ import numpy as np
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.constraint import Preconditioner
 from lrgls_dask.covariance import TIGHT, Sigma, SigmaStep, Structure
-from lrgls_dask.problem import Problem
+from lrgls_dask.problem import Posed, Problem, inner_energy
 
 __all__ = [
     "BetaStep",
     "Keep",
     "Options",
     "Point",
+    "Run",
     "Solution",
     "Sweeps",
     "Termination",
     "TraceRow",
     "debiased",
+    "final_energy",
     "gls",
     "starting_residuals",
 ]
@@ -108,6 +110,13 @@ class BetaStep:
     final: bool
 
 
+def final_energy(problem: Posed, options: Options, c: np.ndarray, diagonal: np.ndarray) -> float:
+    """r'M^-1 r at which the last conjugate gradients from c (P,) stop, M = diagonal (P,)."""
+    if options.cg_tol is None:
+        return inner_energy(problem, options.rel_tol)
+    return options.cg_tol**2 * float(c**2 @ diagonal)
+
+
 def gls(
     problem: Problem, options: Options, c: np.ndarray, sigma: Sigma, *, fall: float
 ) -> tuple[np.ndarray, np.ndarray, BetaStep]:
@@ -119,9 +128,7 @@ def gls(
     system = problem.gls_step(c, sigma)
     ridge = problem.coordinates.ridge
     diagonal = problem.coordinates.expand(sigma.precision_diagonal) * (1.0 - ridge) + ridge
-    final = problem.inner_energy(options.rel_tol)
-    if options.cg_tol is not None:
-        final = options.cg_tol**2 * float(c**2 @ diagonal)
+    final = final_energy(problem, options, c, diagonal)
     score, z = Preconditioner(diagonal, problem.constraint)(system.score)
     energy = float(score @ z)
     tol = max(final, fall * energy)
@@ -161,33 +168,52 @@ def debiased(problem: Problem, options: Options, S: np.ndarray) -> np.ndarray:
 
 
 @dataclass
-class Sweeps:
-    """The half-steps of one run of the loop, and the trace they leave."""
+class Run:
+    """One run of a loop: its problem, and the trace it leaves."""
 
-    problem: Problem
+    problem: Posed
     structure: Structure
     options: Options
     trace: list[TraceRow] = field(default_factory=list)
 
+    def floor(self) -> np.ndarray:
+        """(K,) the least own variances."""
+        return np.full(self.problem.design.n_equations, self.options.d_floor)
+
+    def penalised(self, c: np.ndarray, sigma: Sigma, nll: float) -> float:
+        """obj per row, given nll per row."""
+        ridge = float(self.problem.coordinates.ridge @ c**2) / (2 * self.problem.n_obs)
+        return nll + self.structure.penalty(sigma) + ridge
+
+    def note(self, sweep: int, step: str, nll: float, obj: float, accept_t: float = 1.0, cg: int = 0) -> None:
+        """One more row of the trace."""
+        meter, offset = self.problem.meter, self.problem.nll_offset
+        totals = (meter.passes, meter.bytes_read, meter.seconds)
+        self.trace.append(TraceRow(self.structure.rank, sweep, step, nll + offset, obj + offset, accept_t, cg, *totals))
+
+    def ended(self, point: Point, nll: float, obj: float, termination: Termination) -> Solution:
+        """What the loop hands back, from one starting point."""
+        return Solution(point, nll, obj, termination, tuple(self.trace), 1, 1)
+
+
+@dataclass
+class Sweeps(Run):
+    """The half-steps of one run of the alternating loop."""
+
+    problem: Problem
+
     def objective(self, point: Point) -> tuple[float, float]:
         """nll and obj per row."""
         nll = point.sigma.nll(point.S)
-        ridge = float(self.problem.coordinates.ridge @ point.c**2) / (2 * self.problem.n_obs)
-        return nll, nll + self.structure.penalty(point.sigma) + ridge
+        return nll, self.penalised(point.c, point.sigma, nll)
 
     def record(
         self, sweep: int, step: Literal["start", "sigma", "beta"], point: Point, accept_t: float = 1.0, cg: int = 0
     ) -> float:
         """The objective, noted down."""
         nll, obj = self.objective(point)
-        meter, offset = self.problem.meter, self.problem.nll_offset
-        totals = (meter.passes, meter.bytes_read, meter.seconds)
-        self.trace.append(TraceRow(self.structure.rank, sweep, step, nll + offset, obj + offset, accept_t, cg, *totals))
+        self.note(sweep, step, nll, obj, accept_t, cg)
         return obj
-
-    def floor(self) -> np.ndarray:
-        """(K,) the least own variances."""
-        return np.full(self.problem.design.n_equations, self.options.d_floor)
 
     def sigma_step(self, point: Point, *, tol: float = TIGHT) -> SigmaStep[Sigma]:
         """Sigma at the coefficients of `point`, searched from its Sigma to a gradient of `tol`."""
@@ -201,5 +227,5 @@ class Sweeps:
 
     def solution(self, point: Point, termination: Termination, first: SigmaStep[Sigma]) -> Solution:
         """What the loop hands back."""
-        nll, obj = self.objective(point)
-        return Solution(point, nll, obj, termination, tuple(self.trace), first.n_starts, first.n_agreed)
+        found = self.ended(point, *self.objective(point), termination)
+        return replace(found, n_starts=first.n_starts, n_agreed=first.n_agreed)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from lrgls_dask import LowRankGLS, System, checkpoint, passes
+from lrgls_dask import Fit, FitWarning, LowRankGLS, System, checkpoint, passes
+from lrgls_dask.als import Termination
 
 
 class Killed(Exception):
@@ -63,6 +66,91 @@ def test_killed_fit_goes_on(
     assert not (tmp_path / "progress").exists()
     if engine == "stream":
         assert resumed.n_passes < whole.n_passes
+
+
+def holes_in(system: System, tmp_path: Path, n_patterns: int | None = None) -> System:
+    """The rows with a fifth of the responses missing, scattered or in a few patterns."""
+    Y = np.concatenate([np.asarray(part.array[:]) for part in system.rows.y], axis=1)
+    X = [
+        np.concatenate([np.asarray(part.array[:]) for part in system.rows.x], axis=1)[:, c]
+        for c in system.design.columns
+    ]
+    holes = np.random.default_rng(1).random((n_patterns or len(Y), Y.shape[1])) < 0.2
+    if n_patterns is not None:
+        holes = holes[np.arange(len(Y)) % n_patterns]
+    System.from_arrays(np.where(holes, np.nan, Y), X).to_zarr(tmp_path / "holes.zarr", row_chunk=500)
+    return System.from_zarr(tmp_path / "holes.zarr")
+
+
+@pytest.mark.parametrize(
+    ("rank", "rel_tol", "saves", "spared"),
+    [(0, 1e-9, 1, 0), (2, 1e-9, 6, 5), ("bic", 1e-7, 25, 15)],
+    ids=["diagonal", "one rank", "several ranks"],
+)
+def test_killed_rounds_over_missing_responses_go_on(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: Any, rel_tol: float, saves: int, spared: int
+) -> None:
+    holes = holes_in(system, tmp_path)
+    model = LowRankGLS(rank, missing="em", engine="stream", rel_tol=rel_tol)
+    whole = LowRankGLS(**model.get_params()).fit(holes).result_
+    model.set_params(checkpoint=str(tmp_path / "progress"))
+    revive = dies_after(monkeypatch, "save_point", saves)
+    with pytest.raises(Killed):
+        model.fit(holes)
+    revive()
+    resumed = model.fit(holes).result_
+    assert resumed.n_passes <= whole.n_passes - spared
+    assert resumed.trace["passes"].iloc[-1] == resumed.n_passes
+    assert resumed.rank == whole.rank
+    assert resumed.loglik == pytest.approx(whole.loglik, rel=0.01 * rel_tol)
+    near = {"rtol": rel_tol**0.5, "atol": rel_tol**0.5}
+    np.testing.assert_allclose(resumed.params.values, whole.params.values, **near)
+    np.testing.assert_allclose(resumed.sigma().values, whole.sigma().values, **near)
+    assert not (tmp_path / "progress").exists()
+    if rank == "bic":
+        np.testing.assert_array_equal(resumed.selection["bic"][:2], whole.selection["bic"][:2])
+        np.testing.assert_allclose(resumed.selection["bic"], whole.selection["bic"], rtol=1e-7)
+
+
+def test_a_rank_that_had_ended_takes_one_pass(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while standard errors are found, after the loop: its point is looked at once, and it is the same point."""
+    holes = holes_in(system, tmp_path)
+    model = LowRankGLS(2, missing="em", engine="stream", checkpoint=str(tmp_path / "progress"), max_sweeps=1)
+    whole = fit_quietly(LowRankGLS(**{**model.get_params(), "checkpoint": None}), holes)
+    assert whole.termination is Termination.MAX_SWEEPS
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lrgls_dask.missing.fit._gls", killed)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(holes)
+    resumed = fit_quietly(model, holes)
+    assert resumed.n_passes == 4  # patterns, the point, pairs of equations never seen together, standard errors
+    assert resumed.termination is Termination.MAX_SWEEPS and resumed.n_sweeps == whole.n_sweeps
+    assert np.array_equal(resumed.params, whole.params) and np.array_equal(resumed.covariance.d, whole.covariance.d)
+
+
+def test_few_patterns_are_fitted_again(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    holes = holes_in(system, tmp_path, n_patterns=5)
+    plain = LowRankGLS(2, missing="em").fit(holes).result_
+    model = LowRankGLS(2, missing="em", checkpoint=tmp_path / "progress")
+    with monkeypatch.context() as patch:
+        patch.setattr("lrgls_dask.missing.fit.choose_incomplete", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            model.fit(holes)
+    again = model.fit(holes).result_
+    assert again.n_passes == plain.n_passes == 1
+    assert np.array_equal(plain.params, again.params)
+    assert not (tmp_path / "progress").exists()
+
+
+def fit_quietly(model: LowRankGLS, system: System) -> Fit:
+    """The fit of a model that is told to stop early."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        return model.fit(system).result_
 
 
 def test_saving_changes_no_digit(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

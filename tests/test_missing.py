@@ -17,9 +17,10 @@ from lrgls_dask.covariance import LowRank, LowRankStructure
 from lrgls_dask.em import fit_em
 from lrgls_dask.errors import BadValues
 from lrgls_dask.inference.incomplete import gls_covariance, observed_covariance
-from lrgls_dask.missing.loop import choose_incomplete, em_round, estimate_of, fit_incomplete, pairs_never_seen
+from lrgls_dask.missing.loop import choose_incomplete, em_round, estimate_of, fit_incomplete
 from lrgls_dask.missing.patterns import _codes, first_pass
 from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.missing.starts import pairs_never_seen
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
 from lrgls_dask.streamed import Streamed
@@ -261,7 +262,7 @@ def test_full_information_maximum_likelihood_as_in_lavaan(
     expected = reference["fits"][structure]
     system = system_of(reference["equations"], table)
     problem = Incomplete(system.rows, lam_B=0.0, meter=Meter(), most_patterns=most)
-    found = fit_incomplete(problem, LowRankStructure(int(structure[-1] == "1")), TIGHT, algorithm=algorithm)
+    found = fit_incomplete(problem, LowRankStructure(int(structure[-1] == "1")), replace(TIGHT, algorithm=algorithm))
     b, sigma, loglik = estimates(problem, found)
     design = system.rows.design
 
@@ -296,7 +297,7 @@ def test_both_algorithms_on_patterns_and_on_rows_agree(lam_B: float, lam_F: floa
     for most in (400, 0):
         for algorithm in ("als", "em"):
             problem = problem_of(data, most, lam_B=lam_B)
-            found = fit_incomplete(problem, LowRankStructure(2, lam_F=lam_F), options, algorithm=algorithm)
+            found = fit_incomplete(problem, LowRankStructure(2, lam_F=lam_F), replace(options, algorithm=algorithm))
             fits[most, algorithm] = (*estimates(problem, found), found.obj + problem.nll_offset)
     b, sigma, _, obj = fits[400, "als"]
     for other in fits.values():
@@ -309,11 +310,12 @@ def test_both_algorithms_on_patterns_and_on_rows_agree(lam_B: float, lam_F: floa
 def test_the_objective_of_plain_em_never_rises(most: int | None) -> None:
     data = with_holes(simulate("own", n=300, K=8), n_patterns=20)
     problem = problem_of(data, most)
-    found = fit_incomplete(problem, LowRankStructure(2), Options(rel_tol=1e-9), algorithm="em", accelerate=False)
+    options = Options(algorithm="em", rel_tol=1e-9)
+    found = fit_incomplete(problem, LowRankStructure(2), replace(options, accelerate=False))
     nll = np.array([row.nll for row in found.trace])
     assert len(nll) > 20
     assert np.diff(nll).max() < 1e-13
-    fast = fit_incomplete(problem_of(data, most), LowRankStructure(2), Options(rel_tol=1e-9), algorithm="em")
+    fast = fit_incomplete(problem_of(data, most), LowRankStructure(2), options)
     assert len(fast.trace) < 0.7 * len(nll)
     assert abs(fast.obj - found.obj) < 1e-7
 
@@ -323,7 +325,9 @@ def test_the_objective_of_plain_em_never_rises(most: int | None) -> None:
 def test_with_nothing_missing_it_is_the_complete_fit(algorithm: Any, most: int | None) -> None:
     data = simulate("mixed", n=200, weighted=True)
     problem = problem_of(data, most)
-    b, sigma, loglik = estimates(problem, fit_incomplete(problem, LowRankStructure(2), TIGHT, algorithm=algorithm))
+    b, sigma, loglik = estimates(
+        problem, fit_incomplete(problem, LowRankStructure(2), replace(TIGHT, algorithm=algorithm))
+    )
     complete = LowRankGLS(2, rel_tol=1e-15, max_sweeps=500).fit(data.system()).result_
     np.testing.assert_allclose(loglik, complete.loglik, rtol=1e-12)
     np.testing.assert_allclose(b, complete.coefficients, rtol=1e-6, atol=1e-6)

@@ -22,7 +22,7 @@ Sigma whose nll + penalty is above the start's, and `rescaled` commutes with all
 no structure of one S but a loop of their own, in `lrgls_dask.varying.loop`.
 """
 
-from lrgls_dask.covariance.blocks import blocks_of
+from lrgls_dask.covariance.blocks import Blocks, blocks_of
 from lrgls_dask.covariance.em import Anderson, em_products, em_update, flattened, nll_from_products, unflattened
 from lrgls_dask.covariance.full import Full, FullSigma, SingularCovariance
 from lrgls_dask.covariance.grouped import GroupedStructure
@@ -33,12 +33,23 @@ from lrgls_dask.covariance.nested import GroupedFactors
 from lrgls_dask.covariance.pca import pca_step
 from lrgls_dask.covariance.sparse import SparseFactors, SparseStructure, sparse_path
 from lrgls_dask.covariance.steps import penalised
-from lrgls_dask.covariance.structures import Factored, LowRankStructure, diagonal, sigma_of, structure_of
+from lrgls_dask.covariance.structures import (
+    Factored,
+    FactorStructure,
+    LowRankStructure,
+    diagonal,
+    loadings_in,
+    sigma_of,
+    structure_of,
+    widened,
+)
 
 __all__ = [
     "LOOSE",
     "TIGHT",
     "Anderson",
+    "Blocks",
+    "FactorStructure",
     "Factored",
     "Full",
     "FullSigma",
@@ -57,6 +68,7 @@ __all__ = [
     "em_products",
     "em_update",
     "flattened",
+    "loadings_in",
     "max_rank",
     "ml_candidates",
     "ml_step",
@@ -67,4 +79,5 @@ __all__ = [
     "sparse_path",
     "structure_of",
     "unflattened",
+    "widened",
 ]

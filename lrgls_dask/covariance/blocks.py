@@ -152,13 +152,25 @@ class Blocks:
             out[rows, own] = M[rows] @ X[:, wide]
         return out
 
+    @cached_property
+    def free(self) -> NDArray[np.bool_]:
+        """(K, m) whether a wide loading may differ from zero."""
+        out = np.zeros((self.n_equations, self.n_factors), dtype=bool)
+        np.put_along_axis(out, self.columns, True, axis=1)
+        return out
+
+    @cached_property
+    def together(self) -> tuple[NDArray[np.intp], ...]:
+        """Wide columns of the factors with the very same equations, which a rotation among them leaves alone."""
+        found: dict[bytes, list[int]] = {}
+        for rows, _, wide in self.blocks():
+            key = np.arange(self.n_equations)[rows].tobytes()
+            found.setdefault(key, []).extend(range(wide.start, wide.stop))
+        return tuple(np.array(columns, dtype=np.intp) for columns in found.values() if columns)
+
     def n_rotations(self) -> int:
         """r (r - 1) / 2 for each group, r counting the factors of all groups with the very same equations."""
-        totals: dict[bytes, int] = {}
-        for rows, own, _ in self.blocks():
-            key = np.arange(self.n_equations)[rows].tobytes()
-            totals[key] = totals.get(key, 0) + own.stop - own.start
-        return sum(r * (r - 1) // 2 for r in totals.values())
+        return sum(len(columns) * (len(columns) - 1) // 2 for columns in self.together)
 
 
 def _as_slice(index: NDArray[np.intp]) -> Rows:

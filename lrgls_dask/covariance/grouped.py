@@ -16,7 +16,7 @@ import numpy as np
 
 from lrgls_dask.covariance.blocks import Blocks
 from lrgls_dask.covariance.groupwise import approached, cycled, leaf_candidates
-from lrgls_dask.covariance.lowrank import Array
+from lrgls_dask.covariance.lowrank import Array, LowRank
 from lrgls_dask.covariance.ml import MAX_CANDIDATES, merged, ml_step
 from lrgls_dask.covariance.nested import GroupedFactors
 from lrgls_dask.covariance.newtoncg import LOOSE, TIGHT, Goal, finished, minimise_composite
@@ -127,6 +127,7 @@ class GroupedStructure:
     bounded = True
     line_search = False
     needs_matrix = True
+    lam_F = 0.0
 
     @property
     def rank(self) -> int:
@@ -146,13 +147,21 @@ class GroupedStructure:
         """`grouped_step` from `start`."""
         return grouped_step(S, self.blocks, floor, start=start, tol=tol)
 
-    def penalty(self, sigma: GroupedFactors) -> float:
+    def penalty(self, sigma: GroupedFactors | LowRank) -> float:
         """None."""
         return 0.0
 
     def n_parameters(self, n_equations: int) -> int:
         """Loadings and variances less rotations."""
         return n_equations * (self.blocks.n_own + 1) - self.blocks.n_rotations()
+
+    def loadings(self, n_equations: int) -> Blocks:
+        """Which loadings may differ from zero."""
+        return self.blocks
+
+    def value(self, wide: LowRank) -> GroupedFactors:
+        """A Sigma whose loadings stand side by side, zeros outside the groups, as one of this structure."""
+        return GroupedFactors(self.blocks, self.blocks.compact(wide.F), wide.d)
 
 
 # ---------------------------------------------------------------------------------------------- starts

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lrgls_dask.covariance.blocks import Blocks
 from lrgls_dask.covariance.full import Full, FullSigma
 from lrgls_dask.covariance.grouped import GroupedStructure
 from lrgls_dask.covariance.interface import TIGHT, Array, Sigma, SigmaStep, Structure
@@ -17,7 +18,16 @@ from lrgls_dask.covariance.nested import GroupedFactors
 from lrgls_dask.covariance.pca import pca_step
 from lrgls_dask.covariance.sparse import SparseFactors, SparseStructure
 
-__all__ = ["Factored", "LowRankStructure", "diagonal", "sigma_of", "structure_of"]
+__all__ = [
+    "FactorStructure",
+    "Factored",
+    "LowRankStructure",
+    "diagonal",
+    "loadings_in",
+    "sigma_of",
+    "structure_of",
+    "widened",
+]
 
 # Sigmas with loadings F (K, k), wide and with their zeros, and idiosyncratic variances d (K,).
 Factored = LowRank | GroupedFactors
@@ -66,6 +76,28 @@ class LowRankStructure:
     def n_parameters(self, n_equations: int) -> int:
         """K k + K - k (k - 1) / 2."""
         return n_equations * (self.rank + 1) - self.rank * (self.rank - 1) // 2
+
+    def loadings(self, n_equations: int) -> Blocks:
+        """Which loadings may differ from zero: all."""
+        return Blocks.single(n_equations, self.rank)
+
+    def value(self, wide: LowRank) -> LowRank:
+        """Itself."""
+        return wide
+
+
+# Structures whose loadings an EM round can find row by row of F, by least squares on the factors.
+FactorStructure = LowRankStructure | GroupedStructure
+
+
+def loadings_in(sigma: Factored) -> Blocks:
+    """Which loadings of a Sigma may differ from zero."""
+    return sigma.blocks if isinstance(sigma, GroupedFactors) else Blocks.single(sigma.n_equations, sigma.rank)
+
+
+def widened(sigma: Factored) -> LowRank:
+    """The same Sigma with all its factors side by side, the zeros of its loadings among the numbers."""
+    return sigma if type(sigma) is LowRank else LowRank(sigma.F, sigma.d)
 
 
 def diagonal() -> LowRankStructure:

@@ -3,15 +3,18 @@
 Two kinds. The GLS one, (sum_i X_o' Sigma_oo^-1 X_o)^-1, takes Sigma as known. The observed one inverts the Hessian of
 the log-likelihood over coefficients, loadings and variances together: with missing responses the coefficients and
 Sigma are not independent even in large samples unless values are missing completely at random (Kenward and Molenberghs
-1998), so it is the one to report.
+1998), so it is the one to report. Both are within the restrictions on the coefficients, if there are any.
 """
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from lrgls_dask.constraint import estimator_covariance, free_directions
-from lrgls_dask.covariance import LowRank
+from lrgls_dask.covariance import Blocks, Factored, LowRank, loadings_in, widened
 from lrgls_dask.missing.problem import Incomplete, Latent
 
 __all__ = ["gls_covariance", "observed_covariance", "observed_information"]
@@ -25,55 +28,76 @@ def gls_covariance(problem: Incomplete, sigma: LowRank) -> np.ndarray:
 
     sigma : in standard units. With a ridge the sandwich A^-1 I A^-1, A = I + penalty.
     """
-    return problem.covariance(estimator_covariance(problem.information(sigma), problem.coordinates.ridge))
+    return _of_estimator(problem.information(sigma), problem)
 
 
 def observed_covariance(
-    problem: Incomplete, c: np.ndarray, sigma: LowRank, *, lam_F: float = 0.0, d_floor: float = 0.0
+    problem: Incomplete, c: np.ndarray, sigma: Factored, *, lam_F: float = 0.0, d_floor: float = 0.0
 ) -> np.ndarray:
     """(P, P) covariance of the coefficients from the observed information, in the user's units and order.
 
     c, sigma : the maximum likelihood estimates in standard units. Variances on d_floor are taken as known. Two passes
     over streamed rows, the second with 2 K (k + 1) times the work of one; none from pseudo-rows.
+    Raises LinAlgError where the estimates are no strict maximum.
     """
     by_c, cross, by_sigma = observed_information(problem, c, sigma, lam_F=lam_F, d_floor=d_floor)
-    effective = by_c - cross @ np.linalg.solve(by_sigma, cross.T)
-    return problem.covariance(estimator_covariance(0.5 * (effective + effective.T), problem.coordinates.ridge))
+    try:
+        effective = by_c - cross @ cho_solve(cho_factor(by_sigma), cross.T)
+        return _of_estimator(0.5 * (effective + effective.T), problem)
+    except LinAlgError:
+        smallest = int(np.argmin(sigma.d / sigma.variances))
+        raise LinAlgError(
+            "the observed information of all parameters is not positive definite: these estimates are no strict "
+            "maximum of the likelihood, or the factors are more than the data identify. The smallest share of a "
+            f"variance outside the factors is {sigma.d[smallest] / sigma.variances[smallest]:.1e}, of equation "
+            f"{problem.design.equations[smallest]!r}. Use a smaller rank, or kind='classical'."
+        ) from None
 
 
 def observed_information(
-    problem: Incomplete, c: np.ndarray, sigma: LowRank, *, lam_F: float = 0.0, d_floor: float = 0.0
+    problem: Incomplete, c: np.ndarray, sigma: Factored, *, lam_F: float = 0.0, d_floor: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The Hessian of the negative log-likelihood: by c (P, P), c by Sigma (P, s), by Sigma (s, s).
 
-    The s coordinates of Sigma are (F / sqrt(d), log d) less the rotations of F, which change nothing, and less log d on
-    d_floor. The block of c is exact, the others central differences of the exact gradient.
+    The s coordinates of Sigma are (F / sqrt(d), log d) less the loadings that are zero by its structure, the rotations
+    of F, which change nothing, and log d on d_floor. The block of c is exact, the others are central differences of the
+    exact gradient.
     """
-    basis = _directions(sigma, d_floor)
+    wide = widened(sigma)
+    basis = _directions(wide, loadings_in(sigma), d_floor)
     by_sigma, cross = np.empty((basis.shape[1],) * 2), np.empty((len(c), basis.shape[1]))
-    moved = [_moved(sigma, sign * STEP * direction) for direction in basis.T for sign in (1.0, -1.0)]
+    moved = [_moved(wide, sign * STEP * direction) for direction in basis.T for sign in (1.0, -1.0)]
     found = problem.latents(c, moved)
     for i in range(basis.shape[1]):
-        up, down = (_gradients(found[2 * i + s], moved[2 * i + s], sigma, lam_F) for s in (0, 1))
+        up, down = (_gradients(found[2 * i + s], moved[2 * i + s], wide, lam_F) for s in (0, 1))
         cross[:, i] = (up[0] - down[0]) / (2 * STEP)
         by_sigma[:, i] = basis.T @ (up[1] - down[1]) / (2 * STEP)
-    return problem.information(sigma), cross, 0.5 * (by_sigma + by_sigma.T)
+    return problem.information(wide), cross, 0.5 * (by_sigma + by_sigma.T)
 
 
-def _directions(sigma: LowRank, d_floor: float) -> np.ndarray:
-    """(K k + K, s) orthonormal changes of (F / sqrt(d), log d) that change Sigma."""
+def _of_estimator(information: np.ndarray, problem: Incomplete) -> np.ndarray:
+    """(P, P) covariance, in the user's units, of coefficients with this information that keep to the restrictions."""
+    constraint = problem.constraint
+    free = None if constraint is None else constraint.free
+    covariance = problem.covariance(estimator_covariance(information, problem.coordinates.ridge, free))
+    # rounding, where a restriction fixes a coefficient
+    np.fill_diagonal(covariance, np.maximum(covariance.diagonal(), 0.0))
+    return covariance
+
+
+def _directions(sigma: LowRank, loadings: Blocks, d_floor: float) -> np.ndarray:
+    """(K k + K, s) orthonormal changes of (F / sqrt(d), log d) that change Sigma and keep its structure."""
     K, k = sigma.F.shape
     scaled = sigma.F / np.sqrt(sigma.d)[:, None]
-    turns = np.zeros((k * (k - 1) // 2, K, k))
-    for i, (a, b) in enumerate(zip(*np.triu_indices(k, 1), strict=True)):
-        turns[i, :, a], turns[i, :, b] = scaled[:, b], -scaled[:, a]
-    fixed = np.flatnonzero(sigma.on_floor(d_floor))
-    nothing = np.zeros((len(turns) + len(fixed), K * k + K))
-    nothing[: len(turns), : K * k] = turns.reshape(len(turns), K * k)
-    nothing[len(turns) + np.arange(len(fixed)), K * k + fixed] = 1.0
-    if not len(nothing):
-        return np.eye(K * k + K)
-    return free_directions(nothing)
+    places = np.flatnonzero(np.concatenate([loadings.free.ravel(), ~sigma.on_floor(d_floor)]))
+    pairs = [(a, b) for columns in loadings.together for a, b in combinations(columns.tolist(), 2)]
+    turns = np.zeros((len(pairs), K, k))
+    for turn, (a, b) in zip(turns, pairs, strict=True):
+        turn[:, a], turn[:, b] = scaled[:, b], -scaled[:, a]
+    nothing = np.hstack([turns.reshape(len(pairs), K * k), np.zeros((len(pairs), K))])
+    basis = np.zeros((K * k + K, len(places) - len(pairs)))
+    basis[places] = free_directions(nothing[:, places])
+    return basis
 
 
 def _moved(sigma: LowRank, change: np.ndarray) -> LowRank:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from lrgls_dask.als import Options, Solution
+from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.covariance import LowRankStructure, Structure
+from lrgls_dask.covariance import Factored, FactorStructure, Structure, widened
+from lrgls_dask.factorstructures import GroupedLowRank
 from lrgls_dask.inference.classical import MAX_COEFFICIENTS
 from lrgls_dask.inference.incomplete import gls_covariance
-from lrgls_dask.missing.loop import choose_incomplete, estimate_of, pairs_never_seen
+from lrgls_dask.missing.loop import choose_incomplete, estimate_of
 from lrgls_dask.missing.patterns import first_pass
 from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.missing.starts import pairs_never_seen
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Plan
+from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
 from lrgls_dask.rows import Rows
 from lrgls_dask.solved import last_read
@@ -26,14 +30,15 @@ from lrgls_dask.system import System
 
 __all__ = ["check_goes_together", "fit_incomplete_rows", "look", "with_missing"]
 
-# What missing="em" does not go with, by parameter: the values that do, and what to do instead.
+# What missing="em" does not go with, by parameter: the values or types that do, and what to do instead.
 ALLOWED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "covariance": (("lowrank", "diagonal"), "Use covariance='lowrank', or missing='drop'"),
+    "covariance": (
+        ("lowrank", "diagonal", GroupedLowRank),
+        "Use covariance='lowrank' or GroupedLowRank(...), or missing='drop'",
+    ),
     "algorithm": (("als", "em"), "Use algorithm='als' or 'em', or missing='drop'"),
     "debiased": ((False,), "Use debiased=False, or missing='drop'"),
-    "restrictions": ((None,), "Leave restrictions out and test them with fit.wald_test, or use missing='drop'"),
     "sigma_step": (("ml",), "Use sigma_step='ml', or missing='drop'"),
-    "checkpoint": ((None,), "Leave checkpoint out, or use missing='drop'"),
 }
 
 
@@ -62,11 +67,19 @@ def check_goes_together(settings: dict[str, Any]) -> None:
 def _check(what: str, table: dict[str, tuple[tuple[Any, ...], str]], settings: dict[str, Any]) -> None:
     for name, (allowed, remedy) in table.items():
         value = settings[name]
-        if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in allowed):
+        if not any(_is(value, choice) for choice in allowed):
             raise ValueError(f"{what}='em' does not go with {name}={value!r}. {remedy}.")
 
 
-def look(rows: Rows, plan: Plan, lam_B: float, engine: str, meter: Meter) -> Incomplete | Compressed | None:
+def _is(value: Any, choice: Any) -> bool:
+    if isinstance(choice, type):
+        return isinstance(value, choice)
+    return value is choice or (isinstance(choice, str) and isinstance(value, str) and value == choice)
+
+
+def look(
+    rows: Rows, plan: Plan, lam_B: float, engine: str, meter: Meter, restrictions: Restrictions | None
+) -> Incomplete | Compressed | None:
     """What the first pass makes of the rows: the problem with missing responses, or that there are none.
 
     Complete rows come compressed, or as None where they are to be streamed.
@@ -83,7 +96,7 @@ def look(rows: Rows, plan: Plan, lam_B: float, engine: str, meter: Meter) -> Inc
             f"engine='compress' keeps the rows of each pattern of missing responses apart, at most {most} patterns, "
             f"and these rows have more. Use engine='auto', which streams them."
         )
-    return Incomplete(rows, lam_B=lam_B, meter=meter, first=first)
+    return Incomplete(rows, lam_B=lam_B, meter=meter, first=first, restrictions=restrictions)
 
 
 def fit_incomplete_rows(
@@ -93,17 +106,19 @@ def fit_incomplete_rows(
     options: Options,
     spare_bytes: int,
     lam_F: float,
+    checkpoint: Checkpoint | None,
 ) -> tuple[Fit, list[str]]:
     """Maximum likelihood from the responses that are observed, and what to warn of.
 
+    checkpoint : where streamed rounds keep their last point. The first pass, which is all that few patterns take, is
+    made again.
     spare_bytes : what the covariance of the coefficients may take; without it the fit has no standard errors.
     """
     assert isinstance(system, System)  # a compressed one has no rows to miss anything
-    chosen = tuple(each for each in structures if isinstance(each, LowRankStructure))
-    algorithm: Literal["als", "em"] = "em" if options.algorithm == "em" else "als"
-    found, table = choose_incomplete(problem, chosen, options, algorithm=algorithm, accelerate=options.accelerate)
+    chosen = tuple(each for each in structures if isinstance(each, FactorStructure))
+    found, table = choose_incomplete(problem, chosen, options, checkpoint)
+    pairs = pairs_never_seen(problem, found.point.sigma.rank)  # a pass, where the start of the rounds was kept
     fit = _as_fit(problem, system, found, options, table, spare_bytes, lam_F)
-    pairs = pairs_never_seen(problem, fit.rank)
     return fit, [pairs] if pairs else []
 
 
@@ -137,6 +152,7 @@ def _as_fit(
         lam_B=options.lam_B,
         lam_F=lam_F,
         on_floor=tuple(design.equations[j] for j in estimate.on_floor),
+        restrictions=problem.restrictions,
         y_scale=problem.whitened.y_scale,
         x_rows=None,
         compressed=None,
@@ -154,10 +170,11 @@ def _as_fit(
 
 def _gls(problem: Incomplete, found: Solution, spare_bytes: int) -> np.ndarray | None:
     P, sigma = problem.design.n_coefficients, found.point.sigma
-    held = 4 if problem.restarts_are_free else PARTIALS_IN_FLIGHT
+    assert isinstance(sigma, Factored)
+    held = (4 if problem.restarts_are_free else PARTIALS_IN_FLIGHT) + (0 if problem.constraint is None else 4)
     if P > MAX_COEFFICIENTS or 8 * held * P**2 > spare_bytes:
         return None
-    return gls_covariance(problem, sigma)  # type: ignore[arg-type]
+    return gls_covariance(problem, widened(sigma))
 
 
 def with_missing(fit: Fit, missing: str, n_rows: int) -> Fit:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -92,8 +92,19 @@ class SeveralParams:
 # ---------------------------------------------------------------------------------------------- moments
 
 
+class _Summed(Sized):
+    """Moments that add field by field, tuples entry by entry."""
+
+    def __add__(self, other: Self) -> Self:
+        fields = []
+        for one, two in zip(vars(self).values(), vars(other).values(), strict=True):
+            both = tuple(x + y for x, y in zip(one, two, strict=True)) if isinstance(one, tuple) else one + two
+            fields.append(both)
+        return type(self)(*fields)
+
+
 @dataclass(frozen=True, eq=False)
-class LatentMoments(Sized):
+class LatentMoments(_Summed):
     """All that the likelihood, its gradient and an EM step need of the rows.
 
     n_rows : rows, those with nothing observed among them.  cells : (K,) observed rows of each equation.
@@ -114,60 +125,36 @@ class LatentMoments(Sized):
     score: tuple[np.ndarray, ...]
     unit_score: np.ndarray
 
-    def __add__(self, other: LatentMoments) -> LatentMoments:
-        return _added(self, other)
-
 
 @dataclass(frozen=True, eq=False)
-class SeveralMoments(Sized):
+class SeveralMoments(_Summed):
     """LatentMoments at several points."""
 
     points: tuple[LatentMoments, ...]
 
-    def __add__(self, other: SeveralMoments) -> SeveralMoments:
-        return _added(self, other)
-
 
 @dataclass(frozen=True, eq=False)
-class ScoreMoments(Sized):
+class ScoreMoments(_Summed):
     """score : per group (p, m) X'e.  unit_score : (K,) sum e_j."""
 
     score: tuple[np.ndarray, ...]
     unit_score: np.ndarray
 
-    def __add__(self, other: ScoreMoments) -> ScoreMoments:
-        return _added(self, other)
-
 
 @dataclass(frozen=True, eq=False)
-class PairMoments(Sized):
+class PairMoments(_Summed):
     """cross : (K, K) sum of r_j r_l, pairs : (K, K) number of rows, both over the rows that show j and l."""
 
     cross: np.ndarray
     pairs: np.ndarray
 
-    def __add__(self, other: PairMoments) -> PairMoments:
-        return _added(self, other)
-
 
 @dataclass(frozen=True, eq=False)
-class InformationMoments(Sized):
+class InformationMoments(_Summed):
     """What Woodbury takes from, (P, P) sum of U U', and from what, per group (m, p, p) X_j'X_j; whitened columns."""
 
     taken: np.ndarray
     own: tuple[np.ndarray, ...]
-
-    def __add__(self, other: InformationMoments) -> InformationMoments:
-        return _added(self, other)
-
-
-def _added(a: Any, b: Any) -> Any:
-    """The sum field by field, tuples entry by entry."""
-    fields = []
-    for one, two in zip(vars(a).values(), vars(b).values(), strict=True):
-        both = tuple(x + y for x, y in zip(one, two, strict=True)) if isinstance(one, tuple) else one + two
-        fields.append(both)
-    return type(a)(*fields)
 
 
 # ---------------------------------------------------------------------------------------------- kernels

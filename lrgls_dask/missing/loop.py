@@ -9,94 +9,59 @@ given the new moments of the factors (ECM, Meng and Rubin 1993). Both orders rea
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.optimize
 
-from lrgls_dask.als import Options, Point, Solution, Termination, TraceRow
+from lrgls_dask.als import Options, Point, Solution, Termination, best_start
 from lrgls_dask.cg import conjugate_gradients
-from lrgls_dask.covariance import Anderson, LowRank, LowRankStructure, flattened, unflattened
+from lrgls_dask.checkpoint import Checkpoint, CheckpointLoop
+from lrgls_dask.constraint import Preconditioner
+from lrgls_dask.covariance import Blocks, Factored, FactorStructure, LowRank, flattened, unflattened
 from lrgls_dask.missing.problem import Incomplete, Latent
-from lrgls_dask.selection import best_of
+from lrgls_dask.missing.starts import starting_points
+from lrgls_dask.rounds import ROUNDING, fit_by_rounds, units_of_sigma
+from lrgls_dask.selection import Table, best_of, criteria
+from lrgls_dask.sweep import Run, final_energy
 
-__all__ = [
-    "Algorithm",
-    "Estimate",
-    "choose_incomplete",
-    "em_round",
-    "estimate_of",
-    "fit_incomplete",
-    "pairs_never_seen",
-    "starting_points",
-]
+__all__ = ["Estimate", "choose_incomplete", "em_round", "estimate_of", "fit_incomplete"]
 
-Algorithm = Literal["als", "em"]
-
-ROUND_SHARE = 0.01  # of rel_tol, which is meant for a sweep
-ROUNDING = 4e-15  # of the objective, which sums as many terms as there are slabs
-ROUNDS_PER_SWEEP = 10
-PLAIN_ROUNDS_PER_SWEEP = 200  # without acceleration
-LARGEST_PAIRS = 2_000  # equations whose pairwise moments (K, K) a pass may sum
-LEAST_EIGENVALUE = 1e-3  # of a pairwise correlation matrix, which need not be positive definite
-BARE, LEAST_OWN = 1e-3, 0.1  # of an equation's variance: what a start takes for nothing, and makes it
 LARGEST_VARIANCE = 1e6  # in standard units: far beyond any optimum, where a long trial step would overflow
-STARTS = 4  # distinct optima followed where that costs no pass
 
 
-@dataclass
-class _Loop:
-    """One run: the problem, the options and the trace it leaves."""
+@dataclass(frozen=True, eq=False)
+class _Rounds:
+    """EM with responses missing."""
 
     problem: Incomplete
-    structure: LowRankStructure
+    structure: FactorStructure
     options: Options
-    trace: list[TraceRow] = field(default_factory=list)
 
     @property
-    def floor(self) -> np.ndarray:
-        return np.full(self.problem.design.n_equations, self.options.d_floor)
+    def cells(self) -> np.ndarray:
+        return self.problem.cells
 
-    def objective(self, c: np.ndarray, sigma: LowRank, seen: Latent) -> float:
-        ridge = float(self.problem.coordinates.ridge @ c**2) / (2 * self.problem.n_obs)
-        return seen.nll + self.structure.penalty(sigma) + ridge
+    def look(self, c: np.ndarray, sigma: LowRank) -> tuple[float, Latent]:
+        seen = self.problem.latent(c, sigma)
+        return seen.nll, seen
 
-    def record(self, sweep: int, step: str, nll: float, obj: float, accept_t: float = 1.0, cg: int = 0) -> None:
-        m, offset = self.problem.meter, self.problem.nll_offset
-        self.trace.append(
-            TraceRow(
-                self.structure.rank,
-                sweep,
-                step,
-                nll + offset,
-                obj + offset,
-                accept_t,
-                cg,
-                m.passes,
-                m.bytes_read,
-                m.seconds,
-            )
-        )
-
-    def solution(self, c: np.ndarray, sigma: LowRank, nll: float, obj: float, ended: Termination) -> Solution:
-        return Solution(Point(c, np.zeros((0, 0)), sigma), nll, obj, ended, tuple(self.trace), 1, 1)
+    def image(self, c: np.ndarray, sigma: LowRank, seen: Latent) -> tuple[np.ndarray, LowRank]:
+        expand = self.options.accelerate
+        return em_round(self.problem, self.structure, self.options, c, sigma, seen, expand=expand)
 
     def refined(self, c: np.ndarray, sigma: LowRank, seen: Latent) -> tuple[np.ndarray, int]:
-        """The coefficients of a Sigma by conjugate gradients, and how many it took; `seen` is the likelihood at c."""
         problem, options = self.problem, self.options
         ridge = problem.coordinates.ridge
         diagonal = problem.coordinates.expand(_mean_precision(sigma, seen)) * (1.0 - ridge) + ridge
-        tol = problem.inner_energy(options.rel_tol)
-        if options.cg_tol is not None:
-            tol = options.cg_tol**2 * float(c**2 @ diagonal)
         found = conjugate_gradients(
             lambda p, _: problem.image(p, sigma),
             c,
             seen.score - ridge * c,
             diagonal,
-            tol=tol,
+            tol=final_energy(problem, options, c, diagonal),
             max_iterations=options.cg_maxit,
+            constraint=problem.constraint,
         )
         return found.x, len(found.steps)
 
@@ -107,89 +72,12 @@ def _mean_precision(sigma: LowRank, seen: Latent) -> np.ndarray:
     return np.asarray(1.0 / sigma.d - np.minimum(taken / sigma.d**2, (1 - 1e-3) / sigma.d))
 
 
-# ---------------------------------------------------------------------------------------------- starts
-
-
-def starting_points(
-    problem: Incomplete, structure: LowRankStructure, options: Options
-) -> tuple[np.ndarray, list[LowRank]]:
-    """Every equation fitted by itself, c (P,), and Sigmas to start from, the most promising first.
-
-    Sigma is fitted to the residual covariance pair by pair; one pass. For more equations than a pass can sum pairs of,
-    a random basis, which the first rounds turn towards the leading factors.
-    Raises ValueError where the pairs observed are fewer than the loadings.
-    """
-    c, rank = problem.start(), structure.rank
-    n_equations = problem.design.n_equations
-    floor = np.full(n_equations, options.d_floor)
-    if rank == 0:
-        return c, [LowRank(np.zeros((n_equations, 0)), np.ones(n_equations))]
-    if n_equations > LARGEST_PAIRS:
-        basis, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((n_equations, rank)))
-        return c, [LowRank(0.5 * basis, np.full(n_equations, 0.75))]
-    pairs = problem.pairs_at_start
-    _check_pairs(rank, pairs.pairs)
-    S = pairs.cross / np.maximum(pairs.pairs, 1.0)
-    own = np.maximum(S.diagonal(), floor)
-    value, vector = np.linalg.eigh(S / np.sqrt(np.outer(own, own)))
-    S = (vector * np.maximum(value, LEAST_EIGENVALUE)) @ vector.T
-    S *= np.sqrt(np.outer(own, own) / np.outer(S.diagonal(), S.diagonal()))
-    found = structure.candidates(S, floor)
-    sigmas = [step.sigma for step in found]
-    softer = [_softened(sigma) for sigma in sigmas]
-    if not problem.restarts_are_free:
-        return c, softer[:1]
-    return c, [*softer[:STARTS], *(a for a, b in zip(sigmas[:STARTS], softer, strict=False) if a is not b)]
-
-
-def _softened(sigma: LowRank) -> LowRank:
-    """The same variances, equations that S leaves nothing of their own given a share of them.
-
-    Few pairs of an equation make Heywood cases of S that the likelihood need not have, and it hardly leaves the floor.
-    """
-    variances = sigma.variances
-    bare = sigma.d < BARE * variances
-    if not bare.any():
-        return sigma
-    d = np.where(bare, LEAST_OWN * variances, sigma.d)
-    common = np.maximum(variances - sigma.d, np.finfo(float).tiny)
-    return LowRank(sigma.F * np.sqrt((variances - d) / common)[:, None], d)
-
-
-def _check_pairs(rank: int, pairs: np.ndarray) -> None:
-    upper = np.triu_indices(len(pairs), 1)
-    seen = pairs[upper] > 0
-    n_seen, needed = int(seen.sum()), len(pairs) * rank - rank * (rank - 1) // 2
-    if n_seen < needed:
-        raise ValueError(
-            f"rank {rank} has {needed} loadings to find, and only {n_seen} pairs of equations are ever observed in the "
-            f"same row. Use a lower rank, or equations that are observed together."
-        )
-
-
-def pairs_never_seen(problem: Incomplete, rank: int) -> str:
-    """What to tell of equations that no row shows together, or nothing; the pass that starts a fit has counted them."""
-    if rank == 0 or problem.design.n_equations > LARGEST_PAIRS:
-        return ""
-    upper = np.triu_indices(problem.design.n_equations, 1)
-    seen = problem.pairs_at_start.pairs[upper] > 0
-    if seen.all():
-        return ""
-    at, unseen = int(np.argmin(seen)), int((~seen).sum())
-    first, second = (problem.design.equations[int(index[at])] for index in upper)
-    among = "" if unseen == 1 else f", one of {unseen} such pairs"
-    return (
-        f"equations {first!r} and {second!r} are never observed in the same row{among}: the data say nothing of their "
-        "covariance but through the factors"
-    )
-
-
 # ---------------------------------------------------------------------------------------------- EM
 
 
 def em_round(
     problem: Incomplete,
-    structure: LowRankStructure,
+    structure: FactorStructure,
     options: Options,
     c: np.ndarray,
     sigma: LowRank,
@@ -199,131 +87,88 @@ def em_round(
 ) -> tuple[np.ndarray, LowRank]:
     """The next point of the EM algorithm from the likelihood at (c, sigma); the objective never rises.
 
-    expand : also fit the covariance of the factors and take it into the loadings, which leaves the optimum where it is
-    and saves rounds (PX-EM, Liu, Rubin and Wu 1998).
+    expand : also fit the covariance of the factors of the same equations and take it into their loadings, which leaves
+    the optimum where it is and saves rounds (PX-EM, Liu, Rubin and Wu 1998).
     """
     ridge = problem.coordinates.ridge
     own = problem.coordinates.expand(sigma.d)
-    moved = c + (seen.score - ridge * c) / ((1.0 - ridge) / own + ridge)
-    return moved, _sigma_round(problem, structure.lam_F, options.d_floor, sigma, seen, expand=expand)
+    _, step = Preconditioner((1.0 - ridge) / own + ridge, problem.constraint)(seen.score - ridge * c)
+    loadings = structure.loadings(problem.design.n_equations)
+    return c + step, _sigma_round(problem, loadings, structure.lam_F, options.d_floor, sigma, seen, expand=expand)
 
 
 def _sigma_round(
-    problem: Incomplete, lam_F: float, d_floor: float, sigma: LowRank, seen: Latent, *, expand: bool
+    problem: Incomplete,
+    loadings: Blocks,
+    lam_F: float,
+    d_floor: float,
+    sigma: LowRank,
+    seen: Latent,
+    *,
+    expand: bool,
 ) -> LowRank:
     """f_j and d_j given the moments of the factors at the old Sigma; O(K k^3)."""
+    free = loadings.free
     penalty = lam_F * problem.n_obs * sigma.d[:, None, None] * np.eye(sigma.rank)
-    step = np.linalg.solve(seen.second + penalty, (seen.along - np.einsum("jab,jb->ja", penalty, sigma.F))[:, :, None])
-    change = step[:, :, 0]
+    slope = (seen.along - np.einsum("jab,jb->ja", penalty, sigma.F)) * free
+    # an equation regresses on the factors that touch it; of the others its row keeps a pivot and no slope
+    both = free[:, :, None] & free[:, None, :]
+    curvature = np.where(both, seen.second + penalty, np.eye(sigma.rank))
+    change = np.linalg.solve(curvature, slope[:, :, None])[:, :, 0]
     F = sigma.F + change
     curve = np.einsum("ja,jab,jb->j", change, seen.second, change)
     squares = seen.squares - 2.0 * np.einsum("ja,ja->j", change, seen.along) + curve
     d = np.maximum(squares / seen.cells, d_floor)
-    if expand and lam_F == 0.0 and sigma.rank:
-        value, vector = np.linalg.eigh(seen.total / problem.n_obs)
-        F = F @ ((vector * np.sqrt(value)) @ vector.T)
+    if expand and lam_F == 0.0:
+        for factors in loadings.together:
+            value, vector = np.linalg.eigh(seen.total[np.ix_(factors, factors)] / problem.n_obs)
+            F[:, factors] = F[:, factors] @ ((vector * np.sqrt(value)) @ vector.T)
     return LowRank(F, d)
-
-
-def _fit_em(
-    problem: Incomplete,
-    structure: LowRankStructure,
-    options: Options,
-    c: np.ndarray,
-    sigma: LowRank,
-    *,
-    accelerate: bool,
-) -> Solution:
-    """EM from one point, a pass a round where the rows are streamed; then the coefficients by conjugate gradients."""
-    loop = _Loop(problem, structure, options)
-    units = _units(problem, sigma)
-    state, best, best_obj, small = Anderson(), (c, sigma), np.inf, 0
-    ended, round_ = Termination.MAX_SWEEPS, 0
-    seen = best_seen = problem.latent(c, sigma)
-    for round_ in range((ROUNDS_PER_SWEEP if accelerate else PLAIN_ROUNDS_PER_SWEEP) * options.max_sweeps):
-        if round_:
-            seen = problem.latent(c, sigma)
-        obj = loop.objective(c, sigma, seen)
-        gain = best_obj - obj
-        loop.record(round_, "em", seen.nll, obj, 1.0 if gain > 0 else 0.0)
-        if gain > 0:
-            best, best_obj, best_seen = (c, sigma), obj, seen
-        flat = max(ROUND_SHARE * options.rel_tol, ROUNDING) * max(1.0, abs(obj))
-        small = small + 1 if abs(gain) <= flat else 0
-        if small == 2:
-            ended = Termination.CONVERGED
-            break
-        image = em_round(problem, structure, options, c, sigma, seen, expand=accelerate)
-        if not accelerate:
-            c, sigma = image
-            continue
-        point, state = state.advanced(_flat(c, sigma) * units, _flat(*image) * units, obj)
-        point = point / units
-        c, sigma = point[: len(c)], unflattened(point[len(c) :], structure.rank, loop.floor)
-    return _finished(loop, *best, best_seen, round_ + 1, ended)
-
-
-def _finished(loop: _Loop, c: np.ndarray, sigma: LowRank, seen: Latent, sweep: int, ended: Termination) -> Solution:
-    """The solution once the coefficients are those of its Sigma."""
-    c, iterations = loop.refined(c, sigma, seen)
-    if iterations:
-        seen = loop.problem.latent(c, sigma)
-    obj = loop.objective(c, sigma, seen)
-    loop.record(sweep, "beta", seen.nll, obj, cg=iterations)
-    return loop.solution(c, sigma, seen.nll, obj, ended)
-
-
-def _flat(c: np.ndarray, sigma: LowRank) -> np.ndarray:
-    return np.concatenate([c, flattened(sigma)])
-
-
-def _units(problem: Incomplete, sigma: LowRank) -> np.ndarray:
-    """What makes a change of each coordinate count by about its share of the log-likelihood per row."""
-    share = np.sqrt(problem.cells / problem.n_obs)
-    coefficients = 1.0 / np.sqrt(problem.n_obs * problem.coordinates.expand(sigma.d))
-    loadings = np.repeat(share / np.sqrt(sigma.d), sigma.rank)
-    return np.concatenate([coefficients, loadings, share * np.sqrt(0.5)])
 
 
 # ---------------------------------------------------------------------------------------------- ALS
 
 
-def _fit_als(
-    problem: Incomplete, structure: LowRankStructure, options: Options, c: np.ndarray, sigma: LowRank
-) -> Solution:
+def _fit_als(rounds: _Rounds, c: np.ndarray, sigma: LowRank) -> Solution:
     """Sweeps of a factor step at fixed coefficients and a GLS step at fixed Sigma, for pseudo-rows: both are free."""
-    loop = _Loop(problem, structure, options)
-    seen = problem.latent(c, sigma)
-    obj = loop.objective(c, sigma, seen)
-    loop.record(0, "start", seen.nll, obj)
+    options = rounds.options
+    run = Run(rounds.problem, rounds.structure, options)
+
+    def noted(sweep: int, step: str, cg: int = 0) -> float:
+        obj = run.penalised(c, sigma, seen.nll)
+        run.note(sweep, step, seen.nll, obj, cg=cg)
+        return obj
+
+    _, seen = rounds.look(c, sigma)
+    obj = noted(0, "start")
     ended = Termination.MAX_SWEEPS
     for sweep in range(1, options.max_sweeps + 1):
-        sigma, seen = _factor_step(loop, c, sigma, seen)
-        loop.record(sweep, "sigma", seen.nll, loop.objective(c, sigma, seen))
-        c, iterations = loop.refined(c, sigma, seen)
-        seen = problem.latent(c, sigma)
-        before, obj = obj, loop.objective(c, sigma, seen)
-        loop.record(sweep, "beta", seen.nll, obj, cg=iterations)
+        sigma, seen = _factor_step(run, rounds, c, sigma, seen)
+        noted(sweep, "sigma")
+        c, iterations = rounds.refined(c, sigma, seen)
+        _, seen = rounds.look(c, sigma)
+        before, obj = obj, noted(sweep, "beta", iterations)
         if before - obj <= max(options.rel_tol, ROUNDING) * max(1.0, abs(obj)):
             ended = Termination.CONVERGED
             break
-    return loop.solution(c, sigma, seen.nll, obj, ended)
+    return run.ended(Point(c, np.zeros((0, 0)), sigma), seen.nll, obj, ended)
 
 
-def _factor_step(loop: _Loop, c: np.ndarray, sigma: LowRank, seen: Latent) -> tuple[LowRank, Latent]:
+def _factor_step(run: Run, rounds: _Rounds, c: np.ndarray, sigma: LowRank, seen: Latent) -> tuple[LowRank, Latent]:
     """The best Sigma at fixed coefficients, by L-BFGS-B over (F, log d) with the exact gradient; never a worse one."""
-    problem, options, rank = loop.problem, loop.options, sigma.rank
-    units = _units(problem, sigma)[len(c) :]
+    problem, rank, floor, lam_F = rounds.problem, sigma.rank, run.floor(), rounds.structure.lam_F
+    free = rounds.structure.loadings(len(floor)).free
+    units = units_of_sigma(problem.n_obs, problem.cells, sigma)
     size, fixed = sigma.F.size, problem.fixed(c)
 
     def value(z: np.ndarray) -> tuple[float, np.ndarray]:
-        at = unflattened(z / units, rank, loop.floor)
+        at = unflattened(z / units, rank, floor)
         found = fixed(at)
         by_F, by_log_d = found.gradient(at)
-        gradient = np.concatenate([(by_F + loop.structure.lam_F * at.F).ravel(), by_log_d]) / units
-        return loop.objective(c, at, found), gradient
+        gradient = np.concatenate([((by_F + lam_F * at.F) * free).ravel(), by_log_d]) / units
+        return run.penalised(c, at, found.nll), gradient
 
-    least = np.concatenate([np.full(size, -np.inf), np.log(loop.floor) * units[size:]])
+    least = np.concatenate([np.full(size, -np.inf), np.log(floor) * units[size:]])
     most = np.concatenate([np.full(size, np.inf), np.log(LARGEST_VARIANCE) * units[size:]])
     start = flattened(sigma) * units
     solved = scipy.optimize.minimize(
@@ -336,13 +181,13 @@ def _factor_step(loop: _Loop, c: np.ndarray, sigma: LowRank, seen: Latent) -> tu
             "maxiter": 500,
             "maxfun": 1000,
             "maxcor": 20,
-            "ftol": max(1e-3 * options.rel_tol, 1e-16),
+            "ftol": max(1e-3 * run.options.rel_tol, 1e-16),
             "gtol": 1e-12,
         },
     )
-    better = unflattened(solved.x / units, rank, loop.floor)
+    better = unflattened(solved.x / units, rank, floor)
     found = problem.latent(c, better)
-    if loop.objective(c, better, found) < loop.objective(c, sigma, seen):
+    if run.penalised(c, better, found.nll) < run.penalised(c, sigma, seen.nll):
         return better, found
     return sigma, seen
 
@@ -351,63 +196,73 @@ def _factor_step(loop: _Loop, c: np.ndarray, sigma: LowRank, seen: Latent) -> tu
 
 
 def fit_incomplete(
-    problem: Incomplete,
-    structure: LowRankStructure,
-    options: Options,
-    *,
-    algorithm: Algorithm = "als",
-    accelerate: bool = True,
+    problem: Incomplete, structure: FactorStructure, options: Options, kept: CheckpointLoop | None = None
 ) -> Solution:
     """The best solution of one structure; several starts where they are free.
 
-    algorithm : "em", or "als": alternating steps where the patterns are compressed and, where every look at the rows
-    is a pass, both half-steps from the same pass, which are the accelerated EM rounds.
-    accelerate : False is the plain EM iteration.
+    algorithm="als" alternates where the patterns are compressed; where every look at the rows is a pass it takes both
+    half-steps from the same pass, which are the accelerated EM rounds.
+    kept : where a streamed loop keeps its last point, and goes on from one that is there.
     """
+    rounds = _Rounds(problem, structure, options)
+    if kept is not None and not problem.restarts_are_free:
+        return _fit_kept(rounds, kept)
     c, starts = starting_points(problem, structure, options)
     solutions = []
     for sigma in starts:
-        if algorithm == "als" and problem.restarts_are_free:
-            solutions.append(_fit_als(problem, structure, options, c, sigma))
+        if options.algorithm == "als" and problem.restarts_are_free:
+            solutions.append(_fit_als(rounds, c, sigma))
         else:
-            solutions.append(_fit_em(problem, structure, options, c, sigma, accelerate=accelerate))
-    best = min(solutions, key=lambda s: s.obj)
-    agreed = sum(s.obj - best.obj <= 1e-7 * max(1.0, abs(best.obj)) for s in solutions)
-    return replace(best, n_starts=len(solutions), n_agreed=agreed)
+            solutions.append(fit_by_rounds(Run(problem, structure, options), rounds, c, sigma))
+    return best_start(solutions)
 
 
-Table = tuple[dict[str, float], ...]
+def _fit_kept(rounds: _Rounds, kept: CheckpointLoop) -> Solution:
+    """The rounds from the point that is kept, else from the start; one pass where they had already ended there."""
+    run, saved = Run(rounds.problem, rounds.structure, rounds.options), kept.saved()
+    if saved is None:
+        c, (sigma, *_) = starting_points(rounds.problem, rounds.structure, rounds.options)
+        done = 0
+    else:
+        assert isinstance(saved.sigma, LowRank)  # by its name it is of the same structure
+        c, sigma, done = saved.c, saved.sigma, saved.sweep + 1
+        if saved.ended is not None:
+            nll, _ = rounds.look(c, sigma)
+            obj = run.penalised(c, sigma, nll)
+            run.note(saved.sweep, "start", nll, obj)
+            return run.ended(Point(c, saved.S, sigma), nll, obj, saved.ended)
+    found = fit_by_rounds(run, rounds, c, sigma, done=done, keep=kept.keep)
+    kept.finish(found)
+    return found
 
 
 def choose_incomplete(
     problem: Incomplete,
-    structures: tuple[LowRankStructure, ...],
+    structures: tuple[FactorStructure, ...],
     options: Options,
-    *,
-    algorithm: Algorithm = "als",
-    accelerate: bool = True,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Solution, Table]:
-    """The solution of least BIC among the structures, and one row for each where there are several; each is fitted."""
-    solutions = [
-        fit_incomplete(problem, each, options, algorithm=algorithm, accelerate=accelerate) for each in structures
-    ]
+    """The solution of least BIC among the structures, and one row for each where there are several; each is fitted.
+
+    Its Sigma is a value of the structure; inside the loops all factors stand side by side.
+
+    checkpoint : where streamed loops keep their last points, and go on from those that are there.
+    """
+    solutions = []
+    for each in structures:
+        kept = None if checkpoint is None else checkpoint.loop("missing", each, options, problem.constraint)
+        solutions.append(fit_incomplete(problem, each, options, kept))
     if len(structures) == 1:
-        return solutions[0], ()
-    best, table = best_of([_criteria(problem, found) for found in solutions], "bic")
-    return solutions[best], table
+        return _with_value(solutions[0], structures[0]), ()
+    rows = [criteria(problem, each, found.nll) for each, found in zip(structures, solutions, strict=True)]
+    best, table = best_of(rows, "bic")
+    return _with_value(solutions[best], structures[best]), table
 
 
-def _criteria(problem: Incomplete, found: Solution) -> dict[str, float]:
+def _with_value(found: Solution, structure: FactorStructure) -> Solution:
     sigma = found.point.sigma
-    n_parameters = problem.design.n_coefficients + sigma.n_parameters
-    loglik = -problem.n_obs * (found.nll + problem.nll_offset)
-    return {
-        "rank": sigma.rank,
-        "loglik": loglik,
-        "n_parameters": n_parameters,
-        "aic": -2 * loglik + 2 * n_parameters,
-        "bic": -2 * loglik + float(np.log(problem.n_obs)) * n_parameters,
-    }
+    assert isinstance(sigma, LowRank)
+    return replace(found, point=replace(found.point, sigma=structure.value(sigma)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -416,7 +271,7 @@ class Estimate:
     positions of equations whose variance is on its floor."""
 
     coefficients: np.ndarray
-    covariance: LowRank
+    covariance: Factored
     loglik: float
     objective: float
     on_floor: np.ndarray
@@ -425,7 +280,7 @@ class Estimate:
 def estimate_of(problem: Incomplete, found: Solution, options: Options) -> Estimate:
     """The solution in the user's units."""
     sigma = found.point.sigma
-    assert isinstance(sigma, LowRank)
+    assert isinstance(sigma, Factored)
     return Estimate(
         coefficients=problem.coefficients(found.point.c),
         covariance=sigma.rescaled(problem.whitened.y_scale).normalised(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from lrgls_dask.covariance import LowRank
+from lrgls_dask.covariance import Factored, widened
 from lrgls_dask.inference.classical import MAX_COEFFICIENTS
 from lrgls_dask.inference.incomplete import gls_covariance, observed_covariance
 from lrgls_dask.missing.problem import Incomplete
@@ -53,7 +53,13 @@ def incomplete_covariance(fit: Fit, rows: Rows, kind: Literal["classical", "obse
     """
     check_same_design(rows.design, fit.design)
     _check_size(fit, rows)
-    problem = Incomplete(rows, lam_B=fit.lam_B, meter=Meter(), most_patterns=0 if fit.engine == "stream" else None)
+    problem = Incomplete(
+        rows,
+        lam_B=fit.lam_B,
+        meter=Meter(),
+        most_patterns=0 if fit.engine == "stream" else None,
+        restrictions=fit.restrictions,
+    )
     if problem.n_obs != fit.n_obs or fit.cells is None or not np.array_equal(problem.cells, fit.cells):
         raise ValueError(
             f"these are not the rows that were fitted: {problem.n_cells:,} responses observed in {problem.n_obs:,} "
@@ -61,7 +67,7 @@ def incomplete_covariance(fit: Fit, rows: Rows, kind: Literal["classical", "obse
         )
     sigma = _in_units_of(fit, problem)
     if kind == "classical":
-        return gls_covariance(problem, sigma)
+        return gls_covariance(problem, widened(sigma))
     c = problem.whitened_coefficients(fit.coefficients)
     return observed_covariance(problem, c, sigma, lam_F=fit.lam_F, d_floor=fit.d_floor)
 
@@ -71,12 +77,12 @@ def observed_nll(fit: Fit, rows: Rows) -> float:
     check_same_design(rows.design, fit.design)
     problem = Incomplete(rows, lam_B=0.0, meter=Meter())
     c = problem.whitened_coefficients(fit.coefficients)
-    return problem.latent(c, _in_units_of(fit, problem)).nll + problem.nll_offset
+    return problem.latent(c, widened(_in_units_of(fit, problem))).nll + problem.nll_offset
 
 
-def _in_units_of(fit: Fit, problem: Incomplete) -> LowRank:
+def _in_units_of(fit: Fit, problem: Incomplete) -> Factored:
     sigma = fit.covariance
-    assert isinstance(sigma, LowRank)  # no other is fitted to missing responses
+    assert isinstance(sigma, Factored)  # no other is fitted to missing responses
     return sigma.rescaled(1.0 / problem.whitened.y_scale)
 
 
@@ -88,4 +94,5 @@ def _check_size(fit: Fit, rows: Rows) -> None:
             f"{MAX_COEFFICIENTS}. Fit fewer equations at a time."
         )
     remedy = "Fit fewer equations at a time"
-    require_memory(rows, 8 * P**2, 32 * P**2, f"the covariance of {P} coefficients", remedy)
+    held = 32 if fit.restrictions is None else 64
+    require_memory(rows, 8 * P**2, held * P**2, f"the covariance of {P} coefficients", remedy)

@@ -15,7 +15,17 @@ import numpy as np
 from lrgls_dask.compress import LOST_DIGITS, SMALL_FLOPS, Compressed, partial_bytes, root_of, smallest_pivot
 from lrgls_dask.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
-from lrgls_dask.kernels import LARGEST, Block, bad_values, checked_weights, root_kernel, scratch, slabs, width_of
+from lrgls_dask.kernels import (
+    LARGEST,
+    Block,
+    bad_values,
+    checked_weights,
+    root_kernel,
+    scratch,
+    side_by_side,
+    slabs,
+    width_of,
+)
 from lrgls_dask.missing.available import AvailableMoments, AvailableSums, available_of, shown_by
 from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of
 from lrgls_dask.moments import GramMoments, Head, RootMoments, Sized, triangle
@@ -158,7 +168,7 @@ def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
     if len(kept) == 0:
         return None
     n_y = width_of(block.y)
-    packed = np.packbits(~np.isnan(_side_by_side(block.y)), axis=1)[kept]
+    packed = np.packbits(~np.isnan(side_by_side(block.y)), axis=1)[kept]
     codes, first = _codes(packed)
     few, anchor = len(first) <= params.most, _observed_mean(block)
     patterns, summed = None, None
@@ -175,11 +185,6 @@ def _rows_of_weight(block: Block) -> np.ndarray:
     """Positions of the rows of positive weight."""
     weights = checked_weights(block)
     return np.arange(block.n_rows) if weights is None else np.flatnonzero(weights)
-
-
-def _side_by_side(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-    """(n, c), without a copy where it is one array."""
-    return arrays[0].reshape(len(arrays[0]), -1) if len(arrays) == 1 else np.column_stack(arrays)
 
 
 def _available(block: Block, anchor: np.ndarray, groups: tuple[DesignGroup, ...]) -> tuple[AvailableMoments, ...]:
@@ -240,7 +245,7 @@ def _by_code(codes: np.ndarray) -> list[np.ndarray]:
 def _roots(block: Block, shown: dict[bytes, np.ndarray], n_y: int) -> Patterns:
     """Each pattern's rows of [X Y_o] as RootMoments."""
     parts: Patterns = {}
-    y = _side_by_side(block.y)
+    y = side_by_side(block.y)
     for pattern, rows in shown.items():
         weights = None if block.weights is None else np.asarray(block.weights)[rows]
         of_y = y[rows][:, shown_by(pattern, n_y)]
@@ -253,7 +258,7 @@ def _roots(block: Block, shown: dict[bytes, np.ndarray], n_y: int) -> Patterns:
 def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray) -> Patterns:
     """Each pattern's rows of [X Y_o] as GramMoments, n (q + |o|)^2 flops, about the block's one anchor."""
     parts: Patterns = {}
-    x, y = _side_by_side(block.x), _side_by_side(block.y)
+    x, y = side_by_side(block.x), side_by_side(block.y)
     q, n_y = x.shape[1], y.shape[1]
     for pattern, rows in shown.items():
         seen = np.flatnonzero(shown_by(pattern, n_y))

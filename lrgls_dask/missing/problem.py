@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.compress import root_of
+from lrgls_dask.constraint import Constraint
 from lrgls_dask.covariance import LowRank
 from lrgls_dask.covariance.interface import LOG_2PI
 from lrgls_dask.design import Design, DesignGroup
@@ -37,8 +38,9 @@ from lrgls_dask.missing.kernels import (
 )
 from lrgls_dask.missing.patterns import FirstMoments, PatternRows, first_pass
 from lrgls_dask.passes import Meter, run_pass
-from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates
+from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, constraint_on
 from lrgls_dask.resources import one_blas_thread
+from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows import Rows
 from lrgls_dask.whiten import GroupRows, whiten
 
@@ -95,7 +97,7 @@ class Incomplete:
     """A system with missing responses in whitened coordinates c; making it costs the first pass.
 
     most_patterns : patterns beyond which the rows are streamed; as many as fit a bound on memory if None, 0 streams.
-    first : what `first_pass` found, if it was made already.
+    first : what `first_pass` found, if it was made already.  restrictions : that the coefficients keep to.
     n_obs : rows of positive weight that show something; the others say nothing.  n_empty : those that show nothing.
     cells : (K,) rows that show each equation.
     restarts_are_free : whether the answers come from pseudo-rows, without a pass.
@@ -112,8 +114,10 @@ class Incomplete:
         meter: Meter,
         most_patterns: int | None = None,
         first: FirstMoments | None = None,
+        restrictions: Restrictions | None = None,
     ) -> None:
-        self.rows, self.meter, self.design = rows, meter, _Apart(*_fields(rows.design))
+        self.rows, self.meter, self.restrictions = rows, meter, restrictions
+        self.design: Design = _Apart(*_fields(rows.design))
         first = first_pass(rows, meter=meter, most=most_patterns) if first is None else first
         self.n_obs, self.n_empty, self.n_patterns = first.n_rows - first.empty, first.empty, first.n_patterns
         self.cells, log_weight = self._per_equation(first)
@@ -128,6 +132,7 @@ class Incomplete:
             resolution=GRAM_RESOLUTION,
         )
         self.coordinates = Coordinates.of(self.whitened, self.design)
+        self.constraint: Constraint | None = constraint_on(self.whitened, self.coordinates, restrictions)
         log_scale = np.log(self.whitened.y_scale)
         self.nll_offset = float(log_scale @ self.cells - 0.5 * log_weight.sum()) / self.n_obs
         self.restarts_are_free = first.patterns is not None
@@ -140,8 +145,9 @@ class Incomplete:
     # ------------------------------------------------------------------------------------------ the answers
 
     def start(self) -> np.ndarray:
-        """(P,) every equation fitted by itself to the rows that show it."""
-        return self.coordinates.flat(self.whitened.start)
+        """(P,) every equation fitted by itself to the rows that show it, moved as little as the restrictions allow."""
+        c = self.coordinates.flat(self.whitened.start)
+        return c if self.constraint is None else self.constraint.nearest(c, np.ones_like(c))
 
     def latent(self, c: np.ndarray, sigma: LowRank) -> Latent:
         """The likelihood at (c, sigma): one pass, or none from pseudo-rows."""
@@ -211,12 +217,6 @@ class Incomplete:
                 total[np.ix_(block, block)] += mine / sigma.d[j]
         order = self._order
         return total[np.ix_(order, order)]
-
-    def inner_energy(self, rel_tol: float) -> float:
-        """r'M^-1 r at which conjugate gradients stop; see problem.py."""
-        if self.restarts_are_free:
-            return 1e-20 * self.n_obs
-        return float(1e-4 * min(1.0, rel_tol / 1e-6) ** 1.5)
 
     # ------------------------------------------------------------------------------------------ user's units
 

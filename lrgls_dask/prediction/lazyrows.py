@@ -10,6 +10,7 @@ import dask
 import dask.array as da
 import numpy as np
 
+from lrgls_dask.kernels import side_by_side
 from lrgls_dask.layout import cut_rows
 from lrgls_dask.resources import one_blas_thread
 from lrgls_dask.rows import Part, Rows
@@ -102,15 +103,9 @@ def _cut(part: Part, heights: tuple[int, ...]) -> da.Array:
 
 
 def _apply(*arrays: np.ndarray, function: RowFunction, params: Any, n_x: int, n_y: int) -> np.ndarray:
-    x = _side_by_side(arrays[:n_x])
-    y = _side_by_side(arrays[n_x : n_x + n_y]) if n_y else None
+    x = np.asarray(side_by_side(arrays[:n_x]), dtype=np.float64)
+    y = np.asarray(side_by_side(arrays[n_x : n_x + n_y]), dtype=np.float64) if n_y else None
     rest = arrays[n_x + n_y :]
     weights = np.asarray(rest[0], dtype=np.float64)[:, 0] if rest else None
     with one_blas_thread:
         return function(x, y, weights, params)
-
-
-def _side_by_side(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-    if len(arrays) == 1:
-        return np.asarray(arrays[0], dtype=np.float64)
-    return np.concatenate([np.asarray(a, dtype=np.float64) for a in arrays], axis=1)

@@ -1,0 +1,93 @@
+"""Where the loops over missing responses start: every equation by itself, and Sigmas fitted to it pair by pair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lrgls_dask.covariance import FactorStructure, LowRank, SigmaStep, widened
+from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.sweep import Options
+
+__all__ = ["pairs_never_seen", "starting_points"]
+
+LARGEST_PAIRS = 2_000  # equations whose pairwise moments (K, K) a pass may sum
+LEAST_EIGENVALUE = 1e-3  # of a pairwise correlation matrix, which need not be positive definite
+BARE, LEAST_OWN = 1e-3, 0.1  # of an equation's variance: what a start takes for nothing, and makes it
+STARTS = 4  # distinct optima followed where that costs no pass
+
+
+def starting_points(
+    problem: Incomplete, structure: FactorStructure, options: Options
+) -> tuple[np.ndarray, list[LowRank]]:
+    """Every equation fitted by itself, c (P,), and Sigmas to start from, the most promising first.
+
+    Sigma is fitted to the residual covariance pair by pair; one pass. For more equations than a pass can sum pairs of,
+    a random basis, which the first rounds turn towards the leading factors.
+    Raises ValueError where the pairs observed are fewer than the loadings.
+    """
+    c, rank = problem.start(), structure.rank
+    n_equations = problem.design.n_equations
+    floor = np.full(n_equations, options.d_floor)
+    if rank == 0:
+        return c, [LowRank(np.zeros((n_equations, 0)), np.ones(n_equations))]
+    if n_equations > LARGEST_PAIRS:
+        basis, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((n_equations, rank)))
+        free = structure.loadings(n_equations).free
+        return c, [LowRank(0.5 * basis * free, np.full(n_equations, 0.75))]
+    pairs = problem.pairs_at_start
+    _check_pairs(structure, pairs.pairs)
+    S = pairs.cross / np.maximum(pairs.pairs, 1.0)
+    own = np.maximum(S.diagonal(), floor)
+    value, vector = np.linalg.eigh(S / np.sqrt(np.outer(own, own)))
+    S = (vector * np.maximum(value, LEAST_EIGENVALUE)) @ vector.T
+    S *= np.sqrt(np.outer(own, own) / np.outer(S.diagonal(), S.diagonal()))
+    found: list[SigmaStep[Any]] = [*structure.candidates(S, floor)]
+    sigmas = [widened(step.sigma) for step in found]
+    softer = [_softened(sigma) for sigma in sigmas]
+    if not problem.restarts_are_free:
+        return c, softer[:1]
+    return c, [*softer[:STARTS], *(a for a, b in zip(sigmas[:STARTS], softer, strict=False) if a is not b)]
+
+
+def _softened(sigma: LowRank) -> LowRank:
+    """The same variances, equations that S leaves nothing of their own given a share of them.
+
+    Few pairs of an equation make Heywood cases of S that the likelihood need not have, and it hardly leaves the floor.
+    """
+    variances = sigma.variances
+    bare = sigma.d < BARE * variances
+    if not bare.any():
+        return sigma
+    d = np.where(bare, LEAST_OWN * variances, sigma.d)
+    common = np.maximum(variances - sigma.d, np.finfo(float).tiny)
+    return LowRank(sigma.F * np.sqrt((variances - d) / common)[:, None], d)
+
+
+def _check_pairs(structure: FactorStructure, pairs: np.ndarray) -> None:
+    upper = np.triu_indices(len(pairs), 1)
+    seen = pairs[upper] > 0
+    n_seen, needed = int(seen.sum()), structure.n_parameters(len(pairs)) - len(pairs)
+    if n_seen < needed:
+        raise ValueError(
+            f"rank {structure.rank} has {needed} loadings to find, and only {n_seen} pairs of equations are ever "
+            f"observed in the same row. Use a lower rank, or equations that are observed together."
+        )
+
+
+def pairs_never_seen(problem: Incomplete, rank: int) -> str:
+    """What to tell of equations that no row shows together, or nothing; the pass that starts a fit has counted them."""
+    if rank == 0 or problem.design.n_equations > LARGEST_PAIRS:
+        return ""
+    upper = np.triu_indices(problem.design.n_equations, 1)
+    seen = problem.pairs_at_start.pairs[upper] > 0
+    if seen.all():
+        return ""
+    at, unseen = int(np.argmin(seen)), int((~seen).sum())
+    first, second = (problem.design.equations[int(index[at])] for index in upper)
+    among = "" if unseen == 1 else f", one of {unseen} such pairs"
+    return (
+        f"equations {first!r} and {second!r} are never observed in the same row{among}: the data say nothing of their "
+        "covariance but through the factors"
+    )
