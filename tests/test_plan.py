@@ -142,6 +142,53 @@ def test_measured_memory_stays_below_the_plan(tmp_path: Path, engine: str) -> No
     assert peaks[1] < peaks[0] * 1.1
 
 
+MEASURE_MISSING = MEASURE.replace(
+    "LowRankGLS(2, engine", "LowRankGLS(1, missing='em', memory_limit='20GB', engine"
+).replace("model.plan_.worker_peak", "model.plan_.peak_of(model.result_.n_patterns)")
+
+
+@pytest.mark.parametrize(
+    ("n", "K", "q", "patterns", "engine"),
+    [(100_000, 40, 80, 40, "compress"), (100_000, 40, 80, None, "stream"), (16_000, 90, 12, None, "stream")],
+    ids=["few patterns", "scattered", "many coefficients"],
+)
+def test_measured_memory_with_missing_responses_is_near_the_plan(
+    tmp_path: Path, n: int, K: int, q: int, patterns: int | None, engine: str
+) -> None:
+    rng = np.random.default_rng(0)
+    X, factor, rows = rng.normal(size=(n, q)), rng.normal(size=(n, 1)), patterns or n
+    Y = rng.normal(size=(n, K)) + factor * rng.normal(size=K)
+    Y[(rng.random((rows, K)) < 0.2)[np.arange(n) % rows]] = np.nan
+    own = None if q < K else np.arange(q)[:, None] // 2 == np.arange(K)
+    System.from_arrays(Y, X, incidence=own).to_zarr(tmp_path / "rows.zarr", row_chunk=2_000)
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", MEASURE_MISSING, str(tmp_path / "rows.zarr"), engine],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["peak"] < found["planned"] < 2.0 * found["peak"]
+
+
+def test_a_covariance_that_does_not_fit_is_not_planned() -> None:
+    """400 equations of 12 shared columns have (4,800 x 4,800) numbers to invert."""
+    system = System.from_arrays(da.zeros((50_000, 400), chunks=(1000, 400)), da.zeros((50_000, 12), chunks=(1000, 12)))
+    model = LowRankGLS(2, missing="em", engine="stream", memory_limit="100GB")
+    roomy = model.plan(system)
+    assert roomy.holds_cov
+    assert roomy.peak > 8 * 4_800**2 * 10
+    tight = model.set_params(memory_limit=roomy.peak // 2).plan(system)
+    assert not tight.holds_cov and tight.peak <= roomy.peak // 2
+
+
+def test_fewer_patterns_take_less() -> None:
+    plan = LowRankGLS(2, missing="em", memory_limit="100GB").plan(wide(K=60, q=200, n=100_000))
+    assert plan.peak_of(plan.most_patterns) == plan.peak_of(10_000) == plan.peak
+    assert plan.peak_of(10) == plan.peak - (plan.most_patterns - 10) * plan.bytes_per_pattern
+    assert plan.bytes_per_pattern > 16 * 8 * 260**2
+    assert f"less for each pattern fewer than {plan.most_patterns}" in str(plan)
+
+
 def test_the_client_is_not_held_to_the_limit_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers may be small and this process large: each has its own limit."""
     rows = simulate("own").system().rows
