@@ -271,7 +271,7 @@ def _information_bytes(rows: Rows, cluster: Cluster) -> tuple[int, int]:
     partial = 8 * design.n_coefficients**2
     layout = cut_rows(rows, partial)
     width = design.n_regressors + design.n_equations
-    columns = 3 * 8 * design.n_coefficients * slab_rows(width)
+    columns = 3 * 8 * design.n_coefficients * min(slab_rows(width), layout.largest_block())
     threads = min(cluster.n_threads, layout.n_groups)
     work = threads * (_task_bytes(rows, layout, partial) + columns) + min(2 * FAN_IN, layout.n_groups) * partial
     return work, 10 * partial
