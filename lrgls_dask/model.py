@@ -219,9 +219,8 @@ class LowRankGLS:
         options = self._options(engine)
         with blas_for(system.n_regressors + system.n_equations):
             if isinstance(problem, Incomplete):
-                plan = self.plan_
-                spare = min(plan.memory_limit - plan.worker_peak, plan.client_limit - plan.client_peak)
-                fit, notes = fit_incomplete_rows(problem, system, structures, options, spare, float(self.lam_F), kept)
+                with_cov, lam_F = self.plan_.holds_cov, float(self.lam_F)
+                fit, notes = fit_incomplete_rows(problem, system, structures, options, with_cov, lam_F, kept)
             else:
                 path: Table = ()
                 if isinstance(self.covariance, SparseLowRank) and self.covariance.by_bic:

@@ -13,9 +13,10 @@ from dask.utils import format_bytes, parse_bytes
 
 from lrgls_dask.compress import partial_bytes, parts_at_once
 from lrgls_dask.design import Design
+from lrgls_dask.inference.classical import MAX_COEFFICIENTS
 from lrgls_dask.kernels import slab_rows
 from lrgls_dask.layout import Layout, cut_rows
-from lrgls_dask.missing.patterns import most_patterns
+from lrgls_dask.missing.patterns import PATTERNS_IN_A_SUM, most_patterns
 from lrgls_dask.passes import FAN_IN
 from lrgls_dask.rows import Rows
 from lrgls_dask.streamed import stream_partial_bytes
@@ -53,7 +54,8 @@ class Plan:
 
     holds_sigma : whether the (K, K) residual covariance is held; without it a streamed fit is EM on its products.
     most_patterns : patterns of missing responses whose rows are compressed, 0 if all are streamed, None where none may
-    be missing.
+    be missing.  bytes_per_pattern : what each of them takes of the peak.
+    holds_cov : whether the (P, P) covariance of the coefficients of a fit with missing responses is part of the peaks.
     passes : expected passes over the data, an upper guess for "stream".  bytes_per_pass : decoded bytes read by each.
     worker_peak, client_peak : predicted peak bytes of one worker process and of this one; with threads they are the
     same process and both hold the whole.  memory_limit, client_limit : what they may use.
@@ -78,6 +80,12 @@ class Plan:
     memory_limit: int
     client_limit: int
     most_patterns: int | None = None
+    holds_cov: bool = False
+    bytes_per_pattern: int = 0
+
+    def peak_of(self, n_patterns: int) -> int:
+        """The same as `peak` where so many patterns of missing responses are found, of those that are compressed."""
+        return self.peak - max(0, (self.most_patterns or 0) - n_patterns) * self.bytes_per_pattern
 
     @property
     def peak(self) -> int:
@@ -100,6 +108,8 @@ class Plan:
             if self.in_process
             else f"{format_bytes(self.worker_peak)} on each worker, {format_bytes(self.client_peak)} on the client"
         )
+        if self.most_patterns:
+            peak += f", {format_bytes(self.bytes_per_pattern)} less for each pattern fewer than {self.most_patterns}"
         times = "once" if self.passes == 1 else f"about {self.passes} times"
         if self.most_patterns:
             times = f"once, or {times} where more than {self.most_patterns} patterns are found"
@@ -230,17 +240,25 @@ def _price_missing(rows: Rows, cluster: Cluster, most: int) -> Plan:
     whole, k = partial_bytes(design), min(K, PRICED_RANK)
     available = 8 * int(((design.sizes + 1) ** 2).sum())
     streamed = available + 8 * (design.n_coefficients + K * (4 + 2 * k + k * k)) + (16 * K**2 if K <= 2000 else 0)
-    pseudo = 8 * most * (width + 1) * (width + K + 2)
+    pseudo = 8 * (width + 1) * (width + K + 2)
     priced = _price(rows, cluster, "compress" if most else "stream", K <= 2000, 1)
-    layout = cut_rows(rows, streamed + min(most, 4) * whole)
-    partial = streamed + most * whole
-    work = cluster.n_threads * _task_bytes(rows, layout, streamed + min(most, 4) * whole) + 2 * FAN_IN * partial
-    client = _stream_client(design, K <= 2000) + 2 * pseudo + most * whole
-    if cluster.in_process:
-        worker_peak = client_peak = cluster.base + int(SLACK * max(work, client + partial))
-    else:
-        worker_peak = cluster.base + int(SLACK * work)
-        client_peak = psutil.Process().memory_info().rss + int(SLACK * (client + partial))
+    in_a_sum = streamed + min(most, PATTERNS_IN_A_SUM) * whole
+    layout = cut_rows(rows, in_a_sum)
+
+    def loop(patterns: int) -> tuple[int, int]:
+        partial = streamed + patterns * whole
+        work = cluster.n_threads * _task_bytes(rows, layout, in_a_sum) + 2 * FAN_IN * partial
+        return work, _stream_client(design, K <= 2000) + patterns * (2 * pseudo + whole) + partial
+
+    (work, client), (cov_work, cov_client) = loop(most), _information_bytes(rows, cluster)
+    holds_cov = design.n_coefficients <= MAX_COEFFICIENTS and _fits(
+        cluster, max(work, cov_work), max(client, cov_client)
+    )
+    if not holds_cov:
+        cov_work = cov_client = 0
+    worker_peak, client_peak = _peaks(cluster, max(work, cov_work), max(client, cov_client))
+    work, client = loop(1)
+    fewest = max(_peaks(cluster, max(work, cov_work), max(client, cov_client)))
     counted = "patterns of missing responses are counted in the first pass: "
     if most:
         reason = f"{counted}the rows of at most {most} are compressed, {format_bytes(whole)} each, else streamed"
@@ -255,7 +273,35 @@ def _price_missing(rows: Rows, cluster: Cluster, most: int) -> Plan:
         worker_peak=worker_peak,
         client_peak=client_peak,
         most_patterns=most,
+        holds_cov=holds_cov,
+        # a chord of a convex function, which lies nowhere below it
+        bytes_per_pattern=max(0, max(worker_peak, client_peak) - fewest) // (most - 1) if most > 1 else 0,
     )
+
+
+def _information_bytes(rows: Rows, cluster: Cluster) -> tuple[int, int]:
+    """What the pass that sums (P, P) numbers takes of a worker, and their inverse afterwards of the client."""
+    design = rows.design
+    partial = 8 * design.n_coefficients**2
+    layout = cut_rows(rows, partial)
+    width = design.n_regressors + design.n_equations
+    columns = 3 * 8 * design.n_coefficients * min(slab_rows(width), layout.largest_block())
+    threads = min(cluster.n_threads, layout.n_groups)
+    work = threads * (_task_bytes(rows, layout, partial) + columns) + min(2 * FAN_IN, layout.n_groups) * partial
+    return work, 10 * partial
+
+
+def _peaks(cluster: Cluster, work: int, client: int) -> tuple[int, int]:
+    """Peak bytes of a worker and of this process; with threads, where the two follow one another, those of both."""
+    if cluster.in_process:
+        both = cluster.base + int(SLACK * max(work, client))
+        return both, both
+    return cluster.base + int(SLACK * work), psutil.Process().memory_info().rss + int(SLACK * client)
+
+
+def _fits(cluster: Cluster, work: int, client: int) -> bool:
+    worker_peak, client_peak = _peaks(cluster, work, client)
+    return worker_peak <= cluster.limit and client_peak <= cluster.client_limit
 
 
 def _price(
@@ -276,13 +322,7 @@ def _price(
     if consecutive:
         work += partial  # every part is in some sum
     client = loop_bytes + _compress_client(design) if engine == "compress" else _stream_client(design, holds_sigma)
-    here = psutil.Process().memory_info().rss
-    if cluster.in_process:
-        # the pass and the loop after it follow one another: the larger of the two counts
-        worker_peak = client_peak = cluster.base + int(SLACK * max(work, client + partial))
-    else:
-        worker_peak = cluster.base + int(SLACK * work)
-        client_peak = here + int(SLACK * (client + partial))
+    worker_peak, client_peak = _peaks(cluster, work, client + partial)
     return Plan(
         engine=engine,
         holds_sigma=holds_sigma,

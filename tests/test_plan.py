@@ -129,9 +129,9 @@ print(json.dumps({"peak": peak[0], "planned": model.plan_.worker_peak, "bytes": 
 """
 
 
-def measured(store: Path, how: str) -> dict[str, int]:
-    """What MEASURE found in a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-c", MEASURE, str(store), how]
+def measured(store: Path, how: str, program: str = MEASURE) -> dict[str, int]:
+    """What the program found in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-c", program, str(store), how]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     found: dict[str, int] = json.loads(ran.stdout)
@@ -184,6 +184,48 @@ def test_a_sum_of_rows_holds_the_segments_it_touches(monkeypatch: pytest.MonkeyP
     parts = compress_parts(system.rows, runs, meter=Meter())
     assert len(parts.moments) == 20
     assert len(held) >= 10 and max(held) <= 2
+
+
+MEASURE_MISSING = MEASURE.replace(
+    '"rank": 2,', '"rank": 1, "missing": "em", "memory_limit": "20GB",'
+).replace("model.plan_.worker_peak", "model.plan_.peak_of(model.result_.n_patterns)")
+
+
+@pytest.mark.parametrize(
+    ("n", "K", "q", "patterns", "engine"),
+    [(100_000, 40, 80, 40, "compress"), (100_000, 40, 80, None, "stream"), (16_000, 90, 12, None, "stream")],
+    ids=["few patterns", "scattered", "many coefficients"],
+)
+def test_measured_memory_with_missing_responses_is_near_the_plan(
+    tmp_path: Path, n: int, K: int, q: int, patterns: int | None, engine: str
+) -> None:
+    rng = np.random.default_rng(0)
+    X, factor, rows = rng.normal(size=(n, q)), rng.normal(size=(n, 1)), patterns or n
+    Y = rng.normal(size=(n, K)) + factor * rng.normal(size=K)
+    Y[(rng.random((rows, K)) < 0.2)[np.arange(n) % rows]] = np.nan
+    own = None if q < K else np.arange(q)[:, None] // 2 == np.arange(K)
+    System.from_arrays(Y, X, incidence=own).to_zarr(tmp_path / "rows.zarr", row_chunk=2_000)
+    found = measured(tmp_path / "rows.zarr", engine, MEASURE_MISSING)
+    assert found["peak"] < found["planned"] < 2.0 * found["peak"]
+
+
+def test_a_covariance_that_does_not_fit_is_not_planned() -> None:
+    """400 equations of 12 shared columns have (4,800 x 4,800) numbers to invert."""
+    system = System.from_arrays(da.zeros((50_000, 400), chunks=(1000, 400)), da.zeros((50_000, 12), chunks=(1000, 12)))
+    model = LowRankGLS(2, missing="em", engine="stream", memory_limit="100GB")
+    roomy = model.plan(system)
+    assert roomy.holds_cov
+    assert roomy.peak > 8 * 4_800**2 * 10
+    tight = model.set_params(memory_limit=roomy.peak // 2).plan(system)
+    assert not tight.holds_cov and tight.peak <= roomy.peak // 2
+
+
+def test_fewer_patterns_take_less() -> None:
+    plan = LowRankGLS(2, missing="em", memory_limit="100GB").plan(wide(K=60, q=200, n=100_000))
+    assert plan.peak_of(plan.most_patterns) == plan.peak_of(10_000) == plan.peak
+    assert plan.peak_of(10) == plan.peak - (plan.most_patterns - 10) * plan.bytes_per_pattern
+    assert plan.bytes_per_pattern > 16 * 8 * 260**2
+    assert f"less for each pattern fewer than {plan.most_patterns}" in str(plan)
 
 
 def test_the_client_is_not_held_to_the_limit_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,6 @@ from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
 from lrgls_dask.rows import Rows
 from lrgls_dask.solved import last_read
-from lrgls_dask.streamed import PARTIALS_IN_FLIGHT
 from lrgls_dask.system import System
 
 __all__ = ["check_goes_together", "fit_incomplete_rows", "look", "with_missing"]
@@ -104,7 +103,7 @@ def fit_incomplete_rows(
     system: System | CompressedSystem,
     structures: tuple[Structure, ...],
     options: Options,
-    spare_bytes: int,
+    with_cov: bool,
     lam_F: float,
     checkpoint: Checkpoint | None,
 ) -> tuple[Fit, list[str]]:
@@ -112,13 +111,13 @@ def fit_incomplete_rows(
 
     checkpoint : where streamed rounds keep their last point. The first pass, which is all that few patterns take, is
     made again.
-    spare_bytes : what the covariance of the coefficients may take; without it the fit has no standard errors.
+    with_cov : whether the covariance of the coefficients fits in memory; without it the fit has no standard errors.
     """
     assert isinstance(system, System)  # a compressed one has no rows to miss anything
     chosen = tuple(each for each in structures if isinstance(each, FactorStructure))
     found, table = choose_incomplete(problem, chosen, options, checkpoint)
     pairs = pairs_never_seen(problem, found.point.sigma.rank)  # a pass, where the start of the rounds was kept
-    fit = _as_fit(problem, system, found, options, table, spare_bytes, lam_F)
+    fit = _as_fit(problem, system, found, options, table, with_cov, lam_F)
     return fit, [pairs] if pairs else []
 
 
@@ -128,12 +127,12 @@ def _as_fit(
     found: Solution,
     options: Options,
     table: tuple[dict[str, float], ...],
-    spare_bytes: int,
+    with_cov: bool,
     lam_F: float,
 ) -> Fit:
     """The solution in the user's units, and the covariance of the coefficients at its Sigma: one pass, if streamed."""
     estimate = estimate_of(problem, found, options)
-    cov = _gls(problem, found, spare_bytes)
+    cov = _gls(problem, found) if with_cov else None
     design = system.design
     return Fit(
         design=design,
@@ -168,12 +167,11 @@ def _as_fit(
     )
 
 
-def _gls(problem: Incomplete, found: Solution, spare_bytes: int) -> np.ndarray | None:
-    P, sigma = problem.design.n_coefficients, found.point.sigma
-    assert isinstance(sigma, Factored)
-    held = (4 if problem.restarts_are_free else PARTIALS_IN_FLIGHT) + (0 if problem.constraint is None else 4)
-    if P > MAX_COEFFICIENTS or 8 * held * P**2 > spare_bytes:
+def _gls(problem: Incomplete, found: Solution) -> np.ndarray | None:
+    if problem.design.n_coefficients > MAX_COEFFICIENTS:
         return None
+    sigma = found.point.sigma
+    assert isinstance(sigma, Factored)
     return gls_covariance(problem, widened(sigma))
 
 

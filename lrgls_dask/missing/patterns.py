@@ -33,6 +33,7 @@ from lrgls_dask.passes import Meter, run_pass
 from lrgls_dask.rows import Rows
 
 __all__ = [
+    "PATTERNS_IN_A_SUM",
     "FirstMoments",
     "FirstParams",
     "PatternRows",
@@ -43,6 +44,8 @@ __all__ = [
 
 MOST_PATTERNS = 256  # a few hundred roots are worth their memory, and a pass that tells them apart its time
 PATTERN_BYTES = 2**29  # of all roots together
+# That a sum of rows is taken to hold when rows are cut: with fewer, adding sums costs as much as the rows.
+PATTERNS_IN_A_SUM = 8
 SPARE_BYTES = 2**26  # that a thread keeps
 SLAB_ROWS = 2048  # pseudo-rows worked on at once
 
@@ -307,7 +310,7 @@ def first_pass(rows: Rows, *, meter: Meter, most: int | None = None) -> FirstMom
     width = design.n_regressors + design.n_equations
     kept = most_patterns(design) if most is None else most
     params = FirstParams(design.groups, kept, rows.n_obs * width**2 <= SMALL_FLOPS)
-    size = 8 * int(((design.sizes + 1) ** 2).sum()) + (8 * partial_bytes(design) if kept else 0)
+    size = 8 * int(((design.sizes + 1) ** 2).sum()) + min(kept, PATTERNS_IN_A_SUM) * partial_bytes(design)
     moments: FirstMoments = run_pass(
         rows, first_kernel, params, partial_bytes=size, meter=meter, label="patterns of missing values"
     )
