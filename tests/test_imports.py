@@ -37,7 +37,7 @@ LAYERS = [
     {"inference.sandwich", "inference.bread", "inference.segmented", "inference.hac", "inference.operator"},
     {"resampling.bootstrap", "resampling.replicated"},
     {"estimates", "missing.observed"},
-    {"results", "fitstore", "report", "assessed", "nested", "covkinds"},
+    {"results", "fitstore", "report", "assessed", "nested", "covkinds", "covariances"},
     {"factorstructures", "sparsepath", "varying.covariance", "varying.result", "varying.fit"},
     {"missing.fit"},
     {"model"},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,14 +15,13 @@ import zarr
 from lrgls_dask.als import Termination
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariance import LowRank, Sigma
-from lrgls_dask.covkinds import Correction, CovKind, CovRequest
+from lrgls_dask.covariances import WithCovariances
+from lrgls_dask.covkinds import CovRequest, CovValues
 from lrgls_dask.data.labels import decode_labels, encode_labels
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.zarrio import check_version, read_array, read_design, write_array, write_design
 from lrgls_dask.design import Design
-from lrgls_dask.estimates import Estimates
 from lrgls_dask.fitstore import read_restrictions, write_restrictions
-from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.prediction.methods import Predicting
 from lrgls_dask.report import WIDTH, coefficient_lines, pairs
 from lrgls_dask.restrictions import Restrictions
@@ -42,7 +41,7 @@ SAVED_UP_TO = 5_000
 
 
 @dataclass(frozen=True, eq=False)
-class TimeVaryingFit(Estimates, Predicting):
+class TimeVaryingFit(WithCovariances, Predicting):
     """K equations whose P coefficients hold throughout, each of T segments of rows with a Sigma_t of k factors.
 
     factor_loadings : (T, K, k), idiosyncratic : (T, K), in the user's units.  rows : (T,) rows of each segment.
@@ -182,56 +181,8 @@ class TimeVaryingFit(Estimates, Predicting):
         mine = slice(int(self.design.offsets[equation]), int(self.design.offsets[equation + 1]))
         return self._covariance_values[mine, mine]
 
-    def cov(
-        self,
-        kind: CovKind | None = None,
-        *,
-        equation: Hashable | None = None,
-        debiased: bool = False,
-        system: System | None = None,
-        groups: Any = None,
-        correction: Correction = "HC0",
-        kernel: HacKernel = "bartlett",
-        bandwidth: float | None = None,
-    ) -> xr.DataArray:
-        """(coefficient, coefficient_other) covariance of the coefficients, of all or of one equation's.
-
-        kind : None for the one this fit uses, "classical" unless `with_cov` chose another.
-            "classical": (sum_t X_t' Sigma_t^-1 X_t)^-1 at known Sigma_t; no read.
-            "robust", "cluster", "hac": as of `Fit.cov`, from scores x_ij (Sigma_t^-1 r_i)_j with the Sigma_t of the
-            row's segment; one pass, "hac" up to three without a bandwidth.
-        The other options as of `Fit.cov`. Of a fit opened from disk every kind needs system= and one pass more.
-
-        Memory 8 P^2 bytes a few times, limited to 20,000 coefficients; T P^2 flops more than for one Sigma.
-        Raises ValueError for another kind, options it does not take, rows that are not those of the fit, and labels
-        that do not fit; MemoryError, before any read, for sums that do not fit; KeyError for an unknown equation.
-        """
-        position = None if equation is None else self._position(equation)
-        if kind is None:
-            values, note = self._covariance_values, self.cov_note
-            return self._labelled_cov(self.cov_kind, values, note, position, cut=True)
-        request = CovRequest(kind, position, debiased, system, groups, correction, kernel, bandwidth)
-        found = segment_covariance(self, request)
-        return self._labelled_cov(kind, found.values, found.note, position)
-
-    def with_cov(
-        self,
-        kind: CovKind,
-        *,
-        debiased: bool = False,
-        system: System | None = None,
-        groups: Any = None,
-        correction: Correction = "HC0",
-        kernel: HacKernel = "bartlett",
-        bandwidth: float | None = None,
-    ) -> TimeVaryingFit:
-        """The same fit whose std_errors, tests, intervals, tables and files use another covariance; options as `cov`.
-
-        The same passes and memory as `cov` of all coefficients.
-        """
-        request = CovRequest(kind, None, debiased, system, groups, correction, kernel, bandwidth)
-        found = segment_covariance(self, request)
-        return replace(self, cov_kind=kind, cov_note=found.note, cov_values=found.values)
+    def _requested(self, request: CovRequest) -> CovValues:
+        return segment_covariance(self, request)
 
     @cached_property
     def std_errors(self) -> xr.DataArray:
