@@ -12,7 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrgls_dask.constraint import Preconditioner
-from lrgls_dask.covariance import LowRank, LowRankStructure, em_products, em_update, nll_from_products
+from lrgls_dask.covariance import (
+    LOOSE,
+    FactorStructure,
+    LowRank,
+    LowRankStructure,
+    em_products,
+    em_update,
+    nll_from_products,
+    widened,
+)
 from lrgls_dask.problem import Problem, Products
 from lrgls_dask.rounds import fit_by_rounds
 from lrgls_dask.sweep import Keep, Options, Run, Solution, gls
@@ -44,7 +53,7 @@ def _bounded_below(matrix: np.ndarray) -> np.ndarray:
 
 def fit_em(
     problem: Problem,
-    structure: LowRankStructure,
+    structure: FactorStructure,
     options: Options,
     c: np.ndarray,
     *,
@@ -57,9 +66,16 @@ def fit_em(
     Each round is one pass; the coefficients are then refined by CG.
     """
     floor = np.full(problem.design.n_equations, options.d_floor)
-    sigma = starting_sigma(problem, structure.rank, c, floor) if sigma is None else sigma
+    sigma = _first_sigma(problem, structure, c, floor) if sigma is None else sigma
     rounds = _CompleteRounds(problem, structure, options, floor)
     return fit_by_rounds(Run(problem, structure, options), rounds, c, sigma, done=done, keep=keep)
+
+
+def _first_sigma(problem: Problem, structure: FactorStructure, c: np.ndarray, floor: np.ndarray) -> LowRank:
+    if isinstance(structure, LowRankStructure):
+        return starting_sigma(problem, structure.rank, c, floor)
+    # principal factors know no zeros; where all of a group's loadings are zero they would stay so
+    return widened(structure.candidates(problem.residual_covariance(c), floor, tol=LOOSE)[0].sigma)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +83,7 @@ class _CompleteRounds:
     """EM with all responses observed."""
 
     problem: Problem
-    structure: LowRankStructure
+    structure: FactorStructure
     options: Options
     floor: np.ndarray
 
@@ -83,7 +99,9 @@ class _CompleteRounds:
         ridge = self.problem.coordinates.ridge
         own = self.problem.coordinates.expand(sigma.d)
         _, step = Preconditioner((1.0 - ridge) / own + ridge, self.problem.constraint)(seen.score)
-        return c + step, em_update(sigma, seen.along, seen.diagonal, self.floor, lam_F=self.structure.lam_F)
+        free = None if isinstance(self.structure, LowRankStructure) else self.structure.loadings(len(self.floor)).free
+        lam_F = self.structure.lam_F
+        return c + step, em_update(sigma, seen.along, seen.diagonal, self.floor, lam_F=lam_F, free=free)
 
     def refined(self, c: np.ndarray, sigma: LowRank, seen: Products) -> tuple[np.ndarray, int]:
         c, _, step = gls(self.problem, self.options, c, sigma, fall=0.0)

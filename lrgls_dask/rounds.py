@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from lrgls_dask.covariance import Anderson, LowRank, flattened, unflattened
+from lrgls_dask.covariance import Anderson, FactorStructure, LowRank, Sigma, flattened, unflattened
 from lrgls_dask.sweep import Keep, Point, Run, Solution, Termination
 
 __all__ = ["ROUNDING", "Rounds", "fit_by_rounds", "units_of_sigma"]
@@ -26,8 +26,12 @@ Seen = TypeVar("Seen")
 class Rounds(Protocol[Seen]):
     """What a problem answers; Seen is what a look at a point finds there besides its likelihood.
 
+    Inside the loop all factors stand side by side, the zeros of the structure among their loadings.
     cells : (K,) rows that show each equation.
     """
+
+    @property
+    def structure(self) -> FactorStructure: ...
 
     @property
     def cells(self) -> np.ndarray: ...
@@ -86,10 +90,10 @@ def fit_by_rounds(
         nll, _ = rounds.look(c, sigma)
     obj = run.penalised(c, sigma, nll)
     run.note(round_ + 1, "beta", nll, obj, cg=iterations)
-    return run.ended(_point(c, sigma), nll, obj, ended)
+    return run.ended(_point(c, rounds.structure.value(sigma)), nll, obj, ended)
 
 
-def _point(c: np.ndarray, sigma: LowRank) -> Point:
+def _point(c: np.ndarray, sigma: Sigma) -> Point:
     return Point(c, np.zeros((0, 0)), sigma)
 
 

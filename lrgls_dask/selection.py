@@ -21,7 +21,16 @@ from lrgls_dask.als import (
     starting_residuals,
 )
 from lrgls_dask.checkpoint import Checkpoint, SavedPoint
-from lrgls_dask.covariance import LOOSE, LowRank, LowRankStructure, SingularCovariance, Structure
+from lrgls_dask.covariance import (
+    LOOSE,
+    FactorStructure,
+    LowRank,
+    LowRankStructure,
+    SigmaStep,
+    SingularCovariance,
+    Structure,
+    widened,
+)
 from lrgls_dask.em import fit_em
 from lrgls_dask.existence import no_maximum, vanishing_combination
 from lrgls_dask.problem import Posed, Problem
@@ -165,18 +174,19 @@ def _in_parallel(width: int, function: Callable[[Any, Any], Any], state: Any, it
 
 
 def _fit_one(search: _Search, structure: Structure) -> Solution:
-    if search.options.algorithm == "em" and isinstance(structure, LowRankStructure):
+    if search.options.algorithm == "em" and isinstance(structure, FactorStructure):
         return _em_from_every_start(search, structure)
     return fit_structure(search.problem, structure, search.options, search.c, search.S)
 
 
-def _em_from_every_start(search: _Search, structure: LowRankStructure) -> Solution:
-    """The best of EM from principal factors and, accelerated, from what the other starts for Sigma lead to."""
+def _em_from_every_start(search: _Search, structure: FactorStructure) -> Solution:
+    """The best of EM from its own start and, accelerated, from what the other starts for Sigma lead to."""
     problem, options = search.problem, search.options
     starts: list[LowRank | None] = [None]
     if options.accelerate and structure.rank:
         floor = np.full(len(search.S), options.d_floor)
-        starts += [step.sigma for step in structure.candidates(search.S, floor, tol=LOOSE)]
+        found: list[SigmaStep[Any]] = [*structure.candidates(search.S, floor, tol=LOOSE)]
+        starts += [widened(step.sigma) for step in found]
     return best_start([fit_em(problem, structure, options, search.c, sigma=sigma) for sigma in starts])
 
 
@@ -219,7 +229,7 @@ def _by_em(
         c, sigma, done = saved.c, saved.sigma, saved.sweep + 1
         best = next(i for i, structure in enumerate(structures) if structure.rank == sigma.rank)
     structure = structures[best]
-    assert isinstance(structure, LowRankStructure)
+    assert isinstance(structure, FactorStructure)
     return fit_em(problem, structure, options, c, sigma=sigma, done=done, keep=keep), table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -148,3 +149,52 @@ def test_sparse_factors_are_refused() -> None:
     remedy = "Use covariance='lowrank' or GroupedLowRank(...), or missing='drop'"
     with pytest.raises(ValueError, match=re.escape(f"covariance={SPARSE!r}. {remedy}")):
         LowRankGLS(covariance=SPARSE, missing="em")
+
+
+# ---------------------------------------------------------------------------------- EM
+
+
+@pytest.mark.parametrize("engine", ["compress", "stream"])
+@pytest.mark.parametrize("options", [{}, {"accelerate": False}], ids=["accelerated", "plain"])
+def test_em_reaches_the_optimum_of_complete_rows(engine: str, options: dict[str, bool]) -> None:
+    data = bifactor("mixed", n=400)
+    als = fit(data.system(), "auto", covariance=GROUPED)
+    em = fit(data.system(), "auto", covariance=GROUPED, algorithm="em", engine=engine, rel_tol=1e-13, **options)
+    assert isinstance(em.covariance, GroupedFactors)
+    assert em.nll == pytest.approx(als.nll, abs=1e-8)
+    assert_close(em, als)
+    if options:
+        objective = em.trace["obj"].to_numpy()
+        assert np.all(np.diff(objective) < 1e-13) and len(objective) > 20
+
+
+@pytest.mark.parametrize("engine", ["compress", "stream"])
+def test_em_and_als_agree_with_responses_missing(holes: Data, found: Fit, engine: str) -> None:
+    em = missing_fit(holes, algorithm="em", engine=engine, rel_tol=1e-13, max_sweeps=200)
+    assert em.nll == pytest.approx(found.nll, abs=1e-8)
+    assert_close(em, found)
+
+
+@pytest.mark.parametrize(
+    ("place", "after"), [("lrgls_dask.checkpoint.Checkpoint.save_point", 6), ("lrgls_dask.missing.fit._gls", 0)], ids=["", "ended"]
+)
+def test_streamed_rounds_go_on_from_a_checkpoint(
+    holes: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, after: int
+) -> None:
+    calls, options = [], {"engine": "stream", "rel_tol": 1e-8}
+    whole = missing_fit(holes, **options)
+    with monkeypatch.context() as patch:
+        original = pkgutil.resolve_name(place)
+
+        def dies(*args: object) -> object:
+            calls.append(args)
+            if len(calls) > after:
+                raise KeyboardInterrupt
+            return original(*args)
+
+        patch.setattr(place, dies)
+        with pytest.raises(KeyboardInterrupt):
+            missing_fit(holes, checkpoint=tmp_path / "kept.zarr", **options)
+    got = missing_fit(holes, checkpoint=tmp_path / "kept.zarr", **options)
+    assert isinstance(got.covariance, GroupedFactors) and got.n_passes < whole.n_passes
+    assert got.loglik == pytest.approx(whole.loglik, rel=1e-9)

@@ -186,9 +186,9 @@ def test_a_sum_of_rows_holds_the_segments_it_touches(monkeypatch: pytest.MonkeyP
     assert len(held) >= 10 and max(held) <= 2
 
 
-MEASURE_MISSING = MEASURE.replace(
-    '"rank": 2,', '"rank": 1, "missing": "em", "memory_limit": "20GB",'
-).replace("model.plan_.worker_peak", "model.plan_.peak_of(model.result_.n_patterns)")
+MEASURE_MISSING = MEASURE.replace('"rank": 2,', '"rank": 1, "missing": "em", "memory_limit": "20GB",').replace(
+    "model.plan_.worker_peak", "model.plan_.peak_of(model.result_.n_patterns)"
+)
 
 
 @pytest.mark.parametrize(

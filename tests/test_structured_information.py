@@ -102,7 +102,7 @@ def test_bifactor_as_in_lavaan() -> None:
     ("data", "covariance", "lam_B", "n_flat"),
     [
         (bifactor("mixed", n=120), GROUPED, 0.0, 0),
-        (bifactor("shared", n=120, weighted=True), GROUPED, 20.0, 0),
+        (bifactor("shared", n=300, weighted=True), GROUPED, 20.0, 0),
         (in_halves(), GroupedLowRank(0, [HALVES, HALVES]), 0.0, 2),
     ],
     ids=["groups", "weighted, ridge", "levels of the same groups"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lrgls_dask.covariance.interface import LOG_2PI, Array
 from lrgls_dask.covariance.lowrank import LowRank
@@ -25,21 +26,35 @@ def em_products(sigma: LowRank) -> Array:
     return sigma.precision_loadings
 
 
-def em_update(sigma: LowRank, SB: Array, diag_S: Array, floor: Array, *, lam_F: float = 0.0) -> LowRank:
+def em_update(
+    sigma: LowRank,
+    SB: Array,
+    diag_S: Array,
+    floor: Array,
+    *,
+    lam_F: float = 0.0,
+    free: NDArray[np.bool_] | None = None,
+) -> LowRank:
     """The next Sigma of the EM algorithm; nll + lam_F/2 ||F||^2 never rises.
 
-    SB : S B (K, k) at B = em_products(sigma).  diag_S, floor : (K,).  O(K k^2).
+    SB : S B (K, k) at B = em_products(sigma).  diag_S, floor : (K,).  free : (K, k) loadings that may differ from zero,
+    all if None.  O(K k^2), O(K k^3) with a penalty or zeros.
     With E[z z'] = C^-1 + B' S B = M:  F = S B M^-1,  d = max(diag(S - F B' S), floor).  The M step is separate for each
     row, so the floor keeps it exact.  Source: Rubin & Thayer (1982), section 2.
     """
     R_inverse = np.linalg.inv(sigma.capacitance_cholesky)
     M = R_inverse @ R_inverse.T + em_products(sigma).T @ SB
     M = 0.5 * (M + M.T)
-    if lam_F == 0.0:
+    if free is not None:
+        SB = SB * free
+    if lam_F == 0.0 and free is None:
         F = np.asarray(np.linalg.solve(M, SB.T).T, dtype=np.float64)
         return LowRank(F, np.maximum(diag_S - np.einsum("ik,ik->i", F, SB), floor))
     # the penalty ties F to d, so each is found given the other: F first (Meng & Rubin 1993)
     ridged = M + lam_F * sigma.d[:, None, None] * np.eye(sigma.rank)
+    if free is not None:
+        # a row regresses on the factors that touch it; of the others it keeps a pivot and no slope
+        ridged = np.where(free[:, :, None] & free[:, None, :], ridged, np.eye(sigma.rank))
     F = np.asarray(np.linalg.solve(ridged, SB[:, :, None])[:, :, 0], dtype=np.float64)
     residual = diag_S - 2.0 * np.einsum("ik,ik->i", F, SB) + np.einsum("ik,kl,il->i", F, M, F)
     return LowRank(F, np.maximum(residual, floor))

@@ -43,7 +43,7 @@ ALLOWED: dict[str, tuple[tuple[Any, ...], str]] = {
 
 # And algorithm="em", on any rows.
 ALLOWED_BY_ROUNDS: dict[str, tuple[tuple[Any, ...], str]] = {
-    "covariance": (("lowrank", "diagonal"), "Use algorithm='als'"),
+    "covariance": (("lowrank", "diagonal", GroupedLowRank), "Use algorithm='als'"),
     "debiased": ((False,), "Use algorithm='als', or debiased=False"),
     "sigma_step": (("ml",), "Use algorithm='als', or leave sigma_step out"),
 }

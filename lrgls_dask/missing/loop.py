@@ -9,7 +9,7 @@ given the new moments of the factors (ECM, Meng and Rubin 1993). Both orders rea
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.optimize
@@ -18,7 +18,7 @@ from lrgls_dask.als import Options, Point, Solution, Termination, best_start
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.checkpoint import Checkpoint, CheckpointLoop
 from lrgls_dask.constraint import Preconditioner
-from lrgls_dask.covariance import Blocks, Factored, FactorStructure, LowRank, flattened, unflattened
+from lrgls_dask.covariance import Blocks, Factored, FactorStructure, LowRank, flattened, unflattened, widened
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.missing.starts import starting_points
 from lrgls_dask.rounds import ROUNDING, fit_by_rounds, units_of_sigma
@@ -151,7 +151,7 @@ def _fit_als(rounds: _Rounds, c: np.ndarray, sigma: LowRank) -> Solution:
         if before - obj <= max(options.rel_tol, ROUNDING) * max(1.0, abs(obj)):
             ended = Termination.CONVERGED
             break
-    return run.ended(Point(c, np.zeros((0, 0)), sigma), seen.nll, obj, ended)
+    return run.ended(Point(c, np.zeros((0, 0)), rounds.structure.value(sigma)), seen.nll, obj, ended)
 
 
 def _factor_step(run: Run, rounds: _Rounds, c: np.ndarray, sigma: LowRank, seen: Latent) -> tuple[LowRank, Latent]:
@@ -224,13 +224,13 @@ def _fit_kept(rounds: _Rounds, kept: CheckpointLoop) -> Solution:
         c, (sigma, *_) = starting_points(rounds.problem, rounds.structure, rounds.options)
         done = 0
     else:
-        assert isinstance(saved.sigma, LowRank)  # by its name it is of the same structure
-        c, sigma, done = saved.c, saved.sigma, saved.sweep + 1
+        assert isinstance(saved.sigma, Factored)  # by its name it is of the same structure
+        c, sigma, done = saved.c, widened(saved.sigma), saved.sweep + 1
         if saved.ended is not None:
             nll, _ = rounds.look(c, sigma)
             obj = run.penalised(c, sigma, nll)
             run.note(saved.sweep, "start", nll, obj)
-            return run.ended(Point(c, saved.S, sigma), nll, obj, saved.ended)
+            return run.ended(Point(c, saved.S, rounds.structure.value(sigma)), nll, obj, saved.ended)
     found = fit_by_rounds(run, rounds, c, sigma, done=done, keep=kept.keep)
     kept.finish(found)
     return found
@@ -244,8 +244,6 @@ def choose_incomplete(
 ) -> tuple[Solution, Table]:
     """The solution of least BIC among the structures, and one row for each where there are several; each is fitted.
 
-    Its Sigma is a value of the structure; inside the loops all factors stand side by side.
-
     checkpoint : where streamed loops keep their last points, and go on from those that are there.
     """
     solutions = []
@@ -253,16 +251,10 @@ def choose_incomplete(
         kept = None if checkpoint is None else checkpoint.loop("missing", each, options, problem.constraint)
         solutions.append(fit_incomplete(problem, each, options, kept))
     if len(structures) == 1:
-        return _with_value(solutions[0], structures[0]), ()
+        return solutions[0], ()
     rows = [criteria(problem, each, found.nll) for each, found in zip(structures, solutions, strict=True)]
     best, table = best_of(rows, "bic")
-    return _with_value(solutions[best], structures[best]), table
-
-
-def _with_value(found: Solution, structure: FactorStructure) -> Solution:
-    sigma = found.point.sigma
-    assert isinstance(sigma, LowRank)
-    return replace(found, point=replace(found.point, sigma=structure.value(sigma)))
+    return solutions[best], table
 
 
 @dataclass(frozen=True, eq=False)
