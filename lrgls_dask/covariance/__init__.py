@@ -18,8 +18,10 @@ To add one: write a file here with the two classes, the value a `Sigma` or an `O
 lacks), its arrays named in `saved`; enter it in `structures.KINDS`, the one line by which fits and checkpoints are
 opened and refitted; give users a frozen option object in `lrgls_dask.factorstructures`, whose `structure()` makes it.
 What tests will hold it to: `solve` inverts `matmul`, `logdet` and `nll` agree with `dense()`, `update` never returns a
-Sigma whose nll + penalty is above the start's, and `rescaled` commutes with all of them. Factors that vary in time are
-no structure of one S but a loop of their own, in `lrgls_dask.varying.loop`.
+Sigma whose nll + penalty is above the start's, and `rescaled` commutes with all of them. One whose loadings are found
+equation by equation given the factors says with `loadings` which may differ from zero and makes its `value` of them:
+then it is a `structures.FactorStructure`, and EM and missing responses work with it. Factors that vary in time are no
+structure of one S but a loop of their own, in `lrgls_dask.varying.loop`.
 """
 
 from lrgls_dask.covariance.blocks import Blocks, blocks_of
