@@ -10,6 +10,7 @@ import numpy as np
 
 from lrgls_dask.als import Options, Solution, Termination, TraceRow
 from lrgls_dask.compressed import CompressedSystem
+from lrgls_dask.covariance import GroupedFactors
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference import SumsOfSquares, sums_of_squares
 from lrgls_dask.passes import Meter
@@ -111,6 +112,12 @@ def warn_of(fit: Fit, is_exact: np.ndarray, notes: list[str]) -> None:
         notes.append(
             f"idiosyncratic variance on d_floor (Heywood case) in {_listed(heywood)}: "
             "a smaller rank may describe these data as well"
+        )
+    lost = fit.covariance.blocks.n_unidentified() if isinstance(fit.covariance, GroupedFactors) else 0
+    if lost:
+        notes.append(
+            f"the groups leave {lost} direction{'s' if lost > 1 else ''} of the loadings unidentified, although Sigma "
+            "itself is found: use three or more groups, larger ones, or fewer factors"
         )
     if notes:
         warnings.warn("LowRankGLS: " + "; ".join(notes) + ".", FitWarning, stacklevel=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from oracle import Dense
 from test_passes import counted
 from test_reference import EXACT, load, system_of, table
 
-from lrgls_dask import CompressedSystem, Fit, GroupedLowRank, LowRankGLS, SparseLowRank, System, Termination
+from lrgls_dask import CompressedSystem, Fit, FitWarning, GroupedLowRank, LowRankGLS, SparseLowRank, System, Termination
 from lrgls_dask.covariance import GroupedFactors, SparseFactors
 
 EQUATIONS = [f"y{j}" for j in range(9)]
@@ -102,6 +103,21 @@ def test_without_penalty_sparse_is_maximum_likelihood_turned() -> None:
     np.testing.assert_allclose(found.sigma().values, plain.sigma().values, rtol=1e-6, atol=1e-8)
     assert found.n_parameters == plain.n_parameters
     assert_params_close(found, plain, 1e-7)
+
+
+@pytest.mark.parametrize(
+    ("groups", "rank", "group_rank", "lost"),
+    [("aaabbb", 1, 1, 1), ("aaaabbbb", 1, 1, 0), ("aaabbbccc", 1, 1, 0), ("aaabbb", 2, 1, 3)],
+)
+def test_groups_too_few_for_their_factors_are_told(groups: str, rank: int, group_rank: int, lost: int) -> None:
+    data = simulate("shared", n=400, K=len(groups), k=2, seed=1)
+    covariance = GroupedLowRank(rank, {f"y{j}": group for j, group in enumerate(groups)}, group_rank=group_rank)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made(data, covariance)
+    said = [str(w.message) for w in caught if "unidentified" in str(w.message)]
+    assert len(said) == bool(lost)
+    assert all(f"leave {lost} direction" in text and "use three or more groups" in text for text in said)
 
 
 def test_groups_without_factors_are_the_unstructured_fit() -> None:
@@ -369,7 +385,8 @@ def test_groups_may_be_the_name_of_a_coordinate(tmp_path: Path) -> None:
 def test_groups_in_groups_by_the_names_of_coordinates() -> None:
     coarse = ["heavy"] * 6 + ["light"] * 3
     system = firms(labelled(**SECTORS, branch=coarse))
-    factors = grouped_fit(system, ["branch", "sector"]).loadings["factor"].values
+    with pytest.warns(FitWarning, match="unidentified"):  # a branch that is one sector has its factor twice
+        factors = grouped_fit(system, ["branch", "sector"]).loadings["factor"].values
     assert list(factors) == ["general", "heavy", "light", "steel", "cars", "rail"]
 
 

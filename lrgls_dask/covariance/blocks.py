@@ -20,6 +20,7 @@ __all__ = ["Blocks", "Rows", "blocks_of"]
 
 Rows = NDArray[np.intp] | slice
 GENERAL = "general"  # the name of the group of all equations
+LARGEST_CHECKED = 100  # equations: half a second of work
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +172,23 @@ class Blocks:
     def n_rotations(self) -> int:
         """r (r - 1) / 2 for each group, r counting the factors of all groups with the very same equations."""
         return sum(len(columns) * (len(columns) - 1) // 2 for columns in self.together)
+
+    def n_unidentified(self) -> int:
+        """Directions besides rotations in which loadings, whatever they are, can move and leave Sigma alone.
+
+        One for a general factor and two groups of three equations, say: what a group's own factor takes of it, the
+        general one cannot tell. Found at random loadings (Wegge 1996); 0 above LARGEST_CHECKED equations, unseen.
+        O(K^4 s^2).
+        """
+        K, off = self.n_equations, np.tril_indices(self.n_equations, -1)
+        if K > LARGEST_CHECKED:
+            return 0
+        F = self.free * np.random.default_rng(0).uniform(0.5, 1.0, self.free.shape)
+        rows, factors = np.nonzero(self.free)
+        # sigma_ij = f_i'f_j, i > j: on the diagonal every equation has a variance of its own
+        moved = np.where(off[0][:, None] == rows, F[off[1]][:, factors], 0.0)
+        moved += np.where(off[1][:, None] == rows, F[off[0]][:, factors], 0.0)
+        return len(rows) - int(np.linalg.matrix_rank(moved)) - self.n_rotations()
 
 
 def _as_slice(index: NDArray[np.intp]) -> Rows:
