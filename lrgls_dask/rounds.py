@@ -13,7 +13,7 @@ import numpy as np
 from lrgls_dask.covariance import Anderson, FactorStructure, LowRank, Sigma, flattened, unflattened
 from lrgls_dask.sweep import Keep, Point, Run, Solution, Termination
 
-__all__ = ["ROUNDING", "Rounds", "fit_by_rounds", "units_of_sigma"]
+__all__ = ["ROUNDING", "Rounds", "as_vector", "fit_by_rounds", "units_of", "units_of_sigma"]
 
 ROUND_SHARE = 0.01  # of rel_tol, which is meant for a sweep
 ROUNDING = 4e-15  # of the objective, which sums as many terms as there are slabs: less is no gain
@@ -60,7 +60,7 @@ def fit_by_rounds(
     done : rounds that led to the start, of all that may be made.
     keep : called with every point a killed client could go on from.
     """
-    options, floor, units = run.options, run.floor(), _units(run, rounds.cells, sigma)
+    options, floor, units = run.options, run.floor(), units_of(run, rounds.cells, sigma)
     state, best_obj, small, ended = Anderson(), np.inf, 0, Termination.MAX_SWEEPS
     most = (ROUNDS_PER_SWEEP if options.accelerate else PLAIN_ROUNDS_PER_SWEEP) * options.max_sweeps
     for round_ in range(done, max(most, done + 1)):
@@ -81,7 +81,7 @@ def fit_by_rounds(
         if not options.accelerate:
             c, sigma = image
             continue
-        ahead, state = state.advanced(_flat(c, sigma) * units, _flat(*image) * units, obj)
+        ahead, state = state.advanced(as_vector(c, sigma) * units, as_vector(*image) * units, obj)
         ahead = ahead / units
         c, sigma = ahead[: len(c)], unflattened(ahead[len(c) :], sigma.rank, floor)
     c, sigma, nll, seen = best
@@ -97,11 +97,12 @@ def _point(c: np.ndarray, sigma: Sigma) -> Point:
     return Point(c, np.zeros((0, 0)), sigma)
 
 
-def _flat(c: np.ndarray, sigma: LowRank) -> np.ndarray:
+def as_vector(c: np.ndarray, sigma: LowRank) -> np.ndarray:
+    """(c, F, log d) as one vector, (P + K k + K,)."""
     return np.concatenate([c, flattened(sigma)])
 
 
-def _units(run: Run, cells: np.ndarray, sigma: LowRank) -> np.ndarray:
+def units_of(run: Run, cells: np.ndarray, sigma: LowRank) -> np.ndarray:
     """What makes a change of each coordinate count by about its share of the log-likelihood per row."""
     problem = run.problem
     coefficients = 1.0 / np.sqrt(problem.n_obs * problem.coordinates.expand(sigma.d))

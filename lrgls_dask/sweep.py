@@ -56,7 +56,8 @@ class Options:
 
 @dataclass(frozen=True)
 class TraceRow:
-    """One half-step: "start", "sigma", "beta", "em", or "covariance" for the pass that standard errors take.
+    """One half-step: "start", "sigma", "beta", "em", "joint" for a search over both together, or "covariance" for the
+    pass that standard errors take.
 
     passes, bytes_read, seconds : totals since the fit began, this half-step included.
     """

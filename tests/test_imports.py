@@ -29,7 +29,7 @@ LAYERS = [
     {"sweep"},
     {"als", "rounds", "varying.segments", "varying.loop"},
     {"resampling.crossvalidate"},
-    {"em", "selection", "missing.starts", "missing.loop"},
+    {"em", "selection", "missing.starts", "missing.polish", "missing.loop"},
     {"inference.incomplete"},
     {"inference.standardised", "inference.tangents", "inference.information", "inference.scorepass"},
     {"inference.huber_white", "inference.kackar_harville"},

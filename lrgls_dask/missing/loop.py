@@ -9,7 +9,7 @@ given the new moments of the factors (ECM, Meng and Rubin 1993). Both orders rea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.optimize
@@ -19,15 +19,16 @@ from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.checkpoint import Checkpoint, CheckpointLoop
 from lrgls_dask.constraint import Preconditioner
 from lrgls_dask.covariance import Blocks, Factored, FactorStructure, LowRank, flattened, unflattened, widened
+from lrgls_dask.missing.polish import LARGEST_VARIANCE, nearly_bare, polished
 from lrgls_dask.missing.problem import Incomplete, Latent
-from lrgls_dask.missing.starts import starting_points
+from lrgls_dask.missing.starts import random_starts, starting_points
 from lrgls_dask.rounds import ROUNDING, fit_by_rounds, units_of_sigma
 from lrgls_dask.selection import Table, best_of, criteria
 from lrgls_dask.sweep import Run, final_energy
 
 __all__ = ["Estimate", "choose_incomplete", "em_round", "estimate_of", "fit_incomplete"]
 
-LARGEST_VARIANCE = 1e6  # in standard units: far beyond any optimum, where a long trial step would overflow
+CELLS_OF_MORE_STARTS = 200_000  # of pseudo-rows: up to so many a dozen more searches are a matter of seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +215,37 @@ def fit_incomplete(
             solutions.append(_fit_als(rounds, c, sigma))
         else:
             solutions.append(fit_by_rounds(Run(problem, structure, options), rounds, c, sigma))
+    if options.algorithm == "als" and problem.restarts_are_free:
+        best = _wide(best_start(solutions))
+        if nearly_bare(best).any() and problem.n_pseudo_cells <= CELLS_OF_MORE_STARTS:
+            solutions.append(fit_by_rounds(Run(problem, structure, options), rounds, c, starts[0]))
+            solutions += [_fit_als(rounds, c, sigma) for sigma in random_starts(problem, structure)]
+            solutions = [_together(rounds, found) for found in solutions]
+        else:
+            return _together(rounds, best_start(solutions))
     return best_start(solutions)
+
+
+def _wide(found: Solution) -> LowRank:
+    assert isinstance(found.point.sigma, Factored)
+    return widened(found.point.sigma)
+
+
+def _together(rounds: _Rounds, found: Solution) -> Solution:
+    """The solution once coefficients and Sigma have been moved together."""
+    problem, options = rounds.problem, rounds.options
+    run = Run(problem, rounds.structure, options, list(found.trace))
+    c, sigma, seen = polished(run, problem, rounds.structure, found.point.c, _wide(found))
+    sweep, obj = found.trace[-1].sweep + 1, run.penalised(c, sigma, seen.nll)
+    if obj == found.obj:
+        return found
+    run.note(sweep, "joint", seen.nll, obj)
+    c, iterations = rounds.refined(c, sigma, seen)
+    _, seen = rounds.look(c, sigma)
+    obj = run.penalised(c, sigma, seen.nll)
+    run.note(sweep, "beta", seen.nll, obj, cg=iterations)
+    point = Point(c, found.point.S, rounds.structure.value(sigma))
+    return replace(found, point=point, nll=seen.nll, obj=obj, trace=tuple(run.trace))
 
 
 def _fit_kept(rounds: _Rounds, kept: CheckpointLoop) -> Solution:

@@ -142,6 +142,11 @@ class Incomplete:
         if first.patterns is not None:
             self._pseudo = PatternRows.of(first.patterns, rows.design, self.origin)
 
+    @property
+    def n_pseudo_cells(self) -> int:
+        """Pseudo-rows times equations: what a look at a point costs; 0 where rows are streamed."""
+        return 0 if self._pseudo is None else self._pseudo.y.size
+
     # ------------------------------------------------------------------------------------------ the answers
 
     def start(self) -> np.ndarray:

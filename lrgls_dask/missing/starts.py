@@ -10,11 +10,12 @@ from lrgls_dask.covariance import FactorStructure, LowRank, SigmaStep, widened
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.sweep import Options
 
-__all__ = ["pairs_never_seen", "starting_points"]
+__all__ = ["pairs_never_seen", "random_starts", "starting_points"]
 
 LARGEST_PAIRS = 2_000  # equations whose pairwise moments (K, K) a pass may sum
 LEAST_EIGENVALUE = 1e-3  # of a pairwise correlation matrix, which need not be positive definite
 BARE, LEAST_OWN = 1e-3, 0.1  # of an equation's variance: what a start takes for nothing, and makes it
+N_RANDOM, RANDOM_SIZE, SEED = 6, 0.5, 20260101
 STARTS = 4  # distinct optima followed where that costs no pass
 
 
@@ -49,6 +50,16 @@ def starting_points(
     if not problem.restarts_are_free:
         return c, softer[:1]
     return c, [*softer[:STARTS], *(a for a, b in zip(sigmas[:STARTS], softer, strict=False) if a is not b)]
+
+
+def random_starts(problem: Incomplete, structure: FactorStructure) -> list[LowRank]:
+    """Sigmas with random loadings, for likelihoods that have several optima; standard units."""
+    n_equations = problem.design.n_equations
+    free, rng = structure.loadings(n_equations).free, np.random.default_rng(SEED)
+    return [
+        LowRank(RANDOM_SIZE * rng.standard_normal(free.shape) * free, np.full(n_equations, RANDOM_SIZE))
+        for _ in range(N_RANDOM)
+    ]
 
 
 def _softened(sigma: LowRank) -> LowRank:
