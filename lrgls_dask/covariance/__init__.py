@@ -25,7 +25,15 @@ structure of one S but a loop of their own, in `lrgls_dask.varying.loop`.
 """
 
 from lrgls_dask.covariance.blocks import Blocks, blocks_of
-from lrgls_dask.covariance.em import Anderson, em_products, em_update, flattened, nll_from_products, unflattened
+from lrgls_dask.covariance.em import (
+    Anderson,
+    em_products,
+    em_update,
+    flattened,
+    nll_from_products,
+    on_factors,
+    unflattened,
+)
 from lrgls_dask.covariance.full import Full, FullSigma, SingularCovariance
 from lrgls_dask.covariance.grouped import GroupedStructure
 from lrgls_dask.covariance.interface import LOOSE, TIGHT, Sigma, SigmaStep, Structure
@@ -75,6 +83,7 @@ __all__ = [
     "ml_candidates",
     "ml_step",
     "nll_from_products",
+    "on_factors",
     "pca_step",
     "penalised",
     "sigma_of",

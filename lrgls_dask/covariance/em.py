@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lrgls_dask.covariance.interface import LOG_2PI, Array
 from lrgls_dask.covariance.lowrank import LowRank
 
-__all__ = ["Anderson", "em_products", "em_update", "flattened", "nll_from_products", "unflattened"]
+__all__ = ["Anderson", "em_products", "em_update", "flattened", "nll_from_products", "on_factors", "unflattened"]
 
 # Differences kept: deeper gained nothing on factor-structured data.  Ridge of the least squares, relative to its
 # largest singular value squared: smaller lets nearly parallel differences through, larger slows the last digits.
@@ -45,19 +45,27 @@ def em_update(
     R_inverse = np.linalg.inv(sigma.capacitance_cholesky)
     M = R_inverse @ R_inverse.T + em_products(sigma).T @ SB
     M = 0.5 * (M + M.T)
-    if free is not None:
-        SB = SB * free
     if lam_F == 0.0 and free is None:
         F = np.asarray(np.linalg.solve(M, SB.T).T, dtype=np.float64)
         return LowRank(F, np.maximum(diag_S - np.einsum("ik,ik->i", F, SB), floor))
     # the penalty ties F to d, so each is found given the other: F first (Meng & Rubin 1993)
     ridged = M + lam_F * sigma.d[:, None, None] * np.eye(sigma.rank)
-    if free is not None:
-        # a row regresses on the factors that touch it; of the others it keeps a pivot and no slope
-        ridged = np.where(free[:, :, None] & free[:, None, :], ridged, np.eye(sigma.rank))
-    F = np.asarray(np.linalg.solve(ridged, SB[:, :, None])[:, :, 0], dtype=np.float64)
+    F = on_factors(ridged, SB, free)
     residual = diag_S - 2.0 * np.einsum("ik,ik->i", F, SB) + np.einsum("ik,kl,il->i", F, M, F)
     return LowRank(F, np.maximum(residual, floor))
+
+
+def on_factors(moments: Array, products: Array, free: NDArray[np.bool_] | None) -> Array:
+    """(K, k) the regression of each equation on the factors that touch it, zero for the others.
+
+    moments : (K, k, k) of the factors.  products : (K, k) with the equation.  free : (K, k) what touches what, None for
+    all. O(K k^3).
+    """
+    if free is not None:
+        # the factors that do not touch an equation keep a pivot and no slope
+        moments = np.where(free[:, :, None] & free[:, None, :], moments, np.eye(moments.shape[-1]))
+        products = products * free
+    return np.asarray(np.linalg.solve(moments, products[:, :, None])[:, :, 0], dtype=np.float64)
 
 
 def nll_from_products(sigma: LowRank, SB: Array, diag_S: Array) -> float:

@@ -18,7 +18,16 @@ from lrgls_dask.als import Options, Point, Solution, Termination, best_start
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.checkpoint import Checkpoint, CheckpointLoop
 from lrgls_dask.constraint import Preconditioner
-from lrgls_dask.covariance import Blocks, Factored, FactorStructure, LowRank, flattened, unflattened, widened
+from lrgls_dask.covariance import (
+    Blocks,
+    Factored,
+    FactorStructure,
+    LowRank,
+    flattened,
+    on_factors,
+    unflattened,
+    widened,
+)
 from lrgls_dask.missing.polish import LARGEST_VARIANCE, nearly_bare, polished
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.missing.starts import random_starts, starting_points
@@ -109,13 +118,9 @@ def _sigma_round(
     expand: bool,
 ) -> LowRank:
     """f_j and d_j given the moments of the factors at the old Sigma; O(K k^3)."""
-    free = loadings.free
     penalty = lam_F * problem.n_obs * sigma.d[:, None, None] * np.eye(sigma.rank)
-    slope = (seen.along - np.einsum("jab,jb->ja", penalty, sigma.F)) * free
-    # an equation regresses on the factors that touch it; of the others its row keeps a pivot and no slope
-    both = free[:, :, None] & free[:, None, :]
-    curvature = np.where(both, seen.second + penalty, np.eye(sigma.rank))
-    change = np.linalg.solve(curvature, slope[:, :, None])[:, :, 0]
+    slope = seen.along - np.einsum("jab,jb->ja", penalty, sigma.F)
+    change = on_factors(seen.second + penalty, slope, loadings.free)
     F = sigma.F + change
     curve = np.einsum("ja,jab,jb->j", change, seen.second, change)
     squares = seen.squares - 2.0 * np.einsum("ja,ja->j", change, seen.along) + curve
