@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.optimize
 
 from lrgls_dask.als import Options, Point, Solution, Termination, best_start
 from lrgls_dask.cg import conjugate_gradients
@@ -28,7 +27,7 @@ from lrgls_dask.covariance import (
     unflattened,
     widened,
 )
-from lrgls_dask.missing.polish import LARGEST_VARIANCE, nearly_bare, polished
+from lrgls_dask.missing.polish import minimised, nearly_bare, polished, slope_of_sigma
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.missing.starts import random_starts, starting_points
 from lrgls_dask.rounds import ROUNDING, fit_by_rounds, units_of_sigma
@@ -165,33 +164,17 @@ def _factor_step(run: Run, rounds: _Rounds, c: np.ndarray, sigma: LowRank, seen:
     problem, rank, floor, lam_F = rounds.problem, sigma.rank, run.floor(), rounds.structure.lam_F
     free = rounds.structure.loadings(len(floor)).free
     units = units_of_sigma(problem.n_obs, problem.cells, sigma)
-    size, fixed = sigma.F.size, problem.fixed(c)
+    fixed = problem.fixed(c)
 
     def value(z: np.ndarray) -> tuple[float, np.ndarray]:
         at = unflattened(z / units, rank, floor)
         found = fixed(at)
-        by_F, by_log_d = found.gradient(at)
-        gradient = np.concatenate([((by_F + lam_F * at.F) * free).ravel(), by_log_d]) / units
-        return run.penalised(c, at, found.nll), gradient
+        return run.penalised(c, at, found.nll), slope_of_sigma(found, at, free, lam_F) / units
 
-    least = np.concatenate([np.full(size, -np.inf), np.log(floor) * units[size:]])
-    most = np.concatenate([np.full(size, np.inf), np.log(LARGEST_VARIANCE) * units[size:]])
-    start = flattened(sigma) * units
-    solved = scipy.optimize.minimize(
-        value,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=scipy.optimize.Bounds(least, most),
-        options={
-            "maxiter": 500,
-            "maxfun": 1000,
-            "maxcor": 20,
-            "ftol": max(1e-3 * run.options.rel_tol, 1e-16),
-            "gtol": 1e-12,
-        },
-    )
-    better = unflattened(solved.x / units, rank, floor)
+    ftol = max(1e-3 * run.options.rel_tol, 1e-16)
+    of_d = units[-len(floor) :]
+    end = minimised(value, flattened(sigma) * units, of_d, floor, maxiter=500, maxfun=1000, maxcor=20, ftol=ftol)
+    better = unflattened(end / units, rank, floor)
     found = problem.latent(c, better)
     if run.penalised(c, better, found.nll) < run.penalised(c, sigma, seen.nll):
         return better, found

@@ -1,7 +1,11 @@
-"""All parameters together, where alternating steps stop short: near a variance of zero each of them gains little."""
+"""Searches by L-BFGS-B over (F, log d), and over all parameters together where alternating steps stop short.
+
+Near a variance of zero each of those gains little.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +17,7 @@ from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.rounds import as_vector, units_of
 from lrgls_dask.sweep import Run
 
-__all__ = ["LARGEST_VARIANCE", "nearly_bare", "polished"]
+__all__ = ["minimised", "nearly_bare", "polished", "slope_of_sigma"]
 
 LARGEST_VARIANCE = 1e6  # in standard units: far beyond any optimum, where a long trial step would overflow
 BARE = 1e-2  # of an equation's variance
@@ -26,6 +30,32 @@ GAIN = 1e-8  # in log-likelihood, of a search that another follows
 def nearly_bare(sigma: LowRank) -> np.ndarray:
     """(K,) equations of which the factors leave next to nothing: there likelihoods have several optima."""
     return sigma.d < BARE * sigma.variances
+
+
+def minimised(
+    value: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: np.ndarray,
+    units: np.ndarray,
+    floor: np.ndarray,
+    **limits: float,
+) -> np.ndarray:
+    """Where L-BFGS-B ends from `start`, of which the last K coordinates are log d by units (K,), between its bounds.
+
+    value : the objective and its slope.  floor : (K,) of d.  limits : options of SciPy's L-BFGS-B.
+    """
+    anywhere = np.full(len(start) - len(floor), np.inf)
+    least = np.concatenate([-anywhere, np.log(floor) * units])
+    most = np.concatenate([anywhere, np.log(LARGEST_VARIANCE) * units])
+    bounds = scipy.optimize.Bounds(least, most)
+    options = {"gtol": 1e-12, **limits}
+    solved = scipy.optimize.minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return np.asarray(solved.x)
+
+
+def slope_of_sigma(seen: Latent, sigma: LowRank, free: np.ndarray, lam_F: float) -> np.ndarray:
+    """(K k + K,) derivatives of the objective per row by (F, log d).  free : (K, k) loadings that may move."""
+    by_F, by_log_d = seen.gradient(sigma)
+    return np.concatenate([((by_F + lam_F * sigma.F) * free).ravel(), by_log_d])
 
 
 def polished(
@@ -79,6 +109,11 @@ class _Search:
         return None if constraint is None else constraint.free / float(np.mean(self.units[: len(self.c)]))
 
     @cached_property
+    def free(self) -> np.ndarray:
+        """(K, k) loadings that may move."""
+        return self.structure.loadings(len(self.sigma.d)).free
+
+    @cached_property
     def n_c(self) -> int:
         return len(self.c) if self.along is None else self.along.shape[1]
 
@@ -92,9 +127,8 @@ class _Search:
         P = len(self.c)
         by_c = (self.problem.coordinates.ridge * c - seen.score) / self.problem.n_obs
         by_c = by_c / self.units[:P] if self.along is None else self.along.T @ by_c
-        by_F, by_log_d = seen.gradient(sigma)
-        by_F = (by_F + self.structure.lam_F * sigma.F) * self.structure.loadings(len(sigma.d)).free
-        return np.concatenate([by_c, np.concatenate([by_F.ravel(), by_log_d]) / self.units[P:]])
+        by_sigma = slope_of_sigma(seen, sigma, self.free, self.structure.lam_F)
+        return np.concatenate([by_c, by_sigma / self.units[P:]])
 
     def value(self, z: np.ndarray) -> tuple[float, np.ndarray]:
         c, sigma = self.at(z)
@@ -104,16 +138,6 @@ class _Search:
     def end(self) -> tuple[np.ndarray, LowRank]:
         """Where it ends."""
         start = np.concatenate([np.zeros(self.n_c), (as_vector(self.c, self.sigma) * self.units)[len(self.c) :]])
-        least, most = np.full(len(start), -np.inf), np.full(len(start), np.inf)
-        of_d = slice(len(start) - len(self.sigma.d), None)
-        least[of_d] = np.log(self.run.floor()) * self.units[of_d.start - len(start) :]
-        most[of_d] = np.log(LARGEST_VARIANCE) * self.units[of_d.start - len(start) :]
-        solved = scipy.optimize.minimize(
-            self.value,
-            start,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=scipy.optimize.Bounds(least, most),
-            options={"maxiter": 2000, "maxfun": 3000, "maxcor": 30, "ftol": 1e-16, "gtol": 1e-12},
-        )
-        return self.at(solved.x)
+        floor = self.run.floor()
+        of_d = self.units[-len(floor) :]
+        return self.at(minimised(self.value, start, of_d, floor, maxiter=2000, maxfun=3000, maxcor=30, ftol=1e-16))
