@@ -197,21 +197,15 @@ def fit_incomplete(
     if kept is not None and not problem.restarts_are_free:
         return _fit_kept(rounds, kept)
     c, starts = starting_points(problem, structure, options)
-    solutions = []
-    for sigma in starts:
-        if options.algorithm == "als" and problem.restarts_are_free:
-            solutions.append(_fit_als(rounds, c, sigma))
-        else:
-            solutions.append(fit_by_rounds(Run(problem, structure, options), rounds, c, sigma))
-    if options.algorithm == "als" and problem.restarts_are_free:
-        best = _wide(best_start(solutions))
-        if nearly_bare(best).any() and problem.n_pseudo_cells <= CELLS_OF_MORE_STARTS:
-            solutions.append(fit_by_rounds(Run(problem, structure, options), rounds, c, starts[0]))
-            solutions += [_fit_als(rounds, c, sigma) for sigma in random_starts(problem, structure)]
-            solutions = [_together(rounds, found) for found in solutions]
-        else:
-            return _together(rounds, best_start(solutions))
-    return best_start(solutions)
+    if options.algorithm != "als" or not problem.restarts_are_free:
+        return best_start([fit_by_rounds(Run(problem, structure, options), rounds, c, sigma) for sigma in starts])
+    solutions = [_fit_als(rounds, c, sigma) for sigma in starts]
+    best = best_start(solutions)
+    if problem.n_pseudo_cells > CELLS_OF_MORE_STARTS or not nearly_bare(_wide(best)).any():
+        return _together(rounds, best)
+    solutions.append(fit_by_rounds(Run(problem, structure, options), rounds, c, starts[0]))
+    solutions += [_fit_als(rounds, c, sigma) for sigma in random_starts(problem, structure)]
+    return best_start([_together(rounds, found) for found in solutions])
 
 
 def _wide(found: Solution) -> LowRank:
