@@ -19,7 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lrgls_dask.covariance import GroupedFactors, LowRank
+from lrgls_dask.covariance import GroupedFactors, LowRank, loadings_in
 from lrgls_dask.inference.standardised import Covariance
 
 __all__ = ["FactorTangents", "FullTangents", "Tangents", "tangents_of"]
@@ -65,14 +65,15 @@ class FactorTangents:
     """Parameters (free loadings, then d) of F F' + diag(d), without those d_j that are held on their floor.
 
     F : (K, m), wide and with its zeros.  d : (K,).  rows, columns : (n,) equation and factor of every free loading.
+    together : factors with free loadings in the very same equations; rotations among them are flat.
     free_d : (K,) false where d_j is held.
-    Rotations among factors with free loadings in the very same equations are flat.
     """
 
     F: np.ndarray
     d: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
+    together: tuple[np.ndarray, ...]
     free_d: np.ndarray
 
     @property
@@ -139,13 +140,10 @@ class FactorTangents:
     @cached_property
     def flat(self) -> np.ndarray:
         """Bases of the rotations F A, A antisymmetric, one set of equations after the other."""
-        where: dict[bytes, list[np.ndarray]] = {}
-        for u in range(self.F.shape[1]):
-            here = np.flatnonzero(self.columns == u)  # rows ascend within a factor
-            where.setdefault(self.rows[here].tobytes(), []).append(here)
+        places = [np.flatnonzero(self.columns == u) for u in range(self.F.shape[1])]  # rows ascend within a factor
         bases = [np.zeros((self.n_parameters, 0))]
-        for places in where.values():
-            pairs = list(itertools.combinations(range(len(places)), 2))
+        for factors in self.together:
+            pairs = list(itertools.combinations(factors.tolist(), 2))
             turns = np.zeros((self.n_parameters, len(pairs)))
             for turn, (one, other) in zip(turns.T, pairs, strict=True):
                 for to, of, sign in ((one, other, -1.0), (other, one, 1.0)):
@@ -220,12 +218,9 @@ def tangents_of(sigma: Covariance, on_floor: np.ndarray | None) -> FactorTangent
         return FullTangents(len(sigma.precision_diagonal))
     F, d = sigma.F, sigma.d
     held = np.zeros(len(d), dtype=bool) if on_floor is None else np.asarray(on_floor, dtype=bool)
-    if isinstance(sigma, GroupedFactors):
-        columns = sigma.blocks.columns
-    else:
-        columns = np.broadcast_to(np.arange(F.shape[1]), F.shape)
-    rows = np.repeat(np.arange(len(d)), columns.shape[1])
-    return FactorTangents(F, d, rows, columns.ravel(), ~held)
+    blocks = loadings_in(sigma)
+    rows = np.repeat(np.arange(len(d)), blocks.n_own)
+    return FactorTangents(F, d, rows, blocks.columns.ravel(), blocks.together, ~held)
 
 
 def batches(n_directions: int, n_equations: int) -> Iterator[slice]:
