@@ -250,7 +250,7 @@ def cut(fit: AnyFit, request: CovRequest, values: np.ndarray) -> CovValues:
     """The block of the equation that was asked for."""
     if request.equation is None:
         return CovValues(values, "")
-    mine = slice(fit.design.offsets[request.equation], fit.design.offsets[request.equation + 1])
+    mine = fit.design.spans[request.equation]
     return CovValues(values[mine, mine], "")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -76,6 +77,11 @@ class Design:
     def offsets(self) -> np.ndarray:
         """(K + 1,) where each equation starts in the vector of all P coefficients."""
         return np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.intp)
+
+    @cached_property
+    def spans(self) -> tuple[slice, ...]:
+        """Per equation its stretch of the vector of all P coefficients."""
+        return tuple(slice(a, b) for a, b in pairwise(self.offsets.tolist()))
 
     @cached_property
     def equation_of(self) -> np.ndarray:

@@ -102,7 +102,7 @@ class Estimates(Designed):
         """Covariance of all coefficients or one equation's; cut : `values` are of all, whatever is wanted."""
         chosen = slice(0, self.n_coefficients)
         if position is not None:
-            chosen = slice(int(self.design.offsets[position]), int(self.design.offsets[position + 1]))
+            chosen = self.design.spans[position]
             values = values[chosen, chosen] if cut else values
         names = {name: labels[chosen] for name, labels in self._coefficient_labels.items()}
         coords: dict[str, Any] = {name: ("coefficient", labels) for name, labels in names.items()}

@@ -203,7 +203,7 @@ class Fit(WithCovariances, Assessed, Predicting):
             if self.cells is not None:
                 return self._covariance.block(equation)  # which says why there is none
             return coefficient_covariance(self, CovRequest("classical", equation)).values
-        mine = slice(int(self.design.offsets[equation]), int(self.design.offsets[equation + 1]))
+        mine = self.design.spans[equation]
         return self.cov_values[mine, mine]
 
     def _requested(self, request: CovRequest) -> CovValues:

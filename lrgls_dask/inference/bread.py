@@ -69,14 +69,13 @@ class Bread:
         conjugate gradients, p_j right-hand sides. Raises ValueError there for restricted estimates.
         """
         columns = self._columns(equation) @ self._to_user[equation].T
-        for j, turn in enumerate(self._to_orthonormal):
-            mine = slice(self.design.offsets[j], self.design.offsets[j + 1])
+        for mine, turn in zip(self.design.spans, self._to_orthonormal, strict=True):
             columns[mine] = turn @ columns[mine]
         return columns
 
     def classical_block(self, equation: int) -> np.ndarray:
         """(p_j, p_j) classical covariance of one equation's coefficients, A^-1 (A - penalty) A^-1, for any P."""
-        mine = slice(self.design.offsets[equation], self.design.offsets[equation + 1])
+        mine = self.design.spans[equation]
         columns = self._columns(equation)
         block = columns[mine] - columns.T @ (self._ridge[:, None] * columns)
         covariance = self._to_user[equation] @ block @ self._to_user[equation].T
@@ -261,8 +260,8 @@ class Bread:
         information[np.diag_indices_from(information)] += self._ridge
         free = None
         if self.restrictions is not None:
-            spans = zip(design.offsets[:-1], design.offsets[1:], self._to_user, strict=True)
-            free = free_directions(np.hstack([self.restrictions[:, start:stop] @ back for start, stop, back in spans]))
+            turned = zip(design.spans, self._to_user, strict=True)
+            free = free_directions(np.hstack([self.restrictions[:, mine] @ back for mine, back in turned]))
         inverse = inverse_within(information, free)
         return np.asarray(0.5 * (inverse + inverse.T))
 
@@ -275,14 +274,14 @@ class Bread:
             for places in group.coefficients.T:
                 rows[:, places] = q
         information = rows.T @ rows
-        for j, start in enumerate(design.offsets[:-1]):  # by strips: a second P x P array of precisions is not needed
-            information[start : design.offsets[j + 1]] *= precision[j, design.equation_of]
+        for j, strip in enumerate(design.spans):  # one by one: a second P x P array of precisions is not needed
+            information[strip] *= precision[j, design.equation_of]
         return information
 
     def _columns(self, equation: int) -> np.ndarray:
         """(P, p_j) columns of A^-1 in orthonormal coordinates, in memory of their own."""
         design = self.design
-        mine = slice(design.offsets[equation], design.offsets[equation + 1])
+        mine = design.spans[equation]
         unit = np.zeros((design.n_coefficients, int(design.sizes[equation])))
         unit[mine] = np.eye(unit.shape[1])
         if self._shared:
@@ -300,10 +299,9 @@ class Bread:
 
 def _both_sides(matrix: np.ndarray, blocks: Sequence[np.ndarray], design: Design) -> np.ndarray:
     """(P, P) B M B' of a block diagonal B, one (p_j, p_j) block an equation."""
-    spans = list(zip(design.offsets[:-1], design.offsets[1:], blocks, strict=True))
     out = np.empty_like(matrix)
-    for start, stop, block in spans:
-        out[start:stop] = block @ matrix[start:stop]
-    for start, stop, block in spans:
-        out[:, start:stop] = out[:, start:stop] @ block.T
+    for mine, block in zip(design.spans, blocks, strict=True):
+        out[mine] = block @ matrix[mine]
+    for mine, block in zip(design.spans, blocks, strict=True):
+        out[:, mine] = out[:, mine] @ block.T
     return out

@@ -64,8 +64,8 @@ class CoefficientCovariance:
         """(p_j, p_j) covariance of one equation's coefficients."""
         if self.has_shared_columns:
             return self.sigma.variances[equation] * self._shared_inverse
-        start, stop = self.design.offsets[equation : equation + 2]
-        return self.full[start:stop, start:stop]
+        mine = self.design.spans[equation]
+        return self.full[mine, mine]
 
     def of_combinations(self, matrix: np.ndarray) -> np.ndarray:
         """(m, m) R V R' of combinations R (m, P) of the coefficients, `full` not formed where columns are shared."""
@@ -112,11 +112,9 @@ class CoefficientCovariance:
         information = rows.T @ rows
         information *= precision[np.ix_(design.equation_of, design.equation_of)]
         covariance = estimator_covariance(information, penalty, self._free(halves))
-        for j, half in enumerate(halves):
-            mine = slice(design.offsets[j], design.offsets[j + 1])
+        for mine, half in zip(design.spans, halves, strict=True):
             covariance[mine] = half @ covariance[mine]
-        for j, half in enumerate(halves):
-            mine = slice(design.offsets[j], design.offsets[j + 1])
+        for mine, half in zip(design.spans, halves, strict=True):
             covariance[:, mine] = covariance[:, mine] @ half.T
         symmetric: np.ndarray = 0.5 * (covariance + covariance.T)
         return symmetric
@@ -125,8 +123,9 @@ class CoefficientCovariance:
         """(P, P - m) what restrictions leave free in orthonormal coordinates, b_j = halves_j c_j."""
         if self.restrictions is None:
             return None
-        offsets, rows = self.design.offsets, self.restrictions.matrix
-        turned = [rows[:, offsets[j] : offsets[j + 1]] @ half for j, half in enumerate(halves)]
+        turned = [
+            self.restrictions.matrix[:, mine] @ half for mine, half in zip(self.design.spans, halves, strict=True)
+        ]
         return free_directions(np.hstack(turned))
 
 

@@ -105,8 +105,7 @@ def _middle(joint: JointInformation, phi: np.ndarray, spread: Spread) -> np.ndar
     """
     standard = joint.rows
     design, gram, Sigma = standard.source.design, standard.gram, np.linalg.inv(joint.precision)
-    slices = [slice(a, b) for a, b in zip(design.offsets[:-1], design.offsets[1:], strict=True)]
-    classes = _size_classes(design.sizes)
+    slices, classes = design.spans, _size_classes(design.sizes)
     out = np.empty_like(phi)
     for j, mine in enumerate(slices):
         V = spread(j)

@@ -77,8 +77,7 @@ class SegmentedBread(Bread):
         for segment, sigma in zip(self.segments, self.sigma.rescaled(1.0 / self.y_scale).sigmas, strict=True):
             rows, precision = self._rows_of(segment), sigma.precision()
             gram = (rows.T @ rows)[:, stacked]
-            for j, start in enumerate(design.offsets[:-1]):
-                strip = slice(start, design.offsets[j + 1])
+            for j, strip in enumerate(design.spans):
                 out[strip] += gram[stacked[strip]] * precision[j, design.equation_of]
         return out
 

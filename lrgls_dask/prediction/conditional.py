@@ -216,8 +216,7 @@ def _coefficient_variance(
     wide = x[:, np.concatenate(design.columns)]
     wide[np.isnan(wide)] = 0.0  # of equations that nobody is predicted from, or whose own prediction is NaN
     H = np.empty((len(x), design.n_equations, design.n_equations))
-    for j in range(design.n_equations):
-        mine = slice(int(design.offsets[j]), int(design.offsets[j + 1]))
+    for j, mine in enumerate(design.spans):
         H[:, j] = np.add.reduceat((wide[:, mine] @ V[mine]) * wide, design.offsets[:-1], axis=1)
     T = np.eye(design.n_equations) - weights
     T = T if len(T) == 1 else T[which]

@@ -178,7 +178,7 @@ class TimeVaryingFit(WithCovariances, Predicting):
         return values if along is None else along @ values @ along.T
 
     def _cov_block(self, equation: int) -> np.ndarray:
-        mine = slice(int(self.design.offsets[equation]), int(self.design.offsets[equation + 1]))
+        mine = self.design.spans[equation]
         return self._covariance_values[mine, mine]
 
     def _requested(self, request: CovRequest) -> CovValues:
