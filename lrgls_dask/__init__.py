@@ -1,4 +1,35 @@
-"""Seemingly unrelated regressions with a low-rank error covariance, on data larger than memory."""
+"""Seemingly unrelated regressions with a low-rank error covariance, on data larger than memory.
+
+The house, from the street to the cellar. A room imports only from rooms below it; `tests/` has the same rooms.
+
+    cli/           the command line: a command is a file
+    model.py       `LowRankGLS`: options in, the road chosen, a fit out
+    results/       `Fit` and `TimeVaryingFit`, made of parts: estimates, run, evidence; their tables, pages and files
+    varying/       Sigma that changes along the rows
+    missing/       rows that show only some equations
+    prediction/    rows out: fitted, conditional, scores, imputed; intervals
+    resampling/    the bootstrap: draws, refits
+    inference/     covariance of the coefficients, tests, measures of fit
+    plan.py        prices: passes, bytes, memory; reads nothing
+    solve/         what the data answer, and the one loop that asks: ALS, EM, selection, cross-validation, checkpoint
+    simulate.py    systems drawn from known parameters
+    system.py      `System` and `CompressedSystem`: the public faces of data
+    compression/   N rows to q + K + 1 rows: made, merged, kept by parts
+    datasets/      data that ship with the package
+    data/          how rows come in: a file a source; labels, storage
+    options.py     every option once: type, default, constraint, what it goes with
+    rows/          how rows are touched: blocks, kernels, moments, passes, memory, progress
+    design/        which equation uses which column; restrictions, hypotheses
+    sigma/         error covariances across equations: a file a structure
+    checks.py      arguments and labels: what is wrong with one, and the nearest right one
+    errors.py      errors that know where in the data they arose
+
+A chunk of data on its way from a store to a coefficient: data/ opens it, rows/ reads and sums it, compression/ or
+solve/ makes the few numbers of it that the loop in solve/ asks for, results/ labels what the loop ends with.
+
+Notation, in kernels and covariances only: Y (N, K) responses, X (N, q) distinct columns, R (N, K) residuals,
+S = R'R / N, Sigma = F F' + D, F (K, k) loadings, D = diag(d), b coefficients, c the same in whitened coordinates.
+"""
 
 from lrgls_dask.als import Termination
 from lrgls_dask.compressed import CompressedSystem
