@@ -12,36 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from lrgls_dask.covariance import LOOSE, TIGHT, Anderson, Sigma, SigmaStep, Structure
 from lrgls_dask.problem import Problem, inner_energy
-from lrgls_dask.sweep import (
-    BetaStep,
-    Keep,
-    Options,
-    Point,
-    Solution,
-    Sweeps,
-    Termination,
-    TraceRow,
-    debiased,
-    starting_residuals,
-)
+from lrgls_dask.sigma import LOOSE, TIGHT, Anderson, Sigma, SigmaStep, Structure
+from lrgls_dask.sweep import BetaStep, Keep, Options, Point, Solution, Sweeps, Termination, debiased, starting_residuals
 
-__all__ = [
-    "Keep",
-    "Options",
-    "Point",
-    "Solution",
-    "Termination",
-    "TraceRow",
-    "alternate",
-    "best_start",
-    "fit_structure",
-    "go_on",
-    "refit",
-    "slack",
-    "starting_residuals",
-]
+__all__ = ["alternate", "best_start", "fit_structure", "go_on", "refit", "slack"]
 
 
 SAME_OBJECTIVE = 1e-7  # solutions that differ by less than this, relative to max(1, |obj|), are one

@@ -9,7 +9,6 @@ import xarray as xr
 
 from lrgls_dask.checks import one_of
 from lrgls_dask.compress import Compressed
-from lrgls_dask.covariance import Sigma
 from lrgls_dask.estimates import Estimates
 from lrgls_dask.inference import (
     HypothesisTest,
@@ -25,6 +24,7 @@ from lrgls_dask.inference import (
 from lrgls_dask.missing.observed import refuse_missing
 from lrgls_dask.nested import check_likelihood, check_nested
 from lrgls_dask.problem import group_rows, resolution_of
+from lrgls_dask.sigma import Sigma
 
 __all__ = ["Assessed"]
 

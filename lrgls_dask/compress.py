@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 from scipy.linalg import lapack
 
-from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
 from lrgls_dask.kernels import gram_kernel, root_kernel
 from lrgls_dask.moments import GramMoments, Head, RootMoments, triangle
@@ -22,6 +21,7 @@ from lrgls_dask.passes import Meter, SavedSums, run_pass
 from lrgls_dask.resampling.partition import GivenParts, Partition, labelled_kernel
 from lrgls_dask.resources import blas_for
 from lrgls_dask.rows import Rows
+from lrgls_dask.sigma import Sigma
 
 __all__ = [
     "Compressed",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from lrgls_dask.checks import one_of
-from lrgls_dask.covariance import Sigma
 from lrgls_dask.data.sources import group_source
 from lrgls_dask.inference import MAX_COEFFICIENTS
 from lrgls_dask.inference.bread import Bread
@@ -23,13 +22,12 @@ from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.missing.observed import as_fitted, incomplete_covariance, refuse_missing
 from lrgls_dask.passes import Meter
 from lrgls_dask.prediction.fitted import check_same_design
+from lrgls_dask.sigma import Sigma
 from lrgls_dask.system import System
 
 if TYPE_CHECKING:
     from lrgls_dask.results import Fit
     from lrgls_dask.varying.result import TimeVaryingFit
-
-    AnyFit: TypeAlias = Fit | TimeVaryingFit
 
 __all__ = [
     "Correction",
@@ -43,6 +41,9 @@ __all__ = [
     "fitted_system",
     "sandwich_covariance",
 ]
+
+if TYPE_CHECKING:
+    AnyFit: TypeAlias = Fit | TimeVaryingFit
 
 CovKind = Literal["classical", "robust", "cluster", "hac", "observed", "huber-white", "kackar-harville"]
 Correction = Literal["HC0", "HC1"]

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrgls_dask.constraint import Preconditioner
-from lrgls_dask.covariance import (
+from lrgls_dask.problem import Problem, Products
+from lrgls_dask.rounds import fit_by_rounds
+from lrgls_dask.sigma import (
     LOOSE,
     FactorStructure,
     LowRank,
@@ -22,8 +24,6 @@ from lrgls_dask.covariance import (
     nll_from_products,
     widened,
 )
-from lrgls_dask.problem import Problem, Products
-from lrgls_dask.rounds import fit_by_rounds
 from lrgls_dask.sweep import Keep, Options, Run, Solution, gls
 
 __all__ = ["fit_em", "starting_sigma"]

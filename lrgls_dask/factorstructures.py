@@ -10,10 +10,10 @@ from typing import Any, Literal
 import pandas as pd
 import xarray as xr
 
-from lrgls_dask.covariance import GroupedStructure, SparseStructure, blocks_of, max_rank
-from lrgls_dask.covariance.sparse import checked_l1
 from lrgls_dask.data.labels import closest, shown
 from lrgls_dask.design import Design
+from lrgls_dask.sigma import GroupedStructure, SparseStructure, blocks_of, max_rank
+from lrgls_dask.sigma.sparse import checked_l1
 
 __all__ = ["GroupedLowRank", "SparseLowRank", "TimeVarying", "check_identified"]
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import zarr
 
-from lrgls_dask.als import Termination, TraceRow
 from lrgls_dask.compressed import read_compressed, write_compressed
-from lrgls_dask.covariance import Sigma, sigma_of
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.zarrio import check_version, read_array, read_design, write_array, write_design
 from lrgls_dask.design import Design
 from lrgls_dask.inference import SumsOfSquares
 from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.sigma import Sigma, sigma_of
+from lrgls_dask.sweep import Termination, TraceRow
 
 __all__ = ["read_fit", "write_fit"]
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import DesignGroup
 from lrgls_dask.errors import BadValues
 from lrgls_dask.moments import (
@@ -27,6 +26,7 @@ from lrgls_dask.moments import (
     RootMoments,
     triangle,
 )
+from lrgls_dask.sigma import Sigma
 
 __all__ = [
     "Block",

@@ -10,12 +10,10 @@ from typing import Any, Literal
 
 import xarray as xr
 
-from lrgls_dask.als import Options
 from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.checks import check_rank, number, one_of
 from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.covariance import Full, LowRankStructure, SparseStructure, Structure, diagonal, max_rank
 from lrgls_dask.design import Design
 from lrgls_dask.factorstructures import GroupedLowRank, SparseLowRank, TimeVarying
 from lrgls_dask.hypotheses import read_hypotheses
@@ -31,9 +29,11 @@ from lrgls_dask.resources import blas_for
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
 from lrgls_dask.selection import Table, choose
+from lrgls_dask.sigma import Full, LowRankStructure, SparseStructure, Structure, diagonal, max_rank
 from lrgls_dask.solved import as_fit, warn_of
 from lrgls_dask.sparsepath import choose_l1
 from lrgls_dask.streamed import Streamed
+from lrgls_dask.sweep import Options
 from lrgls_dask.system import System
 from lrgls_dask.varying.fit import check_varying, fit_segments, plan_segments
 from lrgls_dask.varying.labels import rows_in_segments

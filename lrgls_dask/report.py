@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lrgls_dask.covariance import GroupedFactors, SparseFactors
 from lrgls_dask.estimates import Estimates
+from lrgls_dask.sigma import GroupedFactors, SparseFactors
 
 if TYPE_CHECKING:
     from lrgls_dask.results import Fit

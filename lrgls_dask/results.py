@@ -11,11 +11,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lrgls_dask.als import Termination, TraceRow
 from lrgls_dask.assessed import Assessed
 from lrgls_dask.compress import Compressed, mean_nll
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.covariance import Factored, Sigma
 from lrgls_dask.covariances import WithCovariances
 from lrgls_dask.covkinds import CovRequest, CovValues, coefficient_covariance
 from lrgls_dask.design import Design
@@ -28,6 +26,8 @@ from lrgls_dask.report import summary
 from lrgls_dask.report_html import summary_html
 from lrgls_dask.resampling.bootstrapped import Bootstrap, Method, bootstrap
 from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.sigma import Factored, Sigma
+from lrgls_dask.sweep import Termination, TraceRow
 from lrgls_dask.system import System
 
 __all__ = ["Fit"]

@@ -8,20 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from lrgls_dask.als import (
-    Keep,
-    Options,
-    Point,
-    Solution,
-    alternate,
-    best_start,
-    fit_structure,
-    go_on,
-    slack,
-    starting_residuals,
-)
+from lrgls_dask.als import alternate, best_start, fit_structure, go_on, slack
 from lrgls_dask.checkpoint import Checkpoint, SavedPoint
-from lrgls_dask.covariance import (
+from lrgls_dask.em import fit_em
+from lrgls_dask.existence import no_maximum, vanishing_combination
+from lrgls_dask.problem import Posed, Problem
+from lrgls_dask.resampling.crossvalidate import Candidate, Folds, held_out_nll
+from lrgls_dask.resampling.tasks import run_tasks
+from lrgls_dask.resources import SMALL_MATRIX
+from lrgls_dask.sigma import (
     LOOSE,
     FactorStructure,
     LowRank,
@@ -31,13 +26,7 @@ from lrgls_dask.covariance import (
     Structure,
     widened,
 )
-from lrgls_dask.em import fit_em
-from lrgls_dask.existence import no_maximum, vanishing_combination
-from lrgls_dask.problem import Posed, Problem
-from lrgls_dask.resampling.crossvalidate import Candidate, Folds, held_out_nll
-from lrgls_dask.resampling.tasks import run_tasks
-from lrgls_dask.resources import SMALL_MATRIX
-from lrgls_dask.sweep import debiased
+from lrgls_dask.sweep import Keep, Options, Point, Solution, debiased, starting_residuals
 
 __all__ = ["Table", "best_of", "choose", "criteria"]
 

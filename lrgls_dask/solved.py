@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lrgls_dask.als import Options, Solution, Termination, TraceRow
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.covariance import GroupedFactors
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference import SumsOfSquares, sums_of_squares
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import Problem
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
+from lrgls_dask.sigma import GroupedFactors
+from lrgls_dask.sweep import Options, Solution, Termination, TraceRow
 from lrgls_dask.system import System
 
 __all__ = ["as_fit", "last_read", "warn_of"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrgls_dask.als import Options, fit_structure, starting_residuals
-from lrgls_dask.covariance import LowRankStructure, SparseStructure, sparse_path
+from lrgls_dask.als import fit_structure
 from lrgls_dask.problem import Problem
 from lrgls_dask.selection import Table
-from lrgls_dask.sweep import debiased
+from lrgls_dask.sigma import LowRankStructure, SparseStructure, sparse_path
+from lrgls_dask.sweep import Options, debiased, starting_residuals
 
 __all__ = ["choose_l1"]
 

@@ -10,7 +10,6 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from lrgls_dask.compress import Compressed, root_of
-from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
 from lrgls_dask.kernels import (
     StreamParams,
@@ -25,6 +24,7 @@ from lrgls_dask.passes import Meter, run_pass
 from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, GlsStep, Products, constraint_on, inner_energy, nll_offset
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows import Rows
+from lrgls_dask.sigma import Sigma
 from lrgls_dask.whiten import GroupRows, whiten
 
 __all__ = ["Streamed", "group_rows", "stream_partial_bytes"]

@@ -11,8 +11,8 @@ import numpy as np
 
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.constraint import Preconditioner
-from lrgls_dask.covariance import TIGHT, Sigma, SigmaStep, Structure
 from lrgls_dask.problem import Posed, Problem, inner_energy
+from lrgls_dask.sigma import TIGHT, Sigma, SigmaStep, Structure
 
 __all__ = [
     "BetaStep",

@@ -14,15 +14,16 @@ from conftest import Data, by_gram, dask_rows, fit, simulate
 from test_passes import counted
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System
-from lrgls_dask.als import Options, Point, refit
+from lrgls_dask.als import refit
 from lrgls_dask.compress import compress_parts, compress_rows
-from lrgls_dask.covariance import LowRankStructure
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
 from lrgls_dask.resampling import bootstrapped
 from lrgls_dask.resampling.bootstrap import Fitted, _Resampler, column_space, draw_moments
 from lrgls_dask.resampling.partition import GivenParts
 from lrgls_dask.resampling.replicated import StandardErrors
+from lrgls_dask.sigma import LowRankStructure
+from lrgls_dask.sweep import Options, Point
 
 KINDS = ["own", "shared", "mixed"]
 DATA = simulate("mixed", n=240)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System, checkpoint, passes
-from lrgls_dask.als import Termination
+from lrgls_dask.sweep import Termination
 
 
 class Killed(Exception):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrgls_dask.covariance import (
+from lrgls_dask.sigma import (
     Anderson,
     LowRank,
     em_products,

@@ -18,7 +18,7 @@ from test_passes import counted
 from test_reference import EXACT, load, system_of, table
 
 from lrgls_dask import CompressedSystem, Fit, FitWarning, GroupedLowRank, LowRankGLS, SparseLowRank, System, Termination
-from lrgls_dask.covariance import GroupedFactors, SparseFactors
+from lrgls_dask.sigma import GroupedFactors, SparseFactors
 
 EQUATIONS = [f"y{j}" for j in range(9)]
 GROUPS = dict(zip(EQUATIONS, "aaabbbccc", strict=True))

@@ -202,8 +202,9 @@ def _members(node: ast.ClassDef) -> set[str]:
 def test_nothing_is_used_by_tests_alone() -> None:
     used: Counter[str] = Counter()
     for module, tree in TREES.items():
-        if not module.endswith("__init__"):  # naming again is no use
-            used.update(_names(tree))
+        used.update(_names(tree))
+        if module.endswith("__init__"):  # naming again is no use
+            used.subtract(alias.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for alias in n.names)
     public = public_names()
     idle = []
     for module, tree in TREES.items():

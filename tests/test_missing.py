@@ -11,9 +11,7 @@ from conftest import Data, counted_rows, dask_rows, simulate
 from test_reference import load, system_of
 
 from lrgls_dask import LowRankGLS, System, layout
-from lrgls_dask.als import Options, Solution, Termination
 from lrgls_dask.compress import compress_rows
-from lrgls_dask.covariance import LowRank, LowRankStructure
 from lrgls_dask.em import fit_em
 from lrgls_dask.errors import BadValues
 from lrgls_dask.inference.incomplete import gls_covariance, observed_covariance
@@ -23,7 +21,9 @@ from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import pairs_never_seen
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
+from lrgls_dask.sigma import LowRank, LowRankStructure
 from lrgls_dask.streamed import Streamed
+from lrgls_dask.sweep import Options, Solution, Termination
 
 TIGHT = Options(rel_tol=1e-15, max_sweeps=500)
 CASES = ["case06a_k1_K6_mcar10", "case06c_k1_K6_mar25", "case06e_k1_K6_monotone_emptyrows"]

@@ -15,11 +15,11 @@ from test_missing import TIGHT, dense_information, estimates, with_holes
 from test_restrictions import restrictions_of
 
 from lrgls_dask import Fit, LowRankGLS
-from lrgls_dask.covariance import LowRankStructure
 from lrgls_dask.hypotheses import read_hypotheses
 from lrgls_dask.missing.loop import fit_incomplete
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.passes import Meter
+from lrgls_dask.sigma import LowRankStructure
 
 ENGINES = pytest.mark.parametrize("engine", ["compress", "stream"])
 ALGORITHMS = pytest.mark.parametrize("algorithm", ["als", "em"])

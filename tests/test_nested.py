@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.linalg import block_diag
 
-from lrgls_dask.covariance import LowRank
-from lrgls_dask.covariance.blocks import Blocks, blocks_of
-from lrgls_dask.covariance.curvature import Curved, lasso_rows
-from lrgls_dask.covariance.nested import GroupedFactors
-from lrgls_dask.covariance.newtoncg import Goal
+from lrgls_dask.sigma import LowRank
+from lrgls_dask.sigma.blocks import Blocks, blocks_of
+from lrgls_dask.sigma.curvature import Curved, lasso_rows
+from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from lrgls_dask.sigma.newtoncg import Goal
 
 K = 12
 HALVES = np.repeat([0, 1], 6)

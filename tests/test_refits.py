@@ -11,10 +11,10 @@ from conftest import Data, fit, simulate
 from test_restrictions import restrictions_of
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS
-from lrgls_dask.als import Options, starting_residuals
-from lrgls_dask.covariance import Full, FullSigma, LowRankStructure, diagonal, structure_of
 from lrgls_dask.resampling.bootstrap import Fitted
 from lrgls_dask.resampling.partition import HashedRows
+from lrgls_dask.sigma import Full, FullSigma, LowRankStructure, diagonal, structure_of
+from lrgls_dask.sweep import Options, starting_residuals
 
 DATA = simulate("mixed", n=240)
 WEIGHTED = simulate("own", n=300, K=6, weighted=True)

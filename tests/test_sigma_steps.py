@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrgls_dask.covariance import LowRank, ml_candidates, ml_step, pca_step, penalised
-from lrgls_dask.covariance.ml import joint_objective
-from lrgls_dask.covariance.newton import SMALL_SHARE, Local, minimise, projected_gradient
-from lrgls_dask.covariance.pca import STEP_LENGTHS
-from lrgls_dask.covariance.polish import polished
-from lrgls_dask.covariance.profile import Profile, leading
-from lrgls_dask.covariance.starts import joreskog_start, many_starts
-from lrgls_dask.covariance.steps import nll_gradient
+from lrgls_dask.sigma import LowRank, ml_candidates, ml_step, pca_step, penalised
+from lrgls_dask.sigma.ml import joint_objective
+from lrgls_dask.sigma.newton import SMALL_SHARE, Local, minimise, projected_gradient
+from lrgls_dask.sigma.pca import STEP_LENGTHS
+from lrgls_dask.sigma.polish import polished
+from lrgls_dask.sigma.profile import Profile, leading
+from lrgls_dask.sigma.starts import joreskog_start, many_starts
+from lrgls_dask.sigma.steps import nll_gradient
 
 REFERENCE = Path(__file__).parent / "reference"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from lrgls_dask.covariance import LowRank, ml_candidates, ml_step
-from lrgls_dask.covariance.sparse import (
+from lrgls_dask.sigma import LowRank, ml_candidates, ml_step
+from lrgls_dask.sigma.sparse import (
     SparseFactors,
     SparseStructure,
     kkt_violation,

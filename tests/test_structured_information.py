@@ -31,10 +31,10 @@ from test_robust import GROUPS as CLUSTERS
 from test_robust import meat, off_by, scores
 
 from lrgls_dask import Fit, FitWarning, GroupedLowRank, LowRankGLS, SparseLowRank
-from lrgls_dask.covariance import GroupedFactors, LowRank, blocks_of
 from lrgls_dask.inference.information import observed_cov, sigma_errors
 from lrgls_dask.inference.kackar_harville import kackar_harville_cov
 from lrgls_dask.inference.tangents import tangents_of
+from lrgls_dask.sigma import GroupedFactors, LowRank, blocks_of
 
 ALL = {f"y{j}": "all" for j in range(6)}
 HALVES = {f"y{j}": "ab"[j // 5] for j in range(10)}

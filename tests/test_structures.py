@@ -13,7 +13,7 @@ from test_passes import counted
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System, Termination
 from lrgls_dask.checkpoint import Checkpoint
-from lrgls_dask.covariance import (
+from lrgls_dask.sigma import (
     LOOSE,
     TIGHT,
     Full,

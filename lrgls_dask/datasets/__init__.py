@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-__all__ = ["load_french"]
+__all__ = [
+    "load_french",
+]
 
 FACTORS = {"MktRF": "mktrf", "SMB": "smb", "HML": "hml", "Mom": "mom"}
 SORTS = {"V": "value", "M": "momentum"}  # by the third letter of such names as S1V5

@@ -9,9 +9,9 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from lrgls_dask.constraint import estimator_covariance, free_directions
-from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
 from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.sigma import Sigma
 
 __all__ = ["MAX_COEFFICIENTS", "CoefficientCovariance", "orthonormal"]
 

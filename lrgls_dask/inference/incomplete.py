@@ -14,8 +14,8 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from lrgls_dask.constraint import estimator_covariance, free_directions
-from lrgls_dask.covariance import Blocks, Factored, LowRank, loadings_in, widened
 from lrgls_dask.missing.problem import Incomplete, Latent
+from lrgls_dask.sigma import Blocks, Factored, LowRank, loadings_in, widened
 
 __all__ = ["gls_covariance", "observed_covariance", "observed_information"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrgls_dask.cg import conjugate_gradients
-from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import Design
+from lrgls_dask.sigma import Sigma
 
 __all__ = ["InformationOperator"]
 

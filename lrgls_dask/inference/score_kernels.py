@@ -12,11 +12,11 @@ from functools import cached_property
 
 import numpy as np
 
-from lrgls_dask.covariance import Sigma
 from lrgls_dask.design import DesignGroup
 from lrgls_dask.inference.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
 from lrgls_dask.kernels import Block, bad_values, checked_weights, fill, forward, scratch, slab_rows, width_of
 from lrgls_dask.resampling.partition import RowRuns
+from lrgls_dask.sigma import Sigma
 
 __all__ = [
     "Clusters",

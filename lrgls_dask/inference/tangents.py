@@ -19,8 +19,8 @@ from typing import Protocol
 
 import numpy as np
 
-from lrgls_dask.covariance import GroupedFactors, LowRank, loadings_in
 from lrgls_dask.inference.standardised import Covariance
+from lrgls_dask.sigma import GroupedFactors, LowRank, loadings_in
 
 __all__ = ["FactorTangents", "FullTangents", "Tangents", "tangents_of"]
 

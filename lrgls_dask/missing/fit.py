@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from lrgls_dask.als import Options, Solution
 from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.covariance import Factored, FactorStructure, Structure, widened
 from lrgls_dask.factorstructures import GroupedLowRank
 from lrgls_dask.inference.classical import MAX_COEFFICIENTS
 from lrgls_dask.inference.incomplete import gls_covariance
@@ -24,7 +22,9 @@ from lrgls_dask.plan import Plan
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
 from lrgls_dask.rows import Rows
+from lrgls_dask.sigma import Factored, FactorStructure, Structure, widened
 from lrgls_dask.solved import last_read
+from lrgls_dask.sweep import Options, Solution
 from lrgls_dask.system import System
 
 __all__ = ["check_goes_together", "fit_incomplete_rows", "look", "with_missing"]

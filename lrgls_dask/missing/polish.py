@@ -12,9 +12,9 @@ from functools import cached_property
 import numpy as np
 import scipy.optimize
 
-from lrgls_dask.covariance import FactorStructure, LowRank, unflattened
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.rounds import as_vector, units_of
+from lrgls_dask.sigma import FactorStructure, LowRank, unflattened
 from lrgls_dask.sweep import Run
 
 __all__ = ["minimised", "nearly_bare", "polished", "slope_of_sigma"]

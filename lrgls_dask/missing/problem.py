@@ -15,8 +15,6 @@ import numpy as np
 
 from lrgls_dask.compress import root_of
 from lrgls_dask.constraint import Constraint
-from lrgls_dask.covariance import LowRank
-from lrgls_dask.covariance.interface import LOG_2PI
 from lrgls_dask.design import Design, DesignGroup
 from lrgls_dask.missing.available import AvailableMoments
 from lrgls_dask.missing.kernels import (
@@ -42,6 +40,8 @@ from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, constraint_on
 from lrgls_dask.resources import one_blas_thread
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows import Rows
+from lrgls_dask.sigma import LowRank
+from lrgls_dask.sigma.interface import LOG_2PI
 from lrgls_dask.whiten import GroupRows, whiten
 
 __all__ = ["Incomplete", "Latent"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lrgls_dask.covariance import FactorStructure, LowRank, SigmaStep, widened
 from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.sigma import FactorStructure, LowRank, SigmaStep, widened
 from lrgls_dask.sweep import Options
 
 __all__ = ["pairs_never_seen", "random_starts", "starting_points"]

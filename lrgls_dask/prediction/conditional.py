@@ -13,9 +13,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from lrgls_dask.covariance import Factored
 from lrgls_dask.design import Design
 from lrgls_dask.prediction.fitted import Coefficients, add_noise
+from lrgls_dask.sigma import Factored
 
 __all__ = [
     "Conditional",

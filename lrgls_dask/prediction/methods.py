@@ -15,7 +15,6 @@ import xarray as xr
 
 from lrgls_dask.checks import one_of
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.covariance import Sigma
 from lrgls_dask.data.labels import StoredLabels, closest, plain_labels, shown
 from lrgls_dask.design import Design
 from lrgls_dask.missing.impute import imputed, write_imputed
@@ -31,6 +30,7 @@ from lrgls_dask.prediction.fitted import (
 from lrgls_dask.prediction.lazyrows import LazyRows
 from lrgls_dask.prediction.newdata import NewRows, rows_to_predict
 from lrgls_dask.prediction.scores import ScoreMethod, Scoring, score_rows, score_weights
+from lrgls_dask.sigma import Sigma
 from lrgls_dask.system import System
 
 __all__ = ["Predicting"]

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lrgls_dask.covariance import Factored
 from lrgls_dask.prediction.fitted import Coefficients, residual_rows
+from lrgls_dask.sigma import Factored
 
 __all__ = ["ScoreMethod", "Scoring", "score_rows", "score_weights"]
 

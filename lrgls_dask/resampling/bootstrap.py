@@ -16,19 +16,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrgls_dask.als import Options, Point, refit
+from lrgls_dask.als import refit
 from lrgls_dask.compress import Compressed, Parts, root_of
-from lrgls_dask.covariance import Factored, Sigma, Structure
 from lrgls_dask.moments import GramMoments, Head, RootMoments
 from lrgls_dask.passes import Meter
 from lrgls_dask.problem import GRAM_RESOLUTION, QR_RESOLUTION, InMemory
 from lrgls_dask.resampling.replicated import StandardErrors
 from lrgls_dask.resampling.tasks import run_tasks
 from lrgls_dask.restrictions import Restrictions
-
-ROUNDING = 1e-12  # in units of a column's standard deviation
+from lrgls_dask.sigma import Factored, Sigma, Structure
+from lrgls_dask.sweep import Options, Point
 
 __all__ = ["Draws", "Fitted", "column_space", "draw_moments", "parametric", "resampled"]
+
+ROUNDING = 1e-12  # in units of a column's standard deviation
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,11 +14,9 @@ import pandas as pd
 import xarray as xr
 from dask.utils import format_bytes
 
-from lrgls_dask.als import Options
 from lrgls_dask.checks import check_alpha, one_of
 from lrgls_dask.compress import Compressed, compress_parts
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.covariance import structure_of
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.missing.observed import as_fitted
 from lrgls_dask.passes import Meter
@@ -27,6 +25,8 @@ from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.resampling.bootstrap import Draws, Fitted, parametric, resampled
 from lrgls_dask.resampling.partition import GivenParts, Partition, RowBlocks
 from lrgls_dask.rows import Part, Rows
+from lrgls_dask.sigma import structure_of
+from lrgls_dask.sweep import Options
 from lrgls_dask.system import System
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from dask.utils import format_bytes
 
-from lrgls_dask.als import Termination
 from lrgls_dask.compress import Compressed, compress_parts
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.factorstructures import TimeVarying, check_identified
@@ -17,7 +16,7 @@ from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Plan, make_plan
 from lrgls_dask.resampling.partition import RowRuns
 from lrgls_dask.restrictions import Restrictions
-from lrgls_dask.sweep import Options
+from lrgls_dask.sweep import Options, Termination
 from lrgls_dask.system import System
 from lrgls_dask.varying.labels import segments_of
 from lrgls_dask.varying.loop import BandwidthScore, fit_time_varying, held_out_scores

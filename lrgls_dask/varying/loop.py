@@ -21,9 +21,9 @@ from functools import cached_property
 import numpy as np
 
 from lrgls_dask.compress import Compressed
-from lrgls_dask.covariance import LowRank, ml_candidates, ml_step
-from lrgls_dask.covariance.pca import aligned
 from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.sigma import LowRank, ml_candidates, ml_step
+from lrgls_dask.sigma.pca import aligned
 from lrgls_dask.varying.segments import SegmentedProblem, check_segments, kernel_weights
 
 __all__ = ["BandwidthScore", "TimeVaryingSolution", "fit_time_varying", "held_out_scores", "smoothed"]

@@ -12,9 +12,7 @@ import pandas as pd
 import xarray as xr
 import zarr
 
-from lrgls_dask.als import Termination
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.covariance import LowRank, Sigma
 from lrgls_dask.covariances import WithCovariances
 from lrgls_dask.covkinds import CovRequest, CovValues
 from lrgls_dask.data.labels import decode_labels, encode_labels
@@ -25,6 +23,8 @@ from lrgls_dask.fitstore import read_restrictions, write_restrictions
 from lrgls_dask.prediction.methods import Predicting
 from lrgls_dask.report import WIDTH, coefficient_lines, pairs
 from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.sigma import LowRank, Sigma
+from lrgls_dask.sweep import Termination
 from lrgls_dask.system import System
 from lrgls_dask.varying.covariance import segment_covariance
 from lrgls_dask.varying.labels import rows_in_segments

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lrgls_dask.compress import compress_parts, mean_nll, partial_bytes, parts_at_once
-from lrgls_dask.covariance import LowRank
 from lrgls_dask.missing.observed import as_fitted
 from lrgls_dask.passes import Meter
 from lrgls_dask.plan import require_memory
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.resampling.partition import Partition, RowRuns
+from lrgls_dask.sigma import LowRank
 from lrgls_dask.system import System
 from lrgls_dask.varying.labels import parts_of
 

@@ -21,11 +21,11 @@ from harness import Case, Report, Session, main, median, timed
 from threadpoolctl import threadpool_limits
 
 from lrgls_dask import Fit, LowRankGLS, System
-from lrgls_dask.als import Options
-from lrgls_dask.covariance import LowRank, LowRankStructure, em_products, em_update, nll_from_products
 from lrgls_dask.em import fit_em
 from lrgls_dask.passes import Meter
+from lrgls_dask.sigma import LowRank, LowRankStructure, em_products, em_update, nll_from_products
 from lrgls_dask.streamed import Streamed
+from lrgls_dask.sweep import Options
 
 FULL: dict[str, Any] = {
     "n_equations": [50, 100, 200, 400, 800, 1_600],

@@ -15,12 +15,12 @@ import numpy as np
 from harness import Case, Report, Session, main, ratio, timed
 
 from lrgls_dask import LowRankGLS, System
-from lrgls_dask.als import Options
-from lrgls_dask.covariance import LowRank, LowRankStructure
 from lrgls_dask.missing.loop import fit_incomplete
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.passes import Meter
+from lrgls_dask.sigma import LowRank, LowRankStructure
 from lrgls_dask.streamed import Streamed
+from lrgls_dask.sweep import Options
 
 FULL = {"n_obs": 1_000_000, "n_equations": 50, "n_regressors": 5, "rank": 3, "row_chunk": 10_000}
 SMALL = {"n_obs": 2_000, "n_equations": 10, "n_regressors": 2, "rank": 2, "row_chunk": 500}

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from harness import Case, Report, Session, main, ratio, timed
 
-from lrgls_dask.covariance import ml_step
-from lrgls_dask.covariance.blocks import Blocks
-from lrgls_dask.covariance.grouped import grouped_step
-from lrgls_dask.covariance.sparse import kkt_violation, sparse_step
+from lrgls_dask.sigma import ml_step
+from lrgls_dask.sigma.blocks import Blocks
+from lrgls_dask.sigma.grouped_structure import grouped_step
+from lrgls_dask.sigma.sparse import kkt_violation, sparse_step
 
 FLOOR, SEED, CHANGE = 1e-8, 0, 1e-3
 FULL: dict[str, Any] = {"n_obs": 5_000, "n_equations": 1_000, "rank": 5, "groups": 20}

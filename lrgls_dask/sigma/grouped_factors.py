@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from lrgls_dask.covariance.algebra import OwnVariances
-from lrgls_dask.covariance.blocks import Blocks
-from lrgls_dask.covariance.interface import Array, Stored
-from lrgls_dask.covariance.lowrank import LowRank
+from lrgls_dask.sigma.algebra import OwnVariances
+from lrgls_dask.sigma.blocks import Blocks
+from lrgls_dask.sigma.interface import Array, Stored
+from lrgls_dask.sigma.lowrank import LowRank
 
 __all__ = ["GroupedFactors"]
 

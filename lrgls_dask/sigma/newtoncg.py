@@ -17,14 +17,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lrgls_dask.covariance.algebra import REFINE_ABOVE
-from lrgls_dask.covariance.blocks import Blocks
-from lrgls_dask.covariance.curvature import Curved, soft
-from lrgls_dask.covariance.interface import Array
-from lrgls_dask.covariance.ml import MAX_CANDIDATES, merged
-from lrgls_dask.covariance.nested import GroupedFactors
-from lrgls_dask.covariance.newton import SMALL_SHARE, chart, unchart
-from lrgls_dask.covariance.steps import SigmaStep
+from lrgls_dask.sigma.algebra import REFINE_ABOVE
+from lrgls_dask.sigma.blocks import Blocks
+from lrgls_dask.sigma.curvature import Curved, soft
+from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from lrgls_dask.sigma.interface import Array, SigmaStep
+from lrgls_dask.sigma.ml import MAX_CANDIDATES, merged
+from lrgls_dask.sigma.newton import SMALL_SHARE, chart, unchart
 
 __all__ = ["EM_STEPS", "TIGHT", "Ended", "Goal", "distinct_optima", "finished", "minimise_composite"]
 

@@ -21,9 +21,9 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse.linalg import ArpackError, eigsh
 
-from lrgls_dask.covariance.interface import LOG_2PI, Array
-from lrgls_dask.covariance.lowrank import LowRank
-from lrgls_dask.covariance.steps import nll_gradient
+from lrgls_dask.sigma.interface import LOG_2PI, Array
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.steps import nll_gradient
 
 __all__ = ["Point", "Profile", "leading"]
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, lapack
 
-from lrgls_dask.covariance.lowrank import Array
-from lrgls_dask.covariance.profile import Point, Profile
+from lrgls_dask.sigma.interface import Array
+from lrgls_dask.sigma.profile import Point, Profile
 
 __all__ = ["SMALL_SHARE", "Local", "chart", "minimise", "projected_gradient", "unchart"]
 

@@ -17,10 +17,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lrgls_dask.covariance.interface import LOOSE, Array
-from lrgls_dask.covariance.lowrank import LowRank
-from lrgls_dask.covariance.ml import ml_candidates, ml_step
-from lrgls_dask.covariance.nested import GroupedFactors
+from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from lrgls_dask.sigma.interface import LOOSE, Array
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.ml import ml_candidates, ml_step
 
 __all__ = ["GroupFit", "approached", "cycled", "leaf_candidates"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrgls_dask.covariance.interface import LOG_2PI, Array, SigmaStep
-from lrgls_dask.covariance.lowrank import LowRank
+from lrgls_dask.sigma.interface import LOG_2PI, Array, SigmaStep
+from lrgls_dask.sigma.lowrank import LowRank
 
-__all__ = ["SigmaStep", "checked_inputs", "kept_if_better", "nll_gradient", "padded", "penalised"]
+__all__ = ["checked_inputs", "kept_if_better", "nll_gradient", "padded", "penalised"]
 
 
 # Two objectives closer than this, relative to max(1, |objective|), are equal: then the better gradient wins.

@@ -14,14 +14,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lrgls_dask.covariance.blocks import Blocks
-from lrgls_dask.covariance.groupwise import approached, cycled, leaf_candidates
-from lrgls_dask.covariance.lowrank import Array, LowRank
-from lrgls_dask.covariance.ml import MAX_CANDIDATES, merged, ml_step
-from lrgls_dask.covariance.nested import GroupedFactors
-from lrgls_dask.covariance.newtoncg import LOOSE, TIGHT, Goal, finished, minimise_composite
-from lrgls_dask.covariance.profile import leading
-from lrgls_dask.covariance.steps import ROUNDING, SigmaStep, checked_inputs
+from lrgls_dask.sigma.blocks import Blocks
+from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from lrgls_dask.sigma.groupwise import approached, cycled, leaf_candidates
+from lrgls_dask.sigma.interface import Array, SigmaStep
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.ml import MAX_CANDIDATES, merged, ml_step
+from lrgls_dask.sigma.newtoncg import LOOSE, TIGHT, Goal, finished, minimise_composite
+from lrgls_dask.sigma.profile import leading
+from lrgls_dask.sigma.steps import ROUNDING, checked_inputs
 
 __all__ = ["GroupedStructure", "grouped_candidates", "grouped_step"]
 

@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lrgls_dask.covariance.blocks import Blocks
-from lrgls_dask.covariance.full import Full, FullSigma
-from lrgls_dask.covariance.grouped import GroupedStructure
-from lrgls_dask.covariance.interface import TIGHT, Array, Sigma, SigmaStep, Structure
-from lrgls_dask.covariance.lowrank import LowRank
-from lrgls_dask.covariance.ml import ml_candidates, ml_step
-from lrgls_dask.covariance.nested import GroupedFactors
-from lrgls_dask.covariance.pca import pca_step
-from lrgls_dask.covariance.sparse import SparseFactors, SparseStructure
+from lrgls_dask.sigma.blocks import Blocks
+from lrgls_dask.sigma.full import Full, FullSigma
+from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from lrgls_dask.sigma.grouped_structure import GroupedStructure
+from lrgls_dask.sigma.interface import TIGHT, Array, Sigma, SigmaStep, Structure
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.ml import ml_candidates, ml_step
+from lrgls_dask.sigma.pca import pca_step
+from lrgls_dask.sigma.sparse import SparseFactors, SparseStructure
 
 __all__ = [
     "FactorStructure",

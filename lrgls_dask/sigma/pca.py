@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrgls_dask.covariance.lowrank import Array, LowRank
-from lrgls_dask.covariance.profile import leading
-from lrgls_dask.covariance.steps import SigmaStep, checked_inputs, padded, penalised
+from lrgls_dask.sigma.interface import Array, SigmaStep
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.profile import leading
+from lrgls_dask.sigma.steps import checked_inputs, padded, penalised
 
 __all__ = ["STEP_LENGTHS", "pca_step"]
 

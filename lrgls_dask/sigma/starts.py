@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
-from lrgls_dask.covariance.lowrank import Array
-from lrgls_dask.covariance.profile import Profile, leading
+from lrgls_dask.sigma.interface import Array
+from lrgls_dask.sigma.profile import Profile, leading
 
 __all__ = ["default_start", "joreskog_start", "many_starts"]
 

@@ -24,26 +24,18 @@ then it is a `structures.FactorStructure`, and EM and missing responses work wit
 structure of one S but a loop of their own, in `lrgls_dask.varying.loop`.
 """
 
-from lrgls_dask.covariance.blocks import Blocks, blocks_of
-from lrgls_dask.covariance.em import (
-    Anderson,
-    em_products,
-    em_update,
-    flattened,
-    nll_from_products,
-    on_factors,
-    unflattened,
-)
-from lrgls_dask.covariance.full import Full, FullSigma, SingularCovariance
-from lrgls_dask.covariance.grouped import GroupedStructure
-from lrgls_dask.covariance.interface import LOOSE, TIGHT, Sigma, SigmaStep, Structure
-from lrgls_dask.covariance.lowrank import LowRank, max_rank
-from lrgls_dask.covariance.ml import ml_candidates, ml_step
-from lrgls_dask.covariance.nested import GroupedFactors
-from lrgls_dask.covariance.pca import pca_step
-from lrgls_dask.covariance.sparse import SparseFactors, SparseStructure, sparse_path
-from lrgls_dask.covariance.steps import penalised
-from lrgls_dask.covariance.structures import (
+from lrgls_dask.sigma.blocks import Blocks, blocks_of
+from lrgls_dask.sigma.em import Anderson, em_products, em_update, flattened, nll_from_products, on_factors, unflattened
+from lrgls_dask.sigma.full import Full, FullSigma, SingularCovariance
+from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from lrgls_dask.sigma.grouped_structure import GroupedStructure
+from lrgls_dask.sigma.interface import LOOSE, TIGHT, Sigma, SigmaStep, Structure
+from lrgls_dask.sigma.lowrank import LowRank, max_rank
+from lrgls_dask.sigma.ml import ml_candidates, ml_step
+from lrgls_dask.sigma.pca import pca_step
+from lrgls_dask.sigma.sparse import SparseFactors, SparseStructure, sparse_path
+from lrgls_dask.sigma.steps import penalised
+from lrgls_dask.sigma.structures import (
     Factored,
     FactorStructure,
     LowRankStructure,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
-from lrgls_dask.covariance.interface import TIGHT, Array, Sigma, SigmaStep, Stored
+from lrgls_dask.sigma.interface import TIGHT, Array, Sigma, SigmaStep, Stored
 
 __all__ = ["Full", "FullSigma", "SingularCovariance"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from lrgls_dask.covariance.interface import Array
+from lrgls_dask.sigma.interface import Array
 
 __all__ = ["polished"]
 

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lrgls_dask.covariance.interface import Array, Sigma
+from lrgls_dask.sigma.interface import Array, Sigma
 
 __all__ = ["REFINE_ABOVE", "OwnVariances", "column_signs"]
 

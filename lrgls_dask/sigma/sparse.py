@@ -14,15 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lrgls_dask.covariance.algebra import column_signs
-from lrgls_dask.covariance.blocks import Blocks
-from lrgls_dask.covariance.interface import TIGHT as ML_TIGHT
-from lrgls_dask.covariance.interface import Array
-from lrgls_dask.covariance.lowrank import LowRank
-from lrgls_dask.covariance.ml import ml_candidates, ml_step
-from lrgls_dask.covariance.nested import GroupedFactors
-from lrgls_dask.covariance.newtoncg import EM_STEPS, TIGHT, Ended, Goal, distinct_optima, minimise_composite
-from lrgls_dask.covariance.steps import ROUNDING, SigmaStep, checked_inputs, padded
+from lrgls_dask.sigma.algebra import column_signs
+from lrgls_dask.sigma.blocks import Blocks
+from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from lrgls_dask.sigma.interface import TIGHT as ML_TIGHT
+from lrgls_dask.sigma.interface import Array, SigmaStep
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.ml import ml_candidates, ml_step
+from lrgls_dask.sigma.newtoncg import EM_STEPS, TIGHT, Ended, Goal, distinct_optima, minimise_composite
+from lrgls_dask.sigma.steps import ROUNDING, checked_inputs, padded
 
 __all__ = [
     "PathPoint",

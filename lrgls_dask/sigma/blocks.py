@@ -14,7 +14,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from lrgls_dask.covariance.lowrank import Array, max_rank
+from lrgls_dask.sigma.interface import Array
+from lrgls_dask.sigma.lowrank import max_rank
 
 __all__ = ["Blocks", "Rows", "blocks_of"]
 

@@ -8,13 +8,13 @@ from typing import TypeVar
 import numpy as np
 from scipy.optimize import minimize
 
-from lrgls_dask.covariance.interface import LOOSE, TIGHT
-from lrgls_dask.covariance.lowrank import Array, LowRank
-from lrgls_dask.covariance.newton import minimise
-from lrgls_dask.covariance.polish import polished
-from lrgls_dask.covariance.profile import Profile
-from lrgls_dask.covariance.starts import default_start, many_starts
-from lrgls_dask.covariance.steps import SigmaStep, checked_inputs, kept_if_better, nll_gradient, padded, penalised
+from lrgls_dask.sigma.interface import LOOSE, TIGHT, Array, SigmaStep
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.newton import minimise
+from lrgls_dask.sigma.polish import polished
+from lrgls_dask.sigma.profile import Profile
+from lrgls_dask.sigma.starts import default_start, many_starts
+from lrgls_dask.sigma.steps import checked_inputs, kept_if_better, nll_gradient, padded, penalised
 
 __all__ = ["MAX_CANDIDATES", "joint_objective", "merged", "ml_candidates", "ml_step"]
 

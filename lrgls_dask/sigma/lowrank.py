@@ -17,10 +17,10 @@ from typing import ClassVar, Self
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from lrgls_dask.covariance.algebra import OwnVariances, column_signs
-from lrgls_dask.covariance.interface import Array, Stored
+from lrgls_dask.sigma.algebra import OwnVariances, column_signs
+from lrgls_dask.sigma.interface import Array, Stored
 
-__all__ = ["Array", "LowRank", "max_rank"]
+__all__ = ["LowRank", "max_rank"]
 
 
 @dataclass(frozen=True, eq=False)

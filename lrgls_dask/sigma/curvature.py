@@ -17,9 +17,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lrgls_dask.covariance.blocks import Blocks
-from lrgls_dask.covariance.interface import LOG_2PI, Array
-from lrgls_dask.covariance.nested import GroupedFactors
+from lrgls_dask.sigma.blocks import Blocks
+from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from lrgls_dask.sigma.interface import LOG_2PI, Array
 
 __all__ = ["Curved", "lasso_rows", "soft"]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lrgls_dask.covariance.interface import LOG_2PI, Array
-from lrgls_dask.covariance.lowrank import LowRank
+from lrgls_dask.sigma.interface import LOG_2PI, Array
+from lrgls_dask.sigma.lowrank import LowRank
 
 __all__ = ["Anderson", "em_products", "em_update", "flattened", "nll_from_products", "on_factors", "unflattened"]
 
