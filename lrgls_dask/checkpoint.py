@@ -15,9 +15,10 @@ from dask.base import tokenize
 
 from lrgls_dask.data.storage import open_group, remove_store
 from lrgls_dask.data.zarrio import check_version, read_array, write_array
-from lrgls_dask.moments import GramMoments, Head, RootMoments
-from lrgls_dask.rows import Part, Rows
-from lrgls_dask.sigma import Sigma, sigma_of
+from lrgls_dask.rows.moments import GramMoments, Head, RootMoments
+from lrgls_dask.rows.rows import Part, Rows
+from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.sigma.structures import sigma_of
 from lrgls_dask.sweep import Point, Solution, Termination
 
 __all__ = ["Checkpoint", "CheckpointLoop", "SavedPoint"]

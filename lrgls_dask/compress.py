@@ -15,13 +15,13 @@ import numpy as np
 from scipy.linalg import lapack
 
 from lrgls_dask.design import Design
-from lrgls_dask.kernels import gram_kernel, root_kernel
-from lrgls_dask.moments import GramMoments, Head, RootMoments, triangle
-from lrgls_dask.passes import Meter, SavedSums, run_pass
-from lrgls_dask.resampling.partition import GivenParts, Partition, labelled_kernel
-from lrgls_dask.resources import blas_for
-from lrgls_dask.rows import Rows
-from lrgls_dask.sigma import Sigma
+from lrgls_dask.rows.kernels import gram_kernel, root_kernel
+from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, triangle
+from lrgls_dask.rows.partition import GivenParts, Partition, labelled_kernel
+from lrgls_dask.rows.resources import blas_for
+from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.run_pass import Meter, SavedSums, run_pass
+from lrgls_dask.sigma.interface import Sigma
 
 __all__ = [
     "Compressed",

@@ -11,7 +11,6 @@ import numpy as np
 
 from lrgls_dask.checks import one_of
 from lrgls_dask.data.sources import group_source
-from lrgls_dask.inference import MAX_COEFFICIENTS
 from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.inference.huber_white import huber_white_cov
@@ -20,9 +19,10 @@ from lrgls_dask.inference.kackar_harville import kackar_harville_cov
 from lrgls_dask.inference.sandwich import clustered, clusters_of, hac, robust
 from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.missing.observed import as_fitted, incomplete_covariance, refuse_missing
-from lrgls_dask.passes import Meter
 from lrgls_dask.prediction.fitted import check_same_design
-from lrgls_dask.sigma import Sigma
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.system import System
 
 if TYPE_CHECKING:

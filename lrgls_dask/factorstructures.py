@@ -12,8 +12,10 @@ import xarray as xr
 
 from lrgls_dask.data.labels import closest, shown
 from lrgls_dask.design import Design
-from lrgls_dask.sigma import GroupedStructure, SparseStructure, blocks_of, max_rank
-from lrgls_dask.sigma.sparse import checked_l1
+from lrgls_dask.sigma.blocks import blocks_of
+from lrgls_dask.sigma.grouped_structure import GroupedStructure
+from lrgls_dask.sigma.lowrank import max_rank
+from lrgls_dask.sigma.sparse import SparseStructure, checked_l1
 
 __all__ = ["GroupedLowRank", "SparseLowRank", "TimeVarying", "check_identified"]
 

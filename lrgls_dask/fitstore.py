@@ -14,7 +14,8 @@ from lrgls_dask.data.zarrio import check_version, read_array, read_design, write
 from lrgls_dask.design import Design
 from lrgls_dask.inference import SumsOfSquares
 from lrgls_dask.restrictions import Restrictions
-from lrgls_dask.sigma import Sigma, sigma_of
+from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.sigma.structures import sigma_of
 from lrgls_dask.sweep import Termination, TraceRow
 
 __all__ = ["read_fit", "write_fit"]

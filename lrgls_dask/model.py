@@ -20,16 +20,20 @@ from lrgls_dask.hypotheses import read_hypotheses
 from lrgls_dask.missing.fit import check_goes_together, fit_incomplete_rows, look, with_missing
 from lrgls_dask.missing.observed import complete_only
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Engine, Plan, make_plan
 from lrgls_dask.problem import InMemory, Problem
-from lrgls_dask.progress import Progress
 from lrgls_dask.resampling.crossvalidate import Folds, compress_folds
-from lrgls_dask.resources import blas_for
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
+from lrgls_dask.rows.progress import Progress
+from lrgls_dask.rows.resources import blas_for
+from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.selection import Table, choose
-from lrgls_dask.sigma import Full, LowRankStructure, SparseStructure, Structure, diagonal, max_rank
+from lrgls_dask.sigma.full import Full
+from lrgls_dask.sigma.interface import Structure
+from lrgls_dask.sigma.lowrank import max_rank
+from lrgls_dask.sigma.sparse import SparseStructure
+from lrgls_dask.sigma.structures import LowRankStructure, diagonal
 from lrgls_dask.solved import as_fit, warn_of
 from lrgls_dask.sparsepath import choose_l1
 from lrgls_dask.streamed import Streamed

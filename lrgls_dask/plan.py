@@ -5,47 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import dask
-import distributed
-import numpy as np
 import psutil
-from dask.utils import format_bytes, parse_bytes
+from dask.utils import format_bytes
 
 from lrgls_dask.compress import partial_bytes, parts_at_once
 from lrgls_dask.design import Design
-from lrgls_dask.inference.classical import MAX_COEFFICIENTS
-from lrgls_dask.kernels import slab_rows
-from lrgls_dask.layout import Layout, cut_rows
 from lrgls_dask.missing.patterns import PATTERNS_IN_A_SUM, most_patterns
-from lrgls_dask.passes import FAN_IN
-from lrgls_dask.rows import Rows
+from lrgls_dask.rows.kernels import slab_rows
+from lrgls_dask.rows.layout import cut_rows
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS, SLACK, Cluster, task_bytes, this_cluster
+from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.run_pass import FAN_IN
 from lrgls_dask.streamed import stream_partial_bytes
 
-__all__ = ["Cluster", "Engine", "Plan", "make_plan", "price_parts", "require_here", "require_memory", "this_cluster"]
+__all__ = ["Engine", "Plan", "make_plan", "price_parts"]
 
 Engine = Literal["auto", "compress", "stream"]
 
-WORKER_BASE = 260 * 2**20  # a worker process with the libraries loaded and nothing to do
-BLOCKS_IN_FLIGHT = (
-    6  # one in hand, one being read, both in their encoded form, and what the allocator keeps of older ones
-)
-SLACK = 1.15  # allocator fragmentation and what the model leaves out
+
 EM_PASSES = 30
 PRICED_RANK = 12  # the most factors that rank="bic" tries
 STREAM_PASSES = 16  # two to start, two sweeps of a score and about six products
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where tasks run. limit : bytes a worker may use, client_limit : and this process.  base : bytes a worker uses
-    before the fit begins."""
-
-    n_workers: int
-    n_threads: int
-    limit: int
-    base: int
-    in_process: bool
-    client_limit: int
 
 
 @dataclass(frozen=True)
@@ -169,65 +149,6 @@ def make_plan(
     raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix))
 
 
-def require_memory(rows: Rows, partial: int, client_bytes: int, what: str, remedy: str) -> None:
-    """Raise MemoryError, before any read, where a pass with partial sums of `partial` bytes cannot fit.
-
-    client_bytes : what is done with the sum afterwards.  what, remedy : for the message.
-    """
-    cluster = this_cluster(None)
-    layout = cut_rows(rows, partial)
-    n_sums = min(2 * FAN_IN, layout.n_groups)
-    work = min(cluster.n_threads, layout.n_groups) * _task_bytes(rows, layout, partial) + n_sums * partial
-    afterwards = client_bytes + partial
-    if cluster.in_process:
-        limits = [("this process", cluster.base + int(SLACK * max(work, afterwards)), cluster.limit)]
-    else:
-        available = psutil.virtual_memory().available
-        limits = [
-            ("each worker", cluster.base + int(SLACK * work), cluster.limit),
-            ("the client", int(SLACK * afterwards), available),
-        ]
-    for where, need, limit in limits:
-        if need > limit:
-            raise MemoryError(
-                f"{what}: needs {format_bytes(need)} in {where}; the limit is {format_bytes(limit)}. "
-                f"{remedy}, or use fewer threads or more memory."
-            )
-
-
-def require_here(n_bytes: int, what: str, remedy: str) -> None:
-    """Raise MemoryError where this process has no room for so many bytes more."""
-    need, available = int(SLACK * n_bytes), psutil.virtual_memory().available
-    if need > available:
-        raise MemoryError(
-            f"{what}: needs {format_bytes(need)} in this process; {format_bytes(available)} are free. {remedy}, or use "
-            "more memory."
-        )
-
-
-def this_cluster(memory_limit: int | str | None) -> Cluster:
-    """The active client's workers, else this process's threads; limits as given, else as found."""
-    given = parse_bytes(memory_limit) if memory_limit is not None else None
-    if given is not None and given <= 0:
-        raise ValueError(f"memory_limit must be positive; got {memory_limit!r}.")
-    here = psutil.Process().memory_info().rss
-    client_limit = given or here + psutil.virtual_memory().available
-    try:
-        client = distributed.get_client()
-    except ValueError:
-        threads = dask.config.get("num_workers", None) or dask.system.CPU_COUNT
-        return Cluster(1, int(threads), client_limit, here, True, client_limit)
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    if not workers:
-        raise RuntimeError("the active Dask client has no workers. Wait for them or scale the cluster up.")
-    # distributed spills at 0.6 of a worker's memory_limit, which costs time and hides the true need
-    spill = float(dask.config.get("distributed.worker.memory.target") or 0.6)
-    limits = [int(spill * w["memory_limit"]) for w in workers if w.get("memory_limit")]
-    found = min(limits, default=psutil.virtual_memory().available)
-    threads = max(int(w["nthreads"]) for w in workers)
-    return Cluster(len(workers), threads, given or found, WORKER_BASE, False, client_limit)
-
-
 def price_parts(rows: Rows, parts: int) -> Plan:
     """What compressing rows in so many parts costs, whether it fits or not; reads nothing."""
     return _price(rows, this_cluster(None), "compress", True, parts)
@@ -247,7 +168,7 @@ def _price_missing(rows: Rows, cluster: Cluster, most: int) -> Plan:
 
     def loop(patterns: int) -> tuple[int, int]:
         partial = streamed + patterns * whole
-        work = cluster.n_threads * _task_bytes(rows, layout, in_a_sum) + 2 * FAN_IN * partial
+        work = cluster.n_threads * task_bytes(rows, layout, in_a_sum) + 2 * FAN_IN * partial
         return work, _stream_client(design, K <= 2000) + patterns * (2 * pseudo + whole) + partial
 
     (work, client), (cov_work, cov_client) = loop(most), _information_bytes(rows, cluster)
@@ -287,7 +208,7 @@ def _information_bytes(rows: Rows, cluster: Cluster) -> tuple[int, int]:
     width = design.n_regressors + design.n_equations
     columns = 3 * 8 * design.n_coefficients * min(slab_rows(width), layout.largest_block())
     threads = min(cluster.n_threads, layout.n_groups)
-    work = threads * (_task_bytes(rows, layout, partial) + columns) + min(2 * FAN_IN, layout.n_groups) * partial
+    work = threads * (task_bytes(rows, layout, partial) + columns) + min(2 * FAN_IN, layout.n_groups) * partial
     return work, 10 * partial
 
 
@@ -318,7 +239,7 @@ def _price(
     at_once = partial // parts * parts_at_once(parts, consecutive=consecutive)
     layout = cut_rows(rows, at_once)
     copies = int(parts > 1 and not consecutive)
-    work = cluster.n_threads * _task_bytes(rows, layout, at_once, copies=copies) + 2 * FAN_IN * at_once
+    work = cluster.n_threads * task_bytes(rows, layout, at_once, copies=copies) + 2 * FAN_IN * at_once
     if consecutive:
         work += partial  # every part is in some sum
     client = loop_bytes + _compress_client(design) if engine == "compress" else _stream_client(design, holds_sigma)
@@ -353,15 +274,6 @@ def _reason(design: Design, engine: str, partial: int, holds_sigma: bool) -> str
     if holds_sigma:
         return f"sums of {format_bytes(partial)} replace {whole}"
     return f"sums of {format_bytes(partial)}, without the ({n_equations:,} x {n_equations:,}) one, replace {whole}"
-
-
-def _task_bytes(rows: Rows, layout: Layout, partial: int, *, copies: int = 0) -> int:
-    """One task: blocks in flight and copies of one, two slabs, three partial sums."""
-    stored = sum(part.row_bytes for part in rows.parts if not isinstance(part.array, np.ndarray))
-    block = layout.largest_block() * stored
-    width = rows.design.n_regressors + rows.design.n_equations
-    slab = 8 * width * slab_rows(width)
-    return (BLOCKS_IN_FLIGHT + copies) * block + 3 * slab + 3 * partial
 
 
 def _compress_client(design: Design) -> int:

@@ -15,10 +15,10 @@ import numpy as np
 from lrgls_dask.compress import Compressed
 from lrgls_dask.constraint import Constraint
 from lrgls_dask.design import Design
-from lrgls_dask.moments import Head
-from lrgls_dask.passes import Meter
 from lrgls_dask.restrictions import Restrictions
-from lrgls_dask.sigma import Sigma
+from lrgls_dask.rows.moments import Head
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.whiten import GroupRows, Whitened, whiten
 
 __all__ = [

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lrgls_dask.estimates import Estimates
-from lrgls_dask.sigma import GroupedFactors, SparseFactors
+from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from lrgls_dask.sigma.sparse import SparseFactors
 
 if TYPE_CHECKING:
     from lrgls_dask.results import Fit

@@ -18,7 +18,7 @@ from lrgls_dask.covariances import WithCovariances
 from lrgls_dask.covkinds import CovRequest, CovValues, coefficient_covariance
 from lrgls_dask.design import Design
 from lrgls_dask.fitstore import read_fit, write_fit
-from lrgls_dask.inference import MAX_COEFFICIENTS, CoefficientCovariance, SumsOfSquares
+from lrgls_dask.inference import CoefficientCovariance, SumsOfSquares
 from lrgls_dask.missing.observed import as_fitted, observed_nll, refuse_missing
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.methods import Predicting
@@ -26,7 +26,9 @@ from lrgls_dask.report import summary
 from lrgls_dask.report_html import summary_html
 from lrgls_dask.resampling.bootstrapped import Bootstrap, Method, bootstrap
 from lrgls_dask.restrictions import Restrictions
-from lrgls_dask.sigma import Factored, Sigma
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS
+from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.sigma.structures import Factored
 from lrgls_dask.sweep import Termination, TraceRow
 from lrgls_dask.system import System
 

@@ -10,7 +10,10 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from lrgls_dask.sigma import Anderson, FactorStructure, LowRank, Sigma, flattened, unflattened
+from lrgls_dask.sigma.em import Anderson, flattened, unflattened
+from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.structures import FactorStructure
 from lrgls_dask.sweep import Keep, Point, Run, Solution, Termination
 
 __all__ = ["ROUNDING", "Rounds", "as_vector", "fit_by_rounds", "units_of", "units_of_sigma"]

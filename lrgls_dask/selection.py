@@ -14,18 +14,12 @@ from lrgls_dask.em import fit_em
 from lrgls_dask.existence import no_maximum, vanishing_combination
 from lrgls_dask.problem import Posed, Problem
 from lrgls_dask.resampling.crossvalidate import Candidate, Folds, held_out_nll
-from lrgls_dask.resampling.tasks import run_tasks
-from lrgls_dask.resources import SMALL_MATRIX
-from lrgls_dask.sigma import (
-    LOOSE,
-    FactorStructure,
-    LowRank,
-    LowRankStructure,
-    SigmaStep,
-    SingularCovariance,
-    Structure,
-    widened,
-)
+from lrgls_dask.rows.resources import SMALL_MATRIX
+from lrgls_dask.rows.tasks import run_tasks
+from lrgls_dask.sigma.full import SingularCovariance
+from lrgls_dask.sigma.interface import LOOSE, SigmaStep, Structure
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.structures import FactorStructure, LowRankStructure, widened
 from lrgls_dask.sweep import Keep, Options, Point, Solution, debiased, starting_residuals
 
 __all__ = ["Table", "best_of", "choose", "criteria"]

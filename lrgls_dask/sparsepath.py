@@ -7,7 +7,8 @@ import numpy as np
 from lrgls_dask.als import fit_structure
 from lrgls_dask.problem import Problem
 from lrgls_dask.selection import Table
-from lrgls_dask.sigma import LowRankStructure, SparseStructure, sparse_path
+from lrgls_dask.sigma.sparse import SparseStructure, sparse_path
+from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.sweep import Options, debiased, starting_residuals
 
 __all__ = ["choose_l1"]

@@ -11,7 +11,9 @@ from scipy.linalg import solve_triangular
 
 from lrgls_dask.compress import Compressed, root_of
 from lrgls_dask.design import Design
-from lrgls_dask.kernels import (
+from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, GlsStep, Products, constraint_on, inner_energy, nll_offset
+from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.rows.kernels import (
     StreamParams,
     design_kernel,
     direction_kernel,
@@ -19,12 +21,10 @@ from lrgls_dask.kernels import (
     products_kernel,
     residual_kernel,
 )
-from lrgls_dask.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments
-from lrgls_dask.passes import Meter, run_pass
-from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, GlsStep, Products, constraint_on, inner_energy, nll_offset
-from lrgls_dask.restrictions import Restrictions
-from lrgls_dask.rows import Rows
-from lrgls_dask.sigma import Sigma
+from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments
+from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.whiten import GroupRows, whiten
 
 __all__ = ["Streamed", "group_rows", "stream_partial_bytes"]

@@ -12,7 +12,7 @@ import numpy as np
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.constraint import Preconditioner
 from lrgls_dask.problem import Posed, Problem, inner_energy
-from lrgls_dask.sigma import TIGHT, Sigma, SigmaStep, Structure
+from lrgls_dask.sigma.interface import TIGHT, Sigma, SigmaStep, Structure
 
 __all__ = [
     "BetaStep",

@@ -18,7 +18,7 @@ from lrgls_dask.data.labels import StoredLabels, shown
 from lrgls_dask.data.store import read_system
 from lrgls_dask.data.storewriter import write_system
 from lrgls_dask.data.variables import rows_from_xarray
-from lrgls_dask.passes import Meter
+from lrgls_dask.rows.run_pass import Meter
 
 __all__ = ["System"]
 

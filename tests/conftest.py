@@ -15,9 +15,10 @@ import zarr
 from distributed import Client, LocalCluster
 from oracle import Dense
 
-from lrgls_dask import CompressedSystem, Fit, LowRankGLS, System, layout
+from lrgls_dask import CompressedSystem, Fit, LowRankGLS, System
 from lrgls_dask.compress import compress_rows
-from lrgls_dask.passes import Meter
+from lrgls_dask.rows import layout
+from lrgls_dask.rows.run_pass import Meter
 
 TIGHT: dict[str, Any] = {"rel_tol": 1e-15, "max_sweeps": 500}
 

@@ -16,13 +16,13 @@ from test_passes import counted
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System
 from lrgls_dask.als import refit
 from lrgls_dask.compress import compress_parts, compress_rows
-from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
 from lrgls_dask.resampling import bootstrapped
 from lrgls_dask.resampling.bootstrap import Fitted, _Resampler, column_space, draw_moments
-from lrgls_dask.resampling.partition import GivenParts
 from lrgls_dask.resampling.replicated import StandardErrors
-from lrgls_dask.sigma import LowRankStructure
+from lrgls_dask.rows.partition import GivenParts
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.sweep import Options, Point
 
 KINDS = ["own", "shared", "mixed"]

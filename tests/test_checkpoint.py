@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lrgls_dask import Fit, FitWarning, LowRankGLS, System, checkpoint, passes
+from lrgls_dask import Fit, FitWarning, LowRankGLS, System, checkpoint
+from lrgls_dask.rows import run_pass as passes
 from lrgls_dask.sweep import Termination
 
 
@@ -50,7 +51,7 @@ def test_killed_fit_goes_on(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, saves: str, count: int
 ) -> None:
     monkeypatch.setattr(passes, "SAVED_GROUPS", 1)
-    monkeypatch.setattr("lrgls_dask.layout.SMALL_BLOCK_BYTES", 10_000)
+    monkeypatch.setattr("lrgls_dask.rows.layout.SMALL_BLOCK_BYTES", 10_000)
     monkeypatch.setattr("lrgls_dask.compress.SMALL_FLOPS", 0)
     model = LowRankGLS(rank=2, engine=engine, rel_tol=1e-12)
     whole = LowRankGLS(**model.get_params()).fit(system).result_
@@ -155,7 +156,7 @@ def fit_quietly(model: LowRankGLS, system: System) -> Fit:
 
 def test_saving_changes_no_digit(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes, "SAVED_GROUPS", 1)
-    monkeypatch.setattr("lrgls_dask.layout.SMALL_BLOCK_BYTES", 10_000)
+    monkeypatch.setattr("lrgls_dask.rows.layout.SMALL_BLOCK_BYTES", 10_000)
     plain = LowRankGLS(rank=1).fit(system).result_
     saved = LowRankGLS(rank=1, checkpoint=tmp_path / "progress").fit(system).result_
     assert np.array_equal(plain.params, saved.params)

@@ -36,7 +36,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(store: Path, small_blocks: None) -> dict[str, Fit]:
     """By one thread, one block after the other."""
     with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
-        patch.setattr("lrgls_dask.layout.BLOCKS_WANTED", 10**9)
+        patch.setattr("lrgls_dask.rows.layout.BLOCKS_WANTED", 10**9)
         return {engine: fit(System.from_zarr(store), engine=engine, **QUICK) for engine in ENGINES}
 
 
@@ -70,7 +70,7 @@ def test_a_cluster_of_one_process_gives_the_same_bits(store: Path, expected: dic
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_numpy_rows_are_sent_to_the_workers(client: Client, engine: str, monkeypatch) -> None:
-    monkeypatch.setattr("lrgls_dask.layout.BLOCKS_WANTED", 20)
+    monkeypatch.setattr("lrgls_dask.rows.layout.BLOCKS_WANTED", 20)
     inside = fit(DATA.system(), engine=engine, **QUICK)
     with dask.config.set(scheduler="threads"):
         assert_same_bits(fit(DATA.system(), engine=engine, **QUICK), inside)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lrgls_dask import CompressedSystem, System
 from lrgls_dask.compress import Compressed, compress_by, compress_rows, root_of
-from lrgls_dask.kernels import (
+from lrgls_dask.rows.kernels import (
     Block,
     StreamParams,
     design_kernel,
@@ -23,7 +23,7 @@ from lrgls_dask.kernels import (
     residual_kernel,
     root_kernel,
 )
-from lrgls_dask.passes import Meter
+from lrgls_dask.rows.run_pass import Meter
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 
@@ -228,8 +228,8 @@ def test_kernels_add_to_the_same_sum_over_any_partition(name: str, cuts: set[int
 def test_slabs_do_not_show(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, params = KERNELS[name]
     whole = numbers(kernel(block(slice(0, 150)), params))
-    monkeypatch.setattr("lrgls_dask.kernels.SLAB_BYTES", 1)
-    monkeypatch.setattr("lrgls_dask.kernels.SLAB_ROWS", 11)
+    monkeypatch.setattr("lrgls_dask.rows.kernels.SLAB_BYTES", 1)
+    monkeypatch.setattr("lrgls_dask.rows.kernels.SLAB_ROWS", 11)
     np.testing.assert_allclose(numbers(kernel(block(slice(0, 150)), params)), whole, rtol=1e-10, atol=1e-10)
 
 

@@ -16,7 +16,7 @@ from conftest import dask_rows, fit, simulate, zarr_rows
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.prediction import conditional
 from lrgls_dask.prediction.conditional import DenseConditional, LowRankConditional
-from lrgls_dask.sigma import LowRank
+from lrgls_dask.sigma.lowrank import LowRank
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
 

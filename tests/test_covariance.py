@@ -7,19 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrgls_dask.sigma import (
-    Anderson,
-    LowRank,
-    em_products,
-    em_update,
-    flattened,
-    max_rank,
-    ml_step,
-    nll_from_products,
-    pca_step,
-    penalised,
-    unflattened,
-)
+from lrgls_dask.sigma.em import Anderson, em_products, em_update, flattened, nll_from_products, unflattened
+from lrgls_dask.sigma.lowrank import LowRank, max_rank
+from lrgls_dask.sigma.ml import ml_step
+from lrgls_dask.sigma.pca import pca_step
+from lrgls_dask.sigma.steps import penalised
 
 SHAPES = [(1, 0), (1, 1), (2, 1), (4, 0), (5, 2), (12, 3), (7, 7)]
 

@@ -18,7 +18,8 @@ from test_passes import counted
 from test_reference import EXACT, load, system_of, table
 
 from lrgls_dask import CompressedSystem, Fit, FitWarning, GroupedLowRank, LowRankGLS, SparseLowRank, System, Termination
-from lrgls_dask.sigma import GroupedFactors, SparseFactors
+from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from lrgls_dask.sigma.sparse import SparseFactors
 
 EQUATIONS = [f"y{j}" for j in range(9)]
 GROUPS = dict(zip(EQUATIONS, "aaabbbccc", strict=True))

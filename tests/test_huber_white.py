@@ -27,7 +27,7 @@ from lrgls_dask.inference.huber_white import huber_white_cov
 from lrgls_dask.inference.information import joint_information
 from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.inference.tangents import FullTangents
-from lrgls_dask.passes import Meter
+from lrgls_dask.rows.run_pass import Meter
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 

@@ -20,7 +20,7 @@ from lrgls_dask import Fit, HypothesisTest, System
 from lrgls_dask.inference.fullml import full_loglik
 from lrgls_dask.inference.tests import likelihood_ratio, wald
 from lrgls_dask.restrictions import Restrictions
-from lrgls_dask.sigma import LowRank
+from lrgls_dask.sigma.lowrank import LowRank
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
 

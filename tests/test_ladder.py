@@ -19,7 +19,7 @@ from conftest import (
 )
 
 from lrgls_dask import Fit, LowRankGLS, System
-from lrgls_dask.layout import cut_rows
+from lrgls_dask.rows.layout import cut_rows
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import Data, counted_rows, dask_rows, simulate
 from test_reference import load, system_of
 
-from lrgls_dask import LowRankGLS, System, layout
+from lrgls_dask import LowRankGLS, System
 from lrgls_dask.compress import compress_rows
 from lrgls_dask.em import fit_em
 from lrgls_dask.errors import BadValues
@@ -19,9 +19,11 @@ from lrgls_dask.missing.loop import choose_incomplete, em_round, estimate_of, fi
 from lrgls_dask.missing.patterns import _codes, first_pass
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import pairs_never_seen
-from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
-from lrgls_dask.sigma import LowRank, LowRankStructure
+from lrgls_dask.rows import layout
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.streamed import Streamed
 from lrgls_dask.sweep import Options, Solution, Termination
 

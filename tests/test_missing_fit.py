@@ -30,9 +30,10 @@ from distributed import Client
 from test_missing import CASES, dense_information, dense_loglik, with_holes
 from test_reference import load, system_of, table
 
-from lrgls_dask import Fit, FitWarning, LowRankGLS, System, layout
+from lrgls_dask import Fit, FitWarning, LowRankGLS, System
 from lrgls_dask.cli import main
 from lrgls_dask.errors import BadValues
+from lrgls_dask.rows import layout
 
 RANKS = {"diagonal": 0, "factor_k1": 1}
 ENGINES = pytest.mark.parametrize("engine", ["compress", "stream"])

@@ -14,7 +14,7 @@ from test_factor_structures import GROUPS, SPARSE, bifactor
 from test_missing import dense_information, dense_loglik, with_holes
 
 from lrgls_dask import Fit, GroupedLowRank, LowRankGLS
-from lrgls_dask.sigma import GroupedFactors
+from lrgls_dask.sigma.grouped_factors import GroupedFactors
 
 GROUPED = GroupedLowRank(1, GROUPS)
 ENGINES = pytest.mark.parametrize("engine", ["compress", "stream"])

@@ -18,8 +18,8 @@ from lrgls_dask import Fit, LowRankGLS
 from lrgls_dask.hypotheses import read_hypotheses
 from lrgls_dask.missing.loop import fit_incomplete
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.passes import Meter
-from lrgls_dask.sigma import LowRankStructure
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.structures import LowRankStructure
 
 ENGINES = pytest.mark.parametrize("engine", ["compress", "stream"])
 ALGORITHMS = pytest.mark.parametrize("algorithm", ["als", "em"])

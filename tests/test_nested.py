@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.linalg import block_diag
 
-from lrgls_dask.sigma import LowRank
 from lrgls_dask.sigma.blocks import Blocks, blocks_of
 from lrgls_dask.sigma.curvature import Curved, lasso_rows
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.newtoncg import Goal
 
 K = 12

@@ -21,8 +21,8 @@ from zarr.storage import MemoryStore, WrapperStore
 
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.errors import UnreadableRows
-from lrgls_dask.kernels import Block
-from lrgls_dask.passes import Meter, run_pass
+from lrgls_dask.rows.kernels import Block
+from lrgls_dask.rows.run_pass import Meter, run_pass
 
 pytestmark = pytest.mark.usefixtures("every_chunk_a_block")
 
@@ -100,7 +100,7 @@ def test_slices_of_one_dask_array_are_read_once() -> None:
 @pytest.mark.parametrize("largest", [64 * 2**20, 1], ids=["joined", "unjoined"])
 def test_unequal_chunks_are_read_once(lazy: bool, largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no cut suits both arrays, and blocks grow too large to join, a chunk still is not read twice."""
-    monkeypatch.setattr("lrgls_dask.layout.LARGEST_BLOCK_BYTES", largest)
+    monkeypatch.setattr("lrgls_dask.rows.layout.LARGEST_BLOCK_BYTES", largest)
     X, x_gets = counted_array(DATA.X[:, :2], 30)
     Y, y_gets = counted_array(DATA.Y, 70)
     system = System.from_arrays(*(map(da.from_zarr, (Y, X)) if lazy else (Y, X)))

@@ -17,8 +17,8 @@ from conftest import simulate
 
 from lrgls_dask import LowRankGLS, System, plan
 from lrgls_dask.compress import compress_parts
-from lrgls_dask.passes import Meter
-from lrgls_dask.resampling import partition
+from lrgls_dask.rows import partition
+from lrgls_dask.rows.run_pass import Meter
 
 
 def wide(K: int = 400, q: int = 600, n: int = 40_000) -> System:

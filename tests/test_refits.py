@@ -12,8 +12,9 @@ from test_restrictions import restrictions_of
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS
 from lrgls_dask.resampling.bootstrap import Fitted
-from lrgls_dask.resampling.partition import HashedRows
-from lrgls_dask.sigma import Full, FullSigma, LowRankStructure, diagonal, structure_of
+from lrgls_dask.rows.partition import HashedRows
+from lrgls_dask.sigma.full import Full, FullSigma
+from lrgls_dask.sigma.structures import LowRankStructure, diagonal, structure_of
 from lrgls_dask.sweep import Options, starting_residuals
 
 DATA = simulate("mixed", n=240)

@@ -15,7 +15,7 @@ from test_robust import GROUPS, MADE, OPTIONS
 from lrgls_dask import FitWarning, LowRankGLS, System, plan
 from lrgls_dask.errors import BadValues
 from lrgls_dask.inference import hac
-from lrgls_dask.plan import Cluster
+from lrgls_dask.rows.memory import Cluster
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from test_reference import HERE, table
 from test_robust import off_by
 
 from lrgls_dask import Fit, LowRankGLS, System
-from lrgls_dask.sigma import LowRank
+from lrgls_dask.sigma.lowrank import LowRank
 
 linearmodels = pytest.importorskip("linearmodels")
 

@@ -12,7 +12,7 @@ import xarray as xr
 from conftest import dask_rows, fit, simulate, zarr_rows
 
 from lrgls_dask import Fit, LowRankGLS, System
-from lrgls_dask.sigma import LowRank
+from lrgls_dask.sigma.lowrank import LowRank
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
 

@@ -13,12 +13,12 @@ from test_passes import counted
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask import compress as compress_module
 from lrgls_dask.compress import compress_parts, compress_rows
-from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
-from lrgls_dask.resampling.partition import GivenParts, HashedRows, Partition, RowBlocks, RowRuns
-from lrgls_dask.resampling.tasks import run_tasks
+from lrgls_dask.rows.partition import GivenParts, HashedRows, Partition, RowBlocks, RowRuns
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.tasks import run_tasks
 from lrgls_dask.selection import best_of, choose
-from lrgls_dask.sigma import LowRankStructure
+from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.sweep import Options
 
 DATA = simulate("mixed", n=230, K=5)

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrgls_dask.sigma import LowRank, ml_candidates, ml_step, pca_step, penalised
-from lrgls_dask.sigma.ml import joint_objective
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.ml import joint_objective, ml_candidates, ml_step
 from lrgls_dask.sigma.newton import SMALL_SHARE, Local, minimise, projected_gradient
-from lrgls_dask.sigma.pca import STEP_LENGTHS
+from lrgls_dask.sigma.pca import STEP_LENGTHS, pca_step
 from lrgls_dask.sigma.polish import polished
 from lrgls_dask.sigma.profile import Profile, leading
 from lrgls_dask.sigma.starts import joreskog_start, many_starts
-from lrgls_dask.sigma.steps import nll_gradient
+from lrgls_dask.sigma.steps import nll_gradient, penalised
 
 REFERENCE = Path(__file__).parent / "reference"
 

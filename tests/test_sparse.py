@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from lrgls_dask.sigma import LowRank, ml_candidates, ml_step
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.ml import ml_candidates, ml_step
 from lrgls_dask.sigma.sparse import (
     SparseFactors,
     SparseStructure,

@@ -34,7 +34,9 @@ from lrgls_dask import Fit, FitWarning, GroupedLowRank, LowRankGLS, SparseLowRan
 from lrgls_dask.inference.information import observed_cov, sigma_errors
 from lrgls_dask.inference.kackar_harville import kackar_harville_cov
 from lrgls_dask.inference.tangents import tangents_of
-from lrgls_dask.sigma import GroupedFactors, LowRank, blocks_of
+from lrgls_dask.sigma.blocks import blocks_of
+from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from lrgls_dask.sigma.lowrank import LowRank
 
 ALL = {f"y{j}": "all" for j in range(6)}
 HALVES = {f"y{j}": "ab"[j // 5] for j in range(10)}

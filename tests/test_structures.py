@@ -13,23 +13,14 @@ from test_passes import counted
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System, Termination
 from lrgls_dask.checkpoint import Checkpoint
-from lrgls_dask.sigma import (
-    LOOSE,
-    TIGHT,
-    Full,
-    FullSigma,
-    GroupedFactors,
-    GroupedStructure,
-    LowRank,
-    LowRankStructure,
-    SingularCovariance,
-    SparseFactors,
-    SparseStructure,
-    blocks_of,
-    diagonal,
-    sigma_of,
-    structure_of,
-)
+from lrgls_dask.sigma.blocks import blocks_of
+from lrgls_dask.sigma.full import Full, FullSigma, SingularCovariance
+from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from lrgls_dask.sigma.grouped_structure import GroupedStructure
+from lrgls_dask.sigma.interface import LOOSE, TIGHT
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.sparse import SparseFactors, SparseStructure
+from lrgls_dask.sigma.structures import LowRankStructure, diagonal, sigma_of, structure_of
 
 ENGINES = ["compress", "stream"]
 KINDS = ["own", "shared", "mixed"]

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from lrgls_dask.rows import Part
+from lrgls_dask.rows.rows import Part
 from lrgls_dask.system import System
 
 N, K = 30, 3

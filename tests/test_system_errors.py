@@ -16,7 +16,7 @@ import zarr
 from zarr.storage import MemoryStore
 
 from lrgls_dask.design import Design
-from lrgls_dask.rows import Part, Rows
+from lrgls_dask.rows.rows import Part, Rows
 from lrgls_dask.system import System
 
 N, K = 20, 3

@@ -13,9 +13,9 @@ from lrgls_dask import CompressedSystem
 from lrgls_dask.compress import Compressed, compress_by, compress_rows
 from lrgls_dask.inference.score_kernels import SigmaRuns
 from lrgls_dask.inference.segmented import SegmentedBread
-from lrgls_dask.passes import Meter
-from lrgls_dask.resampling.partition import RowRuns
-from lrgls_dask.sigma import ml_candidates
+from lrgls_dask.rows.partition import RowRuns
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.ml import ml_candidates
 from lrgls_dask.varying.loop import TimeVaryingSolution, fit_time_varying, held_out_scores
 from lrgls_dask.varying.segments import SegmentedProblem, kernel_weights, ordered_segments
 

@@ -18,7 +18,7 @@ from test_robust import meat, off_by
 from test_timevarying import drifting
 
 from lrgls_dask import FitWarning, LowRankGLS, System, TimeVarying, TimeVaryingFit, plan
-from lrgls_dask.sigma import LowRank
+from lrgls_dask.sigma.lowrank import LowRank
 
 SEGMENTS = np.repeat(np.arange(4), [50, 70, 1, 119])  # of 240 rows
 GROUPS = np.random.default_rng(3).permutation(np.arange(240) % 60)  # scattered over all segments

@@ -9,7 +9,7 @@ import numpy as np
 
 from lrgls_dask.data.labels import distinct_labels
 from lrgls_dask.design import Design
-from lrgls_dask.rows import Part, Rows
+from lrgls_dask.rows.rows import Part, Rows
 
 __all__ = ["Use", "build_design", "build_rows"]
 

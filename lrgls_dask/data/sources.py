@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import xarray as xr
 
 from lrgls_dask.data.plainchunks import plain_if_possible
-from lrgls_dask.rows import Part
+from lrgls_dask.rows.rows import Part
 
 __all__ = [
     "BLOCK_BYTES",

@@ -28,7 +28,7 @@ from lrgls_dask.data.labels import StoredLabels, closest, decode_labels, plain_l
 from lrgls_dask.data.sources import check_real, column_parts, row_chunks
 from lrgls_dask.data.storage import open_group
 from lrgls_dask.design import Design
-from lrgls_dask.rows import Part
+from lrgls_dask.rows.rows import Part
 
 __all__ = ["FORMAT", "read_system"]
 

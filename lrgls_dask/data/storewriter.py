@@ -21,7 +21,7 @@ from lrgls_dask.data.labels import encode_labels
 from lrgls_dask.data.sources import BLOCK_BYTES
 from lrgls_dask.data.storage import new_store
 from lrgls_dask.data.store import FORMAT, label_index
-from lrgls_dask.rows import Part, Rows
+from lrgls_dask.rows.rows import Part, Rows
 
 __all__ = ["default_row_chunk", "write_system"]
 

@@ -16,11 +16,12 @@ import numpy as np
 
 from lrgls_dask.constraint import free_directions, inverse_within
 from lrgls_dask.design import Design
-from lrgls_dask.inference.classical import MAX_COEFFICIENTS, orthonormal
+from lrgls_dask.inference.classical import orthonormal
 from lrgls_dask.inference.operator import InformationOperator
 from lrgls_dask.inference.score_kernels import Clusters, ScoreParams, SigmaRuns
-from lrgls_dask.moments import Head
-from lrgls_dask.sigma import Sigma
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS
+from lrgls_dask.rows.moments import Head
+from lrgls_dask.sigma.interface import Sigma
 
 __all__ = ["Bread"]
 

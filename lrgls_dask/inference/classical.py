@@ -11,11 +11,10 @@ from scipy.linalg import solve_triangular
 from lrgls_dask.constraint import estimator_covariance, free_directions
 from lrgls_dask.design import Design
 from lrgls_dask.restrictions import Restrictions
-from lrgls_dask.sigma import Sigma
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS
+from lrgls_dask.sigma.interface import Sigma
 
-__all__ = ["MAX_COEFFICIENTS", "CoefficientCovariance", "orthonormal"]
-
-MAX_COEFFICIENTS = 20_000  # three P x P arrays of that size take 9.6 GB
+__all__ = ["CoefficientCovariance", "orthonormal"]
 
 
 @dataclass(frozen=True, eq=False)

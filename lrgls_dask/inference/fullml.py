@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lrgls_dask.compress import Compressed
-from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
+from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.selection import choose
-from lrgls_dask.sigma import Full
+from lrgls_dask.sigma.full import Full
 from lrgls_dask.sweep import Options, Termination
 
 __all__ = ["full_loglik"]

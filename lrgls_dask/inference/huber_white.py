@@ -9,8 +9,8 @@ from lrgls_dask.inference.joint_scores import ScoreGroup, ScoreParams, joint_sco
 from lrgls_dask.inference.score_moments import MeatMoments
 from lrgls_dask.inference.scorepass import score_pass
 from lrgls_dask.inference.standardised import Estimate
-from lrgls_dask.passes import Meter
-from lrgls_dask.rows import Rows
+from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.run_pass import Meter
 
 __all__ = ["huber_white_cov"]
 

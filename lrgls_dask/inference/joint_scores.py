@@ -16,7 +16,7 @@ import numpy as np
 
 from lrgls_dask.design import DesignGroup
 from lrgls_dask.inference.score_moments import MeatMoments
-from lrgls_dask.kernels import Block, bad_values, scratch, slab_rows, slabs
+from lrgls_dask.rows.kernels import Block, bad_values, scratch, slab_rows, slabs
 
 __all__ = ["ScoreGroup", "ScoreParams", "SigmaScores", "joint_score_kernel"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrgls_dask.compress import Compressed, residual_rows
-from lrgls_dask.sigma import Sigma
+from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.whiten import GroupRows
 
 __all__ = ["SumsOfSquares", "mcelroy_r2", "residual_covariance", "sums_of_squares"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.design import Design
-from lrgls_dask.sigma import Sigma
+from lrgls_dask.sigma.interface import Sigma
 
 __all__ = ["InformationOperator"]
 

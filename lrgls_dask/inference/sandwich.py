@@ -14,7 +14,6 @@ import pandas as pd
 
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference.bread import Bread
-from lrgls_dask.inference.classical import MAX_COEFFICIENTS
 from lrgls_dask.inference.hac import HacKernel, bandwidth_of, lag_weights, pilot_lags
 from lrgls_dask.inference.score_kernels import (
     Clusters,
@@ -27,9 +26,10 @@ from lrgls_dask.inference.score_kernels import (
 )
 from lrgls_dask.inference.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
 from lrgls_dask.inference.scorepass import score_pass
-from lrgls_dask.layout import cut_rows
-from lrgls_dask.passes import Kernel, Meter
-from lrgls_dask.rows import Part, Rows
+from lrgls_dask.rows.layout import cut_rows
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS
+from lrgls_dask.rows.rows import Part, Rows
+from lrgls_dask.rows.run_pass import Kernel, Meter
 
 __all__ = ["clustered", "clusters_of", "hac", "robust"]
 

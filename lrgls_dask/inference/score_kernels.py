@@ -14,9 +14,9 @@ import numpy as np
 
 from lrgls_dask.design import DesignGroup
 from lrgls_dask.inference.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
-from lrgls_dask.kernels import Block, bad_values, checked_weights, fill, forward, scratch, slab_rows, width_of
-from lrgls_dask.resampling.partition import RowRuns
-from lrgls_dask.sigma import Sigma
+from lrgls_dask.rows.kernels import Block, bad_values, checked_weights, fill, forward, scratch, slab_rows, width_of
+from lrgls_dask.rows.partition import RowRuns
+from lrgls_dask.sigma.interface import Sigma
 
 __all__ = [
     "Clusters",

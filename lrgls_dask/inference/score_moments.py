@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrgls_dask.moments import Sized
+from lrgls_dask.rows.moments import Sized
 
 __all__ = ["ClusterMoments", "HacMoments", "LagMoments", "MeatMoments", "ScoreSums", "lag_matrix"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lrgls_dask.passes import Kernel, Meter, run_pass
-from lrgls_dask.plan import require_memory
-from lrgls_dask.rows import Rows
+from lrgls_dask.rows.memory import require_memory
+from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.run_pass import Kernel, Meter, run_pass
 
 __all__ = ["score_pass"]
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from lrgls_dask.compress import Compressed
 from lrgls_dask.inference.bread import Bread
-from lrgls_dask.inference.classical import MAX_COEFFICIENTS
 from lrgls_dask.inference.score_kernels import SigmaRuns
-from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
 from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS
+from lrgls_dask.rows.run_pass import Meter
 
 __all__ = ["SegmentedBread"]
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from lrgls_dask.compress import Compressed
 from lrgls_dask.constraint import free_directions
-from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
 from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.whiten import WhitenedGroup
 
 __all__ = ["MAX_PARAMETERS", "Covariance", "Estimate", "Standardised"]

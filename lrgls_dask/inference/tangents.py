@@ -20,7 +20,9 @@ from typing import Protocol
 import numpy as np
 
 from lrgls_dask.inference.standardised import Covariance
-from lrgls_dask.sigma import GroupedFactors, LowRank, loadings_in
+from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.structures import loadings_in
 
 __all__ = ["FactorTangents", "FullTangents", "Tangents", "tangents_of"]
 

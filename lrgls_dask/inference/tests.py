@@ -11,10 +11,10 @@ import scipy.stats
 
 from lrgls_dask.compress import Compressed
 from lrgls_dask.inference.fullml import full_loglik
-from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
 from lrgls_dask.restrictions import Restrictions
-from lrgls_dask.sigma import Sigma
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.interface import Sigma
 
 __all__ = ["HypothesisTest", "breusch_pagan", "likelihood_ratio", "lr_diagonal", "rank_test", "wald"]
 

@@ -11,18 +11,19 @@ from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.factorstructures import GroupedLowRank
-from lrgls_dask.inference.classical import MAX_COEFFICIENTS
 from lrgls_dask.inference.incomplete import gls_covariance
 from lrgls_dask.missing.loop import choose_incomplete, estimate_of
 from lrgls_dask.missing.patterns import first_pass
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import pairs_never_seen
-from lrgls_dask.passes import Meter
 from lrgls_dask.plan import Plan
 from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
-from lrgls_dask.rows import Rows
-from lrgls_dask.sigma import Factored, FactorStructure, Structure, widened
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS
+from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.interface import Structure
+from lrgls_dask.sigma.structures import Factored, FactorStructure, widened
 from lrgls_dask.solved import last_read
 from lrgls_dask.sweep import Options, Solution
 from lrgls_dask.system import System

@@ -12,7 +12,7 @@ from lrgls_dask.data.storewriter import write_system
 from lrgls_dask.prediction.conditional import Given, given_rows, given_std_rows
 from lrgls_dask.prediction.fitted import Coefficients, check_same_design
 from lrgls_dask.prediction.lazyrows import LazyRows
-from lrgls_dask.rows import Part
+from lrgls_dask.rows.rows import Part
 from lrgls_dask.system import System
 
 if TYPE_CHECKING:

@@ -22,7 +22,10 @@ from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.missing.starts import random_starts, starting_points
 from lrgls_dask.rounds import ROUNDING, fit_by_rounds, units_of_sigma
 from lrgls_dask.selection import Table, best_of, criteria
-from lrgls_dask.sigma import Blocks, Factored, FactorStructure, LowRank, flattened, on_factors, unflattened, widened
+from lrgls_dask.sigma.blocks import Blocks
+from lrgls_dask.sigma.em import flattened, on_factors, unflattened
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.structures import Factored, FactorStructure, widened
 from lrgls_dask.sweep import Options, Point, Run, Solution, Termination, final_energy
 
 __all__ = ["Estimate", "choose_incomplete", "em_round", "estimate_of", "fit_incomplete"]

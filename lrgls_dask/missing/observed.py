@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from lrgls_dask.inference.classical import MAX_COEFFICIENTS
 from lrgls_dask.inference.incomplete import gls_covariance, observed_covariance
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.passes import Meter
-from lrgls_dask.plan import require_memory
 from lrgls_dask.prediction.fitted import check_same_design
-from lrgls_dask.rows import Rows
-from lrgls_dask.sigma import Factored, widened
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_memory
+from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.structures import Factored, widened
 from lrgls_dask.system import System
 
 if TYPE_CHECKING:

@@ -15,7 +15,9 @@ import numpy as np
 from lrgls_dask.compress import LOST_DIGITS, SMALL_FLOPS, Compressed, partial_bytes, root_of, smallest_pivot
 from lrgls_dask.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
-from lrgls_dask.kernels import (
+from lrgls_dask.missing.available import AvailableMoments, AvailableSums, available_of, shown_by
+from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of
+from lrgls_dask.rows.kernels import (
     LARGEST,
     Block,
     bad_values,
@@ -26,11 +28,9 @@ from lrgls_dask.kernels import (
     slabs,
     width_of,
 )
-from lrgls_dask.missing.available import AvailableMoments, AvailableSums, available_of, shown_by
-from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of
-from lrgls_dask.moments import GramMoments, Head, RootMoments, Sized, triangle
-from lrgls_dask.passes import Meter, run_pass
-from lrgls_dask.rows import Rows
+from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, Sized, triangle
+from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.run_pass import Meter, run_pass
 
 __all__ = [
     "PATTERNS_IN_A_SUM",

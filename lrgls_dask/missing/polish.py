@@ -14,7 +14,9 @@ import scipy.optimize
 
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.rounds import as_vector, units_of
-from lrgls_dask.sigma import FactorStructure, LowRank, unflattened
+from lrgls_dask.sigma.em import unflattened
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.structures import FactorStructure
 from lrgls_dask.sweep import Run
 
 __all__ = ["minimised", "nearly_bare", "polished", "slope_of_sigma"]

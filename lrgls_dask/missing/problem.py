@@ -35,13 +35,13 @@ from lrgls_dask.missing.kernels import (
     unpacked,
 )
 from lrgls_dask.missing.patterns import FirstMoments, PatternRows, first_pass
-from lrgls_dask.passes import Meter, run_pass
 from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, constraint_on
-from lrgls_dask.resources import one_blas_thread
 from lrgls_dask.restrictions import Restrictions
-from lrgls_dask.rows import Rows
-from lrgls_dask.sigma import LowRank
+from lrgls_dask.rows.resources import one_blas_thread
+from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.run_pass import Meter, run_pass
 from lrgls_dask.sigma.interface import LOG_2PI
+from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.whiten import GroupRows, whiten
 
 __all__ = ["Incomplete", "Latent"]

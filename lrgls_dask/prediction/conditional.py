@@ -15,7 +15,7 @@ import numpy as np
 
 from lrgls_dask.design import Design
 from lrgls_dask.prediction.fitted import Coefficients, add_noise
-from lrgls_dask.sigma import Factored
+from lrgls_dask.sigma.structures import Factored
 
 __all__ = [
     "Conditional",

@@ -10,10 +10,10 @@ import dask
 import dask.array as da
 import numpy as np
 
-from lrgls_dask.kernels import side_by_side
-from lrgls_dask.layout import cut_rows
-from lrgls_dask.resources import one_blas_thread
-from lrgls_dask.rows import Part, Rows
+from lrgls_dask.rows.kernels import side_by_side
+from lrgls_dask.rows.layout import cut_rows
+from lrgls_dask.rows.resources import one_blas_thread
+from lrgls_dask.rows.rows import Part, Rows
 
 __all__ = ["LazyRows", "RowFunction"]
 

@@ -30,7 +30,7 @@ from lrgls_dask.prediction.fitted import (
 from lrgls_dask.prediction.lazyrows import LazyRows
 from lrgls_dask.prediction.newdata import NewRows, rows_to_predict
 from lrgls_dask.prediction.scores import ScoreMethod, Scoring, score_rows, score_weights
-from lrgls_dask.sigma import Sigma
+from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.system import System
 
 __all__ = ["Predicting"]

@@ -18,7 +18,7 @@ from lrgls_dask.data.labels import StoredLabels, check_same_labels, check_unique
 from lrgls_dask.data.sources import axis_labels, block_parts, chunk_lazily, column_parts, raw_array
 from lrgls_dask.design import Design
 from lrgls_dask.prediction.fitted import NAMES_SHOWN, check_same_design
-from lrgls_dask.rows import Part, Rows
+from lrgls_dask.rows.rows import Part, Rows
 
 __all__ = ["NewRows", "rows_to_predict"]
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lrgls_dask.prediction.fitted import Coefficients, residual_rows
-from lrgls_dask.sigma import Factored
+from lrgls_dask.sigma.structures import Factored
 
 __all__ = ["ScoreMethod", "Scoring", "score_rows", "score_weights"]
 

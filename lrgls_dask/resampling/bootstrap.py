@@ -18,13 +18,14 @@ import numpy as np
 
 from lrgls_dask.als import refit
 from lrgls_dask.compress import Compressed, Parts, root_of
-from lrgls_dask.moments import GramMoments, Head, RootMoments
-from lrgls_dask.passes import Meter
 from lrgls_dask.problem import GRAM_RESOLUTION, QR_RESOLUTION, InMemory
 from lrgls_dask.resampling.replicated import StandardErrors
-from lrgls_dask.resampling.tasks import run_tasks
 from lrgls_dask.restrictions import Restrictions
-from lrgls_dask.sigma import Factored, Sigma, Structure
+from lrgls_dask.rows.moments import GramMoments, Head, RootMoments
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.tasks import run_tasks
+from lrgls_dask.sigma.interface import Sigma, Structure
+from lrgls_dask.sigma.structures import Factored
 from lrgls_dask.sweep import Options, Point
 
 __all__ = ["Draws", "Fitted", "column_space", "draw_moments", "parametric", "resampled"]

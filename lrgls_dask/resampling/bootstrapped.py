@@ -19,13 +19,13 @@ from lrgls_dask.compress import Compressed, compress_parts
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.missing.observed import as_fitted
-from lrgls_dask.passes import Meter
 from lrgls_dask.plan import price_parts
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.resampling.bootstrap import Draws, Fitted, parametric, resampled
-from lrgls_dask.resampling.partition import GivenParts, Partition, RowBlocks
-from lrgls_dask.rows import Part, Rows
-from lrgls_dask.sigma import structure_of
+from lrgls_dask.rows.partition import GivenParts, Partition, RowBlocks
+from lrgls_dask.rows.rows import Part, Rows
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.structures import structure_of
 from lrgls_dask.sweep import Options
 from lrgls_dask.system import System
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from lrgls_dask.als import refit
 from lrgls_dask.compress import Parts, compress_parts, mean_nll
-from lrgls_dask.passes import Meter
 from lrgls_dask.problem import InMemory
-from lrgls_dask.resampling.partition import HashedRows, RowBlocks
 from lrgls_dask.restrictions import Restrictions
-from lrgls_dask.rows import Rows
-from lrgls_dask.sigma import Sigma, Structure
+from lrgls_dask.rows.partition import HashedRows, RowBlocks
+from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.interface import Sigma, Structure
 from lrgls_dask.sweep import Options, Point
 
 __all__ = ["Candidate", "Folds", "compress_folds", "held_out_nll"]

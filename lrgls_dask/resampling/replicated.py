@@ -8,9 +8,9 @@ import numpy as np
 from scipy.linalg import lapack
 
 from lrgls_dask.constraint import estimator_covariance, free_directions
-from lrgls_dask.inference.classical import MAX_COEFFICIENTS
 from lrgls_dask.problem import InMemory
-from lrgls_dask.sigma import Sigma
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS
+from lrgls_dask.sigma.interface import Sigma
 
 __all__ = ["StandardErrors"]
 

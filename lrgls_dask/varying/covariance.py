@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 from lrgls_dask.compress import Compressed, compress_parts
 from lrgls_dask.covkinds import CovRequest, CovValues, check_debiased, cut, degrees, fitted_system, sandwich_covariance
-from lrgls_dask.inference import MAX_COEFFICIENTS
 from lrgls_dask.inference.score_kernels import SigmaRuns
 from lrgls_dask.inference.segmented import SegmentedBread
-from lrgls_dask.passes import Meter
-from lrgls_dask.plan import require_here
-from lrgls_dask.resampling.partition import RowRuns
-from lrgls_dask.sigma import LowRank
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_here
+from lrgls_dask.rows.partition import RowRuns
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.system import System
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import pandas as pd
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.data.labels import StoredLabels
 from lrgls_dask.data.sources import axis_labels, group_source
-from lrgls_dask.resampling.partition import GivenParts, Partition, RowRuns
-from lrgls_dask.rows import Part
+from lrgls_dask.rows.partition import GivenParts, Partition, RowRuns
+from lrgls_dask.rows.rows import Part
 from lrgls_dask.system import System
 from lrgls_dask.varying.segments import ordered_segments, segment_edges
 

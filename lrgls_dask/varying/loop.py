@@ -22,7 +22,8 @@ import numpy as np
 
 from lrgls_dask.compress import Compressed
 from lrgls_dask.restrictions import Restrictions
-from lrgls_dask.sigma import LowRank, ml_candidates, ml_step
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.ml import ml_candidates, ml_step
 from lrgls_dask.sigma.pca import aligned
 from lrgls_dask.varying.segments import SegmentedProblem, check_segments, kernel_weights
 

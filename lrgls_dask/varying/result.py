@@ -23,7 +23,8 @@ from lrgls_dask.fitstore import read_restrictions, write_restrictions
 from lrgls_dask.prediction.methods import Predicting
 from lrgls_dask.report import WIDTH, coefficient_lines, pairs
 from lrgls_dask.restrictions import Restrictions
-from lrgls_dask.sigma import LowRank, Sigma
+from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sweep import Termination
 from lrgls_dask.system import System
 from lrgls_dask.varying.covariance import segment_covariance

@@ -8,11 +8,11 @@ import numpy as np
 
 from lrgls_dask.compress import compress_parts, mean_nll, partial_bytes, parts_at_once
 from lrgls_dask.missing.observed import as_fitted
-from lrgls_dask.passes import Meter
-from lrgls_dask.plan import require_memory
 from lrgls_dask.prediction.fitted import check_same_design
-from lrgls_dask.resampling.partition import Partition, RowRuns
-from lrgls_dask.sigma import LowRank
+from lrgls_dask.rows.memory import require_memory
+from lrgls_dask.rows.partition import Partition, RowRuns
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.system import System
 from lrgls_dask.varying.labels import parts_of
 

@@ -15,7 +15,7 @@ from harness import Case, Report, Session, main, median, ratio, timed
 
 from lrgls_dask import CompressedSystem, LowRankGLS, System
 from lrgls_dask.compress import Compressed
-from lrgls_dask.moments import Head
+from lrgls_dask.rows.moments import Head
 
 RANK, SEED = 3, 0
 FULL: dict[str, Any] = {"n_equations": 50, "n_regressors": 5, "n_obs": [10_000, 10_000_000], "n": 999, "theirs": 3}

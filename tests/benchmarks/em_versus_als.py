@@ -22,8 +22,10 @@ from threadpoolctl import threadpool_limits
 
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.em import fit_em
-from lrgls_dask.passes import Meter
-from lrgls_dask.sigma import LowRank, LowRankStructure, em_products, em_update, nll_from_products
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.em import em_products, em_update, nll_from_products
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.streamed import Streamed
 from lrgls_dask.sweep import Options
 

@@ -17,8 +17,9 @@ from harness import Case, Report, Session, main, ratio, timed
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.missing.loop import fit_incomplete
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.passes import Meter
-from lrgls_dask.sigma import LowRank, LowRankStructure
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.streamed import Streamed
 from lrgls_dask.sweep import Options
 

@@ -18,11 +18,11 @@ from scipy.optimize import linear_sum_assignment
 
 from lrgls_dask import System
 from lrgls_dask.compress import compress_by
-from lrgls_dask.passes import Meter
-from lrgls_dask.sigma import ml_candidates
+from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.blocks import Blocks
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from lrgls_dask.sigma.grouped_structure import grouped_candidates
+from lrgls_dask.sigma.ml import ml_candidates
 from lrgls_dask.sigma.sparse import sparse_path
 from lrgls_dask.varying.loop import fit_time_varying, held_out_scores
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from harness import Case, Report, Session, main, ratio, timed
 
-from lrgls_dask.sigma import ml_step
 from lrgls_dask.sigma.blocks import Blocks
 from lrgls_dask.sigma.grouped_structure import grouped_step
+from lrgls_dask.sigma.ml import ml_step
 from lrgls_dask.sigma.sparse import kkt_violation, sparse_step
 
 FLOOR, SEED, CHANGE = 1e-8, 0, 1e-3

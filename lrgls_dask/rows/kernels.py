@@ -16,7 +16,7 @@ import numpy as np
 
 from lrgls_dask.design import DesignGroup
 from lrgls_dask.errors import BadValues
-from lrgls_dask.moments import (
+from lrgls_dask.rows.moments import (
     DesignMoments,
     DirectionMoments,
     GramMoments,
@@ -26,7 +26,7 @@ from lrgls_dask.moments import (
     RootMoments,
     triangle,
 )
-from lrgls_dask.sigma import Sigma
+from lrgls_dask.sigma.interface import Sigma
 
 __all__ = [
     "Block",

@@ -12,7 +12,7 @@ import distributed
 from dask.base import get_scheduler
 from dask.typing import Key
 
-from lrgls_dask.resources import one_blas_thread
+from lrgls_dask.rows.resources import one_blas_thread
 
 __all__ = ["run_tasks"]
 

@@ -26,11 +26,11 @@ from dask.core import get_dependencies
 from dask.typing import Key
 
 from lrgls_dask.errors import BadValues, UnreadableRows
-from lrgls_dask.kernels import Block, CompleteRows
-from lrgls_dask.layout import Layout, cut_rows
-from lrgls_dask.progress import Progress, report
-from lrgls_dask.resources import one_blas_thread, spare_arrays
-from lrgls_dask.rows import Part, Rows
+from lrgls_dask.rows.kernels import Block, CompleteRows
+from lrgls_dask.rows.layout import Layout, cut_rows
+from lrgls_dask.rows.progress import Progress, report
+from lrgls_dask.rows.resources import one_blas_thread, spare_arrays
+from lrgls_dask.rows.rows import Part, Rows
 
 __all__ = ["Meter", "SavedSums", "run_pass"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrgls_dask.rows import Part, Rows
+from lrgls_dask.rows.rows import Part, Rows
 
 __all__ = ["Layout", "cut_rows"]
 

@@ -1,0 +1,1 @@
+"""How rows are touched: blocks, layout, kernels, moments, one way to run a pass over them, memory and progress."""

@@ -1,0 +1,109 @@
+"""What processes may use and what a pass takes of them: priced before any read, refused where it does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import dask
+import distributed
+import numpy as np
+import psutil
+from dask.utils import format_bytes, parse_bytes
+
+from lrgls_dask.rows.kernels import slab_rows
+from lrgls_dask.rows.layout import Layout, cut_rows
+from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.run_pass import FAN_IN
+
+__all__ = ["MAX_COEFFICIENTS", "Cluster", "require_here", "require_memory", "this_cluster"]
+
+
+MAX_COEFFICIENTS = 20_000  # three P x P arrays of that size take 9.6 GB
+
+
+WORKER_BASE = 260 * 2**20  # a worker process with the libraries loaded and nothing to do
+BLOCKS_IN_FLIGHT = (
+    6  # one in hand, one being read, both in their encoded form, and what the allocator keeps of older ones
+)
+SLACK = 1.15  # allocator fragmentation and what the model leaves out
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where tasks run. limit : bytes a worker may use, client_limit : and this process.  base : bytes a worker uses
+    before the fit begins."""
+
+    n_workers: int
+    n_threads: int
+    limit: int
+    base: int
+    in_process: bool
+    client_limit: int
+
+
+def require_memory(rows: Rows, partial: int, client_bytes: int, what: str, remedy: str) -> None:
+    """Raise MemoryError, before any read, where a pass with partial sums of `partial` bytes cannot fit.
+
+    client_bytes : what is done with the sum afterwards.  what, remedy : for the message.
+    """
+    cluster = this_cluster(None)
+    layout = cut_rows(rows, partial)
+    n_sums = min(2 * FAN_IN, layout.n_groups)
+    work = min(cluster.n_threads, layout.n_groups) * task_bytes(rows, layout, partial) + n_sums * partial
+    afterwards = client_bytes + partial
+    if cluster.in_process:
+        limits = [("this process", cluster.base + int(SLACK * max(work, afterwards)), cluster.limit)]
+    else:
+        available = psutil.virtual_memory().available
+        limits = [
+            ("each worker", cluster.base + int(SLACK * work), cluster.limit),
+            ("the client", int(SLACK * afterwards), available),
+        ]
+    for where, need, limit in limits:
+        if need > limit:
+            raise MemoryError(
+                f"{what}: needs {format_bytes(need)} in {where}; the limit is {format_bytes(limit)}. "
+                f"{remedy}, or use fewer threads or more memory."
+            )
+
+
+def require_here(n_bytes: int, what: str, remedy: str) -> None:
+    """Raise MemoryError where this process has no room for so many bytes more."""
+    need, available = int(SLACK * n_bytes), psutil.virtual_memory().available
+    if need > available:
+        raise MemoryError(
+            f"{what}: needs {format_bytes(need)} in this process; {format_bytes(available)} are free. {remedy}, or use "
+            "more memory."
+        )
+
+
+def this_cluster(memory_limit: int | str | None) -> Cluster:
+    """The active client's workers, else this process's threads; limits as given, else as found."""
+    given = parse_bytes(memory_limit) if memory_limit is not None else None
+    if given is not None and given <= 0:
+        raise ValueError(f"memory_limit must be positive; got {memory_limit!r}.")
+    here = psutil.Process().memory_info().rss
+    client_limit = given or here + psutil.virtual_memory().available
+    try:
+        client = distributed.get_client()
+    except ValueError:
+        threads = dask.config.get("num_workers", None) or dask.system.CPU_COUNT
+        return Cluster(1, int(threads), client_limit, here, True, client_limit)
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not workers:
+        raise RuntimeError("the active Dask client has no workers. Wait for them or scale the cluster up.")
+    # distributed spills at 0.6 of a worker's memory_limit, which costs time and hides the true need
+    spill = float(dask.config.get("distributed.worker.memory.target") or 0.6)
+    limits = [int(spill * w["memory_limit"]) for w in workers if w.get("memory_limit")]
+    found = min(limits, default=psutil.virtual_memory().available)
+    threads = max(int(w["nthreads"]) for w in workers)
+    return Cluster(len(workers), threads, given or found, WORKER_BASE, False, client_limit)
+
+
+def task_bytes(rows: Rows, layout: Layout, partial: int, *, copies: int = 0) -> int:
+    """One task: blocks in flight and copies of one, two slabs, three partial sums."""
+    stored = sum(part.row_bytes for part in rows.parts if not isinstance(part.array, np.ndarray))
+    block = layout.largest_block() * stored
+    width = rows.design.n_regressors + rows.design.n_equations
+    slab = 8 * width * slab_rows(width)
+    return (BLOCKS_IN_FLIGHT + copies) * block + 3 * slab + 3 * partial
