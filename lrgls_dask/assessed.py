@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import xarray as xr
 
 from lrgls_dask.checks import one_of
-from lrgls_dask.compress import Compressed
+from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.estimates import Estimates
 from lrgls_dask.inference import (
     HypothesisTest,

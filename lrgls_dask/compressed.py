@@ -8,10 +8,10 @@ from typing import Any
 
 import zarr
 
-from lrgls_dask.compress import Compressed
+from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.zarrio import check_version, read_array, read_design, write_array, write_design
-from lrgls_dask.design import Design, Designed
+from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.rows.moments import Head
 
 __all__ = ["CompressedSystem", "read_compressed", "write_compressed"]

@@ -13,10 +13,10 @@ import scipy.stats
 import xarray as xr
 
 from lrgls_dask.checks import check_alpha
-from lrgls_dask.design import Design, Designed
-from lrgls_dask.hypotheses import read_hypotheses
+from lrgls_dask.design.design import Design, Designed
+from lrgls_dask.design.hypotheses import read_hypotheses
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import HypothesisTest, wald
-from lrgls_dask.restrictions import Restrictions
 
 __all__ = ["Estimates"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrgls_dask.compress import Compressed
+from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.problem import Problem, resolution_of
 from lrgls_dask.sweep import Options
 

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from lrgls_dask.data.labels import closest, shown
-from lrgls_dask.design import Design
+from lrgls_dask.design.design import Design
 from lrgls_dask.sigma.blocks import blocks_of
 from lrgls_dask.sigma.grouped_structure import GroupedStructure
 from lrgls_dask.sigma.lowrank import max_rank

@@ -11,9 +11,9 @@ import zarr
 from lrgls_dask.compressed import read_compressed, write_compressed
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.zarrio import check_version, read_array, read_design, write_array, write_design
-from lrgls_dask.design import Design
+from lrgls_dask.design.design import Design
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import SumsOfSquares
-from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.structures import sigma_of
 from lrgls_dask.sweep import Termination, TraceRow

@@ -12,18 +12,18 @@ import xarray as xr
 
 from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.checks import check_rank, number, one_of
-from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.design import Design
+from lrgls_dask.compression.compressed import Compressed, compress_rows
+from lrgls_dask.design.design import Design
+from lrgls_dask.design.hypotheses import read_hypotheses
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.factorstructures import GroupedLowRank, SparseLowRank, TimeVarying
-from lrgls_dask.hypotheses import read_hypotheses
 from lrgls_dask.missing.fit import check_goes_together, fit_incomplete_rows, look, with_missing
 from lrgls_dask.missing.observed import complete_only
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.plan import Engine, Plan, make_plan
 from lrgls_dask.problem import InMemory, Problem
 from lrgls_dask.resampling.crossvalidate import Folds, compress_folds
-from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
 from lrgls_dask.rows.progress import Progress
 from lrgls_dask.rows.resources import blas_for

@@ -8,8 +8,9 @@ from typing import Literal
 import psutil
 from dask.utils import format_bytes
 
-from lrgls_dask.compress import partial_bytes, parts_at_once
-from lrgls_dask.design import Design
+from lrgls_dask.compression.compressed import partial_bytes
+from lrgls_dask.compression.parts import parts_at_once
+from lrgls_dask.design.design import Design
 from lrgls_dask.missing.patterns import PATTERNS_IN_A_SUM, most_patterns
 from lrgls_dask.rows.kernels import slab_rows
 from lrgls_dask.rows.layout import cut_rows

@@ -12,10 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
-from lrgls_dask.compress import Compressed
+from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.constraint import Constraint
-from lrgls_dask.design import Design
-from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.design.design import Design
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.rows.moments import Head
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma

@@ -12,11 +12,12 @@ import pandas as pd
 import xarray as xr
 
 from lrgls_dask.assessed import Assessed
-from lrgls_dask.compress import Compressed, mean_nll
 from lrgls_dask.compressed import CompressedSystem
+from lrgls_dask.compression.compressed import Compressed, mean_nll
 from lrgls_dask.covariances import WithCovariances
 from lrgls_dask.covkinds import CovRequest, CovValues, coefficient_covariance
-from lrgls_dask.design import Design
+from lrgls_dask.design.design import Design
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.fitstore import read_fit, write_fit
 from lrgls_dask.inference import CoefficientCovariance, SumsOfSquares
 from lrgls_dask.missing.observed import as_fitted, observed_nll, refuse_missing
@@ -25,7 +26,6 @@ from lrgls_dask.prediction.methods import Predicting
 from lrgls_dask.report import summary
 from lrgls_dask.report_html import summary_html
 from lrgls_dask.resampling.bootstrapped import Bootstrap, Method, bootstrap
-from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.structures import Factored

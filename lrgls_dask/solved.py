@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from lrgls_dask.compressed import CompressedSystem
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference import SumsOfSquares, sums_of_squares
 from lrgls_dask.problem import Problem
-from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.grouped_factors import GroupedFactors

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from lrgls_dask.compress import Compressed, root_of
-from lrgls_dask.design import Design
+from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.compression.roots import root_of
+from lrgls_dask.design.design import Design
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, GlsStep, Products, constraint_on, inner_energy, nll_offset
-from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows.kernels import (
     StreamParams,
     design_kernel,

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lrgls_dask.compress import compress_by, compress_rows
 from lrgls_dask.compressed import CompressedSystem
+from lrgls_dask.compression.compressed import compress_rows
+from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.data.arrays import rows_from_arrays
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import StoredLabels, shown

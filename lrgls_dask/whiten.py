@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from lrgls_dask.design import Design, DesignGroup
+from lrgls_dask.design.design import Design, DesignGroup
 
 __all__ = ["GroupRows", "Whitened", "WhitenedGroup", "whiten"]
 

@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 from oracle import Dense
 
 from lrgls_dask import CompressedSystem, Fit, LowRankGLS, System
-from lrgls_dask.compress import compress_rows
+from lrgls_dask.compression.compressed import compress_rows
 from lrgls_dask.rows import layout
 from lrgls_dask.rows.run_pass import Meter
 

@@ -15,7 +15,8 @@ from test_passes import counted
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System
 from lrgls_dask.als import refit
-from lrgls_dask.compress import compress_parts, compress_rows
+from lrgls_dask.compression.compressed import compress_rows
+from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.problem import InMemory
 from lrgls_dask.resampling import bootstrapped
 from lrgls_dask.resampling.bootstrap import Fitted, _Resampler, column_space, draw_moments

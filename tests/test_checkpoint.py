@@ -52,7 +52,7 @@ def test_killed_fit_goes_on(
 ) -> None:
     monkeypatch.setattr(passes, "SAVED_GROUPS", 1)
     monkeypatch.setattr("lrgls_dask.rows.layout.SMALL_BLOCK_BYTES", 10_000)
-    monkeypatch.setattr("lrgls_dask.compress.SMALL_FLOPS", 0)
+    monkeypatch.setattr("lrgls_dask.compression.compressed.SMALL_FLOPS", 0)
     model = LowRankGLS(rank=2, engine=engine, rel_tol=1e-12)
     whole = LowRankGLS(**model.get_params()).fit(system).result_
     model.set_params(checkpoint=str(tmp_path / "progress"))

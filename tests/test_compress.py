@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrgls_dask import CompressedSystem, System
-from lrgls_dask.compress import Compressed, compress_by, compress_rows, root_of
+from lrgls_dask.compression.compressed import Compressed, compress_rows
+from lrgls_dask.compression.parts import compress_by
+from lrgls_dask.compression.roots import root_of
 from lrgls_dask.rows.kernels import (
     Block,
     StreamParams,
@@ -139,7 +141,7 @@ def test_roots_of_nearly_singular_matrices_are_finite() -> None:
 
 def tell_apart(gap: float, monkeypatch: pytest.MonkeyPatch) -> tuple[str, int]:
     """Route and passes for data too long to spend a QR on without need, two columns of which nearly agree."""
-    monkeypatch.setattr("lrgls_dask.compress.SMALL_FLOPS", 0)
+    monkeypatch.setattr("lrgls_dask.compression.compressed.SMALL_FLOPS", 0)
     rng = np.random.default_rng(1)
     X = np.column_stack([np.ones(150), rng.normal(size=(150, 2))])
     X[:, 2] = X[:, 1] + gap * X[:, 2]
@@ -154,7 +156,7 @@ def test_digits_are_not_lost_to_near_collinearity(monkeypatch: pytest.MonkeyPatc
 
 
 def test_digits_are_not_lost_to_a_close_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrgls_dask.compress.SMALL_FLOPS", 0)
+    monkeypatch.setattr("lrgls_dask.compression.compressed.SMALL_FLOPS", 0)
     X = DATA.X[:, :3]
     Y = X @ np.ones((3, 2)) + 1e-5 * DATA.Y[:, :2]
     system = System.from_arrays(Y, X)

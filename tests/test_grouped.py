@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from test_reference import load, system_of
 
 from lrgls_dask.cg import conjugate_gradients
-from lrgls_dask.compress import compress_rows
+from lrgls_dask.compression.compressed import compress_rows
 from lrgls_dask.problem import InMemory
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.blocks import Blocks

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrgls_dask.design import Design
-from lrgls_dask.hypotheses import read_hypotheses
-from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.design.design import Design
+from lrgls_dask.design.hypotheses import read_hypotheses
+from lrgls_dask.design.restrictions import Restrictions
 
 TERMS = (
     ("const", "smb", "price"),

@@ -14,10 +14,10 @@ from scipy.linalg import block_diag, null_space
 from test_reference import CASES, RANKS, joint, load, system_of, table
 
 from lrgls_dask import LowRankGLS, inference
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import information
 from lrgls_dask.inference.information import expected_cov, observed_cov, sigma_errors
 from lrgls_dask.inference.standardised import Estimate
-from lrgls_dask.restrictions import Restrictions
 
 OWN = simulate("own", n=60, K=5, k=1)
 MIXED = simulate("mixed", n=80, K=5, k=1, weighted=True)

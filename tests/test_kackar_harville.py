@@ -14,10 +14,10 @@ from scipy.linalg import null_space
 from test_information import full_estimate, std_errors
 
 from lrgls_dask import LowRankGLS, System
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import kackar_harville
 from lrgls_dask.inference.kackar_harville import kackar_harville_correction, kackar_harville_cov
 from lrgls_dask.inference.standardised import Estimate
-from lrgls_dask.restrictions import Restrictions
 
 OWN = simulate("own", n=25, K=4, k=1)
 MIXED = simulate("mixed", n=80, K=5, k=1, weighted=True)

@@ -11,7 +11,7 @@ from conftest import Data, counted_rows, dask_rows, simulate
 from test_reference import load, system_of
 
 from lrgls_dask import LowRankGLS, System
-from lrgls_dask.compress import compress_rows
+from lrgls_dask.compression.compressed import compress_rows
 from lrgls_dask.em import fit_em
 from lrgls_dask.errors import BadValues
 from lrgls_dask.inference.incomplete import gls_covariance, observed_covariance

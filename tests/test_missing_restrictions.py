@@ -15,7 +15,7 @@ from test_missing import TIGHT, dense_information, estimates, with_holes
 from test_restrictions import restrictions_of
 
 from lrgls_dask import Fit, LowRankGLS
-from lrgls_dask.hypotheses import read_hypotheses
+from lrgls_dask.design.hypotheses import read_hypotheses
 from lrgls_dask.missing.loop import fit_incomplete
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.rows.run_pass import Meter

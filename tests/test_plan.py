@@ -16,7 +16,7 @@ import pytest
 from conftest import simulate
 
 from lrgls_dask import LowRankGLS, System, plan
-from lrgls_dask.compress import compress_parts
+from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.rows import partition
 from lrgls_dask.rows.run_pass import Meter
 

@@ -11,8 +11,9 @@ from conftest import Data, dask_rows, fit, simulate
 from test_passes import counted
 
 from lrgls_dask import LowRankGLS, System
-from lrgls_dask import compress as compress_module
-from lrgls_dask.compress import compress_parts, compress_rows
+from lrgls_dask.compression import compressed as compress_module
+from lrgls_dask.compression.compressed import compress_rows
+from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.problem import InMemory
 from lrgls_dask.rows.partition import GivenParts, HashedRows, Partition, RowBlocks, RowRuns
 from lrgls_dask.rows.run_pass import Meter

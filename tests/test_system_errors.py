@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 from zarr.storage import MemoryStore
 
-from lrgls_dask.design import Design
+from lrgls_dask.design.design import Design
 from lrgls_dask.rows.rows import Part, Rows
 from lrgls_dask.system import System
 

@@ -10,7 +10,8 @@ import pytest
 from conftest import Data, fit, simulate
 
 from lrgls_dask import CompressedSystem
-from lrgls_dask.compress import Compressed, compress_by, compress_rows
+from lrgls_dask.compression.compressed import Compressed, compress_rows
+from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.inference.score_kernels import SigmaRuns
 from lrgls_dask.inference.segmented import SegmentedBread
 from lrgls_dask.rows.partition import RowRuns

@@ -14,7 +14,7 @@ from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import check_same_labels, plain_labels
 from lrgls_dask.data.sources import axis_labels, block_parts, column_parts, group_source, raw_array, vector_part
-from lrgls_dask.design import Design
+from lrgls_dask.design.design import Design
 from lrgls_dask.rows.rows import Part
 
 __all__ = ["default_equations", "default_regressors", "rows_from_arrays"]

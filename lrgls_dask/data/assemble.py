@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lrgls_dask.data.labels import distinct_labels
-from lrgls_dask.design import Design
+from lrgls_dask.design.design import Design
 from lrgls_dask.rows.rows import Part, Rows
 
 __all__ = ["Use", "build_design", "build_rows"]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lrgls_dask.data.labels import StoredLabels, check_unique, shown
-from lrgls_dask.design import Design, Designed
+from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.rows.rows import Part, Rows
 
 __all__ = ["LabelledRows"]

@@ -27,7 +27,7 @@ from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import StoredLabels, closest, decode_labels, plain_labels, shown
 from lrgls_dask.data.sources import check_real, column_parts, row_chunks
 from lrgls_dask.data.storage import open_group
-from lrgls_dask.design import Design
+from lrgls_dask.design.design import Design
 from lrgls_dask.rows.rows import Part
 
 __all__ = ["FORMAT", "read_system"]

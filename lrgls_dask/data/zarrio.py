@@ -11,7 +11,7 @@ import zarr
 
 from lrgls_dask.data.labels import decode_labels, encode_labels, labels_from_json, labels_to_json, plain_labels
 from lrgls_dask.data.store import label_index
-from lrgls_dask.design import Design
+from lrgls_dask.design.design import Design
 
 __all__ = ["check_version", "read_array", "read_design", "write_array", "write_design"]
 

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from lrgls_dask.constraint import free_directions, inverse_within
-from lrgls_dask.design import Design
+from lrgls_dask.design.design import Design
 from lrgls_dask.inference.classical import orthonormal
 from lrgls_dask.inference.operator import InformationOperator
 from lrgls_dask.inference.score_kernels import Clusters, ScoreParams, SigmaRuns

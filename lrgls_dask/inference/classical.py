@@ -9,8 +9,8 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from lrgls_dask.constraint import estimator_covariance, free_directions
-from lrgls_dask.design import Design
-from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.design.design import Design
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.sigma.interface import Sigma
 

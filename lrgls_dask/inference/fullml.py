@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lrgls_dask.compress import Compressed
+from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.problem import InMemory
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.selection import choose

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lrgls_dask.design import DesignGroup
+from lrgls_dask.design.design import DesignGroup
 from lrgls_dask.inference.score_moments import MeatMoments
 from lrgls_dask.rows.kernels import Block, bad_values, scratch, slab_rows, slabs
 

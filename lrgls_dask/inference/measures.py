@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrgls_dask.compress import Compressed, residual_rows
+from lrgls_dask.compression.compressed import Compressed, residual_rows
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.whiten import GroupRows
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrgls_dask.cg import conjugate_gradients
-from lrgls_dask.design import Design
+from lrgls_dask.design.design import Design
 from lrgls_dask.sigma.interface import Sigma
 
 __all__ = ["InformationOperator"]

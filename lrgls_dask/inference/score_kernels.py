@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lrgls_dask.design import DesignGroup
+from lrgls_dask.design.design import DesignGroup
 from lrgls_dask.inference.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
 from lrgls_dask.rows.kernels import Block, bad_values, checked_weights, fill, forward, scratch, slab_rows, width_of
 from lrgls_dask.rows.partition import RowRuns

@@ -7,11 +7,11 @@ from functools import reduce
 
 import numpy as np
 
-from lrgls_dask.compress import Compressed
+from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.score_kernels import SigmaRuns
 from lrgls_dask.problem import InMemory
-from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.run_pass import Meter
 

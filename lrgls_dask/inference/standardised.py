@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lrgls_dask.compress import Compressed
+from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.constraint import free_directions
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.problem import InMemory
-from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.whiten import WhitenedGroup
 

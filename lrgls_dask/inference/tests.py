@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 import scipy.stats
 
-from lrgls_dask.compress import Compressed
+from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.fullml import full_loglik
 from lrgls_dask.problem import InMemory
-from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
 

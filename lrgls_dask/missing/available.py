@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrgls_dask.design import DesignGroup
+from lrgls_dask.design.design import DesignGroup
 from lrgls_dask.rows.moments import GramMoments, Sized
 
 __all__ = ["AvailableMoments", "AvailableSums", "available_of", "shown_by"]

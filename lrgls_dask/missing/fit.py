@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.checkpoint import Checkpoint
-from lrgls_dask.compress import Compressed, compress_rows
 from lrgls_dask.compressed import CompressedSystem
+from lrgls_dask.compression.compressed import Compressed, compress_rows
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.factorstructures import GroupedLowRank
 from lrgls_dask.inference.incomplete import gls_covariance
 from lrgls_dask.missing.loop import choose_incomplete, estimate_of
@@ -17,7 +18,6 @@ from lrgls_dask.missing.patterns import first_pass
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import pairs_never_seen
 from lrgls_dask.plan import Plan
-from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.results import Fit
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.rows import Rows

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from lrgls_dask.design import DesignGroup
+from lrgls_dask.design.design import DesignGroup
 from lrgls_dask.rows.kernels import Block, adjoint, forward, slabs, width_of
 from lrgls_dask.rows.moments import Sized
 from lrgls_dask.sigma.lowrank import LowRank

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrgls_dask.compress import LOST_DIGITS, SMALL_FLOPS, Compressed, partial_bytes, root_of, smallest_pivot
-from lrgls_dask.design import Design, DesignGroup
+from lrgls_dask.compression.compressed import LOST_DIGITS, SMALL_FLOPS, Compressed, partial_bytes, smallest_pivot
+from lrgls_dask.compression.roots import root_of
+from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
 from lrgls_dask.missing.available import AvailableMoments, AvailableSums, available_of, shown_by
 from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from lrgls_dask.compress import root_of
+from lrgls_dask.compression.roots import root_of
 from lrgls_dask.constraint import Constraint
-from lrgls_dask.design import Design, DesignGroup
+from lrgls_dask.design.design import Design, DesignGroup
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.available import AvailableMoments
 from lrgls_dask.missing.kernels import (
     InformationMoments,
@@ -36,7 +37,6 @@ from lrgls_dask.missing.kernels import (
 )
 from lrgls_dask.missing.patterns import FirstMoments, PatternRows, first_pass
 from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, constraint_on
-from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows.resources import one_blas_thread
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from lrgls_dask.design import Design
+from lrgls_dask.design.design import Design
 from lrgls_dask.prediction.fitted import Coefficients, add_noise
 from lrgls_dask.sigma.structures import Factored
 

@@ -16,7 +16,7 @@ import xarray as xr
 from lrgls_dask.checks import one_of
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.data.labels import StoredLabels, closest, plain_labels, shown
-from lrgls_dask.design import Design
+from lrgls_dask.design.design import Design
 from lrgls_dask.missing.impute import imputed, write_imputed
 from lrgls_dask.prediction.conditional import Given, GivenKind, given_rows, given_std_rows
 from lrgls_dask.prediction.fitted import (

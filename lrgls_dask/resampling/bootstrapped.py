@@ -15,8 +15,9 @@ import xarray as xr
 from dask.utils import format_bytes
 
 from lrgls_dask.checks import check_alpha, one_of
-from lrgls_dask.compress import Compressed, compress_parts
 from lrgls_dask.compressed import CompressedSystem
+from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.missing.observed import as_fitted
 from lrgls_dask.plan import price_parts

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from lrgls_dask.als import refit
-from lrgls_dask.compress import Parts, compress_parts, mean_nll
+from lrgls_dask.compression.compressed import mean_nll
+from lrgls_dask.compression.parts import Parts, compress_parts
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.problem import InMemory
-from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows.partition import HashedRows, RowBlocks
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter

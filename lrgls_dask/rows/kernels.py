@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lrgls_dask.design import DesignGroup
+from lrgls_dask.design.design import DesignGroup
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.moments import (
     DesignMoments,

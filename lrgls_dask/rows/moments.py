@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from dask.sizeof import sizeof
 
-from lrgls_dask.design import DesignGroup
+from lrgls_dask.design.design import DesignGroup
 
 __all__ = [
     "DesignMoments",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lrgls_dask.design import Design
+from lrgls_dask.design.design import Design
 
 __all__ = ["Part", "Rows"]
 

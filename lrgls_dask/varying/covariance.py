@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lrgls_dask.compress import Compressed, compress_parts
+from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.covkinds import CovRequest, CovValues, check_debiased, cut, degrees, fitted_system, sandwich_covariance
 from lrgls_dask.inference.score_kernels import SigmaRuns
 from lrgls_dask.inference.segmented import SegmentedBread

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from dask.utils import format_bytes
 
-from lrgls_dask.compress import Compressed, compress_parts
+from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.compression.parts import compress_parts
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.factorstructures import TimeVarying, check_identified
 from lrgls_dask.plan import Plan, make_plan
-from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sweep import Options, Termination

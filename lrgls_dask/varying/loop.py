@@ -20,8 +20,8 @@ from functools import cached_property
 
 import numpy as np
 
-from lrgls_dask.compress import Compressed
-from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.ml import ml_candidates, ml_step
 from lrgls_dask.sigma.pca import aligned

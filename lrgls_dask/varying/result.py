@@ -18,11 +18,11 @@ from lrgls_dask.covkinds import CovRequest, CovValues
 from lrgls_dask.data.labels import decode_labels, encode_labels
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.zarrio import check_version, read_array, read_design, write_array, write_design
-from lrgls_dask.design import Design
+from lrgls_dask.design.design import Design
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.fitstore import read_restrictions, write_restrictions
 from lrgls_dask.prediction.methods import Predicting
 from lrgls_dask.report import WIDTH, coefficient_lines, pairs
-from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sweep import Termination

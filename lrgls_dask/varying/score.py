@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lrgls_dask.compress import compress_parts, mean_nll, partial_bytes, parts_at_once
+from lrgls_dask.compression.compressed import mean_nll, partial_bytes
+from lrgls_dask.compression.parts import compress_parts, parts_at_once
 from lrgls_dask.missing.observed import as_fitted
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.rows.memory import require_memory

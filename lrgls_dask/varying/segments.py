@@ -13,11 +13,11 @@ from functools import reduce
 import numpy as np
 
 from lrgls_dask.cg import Solution, conjugate_gradients
-from lrgls_dask.compress import Compressed, partial_bytes
+from lrgls_dask.compression.compressed import Compressed, partial_bytes
 from lrgls_dask.constraint import Preconditioner
-from lrgls_dask.design import Design
+from lrgls_dask.design.design import Design
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.problem import Coordinates, InMemory
-from lrgls_dask.restrictions import Restrictions
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sweep import starting_residuals

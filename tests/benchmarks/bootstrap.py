@@ -14,7 +14,7 @@ from alsgls.bootstrap import bootstrap_system
 from harness import Case, Report, Session, main, median, ratio, timed
 
 from lrgls_dask import CompressedSystem, LowRankGLS, System
-from lrgls_dask.compress import Compressed
+from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.rows.moments import Head
 
 RANK, SEED = 3, 0

@@ -12,28 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.linalg import lapack
 
-from lrgls_dask.design import Design
+from lrgls_dask.compression.roots import root_of
+from lrgls_dask.design.design import Design
 from lrgls_dask.rows.kernels import gram_kernel, root_kernel
-from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, triangle
-from lrgls_dask.rows.partition import GivenParts, Partition, labelled_kernel
+from lrgls_dask.rows.moments import GramMoments, Head, RootMoments
 from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, SavedSums, run_pass
 from lrgls_dask.sigma.interface import Sigma
 
-__all__ = [
-    "Compressed",
-    "Parts",
-    "Route",
-    "compress_by",
-    "compress_parts",
-    "compress_rows",
-    "partial_bytes",
-    "parts_at_once",
-    "residual_rows",
-]
+__all__ = ["Compressed", "Route", "compress_rows", "partial_bytes", "residual_rows"]
 
 Route = Literal["auto", "gram", "qr"]
 
@@ -116,34 +105,6 @@ def _by_qr(rows: Rows, meter: Meter, saved: Callable[[str], SavedSums] | None) -
     return Compressed(rows.design, moments.head, moments.root, "qr")
 
 
-def root_of(cross: np.ndarray) -> np.ndarray:
-    """(r, M) with root'root = cross, (M, M) positive semidefinite, lower triangle given; X first stays X first."""
-    scale = np.sqrt(cross.diagonal())
-    live = np.flatnonzero(scale > 0)
-    full = np.zeros((len(live), len(scale)))
-    scaled = cross[np.ix_(live, live)] / np.outer(scale[live], scale[live])
-    factor, info = lapack.dpotrf(scaled, lower=1, clean=1)
-    if info == 0:
-        full[:, live] = factor.T * scale[live]
-        return _keep_x_first(full, live, len(scale))
-    factor, pivots, rank, _ = lapack.dpstrf(scaled, lower=1)
-    factor = np.tril(factor)[:, :rank]
-    part = np.empty((rank, len(live)))
-    part[:, pivots - 1] = factor.T
-    full = np.zeros((rank, len(scale)))
-    full[:, live] = triangle(part) * scale[live] if rank else 0.0
-    return full
-
-
-def _keep_x_first(root: np.ndarray, live: np.ndarray, width: int) -> np.ndarray:
-    """Put row i of the root where column live[i] stands, so that rows below the q-th hold no X."""
-    if len(live) == width:
-        return root
-    placed = np.zeros((width, width))
-    placed[live] = root
-    return placed
-
-
 def smallest_pivot(system: Compressed) -> float:
     """The least squared pivot, between 0 and 1, of any equation's centred and scaled columns or response.
 
@@ -181,70 +142,3 @@ def mean_nll(system: Compressed, coefficients: np.ndarray, sigma: Sigma) -> floa
     residual = residual_rows(system, coefficients)
     weights = 0.5 * system.design.n_equations * system.head.log_weight / system.n_obs
     return sigma.nll(residual.T @ residual / system.n_obs) - weights
-
-
-# ---------------------------------------------------------------------------------------------- in parts
-
-
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """Rows compressed apart and together by one pass.
-
-    moments : of each part that has rows of positive weight, by its number.  route : how they were summed.
-    """
-
-    design: Design
-    moments: dict[int, GramMoments] | dict[int, RootMoments]
-    route: str
-
-    def together(self, *, without: int | None = None) -> Compressed:
-        """All parts as one compressed system, or all but one; O((q + K)^3), no read."""
-        chosen = [moments for number, moments in self.moments.items() if number != without]
-        total = chosen[0]
-        for moments in chosen[1:]:
-            total = total + moments  # type: ignore[operator]  # all of one kind
-        return self._rooted(total)
-
-    def part(self, number: int) -> Compressed:
-        """One part by itself."""
-        return self._rooted(self.moments[number])
-
-    def _rooted(self, moments: GramMoments | RootMoments) -> Compressed:
-        root = moments.root if isinstance(moments, RootMoments) else root_of(moments.cross)
-        return Compressed(self.design, moments.head, root, self.route)
-
-
-def compress_parts(rows: Rows, partition: Partition, *, route: Route = "auto", meter: Meter) -> Parts:
-    """Every part's moments from one pass, or a second one by QR where the first shows that digits would be lost.
-
-    The flops of `compress_rows`, and (q + K)^2 numbers for each task and each part that has rows there.
-    """
-    width = rows.design.n_regressors + rows.design.n_equations
-    if route == "qr" or (route == "auto" and rows.n_obs * width**2 <= SMALL_FLOPS):
-        return Parts(rows.design, _sum_parts(rows, partition, root_kernel, "compress parts (QR)", meter), "qr")
-    by_gram = Parts(rows.design, _sum_parts(rows, partition, gram_kernel, "compress parts", meter), "gram")
-    with blas_for(width):
-        if route == "gram" or smallest_pivot(by_gram.together()) > LOST_DIGITS:
-            return by_gram
-    return Parts(rows.design, _sum_parts(rows, partition, root_kernel, "compress parts (QR)", meter), "qr")
-
-
-def parts_at_once(n_parts: int, *, consecutive: bool) -> int:
-    """How many parts the sum over neighbouring rows holds: all, or the two on both sides of a border."""
-    return min(n_parts, 2) if consecutive else n_parts
-
-
-def _sum_parts(rows: Rows, partition: Partition, kernel: Any, label: str, meter: Meter) -> dict[int, Any]:
-    size = partial_bytes(rows.design) * parts_at_once(partition.n_parts, consecutive=partition.consecutive)
-    moments = run_pass(rows, labelled_kernel, (partition, kernel), partial_bytes=size, meter=meter, label=label)
-    return dict(sorted(moments.parts.items()))
-
-
-def compress_by(rows: Rows, labels: np.ndarray, *, meter: Meter) -> dict[Any, Compressed]:
-    """One compressed system per distinct label, in sorted order, from one pass."""
-    distinct, codes = np.unique(labels, return_inverse=True)
-    parts = compress_parts(rows, GivenParts(codes, len(distinct)), route="qr", meter=meter)
-    return {
-        distinct[number].item() if hasattr(distinct[number], "item") else distinct[number]: parts.part(number)
-        for number in parts.moments
-    }

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.data.labels import closest
-from lrgls_dask.design import Design
-from lrgls_dask.hypothesis_syntax import Parser, Side, Term, Token, fail_at
-from lrgls_dask.restrictions import Restrictions
+from lrgls_dask.design.design import Design
+from lrgls_dask.design.hypothesis_syntax import Parser, Side, Term, Token, fail_at
+from lrgls_dask.design.restrictions import Restrictions
 
 __all__ = ["read_hypotheses"]
 
