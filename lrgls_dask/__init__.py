@@ -38,7 +38,7 @@ from lrgls_dask.inference import HypothesisTest
 from lrgls_dask.model import LowRankGLS
 from lrgls_dask.plan import Plan
 from lrgls_dask.results import Fit
-from lrgls_dask.sweep import Termination
+from lrgls_dask.solve.record import Termination
 from lrgls_dask.system import System
 from lrgls_dask.varying.result import TimeVaryingFit
 

@@ -23,8 +23,8 @@ from lrgls_dask.inference import (
 )
 from lrgls_dask.missing.observed import refuse_missing
 from lrgls_dask.nested import check_likelihood, check_nested
-from lrgls_dask.problem import group_rows, resolution_of
 from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.solve.whiten import group_rows, resolution_of
 
 __all__ = ["Assessed"]
 

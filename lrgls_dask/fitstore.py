@@ -16,7 +16,7 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import SumsOfSquares
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.structures import sigma_of
-from lrgls_dask.sweep import Termination, TraceRow
+from lrgls_dask.solve.record import Termination, TraceRow
 
 __all__ = ["read_fit", "write_fit"]
 

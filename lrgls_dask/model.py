@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import xarray as xr
 
-from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.checks import check_rank, number, one_of
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.compression.compressed import Compressed, compress_rows
@@ -22,22 +21,24 @@ from lrgls_dask.missing.fit import check_goes_together, fit_incomplete_rows, loo
 from lrgls_dask.missing.observed import complete_only
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.plan import Engine, Plan, make_plan
-from lrgls_dask.problem import InMemory, Problem
-from lrgls_dask.resampling.crossvalidate import Folds, compress_folds
 from lrgls_dask.results import Fit
 from lrgls_dask.rows.progress import Progress
 from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.run_pass import Meter
-from lrgls_dask.selection import Table, choose
 from lrgls_dask.sigma.full import Full
 from lrgls_dask.sigma.interface import Structure
 from lrgls_dask.sigma.lowrank import max_rank
 from lrgls_dask.sigma.sparse import SparseStructure
 from lrgls_dask.sigma.structures import LowRankStructure, diagonal
+from lrgls_dask.solve.checkpoint import Checkpoint
+from lrgls_dask.solve.crossvalidate import Folds, compress_folds
+from lrgls_dask.solve.in_memory import InMemory
+from lrgls_dask.solve.interface import Problem
+from lrgls_dask.solve.record import Options
+from lrgls_dask.solve.select_l1 import choose_l1
+from lrgls_dask.solve.selection import Table, choose
+from lrgls_dask.solve.streamed import Streamed
 from lrgls_dask.solved import as_fit, warn_of
-from lrgls_dask.sparsepath import choose_l1
-from lrgls_dask.streamed import Streamed
-from lrgls_dask.sweep import Options
 from lrgls_dask.system import System
 from lrgls_dask.varying.fit import check_varying, fit_segments, plan_segments
 from lrgls_dask.varying.labels import rows_in_segments

@@ -17,7 +17,7 @@ from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, SLACK, Cluster, task_bytes, this_cluster
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import FAN_IN
-from lrgls_dask.streamed import stream_partial_bytes
+from lrgls_dask.solve.streamed import stream_partial_bytes
 
 __all__ = ["Engine", "Plan", "make_plan", "price_parts"]
 

@@ -29,7 +29,7 @@ from lrgls_dask.resampling.bootstrapped import Bootstrap, Method, bootstrap
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.structures import Factored
-from lrgls_dask.sweep import Termination, TraceRow
+from lrgls_dask.solve.record import Termination, TraceRow
 from lrgls_dask.system import System
 
 __all__ = ["Fit"]

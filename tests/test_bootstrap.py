@@ -14,17 +14,17 @@ from conftest import Data, by_gram, dask_rows, fit, simulate
 from test_passes import counted
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System
-from lrgls_dask.als import refit
 from lrgls_dask.compression.compressed import compress_rows
 from lrgls_dask.compression.parts import compress_parts
-from lrgls_dask.problem import InMemory
 from lrgls_dask.resampling import bootstrapped
 from lrgls_dask.resampling.bootstrap import Fitted, _Resampler, column_space, draw_moments
 from lrgls_dask.resampling.replicated import StandardErrors
 from lrgls_dask.rows.partition import GivenParts
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.structures import LowRankStructure
-from lrgls_dask.sweep import Options, Point
+from lrgls_dask.solve.als import refit
+from lrgls_dask.solve.in_memory import InMemory
+from lrgls_dask.solve.record import Options, Point
 
 KINDS = ["own", "shared", "mixed"]
 DATA = simulate("mixed", n=240)

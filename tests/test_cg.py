@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lrgls_dask.cg import conjugate_gradients
+from lrgls_dask.solve.cg import conjugate_gradients
 
 
 def problem(values: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

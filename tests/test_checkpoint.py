@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lrgls_dask import Fit, FitWarning, LowRankGLS, System, checkpoint
+from lrgls_dask import Fit, FitWarning, LowRankGLS, System
 from lrgls_dask.rows import run_pass as passes
-from lrgls_dask.sweep import Termination
+from lrgls_dask.solve import checkpoint
+from lrgls_dask.solve.record import Termination
 
 
 class Killed(Exception):

@@ -9,15 +9,15 @@ import pytest
 from scipy.optimize import minimize
 from test_reference import load, system_of
 
-from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.compression.compressed import compress_rows
-from lrgls_dask.problem import InMemory
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.blocks import Blocks
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from lrgls_dask.sigma.grouped_structure import GroupedStructure, grouped_candidates, grouped_step
 from lrgls_dask.sigma.groupwise import approached, cycled, leaf_candidates
 from lrgls_dask.sigma.ml import ml_candidates
+from lrgls_dask.solve.cg import conjugate_gradients
+from lrgls_dask.solve.in_memory import InMemory
 
 
 def simulated(

@@ -12,20 +12,20 @@ from test_reference import load, system_of
 
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.compression.compressed import compress_rows
-from lrgls_dask.em import fit_em
 from lrgls_dask.errors import BadValues
 from lrgls_dask.inference.incomplete import gls_covariance, observed_covariance
 from lrgls_dask.missing.loop import choose_incomplete, em_round, estimate_of, fit_incomplete
 from lrgls_dask.missing.patterns import _codes, first_pass
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import pairs_never_seen
-from lrgls_dask.problem import InMemory
 from lrgls_dask.rows import layout
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import LowRankStructure
-from lrgls_dask.streamed import Streamed
-from lrgls_dask.sweep import Options, Solution, Termination
+from lrgls_dask.solve.em import fit_em
+from lrgls_dask.solve.in_memory import InMemory
+from lrgls_dask.solve.record import Options, Solution, Termination
+from lrgls_dask.solve.streamed import Streamed
 
 TIGHT = Options(rel_tol=1e-15, max_sweeps=500)
 CASES = ["case06a_k1_K6_mcar10", "case06c_k1_K6_mar25", "case06e_k1_K6_monotone_emptyrows"]

@@ -15,7 +15,8 @@ from lrgls_dask.resampling.bootstrap import Fitted
 from lrgls_dask.rows.partition import HashedRows
 from lrgls_dask.sigma.full import Full, FullSigma
 from lrgls_dask.sigma.structures import LowRankStructure, diagonal, structure_of
-from lrgls_dask.sweep import Options, starting_residuals
+from lrgls_dask.solve.record import Options
+from lrgls_dask.solve.sweep import starting_residuals
 
 DATA = simulate("mixed", n=240)
 WEIGHTED = simulate("own", n=300, K=6, weighted=True)

@@ -11,10 +11,10 @@ import scipy.linalg
 from conftest import Data, assert_params_close, dask_rows, fit, simulate
 
 from lrgls_dask import Fit, LowRankGLS
-from lrgls_dask.cg import conjugate_gradients
-from lrgls_dask.checkpoint import Checkpoint
-from lrgls_dask.constraint import Constraint, estimator_covariance, free_directions, inverse_within
 from lrgls_dask.plan import Plan
+from lrgls_dask.solve.cg import conjugate_gradients
+from lrgls_dask.solve.checkpoint import Checkpoint
+from lrgls_dask.solve.constraint import Constraint, estimator_covariance, free_directions, inverse_within
 
 ENGINES = ["compress", "stream"]
 COVARIANCES: list[dict[str, Any]] = [

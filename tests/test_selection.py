@@ -14,13 +14,13 @@ from lrgls_dask import LowRankGLS, System
 from lrgls_dask.compression import compressed as compress_module
 from lrgls_dask.compression.compressed import compress_rows
 from lrgls_dask.compression.parts import compress_parts
-from lrgls_dask.problem import InMemory
 from lrgls_dask.rows.partition import GivenParts, HashedRows, Partition, RowBlocks, RowRuns
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.rows.tasks import run_tasks
-from lrgls_dask.selection import best_of, choose
 from lrgls_dask.sigma.structures import LowRankStructure
-from lrgls_dask.sweep import Options
+from lrgls_dask.solve.in_memory import InMemory
+from lrgls_dask.solve.record import Options
+from lrgls_dask.solve.selection import best_of, choose
 
 DATA = simulate("mixed", n=230, K=5)
 WEIGHTED = simulate("own", n=300, K=6, weighted=True)

@@ -12,7 +12,6 @@ from conftest import Data, assert_params_close, assert_same_bits, dask_rows, fit
 from test_passes import counted
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System, Termination
-from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.sigma.blocks import blocks_of
 from lrgls_dask.sigma.full import Full, FullSigma, SingularCovariance
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
@@ -21,6 +20,7 @@ from lrgls_dask.sigma.interface import LOOSE, TIGHT
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.sparse import SparseFactors, SparseStructure
 from lrgls_dask.sigma.structures import LowRankStructure, diagonal, sigma_of, structure_of
+from lrgls_dask.solve.checkpoint import Checkpoint
 
 ENGINES = ["compress", "stream"]
 KINDS = ["own", "shared", "mixed"]

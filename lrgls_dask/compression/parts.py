@@ -7,14 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lrgls_dask.compression.compressed import (
-    LOST_DIGITS,
-    SMALL_FLOPS,
-    Compressed,
-    Route,
-    partial_bytes,
-    smallest_pivot,
-)
+from lrgls_dask.compression.compressed import LOST_DIGITS, SMALL_FLOPS, Compressed, Route, partial_bytes, smallest_pivot
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.kernels import gram_kernel, root_kernel

@@ -14,7 +14,6 @@ from functools import cached_property
 
 import numpy as np
 
-from lrgls_dask.constraint import free_directions, inverse_within
 from lrgls_dask.design.design import Design
 from lrgls_dask.inference.classical import orthonormal
 from lrgls_dask.inference.operator import InformationOperator
@@ -22,6 +21,7 @@ from lrgls_dask.inference.score_kernels import Clusters, ScoreParams, SigmaRuns
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.moments import Head
 from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.solve.constraint import free_directions, inverse_within
 
 __all__ = ["Bread"]
 

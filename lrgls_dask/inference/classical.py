@@ -8,11 +8,11 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from lrgls_dask.constraint import estimator_covariance, free_directions
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.solve.constraint import estimator_covariance, free_directions
 
 __all__ = ["CoefficientCovariance", "orthonormal"]
 

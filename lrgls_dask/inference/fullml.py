@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from lrgls_dask.compression.compressed import Compressed
-from lrgls_dask.problem import InMemory
 from lrgls_dask.rows.run_pass import Meter
-from lrgls_dask.selection import choose
 from lrgls_dask.sigma.full import Full
-from lrgls_dask.sweep import Options, Termination
+from lrgls_dask.solve.in_memory import InMemory
+from lrgls_dask.solve.record import Options, Termination
+from lrgls_dask.solve.selection import choose
 
 __all__ = ["full_loglik"]
 

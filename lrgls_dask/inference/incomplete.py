@@ -13,11 +13,11 @@ from itertools import combinations
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from lrgls_dask.constraint import estimator_covariance, free_directions
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.sigma.blocks import Blocks
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import Factored, loadings_in, widened
+from lrgls_dask.solve.constraint import estimator_covariance, free_directions
 
 __all__ = ["gls_covariance", "observed_covariance", "observed_information"]
 

@@ -18,9 +18,9 @@ from typing import Literal
 import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
-from lrgls_dask.constraint import estimator_covariance, inverse_within
 from lrgls_dask.inference.standardised import MAX_PARAMETERS, Estimate, Standardised
 from lrgls_dask.inference.tangents import FactorTangents, FullTangents, batches, tangents_of
+from lrgls_dask.solve.constraint import estimator_covariance, inverse_within
 
 __all__ = ["Information", "JointInformation", "SigmaErrors", "expected_cov", "observed_cov", "sigma_errors"]
 

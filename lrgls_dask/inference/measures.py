@@ -8,7 +8,7 @@ import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed, residual_rows
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.whiten import GroupRows
+from lrgls_dask.solve.whiten import GroupRows
 
 __all__ = ["SumsOfSquares", "mcelroy_r2", "residual_covariance", "sums_of_squares"]
 

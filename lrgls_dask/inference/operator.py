@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrgls_dask.cg import conjugate_gradients
 from lrgls_dask.design.design import Design
 from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.solve.cg import conjugate_gradients
 
 __all__ = ["InformationOperator"]
 

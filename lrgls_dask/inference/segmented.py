@@ -11,9 +11,9 @@ from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.score_kernels import SigmaRuns
-from lrgls_dask.problem import InMemory
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.solve.in_memory import InMemory
 
 __all__ = ["SegmentedBread"]
 

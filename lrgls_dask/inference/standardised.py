@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
-from lrgls_dask.constraint import free_directions
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.problem import InMemory
 from lrgls_dask.rows.run_pass import Meter
-from lrgls_dask.whiten import WhitenedGroup
+from lrgls_dask.solve.constraint import free_directions
+from lrgls_dask.solve.in_memory import InMemory
+from lrgls_dask.solve.whiten import WhitenedGroup
 
 __all__ = ["MAX_PARAMETERS", "Covariance", "Estimate", "Standardised"]
 

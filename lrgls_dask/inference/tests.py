@@ -12,9 +12,9 @@ import scipy.stats
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.fullml import full_loglik
-from lrgls_dask.problem import InMemory
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.solve.in_memory import InMemory
 
 __all__ = ["HypothesisTest", "breusch_pagan", "likelihood_ratio", "lr_diagonal", "rank_test", "wald"]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from lrgls_dask.checkpoint import Checkpoint
 from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.design.restrictions import Restrictions
@@ -24,8 +23,9 @@ from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Structure
 from lrgls_dask.sigma.structures import Factored, FactorStructure, widened
+from lrgls_dask.solve.checkpoint import Checkpoint
+from lrgls_dask.solve.record import Options, Solution
 from lrgls_dask.solved import last_read
-from lrgls_dask.sweep import Options, Solution
 from lrgls_dask.system import System
 
 __all__ = ["check_goes_together", "fit_incomplete_rows", "look", "with_missing"]

@@ -13,20 +13,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lrgls_dask.als import best_start
-from lrgls_dask.cg import conjugate_gradients
-from lrgls_dask.checkpoint import Checkpoint, CheckpointLoop
-from lrgls_dask.constraint import Preconditioner
 from lrgls_dask.missing.polish import minimised, nearly_bare, polished, slope_of_sigma
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.missing.starts import random_starts, starting_points
-from lrgls_dask.rounds import ROUNDING, fit_by_rounds, units_of_sigma
-from lrgls_dask.selection import Table, best_of, criteria
 from lrgls_dask.sigma.blocks import Blocks
 from lrgls_dask.sigma.em import flattened, on_factors, unflattened
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import Factored, FactorStructure, widened
-from lrgls_dask.sweep import Options, Point, Run, Solution, Termination, final_energy
+from lrgls_dask.solve.als import best_start
+from lrgls_dask.solve.cg import conjugate_gradients
+from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop
+from lrgls_dask.solve.constraint import Preconditioner
+from lrgls_dask.solve.record import Options, Point, Solution, Termination
+from lrgls_dask.solve.rounds import ROUNDING, fit_by_rounds, units_of_sigma
+from lrgls_dask.solve.selection import Table, best_of, criteria
+from lrgls_dask.solve.sweep import Run, final_energy
 
 __all__ = ["Estimate", "choose_incomplete", "em_round", "estimate_of", "fit_incomplete"]
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.compression.roots import root_of
-from lrgls_dask.constraint import Constraint
 from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.available import AvailableMoments
@@ -36,13 +35,14 @@ from lrgls_dask.missing.kernels import (
     unpacked,
 )
 from lrgls_dask.missing.patterns import FirstMoments, PatternRows, first_pass
-from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, constraint_on
 from lrgls_dask.rows.resources import one_blas_thread
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
 from lrgls_dask.sigma.interface import LOG_2PI
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.whiten import GroupRows, whiten
+from lrgls_dask.solve.constraint import Constraint
+from lrgls_dask.solve.coordinates import Coordinates, constraint_on
+from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
 
 __all__ = ["Incomplete", "Latent"]
 

@@ -16,19 +16,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrgls_dask.als import refit
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import Parts
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.problem import GRAM_RESOLUTION, QR_RESOLUTION, InMemory
 from lrgls_dask.resampling.replicated import StandardErrors
 from lrgls_dask.rows.moments import GramMoments, Head, RootMoments
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.rows.tasks import run_tasks
 from lrgls_dask.sigma.interface import Sigma, Structure
 from lrgls_dask.sigma.structures import Factored
-from lrgls_dask.sweep import Options, Point
+from lrgls_dask.solve.als import refit
+from lrgls_dask.solve.in_memory import InMemory
+from lrgls_dask.solve.record import Options, Point
+from lrgls_dask.solve.whiten import GRAM_RESOLUTION, QR_RESOLUTION
 
 __all__ = ["Draws", "Fitted", "column_space", "draw_moments", "parametric", "resampled"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import lapack
 
-from lrgls_dask.constraint import estimator_covariance, free_directions
-from lrgls_dask.problem import InMemory
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.solve.constraint import estimator_covariance, free_directions
+from lrgls_dask.solve.in_memory import InMemory
 
 __all__ = ["StandardErrors"]
 

@@ -17,7 +17,7 @@ from lrgls_dask.factorstructures import TimeVarying, check_identified
 from lrgls_dask.plan import Plan, make_plan
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.rows.run_pass import Meter
-from lrgls_dask.sweep import Options, Termination
+from lrgls_dask.solve.record import Options, Termination
 from lrgls_dask.system import System
 from lrgls_dask.varying.labels import segments_of
 from lrgls_dask.varying.loop import BandwidthScore, fit_time_varying, held_out_scores

@@ -25,7 +25,7 @@ from lrgls_dask.prediction.methods import Predicting
 from lrgls_dask.report import WIDTH, coefficient_lines, pairs
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.sweep import Termination
+from lrgls_dask.solve.record import Termination
 from lrgls_dask.system import System
 from lrgls_dask.varying.covariance import segment_covariance
 from lrgls_dask.varying.labels import rows_in_segments

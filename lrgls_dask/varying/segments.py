@@ -12,16 +12,17 @@ from functools import reduce
 
 import numpy as np
 
-from lrgls_dask.cg import Solution, conjugate_gradients
 from lrgls_dask.compression.compressed import Compressed, partial_bytes
-from lrgls_dask.constraint import Preconditioner
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.problem import Coordinates, InMemory
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.sweep import starting_residuals
-from lrgls_dask.whiten import WhitenedGroup
+from lrgls_dask.solve.cg import Solution, conjugate_gradients
+from lrgls_dask.solve.constraint import Preconditioner
+from lrgls_dask.solve.coordinates import Coordinates
+from lrgls_dask.solve.in_memory import InMemory
+from lrgls_dask.solve.sweep import starting_residuals
+from lrgls_dask.solve.whiten import WhitenedGroup
 
 __all__ = [
     "CG_MAXIT",

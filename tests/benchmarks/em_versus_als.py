@@ -21,13 +21,13 @@ from harness import Case, Report, Session, main, median, timed
 from threadpoolctl import threadpool_limits
 
 from lrgls_dask import Fit, LowRankGLS, System
-from lrgls_dask.em import fit_em
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.em import em_products, em_update, nll_from_products
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import LowRankStructure
-from lrgls_dask.streamed import Streamed
-from lrgls_dask.sweep import Options
+from lrgls_dask.solve.em import fit_em
+from lrgls_dask.solve.record import Options
+from lrgls_dask.solve.streamed import Streamed
 
 FULL: dict[str, Any] = {
     "n_equations": [50, 100, 200, 400, 800, 1_600],

@@ -20,8 +20,8 @@ from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import LowRankStructure
-from lrgls_dask.streamed import Streamed
-from lrgls_dask.sweep import Options
+from lrgls_dask.solve.record import Options
+from lrgls_dask.solve.streamed import Streamed
 
 FULL = {"n_obs": 1_000_000, "n_equations": 50, "n_regressors": 5, "rank": 3, "row_chunk": 10_000}
 SMALL = {"n_obs": 2_000, "n_equations": 10, "n_regressors": 2, "rank": 2, "row_chunk": 500}

@@ -13,9 +13,32 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.design import Design, DesignGroup
 
-__all__ = ["GroupRows", "Whitened", "WhitenedGroup", "whiten"]
+__all__ = ["GroupRows", "Whitened", "WhitenedGroup", "group_rows", "resolution_of", "whiten"]
+
+
+QR_RESOLUTION = 1e-12  # singular values of unit columns that the qr route tells from zero
+GRAM_RESOLUTION = 3e-7  # and those that a Cholesky factor of the cross-product does
+
+
+# ---------------------------------------------------------------------------------------------- in memory
+
+
+def group_rows(system: Compressed) -> tuple[GroupRows, ...]:
+    """What each design's equations know of the data, from compressed rows."""
+    q = system.design.n_regressors
+    top = system.stacked(q)
+    beyond = np.sum(system.root[q:, q:] ** 2, axis=0)
+    return tuple(
+        GroupRows(g, top[:, g.columns], top[:, q + g.equations], beyond[g.equations]) for g in system.design.groups
+    )
+
+
+def resolution_of(system: Compressed) -> float:
+    """The least singular value, of unit columns, that these rows tell from zero."""
+    return QR_RESOLUTION if system.route == "qr" else GRAM_RESOLUTION
 
 
 @dataclass(frozen=True, eq=False)

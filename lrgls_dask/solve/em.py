@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrgls_dask.constraint import Preconditioner
-from lrgls_dask.problem import Problem, Products
-from lrgls_dask.rounds import fit_by_rounds
 from lrgls_dask.sigma.em import em_products, em_update, nll_from_products
 from lrgls_dask.sigma.interface import LOOSE
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import FactorStructure, LowRankStructure, widened
-from lrgls_dask.sweep import Keep, Options, Run, Solution, gls
+from lrgls_dask.solve.constraint import Preconditioner
+from lrgls_dask.solve.interface import Problem, Products
+from lrgls_dask.solve.record import Keep, Options, Solution
+from lrgls_dask.solve.rounds import fit_by_rounds
+from lrgls_dask.solve.sweep import Run, gls
 
 __all__ = ["fit_em", "starting_sigma"]
 

@@ -12,10 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from lrgls_dask.problem import Problem, inner_energy
 from lrgls_dask.sigma.em import Anderson
 from lrgls_dask.sigma.interface import LOOSE, TIGHT, Sigma, SigmaStep, Structure
-from lrgls_dask.sweep import BetaStep, Keep, Options, Point, Solution, Sweeps, Termination, debiased, starting_residuals
+from lrgls_dask.solve.interface import Problem, inner_energy
+from lrgls_dask.solve.record import BetaStep, Keep, Options, Point, Solution, Termination, debiased
+from lrgls_dask.solve.sweep import Sweeps, starting_residuals
 
 __all__ = ["alternate", "best_start", "fit_structure", "go_on", "refit", "slack"]
 

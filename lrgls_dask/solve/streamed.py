@@ -13,7 +13,6 @@ from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.problem import GRAM_RESOLUTION, Coordinates, GlsStep, Products, constraint_on, inner_energy, nll_offset
 from lrgls_dask.rows.kernels import (
     StreamParams,
     design_kernel,
@@ -26,7 +25,9 @@ from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, ProductMome
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.whiten import GroupRows, whiten
+from lrgls_dask.solve.coordinates import Coordinates, constraint_on
+from lrgls_dask.solve.interface import GlsStep, Products, inner_energy, nll_offset
+from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
 
 __all__ = ["Streamed", "group_rows", "stream_partial_bytes"]
 

@@ -8,19 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from lrgls_dask.als import alternate, best_start, fit_structure, go_on, slack
-from lrgls_dask.checkpoint import Checkpoint, SavedPoint
-from lrgls_dask.em import fit_em
-from lrgls_dask.existence import no_maximum, vanishing_combination
-from lrgls_dask.problem import Posed, Problem
-from lrgls_dask.resampling.crossvalidate import Candidate, Folds, held_out_nll
 from lrgls_dask.rows.resources import SMALL_MATRIX
 from lrgls_dask.rows.tasks import run_tasks
 from lrgls_dask.sigma.full import SingularCovariance
 from lrgls_dask.sigma.interface import LOOSE, SigmaStep, Structure
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import FactorStructure, LowRankStructure, widened
-from lrgls_dask.sweep import Keep, Options, Point, Solution, debiased, starting_residuals
+from lrgls_dask.solve.als import alternate, best_start, fit_structure, go_on, slack
+from lrgls_dask.solve.checkpoint import Checkpoint, SavedPoint
+from lrgls_dask.solve.crossvalidate import Candidate, Folds, held_out_nll
+from lrgls_dask.solve.em import fit_em
+from lrgls_dask.solve.existence import no_maximum, vanishing_combination
+from lrgls_dask.solve.interface import Posed, Problem
+from lrgls_dask.solve.record import Keep, Options, Point, Solution, debiased
+from lrgls_dask.solve.sweep import starting_residuals
 
 __all__ = ["Table", "best_of", "choose", "criteria"]
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
-from lrgls_dask.problem import Problem, resolution_of
-from lrgls_dask.sweep import Options
+from lrgls_dask.solve.interface import Problem
+from lrgls_dask.solve.record import Options
+from lrgls_dask.solve.whiten import resolution_of
 
 __all__ = ["no_maximum", "vanishing_combination"]
 

@@ -14,7 +14,8 @@ from lrgls_dask.sigma.em import Anderson, flattened, unflattened
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import FactorStructure
-from lrgls_dask.sweep import Keep, Point, Run, Solution, Termination
+from lrgls_dask.solve.record import Keep, Point, Solution, Termination
+from lrgls_dask.solve.sweep import Run
 
 __all__ = ["ROUNDING", "Rounds", "as_vector", "fit_by_rounds", "units_of", "units_of_sigma"]
 

@@ -19,7 +19,7 @@ from lrgls_dask.rows.moments import GramMoments, Head, RootMoments
 from lrgls_dask.rows.rows import Part, Rows
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.structures import sigma_of
-from lrgls_dask.sweep import Point, Solution, Termination
+from lrgls_dask.solve.record import Point, Solution, Termination
 
 __all__ = ["Checkpoint", "CheckpointLoop", "SavedPoint"]
 

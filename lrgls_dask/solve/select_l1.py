@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from lrgls_dask.als import fit_structure
-from lrgls_dask.problem import Problem
-from lrgls_dask.selection import Table
 from lrgls_dask.sigma.sparse import SparseStructure, sparse_path
 from lrgls_dask.sigma.structures import LowRankStructure
-from lrgls_dask.sweep import Options, debiased, starting_residuals
+from lrgls_dask.solve.als import fit_structure
+from lrgls_dask.solve.interface import Problem
+from lrgls_dask.solve.record import Options, debiased
+from lrgls_dask.solve.selection import Table
+from lrgls_dask.solve.sweep import starting_residuals
 
 __all__ = ["choose_l1"]
 

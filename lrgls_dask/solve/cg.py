@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrgls_dask.constraint import Constraint, Preconditioner
+from lrgls_dask.solve.constraint import Constraint, Preconditioner
 
 __all__ = ["Solution", "conjugate_gradients"]
 

@@ -1,0 +1,90 @@
+"""What the loop asks, answered from q + K + 1 rows in memory."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+
+from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.solve.coordinates import Coordinates, constraint_on
+from lrgls_dask.solve.interface import GlsStep, Products, nll_offset
+from lrgls_dask.solve.whiten import group_rows, resolution_of, whiten
+
+__all__ = ["InMemory"]
+
+
+class InMemory:
+    """A compressed system: every answer is a product of small matrices, no pass.
+
+    Memory 8 (q + 1)(P + 2 K) + 8 K^2 bytes beside the root itself.
+    """
+
+    restarts_are_free = True
+    dense = True
+
+    def __init__(
+        self, system: Compressed, *, lam_B: float, meter: Meter, restrictions: Restrictions | None = None
+    ) -> None:
+        self.compressed: Compressed | None = system
+        design = self.design = system.design
+        self.n_obs, self.meter = system.n_obs, meter
+        q = design.n_regressors
+        self.group_rows = group_rows(system)
+        self.resolution = resolution_of(system)
+        self.whitened = whiten(design, self.group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=self.resolution)
+        self.nll_offset = nll_offset(self.whitened, system.head)
+        self.coordinates = Coordinates.of(self.whitened, design)
+        self.constraint = constraint_on(self.whitened, self.coordinates, restrictions)
+        self._stacks = self.whitened.stacks
+        self._y = system.stacked(q)[:, q:] / self.whitened.y_scale
+        scaled = system.root[q:, q:] / self.whitened.y_scale
+        self._beyond = scaled.T @ scaled
+
+    def with_responses(self, y: np.ndarray, beyond: np.ndarray) -> InMemory:
+        """The same X with other responses, in the same standard units; only views and the two arrays given.
+
+        y : (q + 1, K) in the basis of the rows of X.  beyond : (K, K) cross-product of what lies outside it.
+        """
+        other = copy.copy(self)
+        other.compressed, other._y, other._beyond = None, y, beyond
+        start = self.coordinates.by_group(self.coordinates.adjoint(self._stacks, y))
+        other.whitened = replace(self.whitened, start=start)
+        return other
+
+    def fitted(self, c: np.ndarray) -> np.ndarray:
+        """(q + 1, K) [X_1 c_1 ... X_K c_K] in the basis of the rows of X, standard units."""
+        return self.coordinates.forward(self._stacks, c)
+
+    def residual_covariance(self, c: np.ndarray) -> np.ndarray:
+        residual = self._y - self.coordinates.forward(self._stacks, c)
+        return (self._beyond + residual.T @ residual) / self.n_obs
+
+    def products(self, c: np.ndarray, B: np.ndarray, sigma: Sigma | None) -> Products:
+        at, stacks = self.coordinates, self._stacks
+        residual = self._y - at.forward(stacks, c)
+        along = (self._beyond @ B + residual.T @ (residual @ B)) / self.n_obs
+        diagonal = (self._beyond.diagonal() + np.sum(residual**2, axis=0)) / self.n_obs
+        score = np.zeros(0) if sigma is None else at.adjoint(stacks, sigma.solve_rows(residual)) - at.ridge * c
+        return Products(along, diagonal, score)
+
+    def gls_step(self, c: np.ndarray, sigma: Sigma) -> GlsStep:
+        at, stacks = self.coordinates, self._stacks
+        residual = self._y - at.forward(stacks, c)
+        score = at.adjoint(stacks, sigma.solve_rows(residual)) - at.ridge * c
+
+        def product(p: np.ndarray, _: np.ndarray) -> np.ndarray:
+            image: np.ndarray = at.adjoint(stacks, sigma.solve_rows(at.forward(stacks, p)))
+            return image + at.ridge * p
+
+        return GlsStep(score, product, lambda solution, _: self.residual_covariance(solution))
+
+    def x_rows(self) -> np.ndarray | None:
+        return None  # the compressed system has them
+
+    def settled_energy(self, rel_tol: float) -> float:
+        return float(1e-10 * min(1.0, rel_tol / 1e-10) ** 1.5)

@@ -1,0 +1,101 @@
+"""What the alternating loop asks of the data, answered from q + K + 1 rows in memory or by passes over all rows.
+
+Both answer in whitened coordinates (whiten.py): c is the vector of all P coefficients, group by group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.design.design import Design
+from lrgls_dask.rows.moments import Head
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.solve.constraint import Constraint
+from lrgls_dask.solve.coordinates import Coordinates
+from lrgls_dask.solve.whiten import GroupRows, Whitened
+
+__all__ = ["GlsStep", "Posed", "Problem", "Products", "inner_energy", "nll_offset"]
+
+
+@dataclass(frozen=True, eq=False)
+class GlsStep:
+    """The normal equations A c = rhs of the coefficients at one Sigma, and where the current c stands.
+
+    score : (P,) rhs - A c.  product(p, c) : A p.  finish(c, steps) : (K, K) residual covariance at the solution.
+    """
+
+    score: np.ndarray
+    product: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    finish: Callable[[np.ndarray, tuple[float, ...]], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """Residual moments without S. along : (K, m) S B.  diagonal : (K,) diag S.  score : (P,) of the coefficients."""
+
+    along: np.ndarray
+    diagonal: np.ndarray
+    score: np.ndarray
+
+
+class Posed(Protocol):
+    """What every loop knows of its problem, whether responses are missing or not."""
+
+    design: Design
+    whitened: Whitened
+    coordinates: Coordinates
+    constraint: Constraint | None
+    n_obs: int
+    nll_offset: float
+    meter: Meter
+    restarts_are_free: bool
+
+
+class Problem(Posed, Protocol):
+    """Residual covariances and GLS steps of one system in whitened coordinates."""
+
+    dense: bool
+    compressed: Compressed | None
+    group_rows: tuple[GroupRows, ...]
+    resolution: float
+
+    def residual_covariance(self, c: np.ndarray) -> np.ndarray:
+        """S = R'R / N, (K, K), in standard units; not where `dense` is False."""
+        ...
+
+    def products(self, c: np.ndarray, B: np.ndarray, sigma: Sigma | None) -> Products:
+        """S B for B (K, m), diag S, and at a Sigma the score, without forming S."""
+        ...
+
+    def gls_step(self, c: np.ndarray, sigma: Sigma) -> GlsStep: ...
+
+    def x_rows(self) -> np.ndarray | None:
+        """(r, q) with x_rows'x_rows = X'X, None where `compressed` has it or it needs more memory than there is."""
+        ...
+
+    def settled_energy(self, rel_tol: float) -> float:
+        """The squared distance in standard errors by which a last sweep may still move the coefficients."""
+        ...
+
+
+def nll_offset(whitened: Whitened, head: Head) -> float:
+    """What turns the nll per row in standard units into that of the data: the units of Y and the row weights."""
+    weights = 0.5 * len(whitened.y_scale) * head.log_weight / head.n_rows
+    return float(np.log(whitened.y_scale).sum()) - weights
+
+
+def inner_energy(problem: Posed, rel_tol: float) -> float:
+    """r'M^-1 r at which the last conjugate gradients stop, given the outer tolerance.
+
+    It is the squared distance from the solution in standard errors: where iterations cost nothing only rounding is
+    left; streamed a hundredth of one at the default rel_tol of 1e-6, and less in step with a tighter one.
+    """
+    if problem.restarts_are_free:
+        return 1e-20 * problem.n_obs
+    return float(1e-4 * min(1.0, rel_tol / 1e-6) ** 1.5)
