@@ -31,15 +31,14 @@ Notation, in kernels and covariances only: Y (N, K) responses, X (N, q) distinct
 S = R'R / N, Sigma = F F' + D, F (K, k) loadings, D = diag(d), b coefficients, c the same in whitened coordinates.
 """
 
-from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.errors import FitWarning
-from lrgls_dask.factorstructures import GroupedLowRank, SparseLowRank, TimeVarying
 from lrgls_dask.inference import HypothesisTest
 from lrgls_dask.model import LowRankGLS
+from lrgls_dask.options import GroupedLowRank, SparseLowRank, TimeVarying
 from lrgls_dask.plan import Plan
 from lrgls_dask.results import Fit
 from lrgls_dask.solve.record import Termination
-from lrgls_dask.system import System
+from lrgls_dask.system import CompressedSystem, System
 from lrgls_dask.varying.result import TimeVaryingFit
 
 __all__ = [

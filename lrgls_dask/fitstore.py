@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import zarr
 
-from lrgls_dask.compressed import read_compressed, write_compressed
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.zarrio import check_version, read_array, read_design, write_array, write_design
 from lrgls_dask.design.design import Design
@@ -17,6 +16,7 @@ from lrgls_dask.inference import SumsOfSquares
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.structures import sigma_of
 from lrgls_dask.solve.record import Termination, TraceRow
+from lrgls_dask.system import read_compressed, write_compressed
 
 __all__ = ["read_fit", "write_fit"]
 

@@ -11,15 +11,13 @@ from typing import Any, Literal
 import xarray as xr
 
 from lrgls_dask.checks import check_rank, number, one_of
-from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypotheses import read_hypotheses
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.factorstructures import GroupedLowRank, SparseLowRank, TimeVarying
-from lrgls_dask.missing.fit import check_goes_together, fit_incomplete_rows, look, with_missing
-from lrgls_dask.missing.observed import complete_only
+from lrgls_dask.missing.fit import fit_incomplete_rows, look, with_missing
 from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.options import GroupedLowRank, SparseLowRank, TimeVarying, check_goes_together, check_varying
 from lrgls_dask.plan import Engine, Plan, make_plan
 from lrgls_dask.results import Fit
 from lrgls_dask.rows.progress import Progress
@@ -39,8 +37,8 @@ from lrgls_dask.solve.select_l1 import choose_l1
 from lrgls_dask.solve.selection import Table, choose
 from lrgls_dask.solve.streamed import Streamed
 from lrgls_dask.solved import as_fit, warn_of
-from lrgls_dask.system import System
-from lrgls_dask.varying.fit import check_varying, fit_segments, plan_segments
+from lrgls_dask.system import CompressedSystem, System, complete_only
+from lrgls_dask.varying.fit import fit_segments, plan_segments
 from lrgls_dask.varying.labels import rows_in_segments
 
 __all__ = ["LowRankGLS"]

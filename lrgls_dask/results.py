@@ -12,7 +12,6 @@ import pandas as pd
 import xarray as xr
 
 from lrgls_dask.assessed import Assessed
-from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.compression.compressed import Compressed, mean_nll
 from lrgls_dask.covariances import WithCovariances
 from lrgls_dask.covkinds import CovRequest, CovValues, coefficient_covariance
@@ -30,7 +29,7 @@ from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.structures import Factored
 from lrgls_dask.solve.record import Termination, TraceRow
-from lrgls_dask.system import System
+from lrgls_dask.system import CompressedSystem, System
 
 __all__ = ["Fit"]
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference import SumsOfSquares, sums_of_squares
@@ -17,7 +16,7 @@ from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.record import Options, Solution, Termination, TraceRow
-from lrgls_dask.system import System
+from lrgls_dask.system import CompressedSystem, System
 
 __all__ = ["as_fit", "last_read", "warn_of"]
 

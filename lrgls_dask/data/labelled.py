@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from lrgls_dask.data.labels import StoredLabels, check_unique, shown
+from lrgls_dask.checks import shown
+from lrgls_dask.data.labels import StoredLabels, check_unique
 from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.rows.rows import Part, Rows
 

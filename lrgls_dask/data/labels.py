@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
@@ -17,14 +16,12 @@ __all__ = [
     "StoredLabels",
     "check_same_labels",
     "check_unique",
-    "closest",
     "decode_labels",
     "distinct_labels",
     "encode_labels",
     "labels_from_json",
     "labels_to_json",
     "plain_labels",
-    "shown",
 ]
 
 _JSON = {"lrgls_labels": "json"}
@@ -50,19 +47,6 @@ def plain_labels(labels: Iterable[Any], what: str) -> tuple[Hashable, ...]:
                 f"{type(label).__name__}, {label!r}. Use strings, numbers or tuples of them."
             )
     return plain
-
-
-def shown(labels: Sequence[Any], limit: int = 5) -> str:
-    """The first few labels, quoted, for a message."""
-    text = ", ".join(repr(label) for label in labels[:limit])
-    return text if len(labels) <= limit else f"{text}, ... ({len(labels)} in all)"
-
-
-def closest(name: Any, known: Iterable[Any]) -> str:
-    """A hint `; did you mean 'smb'?` when some known name resembles this one, else nothing."""
-    by_text = {str(k): k for k in known}
-    match = difflib.get_close_matches(str(name), by_text, n=1)
-    return f"; did you mean {by_text[match[0]]!r}?" if match else "."
 
 
 def check_unique(labels: Sequence[Hashable], what: str, where: str = "") -> None:

@@ -21,10 +21,11 @@ import numpy as np
 import pandas as pd
 import zarr
 
+from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.arrays import default_equations, default_regressors
 from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.labels import StoredLabels, closest, decode_labels, plain_labels, shown
+from lrgls_dask.data.labels import StoredLabels, decode_labels, plain_labels
 from lrgls_dask.data.sources import check_real, column_parts, row_chunks
 from lrgls_dask.data.storage import open_group
 from lrgls_dask.design.design import Design

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.arrays import default_equations
 from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.labels import check_same_labels, closest, labels_to_json, plain_labels, shown
+from lrgls_dask.data.labels import check_same_labels, labels_to_json, plain_labels
 from lrgls_dask.data.sources import block_parts, chunk_lazily, column_parts, group_source, raw_array, vector_part
 from lrgls_dask.rows.rows import Part
 

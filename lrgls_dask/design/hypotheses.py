@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lrgls_dask.data.labels import closest
+from lrgls_dask.checks import closest
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypothesis_syntax import Parser, Side, Term, Token, fail_at
 from lrgls_dask.design.restrictions import Restrictions

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.factorstructures import GroupedLowRank
 from lrgls_dask.inference.incomplete import gls_covariance
 from lrgls_dask.missing.loop import choose_incomplete, estimate_of
 from lrgls_dask.missing.patterns import first_pass
@@ -26,55 +23,9 @@ from lrgls_dask.sigma.structures import Factored, FactorStructure, widened
 from lrgls_dask.solve.checkpoint import Checkpoint
 from lrgls_dask.solve.record import Options, Solution
 from lrgls_dask.solved import last_read
-from lrgls_dask.system import System
+from lrgls_dask.system import CompressedSystem, System
 
-__all__ = ["check_goes_together", "fit_incomplete_rows", "look", "with_missing"]
-
-# What missing="em" does not go with, by parameter: the values or types that do, and what to do instead.
-ALLOWED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "covariance": (
-        ("lowrank", "diagonal", GroupedLowRank),
-        "Use covariance='lowrank' or GroupedLowRank(...), or missing='drop'",
-    ),
-    "algorithm": (("als", "em"), "Use algorithm='als' or 'em', or missing='drop'"),
-    "debiased": ((False,), "Use debiased=False, or missing='drop'"),
-    "sigma_step": (("ml",), "Use sigma_step='ml', or missing='drop'"),
-}
-
-
-# And algorithm="em", on any rows.
-ALLOWED_BY_ROUNDS: dict[str, tuple[tuple[Any, ...], str]] = {
-    "covariance": (("lowrank", "diagonal", GroupedLowRank), "Use algorithm='als'"),
-    "debiased": ((False,), "Use algorithm='als', or debiased=False"),
-    "sigma_step": (("ml",), "Use algorithm='als', or leave sigma_step out"),
-}
-
-
-def check_goes_together(settings: dict[str, Any]) -> None:
-    """Raise ValueError for parameters of the estimator that missing="em" or algorithm="em" do not go with."""
-    if settings["missing"] == "em":
-        _check("missing", ALLOWED, settings)
-        if settings["rank"] == "cv":
-            raise ValueError("missing='em' does not go with rank='cv'. Use rank='bic', or missing='drop'.")
-    if settings["algorithm"] == "em":
-        _check("algorithm", ALLOWED_BY_ROUNDS, settings)
-    elif not settings["accelerate"]:
-        raise ValueError(
-            f"accelerate=False is for algorithm='em'; got algorithm={settings['algorithm']!r}. Leave one of them out."
-        )
-
-
-def _check(what: str, table: dict[str, tuple[tuple[Any, ...], str]], settings: dict[str, Any]) -> None:
-    for name, (allowed, remedy) in table.items():
-        value = settings[name]
-        if not any(_is(value, choice) for choice in allowed):
-            raise ValueError(f"{what}='em' does not go with {name}={value!r}. {remedy}.")
-
-
-def _is(value: Any, choice: Any) -> bool:
-    if isinstance(choice, type):
-        return isinstance(value, choice)
-    return value is choice or (isinstance(choice, str) and isinstance(value, str) and value == choice)
+__all__ = ["fit_incomplete_rows", "look", "with_missing"]
 
 
 def look(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,19 +13,14 @@ from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_memory
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.structures import Factored, widened
-from lrgls_dask.system import System
+from lrgls_dask.system import System, complete_only
 
 if TYPE_CHECKING:
     from lrgls_dask.assessed import Assessed
     from lrgls_dask.results import Fit
     from lrgls_dask.varying.result import TimeVaryingFit
 
-__all__ = ["as_fitted", "complete_only", "incomplete_covariance", "observed_nll", "refuse_missing"]
-
-
-def complete_only(system: System) -> System:
-    """The system without the rows that miss a response."""
-    return replace(system, rows=replace(system.rows, complete_only=True))
+__all__ = ["as_fitted", "incomplete_covariance", "observed_nll", "refuse_missing"]
 
 
 def as_fitted(fit: Fit | TimeVaryingFit, system: System) -> System:

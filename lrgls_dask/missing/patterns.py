@@ -18,6 +18,7 @@ from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
 from lrgls_dask.missing.available import AvailableMoments, AvailableSums, available_of, shown_by
 from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of
+from lrgls_dask.plan import PATTERNS_IN_A_SUM, most_patterns
 from lrgls_dask.rows.kernels import (
     LARGEST,
     Block,
@@ -33,20 +34,7 @@ from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, Sized, trian
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
 
-__all__ = [
-    "PATTERNS_IN_A_SUM",
-    "FirstMoments",
-    "FirstParams",
-    "PatternRows",
-    "first_kernel",
-    "first_pass",
-    "most_patterns",
-]
-
-MOST_PATTERNS = 256  # a few hundred roots are worth their memory, and a pass that tells them apart its time
-PATTERN_BYTES = 2**29  # of all roots together
-# That a sum of rows is taken to hold when rows are cut: with fewer, adding sums costs as much as the rows.
-PATTERNS_IN_A_SUM = 8
+__all__ = ["FirstMoments", "FirstParams", "PatternRows", "first_kernel", "first_pass"]
 SPARE_BYTES = 2**26  # that a thread keeps
 SLAB_ROWS = 2048  # pseudo-rows worked on at once
 
@@ -291,14 +279,6 @@ def _bad_but_for_missing(block: Block) -> BadValues:
     """Name the first value no sum can use, NaN in Y being none."""
     y = tuple(np.where(np.isnan(a), 0.0, a) for a in (np.asarray(a, dtype=np.float64) for a in block.y))
     return bad_values(Block(block.start, block.x, y, block.weights))
-
-
-# ---------------------------------------------------------------------------------------------- the pass
-
-
-def most_patterns(design: Design) -> int:
-    """How many patterns are compressed: their roots have to fit."""
-    return int(min(MOST_PATTERNS, max(1, PATTERN_BYTES // partial_bytes(design))))
 
 
 def first_pass(rows: Rows, *, meter: Meter, most: int | None = None) -> FirstMoments:

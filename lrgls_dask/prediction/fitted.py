@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrgls_dask.data.labels import shown
+from lrgls_dask.checks import shown
 from lrgls_dask.design.design import Design
 
 __all__ = ["Coefficients", "Spread", "check_same_design", "fitted_rows", "residual_rows", "std_error_rows"]

@@ -13,9 +13,8 @@ import pandas as pd
 import scipy.stats
 import xarray as xr
 
-from lrgls_dask.checks import one_of
-from lrgls_dask.compressed import CompressedSystem
-from lrgls_dask.data.labels import StoredLabels, closest, plain_labels, shown
+from lrgls_dask.checks import closest, one_of, shown
+from lrgls_dask.data.labels import StoredLabels, plain_labels
 from lrgls_dask.design.design import Design
 from lrgls_dask.missing.impute import imputed, write_imputed
 from lrgls_dask.prediction.conditional import Given, GivenKind, given_rows, given_std_rows
@@ -31,7 +30,7 @@ from lrgls_dask.prediction.lazyrows import LazyRows
 from lrgls_dask.prediction.newdata import NewRows, rows_to_predict
 from lrgls_dask.prediction.scores import ScoreMethod, Scoring, score_rows, score_weights
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.system import System
+from lrgls_dask.system import CompressedSystem, System
 
 __all__ = ["Predicting"]
 

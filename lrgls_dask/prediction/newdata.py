@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.labels import StoredLabels, check_same_labels, check_unique, closest, plain_labels, shown
+from lrgls_dask.data.labels import StoredLabels, check_same_labels, check_unique, plain_labels
 from lrgls_dask.data.sources import axis_labels, block_parts, chunk_lazily, column_parts, raw_array
 from lrgls_dask.design.design import Design
 from lrgls_dask.prediction.fitted import NAMES_SHOWN, check_same_design

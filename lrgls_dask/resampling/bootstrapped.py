@@ -15,7 +15,6 @@ import xarray as xr
 from dask.utils import format_bytes
 
 from lrgls_dask.checks import check_alpha, one_of
-from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.errors import FitWarning
@@ -28,7 +27,7 @@ from lrgls_dask.rows.rows import Part, Rows
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.structures import structure_of
 from lrgls_dask.solve.record import Options
-from lrgls_dask.system import System
+from lrgls_dask.system import CompressedSystem, System
 
 if TYPE_CHECKING:
     from lrgls_dask.results import Fit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.errors import FitWarning
-from lrgls_dask.factorstructures import TimeVarying, check_identified
+from lrgls_dask.options import TimeVarying, check_identified
 from lrgls_dask.plan import Plan, make_plan
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.rows.run_pass import Meter
@@ -22,33 +21,12 @@ from lrgls_dask.system import System
 from lrgls_dask.varying.labels import segments_of
 from lrgls_dask.varying.loop import BandwidthScore, fit_time_varying, held_out_scores
 from lrgls_dask.varying.result import TimeVaryingFit
-from lrgls_dask.varying.segments import CG_MAXIT, client_bytes
+from lrgls_dask.varying.segments import client_bytes
 
-__all__ = ["check_varying", "fit_segments", "plan_segments"]
+__all__ = ["fit_segments", "plan_segments"]
 
 # Bandwidths that "cv" tries, in segments: the first reaches the neighbours, each next half as far again.
 LEAST_BANDWIDTH, GROWTH = 1.5, 1.5
-
-
-def check_varying(
-    engine: str, algorithm: str, debiased: bool, checkpoint: Any, cg_tol: float | None, cg_maxit: int
-) -> None:
-    """Raise ValueError for options of the estimator that a fit with a Sigma for each segment does not have."""
-    if engine == "stream":
-        raise ValueError(
-            "covariance=TimeVarying(...) compresses every segment by itself, which engine='stream' does not. Use "
-            "engine='compress' or 'auto'."
-        )
-    given = (
-        ("algorithm", algorithm, "als"),
-        ("debiased", debiased, False),
-        ("checkpoint", checkpoint, None),
-        ("cg_tol", cg_tol, None),
-        ("cg_maxit", cg_maxit, CG_MAXIT),
-    )
-    for name, value, default in given:
-        if value is not default and value != default:
-            raise ValueError(f"covariance=TimeVarying(...) takes no {name}; got {value!r}. Leave it at {default!r}.")
 
 
 def plan_segments(varying: TimeVarying, system: System, memory_limit: int | str | None) -> Plan:

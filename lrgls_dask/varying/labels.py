@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.data.labels import StoredLabels
 from lrgls_dask.data.sources import axis_labels, group_source
 from lrgls_dask.rows.partition import GivenParts, Partition, RowRuns
 from lrgls_dask.rows.rows import Part
-from lrgls_dask.system import System
+from lrgls_dask.system import CompressedSystem, System
 from lrgls_dask.varying.segments import ordered_segments, segment_edges
 
 __all__ = ["parts_of", "rows_in_segments", "segments_of"]

@@ -12,7 +12,6 @@ import pandas as pd
 import xarray as xr
 import zarr
 
-from lrgls_dask.compressed import CompressedSystem
 from lrgls_dask.covariances import WithCovariances
 from lrgls_dask.covkinds import CovRequest, CovValues
 from lrgls_dask.data.labels import decode_labels, encode_labels
@@ -26,7 +25,7 @@ from lrgls_dask.report import WIDTH, coefficient_lines, pairs
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.solve.record import Termination
-from lrgls_dask.system import System
+from lrgls_dask.system import CompressedSystem, System
 from lrgls_dask.varying.covariance import segment_covariance
 from lrgls_dask.varying.labels import rows_in_segments
 from lrgls_dask.varying.loop import TimeVaryingSolution

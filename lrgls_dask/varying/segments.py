@@ -15,6 +15,7 @@ import numpy as np
 from lrgls_dask.compression.compressed import Compressed, partial_bytes
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.options import CG_MAXIT
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.solve.cg import Solution, conjugate_gradients
@@ -24,20 +25,11 @@ from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.sweep import starting_residuals
 from lrgls_dask.solve.whiten import WhitenedGroup
 
-__all__ = [
-    "CG_MAXIT",
-    "SegmentedProblem",
-    "check_segments",
-    "client_bytes",
-    "kernel_weights",
-    "ordered_segments",
-    "segment_edges",
-]
+__all__ = ["SegmentedProblem", "check_segments", "client_bytes", "kernel_weights", "ordered_segments", "segment_edges"]
 
 # Conjugate gradients go to this energy r'M^-1 r per row, where only rounding is left, or fall by this share before the
 # last sweep.
 INNER_ENERGY, SWEEP_FALL = 1e-22, 1e-4
-CG_MAXIT = 500
 
 
 # ---------------------------------------------------------------------------------------------- labels, weights

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,14 +9,22 @@ from typing import Any, Literal
 import pandas as pd
 import xarray as xr
 
-from lrgls_dask.data.labels import closest, shown
+from lrgls_dask.checks import as_number, check_factors, closest, shown
 from lrgls_dask.design.design import Design
 from lrgls_dask.sigma.blocks import blocks_of
 from lrgls_dask.sigma.grouped_structure import GroupedStructure
 from lrgls_dask.sigma.lowrank import max_rank
 from lrgls_dask.sigma.sparse import SparseStructure, checked_l1
 
-__all__ = ["GroupedLowRank", "SparseLowRank", "TimeVarying", "check_identified"]
+__all__ = [
+    "CG_MAXIT",
+    "GroupedLowRank",
+    "SparseLowRank",
+    "TimeVarying",
+    "check_goes_together",
+    "check_identified",
+    "check_varying",
+]
 
 
 @dataclass(frozen=True)
@@ -131,21 +138,6 @@ class TimeVarying:
             raise ValueError(f"bandwidth must be 0 or more, in segments; got {self.bandwidth!r}.")
 
 
-def check_factors(name: str, value: Any, *, least: int) -> None:
-    """Raise TypeError or ValueError unless `value` is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer; got {value!r}.")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}; got {value}.")
-
-
-def as_number(name: str, value: Any, wanted: str) -> float:
-    """`value` as a float. Raises TypeError unless it is a real number."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be {wanted}; got {value!r}.")
-    return float(value)
-
-
 def check_identified(rank: int, n_equations: int) -> None:
     """Raise ValueError for more factors than so many equations identify."""
     most = max_rank(n_equations)
@@ -191,3 +183,74 @@ def _as_mapping(groups: Any) -> str | Mapping[Hashable, Hashable]:
         "groups must map equations to groups: the name of a coordinate, a dict, a pandas Series or a DataArray along "
         f"the equations; got {groups!r}. Pass one of these, or a list of them."
     )
+
+
+# What missing="em" does not go with, by parameter: the values or types that do, and what to do instead.
+ALLOWED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "covariance": (
+        ("lowrank", "diagonal", GroupedLowRank),
+        "Use covariance='lowrank' or GroupedLowRank(...), or missing='drop'",
+    ),
+    "algorithm": (("als", "em"), "Use algorithm='als' or 'em', or missing='drop'"),
+    "debiased": ((False,), "Use debiased=False, or missing='drop'"),
+    "sigma_step": (("ml",), "Use sigma_step='ml', or missing='drop'"),
+}
+
+
+# And algorithm="em", on any rows.
+ALLOWED_BY_ROUNDS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "covariance": (("lowrank", "diagonal", GroupedLowRank), "Use algorithm='als'"),
+    "debiased": ((False,), "Use algorithm='als', or debiased=False"),
+    "sigma_step": (("ml",), "Use algorithm='als', or leave sigma_step out"),
+}
+
+
+def check_goes_together(settings: dict[str, Any]) -> None:
+    """Raise ValueError for parameters of the estimator that missing="em" or algorithm="em" do not go with."""
+    if settings["missing"] == "em":
+        _check("missing", ALLOWED, settings)
+        if settings["rank"] == "cv":
+            raise ValueError("missing='em' does not go with rank='cv'. Use rank='bic', or missing='drop'.")
+    if settings["algorithm"] == "em":
+        _check("algorithm", ALLOWED_BY_ROUNDS, settings)
+    elif not settings["accelerate"]:
+        raise ValueError(
+            f"accelerate=False is for algorithm='em'; got algorithm={settings['algorithm']!r}. Leave one of them out."
+        )
+
+
+def _check(what: str, table: dict[str, tuple[tuple[Any, ...], str]], settings: dict[str, Any]) -> None:
+    for name, (allowed, remedy) in table.items():
+        value = settings[name]
+        if not any(_is(value, choice) for choice in allowed):
+            raise ValueError(f"{what}='em' does not go with {name}={value!r}. {remedy}.")
+
+
+def _is(value: Any, choice: Any) -> bool:
+    if isinstance(choice, type):
+        return isinstance(value, choice)
+    return value is choice or (isinstance(choice, str) and isinstance(value, str) and value == choice)
+
+
+def check_varying(
+    engine: str, algorithm: str, debiased: bool, checkpoint: Any, cg_tol: float | None, cg_maxit: int
+) -> None:
+    """Raise ValueError for options of the estimator that a fit with a Sigma for each segment does not have."""
+    if engine == "stream":
+        raise ValueError(
+            "covariance=TimeVarying(...) compresses every segment by itself, which engine='stream' does not. Use "
+            "engine='compress' or 'auto'."
+        )
+    given = (
+        ("algorithm", algorithm, "als"),
+        ("debiased", debiased, False),
+        ("checkpoint", checkpoint, None),
+        ("cg_tol", cg_tol, None),
+        ("cg_maxit", cg_maxit, CG_MAXIT),
+    )
+    for name, value, default in given:
+        if value is not default and value != default:
+            raise ValueError(f"covariance=TimeVarying(...) takes no {name}; got {value!r}. Leave it at {default!r}.")
+
+
+CG_MAXIT = 500
