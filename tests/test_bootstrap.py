@@ -17,8 +17,8 @@ from lrgls_dask import Fit, FitWarning, LowRankGLS, System
 from lrgls_dask.compression.compressed import compress_rows
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.resampling import bootstrapped
-from lrgls_dask.resampling.bootstrap import Fitted, _Resampler, column_space, draw_moments
-from lrgls_dask.resampling.replicated import StandardErrors
+from lrgls_dask.resampling.draws import Fitted, _Resampler, column_space, draw_moments
+from lrgls_dask.resampling.std_errors import StandardErrors
 from lrgls_dask.rows.partition import GivenParts
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.structures import LowRankStructure
@@ -372,7 +372,7 @@ def test_dask_rows_and_groups(small_blocks: None, found: Fit) -> None:
 
 def test_wide_own_designs_are_refused_by_the_size_of_their_covariance(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = InMemory(DATA.system().compress().rows, lam_B=0.0, meter=Meter())
-    monkeypatch.setattr("lrgls_dask.resampling.replicated.MAX_COEFFICIENTS", 10)
+    monkeypatch.setattr("lrgls_dask.resampling.std_errors.MAX_COEFFICIENTS", 10)
     with pytest.raises(ValueError, match=r"need a \(23 x 23\) matrix, which is limited to 10"):
         StandardErrors.of(problem)
 

@@ -19,7 +19,7 @@ from linearmodels.system import SUR
 from lrgls_dask import Fit, HypothesisTest, System
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.fullml import full_loglik
-from lrgls_dask.inference.tests import likelihood_ratio, wald
+from lrgls_dask.inference.hypothesis_tests import likelihood_ratio, wald
 from lrgls_dask.sigma.lowrank import LowRank
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")

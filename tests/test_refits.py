@@ -11,7 +11,7 @@ from conftest import Data, fit, simulate
 from test_restrictions import restrictions_of
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS
-from lrgls_dask.resampling.bootstrap import Fitted
+from lrgls_dask.resampling.draws import Fitted
 from lrgls_dask.rows.partition import HashedRows
 from lrgls_dask.sigma.full import Full, FullSigma
 from lrgls_dask.sigma.structures import LowRankStructure, diagonal, structure_of

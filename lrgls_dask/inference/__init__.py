@@ -1,8 +1,15 @@
 """Statistics of a fit: covariance of the coefficients and what follows from it."""
 
 from lrgls_dask.inference.classical import CoefficientCovariance
+from lrgls_dask.inference.hypothesis_tests import (
+    HypothesisTest,
+    breusch_pagan,
+    likelihood_ratio,
+    lr_diagonal,
+    rank_test,
+    wald,
+)
 from lrgls_dask.inference.measures import SumsOfSquares, mcelroy_r2, residual_covariance, sums_of_squares
-from lrgls_dask.inference.tests import HypothesisTest, breusch_pagan, likelihood_ratio, lr_diagonal, rank_test, wald
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 
 __all__ = [

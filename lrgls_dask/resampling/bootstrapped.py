@@ -21,7 +21,7 @@ from lrgls_dask.errors import FitWarning
 from lrgls_dask.missing.observed import as_fitted
 from lrgls_dask.plan import price_parts
 from lrgls_dask.prediction.fitted import check_same_design
-from lrgls_dask.resampling.bootstrap import Draws, Fitted, parametric, resampled
+from lrgls_dask.resampling.draws import Draws, Fitted, parametric, resampled
 from lrgls_dask.rows.partition import GivenParts, Partition, RowBlocks
 from lrgls_dask.rows.rows import Part, Rows
 from lrgls_dask.rows.run_pass import Meter

@@ -20,7 +20,7 @@ from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import Parts
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.resampling.replicated import StandardErrors
+from lrgls_dask.resampling.std_errors import StandardErrors
 from lrgls_dask.rows.moments import GramMoments, Head, RootMoments
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.rows.tasks import run_tasks
