@@ -36,10 +36,10 @@ from lrgls_dask.inference import HypothesisTest
 from lrgls_dask.model import LowRankGLS
 from lrgls_dask.options import GroupedLowRank, SparseLowRank, TimeVarying
 from lrgls_dask.plan import Plan
-from lrgls_dask.results import Fit
+from lrgls_dask.results.fit import Fit
+from lrgls_dask.results.time_varying import TimeVaryingFit
 from lrgls_dask.solve.record import Termination
 from lrgls_dask.system import CompressedSystem, System
-from lrgls_dask.varying.result import TimeVaryingFit
 
 __all__ = [
     "CompressedSystem",

@@ -24,7 +24,7 @@ from lrgls_dask.datasets import load_french
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.model import LowRankGLS
 from lrgls_dask.predictcommand import add_predict_options, predicted
-from lrgls_dask.results import Fit
+from lrgls_dask.results.fit import Fit
 from lrgls_dask.simulate import rows_for_bytes, simulate_to_zarr
 from lrgls_dask.system import System
 

@@ -15,11 +15,12 @@ from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypotheses import read_hypotheses
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.missing.fit import fit_incomplete_rows, look, with_missing
+from lrgls_dask.missing.first_look import look
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.options import GroupedLowRank, SparseLowRank, TimeVarying, check_goes_together, check_varying
 from lrgls_dask.plan import Engine, Plan, make_plan
-from lrgls_dask.results import Fit
+from lrgls_dask.results.assemble import as_fit, fit_incomplete_rows, warn_of, with_missing
+from lrgls_dask.results.fit import Fit
 from lrgls_dask.rows.progress import Progress
 from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.run_pass import Meter
@@ -36,7 +37,6 @@ from lrgls_dask.solve.record import Options
 from lrgls_dask.solve.select_l1 import choose_l1
 from lrgls_dask.solve.selection import Table, choose
 from lrgls_dask.solve.streamed import Streamed
-from lrgls_dask.solved import as_fit, warn_of
 from lrgls_dask.system import CompressedSystem, System, complete_only
 from lrgls_dask.varying.fit import fit_segments, plan_segments
 from lrgls_dask.varying.labels import rows_in_segments

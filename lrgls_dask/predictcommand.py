@@ -8,7 +8,7 @@ from typing import Any
 import xarray as xr
 
 from lrgls_dask.prediction.conditional import GivenKind
-from lrgls_dask.results import Fit
+from lrgls_dask.results.fit import Fit
 from lrgls_dask.system import System
 
 __all__ = ["add_predict_options", "predicted"]

@@ -16,9 +16,9 @@ from test_passes import counted
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System
 from lrgls_dask.compression.compressed import compress_rows
 from lrgls_dask.compression.parts import compress_parts
-from lrgls_dask.resampling import bootstrapped
 from lrgls_dask.resampling.draws import Fitted, _Resampler, column_space, draw_moments
 from lrgls_dask.resampling.std_errors import StandardErrors
+from lrgls_dask.results import bootstrap as bootstrapped
 from lrgls_dask.rows.partition import GivenParts
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.structures import LowRankStructure

@@ -13,7 +13,7 @@ from test_reference import load, system_of
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.compression.compressed import compress_rows
 from lrgls_dask.errors import BadValues
-from lrgls_dask.inference.incomplete import gls_covariance, observed_covariance
+from lrgls_dask.missing.covariance import gls_covariance, observed_covariance
 from lrgls_dask.missing.loop import choose_incomplete, em_round, estimate_of, fit_incomplete
 from lrgls_dask.missing.patterns import _codes, first_pass
 from lrgls_dask.missing.problem import Incomplete

@@ -177,7 +177,7 @@ def test_em_and_als_agree_with_responses_missing(holes: Data, found: Fit, engine
 
 @pytest.mark.parametrize(
     ("place", "after"),
-    [("lrgls_dask.solve.checkpoint.Checkpoint.save_point", 6), ("lrgls_dask.missing.fit._gls", 0)],
+    [("lrgls_dask.solve.checkpoint.Checkpoint.save_point", 6), ("lrgls_dask.results.assemble._gls", 0)],
     ids=["", "ended"],
 )
 def test_streamed_rounds_go_on_from_a_checkpoint(

@@ -10,7 +10,7 @@ import pytest
 from conftest import simulate
 
 from lrgls_dask import Fit, LowRankGLS
-from lrgls_dask.report_html import summary_html
+from lrgls_dask.results.html import summary_html
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
 
@@ -92,7 +92,7 @@ def test_without_standard_errors_it_says_why(found: Fit) -> None:
 
 
 def test_very_many_coefficients_are_shown_without_standard_errors(found: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrgls_dask.report_html.MOST_AT_ONCE", 23)
+    monkeypatch.setattr("lrgls_dask.results.html.MOST_AT_ONCE", 23)
     assert "they are in coef_table()" in Page(found._repr_html_()).text
 
 

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_passes import counted, counted_array
 
-from lrgls_dask import Fit, System, covkinds
+from lrgls_dask import Fit, System
 from lrgls_dask.inference import bread, hac, sandwich
+from lrgls_dask.results import cov_kinds as covkinds
 from lrgls_dask.rows.run_pass import Meter
 
 KINDS = ["own", "shared", "mixed"]

@@ -287,7 +287,7 @@ def test_what_such_a_fit_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
         opened.cov("robust", system=replace(data, weights=weights).system())
     with pytest.raises(TypeError, match="needs the rows themselves, a System; got a CompressedSystem"):
         found.cov("robust", system=data.system().compress())
-    monkeypatch.setattr("lrgls_dask.varying.covariance.MAX_COEFFICIENTS", 5)
+    monkeypatch.setattr("lrgls_dask.results.segment_cov.MAX_COEFFICIENTS", 5)
     with pytest.raises(ValueError, match=rf"all {found.n_coefficients} coefficients .* limited to 5\. Fit fewer"):
         found.cov("classical")
 

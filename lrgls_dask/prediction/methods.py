@@ -16,7 +16,6 @@ import xarray as xr
 from lrgls_dask.checks import closest, one_of, shown
 from lrgls_dask.data.labels import StoredLabels, plain_labels
 from lrgls_dask.design.design import Design
-from lrgls_dask.missing.impute import imputed, write_imputed
 from lrgls_dask.prediction.conditional import Given, GivenKind, given_rows, given_std_rows
 from lrgls_dask.prediction.fitted import (
     Coefficients,
@@ -26,6 +25,7 @@ from lrgls_dask.prediction.fitted import (
     residual_rows,
     std_error_rows,
 )
+from lrgls_dask.prediction.impute import imputed, write_imputed
 from lrgls_dask.prediction.lazyrows import LazyRows
 from lrgls_dask.prediction.newdata import NewRows, rows_to_predict
 from lrgls_dask.prediction.scores import ScoreMethod, Scoring, score_rows, score_weights

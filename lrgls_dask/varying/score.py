@@ -8,8 +8,8 @@ import numpy as np
 
 from lrgls_dask.compression.compressed import mean_nll, partial_bytes
 from lrgls_dask.compression.parts import compress_parts, parts_at_once
-from lrgls_dask.missing.observed import as_fitted
 from lrgls_dask.prediction.fitted import check_same_design
+from lrgls_dask.results.estimates import as_fitted
 from lrgls_dask.rows.memory import require_memory
 from lrgls_dask.rows.partition import Partition, RowRuns
 from lrgls_dask.rows.run_pass import Meter
@@ -18,7 +18,7 @@ from lrgls_dask.system import System
 from lrgls_dask.varying.labels import parts_of
 
 if TYPE_CHECKING:
-    from lrgls_dask.varying.result import TimeVaryingFit
+    from lrgls_dask.results.time_varying import TimeVaryingFit
 
 __all__ = ["segment_score"]
 

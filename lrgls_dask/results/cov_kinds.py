@@ -18,16 +18,18 @@ from lrgls_dask.inference.information import observed_cov
 from lrgls_dask.inference.kackar_harville import kackar_harville_cov
 from lrgls_dask.inference.sandwich import clustered, clusters_of, hac, robust
 from lrgls_dask.inference.standardised import Estimate
-from lrgls_dask.missing.observed import as_fitted, incomplete_covariance, refuse_missing
+from lrgls_dask.missing.covariance import incomplete_covariance
 from lrgls_dask.prediction.fitted import check_same_design
+from lrgls_dask.results.assessed import refuse_missing
+from lrgls_dask.results.estimates import as_fitted
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.system import System
 
 if TYPE_CHECKING:
-    from lrgls_dask.results import Fit
-    from lrgls_dask.varying.result import TimeVaryingFit
+    from lrgls_dask.results.fit import Fit
+    from lrgls_dask.results.time_varying import TimeVaryingFit
 
 __all__ = [
     "Correction",

@@ -6,10 +6,10 @@ from collections.abc import Hashable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from lrgls_dask.report import coefficient_table, equation_table, header, notes, title
+from lrgls_dask.results.text import coefficient_table, equation_table, header, notes, title
 
 if TYPE_CHECKING:
-    from lrgls_dask.results import Fit
+    from lrgls_dask.results.fit import Fit
 
 __all__ = ["summary_html"]
 

@@ -9,7 +9,6 @@ import xarray as xr
 
 from lrgls_dask.checks import one_of
 from lrgls_dask.compression.compressed import Compressed
-from lrgls_dask.estimates import Estimates
 from lrgls_dask.inference import (
     HypothesisTest,
     SumsOfSquares,
@@ -21,12 +20,15 @@ from lrgls_dask.inference import (
     residual_covariance,
     sums_of_squares,
 )
-from lrgls_dask.missing.observed import refuse_missing
-from lrgls_dask.nested import check_likelihood, check_nested
+from lrgls_dask.results.comparable import check_likelihood, check_nested
+from lrgls_dask.results.estimates import Estimates
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.whiten import group_rows, resolution_of
 
-__all__ = ["Assessed"]
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["Assessed", "refuse_missing"]
 
 
 class Assessed(Estimates):
@@ -137,3 +139,12 @@ class Assessed(Estimates):
         """
         check_likelihood(self, "rank_test")
         return rank_test(self._rows_for("rank_test"), self.loglik, self.covariance, bartlett=bartlett)
+
+
+def refuse_missing(fit: Assessed, what: str, remedy: str) -> None:
+    """Raise ValueError where the fit's rows miss responses: they cannot be stood for by q + K + 1 complete ones."""
+    if fit.cells is not None:
+        raise ValueError(
+            f"{what} needs complete rows, and this fit has missing responses ({fit.n_cells:,} of "
+            f"{fit.n_obs * fit.n_equations:,} observed). {remedy}."
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Hashable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,13 @@ from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.design.hypotheses import read_hypotheses
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import HypothesisTest, wald
+from lrgls_dask.system import System, complete_only
 
-__all__ = ["Estimates"]
+if TYPE_CHECKING:
+    from lrgls_dask.results.fit import Fit
+    from lrgls_dask.results.time_varying import TimeVaryingFit
+
+__all__ = ["Estimates", "as_fitted"]
 
 
 class Estimates(Designed):
@@ -172,3 +177,8 @@ class Estimates(Designed):
             return self.design.equations.index(equation)
         except ValueError:
             raise KeyError(f"no equation {equation!r}; the first are {list(self.design.equations[:5])}") from None
+
+
+def as_fitted(fit: Fit | TimeVaryingFit, system: System) -> System:
+    """The system the way the fit saw its rows: with missing="drop" only the complete ones."""
+    return complete_only(system) if fit.missing == "drop" else system

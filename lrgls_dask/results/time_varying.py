@@ -12,21 +12,21 @@ import pandas as pd
 import xarray as xr
 import zarr
 
-from lrgls_dask.covariances import WithCovariances
-from lrgls_dask.covkinds import CovRequest, CovValues
 from lrgls_dask.data.labels import decode_labels, encode_labels
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.zarrio import check_version, read_array, read_design, write_array, write_design
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.fitstore import read_restrictions, write_restrictions
 from lrgls_dask.prediction.methods import Predicting
-from lrgls_dask.report import WIDTH, coefficient_lines, pairs
+from lrgls_dask.results.cov_kinds import CovRequest, CovValues
+from lrgls_dask.results.segment_cov import segment_covariance
+from lrgls_dask.results.store import read_restrictions, write_restrictions
+from lrgls_dask.results.text import WIDTH, coefficient_lines, pairs
+from lrgls_dask.results.with_cov import WithCovariances
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.solve.record import Termination
 from lrgls_dask.system import CompressedSystem, System
-from lrgls_dask.varying.covariance import segment_covariance
 from lrgls_dask.varying.labels import rows_in_segments
 from lrgls_dask.varying.loop import TimeVaryingSolution
 from lrgls_dask.varying.score import segment_score

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from lrgls_dask.assessed import Assessed
+    from lrgls_dask.results.assessed import Assessed
 
 __all__ = ["check_likelihood", "check_nested"]
 

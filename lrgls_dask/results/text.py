@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lrgls_dask.estimates import Estimates
+from lrgls_dask.results.estimates import Estimates
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from lrgls_dask.sigma.sparse import SparseFactors
 
 if TYPE_CHECKING:
-    from lrgls_dask.results import Fit
+    from lrgls_dask.results.fit import Fit
 
 __all__ = [
     "WIDTH",

@@ -10,9 +10,9 @@ from typing import Any, Self
 import numpy as np
 import xarray as xr
 
-from lrgls_dask.covkinds import Correction, CovKind, CovRequest, CovValues
-from lrgls_dask.estimates import Estimates
 from lrgls_dask.inference.hac import HacKernel
+from lrgls_dask.results.cov_kinds import Correction, CovKind, CovRequest, CovValues
+from lrgls_dask.results.estimates import Estimates
 from lrgls_dask.system import System
 
 __all__ = ["WithCovariances"]

@@ -18,10 +18,10 @@ from lrgls_dask.checks import check_alpha, one_of
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.errors import FitWarning
-from lrgls_dask.missing.observed import as_fitted
 from lrgls_dask.plan import price_parts
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.resampling.draws import Draws, Fitted, parametric, resampled
+from lrgls_dask.results.estimates import as_fitted
 from lrgls_dask.rows.partition import GivenParts, Partition, RowBlocks
 from lrgls_dask.rows.rows import Part, Rows
 from lrgls_dask.rows.run_pass import Meter
@@ -30,7 +30,7 @@ from lrgls_dask.solve.record import Options
 from lrgls_dask.system import CompressedSystem, System
 
 if TYPE_CHECKING:
-    from lrgls_dask.results import Fit
+    from lrgls_dask.results.fit import Fit
 
 __all__ = ["Bootstrap", "bootstrap"]
 

@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING
 
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import compress_parts
-from lrgls_dask.covkinds import CovRequest, CovValues, check_debiased, cut, degrees, fitted_system, sandwich_covariance
 from lrgls_dask.inference.score_kernels import SigmaRuns
 from lrgls_dask.inference.segmented import SegmentedBread
+from lrgls_dask.results.cov_kinds import (
+    CovRequest,
+    CovValues,
+    check_debiased,
+    cut,
+    degrees,
+    fitted_system,
+    sandwich_covariance,
+)
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_here
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.rows.run_pass import Meter
@@ -17,7 +25,7 @@ from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.system import System
 
 if TYPE_CHECKING:
-    from lrgls_dask.varying.result import TimeVaryingFit
+    from lrgls_dask.results.time_varying import TimeVaryingFit
 
 __all__ = ["segment_covariance"]
 

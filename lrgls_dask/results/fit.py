@@ -11,20 +11,21 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lrgls_dask.assessed import Assessed
 from lrgls_dask.compression.compressed import Compressed, mean_nll
-from lrgls_dask.covariances import WithCovariances
-from lrgls_dask.covkinds import CovRequest, CovValues, coefficient_covariance
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.fitstore import read_fit, write_fit
 from lrgls_dask.inference import CoefficientCovariance, SumsOfSquares
-from lrgls_dask.missing.observed import as_fitted, observed_nll, refuse_missing
+from lrgls_dask.missing.covariance import observed_nll
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.methods import Predicting
-from lrgls_dask.report import summary
-from lrgls_dask.report_html import summary_html
-from lrgls_dask.resampling.bootstrapped import Bootstrap, Method, bootstrap
+from lrgls_dask.results.assessed import Assessed, refuse_missing
+from lrgls_dask.results.bootstrap import Bootstrap, Method, bootstrap
+from lrgls_dask.results.cov_kinds import CovRequest, CovValues, coefficient_covariance
+from lrgls_dask.results.estimates import as_fitted
+from lrgls_dask.results.html import summary_html
+from lrgls_dask.results.store import read_fit, write_fit
+from lrgls_dask.results.text import summary
+from lrgls_dask.results.with_cov import WithCovariances
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.structures import Factored

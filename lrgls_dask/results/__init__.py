@@ -1,0 +1,1 @@
+"""What a fit says: its parts, tables, pages, files; comparison of fits."""
