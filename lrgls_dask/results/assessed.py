@@ -25,10 +25,10 @@ from lrgls_dask.results.estimates import Estimates
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.whiten import group_rows, resolution_of
 
+__all__ = ["Assessed", "refuse_missing"]
+
 if TYPE_CHECKING:
     pass
-
-__all__ = ["Assessed", "refuse_missing"]
 
 
 class Assessed(Estimates):

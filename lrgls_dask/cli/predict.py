@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
+from lrgls_dask.cli.arguments import add_overwrite, refuse_existing
+from lrgls_dask.data.storage import new_store
 from lrgls_dask.prediction.conditional import GivenKind
 from lrgls_dask.results.fit import Fit
 from lrgls_dask.system import System
 
-__all__ = ["add_predict_options", "predicted"]
+__all__ = ["add_predict"]
 
 
-def add_predict_options(parser: argparse.ArgumentParser) -> None:
+def add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("predict", help="write the fitted values of a store, intervals, or factor scores")
+    parser.add_argument("fit", metavar="FIT.zarr")
+    parser.add_argument("store", metavar="STORE.zarr")
+    parser.add_argument("--out", required=True, type=Path, metavar="YHAT.zarr")
+    _add_predict_options(parser)
+    add_overwrite(parser)
+    parser.set_defaults(run=_predict)
+
+
+def _predict(args: argparse.Namespace) -> None:
+    refuse_existing(args.out, args.overwrite)
+    fit, system = Fit.from_zarr(args.fit), System.from_zarr(args.store)
+    with new_store(args.out, overwrite=args.overwrite) as store:
+        _predicted(fit, system, args).to_zarr(store, zarr_format=2)
+    print(f"Fitted values: {args.out}")
+
+
+def _add_predict_options(parser: argparse.ArgumentParser) -> None:
     """What to write besides the fitted values."""
     parser.add_argument(
         "--interval", type=float, metavar="COVERAGE", help="also write std_error, lower and upper, e.g. 0.95"
@@ -31,7 +52,7 @@ def add_predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scores", choices=["regression", "bartlett"], help="also write factor_scores")
 
 
-def predicted(fit: Fit, system: System, args: argparse.Namespace) -> xr.Dataset:
+def _predicted(fit: Fit, system: System, args: argparse.Namespace) -> xr.Dataset:
     """`yhat`, with an interval its bounds, and `factor_scores` where they were asked for; lazy."""
     if args.given is None:
         if args.kind == "error":

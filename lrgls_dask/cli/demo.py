@@ -1,0 +1,86 @@
+"""`lrgls demo`: returns of 30 portfolios, fitted and shown; with --gb a large simulated store too."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import xarray as xr
+from dask.utils import format_bytes
+
+from lrgls_dask.cli.arguments import add_memory_limit, add_overwrite, positive, save_fit
+from lrgls_dask.cli.cost import print_cost, watched
+from lrgls_dask.datasets import load_french
+from lrgls_dask.model import LowRankGLS
+from lrgls_dask.simulate import rows_for_bytes, simulate_to_zarr
+from lrgls_dask.system import System
+
+DEMO_REGRESSORS = ["const", "mktrf", "smb", "hml", "mom"]
+DEMO_MARKER = "made-by-lrgls-demo.txt"  # what makes an existing directory safe to write into again
+DEMO_MONTHS = 120  # rows per chunk of the small store, so that it has several
+
+
+def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("demo", help="fit the monthly returns of 30 portfolios that ship with the package")
+    parser.add_argument("--out", type=Path, default=Path("lrgls-demo"), help="directory to write (default %(default)s)")
+    parser.add_argument("--gb", type=positive, help="also simulate a store of this many GB beside it and fit it")
+    parser.add_argument("--seed", type=int, default=0, help="of the simulated store")
+    add_memory_limit(parser, default="1GB")
+    add_overwrite(parser, "write into a directory that this command did not make")
+    parser.set_defaults(run=_demo)
+
+
+# ----------------------------------------------------------------------------------------------------- commands
+
+
+def _demo(args: argparse.Namespace) -> None:
+    _claim_directory(args.out, args.overwrite)
+    _demo_french(args.out)
+    if args.gb is not None:
+        _demo_large(args.out, args.gb, args.seed, args.memory_limit)
+
+
+def _demo_french(out: Path) -> None:
+    store = out / "returns.zarr"
+    french = load_french().drop_vars("lag_return")
+    # Zarr format 2, because the metadata of a whole dataset in one file is not part of format 3 yet.
+    french.chunk(time=DEMO_MONTHS).to_zarr(store, mode="w", zarr_format=2)
+    print(
+        f"Monthly excess returns of {french.sizes['portfolio']} portfolios, {french.sizes['time']} months, on "
+        f"{', '.join(DEMO_REGRESSORS)}: {store}\n"
+    )
+    with xr.open_zarr(store) as ds:
+        system = System.from_xarray(ds, y="excess_return", x=DEMO_REGRESSORS, obs="time", equation="portfolio")
+        fit = LowRankGLS(rank="bic").fit(system).result_
+    print(fit.summary())
+    save_fit(fit, out / "fit.zarr", overwrite=True)
+
+
+def _demo_large(out: Path, gigabytes: float, seed: int, memory_limit: int) -> None:
+    store = out / "simulated.zarr"
+    shape = {"n_equations": 50, "n_regressors": 5}
+    n_obs = rows_for_bytes(gigabytes * 1e9, **shape)
+    print(f"\nWriting {gigabytes:g} GB, {n_obs:,} rows, to {store}")
+    simulate_to_zarr(store, n_obs=n_obs, rank=3, seed=seed, overwrite=True, **shape)
+    system = System.from_zarr(store)
+    model = LowRankGLS(rank="bic", memory_limit=memory_limit, progress=True)
+    print(f"\nPlan, under a limit of {format_bytes(memory_limit)}:\n{model.plan(system)}\n")
+    with watched() as cost:
+        fit = model.fit(system).result_
+    print(fit.summary())
+    print_cost(fit, cost)
+    save_fit(fit, out / "simulated-fit.zarr", overwrite=True)
+
+
+def _claim_directory(out: Path, overwrite: bool) -> None:
+    """Make the demo's directory, or recognise one it made before; anybody else's is refused."""
+    marker = out / DEMO_MARKER
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file. Choose another name with --out.")
+    if out.is_dir() and any(out.iterdir()) and not marker.exists() and not overwrite:
+        raise FileExistsError(
+            f"{out} exists and was not made by 'lrgls demo'. Choose another name with --out, or pass --overwrite "
+            "to replace the stores of the demo in it."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    marker.write_text("lrgls demo writes its stores here and replaces them when it runs again.\n", encoding="utf-8")
