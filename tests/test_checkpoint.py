@@ -139,7 +139,7 @@ def test_few_patterns_are_fitted_again(system: System, tmp_path: Path, monkeypat
     plain = LowRankGLS(2, missing="em").fit(holes).result_
     model = LowRankGLS(2, missing="em", checkpoint=tmp_path / "progress")
     with monkeypatch.context() as patch:
-        patch.setattr("lrgls_dask.missing.first_look.choose_incomplete", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr("lrgls_dask.results.assemble.choose_incomplete", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             model.fit(holes)
     again = model.fit(holes).result_

@@ -488,7 +488,7 @@ def test_score_is_the_likelihood_of_what_other_rows_show(found: Fit) -> None:
 
 
 def test_a_covariance_too_large_to_keep_is_said(holes: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lrgls_dask.missing.first_look.MAX_COEFFICIENTS", 10)
+    monkeypatch.setattr("lrgls_dask.results.assemble.MAX_COEFFICIENTS", 10)
     got = fit(holes.system(), missing="em")
     with pytest.raises(ValueError, match=r"did not fit: fit again with a larger memory_limit, or fewer equations"):
         _ = got.std_errors
