@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Data, assert_params_close, by_gram, dask_rows, fit, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +25,8 @@ from lrgls_dask.rows.kernels import (
     root_kernel,
 )
 from lrgls_dask.rows.run_pass import Meter
+from support.fits import assert_params_close, by_gram, fit
+from support.systems import Data, dask_rows, simulate
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 

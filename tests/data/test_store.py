@@ -15,11 +15,11 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from test_system import designs, stack
 from zarr.storage import LocalStore, MemoryStore
 
 from lrgls_dask.data.storewriter import default_row_chunk
 from lrgls_dask.system import System
+from support.meaning import designs, stack
 
 N, K = 40, 3
 

@@ -6,20 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import Data, dask_rows, fit, simulate
 from distributed import Client
-from inference.test_information import full_estimate, std_errors
-from likelihood import (
-    AnySigma,
-    estimate_of,
-    factor_theta,
-    gradient_rows,
-    hessian,
-    identified_inverse,
-    loglik_rows,
-)
-from rows.test_passes import counted
-from whole.test_reference import CASES, RANKS, joint, load, system_of, table
 
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.errors import BadValues
@@ -28,6 +15,21 @@ from lrgls_dask.inference.information import joint_information
 from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.inference.tangents import FullTangents
 from lrgls_dask.rows.run_pass import Meter
+from support.counted import counted
+from support.fits import fit
+from support.likelihood import (
+    AnySigma,
+    estimate_of,
+    factor_theta,
+    full_estimate,
+    gradient_rows,
+    hessian,
+    identified_inverse,
+    loglik_rows,
+    std_errors,
+)
+from support.reference import JOINT_CASES, RANKS, joint, load, system_of, table
+from support.systems import Data, dask_rows, simulate
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 
@@ -42,14 +44,14 @@ def huber_white(found: Fit) -> np.ndarray:
 
 
 @pytest.mark.parametrize("structure", RANKS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", JOINT_CASES)
 def test_factor_models_as_in_lavaan(case: str, structure: str) -> None:
     expected, found = joint(case, structure)
     reported = table(expected["se"]["robust_huber_white"], found)
     np.testing.assert_allclose(std_errors(huber_white(found)), reported, rtol=1e-7)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", JOINT_CASES)
 def test_unrestricted_sigma_as_in_lavaan(case: str) -> None:
     reference, data = load(case)
     expected, system = reference["fits"]["full"], system_of(reference["equations"], data)

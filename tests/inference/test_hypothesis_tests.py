@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 import scipy.linalg
 import scipy.stats
-from conftest import Data, dask_rows, fit, simulate
 from linearmodels.system import SUR
 
 from lrgls_dask import Fit, HypothesisTest, System
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.fullml import full_loglik
 from lrgls_dask.inference.hypothesis_tests import likelihood_ratio, wald
-from lrgls_dask.sigma.lowrank import LowRank
+from support.fits import exactly, fit
+from support.systems import Data, dask_rows, simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
 
@@ -37,12 +37,6 @@ def found() -> Fit:
 def load(case: str) -> tuple[dict[str, Any], pd.DataFrame]:
     reference = json.loads((HERE / case / "reference.json").read_text())
     return reference, pd.read_csv(HERE / case / reference["data"].split()[0])
-
-
-def exactly(sigma: np.ndarray) -> LowRank:
-    """Any covariance, as factors and variances."""
-    least = 0.5 * np.linalg.eigvalsh(sigma)[0]
-    return LowRank(np.linalg.cholesky(sigma - least * np.eye(len(sigma))), np.full(len(sigma), least))
 
 
 # ---------------------------------------------------------------------------------------------- Wald

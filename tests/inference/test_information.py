@@ -8,38 +8,38 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TIGHT, Data, fit, simulate
-from likelihood import AnySigma, estimate_of, factor_theta, full_theta, hessian, identified_inverse, loglik_rows
 from scipy.linalg import block_diag, null_space
-from whole.test_reference import CASES, RANKS, joint, load, system_of, table
 
 from lrgls_dask import LowRankGLS, inference
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import information
 from lrgls_dask.inference.information import expected_cov, observed_cov, sigma_errors
 from lrgls_dask.inference.standardised import Estimate
+from support.fits import TIGHT, fit
+from support.likelihood import (
+    AnySigma,
+    estimate_of,
+    factor_theta,
+    full_estimate,
+    full_theta,
+    hessian,
+    identified_inverse,
+    loglik_rows,
+    std_errors,
+)
+from support.reference import JOINT_CASES, RANKS, joint, load, system_of, table
+from support.systems import Data, simulate
 
 OWN = simulate("own", n=60, K=5, k=1)
 MIXED = simulate("mixed", n=80, K=5, k=1, weighted=True)
 TWO = simulate("own", n=150, K=5, k=2)
 
 
-def std_errors(cov: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.diag(cov))
-
-
-def full_estimate(data: Data, b: np.ndarray | None = None) -> Estimate:
-    """The unrestricted Sigma that is best for given coefficients."""
-    dense = data.dense()
-    b = dense.ols if b is None else b
-    return Estimate(data.system().compress().rows, b, AnySigma(dense.S(b)))
-
-
 # ---------------------------------------------------------------------------------- other programs
 
 
 @pytest.mark.parametrize("structure", RANKS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", JOINT_CASES)
 def test_factor_models_as_in_lavaan(case: str, structure: str) -> None:
     expected, found = joint(case, structure)
     estimate = estimate_of(found)
@@ -49,7 +49,7 @@ def test_factor_models_as_in_lavaan(case: str, structure: str) -> None:
         np.testing.assert_allclose(errors.idio_var, variances, rtol=1e-6)  # zero where held, in both
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", JOINT_CASES)
 def test_unrestricted_sigma_as_in_lavaan(case: str) -> None:
     reference, data = load(case)
     expected, system = reference["fits"]["full"], system_of(reference["equations"], data)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Data, by_gram, dask_rows, fit, simulate
-from inference.test_hypothesis_tests import exactly
 from linearmodels.system import SUR
 
 from lrgls_dask import Fit, System
+from support.fits import by_gram, exactly, fit
+from support.systems import Data, dask_rows, simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
 

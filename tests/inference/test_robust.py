@@ -10,42 +10,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
-from conftest import Data, dask_rows, fit, simulate, zarr_rows
 from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rows.test_passes import counted, counted_array
 
 from lrgls_dask import Fit, System
 from lrgls_dask.inference import bread, hac, sandwich
 from lrgls_dask.results import cov_kinds as covkinds
 from lrgls_dask.rows.run_pass import Meter
+from support.counted import counted, counted_array
+from support.fits import fit
+from support.sandwiches import GROUPS, OPTIONS, meat, off_by, scores
+from support.systems import Data, dask_rows, simulate, zarr_rows
 
 KINDS = ["own", "shared", "mixed"]
-GROUPS = np.random.default_rng(3).permutation(np.arange(240) % 60)  # scattered over all rows
-OPTIONS: dict[str, dict[str, Any]] = {
-    "robust": {},
-    "cluster": {"groups": GROUPS},
-    "hac": {"bandwidth": 7},
-}
-
-
-def scores(made: Fit, data: Data) -> np.ndarray:
-    """(N, P) w_i x_ic (Sigma^-1 r_i)_j, with the explicit inverse."""
-    dense = data.dense()
-    weighted = (dense.w[:, None] * dense.residuals(made.params.values)) @ np.linalg.inv(made.sigma().values)
-    return np.concatenate([X * weighted[:, [j]] for j, X in enumerate(data.Xs)], axis=1)
-
-
-def meat(s: np.ndarray, groups: np.ndarray | None = None, weights: Any = (1.0,)) -> np.ndarray:
-    """Sum over all pairs of rows, each with its weight, from the (N, N) matrix of weights."""
-    n = len(s)
-    if groups is not None:
-        return s.T @ (groups[:, None] == groups[None, :]) @ s
-    lag = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
-    padded = np.zeros(n)
-    padded[: len(weights)] = weights
-    return s.T @ padded[lag] @ s
 
 
 def expected(kind: str, made: Fit, data: Data) -> np.ndarray:
@@ -53,12 +31,6 @@ def expected(kind: str, made: Fit, data: Data) -> np.ndarray:
     inverse = np.linalg.inv(dense.normal_matrix(made.sigma().values) + np.diag(made.lam_B * dense.unit**2))
     how: dict[str, Any] = {"robust": {}, "cluster": {"groups": GROUPS}, "hac": {"weights": 1 - np.arange(8) / 8}}[kind]
     return inverse @ meat(scores(made, data), **how) @ inverse
-
-
-def off_by(found: Any, wanted: np.ndarray) -> float:
-    """The largest difference of two covariances, in units of standard errors."""
-    size = np.sqrt(np.diag(wanted))
-    return float(np.abs((np.asarray(found) - wanted) / np.outer(size, size)).max())
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weights"])

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import fit, simulate, zarr_rows
-from inference.test_robust import GROUPS, MADE, OPTIONS
-from rows.test_passes import counted
 
 from lrgls_dask import FitWarning, LowRankGLS, System, plan
 from lrgls_dask.errors import BadValues
 from lrgls_dask.inference import hac
 from lrgls_dask.rows.memory import Cluster
+from support.counted import counted
+from support.fits import fit
+from support.sandwiches import GROUPS, OPTIONS
+from support.systems import simulate, zarr_rows
 
 
 @pytest.mark.parametrize(
@@ -48,8 +49,9 @@ def test_options_that_make_no_sense(kind: Any, options: dict[str, Any], message:
 
 
 def test_bandwidth_of_another_type() -> None:
+    made = fit(simulate("own").system())
     with pytest.raises(TypeError, match="bandwidth must be a number of rows or None; got 'auto'"):
-        MADE.cov("hac", bandwidth="auto")  # type: ignore[arg-type]
+        made.cov("hac", bandwidth="auto")  # type: ignore[arg-type]
 
 
 def test_automatic_bandwidth_that_does_not_exist() -> None:

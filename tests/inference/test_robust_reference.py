@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import simulate, zarr_rows
-from inference.test_robust import off_by
-from whole.test_reference import HERE, table
 
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.sigma.lowrank import LowRank
+from support.reference import REFERENCE, table
+from support.sandwiches import off_by
+from support.systems import simulate, zarr_rows
 
 linearmodels = pytest.importorskip("linearmodels")
 
@@ -38,8 +38,8 @@ def holding(system: System, coefficients: np.ndarray, sigma: np.ndarray) -> Fit:
 
 
 def stored(case: str) -> tuple[dict[str, Any], System]:
-    reference = json.loads((HERE / case / "reference.json").read_text())
-    data = pd.read_csv(HERE / case / "data.csv")
+    reference = json.loads((REFERENCE / case / "reference.json").read_text())
+    data = pd.read_csv(REFERENCE / case / "data.csv")
     data = data[data.notna().all(axis=1)].reset_index(drop=True)
     names = [[c] if isinstance(c, str) else c for c in reference["equations"].values()]
     designs = [
@@ -56,7 +56,7 @@ def stored(case: str) -> tuple[dict[str, Any], System]:
 @pytest.mark.parametrize("estimator", ["gls_onestep", "gls_iterated"])
 @pytest.mark.parametrize("case", CASES)
 def test_stored_digits(case: str, estimator: str) -> None:
-    fits = json.loads((HERE / case / "reference_linearmodels.json").read_text())["fits"]
+    fits = json.loads((REFERENCE / case / "reference_linearmodels.json").read_text())["fits"]
     _, system = stored(case)
     for debiased, correction in (("plain", "HC0"), ("debiased", "HC1")):
         numbers = fits.get(f"{estimator}_robust_{debiased}")
@@ -110,7 +110,7 @@ def test_clustered_covariance(corrected: bool, every_chunk_a_block: None) -> Non
 @pytest.mark.parametrize("case", ["case01a_grunfeld_greene5", "case02b_kmenta_system2"])
 def test_classical_with_degrees_of_freedom(case: str) -> None:
     """Iterated, so that their weighting Sigma is that of the residuals, scaled by N / sqrt((N - p_i) (N - p_j))."""
-    numbers = json.loads((HERE / case / "reference_linearmodels.json").read_text())["fits"][
+    numbers = json.loads((REFERENCE / case / "reference_linearmodels.json").read_text())["fits"][
         "gls_iterated_unadjusted_debiased"
     ]
     _, system = stored(case)

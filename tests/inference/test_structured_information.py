@@ -11,24 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Data, fit, simulate
-from inference.test_information import std_errors
-from inference.test_kackar_harville import textbook
-from inference.test_robust import GROUPS as CLUSTERS
-from inference.test_robust import meat, off_by, scores
-from likelihood import (
-    AnySigma,
-    estimate_of,
-    factor_theta,
-    full_theta,
-    gradient_rows,
-    hessian,
-    identified_inverse,
-    loglik_rows,
-)
 from scipy.linalg import block_diag, null_space
-from sigma.test_factor_structures import GROUPED, bifactor
-from whole.test_reference import EXACT, load, system_of, table
 
 from lrgls_dask import Fit, FitWarning, GroupedLowRank, LowRankGLS, SparseLowRank
 from lrgls_dask.inference.information import observed_cov, sigma_errors
@@ -37,6 +20,24 @@ from lrgls_dask.inference.tangents import tangents_of
 from lrgls_dask.sigma.blocks import blocks_of
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from lrgls_dask.sigma.lowrank import LowRank
+from support.fits import fit
+from support.grouped import GROUPED, bifactor
+from support.kackar_harville import textbook
+from support.likelihood import (
+    AnySigma,
+    estimate_of,
+    factor_theta,
+    full_theta,
+    gradient_rows,
+    hessian,
+    identified_inverse,
+    loglik_rows,
+    std_errors,
+)
+from support.reference import EXACT, load, system_of, table
+from support.sandwiches import GROUPS as CLUSTERS
+from support.sandwiches import meat, off_by, scores
+from support.systems import Data, simulate
 
 ALL = {f"y{j}": "all" for j in range(6)}
 HALVES = {f"y{j}": "ab"[j // 5] for j in range(10)}

@@ -15,25 +15,17 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from conftest import (
-    TIGHT,
-    Data,
-    assert_params_close,
-    assert_same_bits,
-    counted_rows,
-    dask_rows,
-    fit,
-    simulate,
-    zarr_rows,
-)
 from distributed import Client
-from missing.test_patterns_and_rows import CASES, dense_information, dense_loglik, with_holes
-from whole.test_reference import load, system_of, table
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System
 from lrgls_dask.cli import main
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows import layout
+from support.counted import counted_rows
+from support.fits import TIGHT, assert_params_close, assert_same_bits, fit
+from support.incomplete import dense_information, dense_loglik, with_holes
+from support.reference import MISSING_CASES, load, system_of, table
+from support.systems import Data, dask_rows, simulate, zarr_rows
 
 RANKS = {"diagonal": 0, "factor_k1": 1}
 ENGINES = pytest.mark.parametrize("engine", ["compress", "stream"])
@@ -69,7 +61,7 @@ def complete(data: Data) -> np.ndarray:
 @ENGINES
 @ALGORITHMS
 @pytest.mark.parametrize("structure", RANKS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MISSING_CASES)
 def test_full_information_maximum_likelihood_as_in_lavaan(
     case: str, structure: str, algorithm: str, engine: str
 ) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Data, fit
-from missing.test_patterns_and_rows import dense_information, dense_loglik, with_holes
-from sigma.test_factor_structures import GROUPS, SPARSE, bifactor
 
 from lrgls_dask import Fit, GroupedLowRank, LowRankGLS
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from support.fits import fit
+from support.grouped import GROUPS, SPARSE, bifactor
+from support.incomplete import dense_information, dense_loglik, with_holes
+from support.systems import Data
 
 GROUPED = GroupedLowRank(1, GROUPS)
 ENGINES = pytest.mark.parametrize("engine", ["compress", "stream"])

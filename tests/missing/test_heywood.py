@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.optimize
-from whole.test_reference import load, system_of
 
 from lrgls_dask import LowRankGLS
+from support.reference import load, system_of
 
 FLOOR = 1e-9  # of the search below; the fit's is 1e-8, which costs it less than is asked
 

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Data, counted_rows, dask_rows, simulate
-from whole.test_reference import load, system_of
 
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.compression.compressed import compress_rows
 from lrgls_dask.errors import BadValues
 from lrgls_dask.missing.covariance import gls_covariance, observed_covariance
-from lrgls_dask.missing.loop import choose_incomplete, em_round, estimate_of, fit_incomplete
+from lrgls_dask.missing.loop import choose_incomplete, em_round, fit_incomplete
 from lrgls_dask.missing.patterns import _codes, first_pass
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import pairs_never_seen
@@ -24,62 +22,18 @@ from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.solve.em import fit_em
 from lrgls_dask.solve.in_memory import InMemory
-from lrgls_dask.solve.record import Options, Solution, Termination
+from lrgls_dask.solve.record import Options, Termination
 from lrgls_dask.solve.streamed import Streamed
+from support.counted import counted_rows
+from support.incomplete import TIGHT, dense_information, dense_loglik, estimates, with_holes
+from support.reference import MISSING_CASES, load, system_of
+from support.systems import Data, dask_rows, simulate
 
-TIGHT = Options(rel_tol=1e-15, max_sweeps=500)
-CASES = ["case06a_k1_K6_mcar10", "case06c_k1_K6_mar25", "case06e_k1_K6_monotone_emptyrows"]
 BOTH = pytest.mark.parametrize("most", [None, 0], ids=["patterns", "streamed"])
-
-
-def with_holes(data: Data, share: float = 0.2, *, seed: int = 1, n_patterns: int | None = None) -> Data:
-    """Some values missing, scattered or in a few patterns; the first rows show one, and no equation."""
-    rng = np.random.default_rng(seed)
-    holes = rng.random(data.Y.shape) < share
-    if n_patterns is not None:
-        holes = holes[rng.integers(0, n_patterns, size=len(holes))]
-    holes[0, 1:] = holes[1] = True
-    holes[0, 0] = False
-    return replace(data, Y=np.where(holes, np.nan, data.Y))
 
 
 def problem_of(data: Data, most: int | None = None, *, lam_B: float = 0.0, wrap: Any = np.asarray) -> Incomplete:
     return Incomplete(data.system(wrap).rows, lam_B=lam_B, meter=Meter(), most_patterns=most)
-
-
-def estimates(problem: Incomplete, found: Solution) -> tuple[np.ndarray, np.ndarray, float]:
-    """b, Sigma and log-likelihood in the user's units."""
-    of = estimate_of(problem, found, TIGHT)
-    return of.coefficients, of.covariance.dense(), of.loglik
-
-
-def dense_loglik(data: Data, b: np.ndarray, sigma: np.ndarray) -> float:
-    """Row by row from the explicit Sigma_oo."""
-    total = 0.0
-    parts = np.split(b, np.cumsum([len(c) for c in data.columns])[:-1])
-    R = data.Y - np.column_stack([X @ part for X, part in zip(data.Xs, parts, strict=True)])
-    weights = np.ones(len(R)) if data.weights is None else data.weights
-    for r, w in zip(R, weights, strict=True):
-        o = ~np.isnan(r)
-        if w > 0 and o.any():
-            block = sigma[np.ix_(o, o)] / w
-            quadratic = r[o] @ np.linalg.inv(block) @ r[o]
-            total -= 0.5 * (o.sum() * np.log(2 * np.pi) + np.linalg.slogdet(block)[1] + quadratic)
-    return total
-
-
-def dense_information(data: Data, sigma: np.ndarray) -> np.ndarray:
-    """sum_i X_o' Sigma_oo^-1 X_o, (P, P), row by row."""
-    total = np.zeros((sum(len(c) for c in data.columns),) * 2)
-    owner = np.repeat(np.arange(len(data.columns)), [len(c) for c in data.columns])
-    weights = np.ones(len(data.Y)) if data.weights is None else data.weights
-    for y, x, w in zip(data.Y, data.X, weights, strict=True):
-        o = ~np.isnan(y)
-        inverse = np.zeros_like(sigma)
-        inverse[np.ix_(o, o)] = w * np.linalg.inv(sigma[np.ix_(o, o)])
-        row = x[np.concatenate(data.columns)]
-        total += np.outer(row, row) * inverse[np.ix_(owner, owner)]
-    return total
 
 
 def some_sigma(n_equations: int, rank: int) -> LowRank:
@@ -256,7 +210,7 @@ def test_patterns_are_told_apart_whatever_their_hash() -> None:
 @BOTH
 @pytest.mark.parametrize("algorithm", ["als", "em"])
 @pytest.mark.parametrize("structure", ["diagonal", "factor_k1"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MISSING_CASES)
 def test_full_information_maximum_likelihood_as_in_lavaan(
     case: str, structure: str, algorithm: Any, most: int | None
 ) -> None:

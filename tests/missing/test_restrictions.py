@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.optimize
-from conftest import Data, assert_params_close, fit, simulate
-from missing.test_patterns_and_rows import TIGHT, dense_information, estimates, with_holes
-from solve.test_restrictions import restrictions_of
 
 from lrgls_dask import Fit, LowRankGLS
 from lrgls_dask.design.hypotheses import read_hypotheses
@@ -20,6 +17,9 @@ from lrgls_dask.missing.loop import fit_incomplete
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.structures import LowRankStructure
+from support.fits import assert_params_close, fit
+from support.incomplete import TIGHT, dense_information, estimates, with_holes
+from support.systems import Data, restrictions_of, simulate
 
 ENGINES = pytest.mark.parametrize("engine", ["compress", "stream"])
 ALGORITHMS = pytest.mark.parametrize("algorithm", ["als", "em"])

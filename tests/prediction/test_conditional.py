@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 import scipy.stats
 import xarray as xr
-from conftest import dask_rows, fit, simulate, zarr_rows
 
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.prediction import conditional
 from lrgls_dask.prediction.conditional import DenseConditional, LowRankConditional
 from lrgls_dask.sigma.lowrank import LowRank
+from support.fits import fit
+from support.systems import dask_rows, simulate, zarr_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
 

@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 import scipy.stats
 import xarray as xr
-from conftest import Data, dask_rows, fit, simulate, zarr_rows
 from distributed import Client
-from rows.test_passes import counted
 
 from lrgls_dask import Fit, LowRankGLS, System
+from support.counted import counted
+from support.fits import fit
+from support.systems import Data, dask_rows, simulate, zarr_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
 

@@ -9,10 +9,11 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import dask_rows, fit, simulate, zarr_rows
 
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.sigma.lowrank import LowRank
+from support.fits import fit
+from support.systems import dask_rows, simulate, zarr_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
 

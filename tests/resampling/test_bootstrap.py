@@ -10,8 +10,6 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import Data, by_gram, dask_rows, fit, simulate
-from rows.test_passes import counted
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System
 from lrgls_dask.compression.compressed import compress_rows
@@ -25,6 +23,9 @@ from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.solve.als import refit
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.record import Options, Point
+from support.counted import counted
+from support.fits import by_gram, fit
+from support.systems import Data, dask_rows, simulate
 
 KINDS = ["own", "shared", "mixed"]
 DATA = simulate("mixed", n=240)

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Data, fit, simulate
-from solve.test_restrictions import restrictions_of
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS
 from lrgls_dask.resampling.draws import Fitted
@@ -17,6 +15,8 @@ from lrgls_dask.sigma.full import Full, FullSigma
 from lrgls_dask.sigma.structures import LowRankStructure, diagonal, structure_of
 from lrgls_dask.solve.record import Options
 from lrgls_dask.solve.sweep import starting_residuals
+from support.fits import fit
+from support.systems import Data, restrictions_of, simulate
 
 DATA = simulate("mixed", n=240)
 WEIGHTED = simulate("own", n=300, K=6, weighted=True)

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TIGHT, fit, simulate
-from inference.test_robust import OPTIONS, meat, off_by, scores
 from linearmodels.system import SUR
 from scipy.linalg import null_space
-from whole.test_reference import EXACT, joint, load, system_of, table
 
 from lrgls_dask import Fit, LowRankGLS
+from support.fits import TIGHT, fit
+from support.reference import EXACT, joint, load, system_of, table
+from support.sandwiches import OPTIONS, meat, off_by, scores
+from support.systems import simulate
 
 CASE = "case05c_sim_k2_K7_N250_scales"
 DATA = simulate("own", n=240)

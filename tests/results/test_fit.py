@@ -14,9 +14,10 @@ import pytest
 import scipy.stats
 import sklearn.base
 import xarray as xr
-from conftest import assert_same_bits, dask_rows, fit, simulate, zarr_rows
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System, Termination
+from support.fits import assert_same_bits, fit
+from support.systems import dask_rows, simulate, zarr_rows
 
 # random data have Heywood cases now and then; the warning itself is tested elsewhere
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")

@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from conftest import simulate
 
 from lrgls_dask import Fit, LowRankGLS
 from lrgls_dask.results.html import summary_html
+from support.systems import simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
 

@@ -16,53 +16,19 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from conftest import Data, dask_rows, fit, simulate
-from zarr.storage import MemoryStore, WrapperStore
 
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.errors import UnreadableRows
 from lrgls_dask.rows.kernels import Block
 from lrgls_dask.rows.run_pass import Meter, run_pass
+from support.counted import counted, counted_array
+from support.fits import fit
+from support.systems import dask_rows, simulate
 
 pytestmark = pytest.mark.usefixtures("every_chunk_a_block")
 
 ENGINES = ["compress", "stream"]
 DATA = simulate("mixed", n=230)
-
-
-class CountingStore(WrapperStore):
-    """A store that counts the reads of every chunk."""
-
-    def __init__(self, store: Any) -> None:
-        super().__init__(store)
-        self.gets: Counter[str] = Counter()
-
-    def with_read_only(self, read_only: bool = False) -> CountingStore:
-        return self
-
-    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
-        if "/c/" in key or key.startswith("c/"):
-            self.gets[key] += 1
-        return await self._store.get(key, prototype, byte_range)
-
-    def of(self, array: str) -> Counter[int]:
-        """How often the chunks of one array were read -> how many were read so often."""
-        return Counter(n for key, n in self.gets.items() if key.startswith(f"{array}/c/"))
-
-
-def counted(data: Data, row_chunk: int = 10) -> CountingStore:
-    store = CountingStore(MemoryStore())
-    data.system().to_zarr(store, row_chunk=row_chunk)
-    store.gets.clear()
-    return store
-
-
-def counted_array(values: np.ndarray, rows: int) -> tuple[zarr.Array, Counter[str]]:
-    store = CountingStore(MemoryStore())
-    array = zarr.create_array(store, shape=values.shape, chunks=(rows, *values.shape[1:]), dtype=values.dtype)
-    array[...] = values
-    store.gets.clear()
-    return array, store.gets
 
 
 # ---------------------------------------------------------------------------------- counted reads
@@ -176,12 +142,12 @@ def test_progress_reaches_the_client_from_a_cluster(client: Any) -> None:
 
 
 BLAS = """
-import sys, json, threading
-sys.path.insert(0, sys.argv[1])
+import json, threading
 import dask, numpy as np, threadpoolctl
-from conftest import dask_rows, layout, simulate
 from lrgls_dask import LowRankGLS, System
+from lrgls_dask.rows import layout
 from lrgls_dask.rows.run_pass import Meter, run_pass
+from support.systems import dask_rows, simulate
 
 layout.SMALL_BLOCK_BYTES, layout.BLOCKS_WANTED, layout.PARTIAL_SHARE = 1, 10**9, 0
 system = simulate("mixed", n=230).system(dask_rows(10))
@@ -209,10 +175,8 @@ print(json.dumps({key: sorted(set(value)) for key, value in seen.items()}))
 def test_blas_has_one_thread_inside_tasks_and_its_own_outside() -> None:
     """In a process of its own: limits that leak would reach every later test."""
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
-    ran = subprocess.run(
-        [sys.executable, "-c", BLAS, str(Path(__file__).parents[1])],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    ran = subprocess.run([sys.executable, "-c", BLAS], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     seen = json.loads(ran.stdout)
     assert len(seen) == 13

@@ -12,33 +12,17 @@ import pandas as pd
 import pytest
 import sklearn.base
 import xarray as xr
-from conftest import Data, assert_params_close, dask_rows, fit, simulate
-from oracle import Dense
-from rows.test_passes import counted
-from whole.test_reference import EXACT, load, system_of, table
 
 from lrgls_dask import CompressedSystem, Fit, FitWarning, GroupedLowRank, LowRankGLS, SparseLowRank, System, Termination
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from lrgls_dask.sigma.sparse import SparseFactors
+from support.counted import counted
+from support.fits import assert_params_close, fit
+from support.grouped import EQUATIONS, GROUPED, GROUPS, SPARSE, bifactor
+from support.oracle import Dense
+from support.reference import EXACT, load, system_of, table
+from support.systems import Data, dask_rows, simulate
 
-EQUATIONS = [f"y{j}" for j in range(9)]
-GROUPS = dict(zip(EQUATIONS, "aaabbbccc", strict=True))
-
-
-def bifactor(kind: str = "mixed", n: int = 300, K: int = 9, weighted: bool = False) -> Data:
-    """One factor of all equations, one of each group of three."""
-    data = simulate(kind, n=n, K=K, weighted=weighted, seed=4)
-    rng = np.random.default_rng([9, K])
-    general, own = rng.uniform(0.5, 1.0, (2, K))
-    E = rng.normal(size=(n, 1)) * general + np.repeat(rng.normal(size=(n, K // 3)), 3, axis=1) * own
-    E += 0.7 * rng.normal(size=(n, K))
-    weights = np.ones(n) if data.weights is None else data.weights
-    fitted = np.column_stack([X @ rng.normal(size=X.shape[1]) for X in data.Xs])
-    return Data(kind, fitted + E / np.sqrt(weights)[:, None], data.X, data.columns, data.weights)
-
-
-GROUPED = GroupedLowRank(1, GROUPS)
-SPARSE = SparseLowRank(2, l1=0.05)
 BOTH = pytest.mark.parametrize("covariance", [SPARSE, GROUPED], ids=["sparse", "grouped"])
 
 

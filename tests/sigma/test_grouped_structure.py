@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from whole.test_reference import load, system_of
 
 from lrgls_dask.compression.compressed import compress_rows
 from lrgls_dask.rows.run_pass import Meter
@@ -18,6 +17,7 @@ from lrgls_dask.sigma.groupwise import approached, cycled, leaf_candidates
 from lrgls_dask.sigma.ml import ml_candidates
 from lrgls_dask.solve.cg import conjugate_gradients
 from lrgls_dask.solve.in_memory import InMemory
+from support.reference import load, system_of
 
 
 def simulated(

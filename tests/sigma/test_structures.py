@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from conftest import Data, assert_params_close, assert_same_bits, dask_rows, fit, simulate
-from rows.test_passes import counted
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System, Termination
 from lrgls_dask.sigma.blocks import blocks_of
@@ -21,6 +19,9 @@ from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.sparse import SparseFactors, SparseStructure
 from lrgls_dask.sigma.structures import LowRankStructure, diagonal, sigma_of, structure_of
 from lrgls_dask.solve.checkpoint import Checkpoint
+from support.counted import counted
+from support.fits import assert_params_close, assert_same_bits, fit
+from support.systems import Data, dask_rows, simulate
 
 ENGINES = ["compress", "stream"]
 KINDS = ["own", "shared", "mixed"]

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.linalg
-from conftest import Data, assert_params_close, dask_rows, fit, simulate
 
 from lrgls_dask import Fit, LowRankGLS
 from lrgls_dask.plan import Plan
 from lrgls_dask.solve.cg import conjugate_gradients
 from lrgls_dask.solve.checkpoint import Checkpoint
 from lrgls_dask.solve.constraint import Constraint, estimator_covariance, free_directions, inverse_within
+from support.fits import assert_params_close, fit
+from support.systems import Data, dask_rows, restrictions_of, simulate
 
 ENGINES = ["compress", "stream"]
 COVARIANCES: list[dict[str, Any]] = [
@@ -28,16 +29,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor"),
     pytest.mark.filterwarnings("ignore:LowRankGLS. stalled"),
 ]
-
-
-def restrictions_of(data: Data, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Equal intercepts of the first two equations, and two dense combinations of everything."""
-    P = sum(len(c) for c in data.columns)
-    rng = np.random.default_rng(seed)
-    R = rng.normal(size=(3, P))
-    R[0] = 0.0
-    R[0, [0, len(data.columns[0])]] = 1.0, -1.0
-    return R, np.array([0.0, 1.0, -2.0])
 
 
 def restricted_gls(data: Data, sigma: np.ndarray, R: np.ndarray, r: np.ndarray, lam_B: float = 0.0) -> Any:

@@ -7,8 +7,6 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
-from conftest import Data, dask_rows, fit, simulate
-from rows.test_passes import counted
 
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.compression import compressed as compress_module
@@ -21,6 +19,9 @@ from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.record import Options
 from lrgls_dask.solve.selection import best_of, choose
+from support.counted import counted
+from support.fits import fit
+from support.systems import Data, dask_rows, simulate
 
 DATA = simulate("mixed", n=230, K=5)
 WEIGHTED = simulate("own", n=300, K=6, weighted=True)

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from conftest import Data, fit, simulate, zarr_rows
 from distributed import Client, LocalCluster
-from inference.test_robust import meat, off_by
-from rows.test_passes import counted
-from solve.test_restrictions import restrictions_of
-from varying.test_segments import drifting
 
 from lrgls_dask import FitWarning, LowRankGLS, System, TimeVarying, TimeVaryingFit, plan
 from lrgls_dask.sigma.lowrank import LowRank
+from support.counted import counted
+from support.fits import fit
+from support.sandwiches import meat, off_by
+from support.segments import drifting
+from support.systems import Data, restrictions_of, simulate, zarr_rows
 
 SEGMENTS = np.repeat(np.arange(4), [50, 70, 1, 119])  # of 240 rows
 GROUPS = np.random.default_rng(3).permutation(np.arange(240) % 60)  # scattered over all segments

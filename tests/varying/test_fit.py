@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 import sklearn.base
 import xarray as xr
-from conftest import dask_rows, fit, simulate
-from rows.test_passes import counted
-from varying.test_segments import covariance, cut, drifting
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System, TimeVarying, TimeVaryingFit
 from lrgls_dask.varying.loop import fit_time_varying
+from support.counted import counted
+from support.fits import fit
+from support.segments import covariance, cut, drifting
+from support.systems import dask_rows, simulate
 
 DATA, _ = drifting(8, 60)
 YEARS = np.repeat(np.arange(2001, 2009), 60)

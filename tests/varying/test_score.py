@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from conftest import fit, simulate
-from rows.test_passes import counted
-from varying.test_segments import drifting
 
 from lrgls_dask import LowRankGLS, System, TimeVarying, TimeVaryingFit, plan
+from support.counted import counted
+from support.fits import fit
+from support.segments import drifting
+from support.systems import simulate
 
 DATA, _ = drifting(6, 40)
 YEARS = np.repeat(np.arange(2001, 2007), 40)

@@ -12,11 +12,12 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from conftest import assert_same_bits, dask_rows, fit, simulate
 from distributed import Client, LocalCluster
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System
 from lrgls_dask.errors import BadValues
+from support.fits import assert_same_bits, fit
+from support.systems import dask_rows, simulate
 
 pytestmark = pytest.mark.usefixtures("every_chunk_a_block")
 

@@ -7,19 +7,11 @@ from dataclasses import replace
 import dask.array as da
 import numpy as np
 import pytest
-from conftest import (
-    TIGHT,
-    Data,
-    assert_params_close,
-    by_gram,
-    dask_rows,
-    fit,
-    simulate,
-    zarr_rows,
-)
 
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.rows.layout import cut_rows
+from support.fits import TIGHT, assert_params_close, by_gram, fit
+from support.systems import Data, dask_rows, simulate, zarr_rows
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 

@@ -8,11 +8,12 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pytest
-from conftest import Data, assert_params_close, by_gram, dask_rows, fit, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System
+from support.fits import assert_params_close, by_gram, fit
+from support.systems import Data, dask_rows, simulate
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 

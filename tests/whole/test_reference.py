@@ -2,68 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from conftest import by_gram
 
-from lrgls_dask import Fit, FitWarning, LowRankGLS, System
-
-HERE = Path(__file__).parents[1] / "reference"
-EXACT: dict[str, Any] = {"rel_tol": 1e-15, "max_sweeps": 2000, "d_floor": 1e-10}
-CASES = [
-    "case05a_sim_k1_K6_N300",
-    "case05c_sim_k2_K7_N250_scales",
-    "case05e_real_holzinger_K8_N301",
-    "case05g_sim_heywood_K6_N120",
-]
-RANKS = {"diagonal": 0, "factor_k1": 1, "factor_k2": 2}
-
-
-def load(case: str) -> tuple[dict[str, Any], pd.DataFrame]:
-    reference = json.loads((HERE / case / "reference.json").read_text())
-    return reference, pd.read_csv(HERE / case / reference["data"].split()[0])
-
-
-def system_of(equations: dict[str, Any], data: pd.DataFrame) -> System:
-    """One design an equation; "const" is a column of ones, "x^3" a power of x."""
-
-    def column(name: str) -> np.ndarray:
-        if name == "const":
-            return np.ones(len(data))
-        base, _, power = name.partition("^")
-        return data[base].to_numpy(float) ** int(power or 1)
-
-    names = [[c] if isinstance(c, str) else c for c in equations.values()]
-    designs = [np.column_stack([column(c) for c in each]) for each in names]
-    Y = data[list(equations)].to_numpy(float)
-    return System.from_arrays(Y, designs, equations=list(equations), regressors=names)
-
-
-def joint(case: str, structure: str) -> tuple[dict[str, Any], Fit]:
-    reference, data = load(case)
-    expected = reference["fits"][structure]
-    model = LowRankGLS(RANKS[structure], **EXACT)
-    with warnings.catch_warnings():
-        if expected.get("heywood"):
-            warnings.filterwarnings("ignore", "LowRankGLS: idiosyncratic variance on d_floor", FitWarning)
-        return expected, model.fit(system_of(reference["equations"], data)).result_
-
-
-def table(values: dict[str, dict[str, float]], fit: Fit) -> np.ndarray:
-    """(P,) numbers stored by equation and regressor."""
-    pairs = zip(fit.params["equation"].values, fit.params["regressor"].values, strict=True)
-    return np.array([values[equation][regressor] for equation, regressor in pairs])
+from lrgls_dask import FitWarning, LowRankGLS, System
+from support.fits import by_gram
+from support.reference import EXACT, JOINT_CASES, RANKS, joint, load, system_of, table
 
 
 @pytest.mark.parametrize("structure", RANKS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", JOINT_CASES)
 def test_joint_maximum_likelihood_as_in_lavaan(case: str, structure: str) -> None:
     expected, fit = joint(case, structure)
     slack = 100 if expected.get("heywood") else 1

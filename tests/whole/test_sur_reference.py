@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from whole.test_reference import load, system_of, table
 
 from lrgls_dask import Fit, LowRankGLS, System, Termination
+from support.reference import load, system_of, table
 
 GRUNFELD = ["case01a_grunfeld_greene5", "case01c_grunfeld_correct5"]
 KMENTA, KMENTA2 = "case02_kmenta", "case02b_kmenta_system2"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from conftest import Data
 
 from lrgls_dask import Fit
 from lrgls_dask.inference.standardised import Estimate
+from support.systems import Data
 
 Rows = Callable[[np.ndarray], np.ndarray]
 
@@ -36,6 +36,7 @@ class AnySigma:
 
 
 def estimate_of(fit: Fit) -> Estimate:
+    """What inference is told of a fit of compressed rows."""
     on_floor = np.array([name in fit.on_floor for name in fit.equations])
     penalties = {"lam_B": fit.lam_B, "lam_F": fit.lam_F, "l1": fit.l1}
     return Estimate(fit.compressed, fit.coefficients, fit.covariance, **penalties, on_floor=on_floor)
@@ -112,3 +113,15 @@ def identified_inverse(information: np.ndarray, n_flat: int) -> np.ndarray:
     kept = order[n_flat:]
     inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
     return np.asarray(inverse / np.outer(scale, scale))
+
+
+def std_errors(cov: np.ndarray) -> np.ndarray:
+    """Square roots of the diagonal."""
+    return np.sqrt(np.diag(cov))
+
+
+def full_estimate(data: Data, b: np.ndarray | None = None) -> Estimate:
+    """The unrestricted Sigma that is best for given coefficients."""
+    dense = data.dense()
+    b = dense.ols if b is None else b
+    return Estimate(data.system().compress().rows, b, AnySigma(dense.S(b)))
