@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lrgls_dask import FitWarning, LowRankGLS, System, plan
+from lrgls_dask import FitWarning, LowRankGLS, System
 from lrgls_dask.errors import BadValues
 from lrgls_dask.inference import hac
+from lrgls_dask.rows import memory
 from lrgls_dask.rows.memory import Cluster
 from support.counted import counted
 from support.fits import fit
@@ -114,7 +115,7 @@ def test_what_cannot_fit_is_refused_before_a_read(
     data = simulate("own")
     store = counted(data)
     made = fit(data.system())
-    monkeypatch.setattr(plan, "this_cluster", lambda limit: Cluster(1, 2, 10**5, 50_000, in_process, 10**5))
+    monkeypatch.setattr(memory, "this_cluster", lambda limit: Cluster(1, 2, 10**5, 50_000, in_process, 10**5))
     with pytest.raises(MemoryError, match=f"robust covariance: needs .* in {where}; the limit is 97.66 kiB. Ask for"):
         made.cov("robust", system=System.from_zarr(store))
     with pytest.raises(MemoryError, match=f"Huber-White covariance: needs .* in {where}; .* Use kind='robust', one eq"):

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from lrgls_dask import LowRankGLS, System, TimeVarying, TimeVaryingFit, plan
+from lrgls_dask import LowRankGLS, System, TimeVarying, TimeVaryingFit
+from lrgls_dask.rows import memory
 from support.counted import counted
 from support.fits import fit
 from support.segments import drifting
@@ -98,7 +99,7 @@ def test_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"do not match the fit: regressors missing .x0., "):
         FIT.score(simulate("own", n=240).system(), YEARS)
     monkeypatch.setattr(
-        plan, "this_cluster", lambda limit: SimpleNamespace(n_threads=1, in_process=True, base=0, limit=9)
+        memory, "this_cluster", lambda limit: SimpleNamespace(n_threads=1, in_process=True, base=0, limit=9)
     )
     with pytest.raises(
         MemoryError, match=r"cross-products of 2 segments: needs .* limit is 9 B\. Score fewer segments"
