@@ -61,7 +61,7 @@ def clustered(rows: Rows, bread: Bread, equation: int | None, clusters: Clusters
             f"clustered covariance: {n_groups} groups are fewer than {params.width} coefficients, so the matrix is "
             "singular: single standard errors are usable, joint tests of many coefficients are not.",
             FitWarning,
-            stacklevel=8,
+            stacklevel=5,
         )
     size = 8 * params.width * (params.width + _most_open(rows, clusters))
     moments: ClusterMoments = _run(rows, cluster_kernel, params, bread, size, meter, "clustered covariance")

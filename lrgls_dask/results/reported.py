@@ -154,6 +154,11 @@ class Reported(Designed):
         return self.settings.missing
 
     @property
+    def algorithm(self) -> str:
+        """How it was estimated: "als", "em" or "fgls"."""
+        return self.settings.algorithm
+
+    @property
     def lam_B(self) -> float:
         """The ridge on the coefficients."""
         return self.settings.lam_B

@@ -29,6 +29,11 @@ class SigmaReported(Reported):
         return self.one_sigma.value
 
     @property
+    def lam_F(self) -> float:
+        """The ridge on the loadings."""
+        return self.settings.lam_F
+
+    @property
     def n_parameters(self) -> int:
         """P - m, and of Sigma K k + K - k (k - 1) / 2, K (K + 1) / 2 if unrestricted; zeros do not count."""
         return self.n_coefficients - self.n_restrictions + self.covariance.n_parameters

@@ -19,7 +19,7 @@ from lrgls_dask import Fit, HypothesisTest, System
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.fullml import full_loglik
 from lrgls_dask.inference.hypothesis_tests import likelihood_ratio, wald
-from support.fits import exactly, fit
+from support.fits import exactly, fit, remade
 from support.systems import Data, dask_rows, simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
@@ -99,7 +99,7 @@ def test_wald_with_the_covariance_of_systemfit() -> None:
     outcomes = data[list(reference["outcomes"].values())].to_numpy(float)
     names = {"equations": list(reference["equations"]), "regressors": list(reference["equations"].values())}
     b = np.array([v for each in expected["coefficients"].values() for v in each.values()])
-    made = dataclasses.replace(
+    made = remade(
         fit(System.from_arrays(outcomes, designs, **names), rank=0),
         coefficients=b,
         covariance=exactly(np.array(expected["resid_cov_used_for_weighting"])),
@@ -277,7 +277,7 @@ def test_likelihoods_that_cannot_be_compared(found: Fit) -> None:
     other = dataclasses.replace(DATA, Y=DATA.Y + np.array([0, 0, 1e-3, 0, 0, 0]))
     with pytest.raises(ValueError, match="same data; the mean of equation 'y2' is"):
         found.lr_test(fit(other.system(), rank=1))
-    worse = dataclasses.replace(fit(DATA.system(), rank=1), loglik=found.loglik + 1.0)
+    worse = remade(fit(DATA.system(), rank=1), loglik=found.loglik + 1.0)
     with pytest.raises(ValueError, match="Likelihood ratio test: the larger model has the lower log-likelihood"):
         found.lr_test(worse)
     assert likelihood_ratio(-1e6, -1e6 - 1e-4, 2, name="n", null="h").statistic == 0.0

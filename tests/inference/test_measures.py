@@ -15,7 +15,8 @@ import pytest
 from linearmodels.system import SUR
 
 from lrgls_dask import Fit, System
-from support.fits import by_gram, exactly, fit
+from lrgls_dask.results.evidence import CompressedRows, StreamedSums
+from support.fits import by_gram, exactly, fit, remade
 from support.systems import Data, dask_rows, simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
@@ -27,7 +28,7 @@ CASES = ["case01c_grunfeld_correct5", "case02b_kmenta_system2", "case03c_fringe_
 
 def at(made: Fit, coefficients: np.ndarray, sigma: np.ndarray) -> Fit:
     """The same rows at other estimates."""
-    return dataclasses.replace(made, coefficients=coefficients, covariance=exactly(sigma))
+    return remade(made, coefficients=coefficients, covariance=exactly(sigma))
 
 
 def same_by_linearmodels(data: Data, *, constant: bool = True) -> tuple[Any, Fit]:
@@ -106,7 +107,7 @@ def test_a_constant_is_seen_in_whatever_it_is_made_of(route: str) -> None:
     system = System.from_arrays(Y, list(designs.values()), equations=list(designs))
     made = fit(system if route == "qr" else by_gram(system), rank=0)
     has = np.array([True, True, True, False, False, False])
-    assert made.compressed is not None and made.compressed.route == route
+    assert made.evidence.rows_for(made.estimated, "the test").route == route
     np.testing.assert_array_equal(made._sums.constant, has)
     residual = np.sum(made.residuals(system).values ** 2, axis=0)
     total = np.where(has, np.sum((Y - Y.mean(axis=0)) ** 2, axis=0), np.sum(Y**2, axis=0))
@@ -132,7 +133,7 @@ def test_streamed_fits_know_r2(kind: str, weighted: bool) -> None:
     streamed, whole = fit(data.system(dask_rows(50)), engine="stream"), fit(data.system())
     np.testing.assert_allclose(streamed.r2.values, whole.r2.values, rtol=1e-6)
     np.testing.assert_allclose(streamed.adj_r2.values, whole.adj_r2.values, rtol=1e-6)
-    assert streamed.sums is not None and whole.sums is None
+    assert isinstance(streamed.evidence, StreamedSums) and isinstance(whole.evidence, CompressedRows)
     assert "not kept by a streamed fit" in streamed.summary()
 
 
@@ -177,7 +178,7 @@ def test_criteria_count_the_parameters_of_the_low_rank_model() -> None:
 
 
 def test_a_streamed_fit_saved_before_r2_was_kept() -> None:
-    old = dataclasses.replace(fit(simulate("own").system(), engine="stream"), sums=None)
+    old = remade(fit(simulate("own").system(), engine="stream"), squares=None)
     with pytest.raises(ValueError, match=r"saved without sums of squares, so it has no R2\. Fit again"):
         _ = old.r2
     assert old.summary().splitlines()[-2].split()[-1] == "-"

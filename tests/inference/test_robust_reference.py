@@ -6,7 +6,6 @@ Everything is compared at linearmodels' own coefficients and weighting Sigma, wh
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.sigma.lowrank import LowRank
+from support.fits import remade
 from support.reference import REFERENCE, table
 from support.sandwiches import off_by
 from support.systems import simulate, zarr_rows
@@ -34,7 +34,7 @@ def holding(system: System, coefficients: np.ndarray, sigma: np.ndarray) -> Fit:
     least = 0.5 * np.linalg.eigvalsh(sigma)[0]
     F = np.linalg.cholesky(sigma - least * np.eye(len(sigma)))
     made = LowRankGLS(0).fit(system).result_
-    return replace(made, coefficients=coefficients, covariance=LowRank(F, np.full(len(sigma), least)))
+    return remade(made, coefficients=coefficients, covariance=LowRank(F, np.full(len(sigma), least)))
 
 
 def stored(case: str) -> tuple[dict[str, Any], System]:

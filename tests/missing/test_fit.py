@@ -193,16 +193,16 @@ def test_complete_rows_give_the_complete_fit(engine: str) -> None:
 
 
 def test_complete_rows_by_cross_products_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("missing.patterns", "compress"):
+    for module in ("missing.patterns", "compression.compressed"):
         monkeypatch.setattr(f"lrgls_dask.{module}.SMALL_FLOPS", 0.0)
     data = simulate("mixed", n=300, k=1)
     got = fit(data.system(), 1, missing="em")
     assert got.n_passes == 1
-    assert got.compressed is not None and got.compressed.route == "gram"
+    assert got.evidence.rows_for(got.estimated, "the test").route == "gram"
     assert_params_close(got, fit(data.system(), 1), 1e-9)
     data.X[:, 3] = data.X[:, 2] + 1e-4 * data.X[:, 3]  # digits that cross-products lose
     got = fit(data.system(), 1, missing="em")
-    assert got.compressed is not None and got.compressed.route == "qr"
+    assert got.evidence.rows_for(got.estimated, "the test").route == "qr"
 
 
 # ---------------------------------------------------------------------------------- storage, schedulers, reads

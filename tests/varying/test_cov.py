@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster
 from lrgls_dask import FitWarning, LowRankGLS, System, TimeVarying, TimeVaryingFit, plan
 from lrgls_dask.sigma.lowrank import LowRank
 from support.counted import counted
-from support.fits import fit
+from support.fits import fit, remade
 from support.sandwiches import meat, off_by
 from support.segments import drifting
 from support.systems import Data, restrictions_of, simulate, zarr_rows
@@ -115,7 +115,7 @@ def test_reads() -> None:
     assert not store.of("Y")
     found.cov("robust", system=System.from_zarr(store))
     assert store.of("X") == store.of("Y") == {1: 24}
-    replace(found, solution=None).cov("robust", system=System.from_zarr(store))
+    replace(found, compressed_segments=()).cov("robust", system=System.from_zarr(store))
     assert store.of("X") == store.of("Y") == {3: 24}
 
 
@@ -123,7 +123,7 @@ def test_one_sigma_throughout_gives_the_covariances_of_a_static_fit() -> None:
     data = simulate("mixed", weighted=True)
     found = made(data, np.inf)
     sigma = LowRank(found.loadings.values[0], found.idio_var.values[0])
-    static = replace(fit(data.system(), 1), coefficients=found.coefficients, covariance=sigma)
+    static = remade(fit(data.system(), 1), coefficients=found.coefficients, covariance=sigma)
     for kind, options in {"classical": {}, **OPTIONS}.items():
         assert off_by(found.cov(kind, **options), static.cov(kind, **options).values) < 1e-10, kind
     for options in ({"kind": "classical", "debiased": True}, {"kind": "robust", "correction": "HC1"},
@@ -282,12 +282,12 @@ def test_what_such_a_fit_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="the system has 100 rows, and the segments of this fit cover 240"):
         found.cov("robust", system=data.take(np.arange(100)).system())
     weights = np.where(SEGMENTS == 2, 0.0, 1.0)
-    opened = replace(found, solution=None, system=None)
+    opened = replace(found, compressed_segments=(), system=None)
     with pytest.raises(ValueError, match="only 3 of the fit's 4 segments have rows of positive weight"):
         opened.cov("robust", system=replace(data, weights=weights).system())
     with pytest.raises(TypeError, match="needs the rows themselves, a System; got a CompressedSystem"):
         found.cov("robust", system=data.system().compress())
-    monkeypatch.setattr("lrgls_dask.results.segment_cov.MAX_COEFFICIENTS", 5)
+    monkeypatch.setattr("lrgls_dask.results.segment_source.MAX_COEFFICIENTS", 5)
     with pytest.raises(ValueError, match=rf"all {found.n_coefficients} coefficients .* limited to 5\. Fit fewer"):
         found.cov("classical")
 

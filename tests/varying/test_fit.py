@@ -143,7 +143,7 @@ def test_saved_and_opened(tmp_path: Any, bandwidth: Any) -> None:
 
 
 def test_without_its_covariance_an_opened_fit_says_so() -> None:
-    found = replace(made(), solution=None)
+    found = replace(made(), compressed_segments=())
     with pytest.raises(ValueError, match="saved without the covariance of its 18 coefficients, more than 5,000"):
         _ = found.std_errors
     assert found.params.shape == (18,)
