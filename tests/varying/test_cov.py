@@ -232,7 +232,7 @@ def test_restricted_coefficients_and_their_covariances(design: str, lam_B: float
     assert np.abs((found.params.values - b) / se).max() < 1e-6
     assert off_by(found.cov(), G @ M @ G) < 1e-8
     assert off_by(found.cov("robust"), G @ meat(scores(found, data)) @ G) < 1e-8
-    assert found.n_parameters == pytest.approx(len(A) - 3 + found.n_sigma_parameters)
+    assert found.n_parameters == pytest.approx(len(A) - 3 + found.sigmas.n_parameters)
 
 
 def test_an_infinite_bandwidth_is_the_restricted_static_fit(tmp_path: Any) -> None:
