@@ -78,7 +78,7 @@ class Reported(Designed):
 
     @property
     @abstractmethod
-    def cells(self) -> np.ndarray:
+    def _shown(self) -> np.ndarray:
         """(K,) rows that show each equation: N of complete rows."""
 
     @property
@@ -249,7 +249,7 @@ class Reported(Designed):
     @property
     def n_cells(self) -> int:
         """Observed responses: N K, or less where some are missing."""
-        return int(self.cells.sum())
+        return int(self._shown.sum())
 
     @property
     def df_resid(self) -> int:
@@ -380,7 +380,7 @@ class Reported(Designed):
 
     @property
     def _freedom(self) -> np.ndarray:
-        return np.repeat(np.maximum(self.cells - self.design.sizes, 1), self.design.sizes)
+        return np.repeat(np.maximum(self._shown - self.design.sizes, 1), self.design.sizes)
 
     def _position(self, equation: Hashable) -> int:
         try:

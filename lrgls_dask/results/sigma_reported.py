@@ -34,6 +34,11 @@ class SigmaReported(Reported):
         return self.settings.lam_F
 
     @property
+    def l1(self) -> float:
+        """The penalty of sparse loadings, as chosen."""
+        return self.settings.l1
+
+    @property
     def n_parameters(self) -> int:
         """P - m, and of Sigma K k + K - k (k - 1) / 2, K (K + 1) / 2 if unrestricted; zeros do not count."""
         return self.n_coefficients - self.n_restrictions + self.covariance.n_parameters
@@ -54,8 +59,12 @@ class SigmaReported(Reported):
         return self.one_sigma.on_floor
 
     @property
-    def cells(self) -> np.ndarray:
-        """(K,) rows that show each equation: N of complete rows."""
+    def cells(self) -> np.ndarray | None:
+        """(K,) rows that show each equation, of a fit to missing responses; None of complete rows, which show all."""
+        return self._shown if self.evidence.n_patterns else None
+
+    @property
+    def _shown(self) -> np.ndarray:
         return self.evidence.cells(self.estimated)
 
     @property

@@ -157,7 +157,7 @@ def coefficient_table(fit: Reported, alpha: float) -> tuple[list[str], list[tupl
 def equation_table(fit: Measures) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
     """Names of the columns, and for each equation its label and cells."""
     columns: dict[str, list[str]] = {}
-    if fit.evidence.n_patterns:
+    if fit.cells is not None:
         columns["rows"] = [f"{count:,}" for count in fit.cells.tolist()]
     columns |= {"error sd": [f"{variance**0.5:.5g}" for variance in fit.sigma_diagonal]}
     if fit.covariance_kind != "full":

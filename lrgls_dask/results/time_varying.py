@@ -115,8 +115,7 @@ class TimeVaryingFit(Reported, Predicting):
         return self.n_coefficients - self.n_restrictions + self.sigmas.n_parameters
 
     @property
-    def cells(self) -> np.ndarray:
-        """(K,) rows that show each equation: all."""
+    def _shown(self) -> np.ndarray:
         return np.full(self.n_equations, self.n_obs, dtype=np.int64)
 
     @cached_property

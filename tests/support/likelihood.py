@@ -38,7 +38,7 @@ class AnySigma:
 def estimate_of(fit: Fit) -> Estimate:
     """What inference is told of a fit of compressed rows."""
     on_floor = np.array([name in fit.on_floor for name in fit.equations])
-    penalties = {"lam_B": fit.lam_B, "lam_F": fit.lam_F, "l1": fit.settings.l1}
+    penalties = {"lam_B": fit.lam_B, "lam_F": fit.lam_F, "l1": fit.l1}
     return Estimate(
         fit.evidence.rows_for(fit.estimated, "inference"),
         fit.coefficients,
