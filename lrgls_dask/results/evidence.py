@@ -33,9 +33,11 @@ COMPRESS, DROP = "Fit with engine='compress'", "Fit complete rows only with miss
 class Evidence(ABC):
     """What statistics draw on.
 
-    system_measures : why there are no measures of the system, for tables; nothing where there are.
+    complete : whether every row shows every equation.  system_measures : why there are no measures of the system, for
+    tables; nothing where there are.
     """
 
+    complete: ClassVar[bool] = True
     system_measures: ClassVar[str] = ""
 
     @property
@@ -175,6 +177,7 @@ class CellsOfRows(Evidence):
     shown: np.ndarray
     patterns: int
     by_patterns: bool
+    complete: ClassVar[bool] = False
     system_measures: ClassVar[str] = "needs complete rows"
 
     def __post_init__(self) -> None:

@@ -61,7 +61,7 @@ class SigmaReported(Reported):
     @property
     def cells(self) -> np.ndarray | None:
         """(K,) rows that show each equation, of a fit to missing responses; None of complete rows, which show all."""
-        return self._shown if self.evidence.n_patterns else None
+        return None if self.evidence.complete else self._shown
 
     @property
     def _shown(self) -> np.ndarray:
