@@ -14,6 +14,7 @@ import pytest
 import lrgls_dask
 
 PACKAGE = Path(lrgls_dask.__file__).parent
+TESTS = Path(__file__).parents[1]
 TREES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text(encoding="utf-8"))
     for path in sorted(PACKAGE.rglob("*.py"))
@@ -48,10 +49,15 @@ def imported(tree: ast.Module) -> Iterator[str]:
 ARROWS = {name: set(imported(tree)) - {name} for name, tree in TREES.items()}
 
 
+def modules_of(tree: ast.Module) -> set[str]:
+    """Dotted names of the modules that a module imports, whosever they are."""
+    plain = {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
+    return plain | {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+
+
 def outside(tree: ast.Module) -> set[str]:
     """Top-level names of the packages that a module imports."""
-    plain = {alias.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
-    return plain | {(n.module or "").split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    return {name.split(".")[0] for name in modules_of(tree)}
 
 
 @MOVING
@@ -213,3 +219,26 @@ def test_nothing_is_used_by_tests_alone() -> None:
             if name not in public and used[name] - inside <= 0 and not name.startswith(("__", "_repr_")):
                 idle.append(f"{module}.{name}")
     assert idle == []
+
+
+# ---------------------------------------------------------------------------------------------- tests
+
+
+def test_tests_have_the_rooms_of_the_package() -> None:
+    """In the folder of their room, or beside the rooms under the name of one; those of the whole in `whole`."""
+    files = [path.relative_to(TESTS) for path in TESTS.rglob("test_*.py")]
+    alone = tuple(f"test_{name}{end}" for name in ROOMS for end in (".", "_"))
+    beside = [file.name for file in files if len(file.parts) == 1 and not file.name.startswith(alone)]
+    folders = {str(file.parent) for file in files if len(file.parts) > 1}
+    assert beside == []
+    assert folders - {*ROOMS, "whole"} == set()
+
+
+def test_tests_share_by_support_alone() -> None:
+    found = [
+        f"{path.relative_to(TESTS)} -> {module}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for module in sorted(modules_of(ast.parse(path.read_text(encoding="utf-8"))))
+        if any(part == "conftest" or part.startswith("test_") for part in module.split("."))
+    ]
+    assert found == []
