@@ -13,11 +13,10 @@ import pytest
 from lrgls_dask import Fit, GroupedLowRank, LowRankGLS
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from support.fits import fit
-from support.grouped import GROUPS, SPARSE, bifactor
+from support.grouped import GROUPED, GROUPS, SPARSE, bifactor
 from support.incomplete import dense_information, dense_loglik, with_holes
 from support.systems import Data
 
-GROUPED = GroupedLowRank(1, GROUPS)
 ENGINES = pytest.mark.parametrize("engine", ["compress", "stream"])
 
 

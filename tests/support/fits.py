@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,3 +42,8 @@ def exactly(sigma: np.ndarray) -> LowRank:
     """Any covariance, as factors and variances."""
     least = 0.5 * np.linalg.eigvalsh(sigma)[0]
     return LowRank(np.linalg.cholesky(sigma - least * np.eye(len(sigma))), np.full(len(sigma), least))
+
+
+def at(made: Fit, coefficients: np.ndarray, sigma: np.ndarray) -> Fit:
+    """The same rows at other estimates."""
+    return replace(made, coefficients=coefficients, covariance=exactly(sigma))
