@@ -21,7 +21,7 @@ from lrgls_dask.results.evidence import StreamedSums
 from lrgls_dask.rows.run_pass import Meter
 from support.counted import counted, counted_array
 from support.fits import fit
-from support.sandwiches import GROUPS, OPTIONS, meat, off_by, scores
+from support.sandwiches import GROUPS, OPTIONS, SUMMED, meat, off_by, scores
 from support.systems import Data, dask_rows, simulate, zarr_rows
 
 KINDS = ["own", "shared", "mixed"]
@@ -30,8 +30,7 @@ KINDS = ["own", "shared", "mixed"]
 def expected(kind: str, made: Fit, data: Data) -> np.ndarray:
     dense = data.dense(lam_B=made.lam_B)
     inverse = np.linalg.inv(dense.normal_matrix(made.sigma().values) + np.diag(made.lam_B * dense.unit**2))
-    how: dict[str, Any] = {"robust": {}, "cluster": {"groups": GROUPS}, "hac": {"weights": 1 - np.arange(8) / 8}}[kind]
-    return inverse @ meat(scores(made, data), **how) @ inverse
+    return inverse @ meat(scores(made, data), **SUMMED[kind]) @ inverse
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weights"])

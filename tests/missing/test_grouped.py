@@ -14,11 +14,10 @@ from lrgls_dask import Fit, GroupedLowRank, LowRankGLS
 from lrgls_dask.results.parts import CLASSICAL
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from support.fits import fit, remade
-from support.grouped import GROUPS, SPARSE, bifactor
+from support.grouped import GROUPED, GROUPS, SPARSE, bifactor
 from support.incomplete import dense_information, dense_loglik, with_holes
 from support.systems import Data
 
-GROUPED = GroupedLowRank(1, GROUPS)
 ENGINES = pytest.mark.parametrize("engine", ["compress", "stream"])
 
 

@@ -55,3 +55,8 @@ def remade(made: Any, **changes: Any) -> Any:
         )
         made = replace(made, **{part: replace(getattr(made, part), **{name: changes.pop(name)})})
     return replace(made, **changes)
+
+
+def at(made: Fit, coefficients: np.ndarray, sigma: np.ndarray) -> Fit:
+    """The same rows at other estimates."""
+    return remade(made, coefficients=coefficients, covariance=exactly(sigma))

@@ -16,16 +16,12 @@ from lrgls_dask import FitWarning, LowRankGLS, System, TimeVarying, TimeVaryingF
 from lrgls_dask.sigma.lowrank import LowRank
 from support.counted import counted
 from support.fits import fit, remade
-from support.sandwiches import meat, off_by
-from support.segments import drifting
+from support.sandwiches import GROUPS, OPTIONS, SUMMED, meat, off_by
+from support.segments import TIGHT, drifting
 from support.systems import Data, restrictions_of, simulate, zarr_rows
 
 SEGMENTS = np.repeat(np.arange(4), [50, 70, 1, 119])  # of 240 rows
-GROUPS = np.random.default_rng(3).permutation(np.arange(240) % 60)  # scattered over all segments
-OPTIONS: dict[str, dict[str, Any]] = {"robust": {}, "cluster": {"groups": GROUPS}, "hac": {"bandwidth": 7}}
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
-
-TIGHT: dict[str, Any] = {"rel_tol": 1e-14, "max_sweeps": 200}
 
 
 def made(data: Data, bandwidth: float = 2.5, wrap: Any = np.asarray, **options: Any) -> TimeVaryingFit:
@@ -59,9 +55,6 @@ def bread(found: TimeVaryingFit, data: Data) -> np.ndarray:
     return np.linalg.inv(information(found, data) + np.diag(found.lam_B * data.dense().unit ** 2))
 
 
-HOW: dict[str, dict[str, Any]] = {"robust": {}, "cluster": {"groups": GROUPS}, "hac": {"weights": 1 - np.arange(8) / 8}}
-
-
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weights"])
 @pytest.mark.parametrize("lam_B", [0.0, 20.0], ids=["", "ridge"])
 @pytest.mark.parametrize("design", ["own", "shared", "mixed"])
@@ -72,7 +65,7 @@ def test_every_kind_by_hand(design: str, lam_B: float, weighted: bool) -> None:
     assert off_by(found.cov(), A @ information(found, data) @ A) < 1e-10
     own = slice(found.design.offsets[4], found.design.offsets[5])
     for kind, options in OPTIONS.items():
-        wanted = A @ meat(s, **HOW[kind]) @ A
+        wanted = A @ meat(s, **SUMMED[kind]) @ A
         assert off_by(found.cov(kind, **options), wanted) < 1e-10, kind
         one = found.cov(kind, equation="y4", **options)
         assert off_by(one, wanted[own, own]) < 1e-10, kind
