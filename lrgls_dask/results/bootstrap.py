@@ -200,7 +200,10 @@ def _compressed(fit: Measures, system: System | CompressedSystem | None) -> Comp
         rows: Compressed = system.compress().rows
         return rows
     size = format_bytes(8 * (fit.n_regressors + fit.n_equations) ** 2)
-    remedy = f"Pass system=..., which is then read once into {size}, or fit with engine='compress'"
+    remedy = (
+        f"and a streamed fit keeps no compressed rows to replicate. Pass system=..., which is then read once into {size}, "
+        "or fit with engine='compress'"
+    )
     return fit.evidence.rows_for(fit.estimated, "bootstrap", streamed=remedy, holes=HOLES)
 
 
