@@ -201,8 +201,8 @@ def _compressed(fit: Measures, system: System | CompressedSystem | None) -> Comp
         return rows
     size = format_bytes(8 * (fit.n_regressors + fit.n_equations) ** 2)
     remedy = (
-        f"and a streamed fit keeps no compressed rows to replicate. Pass system=..., which is then read once into {size}, "
-        "or fit with engine='compress'"
+        "and a streamed fit keeps no compressed rows to replicate. Pass system=..., which is then read once into "
+        f"{size}, or fit with engine='compress'"
     )
     return fit.evidence.rows_for(fit.estimated, "bootstrap", streamed=remedy, holes=HOLES)
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from lrgls_dask import Fit, System
 from lrgls_dask.inference import bread, hac, sandwich
 from lrgls_dask.results import cov_source
+from lrgls_dask.results.cov.cluster import clusters_of
 from lrgls_dask.results.evidence import StreamedSums
 from lrgls_dask.rows.run_pass import Meter
 from support.counted import counted, counted_array
@@ -157,8 +158,8 @@ def test_rows_without_weight_keep_their_place_in_time() -> None:
 
 def test_sorted_groups_stay_open_only_across_cuts(every_chunk_a_block: None) -> None:
     system = simulate("own").system(zarr_rows(16))
-    together = sandwich.clusters_of(np.arange(240) // 6, 240)
-    scattered = sandwich.clusters_of(np.arange(240) % 40, 240)
+    together = clusters_of(np.arange(240) // 6, 240)
+    scattered = clusters_of(np.arange(240) % 40, 240)
     assert sandwich._most_open(system.rows, together) == 2
     assert sandwich._most_open(system.rows, scattered) == 40
 
