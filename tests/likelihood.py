@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,26 +12,6 @@ from lrgls_dask import Fit
 from lrgls_dask.inference.standardised import Estimate
 
 Rows = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True, eq=False)
-class AnySigma:
-    """An unrestricted Sigma by explicit inverse."""
-
-    matrix: np.ndarray
-
-    @property
-    def precision_diagonal(self) -> np.ndarray:
-        return np.linalg.inv(self.matrix).diagonal()
-
-    def precision(self) -> np.ndarray:
-        return np.linalg.inv(self.matrix)
-
-    def dense(self) -> np.ndarray:
-        return self.matrix
-
-    def rescaled(self, scale: np.ndarray) -> AnySigma:
-        return AnySigma(self.matrix * np.outer(scale, scale))
 
 
 def estimate_of(fit: Fit) -> Estimate:

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 from conftest import Data, fit, simulate
-from likelihood import AnySigma, estimate_of, free_loadings
+from likelihood import estimate_of, free_loadings
 from scipy.linalg import null_space
 from test_information import full_estimate, std_errors
 
@@ -18,6 +18,7 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import kackar_harville
 from lrgls_dask.inference.kackar_harville import kackar_harville_correction, kackar_harville_cov
 from lrgls_dask.inference.standardised import Estimate
+from lrgls_dask.sigma.full import FullSigma
 
 OWN = simulate("own", n=25, K=4, k=1)
 MIXED = simulate("mixed", n=80, K=5, k=1, weighted=True)
@@ -28,7 +29,7 @@ def directions(estimate: Estimate) -> list[np.ndarray]:
     """dSigma along every parameter that is not held, one (K, K) array each."""
     sigma = estimate.covariance
     unit = np.eye(len(sigma.dense()))
-    if isinstance(sigma, AnySigma):
+    if isinstance(sigma, FullSigma):
         return [np.outer(a, b) + np.outer(b, a) * (i != j) for (i, a), (j, b) in product(enumerate(unit), repeat=2)
                 if i >= j]  # fmt: skip
     free = free_loadings(sigma)
@@ -156,7 +157,7 @@ def test_simulated_estimates_spread_as_corrected() -> None:
     root = np.linalg.cholesky(sigma)
     spread = np.var([two_step(rng.normal(size=(N, K)) @ root.T) for _ in range(8000)], axis=0)
     data = Data("own", rng.normal(size=(N, K)), X, columns)
-    truth = Estimate(data.system().compress().rows, np.zeros(3 * K), AnySigma(sigma))
+    truth = Estimate(data.system().compress().rows, np.zeros(3 * K), FullSigma(sigma))
     corrected = kackar_harville_cov(truth).diagonal()
     classical = corrected - kackar_harville_correction(truth).diagonal()
     assert np.mean(classical / spread) < 0.98

@@ -19,9 +19,9 @@ from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_memory
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
-from lrgls_dask.sigma.blocks import Blocks
+from lrgls_dask.sigma.interface import Pattern, Sigma
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.sigma.structures import Factored, loadings_in, widened
+from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.constraint import estimator_covariance, free_directions
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def gls_covariance(problem: Incomplete, sigma: LowRank) -> np.ndarray:
 
 
 def observed_covariance(
-    problem: Incomplete, c: np.ndarray, sigma: Factored, *, lam_F: float = 0.0, d_floor: float = 0.0
+    problem: Incomplete, c: np.ndarray, sigma: Sigma, *, lam_F: float = 0.0, d_floor: float = 0.0
 ) -> np.ndarray:
     """(P, P) covariance of the coefficients from the observed information, in the user's units and order.
 
@@ -55,17 +55,18 @@ def observed_covariance(
         effective = by_c - cross @ cho_solve(cho_factor(by_sigma), cross.T)
         return _of_estimator(0.5 * (effective + effective.T), problem)
     except LinAlgError:
-        smallest = int(np.argmin(sigma.d / sigma.variances))
+        shares = sigma.own_variances() / sigma.variances
+        smallest = int(np.argmin(shares))
         raise LinAlgError(
             "the observed information of all parameters is not positive definite: these estimates are no strict "
             "maximum of the likelihood, or the factors are more than the data identify. The smallest share of a "
-            f"variance outside the factors is {sigma.d[smallest] / sigma.variances[smallest]:.1e}, of equation "
+            f"variance outside the factors is {shares[smallest]:.1e}, of equation "
             f"{problem.design.equations[smallest]!r}. Use a smaller rank, or kind='classical'."
         ) from None
 
 
 def observed_information(
-    problem: Incomplete, c: np.ndarray, sigma: Factored, *, lam_F: float = 0.0, d_floor: float = 0.0
+    problem: Incomplete, c: np.ndarray, sigma: Sigma, *, lam_F: float = 0.0, d_floor: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The Hessian of the negative log-likelihood: by c (P, P), c by Sigma (P, s), by Sigma (s, s).
 
@@ -74,7 +75,7 @@ def observed_information(
     exact gradient.
     """
     wide = widened(sigma)
-    basis = _directions(wide, loadings_in(sigma), d_floor)
+    basis = _directions(wide, sigma.pattern(), d_floor)
     by_sigma, cross = np.empty((basis.shape[1],) * 2), np.empty((len(c), basis.shape[1]))
     moved = [_moved(wide, sign * STEP * direction) for direction in basis.T for sign in (1.0, -1.0)]
     found = problem.latents(c, moved)
@@ -95,7 +96,7 @@ def _of_estimator(information: np.ndarray, problem: Incomplete) -> np.ndarray:
     return covariance
 
 
-def _directions(sigma: LowRank, loadings: Blocks, d_floor: float) -> np.ndarray:
+def _directions(sigma: LowRank, loadings: Pattern, d_floor: float) -> np.ndarray:
     """(K k + K, s) orthonormal changes of (F / sqrt(d), log d) that change Sigma and keep its structure."""
     K, k = sigma.F.shape
     scaled = sigma.F / np.sqrt(sigma.d)[:, None]
@@ -159,10 +160,8 @@ def observed_nll(fit: Fit, rows: Rows) -> float:
     return problem.latent(c, widened(_in_units_of(fit, problem))).nll + problem.nll_offset
 
 
-def _in_units_of(fit: Fit, problem: Incomplete) -> Factored:
-    sigma = fit.covariance
-    assert isinstance(sigma, Factored)  # no other is fitted to missing responses
-    return sigma.rescaled(1.0 / problem.whitened.y_scale)
+def _in_units_of(fit: Fit, problem: Incomplete) -> Sigma:
+    return fit.covariance.rescaled(1.0 / problem.whitened.y_scale)
 
 
 def _check_size(fit: Fit, rows: Rows) -> None:

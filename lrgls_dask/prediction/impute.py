@@ -39,7 +39,7 @@ def imputed(fit: Predicting, system: System) -> Imputed:
         raise TypeError(f"impute fills in the responses of a System; got a {type(system).__name__}.")
     check_same_design(system.design, fit.design)
     usable = np.ones(fit.design.n_equations, dtype=bool)
-    given = Given.of(Coefficients.of(fit.design, fit.coefficients), fit.covariance, usable)
+    given = Given(Coefficients.of(fit.design, fit.coefficients), fit.covariance, usable)
     lazy, K = LazyRows.of(system.rows), fit.design.n_equations
     mean = lazy.map(given_rows, given, K, response=True)
     variance = lazy.map(_variance_rows, given, K, response=True, weighted=True)

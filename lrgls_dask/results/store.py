@@ -14,7 +14,7 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import SumsOfSquares
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.sigma.structures import sigma_of
+from lrgls_dask.sigma.registry import sigma_of
 from lrgls_dask.solve.record import Termination, TraceRow
 from lrgls_dask.system import read_compressed, write_compressed
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lrgls_dask.results.estimates import Estimates
-from lrgls_dask.sigma.grouped_factors import GroupedFactors
-from lrgls_dask.sigma.sparse import SparseFactors
 
 if TYPE_CHECKING:
     from lrgls_dask.results.fit import Fit
@@ -29,8 +27,6 @@ __all__ = [
 
 MAX_ROWS = 200  # a table longer than this is cut in the middle
 WIDTH = 96
-SIGMA = {"lowrank": "Sigma = F F' + diag(d)", "diagonal": "Sigma = diag(d)", "full": "Sigma unrestricted"}
-SIGMA |= {"sparse": "Sigma = F F' + diag(d), F sparse", "grouped": "Sigma = F F' + diag(d), factors of groups"}
 
 
 def summary(fit: Fit, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
@@ -45,11 +41,12 @@ def title(fit: Fit) -> str:
     """What kind of model, and how it was fitted."""
     method = "one-step feasible GLS" if fit.algorithm == "fgls" else "iterated GLS" if fit.debiased else "ML"
     debiased = ", debiased" if fit.debiased else ""
-    return f"Seemingly unrelated regressions, {SIGMA[fit.covariance_kind]}; {method}{debiased}"
+    return f"Seemingly unrelated regressions, {fit.covariance.describe().formula}; {method}{debiased}"
 
 
 def header(fit: Fit) -> list[tuple[str, str]]:
     """What was fitted and how it ended, as names and values."""
+    sigma = fit.covariance.describe()
     return [
         ("Observations", f"{fit.n_obs:,}"),
         ("Log-likelihood", f"{fit.loglik:.6g}" if abs(fit.loglik) < 1e5 else f"{fit.loglik:,.2f}"),
@@ -57,32 +54,17 @@ def header(fit: Fit) -> list[tuple[str, str]]:
         ("AIC", f"{fit.aic:,.2f}"),
         ("Coefficients", f"{fit.n_coefficients:,}"),
         ("BIC", f"{fit.bic:,.2f}"),
-        ("Factors (rank)", _factors(fit)),
+        ("Factors (rank)", sigma.factors),
         ("nll per row", f"{fit.nll:.8f}"),
         ("Engine", f"{fit.engine}, {fit.n_passes} pass{'' if fit.n_passes == 1 else 'es'} over the data"),
         ("Ended", f"{fit.termination.value} after {fit.n_sweeps} sweep{'' if fit.n_sweeps == 1 else 's'}"),
         ("Starts", f"{fit.n_agreed} of {fit.n_starts} reached this optimum"),
-        ("Penalties", f"lam_B = {fit.lam_B:g}, {_of_loadings(fit)}"),
+        ("Penalties", f"lam_B = {fit.lam_B:g}, {sigma.penalty.format(l1=fit.l1, lam_F=fit.lam_F)}"),
         ("Residual df", f"{fit.df_resid:,}"),
         ("Std errors", f"{fit.cov_kind}{f' ({fit.cov_note})' if fit.cov_note else ''}"),
         ("Restrictions", f"{0 if fit.restrictions is None else fit.restrictions.n_restrictions}"),
         ("McElroy R2", _mcelroy(fit)),
     ]
-
-
-def _factors(fit: Fit) -> str:
-    """How many, and of what."""
-    sigma = fit.covariance
-    if isinstance(sigma, GroupedFactors):
-        general = sigma.blocks.ranks[0]
-        return f"{fit.rank}: {general} general, {fit.rank - general} of groups"
-    if isinstance(sigma, SparseFactors):
-        return f"{fit.rank}, {np.count_nonzero(sigma.F):,} of {sigma.F.size:,} loadings"
-    return f"{fit.rank}"
-
-
-def _of_loadings(fit: Fit) -> str:
-    return f"l1 = {fit.l1:.4g}" if fit.covariance_kind == "sparse" else f"lam_F = {fit.lam_F:g}"
 
 
 def _mcelroy(fit: Fit) -> str:
@@ -124,8 +106,8 @@ def equation_table(fit: Fit) -> tuple[list[str], list[tuple[Sequence[Hashable], 
     if fit.cells is not None:
         columns["rows"] = [f"{count:,}" for count in fit.cells.tolist()]
     columns |= {"error sd": [f"{variance**0.5:.5g}" for variance in fit.sigma_diagonal]}
-    if fit.covariance_kind != "full":
-        own = fit.idio_var.values
+    own = fit.covariance.own_variances()
+    if len(own):
         columns["own sd"] = [f"{variance**0.5:.5g}" for variance in own]
         columns["common share"] = [f"{1 - a / b:.3f}" for a, b in zip(own, fit.sigma_diagonal, strict=True)]
     known = fit.compressed is not None or fit.sums is not None
