@@ -18,7 +18,7 @@ from lrgls_dask.design.hypotheses import read_hypotheses
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.first_look import look
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.options import GroupedLowRank, SparseLowRank, TimeVarying, check_goes_together, check_varying
+from lrgls_dask.options import TimeVarying, check_goes_together, check_varying
 from lrgls_dask.plan import Engine, Plan, make_plan
 from lrgls_dask.results.assemble import as_fit, as_time_varying_fit, fit_incomplete_rows, warn_of
 from lrgls_dask.results.fit import Fit
@@ -27,9 +27,8 @@ from lrgls_dask.rows.progress import Progress
 from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.full import Full
-from lrgls_dask.sigma.interface import Structure
-from lrgls_dask.sigma.lowrank import max_rank
-from lrgls_dask.sigma.sparse import SparseStructure
+from lrgls_dask.sigma.identified import max_rank
+from lrgls_dask.sigma.interface import SigmaOption, Structure
 from lrgls_dask.sigma.structures import LowRankStructure, diagonal
 from lrgls_dask.solve.checkpoint import Checkpoint
 from lrgls_dask.solve.crossvalidate import Folds, compress_folds
@@ -45,7 +44,7 @@ from lrgls_dask.varying.labels import rows_in_segments
 
 __all__ = ["LowRankGLS"]
 
-OPTIONS = (SparseLowRank, GroupedLowRank, TimeVarying)  # what `covariance` may be besides a name
+OPTIONS = (SigmaOption, TimeVarying)  # what `covariance` may be besides a name
 COMPRESSED_REL_TOL, STREAM_REL_TOL = 1e-10, 1e-6  # a sweep is free on a compressed system and costs passes otherwise
 
 Rank = int | Literal["auto", "bic", "cv"]
@@ -108,7 +107,7 @@ class LowRankGLS:
         self,
         rank: Rank = "auto",
         *,
-        covariance: Literal["lowrank", "full", "diagonal"] | SparseLowRank | GroupedLowRank | TimeVarying = "lowrank",
+        covariance: Literal["lowrank", "full", "diagonal"] | SigmaOption | TimeVarying = "lowrank",
         algorithm: Literal["als", "fgls", "em"] = "als",
         debiased: bool = False,
         restrictions: str | Sequence[str] | Mapping[Any, float] | Restrictions | tuple[Any, Any] | None = None,
@@ -232,12 +231,13 @@ class LowRankGLS:
                 )
             else:
                 path: Table = ()
-                if isinstance(self.covariance, SparseLowRank) and self.covariance.by_bic:
-                    sparse, path = choose_l1(problem, int(self.covariance.rank), options)
-                    structures = (sparse,)
+                structures = tuple(each.in_units(problem.whitened.y_scale) for each in structures)
+                if isinstance(self.covariance, SigmaOption) and self.covariance.by_bic:
+                    chosen, path = choose_l1(problem, structures[0], options)
+                    structures = (chosen,)
                 solution, table = choose(problem, structures, options, kept, folds)
-                l1 = structures[0].l1 if isinstance(structures[0], SparseStructure) else 0.0
-                fit = as_fit(problem, solution, replace(settings, l1=l1), path or table, system)
+                settings = replace(settings, l1=structures[0].l1)
+                fit = as_fit(problem, solution, settings, path or table, system)
         self.result_, self.rank_ = fit, fit.rank
         if kept is not None:
             kept.clear()
@@ -373,7 +373,7 @@ class LowRankGLS:
 
     def _structures(self, design: Design) -> tuple[Structure, ...]:
         """What to fit and compare."""
-        if isinstance(self.covariance, SparseLowRank | GroupedLowRank):
+        if isinstance(self.covariance, SigmaOption):
             return (self.covariance.structure(design),)
         if self.covariance == "full":
             return (Full(),)

@@ -27,7 +27,7 @@ from lrgls_dask.results.reported import as_fitted
 from lrgls_dask.rows.partition import GivenParts, Partition, RowBlocks
 from lrgls_dask.rows.rows import Part, Rows
 from lrgls_dask.rows.run_pass import Meter
-from lrgls_dask.sigma.structures import structure_of
+from lrgls_dask.sigma.registry import structure_of
 from lrgls_dask.solve.record import Options
 from lrgls_dask.system import CompressedSystem, System
 

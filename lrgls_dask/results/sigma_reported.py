@@ -12,7 +12,6 @@ from lrgls_dask.results.evidence import Evidence
 from lrgls_dask.results.parts import OneSigma
 from lrgls_dask.results.reported import Reported
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.sigma.structures import Factored
 
 __all__ = ["SigmaReported"]
 
@@ -50,7 +49,7 @@ class SigmaReported(Reported):
 
     @property
     def covariance_kind(self) -> str:
-        """The structure of Sigma: "lowrank", "diagonal" (also of a fit with rank 0), "full", "sparse" or "grouped"."""
+        """The kind of Sigma: "lowrank", "diagonal" (also of a fit with rank 0), "full", "sparse", "grouped", ..."""
         return self.covariance.kind
 
     @property
@@ -80,22 +79,25 @@ class SigmaReported(Reported):
 
         With GroupedLowRank general factors come first, then those of each group, named by it and zero outside it.
         """
-        sigma = self._with_factors("loadings")
+        sigma = self.covariance
         coords = {"equation": self._index, "factor": sigma.factor_labels}
-        return xr.DataArray(sigma.F, coords, ("equation", "factor"), name="loadings")
+        return xr.DataArray(sigma.loadings(), coords, ("equation", "factor"), name="loadings")
 
     @cached_property
     def idio_var(self) -> xr.DataArray:
         """(equation,) d, in units of Y squared.  Raises ValueError for covariance='full'."""
-        sigma = self._with_factors("idiosyncratic variances")
-        return xr.DataArray(sigma.d, {"equation": self._index}, ("equation",), name="idio_var")
-
-    def _with_factors(self, what: str) -> Factored:
-        if not isinstance(self.covariance, Factored):
+        own = self.covariance.own_variances()
+        if not len(own):
             raise ValueError(
-                f"covariance={self.covariance_kind!r} has no {what}. Use sigma() for the error covariance."
+                f"covariance={self.covariance_kind!r} has no idiosyncratic variances. Use sigma() for the error "
+                "covariance."
             )
-        return self.covariance
+        return xr.DataArray(own, {"equation": self._index}, ("equation",), name="idio_var")
+
+    def own_cov(self) -> xr.DataArray:
+        """(equation, equation_other) Sigma - F F', what factors leave to the equations; raises as `loadings` does."""
+        coords = {"equation": self._index, "equation_other": self._index.rename("equation_other")}
+        return xr.DataArray(self.covariance.own_part(), coords, ("equation", "equation_other"), name="own_cov")
 
     def sigma(self) -> xr.DataArray:
         """(equation, equation_other) error covariance; a dense K x K array."""

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrgls_dask.sigma.em import Anderson, em_products, em_update, flattened, nll_from_products, unflattened
-from lrgls_dask.sigma.lowrank import LowRank, max_rank
+from lrgls_dask.sigma.identified import max_rank
+from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.ml import ml_step
 from lrgls_dask.sigma.pca import pca_step
 from lrgls_dask.sigma.steps import penalised
