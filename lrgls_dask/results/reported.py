@@ -159,6 +159,11 @@ class Reported(Designed):
         return self.settings.algorithm
 
     @property
+    def debiased(self) -> bool:
+        """Whether Sigma was found from mean products corrected for degrees of freedom."""
+        return self.settings.debiased
+
+    @property
     def lam_B(self) -> float:
         """The ridge on the coefficients."""
         return self.settings.lam_B
