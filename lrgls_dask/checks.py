@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "along_equations",
     "as_number",
     "check_alpha",
     "check_factors",
@@ -82,7 +83,7 @@ def as_number(name: str, value: Any, wanted: str) -> float:
     return float(value)
 
 
-# ---------------------------------------------------------------------------------------------- groups by label
+# ---------------------------------------------------------------------------------------------- by label
 
 
 def one_group_each(groups: Any) -> str | Mapping[Hashable, Hashable]:
@@ -126,6 +127,36 @@ def groups_of(
             )
         groups = dict(zip(equations, coords[groups], strict=True))
     return {name: group for name, group in groups.items() if not _is_missing(group)}
+
+
+def along_equations(name: str, values: Any, equations: Sequence[Hashable], *, axes: int) -> np.ndarray:
+    """Numbers with their first `axes` axes in the order of the equations, float64.
+
+    values : matched by its labels where it has any, as pandas and xarray objects do, by position elsewhere.
+    Raises ValueError for labels that are not the equations, each once, and for another number of them.
+    """
+    labels, array = labels_of(values), np.asarray(values, dtype=np.float64)
+    for axis in range(axes):
+        along = None if labels is None else labels[axis]
+        if array.shape[axis] != len(equations):
+            raise ValueError(
+                f"{name} has {array.shape[axis]} entries along axis {axis}, but there are {len(equations)} equations. "
+                "Give one for each equation."
+            )
+        if along is None:
+            continue
+        place = {label: i for i, label in enumerate(along)}
+        unknown = [label for label in along if label not in set(equations)]
+        if unknown:
+            raise ValueError(
+                f"{name}: {unknown[0]!r} is not an equation{closest(unknown[0], equations)} Label it as the equations "
+                "are, or pass its values alone, which are taken in their order."
+            )
+        again = repeated(along)
+        if again:
+            raise ValueError(f"{name}: equation {again[0]!r} is there more than once. Give it once.")
+        array = array.take([place[label] for label in equations], axis=axis)
+    return array
 
 
 def _is_missing(group: Any) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ class FullSigma(Sigma):
         return "full"
 
     def describe(self) -> Description:
-        return Description("Sigma unrestricted", "0")
+        return Description("Sigma unrestricted", "0", "Sigma is any")
 
     @property
     def n_equations(self) -> int:
@@ -116,11 +116,11 @@ class FullSigma(Sigma):
         """Sigma, (K, K)."""
         return self.matrix.copy()
 
-    def rescaled(self, scale: Array) -> FullSigma:
+    def rescaled(self, scale: Array) -> Self:
         """diag(scale) Sigma diag(scale): the same covariance after a change of units; scale (K,), no zeros."""
-        return FullSigma(self.matrix * scale[:, None] * scale)
+        return type(self)(self.matrix * scale[:, None] * scale)
 
-    def normalised(self) -> FullSigma:
+    def normalised(self) -> Self:
         """Itself: nothing is left to choose."""
         return self
 

@@ -83,7 +83,8 @@ class GroupedFactors(FactorsAndOwn):
     def describe(self) -> Description:
         general = self.blocks.ranks[0]
         factors = f"{self.rank}: {general} general, {self.rank - general} of groups"
-        return Description("Sigma = F F' + diag(d), factors of groups", factors)
+        null = f"Sigma has {self.rank} factor{'' if self.rank == 1 else 's'}"
+        return Description("Sigma = F F' + diag(d), factors of groups", factors, null)
 
     def warnings(self) -> list[str]:
         lost = self.blocks.n_unidentified()

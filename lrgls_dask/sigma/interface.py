@@ -63,13 +63,15 @@ class Pattern(Protocol):
 
 @dataclass(frozen=True)
 class Description:
-    """What a summary says of a Sigma. formula : of what it is made.  factors : how many, and of what.
+    """What summaries and tests say of a Sigma. formula : of what it is made.  factors : how many, and of what.
 
+    null : what is claimed of it against any other Sigma.
     penalty : of its loadings, to be formatted with the penalties of the fit by their names.
     """
 
     formula: str
     factors: str
+    null: str
     penalty: str = "lam_F = {lam_F:g}"
 
 

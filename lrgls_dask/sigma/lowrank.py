@@ -41,7 +41,8 @@ class LowRank(Woodbury):
         return "lowrank" if self.rank else "diagonal"
 
     def describe(self) -> Description:
-        return Description("Sigma = F F' + diag(d)" if self.rank else "Sigma = diag(d)", f"{self.rank}")
+        null = f"Sigma has {self.rank} factor{'' if self.rank == 1 else 's'}"
+        return Description("Sigma = F F' + diag(d)" if self.rank else "Sigma = diag(d)", f"{self.rank}", null)
 
     @cached_property
     def own(self) -> Diagonal:

@@ -97,7 +97,7 @@ class SparseFactors(LowRank):
 
     def describe(self) -> Description:
         factors = f"{self.rank}, {np.count_nonzero(self.F):,} of {self.F.size:,} loadings"
-        return Description("Sigma = F F' + diag(d), F sparse", factors, "l1 = {l1:.4g}")
+        return Description("Sigma = F F' + diag(d), F sparse", factors, super().describe().null, "l1 = {l1:.4g}")
 
     def widened(self) -> LowRank:
         """With zeros that are numbers like others."""

@@ -411,6 +411,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "coef_table": (),
     "cov": (),
     "with_cov": ("observed",),
+    "own_cov": (),
     "sigma": (),
     "summary": (),
     "mcelroy_r2": (),

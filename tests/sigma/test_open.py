@@ -85,7 +85,7 @@ class EquiSigma(Sigma):
         return np.zeros(len(self.s), dtype=bool)
 
     def describe(self) -> Description:
-        return Description("Sigma of equal correlations", "0")
+        return Description("Sigma of equal correlations", "0", "correlations are equal")
 
     def warnings(self) -> list[str]:
         return ["correlations were taken to be equal"]
