@@ -61,9 +61,9 @@ class LowRankGLS:
         identifies.
     covariance : "lowrank", Sigma = F F' + diag(d); "full", any Sigma, the classical model, which needs many more rows
         than equations; "diagonal", every equation by itself. `rank` is only for the first.
-        Or an object that says more of the factors: `SparseLowRank` (mostly zero loadings), `GroupedLowRank` (factors of
-        all equations and of groups of them), `TimeVarying` (a Sigma for each segment of rows; `result_` is then a
-        `TimeVaryingFit`). See their docstrings.
+        Or an object that says more of Sigma, such as `SparseLowRank` (mostly zero loadings), `GroupedLowRank` (factors
+        of all equations and of groups of them), and whatever else `lrgls_dask.sigma.registry` names; `TimeVarying` is a
+        Sigma for each segment of rows (`result_` is then a `TimeVaryingFit`). See their docstrings.
     algorithm : "als", alternating a GLS step for the coefficients and a step for Sigma up to maximum likelihood; "em",
         expectation-maximisation, which ends at the same optimum and streamed is a pass a round; "fgls", feasible GLS
         in one step: Sigma from the OLS residuals, one GLS step, done. The Sigma reported is then the one that weighted,
