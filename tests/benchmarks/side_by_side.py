@@ -3,7 +3,7 @@
     python tests/benchmarks/side_by_side.py OLD NEW [--repeat 5] [--only TEXT] [--small]
 
 OLD, NEW : folders that hold `lrgls_dask`. Every run is a fresh interpreter that imports one of them, makes the same
-data and times one fit; printed are medians, least times and their ratios NEW / OLD. Only the public API is used, so that
+data and times one fit; printed are medians, least times and ratios NEW / OLD. Only the public API is used, so that
 checkouts of very different structure can be compared.
 """
 

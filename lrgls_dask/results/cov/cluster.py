@@ -10,8 +10,8 @@ import pandas as pd
 
 from lrgls_dask.data.sources import group_source
 from lrgls_dask.inference.bread import Bread
+from lrgls_dask.inference.gradient_kernels import Clusters
 from lrgls_dask.inference.sandwich import clustered
-from lrgls_dask.inference.score_kernels import Clusters
 from lrgls_dask.results.cov.sandwich import Sandwich
 from lrgls_dask.rows.rows import Part
 from lrgls_dask.rows.run_pass import Meter
