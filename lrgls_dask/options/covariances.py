@@ -1,4 +1,4 @@
-"""Structures of the factors that a user may ask for, as options of the estimator."""
+"""Structures of Sigma that a user may ask for, as options of the estimator."""
 
 from __future__ import annotations
 
@@ -16,15 +16,7 @@ from lrgls_dask.sigma.grouped_structure import GroupedStructure
 from lrgls_dask.sigma.lowrank import max_rank
 from lrgls_dask.sigma.sparse import SparseStructure, checked_l1
 
-__all__ = [
-    "CG_MAXIT",
-    "GroupedLowRank",
-    "SparseLowRank",
-    "TimeVarying",
-    "check_goes_together",
-    "check_identified",
-    "check_varying",
-]
+__all__ = ["DESCRIBED", "Described", "GroupedLowRank", "SparseLowRank", "TimeVarying", "check_identified"]
 
 
 @dataclass(frozen=True)
@@ -185,72 +177,7 @@ def _as_mapping(groups: Any) -> str | Mapping[Hashable, Hashable]:
     )
 
 
-# What missing="em" does not go with, by parameter: the values or types that do, and what to do instead.
-ALLOWED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "covariance": (
-        ("lowrank", "diagonal", GroupedLowRank),
-        "Use covariance='lowrank' or GroupedLowRank(...), or missing='drop'",
-    ),
-    "algorithm": (("als", "em"), "Use algorithm='als' or 'em', or missing='drop'"),
-    "debiased": ((False,), "Use debiased=False, or missing='drop'"),
-    "sigma_step": (("ml",), "Use sigma_step='ml', or missing='drop'"),
-}
+Described = SparseLowRank | GroupedLowRank | TimeVarying
 
-
-# And algorithm="em", on any rows.
-ALLOWED_BY_ROUNDS: dict[str, tuple[tuple[Any, ...], str]] = {
-    "covariance": (("lowrank", "diagonal", GroupedLowRank), "Use algorithm='als'"),
-    "debiased": ((False,), "Use algorithm='als', or debiased=False"),
-    "sigma_step": (("ml",), "Use algorithm='als', or leave sigma_step out"),
-}
-
-
-def check_goes_together(settings: dict[str, Any]) -> None:
-    """Raise ValueError for parameters of the estimator that missing="em" or algorithm="em" do not go with."""
-    if settings["missing"] == "em":
-        _check("missing", ALLOWED, settings)
-        if settings["rank"] == "cv":
-            raise ValueError("missing='em' does not go with rank='cv'. Use rank='bic', or missing='drop'.")
-    if settings["algorithm"] == "em":
-        _check("algorithm", ALLOWED_BY_ROUNDS, settings)
-    elif not settings["accelerate"]:
-        raise ValueError(
-            f"accelerate=False is for algorithm='em'; got algorithm={settings['algorithm']!r}. Leave one of them out."
-        )
-
-
-def _check(what: str, table: dict[str, tuple[tuple[Any, ...], str]], settings: dict[str, Any]) -> None:
-    for name, (allowed, remedy) in table.items():
-        value = settings[name]
-        if not any(_is(value, choice) for choice in allowed):
-            raise ValueError(f"{what}='em' does not go with {name}={value!r}. {remedy}.")
-
-
-def _is(value: Any, choice: Any) -> bool:
-    if isinstance(choice, type):
-        return isinstance(value, choice)
-    return value is choice or (isinstance(choice, str) and isinstance(value, str) and value == choice)
-
-
-def check_varying(
-    engine: str, algorithm: str, debiased: bool, checkpoint: Any, cg_tol: float | None, cg_maxit: int
-) -> None:
-    """Raise ValueError for options of the estimator that a fit with a Sigma for each segment does not have."""
-    if engine == "stream":
-        raise ValueError(
-            "covariance=TimeVarying(...) compresses every segment by itself, which engine='stream' does not. Use "
-            "engine='compress' or 'auto'."
-        )
-    given = (
-        ("algorithm", algorithm, "als"),
-        ("debiased", debiased, False),
-        ("checkpoint", checkpoint, None),
-        ("cg_tol", cg_tol, None),
-        ("cg_maxit", cg_maxit, CG_MAXIT),
-    )
-    for name, value, default in given:
-        if value is not default and value != default:
-            raise ValueError(f"covariance=TimeVarying(...) takes no {name}; got {value!r}. Leave it at {default!r}.")
-
-
-CG_MAXIT = 500
+# What `covariance` may be besides a word, by what a command line and a saved fit call it.
+DESCRIBED: dict[str, type] = {"sparse": SparseLowRank, "grouped": GroupedLowRank, "time-varying": TimeVarying}
