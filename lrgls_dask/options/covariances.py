@@ -180,4 +180,4 @@ def _as_mapping(groups: Any) -> str | Mapping[Hashable, Hashable]:
 Described = SparseLowRank | GroupedLowRank | TimeVarying
 
 # What `covariance` may be besides a word, by what a command line and a saved fit call it.
-DESCRIBED: dict[str, type] = {"sparse": SparseLowRank, "grouped": GroupedLowRank, "time-varying": TimeVarying}
+DESCRIBED: dict[str, Any] = {"sparse": SparseLowRank, "grouped": GroupedLowRank, "time-varying": TimeVarying}

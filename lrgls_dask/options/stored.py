@@ -67,7 +67,7 @@ def _encoded_values(value: Any) -> Any:
     """Of several values: a mapping, a list, an array."""
     size = len(value) if isinstance(value, Mapping | Sequence) else value.size
     if size <= LONGEST:
-        if isinstance(value, xr.DataArray) and value.ndim == 1 and value.dims[0] in value.indexes:
+        if isinstance(value, xr.DataArray) and value.dims in [(name,) for name in value.indexes] and not value.chunks:
             value = value.to_series()
         if isinstance(value, Mapping | pd.Series):
             kind = "mapping" if isinstance(value, Mapping) else "series"
