@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import xarray as xr
@@ -14,9 +14,11 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.first_look import look
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.options import EstimatorOptions, GroupedLowRank, SparseLowRank, TimeVarying, check_identified, estimator
+from lrgls_dask.options.stored import as_stored
 from lrgls_dask.plan import Plan, make_plan, plan_compressed, plan_of_patterns
-from lrgls_dask.results.assemble import as_fit, fit_incomplete_rows, warn_of, with_missing
+from lrgls_dask.results.assemble import as_fit, as_time_varying_fit, fit_incomplete_rows, warn_of
 from lrgls_dask.results.fit import Fit
+from lrgls_dask.results.parts import Settings
 from lrgls_dask.rows.progress import Progress
 from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.run_pass import Meter
@@ -107,10 +109,14 @@ class LowRankGLS(EstimatorOptions):
         kept = self._checkpoint(system)
         road = self._road(system, plan, restrictions, meter, kept)
         problem, options = road.problem, self._options(road.plan.engine)
+        settings = self._settings(system, restrictions)
+        notes: list[str] = []
         with blas_for(system.n_regressors + system.n_equations):
             if isinstance(problem, Incomplete):
-                with_cov, lam_F = road.plan.holds_cov, float(self.lam_F)
-                fit, notes = fit_incomplete_rows(problem, system, structures, options, with_cov, lam_F, kept)
+                with_cov = road.plan.holds_cov
+                fit, notes = fit_incomplete_rows(
+                    problem, system, structures, options, settings, kept, with_cov=with_cov
+                )
             else:
                 path: Table = ()
                 if isinstance(self.covariance, SparseLowRank) and self.covariance.by_bic:
@@ -118,12 +124,7 @@ class LowRankGLS(EstimatorOptions):
                     structures = (sparse,)
                 solution, table = choose(problem, structures, options, kept, road.folds)
                 l1 = structures[0].l1 if isinstance(structures[0], SparseStructure) else 0.0
-                penalties = (self.sigma_step, float(self.lam_F), l1)
-                engine = road.plan.engine
-                fit = as_fit(problem, solution, options, engine, path or table, system, restrictions, *penalties)
-                notes = []
-        if isinstance(system, System):
-            fit = with_missing(fit, self.missing, system.n_obs)
+                fit = as_fit(problem, solution, replace(settings, l1=l1), path or table, system)
         self.result_, self.rank_, self.plan_ = fit, fit.rank, road.plan
         if kept is not None:
             kept.clear()
@@ -137,10 +138,24 @@ class LowRankGLS(EstimatorOptions):
         plan = self.plan(system)
         meter = Meter(Progress(self.progress))
         with blas_for(system.n_regressors + system.n_equations):
-            found: Any = fit_segments(varying, system, self._options("compress"), restrictions, meter)
-        found = with_missing(found, self.missing, system.n_obs)
+            fitted = fit_segments(varying, system, self._options("compress"), restrictions, meter)
+        found: Any = as_time_varying_fit(fitted, self._settings(system, restrictions), system, meter)
         self.result_, self.rank_, self.plan_ = found, found.rank, plan
         return self
+
+    def _settings(self, system: System | CompressedSystem, restrictions: Restrictions | None) -> Settings:
+        """What the fit remembers of how it was made."""
+        return Settings(
+            algorithm=self.algorithm,
+            debiased=self.debiased,
+            lam_B=float(self.lam_B),
+            lam_F=float(self.lam_F),
+            sigma_step=self.sigma_step,
+            d_floor=float(self.d_floor),
+            missing=self.missing if isinstance(system, System) else "raise",
+            restrictions=restrictions,
+            options=as_stored(self.get_params()),
+        )
 
     @property
     def params_(self) -> xr.DataArray:

@@ -11,10 +11,10 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import pytest
-from conftest import Data, dask_rows, simulate, zarr_rows
 
 from lrgls_dask import FitWarning, LowRankGLS, System
 from lrgls_dask.errors import BadValues, UnreadableRows
+from support.systems import Data, dask_rows, simulate, zarr_rows
 
 pytestmark = pytest.mark.usefixtures("every_chunk_a_block")
 

@@ -13,12 +13,12 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from conftest import simulate
 
 from lrgls_dask import LowRankGLS, System, plan
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.rows import partition
 from lrgls_dask.rows.run_pass import Meter
+from support.systems import simulate
 
 
 def wide(K: int = 400, q: int = 600, n: int = 40_000) -> System:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lrgls_dask.cli.flags import argument_type
+from lrgls_dask.cli.objects import argument_type
 from lrgls_dask.data.storage import open_group
 from lrgls_dask.options import OPTIONS
 from lrgls_dask.results.fit import Fit

@@ -10,8 +10,8 @@ from distributed import Client, LocalCluster
 
 from lrgls_dask.cli.arguments import AnyFit, add_overwrite, exit_code, refuse_existing, save_fit
 from lrgls_dask.cli.cost import print_cost, watched
-from lrgls_dask.cli.cov import Cov, add_cov, cov_of
-from lrgls_dask.cli.flags import add_model, model_of
+from lrgls_dask.cli.flags import add_cov, add_model, cov_of, model_of
+from lrgls_dask.results.cov.kind import CovKind
 from lrgls_dask.system import System
 
 
@@ -44,7 +44,7 @@ def _fit(args: argparse.Namespace) -> int:
     model, cov = model_of(args), cov_of(args)
     with _cluster(args.scheduler, args.workers):
         with watched() as cost:
-            fit = model.fit(System.from_zarr(args.store)).result_
+            fit: AnyFit = model.fit(System.from_zarr(args.store)).result_
         if cov is not None:
             fit = _with_cov(fit, cov, args)
     print(fit.summary())
@@ -56,10 +56,10 @@ def _fit(args: argparse.Namespace) -> int:
 # ------------------------------------------------------------------------------------------------------- pieces
 
 
-def _with_cov(fit: AnyFit, cov: Cov, args: argparse.Namespace) -> AnyFit:
+def _with_cov(fit: AnyFit, cov: CovKind, args: argparse.Namespace) -> AnyFit:
     """The fit with these standard errors; where they cannot be had it is saved as it is, which took the work."""
     try:
-        return fit.with_cov(cov.kind, **cov.options)
+        return fit.with_cov(cov)
     except Exception:
         save_fit(fit, args.out, args.overwrite)
         raise

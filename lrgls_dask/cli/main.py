@@ -22,7 +22,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when done, 3 when a fit did not converge, 1 when something is refused or fails, 2 for words that are no command.
+    """0 when done, 3 when a fit did not converge, 1 when something is refused or fails, 2 for words that mean nothing.
 
     The message is one line on stderr, with --debug a traceback.
     """

@@ -9,7 +9,7 @@ To add one: a field of `table.EstimatorOptions`, a rule where it does not go wit
 """
 
 from lrgls_dask.options.covariances import DESCRIBED, GroupedLowRank, SparseLowRank, TimeVarying, check_identified
-from lrgls_dask.options.table import CG_MAXIT, OPTIONS, Engine, EstimatorOptions, estimator
+from lrgls_dask.options.table import CG_MAXIT, OPTIONS, Engine, EstimatorOptions, Option, estimator
 
 __all__ = [
     "CG_MAXIT",
@@ -18,6 +18,7 @@ __all__ = [
     "Engine",
     "EstimatorOptions",
     "GroupedLowRank",
+    "Option",
     "SparseLowRank",
     "TimeVarying",
     "check_identified",

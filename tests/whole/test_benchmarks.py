@@ -1,0 +1,233 @@
+"""The benchmarks run, in their small mode, and find what does not depend on the clock."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = (
+    "bootstrap",
+    "cluster",
+    "coverage",
+    "coverage_robust",
+    "cross_validate",
+    "em_versus_als",
+    "memory",
+    "missing",
+    "missing_at_random",
+    "rank_recovery",
+    "read_limit",
+    "recovery",
+    "robust",
+    "select_rank",
+    "stream_passes",
+    "structures",
+    "time_varying",
+    "versus_alsgls",
+    "versus_linearmodels",
+)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Runs one script as its command line would and returns what it wrote."""
+
+    def run(name: str) -> dict:
+        monkeypatch.syspath_prepend(str(FOLDER))
+        monkeypatch.chdir(tmp_path)
+        importlib.import_module(name).cli(["--small", "--repeat", "1", "--json", "found.json"])
+        found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+        assert set(found) == {"benchmark", "small", "machine", "settings", "runs", "summary", "table"}
+        assert (found["benchmark"], found["small"]) == (name, True)
+        assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
+        assert all(run["seconds"] > 0 and run["peak_sum"] >= run["peak_max"] > 10**7 for run in found["runs"])
+        return found
+
+    return run
+
+
+def cases(found: dict) -> list[str]:
+    return [run["case"] for run in found["runs"]]
+
+
+def test_every_script_is_tested_and_described():
+    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"harness"}
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert scripts == set(SCRIPTS)
+    assert [name for name in SCRIPTS if f"`{name}.py`" not in readme] == []
+
+
+def test_read_limit(small, capsys):
+    found = small("read_limit")
+    assert cases(found) == ["fit", "sum", "cat"]
+    fit, added, cat = found["runs"]
+    assert fit["passes"] == 1 and fit["bytes_read"] == 20_000 * 60 * 8 < cat["bytes"]
+    assert len(added["sums"]) == 2 and added["sums"][0] != added["sums"][1]
+    assert fit["peak_sum"] <= fit["planned_peak"] == found["summary"]["planned_peak"]
+    assert found["summary"]["fit_over_sum"] == fit["seconds"] / added["seconds"]
+    assert "fit_over_sum" in capsys.readouterr().out
+
+
+def test_memory(small):
+    found = small("memory")
+    one, two = found["runs"]
+    assert two["bytes_read"] == 2 * one["bytes_read"]
+    assert found["summary"]["most_peak_over_plan"] <= 1
+    assert found["summary"]["peak_2N_over_N"] < 1.1
+
+
+def test_time_varying(small):
+    found = small("time_varying")
+    assert cases(found) == ["K10-q5-3.0", "K10-q5-cv", "K20-q10-3.0"]
+    assert all(run["passes"] == 1 for run in found["runs"])
+    planned = [value for key, value in found["summary"].items() if key.startswith("planned_over_peak")]
+    assert len(planned) == 3 and min(planned) >= 1
+
+
+def test_versus_alsgls(small):
+    found = small("versus_alsgls")
+    assert cases(found) == ["alsgls N=1000", "lrgls_dask N=1000"]
+    assert all(run["converged"] for run in found["runs"])
+    assert found["summary"]["nll_excess_N1000"] <= 1e-9
+    assert found["summary"]["times_faster_N1000"] > 0
+
+
+def test_versus_linearmodels(small):
+    found = small("versus_linearmodels")
+    assert found["settings"]["n_obs"] == found["settings"]["n_obs_wanted"]
+    assert 0 < found["summary"]["most_apart_in_std_errors"] < 0.5
+    assert min(found["summary"]["peak_linearmodels"], found["summary"]["peak_lrgls_dask"]) > 10**7
+
+
+def test_linearmodels_gets_no_more_rows_than_memory_holds(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    script = importlib.import_module("versus_linearmodels")
+    enough = script.rows_that_fit({"n_obs": 10, "n_equations": 50, "n_regressors": 5})
+    less = script.rows_that_fit({"n_obs": 10**9, "n_equations": 50, "n_regressors": 5})
+    assert enough == 10
+    assert less % 1_000 == 0 and less < 10**9
+
+
+def test_stream_passes(small):
+    found = small("stream_passes")
+    (run,) = found["runs"]
+    for fit in run["fits"]:
+        assert fit["counted_passes"] == fit["fit_passes"]
+        assert fit["fit_passes"] - fit["passes"][-1] in (0, 1)  # standard errors come after the loop
+        assert fit["passes"] == sorted(fit["passes"]) and fit["gaps"][-1] > -1e-10
+    tightest = run["fits"][-1]
+    assert tightest["termination"] == "converged" and tightest["gaps"][-1] < 1e-9
+    assert found["summary"]["most_passes_to_1e-09_at_rel_tol_1e-10"] <= tightest["fit_passes"]
+
+
+def test_cluster(small):
+    found = small("cluster")
+    assert cases(found) == ["2 workers", "1 worker", "small chunks"]
+    two, one, overhead = found["runs"]
+    assert two["bytes_read"] == one["bytes_read"] == 8_000 * 120 * 8
+    assert found["summary"]["nll_apart"] == 0  # equal chunks, equal digits
+    assert two["bytes_moved"] > 8 * 120**2 / 2  # at least one sum, or its triangle, came to the client
+    assert two["peak_sum"] > two["peak_max"]
+    assert {"zarr_ms", "dask_ms"} <= set(overhead)
+
+
+def test_select_rank(small):
+    found = small("select_rank")
+    theirs, ours = found["runs"]
+    assert list(ours["bic"]) == list(theirs["bic"]) == ["1", "2", "3", "4"]
+    assert ours["rank"] == theirs["rank"] == 3
+    assert ours["passes"] == 1
+    assert found["summary"]["most_nll_excess"] <= 1e-9
+
+
+def test_robust(small):
+    found = small("robust")
+    assert cases(found) == ["robust", "cluster", "scattered", "sum"]
+    robust, cluster, scattered, added = found["runs"]
+    for run in (robust, cluster, scattered):  # the simulated rows are independent and alike
+        assert 0.5 < run["over_classical"][0] < run["over_classical"][1] < 2
+    assert len(added["sums"]) == 2
+    assert found["summary"]["robust_over_sum"] == robust["seconds"] / added["seconds"]
+
+
+def test_coverage_robust(small):
+    found = small("coverage_robust")
+    assert cases(found) == ["heteroskedastic", "clustered", "autocorrelated"]
+    for run, kind in zip(found["runs"], ("robust", "cluster", "hac"), strict=True):
+        assert run["z_sd"][kind] < run["z_sd"]["classical"]  # classical errors are too small in all three
+        assert 0.75 < run["coverage"][kind] <= 1
+
+
+def test_bootstrap(small):
+    found = small("bootstrap")
+    assert cases(found) == ["alsgls", "lrgls_dask N=500", "lrgls_dask N=500000"]
+    assert [run["failed"] for run in found["runs"][1:]] == [0, 0]
+    assert 0.7 < found["summary"]["over_classical_many"] < 1.3  # classical errors are right on many rows
+
+
+def test_coverage(small):
+    found = small("coverage")
+    assert cases(found) == ["classical", "bootstrap"]
+    assert found["summary"]["coverage_classical"] > 0.85
+    assert found["summary"]["coverage_bootstrap"] > 0.7
+
+
+def test_rank_recovery(small):
+    found = small("rank_recovery")
+    assert cases(found) == ["bic", "cv"]
+    assert found["summary"] == {"share_right_bic": 1, "share_right_cv": 1}
+
+
+def test_recovery(small):
+    found = small("recovery")
+    assert cases(found) == ["sparse", "hierarchical", "time_varying"]
+    summary = found["summary"]
+    assert summary["mean_f1"] >= 0.95
+    assert summary["share_better_than_best_rank"] == 1
+    assert summary["error_over_static"] < 1 and summary["error_over_segmentwise"] < 1
+
+
+def test_structures(small):
+    found = small("structures")
+    assert cases(found) == ["unstructured", "grouped", "unstructured_absent", "grouped_absent", "sparse"]
+    plain, grouped, plain_absent, absent, sparse = found["runs"]
+    assert found["summary"]["most_gap"] <= 1e-8
+    assert grouped["nll"] < plain["nll"] and absent["nll"] < plain_absent["nll"]  # more factors
+    assert 0 < sparse["loadings"] < 80
+
+
+def test_missing(small):
+    found = small("missing")
+    assert cases(found) == ["passes", "few", "complete", "rounds"]
+    _, few, _, rounds = found["runs"]
+    assert few["passes"] == 1 < few["patterns"] <= 50
+    assert rounds["passes_to_gap"] == found["summary"]["passes_to_gap"] <= rounds["passes"]
+    assert abs(rounds["last_gap"]) < 1e-6
+
+
+def test_missing_at_random(small):
+    found = small("missing_at_random")
+    assert cases(found) == ["em", "drop"]
+    summary = found["summary"]
+    assert summary["largest_z_em"] < 3 and 0.9 < summary["coverage_em"] <= 1
+    assert summary["largest_z_drop"] > 6 and summary["coverage_drop"] < 0.8
+    assert max(found["runs"][1]["bias"][::3]) < -0.1  # complete rows have small first responses: constants too low
+
+
+def test_em_versus_als(small):
+    found = small("em_versus_als")
+    assert len(found["runs"]) == 5 and [row["K"] for row in found["table"]] == [100, 400]
+    summary = found["summary"]
+    assert summary["exponent_algebra_bytes_dense"] > 1.6 and summary["exponent_algebra_bytes_ours"] < 1.1
+    assert summary["most_nll_apart"] < 1e-8
+    assert summary["most_params_apart"] < 1e-3 and summary["most_sigma_apart"] < 1e-4
+    reached = {name: summary[f"rounds_to_gap_{name}"][0] for name in ("als", "em", "em_plain", "dense")}
+    assert 0 < reached["als"] < reached["em"] < reached["em_plain"] and reached["em"] < reached["dense"]
+
+
+def test_cross_validate(small):
+    found = small("cross_validate")
+    assert cases(found) == ["plain", "cv"]
+    assert found["summary"]["passes_cv"] == 1 and found["summary"]["rank_cv"] == 3
