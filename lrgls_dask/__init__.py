@@ -34,10 +34,12 @@ S = R'R / N, Sigma = F F' + D, F (K, k) loadings, D = diag(d), b coefficients, c
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference import HypothesisTest
 from lrgls_dask.model import LowRankGLS
-from lrgls_dask.options import GroupedLowRank, SparseLowRank, TimeVarying
+from lrgls_dask.options import TimeVarying
 from lrgls_dask.plan import Plan
 from lrgls_dask.results.fit import Fit
 from lrgls_dask.results.time_varying import TimeVaryingFit
+from lrgls_dask.sigma import registry
+from lrgls_dask.sigma.registry import *  # noqa: F403  (a new kind of Sigma is entered there and nowhere else)
 from lrgls_dask.solve.record import Termination
 from lrgls_dask.system import CompressedSystem, System
 
@@ -45,15 +47,14 @@ __all__ = [
     "CompressedSystem",
     "Fit",
     "FitWarning",
-    "GroupedLowRank",
     "HypothesisTest",
     "LowRankGLS",
     "Plan",
-    "SparseLowRank",
     "System",
     "Termination",
     "TimeVarying",
     "TimeVaryingFit",
+    *registry.__all__,
 ]
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What an argument may be: a word of a few, a number in a range, a probability, a number of factors, a path."""
+"""What an argument may be: a word of a few, a number in a range, a probability, a path, groups and values by label."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import numbers
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -21,11 +21,14 @@ __all__ = [
     "OneOf",
     "Place",
     "WholeNumber",
+    "along_equations",
     "as_number",
     "check_alpha",
     "check_factors",
     "closest",
+    "groups_of",
     "number",
+    "one_group_each",
     "one_of",
     "shown",
 ]
@@ -80,6 +83,102 @@ def as_number(name: str, value: Any, wanted: str) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be {wanted}; got {value!r}.")
     return float(value)
+
+
+# ---------------------------------------------------------------------------------------------- by label
+
+
+def one_group_each(groups: Any) -> str | Mapping[Hashable, Hashable]:
+    """Equation -> group, or the name of a coordinate that says it.
+
+    groups : a name, a mapping, a pandas Series or a DataArray with labels along its one dim.
+    Raises TypeError or ValueError for what is none of these.
+    """
+    if isinstance(groups, str):
+        return groups
+    labels = labels_of(groups)
+    if hasattr(groups, "dims") and (labels is None or len(labels) != 1 or labels[0] is None):
+        raise ValueError(f"groups must have one dim with labels, that of the equations; got dims {groups.dims}.")
+    if labels is not None and len(labels) == 1 and labels[0] is not None:
+        series = groups.to_series() if hasattr(groups, "dims") else groups  # so that dates are dates in both
+        again = repeated(labels[0])
+        if again:
+            raise ValueError(f"groups: equation {again[0]!r} is there more than once. Give it one group.")
+        return dict(zip(labels[0], series.tolist(), strict=True))
+    if isinstance(groups, Mapping):
+        return groups
+    raise TypeError(
+        "groups must map equations to groups: the name of a coordinate, a dict, a pandas Series or a DataArray along "
+        f"the equations; got {groups!r}. Pass one of these, or a list of them."
+    )
+
+
+def groups_of(
+    groups: str | Mapping[Hashable, Hashable], equations: Sequence[Hashable], coords: Mapping[Any, Sequence[Hashable]]
+) -> Mapping[Hashable, Hashable]:
+    """Equation -> group, without those whose group is None or NaN, which have none.
+
+    coords : further labels of the equations by name.  Raises ValueError for a name that is none of these.
+    """
+    if isinstance(groups, str):
+        if groups not in coords:
+            has = f"has {shown([str(each) for each in coords])}{closest(groups, coords)}" if coords else "has none."
+            raise ValueError(
+                f"groups names a coordinate {groups!r} along the equations, but the system {has} Pass equation -> "
+                "group, a dict or a Series."
+            )
+        groups = dict(zip(equations, coords[groups], strict=True))
+    return {name: group for name, group in groups.items() if not _is_missing(group)}
+
+
+def along_equations(name: str, values: Any, equations: Sequence[Hashable], *, axes: int) -> np.ndarray:
+    """Numbers with their first `axes` axes in the order of the equations, float64.
+
+    values : matched by its labels where it has any, as pandas and xarray objects do, by position elsewhere.
+    Raises ValueError for labels that are not the equations, each once, and for another number of them.
+    """
+    labels, array = labels_of(values), np.asarray(values, dtype=np.float64)
+    for axis in range(axes):
+        along = None if labels is None else labels[axis]
+        if array.shape[axis] != len(equations):
+            raise ValueError(
+                f"{name} has {array.shape[axis]} entries along axis {axis}, but there are {len(equations)} equations. "
+                "Give one for each equation."
+            )
+        if along is None:
+            continue
+        place = {label: i for i, label in enumerate(along)}
+        unknown = [label for label in along if label not in set(equations)]
+        if unknown:
+            raise ValueError(
+                f"{name}: {unknown[0]!r} is not an equation{closest(unknown[0], equations)} Label it as the equations "
+                "are, or pass its values alone, which are taken in their order."
+            )
+        again = repeated(along)
+        if again:
+            raise ValueError(f"{name}: equation {again[0]!r} is there more than once. Give it once.")
+        array = array.take([place[label] for label in equations], axis=axis)
+    return array
+
+
+def _is_missing(group: Any) -> bool:
+    # pandas.NA, known by its name, has no truth value
+    return group is None or type(group).__name__ == "NAType" or bool(group != group)
+
+
+def repeated(labels: Sequence[Hashable]) -> list[Hashable]:
+    """Those that are there a second time."""
+    seen: set[Hashable] = set()
+    return [label for label in labels if label in seen or seen.add(label)]  # type: ignore[func-returns-value]
+
+
+def labels_of(values: Any) -> list[list[Hashable] | None] | None:
+    """Per axis the labels of a pandas or xarray object, None for an axis without; None for what is neither."""
+    if hasattr(values, "dims") and hasattr(values, "indexes"):
+        return [values.indexes[dim].tolist() if dim in values.indexes else None for dim in values.dims]
+    if hasattr(values, "index") and hasattr(values, "to_numpy"):
+        return [axis.tolist() for axis in values.axes]
+    return None
 
 
 # ------------------------------------------------------------------------------------- what an option may be

@@ -13,7 +13,7 @@ from lrgls_dask.design.hypotheses import read_hypotheses
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.first_look import look
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.options import EstimatorOptions, GroupedLowRank, SparseLowRank, TimeVarying, check_identified, estimator
+from lrgls_dask.options import EstimatorOptions, TimeVarying, estimator
 from lrgls_dask.options.stored import as_stored
 from lrgls_dask.plan import Plan, make_plan, plan_compressed, plan_of_patterns
 from lrgls_dask.results.assemble import as_fit, as_time_varying_fit, fit_incomplete_rows, warn_of
@@ -23,9 +23,8 @@ from lrgls_dask.rows.progress import Progress
 from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.full import Full
-from lrgls_dask.sigma.interface import Structure
-from lrgls_dask.sigma.lowrank import max_rank
-from lrgls_dask.sigma.sparse import SparseStructure
+from lrgls_dask.sigma.identified import check_identified, max_rank
+from lrgls_dask.sigma.interface import SigmaOption, Structure
 from lrgls_dask.sigma.structures import LowRankStructure, diagonal
 from lrgls_dask.solve.checkpoint import Checkpoint
 from lrgls_dask.solve.crossvalidate import Folds, compress_folds
@@ -119,12 +118,13 @@ class LowRankGLS(EstimatorOptions):
                 )
             else:
                 path: Table = ()
-                if isinstance(self.covariance, SparseLowRank) and self.covariance.by_bic:
-                    sparse, path = choose_l1(problem, int(self.covariance.rank), options)
-                    structures = (sparse,)
+                structures = tuple(each.in_units(problem.whitened.y_scale) for each in structures)
+                if isinstance(self.covariance, SigmaOption) and self.covariance.by_bic:
+                    chosen, path = choose_l1(problem, structures[0], options)
+                    structures = (chosen,)
                 solution, table = choose(problem, structures, options, kept, road.folds)
-                l1 = structures[0].l1 if isinstance(structures[0], SparseStructure) else 0.0
-                fit = as_fit(problem, solution, replace(settings, l1=l1), path or table, system)
+                settings = replace(settings, l1=structures[0].l1)
+                fit = as_fit(problem, solution, settings, path or table, system)
         self.result_, self.rank_, self.plan_ = fit, fit.rank, road.plan
         if kept is not None:
             kept.clear()
@@ -254,7 +254,7 @@ class LowRankGLS(EstimatorOptions):
 
     def _structures(self, design: Design) -> tuple[Structure, ...]:
         """What to fit and compare."""
-        if isinstance(self.covariance, SparseLowRank | GroupedLowRank):
+        if isinstance(self.covariance, SigmaOption):
             return (self.covariance.structure(design),)
         if self.covariance == "full":
             return (Full(),)

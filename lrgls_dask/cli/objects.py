@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 __all__ = ["Choice", "argument_type", "as_flag", "help_text"]
 
 
@@ -83,7 +86,7 @@ def argument_type(read: Callable[[str], Any]) -> Callable[[str], Any]:
     def read_word(text: str) -> Any:
         try:
             return read(text)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return read_word
@@ -96,7 +99,14 @@ def _how(field: Field[Any]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """A number where the text is one, several values where it has commas, else the text."""
+    """A number where the text is one, several values where it has commas, what an array's file holds, else the text.
+
+    A .csv has the labels of its rows in the first column and those of its columns in the first row.
+    """
+    if text.endswith(".npy"):
+        return np.load(text, allow_pickle=False)
+    if text.endswith(".csv"):
+        return pd.read_csv(text, index_col=0)
     if "," in text:
         return [_value(word) for word in text.split(",")]
     for kind in (int, float):

@@ -125,8 +125,10 @@ def lr_diagonal(system: Compressed, loglik: float, sigma: Sigma) -> HypothesisTe
     correlation, offset = _by_itself(system, "lr_diagonal")
     K = len(correlation)
     df = sigma.n_parameters - K
-    if df == 0:
-        raise ValueError("lr_diagonal compares a fitted Sigma with a diagonal one, and this one is. Fit rank >= 1.")
+    if df <= 0:
+        raise ValueError(
+            "lr_diagonal compares a fitted Sigma with a diagonal one, and this one is, or was given. Fit rank >= 1."
+        )
     diagonal = -system.n_obs * (0.5 * K * (np.log(2 * np.pi) + 1.0) + offset)
     return likelihood_ratio(diagonal, loglik, df, name="LR test of a diagonal Sigma", null=DIAGONAL)
 
@@ -157,7 +159,7 @@ def rank_test(system: Compressed, loglik: float, sigma: Sigma, *, bartlett: bool
     df = K * (K + 1) // 2 - sigma.n_parameters
     if df <= 0:
         raise ValueError(f"rank_test: {k} factors leave a {K} x {K} Sigma unrestricted, so there is nothing to test.")
-    null = f"Sigma has {k} factor{'' if k == 1 else 's'}"
+    null = sigma.describe().null
     plain = likelihood_ratio(loglik, full_loglik(system), df, name="LR test of the factor rank", null=null)
     if not bartlett:
         return plain

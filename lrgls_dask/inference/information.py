@@ -2,7 +2,7 @@
 
 For N rows, Q = Sigma^-1 and residuals R, minus the second derivatives of the log-likelihood are
 
-    b, b:  X' (Q kron I) X        b, Sigma_a:  X_j' R Q dS_a Q e_j        Sigma_a, Sigma_b:  see `tangents`,
+    b, b:  X' (Q kron I) X        b, Sigma_a:  X_j' R Q dS_a Q e_j        Sigma_a, Sigma_b:  see sigma/tangents,
 
 and their means (the expected information) have zeros off the diagonal blocks, so that the b block of its inverse is
 the classical covariance. Everything is computed from a compressed system: no read of the data.
@@ -19,7 +19,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
 from lrgls_dask.inference.standardised import MAX_PARAMETERS, Estimate, Standardised
-from lrgls_dask.inference.tangents import FactorTangents, FullTangents, batches, tangents_of
+from lrgls_dask.sigma.tangents import Tangents, batches
 from lrgls_dask.solve.constraint import estimator_covariance, inverse_within
 
 __all__ = ["Information", "JointInformation", "SigmaErrors", "expected_cov", "observed_cov", "sigma_errors"]
@@ -43,7 +43,7 @@ class JointInformation:
     """
 
     rows: Standardised
-    tangents: FactorTangents | FullTangents
+    tangents: Tangents
     precision: np.ndarray
     coefficient: np.ndarray
     mixed: np.ndarray
@@ -86,12 +86,11 @@ def joint_information(estimate: Estimate, kind: Information) -> JointInformation
     Raises ValueError above MAX_PARAMETERS parameters, for lam_F > 0 or l1 > 0, and for observed information of a Sigma
     that does not maximise the likelihood.
     """
-    covariance, on_floor = estimate.covariance, estimate.on_floor
     _check_unpenalised(estimate)
     n_parameters = _check_size(estimate)
     rows = Standardised.of(estimate)
-    scaled = covariance.rescaled(1.0 / rows.unit)
-    tangents, Q, N = tangents_of(scaled, on_floor), scaled.precision(), rows.n_obs
+    scaled = estimate.covariance.rescaled(1.0 / rows.unit)
+    tangents, Q, N = scaled.tangents(estimate.held), scaled.precision(), rows.n_obs
     none = np.zeros_like(Q)
     flat = tangents.flat
     held = N * (flat @ flat.T) if flat.shape[1] else 0.0
@@ -150,19 +149,20 @@ def sigma_errors(estimate: Estimate, kind: Information = "expected") -> SigmaErr
     """
     joint = joint_information(estimate, kind)
     unit, roots, tangents = joint.rows.unit, joint.sigma_roots, joint.tangents
-    scaled = estimate.covariance.rescaled(1.0 / unit).dense()
+    covariance = estimate.covariance.rescaled(1.0 / unit)
+    scaled, own = covariance.dense(), covariance.own_variances()
     total = np.zeros_like(scaled)
     idio_var, communality = np.zeros(len(unit)), np.zeros(len(unit))
     for some in batches(roots.shape[1], len(unit)):
         moves = tangents.moves(roots[:, some])
         total += np.einsum("rij,rij->ij", moves, moves)
-        if isinstance(tangents, FactorTangents):
-            d_moves, variances = tangents.variances(roots[:, some]), scaled.diagonal()[:, None]
+        if len(own):
+            d_moves, variances = tangents.own_moves(roots[:, some]), scaled.diagonal()[:, None]
             s_moves = np.einsum("rii->ir", moves)
             idio_var += np.sum(d_moves**2, axis=1)
-            communality += np.sum((tangents.d[:, None] / variances * s_moves - d_moves) ** 2 / variances**2, axis=1)
+            communality += np.sum((own[:, None] / variances * s_moves - d_moves) ** 2 / variances**2, axis=1)
     sigma = np.sqrt(total) * np.outer(unit, unit)
-    if not isinstance(tangents, FactorTangents):
+    if not len(own):
         return SigmaErrors(sigma, None, None)
     return SigmaErrors(sigma, np.sqrt(idio_var) * unit**2, np.sqrt(communality))
 
@@ -181,7 +181,7 @@ def _check_unpenalised(estimate: Estimate) -> None:
 
 def _check_size(estimate: Estimate) -> int:
     """The number of Sigma's parameters; raises ValueError where all parameters are too many."""
-    n_parameters = tangents_of(estimate.covariance, estimate.on_floor).n_parameters
+    n_parameters = estimate.covariance.tangents(estimate.held).n_parameters
     n_coefficients = estimate.compressed.design.n_coefficients
     if n_parameters + n_coefficients > MAX_PARAMETERS:
         raise ValueError(

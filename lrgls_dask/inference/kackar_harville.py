@@ -8,7 +8,7 @@ import numpy as np
 
 from lrgls_dask.inference.information import JointInformation, joint_information
 from lrgls_dask.inference.standardised import Estimate
-from lrgls_dask.inference.tangents import FullTangents, batches
+from lrgls_dask.sigma.tangents import batches
 
 __all__ = ["kackar_harville_correction", "kackar_harville_cov"]
 
@@ -55,14 +55,14 @@ def _parts(estimate: Estimate) -> tuple[np.ndarray, np.ndarray, JointInformation
         )
     joint = joint_information(estimate, "expected")
     _check_cost(joint)
-    spread = _unrestricted_spread(joint) if isinstance(joint.tangents, FullTangents) else _spread(joint)
+    spread = _unrestricted_spread(joint) if joint.tangents.unrestricted else _spread(joint)
     phi = joint.bread
     return phi, phi @ _middle(joint, phi, spread) @ phi, joint
 
 
 def _check_cost(joint: JointInformation) -> None:
     n_coefficients, K, m = len(joint.coefficient), len(joint.precision), joint.tangents.n_parameters
-    directions = 1 if isinstance(joint.tangents, FullTangents) else m
+    directions = 1 if joint.tangents.unrestricted else m
     flops = 2.0 * (2.0 * n_coefficients**3 + K**2 * n_coefficients**2 + directions * K**4)
     n_bytes = 8.0 * directions * K**2 + 8.0 * K * n_coefficients * max(int(joint.rows.source.design.sizes.max()), 1)
     if flops > MAX_FLOPS or n_bytes > MAX_BYTES:
@@ -81,7 +81,7 @@ def _spread(joint: JointInformation) -> Spread:
         moved[some] = Q @ joint.tangents.moves(roots[:, some]) @ Q
 
     def of(j: int) -> np.ndarray:
-        both = moved[:, j, :].T @ moved.reshape(len(moved), -1)
+        both = moved[:, j, :].T @ moved.reshape(len(moved), Q.size)
         return np.asarray(both.reshape(len(Q), *Q.shape))
 
     return of

@@ -9,33 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
 
 import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import free_directions
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.whiten import WhitenedGroup
 
-__all__ = ["MAX_PARAMETERS", "Covariance", "Estimate", "Standardised"]
+__all__ = ["MAX_PARAMETERS", "Estimate", "Standardised"]
 
 MAX_PARAMETERS = 20_000  # one square array of that size takes 3.2 GB
-
-
-class Covariance(Protocol):
-    """What is asked of an error covariance of K equations, whatever its structure."""
-
-    @property
-    def precision_diagonal(self) -> np.ndarray: ...
-
-    def precision(self) -> np.ndarray: ...
-
-    def dense(self) -> np.ndarray: ...
-
-    def rescaled(self, scale: np.ndarray) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +36,18 @@ class Estimate:
 
     compressed: Compressed
     coefficients: np.ndarray
-    covariance: Covariance
+    covariance: Sigma
     lam_B: float = 0.0
     lam_F: float = 0.0
     l1: float = 0.0
     on_floor: np.ndarray | None = None
     restrictions: Restrictions | None = None
+
+    @property
+    def held(self) -> np.ndarray:
+        """(K,) equations whose own part of Sigma is taken as known."""
+        none = np.zeros(self.compressed.design.n_equations, dtype=bool)
+        return none if self.on_floor is None else np.asarray(self.on_floor, dtype=bool)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
@@ -22,9 +22,9 @@ from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_memory
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
-from lrgls_dask.sigma.blocks import Blocks
+from lrgls_dask.sigma.interface import Pattern, Sigma
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.sigma.structures import Factored, loadings_in, widened
+from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.constraint import estimator_covariance, free_directions
 
 __all__ = [
@@ -49,7 +49,7 @@ def gls_covariance(problem: Incomplete, sigma: LowRank) -> np.ndarray:
 
 
 def observed_covariance(
-    problem: Incomplete, c: np.ndarray, sigma: Factored, *, lam_F: float = 0.0, d_floor: float = 0.0
+    problem: Incomplete, c: np.ndarray, sigma: Sigma, *, lam_F: float = 0.0, d_floor: float = 0.0
 ) -> np.ndarray:
     """(P, P) covariance of the coefficients from the observed information, in the user's units and order.
 
@@ -62,17 +62,18 @@ def observed_covariance(
         effective = by_c - cross @ cho_solve(cho_factor(by_sigma), cross.T)
         return _of_estimator(0.5 * (effective + effective.T), problem)
     except LinAlgError:
-        smallest = int(np.argmin(sigma.d / sigma.variances))
+        shares = sigma.own_variances() / sigma.variances
+        smallest = int(np.argmin(shares))
         raise LinAlgError(
             "the observed information of all parameters is not positive definite: these estimates are no strict "
             "maximum of the likelihood, or the factors are more than the data identify. The smallest share of a "
-            f"variance outside the factors is {sigma.d[smallest] / sigma.variances[smallest]:.1e}, of equation "
+            f"variance outside the factors is {shares[smallest]:.1e}, of equation "
             f"{problem.design.equations[smallest]!r}. Use a smaller rank, or kind='classical'."
         ) from None
 
 
 def observed_information(
-    problem: Incomplete, c: np.ndarray, sigma: Factored, *, lam_F: float = 0.0, d_floor: float = 0.0
+    problem: Incomplete, c: np.ndarray, sigma: Sigma, *, lam_F: float = 0.0, d_floor: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The Hessian of the negative log-likelihood: by c (P, P), c by Sigma (P, s), by Sigma (s, s).
 
@@ -81,7 +82,7 @@ def observed_information(
     exact gradient.
     """
     wide = widened(sigma)
-    basis = _directions(wide, loadings_in(sigma), d_floor)
+    basis = _directions(wide, sigma.pattern(), d_floor)
     by_sigma, cross = np.empty((basis.shape[1],) * 2), np.empty((len(c), basis.shape[1]))
     moved = [_moved(wide, sign * STEP * direction) for direction in basis.T for sign in (1.0, -1.0)]
     found = problem.latents(c, moved)
@@ -102,7 +103,7 @@ def _of_estimator(information: np.ndarray, problem: Incomplete) -> np.ndarray:
     return covariance
 
 
-def _directions(sigma: LowRank, loadings: Blocks, d_floor: float) -> np.ndarray:
+def _directions(sigma: LowRank, loadings: Pattern, d_floor: float) -> np.ndarray:
     """(K k + K, s) orthonormal changes of (F / sqrt(d), log d) that change Sigma and keep its structure."""
     K, k = sigma.F.shape
     scaled = sigma.F / np.sqrt(sigma.d)[:, None]
@@ -140,7 +141,7 @@ class FittedCells:
 
     design: Design
     coefficients: np.ndarray
-    sigma: Any
+    sigma: Sigma
     n_obs: int
     cells: np.ndarray
     streamed: bool
@@ -178,7 +179,7 @@ def incomplete_covariance(fit: FittedCells, rows: Rows, kind: Literal["classical
     return observed_covariance(problem, c, sigma, lam_F=fit.lam_F, d_floor=fit.d_floor)
 
 
-def observed_nll(rows: Rows, design: Design, coefficients: np.ndarray, sigma: Any) -> float:
+def observed_nll(rows: Rows, design: Design, coefficients: np.ndarray, sigma: Sigma) -> float:
     """Negative log-likelihood of coefficients (P,) and a Sigma, in the user's units; one or two passes.
 
     Per row that shows something.  Raises ValueError for rows of another design.
@@ -189,8 +190,7 @@ def observed_nll(rows: Rows, design: Design, coefficients: np.ndarray, sigma: An
     return problem.latent(c, widened(_in_units_of(sigma, problem))).nll + problem.nll_offset
 
 
-def _in_units_of(sigma: Any, problem: Incomplete) -> Factored:
-    assert isinstance(sigma, Factored)  # no other is fitted to missing responses
+def _in_units_of(sigma: Sigma, problem: Incomplete) -> Sigma:
     return sigma.rescaled(1.0 / problem.whitened.y_scale)
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from lrgls_dask.missing.polish import minimised, nearly_bare, polished, slope_of_sigma
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.missing.starts import random_starts, starting_points
-from lrgls_dask.sigma.blocks import Blocks
 from lrgls_dask.sigma.em import flattened, on_factors, unflattened
+from lrgls_dask.sigma.interface import FactorStructure, Pattern, Sigma
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.sigma.structures import Factored, FactorStructure, widened
+from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.als import best_start
 from lrgls_dask.solve.cg import conjugate_gradients
 from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop
@@ -103,7 +103,7 @@ def em_round(
 
 def _sigma_round(
     problem: Incomplete,
-    loadings: Blocks,
+    loadings: Pattern,
     lam_F: float,
     d_floor: float,
     sigma: LowRank,
@@ -204,7 +204,6 @@ def fit_incomplete(
 
 
 def _wide(found: Solution) -> LowRank:
-    assert isinstance(found.point.sigma, Factored)
     return widened(found.point.sigma)
 
 
@@ -232,7 +231,6 @@ def _fit_kept(rounds: _Rounds, kept: CheckpointLoop) -> Solution:
         c, (sigma, *_) = starting_points(rounds.problem, rounds.structure, rounds.options)
         done = 0
     else:
-        assert isinstance(saved.sigma, Factored)  # by its name it is of the same structure
         c, sigma, done = saved.c, widened(saved.sigma), saved.sweep + 1
         if saved.ended is not None:
             nll, _ = rounds.look(c, sigma)
@@ -271,7 +269,7 @@ class Estimate:
     positions of equations whose variance is on its floor."""
 
     coefficients: np.ndarray
-    covariance: Factored
+    covariance: Sigma
     loglik: float
     objective: float
     on_floor: np.ndarray
@@ -280,7 +278,6 @@ class Estimate:
 def estimate_of(problem: Incomplete, found: Solution, options: Options) -> Estimate:
     """The solution in the user's units."""
     sigma = found.point.sigma
-    assert isinstance(sigma, Factored)
     return Estimate(
         coefficients=problem.coefficients(found.point.c),
         covariance=sigma.rescaled(problem.whitened.y_scale).normalised(),

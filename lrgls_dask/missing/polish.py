@@ -14,8 +14,8 @@ import scipy.optimize
 
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.sigma.em import unflattened
+from lrgls_dask.sigma.interface import FactorStructure
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.sigma.structures import FactorStructure
 from lrgls_dask.solve.rounds import as_vector, units_of
 from lrgls_dask.solve.sweep import Run
 

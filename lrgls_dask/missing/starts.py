@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.sigma.interface import SigmaStep
+from lrgls_dask.sigma.interface import FactorStructure, SigmaStep
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.sigma.structures import FactorStructure, widened
+from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.record import Options
 
 __all__ = ["pairs_never_seen", "random_starts", "starting_points"]

@@ -8,7 +8,7 @@ stored : options as a saved fit keeps them.
 To add one: a field of `table.EstimatorOptions`, a rule where it does not go with another, and the line where it acts.
 """
 
-from lrgls_dask.options.covariances import DESCRIBED, GroupedLowRank, SparseLowRank, TimeVarying, check_identified
+from lrgls_dask.options.covariances import DESCRIBED, TimeVarying
 from lrgls_dask.options.table import CG_MAXIT, OPTIONS, Engine, EstimatorOptions, Option, estimator
 
 __all__ = [
@@ -17,10 +17,7 @@ __all__ = [
     "OPTIONS",
     "Engine",
     "EstimatorOptions",
-    "GroupedLowRank",
     "Option",
-    "SparseLowRank",
     "TimeVarying",
-    "check_identified",
     "estimator",
 ]

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
-from lrgls_dask.options.covariances import DESCRIBED, GroupedLowRank, TimeVarying
+from lrgls_dask.options.covariances import TimeVarying
+from lrgls_dask.sigma.interface import SigmaOption
 
-__all__ = ["RULES", "Rule"]
+__all__ = ["RULES", "Rule", "rules_of"]
 
 
 @dataclass(frozen=True)
 class Rule:
     """Where option `where` is one of `these`, option `name` must be one of `only`, by default its default.
 
-    these, only : values or types.
+    these, only : values, types, or tests of values.
     says : what is wrong and what to do instead, with {given} and {default} for the value of `name` and its default,
     and {other} for the value of `where`.
     """
@@ -36,12 +37,34 @@ class Rule:
         raise ValueError(self.says.format(name=self.name, given=repr(given), other=shown_other, default=repr(default)))
 
 
+def rules_of(covariance: Any) -> tuple[Rule, ...]:
+    """What a kind of Sigma says of itself: the options it goes with only at some values."""
+    if not isinstance(covariance, SigmaOption):
+        return ()
+    says = "covariance={other} does not go with {name}={given}. "
+    return tuple(
+        Rule("covariance", (SigmaOption,), name, f"{says}{remedy}.", only)
+        for name, (only, remedy) in covariance.takes.items()
+    )
+
+
 def _is_one(value: Any, choices: tuple[Any, ...]) -> bool:
-    return any(isinstance(value, each) if isinstance(each, type) else bool(value == each) for each in choices)
+    return any(_is(value, each) for each in choices)
 
 
-OBJECTS = tuple(DESCRIBED.values())
-BY_ROUNDS = ("lowrank", "diagonal", GroupedLowRank)  # whose loadings EM finds, equation by equation
+def _is(value: Any, choice: Any) -> bool:
+    if isinstance(choice, type):
+        return isinstance(value, choice)
+    return bool(choice(value) if callable(choice) else value == choice)
+
+
+def _by_rows(covariance: Any) -> bool:
+    """Whether EM finds the loadings, equation by equation."""
+    return isinstance(covariance, SigmaOption) and covariance.by_rows
+
+
+OBJECTS = (SigmaOption, TimeVarying)
+BY_ROWS = ("lowrank", "diagonal", _by_rows)
 
 
 def _of_missing(name: str, only: tuple[Any, ...], instead: str) -> Rule:
@@ -69,12 +92,12 @@ def _of_segments(name: str) -> Rule:
 
 
 RULES: tuple[Rule, ...] = (
-    _of_missing("covariance", BY_ROUNDS, "covariance='lowrank' or GroupedLowRank(...)"),
+    _of_missing("covariance", BY_ROWS, "covariance='lowrank' or GroupedLowRank(...)"),
     _of_missing("algorithm", ("als", "em"), "algorithm='als' or 'em'"),
     _of_missing("debiased", (False,), "debiased=False"),
     _of_missing("sigma_step", ("ml",), "sigma_step='ml'"),
     _of_missing("rank", (Integral, "auto", "bic"), "rank='bic'"),
-    _of_rounds("covariance", BY_ROUNDS),
+    _of_rounds("covariance", BY_ROWS),
     _of_rounds("debiased", (False,), ", or debiased=False"),
     _of_rounds("sigma_step", ("ml",), ", or leave sigma_step out"),
     Rule(

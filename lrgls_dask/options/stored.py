@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.options.covariances import DESCRIBED
+from lrgls_dask.options.covariances import DESCRIBED, Described
 from lrgls_dask.options.table import OPTIONS
 
 __all__ = ["as_stored", "from_stored"]
@@ -58,6 +58,8 @@ def _encoded(value: Any) -> Any:
     for kind, described in DESCRIBED.items():
         if type(value) is described:
             return {KIND: kind, "fields": {each.name: _encoded(getattr(value, each.name)) for each in fields(value)}}
+    if isinstance(value, Described):  # of a user's own kind
+        return {KIND: "text", "text": repr(value)}
     if getattr(value, "size", None) is None and not isinstance(value, Mapping | Sequence):
         return {KIND: "text", "text": f"<{getattr(value, '__name__', type(value).__name__)}>"}
     return _encoded_values(value)

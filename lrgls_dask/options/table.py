@@ -16,7 +16,7 @@ from dask.utils import parse_bytes
 from lrgls_dask.checks import Allowed, FactorsOrWay, Flag, FlagOrCall, Number, OneOf, Place, WholeNumber, one_of
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.options.covariances import DESCRIBED, Described
-from lrgls_dask.options.rules import RULES
+from lrgls_dask.options.rules import RULES, rules_of
 
 __all__ = ["CG_MAXIT", "OPTIONS", "Engine", "EstimatorOptions", "Option", "estimator"]
 
@@ -62,7 +62,7 @@ class WordOrObject(Allowed):
     known: tuple[str, ...]
 
     def check(self, name: str, value: Any) -> None:
-        if not isinstance(value, tuple(DESCRIBED.values())):
+        if not isinstance(value, Described):
             one_of(name, value, self.known)
 
     @property
@@ -273,8 +273,9 @@ class EstimatorOptions:
         settings = self.get_params()
         for each in OPTIONS.values():
             each.check(settings[each.name])
-        for rule in RULES:
-            rule.check(settings, {name: each.default for name, each in OPTIONS.items()})
+        defaults = {name: each.default for name, each in OPTIONS.items()}
+        for rule in (*rules_of(self.covariance), *RULES):
+            rule.check(settings, defaults)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name."""

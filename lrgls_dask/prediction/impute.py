@@ -37,7 +37,7 @@ def imputed(coefficients: Coefficients, sigma: Sigma, system: System) -> Imputed
         raise TypeError(f"impute fills in the responses of a System; got a {type(system).__name__}.")
     design = coefficients.design
     check_same_design(system.design, design)
-    given = Given.of(coefficients, sigma, np.ones(design.n_equations, dtype=bool))
+    given = Given(coefficients, sigma, np.ones(design.n_equations, dtype=bool))
     lazy, K = LazyRows.of(system.rows), design.n_equations
     mean = lazy.map(given_rows, given, K, response=True)
     variance = lazy.map(_variance_rows, given, K, response=True, weighted=True)

@@ -28,7 +28,7 @@ from lrgls_dask.prediction.fitted import (
 from lrgls_dask.prediction.impute import imputed, write_imputed
 from lrgls_dask.prediction.lazyrows import LazyRows
 from lrgls_dask.prediction.newdata import NewRows, rows_to_predict
-from lrgls_dask.prediction.scores import ScoreMethod, Scoring, score_rows, score_weights
+from lrgls_dask.prediction.scores import ScoreMethod, Scoring, score_rows
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.system import CompressedSystem, System
 
@@ -205,7 +205,7 @@ class PredictingBySigma(Predicting):
         new = self._new_rows(data, y, responses="conditional prediction")
         V = None if interval is None or kind == "error" else self._coefficient_cov()
         coefficients = Coefficients.of(new.rows.design, self.coefficients)
-        given = Given.of(coefficients, self.covariance, self._usable(observed), kind, V)
+        given = Given(coefficients, self.covariance, self._usable(observed), kind, V)
         rows = LazyRows.of(new.rows)
         mean = rows.map(given_rows, given, self.design.n_equations, response=True)
         if interval is None:
@@ -265,7 +265,7 @@ class PredictingBySigma(Predicting):
         Raises ValueError for a fit without factors, and as `predict_given` does.
         """
         new = self._new_rows(data, y, responses="factor scores")
-        scoring = Scoring(Coefficients.of(new.rows.design, self.coefficients), score_weights(self.covariance, method))
+        scoring = Scoring(Coefficients.of(new.rows.design, self.coefficients), self.covariance.score_weights(method))
         values = LazyRows.of(new.rows).map(score_rows, scoring, self.covariance.rank, response=True, weighted=True)
         coords: dict[str, Any] = {"factor": self.covariance.factor_labels, **self._row_coords(new.obs_labels)}
         return xr.DataArray(values, coords, (self.obs_dim, "factor"), name="factor_scores")

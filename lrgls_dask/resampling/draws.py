@@ -25,7 +25,6 @@ from lrgls_dask.rows.moments import GramMoments, Head, RootMoments
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.rows.tasks import run_tasks
 from lrgls_dask.sigma.interface import Sigma, Structure
-from lrgls_dask.sigma.structures import Factored
 from lrgls_dask.solve.als import refit
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.record import Options, Point
@@ -38,7 +37,7 @@ ROUNDING = 1e-12  # in units of a column's standard deviation
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What is replicated: coefficients (P,) and Sigma in the user's units, and how they were found."""
+    """What is replicated: coefficients (P,), Sigma and its structure in the user's units, and how they were found."""
 
     coefficients: np.ndarray
     sigma: Sigma
@@ -110,13 +109,13 @@ def _collect(replicates: list[Replicate | None]) -> Draws:
 
 def _refitted(problem: InMemory, c: np.ndarray, sigma: Sigma, fitted: Fitted, errors: StandardErrors) -> Replicate:
     start = Point(c, problem.residual_covariance(c), sigma)
-    point = refit(problem, fitted.structure, fitted.options, start)
     scale = problem.whitened.y_scale
+    point = refit(problem, fitted.structure.in_units(scale), fitted.options, start)
     return (
         errors.coefficients(point.c),
         errors.at(point.sigma),
         point.sigma.variances * scale**2,
-        point.sigma.d * scale**2 if isinstance(point.sigma, Factored) else np.zeros(0),
+        point.sigma.rescaled(scale).own_variances(),
     )
 
 

@@ -20,9 +20,8 @@ from lrgls_dask.results.parts import BehindErrors, Candidates, Estimated, OneSig
 from lrgls_dask.results.time_varying import TimeVaryingFit
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.run_pass import Meter
-from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from lrgls_dask.sigma.interface import Structure
-from lrgls_dask.sigma.structures import Factored, FactorStructure, widened
+from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.checkpoint import Checkpoint
 from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.record import Options, Solution, Termination, TraceRow
@@ -129,7 +128,7 @@ def fit_incomplete_rows(
     with_cov : whether that covariance fits in memory; without it the fit has no standard errors.
     """
     assert isinstance(system, System)  # a compressed one has no rows to miss anything
-    chosen = tuple(each for each in structures if isinstance(each, FactorStructure))
+    chosen = tuple(each.by_rows() for each in structures)
     found, table = choose_incomplete(problem, chosen, options, checkpoint)
     pairs = pairs_never_seen(problem, found.point.sigma.rank)  # a pass, where the start of the rounds was kept
     estimate = estimate_of(problem, found, options)
@@ -151,9 +150,7 @@ def fit_incomplete_rows(
 def _gls(problem: Incomplete, found: Solution) -> np.ndarray | None:
     if problem.design.n_coefficients > MAX_COEFFICIENTS:
         return None
-    sigma = found.point.sigma
-    assert isinstance(sigma, Factored)
-    return gls_covariance(problem, widened(sigma))
+    return gls_covariance(problem, widened(found.point.sigma))
 
 
 # ---------------------------------------------------------------------------------------------- segments
@@ -221,12 +218,7 @@ def warn_of(fit: Fit, is_exact: np.ndarray, notes: list[str]) -> None:
             f"idiosyncratic variance on d_floor (Heywood case) in {_listed(heywood)}: "
             "a smaller rank may describe these data as well"
         )
-    lost = fit.covariance.blocks.n_unidentified() if isinstance(fit.covariance, GroupedFactors) else 0
-    if lost:
-        notes.append(
-            f"the groups leave {lost} direction{'s' if lost > 1 else ''} of the loadings unidentified, although Sigma "
-            "itself is found: use three or more groups, larger ones, or fewer factors"
-        )
+    notes += fit.covariance.warnings()
     if notes:
         warnings.warn("LowRankGLS: " + "; ".join(notes) + ".", FitWarning, stacklevel=3)
 

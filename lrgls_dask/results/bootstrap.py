@@ -27,7 +27,7 @@ from lrgls_dask.results.reported import as_fitted
 from lrgls_dask.rows.partition import GivenParts, Partition, RowBlocks
 from lrgls_dask.rows.rows import Part, Rows
 from lrgls_dask.rows.run_pass import Meter
-from lrgls_dask.sigma.structures import structure_of
+from lrgls_dask.sigma.registry import structure_of
 from lrgls_dask.solve.record import Options
 from lrgls_dask.system import CompressedSystem, System
 
@@ -200,7 +200,10 @@ def _compressed(fit: Measures, system: System | CompressedSystem | None) -> Comp
         rows: Compressed = system.compress().rows
         return rows
     size = format_bytes(8 * (fit.n_regressors + fit.n_equations) ** 2)
-    remedy = f"Pass system=..., which is then read once into {size}, or fit with engine='compress'"
+    remedy = (
+        "and a streamed fit keeps no compressed rows to replicate. Pass system=..., which is then read once into "
+        f"{size}, or fit with engine='compress'"
+    )
     return fit.evidence.rows_for(fit.estimated, "bootstrap", streamed=remedy, holes=HOLES)
 
 

@@ -110,7 +110,7 @@ class CompleteSource:
         return Bread(at.design, x_rows, self.kept.head, at.coefficients, sigma, at.n_obs, scale, how.lam_B, held)
 
     def estimate(self, kind: CovKind) -> Estimate:
-        remedy = "Use kind='robust', or fit with engine='compress'"
+        remedy = "which a streamed fit does not have. Use kind='robust', or fit with engine='compress'"
         rows = self.kept.rows_for(self.fit.estimated, f"kind={kind.name!r}", streamed=remedy)
         return estimate_of(self.fit, rows)
 

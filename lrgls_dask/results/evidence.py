@@ -27,15 +27,18 @@ from lrgls_dask.system import read_compressed, write_compressed
 __all__ = ["CellsOfRows", "CompressedRows", "Evidence", "StreamedSums", "read_evidence"]
 
 # What to do where rows are asked for that a fit does not have, unless who asks knows better.
-COMPRESS, DROP = "Fit with engine='compress'", "Fit complete rows only with missing='drop'"
+COMPRESS = "which a streamed fit does not keep. Fit with engine='compress'"
+DROP = "Fit complete rows only with missing='drop'"
 
 
 class Evidence(ABC):
     """What statistics draw on.
 
-    system_measures : why there are no measures of the system, for tables; nothing where there are.
+    complete : whether every row shows every equation.  system_measures : why there are no measures of the system, for
+    tables; nothing where there are.
     """
 
+    complete: ClassVar[bool] = True
     system_measures: ClassVar[str] = ""
 
     @property
@@ -57,7 +60,7 @@ class Evidence(ABC):
 
     @abstractmethod
     def rows_for(self, estimated: Estimated, what: str, *, streamed: str = COMPRESS, holes: str = DROP) -> Compressed:
-        """The compressed rows, for `what`.  streamed, holes : what to do where a fit of that kind has none."""
+        """The compressed rows, for `what`.  streamed, holes : why a fit of that kind has none, and what to do then."""
 
     @abstractmethod
     def write(self, group: zarr.Group) -> None:
@@ -151,7 +154,7 @@ class StreamedSums(Evidence):
         return self.squares is not None
 
     def rows_for(self, estimated: Estimated, what: str, *, streamed: str = COMPRESS, holes: str = DROP) -> Compressed:
-        raise ValueError(f"{what} needs the compressed rows, which a streamed fit does not keep. {streamed}.")
+        raise ValueError(f"{what} needs the compressed rows, {streamed}.")
 
     def source(self, fit: OneSigmaFit) -> CovSource:
         return CompleteSource(fit, self)
@@ -175,6 +178,7 @@ class CellsOfRows(Evidence):
     shown: np.ndarray
     patterns: int
     by_patterns: bool
+    complete: ClassVar[bool] = False
     system_measures: ClassVar[str] = "needs complete rows"
 
     def __post_init__(self) -> None:

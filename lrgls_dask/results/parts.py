@@ -18,7 +18,7 @@ from lrgls_dask.data.zarrio import read_array, read_design, write_array, write_d
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.sigma.structures import sigma_of
+from lrgls_dask.sigma.registry import sigma_of
 from lrgls_dask.solve.record import Termination, TraceRow
 
 __all__ = ["CLASSICAL", "BehindErrors", "Estimated", "OneSigma", "Run", "Settings", "attributes_of"]

@@ -79,7 +79,7 @@ class Reported(Designed):
 
     @property
     @abstractmethod
-    def cells(self) -> np.ndarray:
+    def _shown(self) -> np.ndarray:
         """(K,) rows that show each equation: N of complete rows."""
 
     @property
@@ -158,6 +158,16 @@ class Reported(Designed):
     def missing(self) -> str:
         """What was done with missing responses: "raise", "em" or "drop"."""
         return self.settings.missing
+
+    @property
+    def algorithm(self) -> str:
+        """How it was estimated: "als", "em" or "fgls"."""
+        return self.settings.algorithm
+
+    @property
+    def debiased(self) -> bool:
+        """Whether Sigma was found from mean products corrected for degrees of freedom."""
+        return self.settings.debiased
 
     @property
     def lam_B(self) -> float:
@@ -250,7 +260,7 @@ class Reported(Designed):
     @property
     def n_cells(self) -> int:
         """Observed responses: N K, or less where some are missing."""
-        return int(self.cells.sum())
+        return int(self._shown.sum())
 
     @property
     def df_resid(self) -> int:
@@ -381,7 +391,7 @@ class Reported(Designed):
 
     @property
     def _freedom(self) -> np.ndarray:
-        return np.repeat(np.maximum(self.cells - self.design.sizes, 1), self.design.sizes)
+        return np.repeat(np.maximum(self._shown - self.design.sizes, 1), self.design.sizes)
 
     def _position(self, equation: Hashable) -> int:
         try:

@@ -12,7 +12,6 @@ from lrgls_dask.results.evidence import Evidence
 from lrgls_dask.results.parts import OneSigma
 from lrgls_dask.results.reported import Reported
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.sigma.structures import Factored
 
 __all__ = ["SigmaReported"]
 
@@ -29,6 +28,16 @@ class SigmaReported(Reported):
         return self.one_sigma.value
 
     @property
+    def lam_F(self) -> float:
+        """The ridge on the loadings."""
+        return self.settings.lam_F
+
+    @property
+    def l1(self) -> float:
+        """The penalty of sparse loadings, as chosen."""
+        return self.settings.l1
+
+    @property
     def n_parameters(self) -> int:
         """P - m, and of Sigma K k + K - k (k - 1) / 2, K (K + 1) / 2 if unrestricted; zeros do not count."""
         return self.n_coefficients - self.n_restrictions + self.covariance.n_parameters
@@ -40,7 +49,7 @@ class SigmaReported(Reported):
 
     @property
     def covariance_kind(self) -> str:
-        """The structure of Sigma: "lowrank", "diagonal" (also of a fit with rank 0), "full", "sparse" or "grouped"."""
+        """The kind of Sigma: "lowrank", "diagonal" (also of a fit with rank 0), "full", "sparse", "grouped", ..."""
         return self.covariance.kind
 
     @property
@@ -49,8 +58,12 @@ class SigmaReported(Reported):
         return self.one_sigma.on_floor
 
     @property
-    def cells(self) -> np.ndarray:
-        """(K,) rows that show each equation: N of complete rows."""
+    def cells(self) -> np.ndarray | None:
+        """(K,) rows that show each equation, of a fit to missing responses; None of complete rows, which show all."""
+        return None if self.evidence.complete else self._shown
+
+    @property
+    def _shown(self) -> np.ndarray:
         return self.evidence.cells(self.estimated)
 
     @property
@@ -66,22 +79,25 @@ class SigmaReported(Reported):
 
         With GroupedLowRank general factors come first, then those of each group, named by it and zero outside it.
         """
-        sigma = self._with_factors("loadings")
+        sigma = self.covariance
         coords = {"equation": self._index, "factor": sigma.factor_labels}
-        return xr.DataArray(sigma.F, coords, ("equation", "factor"), name="loadings")
+        return xr.DataArray(sigma.loadings(), coords, ("equation", "factor"), name="loadings")
 
     @cached_property
     def idio_var(self) -> xr.DataArray:
         """(equation,) d, in units of Y squared.  Raises ValueError for covariance='full'."""
-        sigma = self._with_factors("idiosyncratic variances")
-        return xr.DataArray(sigma.d, {"equation": self._index}, ("equation",), name="idio_var")
-
-    def _with_factors(self, what: str) -> Factored:
-        if not isinstance(self.covariance, Factored):
+        own = self.covariance.own_variances()
+        if not len(own):
             raise ValueError(
-                f"covariance={self.covariance_kind!r} has no {what}. Use sigma() for the error covariance."
+                f"covariance={self.covariance_kind!r} has no idiosyncratic variances. Use sigma() for the error "
+                "covariance."
             )
-        return self.covariance
+        return xr.DataArray(own, {"equation": self._index}, ("equation",), name="idio_var")
+
+    def own_cov(self) -> xr.DataArray:
+        """(equation, equation_other) Sigma - F F', what factors leave to the equations; raises as `loadings` does."""
+        coords = {"equation": self._index, "equation_other": self._index.rename("equation_other")}
+        return xr.DataArray(self.covariance.own_part(), coords, ("equation", "equation_other"), name="own_cov")
 
     def sigma(self) -> xr.DataArray:
         """(equation, equation_other) error covariance; a dense K x K array."""

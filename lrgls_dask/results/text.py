@@ -8,8 +8,6 @@ import numpy as np
 
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.reported import Reported
-from lrgls_dask.sigma.grouped_factors import GroupedFactors
-from lrgls_dask.sigma.sparse import SparseFactors
 
 __all__ = [
     "coefficient_table",
@@ -25,8 +23,6 @@ __all__ = [
 MAX_ROWS = 200  # a table longer than this is cut in the middle
 WIDTH = 96
 SIGMA_OF_SEGMENTS = "Sigma_t = F_t F_t' + diag(d_t) for each segment; local ML"
-SIGMA = {"lowrank": "Sigma = F F' + diag(d)", "diagonal": "Sigma = diag(d)", "full": "Sigma unrestricted"}
-SIGMA |= {"sparse": "Sigma = F F' + diag(d), F sparse", "grouped": "Sigma = F F' + diag(d), factors of groups"}
 
 
 def summary(fit: Measures, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
@@ -64,19 +60,20 @@ def title(fit: Measures) -> str:
         else "ML"
     )
     debiased = ", debiased" if fit.settings.debiased else ""
-    return f"Seemingly unrelated regressions, {SIGMA[fit.covariance_kind]}; {method}{debiased}"
+    return f"Seemingly unrelated regressions, {fit.covariance.describe().formula}; {method}{debiased}"
 
 
 def header(fit: Measures) -> list[tuple[str, str]]:
     """What was fitted and how it ended, as names and values."""
+    sigma = fit.covariance.describe()
     return [
         *_likelihood(fit),
-        ("Factors (rank)", _factors(fit)),
+        ("Factors (rank)", sigma.factors),
         ("nll per row", f"{fit.nll:.8f}"),
         ("Engine", f"{fit.run.engine}, {_passes(fit)} over the data"),
         ("Ended", _ended(fit)),
         ("Starts", f"{fit.run.n_agreed} of {fit.run.n_starts} reached this optimum"),
-        ("Penalties", f"lam_B = {fit.lam_B:g}, {_of_loadings(fit)}"),
+        ("Penalties", f"lam_B = {fit.lam_B:g}, {sigma.penalty.format(l1=fit.l1, lam_F=fit.lam_F)}"),
         ("Residual df", f"{fit.df_resid:,}"),
         ("Std errors", _behind(fit)),
         ("Restrictions", f"{fit.n_restrictions}"),
@@ -111,21 +108,6 @@ def _restrictions(fit: Reported) -> list[str]:
     return [f"Restriction: {text}" for text in (() if fit.restrictions is None else fit.restrictions.texts)]
 
 
-def _factors(fit: Measures) -> str:
-    """How many, and of what."""
-    sigma = fit.covariance
-    if isinstance(sigma, GroupedFactors):
-        general = sigma.blocks.ranks[0]
-        return f"{fit.rank}: {general} general, {fit.rank - general} of groups"
-    if isinstance(sigma, SparseFactors):
-        return f"{fit.rank}, {np.count_nonzero(sigma.F):,} of {sigma.F.size:,} loadings"
-    return f"{fit.rank}"
-
-
-def _of_loadings(fit: Measures) -> str:
-    return f"l1 = {fit.settings.l1:.4g}" if fit.covariance_kind == "sparse" else f"lam_F = {fit.settings.lam_F:g}"
-
-
 def _mcelroy(fit: Measures) -> str:
     return fit.evidence.system_measures or f"{fit.mcelroy_r2():.6f}"
 
@@ -157,11 +139,11 @@ def coefficient_table(fit: Reported, alpha: float) -> tuple[list[str], list[tupl
 def equation_table(fit: Measures) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
     """Names of the columns, and for each equation its label and cells."""
     columns: dict[str, list[str]] = {}
-    if fit.evidence.n_patterns:
+    if fit.cells is not None:
         columns["rows"] = [f"{count:,}" for count in fit.cells.tolist()]
     columns |= {"error sd": [f"{variance**0.5:.5g}" for variance in fit.sigma_diagonal]}
-    if fit.covariance_kind != "full":
-        own = fit.idio_var.values
+    own = fit.covariance.own_variances()
+    if len(own):
         columns["own sd"] = [f"{variance**0.5:.5g}" for variance in own]
         columns["common share"] = [f"{1 - a / b:.3f}" for a, b in zip(own, fit.sigma_diagonal, strict=True)]
     shares = fit.r2.values if fit.evidence.has_sums() else np.full(fit.n_equations, np.nan)

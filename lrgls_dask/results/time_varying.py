@@ -90,6 +90,16 @@ class TimeVaryingFit(Reported, Predicting):
         return len(self.sigmas)
 
     @property
+    def edges(self) -> np.ndarray:
+        """(T + 1,) the first row of each segment, the last is the number of rows, those of weight zero included."""
+        return self.sigmas.edges
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(T,) rows of positive weight in each segment."""
+        return self.sigmas.rows
+
+    @property
     def rank(self) -> int:
         """k."""
         return self.sigmas.rank
@@ -105,8 +115,7 @@ class TimeVaryingFit(Reported, Predicting):
         return self.n_coefficients - self.n_restrictions + self.sigmas.n_parameters
 
     @property
-    def cells(self) -> np.ndarray:
-        """(K,) rows that show each equation: all."""
+    def _shown(self) -> np.ndarray:
         return np.full(self.n_equations, self.n_obs, dtype=np.int64)
 
     @cached_property

@@ -1,6 +1,6 @@
-"""What Sigmas with a variance of each equation's own have in common: Sigma = (factors) + diag(d) by Woodbury.
+"""What Sigmas of factors and a part of the equations' own have in common: Sigma = (factors) + Psi by Woodbury.
 
-A solution by Woodbury (1950) subtracts what factors share from 1 / d_i and loses digits where d_i is small beside them.
+A solution by Woodbury (1950) subtracts what factors share from Psi^-1 and loses digits where Psi is small beside them.
 Iterative refinement (Wilkinson 1963) gains them back.
 """
 
@@ -13,28 +13,39 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lrgls_dask.sigma.interface import Array, Sigma
+from lrgls_dask.sigma.interface import Array, Pattern, Sigma
+from lrgls_dask.sigma.own import Own
+from lrgls_dask.sigma.tangents import Tangents
 
-__all__ = ["REFINE_ABOVE", "OwnVariances", "column_signs"]
+__all__ = ["REFINE_ABOVE", "FactorsAndOwn", "check_rows", "column_signs"]
 
-# Woodbury loses log10(f_i / d_i) of 15 digits in row i, f_i the factors' part of its variance.  Below 1e3 enough are
-# left; above, each refinement gains again what the first solution had right, until 14 digits are: good to
-# d_i = 1e-12 f_i, not beyond.
+# Woodbury loses log10(f_i / d_i) of 15 digits in row i, f_i the factors' part of its variance and d_i what is its own
+# given all others.  Below 1e3 enough are left; above, each refinement gains again what the first solution had right,
+# until 14 digits are: good to d_i = 1e-12 f_i, not beyond.
 REFINE_ABOVE = 1e3
 DIGITS, WANTED_DIGITS = 15.0, 14.0
 # Entries of a column of loadings that differ by less than this fraction tie for largest: rounding must not choose.
 TIE = 1e-9
-# A variance this little above its floor, relatively, is on it: rounding, as in a change of units, may put it there.
-FLOOR_ROUNDING = 1e-6
 
 
-class OwnVariances(Sigma):
-    """Factors' part plus diag(d), d (K,) > 0, with Sigma^-1 = D^-1 - sum of H H'.  A kind of it gives what is abstract.
+class FactorsAndOwn(Sigma):
+    """Factors' part plus own part Psi, with Sigma^-1 = Psi^-1 - sum of H H'.  A kind of it gives what is abstract.
 
     A solve costs 1 + `_refinements` times `_solve_rows_once`, and as many products but one.
     """
 
-    d: Array
+    @property
+    @abstractmethod
+    def own(self) -> Own:
+        """Psi, factored once."""
+
+    @abstractmethod
+    def loadings(self) -> Array:
+        """F (K, rank), with its zeros."""
+
+    @abstractmethod
+    def pattern(self) -> Pattern:
+        """Which of F may differ from zero."""
 
     @property
     @abstractmethod
@@ -57,12 +68,12 @@ class OwnVariances(Sigma):
     @property
     def variances(self) -> Array:
         """diag(Sigma), (K,)."""
-        return self.d + self.factor_variances
+        return self.own.variances + self.factor_variances
 
     @cached_property
     def _signal_to_noise(self) -> Array:
-        """(K,) how many times the factors' part of a variance exceeds d: the digits that Woodbury loses there."""
-        return self.factor_variances / self.d
+        """(K,) the factors' part of a variance by the noise of its own part: the digits that Woodbury loses there."""
+        return self.factor_variances / self.own.noise
 
     @cached_property
     def _refinements(self) -> int:
@@ -92,7 +103,7 @@ class OwnVariances(Sigma):
     @cached_property
     def precision_diagonal(self) -> Array:
         """diag(Sigma^-1), (K,).  O(K) times the factors of an equation, and so much more for each refined row."""
-        out = 1.0 / self.d
+        out = self.own.inverse_diagonal
         for half in self._halves:
             out -= np.einsum("ik,ik->i", half, half)
         delicate = np.flatnonzero(self._signal_to_noise > REFINE_ABOVE)
@@ -103,18 +114,62 @@ class OwnVariances(Sigma):
         return out
 
     def on_floor(self, floor: Array | float) -> NDArray[np.bool_]:
-        """(K,) where d is its floor, (K,) or one for all: Heywood cases."""
-        return np.asarray(self.d <= floor * (1.0 + FLOOR_ROUNDING))
+        """(K,) where the own part is on its floor, (K,) or one for all: Heywood cases."""
+        return self.own.on_floor(floor)
 
-    def _check_rows(self, name: str, loadings: Array) -> None:
-        """Raise ValueError unless the loadings (K, s) are finite and d is finite and positive."""
-        fine = (self.d > 0.0) & np.isfinite(self.d) & np.isfinite(loadings).all(axis=1)
-        if not fine.all():
-            bad = int(np.argmin(fine))
+    def own_part(self) -> Array:
+        """Psi, (K, K)."""
+        out = np.zeros((self.n_equations,) * 2)
+        self.own.add_to(out)
+        return out
+
+    def own_variances(self) -> Array:
+        """diag(Psi), (K,)."""
+        return self.own.variances
+
+    def tangents(self, held: NDArray[np.bool_]) -> Tangents:
+        """Free loadings and the entries of Psi that are free."""
+        pattern = self.pattern()
+        columns = pattern.columns
+        rows = np.repeat(np.arange(len(columns)), columns.shape[1])
+        return Tangents(self.loadings(), rows, columns.ravel(), pattern.together, *self.own.entries(held))
+
+    def score_weights(self, method: str) -> Array:
+        """(K, rank) A such that the scores of a residual row r are r A.
+
+        "regression": A = Sigma^-1 F, the mean of the factors given r (Thomson 1939), shrunken towards 0.
+        "bartlett": A = Psi^-1 F (F' Psi^-1 F)^-1, unbiased given the factors (Bartlett 1937).
+        Raises ValueError where there are no factors, or where one has no loadings to be told by.
+        """
+        if self.rank == 0:
+            return super().score_weights(method)
+        if method == "regression":
+            return self.precision_loadings
+        if method != "bartlett":
+            raise ValueError(f"method must be 'regression' or 'bartlett'; got {method!r}.")
+        Q, R = np.linalg.qr(self.own.whitened(self.loadings()))
+        size = np.abs(np.diagonal(R))
+        if size.min() <= np.finfo(np.float64).eps * self.n_equations * size.max():
             raise ValueError(
-                f"{type(self).__name__} needs finite {name} and finite d > 0; row {bad} has d = {self.d[bad]}, "
-                f"{name} = {loadings[bad]}."
+                f"Bartlett scores need {self.rank} factors that differ, but factor {int(size.argmin()) + 1} has no "
+                "loadings of its own. Fit with a smaller rank, or use method='regression'."
             )
+        return self.own.whitened_back(np.linalg.solve(R, Q.T).T)
+
+    @property
+    @abstractmethod
+    def precision_loadings(self) -> Array:
+        """Sigma^-1 F, (K, rank)."""
+
+
+def check_rows(kind: str, name: str, loadings: Array, d: Array) -> None:
+    """Raise ValueError unless the loadings (K, s) are finite and d (K,) is finite and positive."""
+    fine = (d > 0.0) & np.isfinite(d) & np.isfinite(loadings).all(axis=1)
+    if not fine.all():
+        bad = int(np.argmin(fine))
+        raise ValueError(
+            f"{kind} needs finite {name} and finite d > 0; row {bad} has d = {d[bad]}, {name} = {loadings[bad]}."
+        )
 
 
 def column_signs(F: Array) -> Array:

@@ -14,8 +14,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from lrgls_dask.sigma.identified import max_rank
 from lrgls_dask.sigma.interface import Array
-from lrgls_dask.sigma.lowrank import max_rank
 
 __all__ = ["Blocks", "Rows", "blocks_of"]
 
@@ -153,6 +153,11 @@ class Blocks:
         for rows, own, wide in self.blocks():
             out[rows, own] = M[rows] @ X[:, wide]
         return out
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether all factors are of all equations."""
+        return len(self.ranks) == 1
 
     @cached_property
     def free(self) -> NDArray[np.bool_]:

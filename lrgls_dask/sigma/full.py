@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
-from lrgls_dask.sigma.interface import TIGHT, Array, Sigma, SigmaStep, Stored
+from lrgls_dask.sigma.interface import TIGHT, Array, Description, Kind, Sigma, SigmaStep, Stored, Structure
+from lrgls_dask.sigma.tangents import Tangents
 
-__all__ = ["Full", "FullSigma", "SingularCovariance"]
+__all__ = ["FULL", "Full", "FullSigma", "SingularCovariance"]
 
 # The least squared pivot, between 0 and 1, of a Cholesky factor at unit diagonal that is told from zero.
 SINGULAR = 1e-13
@@ -34,6 +35,7 @@ class FullSigma(Sigma):
     """
 
     matrix: Array
+    kinds: ClassVar[tuple[str, ...]] = ("full",)
     saved: ClassVar[tuple[str, ...]] = ("sigma",)
 
     def __post_init__(self) -> None:
@@ -50,6 +52,9 @@ class FullSigma(Sigma):
     @property
     def kind(self) -> str:
         return "full"
+
+    def describe(self) -> Description:
+        return Description("Sigma unrestricted", "0", "Sigma is any")
 
     @property
     def n_equations(self) -> int:
@@ -111,11 +116,11 @@ class FullSigma(Sigma):
         """Sigma, (K, K)."""
         return self.matrix.copy()
 
-    def rescaled(self, scale: Array) -> FullSigma:
+    def rescaled(self, scale: Array) -> Self:
         """diag(scale) Sigma diag(scale): the same covariance after a change of units; scale (K,), no zeros."""
-        return FullSigma(self.matrix * scale[:, None] * scale)
+        return type(self)(self.matrix * scale[:, None] * scale)
 
-    def normalised(self) -> FullSigma:
+    def normalised(self) -> Self:
         """Itself: nothing is left to choose."""
         return self
 
@@ -123,18 +128,20 @@ class FullSigma(Sigma):
         """(K,) false: an unrestricted Sigma has no floor."""
         return np.zeros(self.n_equations, dtype=bool)
 
+    def tangents(self, held: NDArray[np.bool_]) -> Tangents:
+        """Every sigma_ij, i >= j, row by row of the lower triangle."""
+        return Tangents.of_entries(self.n_equations, *np.tril_indices(self.n_equations), unrestricted=True)
+
     def stored(self) -> Stored:
         return {"sigma": (self.matrix, ("equation", "equation_other"))}
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(Structure):
     """Sigma = S: classical seemingly unrelated regressions."""
 
     closed_form = True
     bounded = False
-    line_search = False
-    needs_matrix = True
     rank = 0
 
     def start(self, S: Array, floor: Array) -> FullSigma:
@@ -153,10 +160,9 @@ class Full:
         _ = sigma._factor  # so that a singular S is noticed here
         return SigmaStep(sigma, accept_t=1.0)
 
-    def penalty(self, sigma: FullSigma) -> float:
-        """0."""
-        return 0.0
-
     def n_parameters(self, n_equations: int) -> int:
         """K (K + 1) / 2."""
         return n_equations * (n_equations + 1) // 2
+
+
+FULL = Kind((FullSigma,), lambda sigma, how: Full())

@@ -21,16 +21,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-from lrgls_dask.sigma.algebra import OwnVariances
+from lrgls_dask.sigma.algebra import FactorsAndOwn, check_rows
 from lrgls_dask.sigma.blocks import Blocks
-from lrgls_dask.sigma.interface import Array, Stored
+from lrgls_dask.sigma.conditional import FactorConditional
+from lrgls_dask.sigma.interface import Array, Description, Stored
 from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.own import Diagonal
 
 __all__ = ["GroupedFactors"]
 
 
 @dataclass(frozen=True, eq=False)
-class GroupedFactors(OwnVariances):
+class GroupedFactors(FactorsAndOwn):
     """Covariance of K equations with general factors and factors of groups, factored at first use.
 
     blocks : which equations each factor touches.  A : (K, s) compact loadings.  d : (K,) idiosyncratic variances, > 0.
@@ -40,6 +42,7 @@ class GroupedFactors(OwnVariances):
     blocks: Blocks
     A: Array
     d: Array
+    kinds: ClassVar[tuple[str, ...]] = ("grouped",)
     saved: ClassVar[tuple[str, ...]] = ("own_loadings", "idio_var", "factor_groups", "factor_ranks", "group_names")
 
     def __post_init__(self) -> None:
@@ -48,7 +51,7 @@ class GroupedFactors(OwnVariances):
             raise ValueError(
                 f"GroupedFactors needs A {(K, s)} and d {(K,)}; got A {self.A.shape} and d {self.d.shape}."
             )
-        self._check_rows("A", self.A)
+        check_rows(type(self).__name__, "A", self.A, self.d)
 
     @classmethod
     def from_arrays(
@@ -77,6 +80,30 @@ class GroupedFactors(OwnVariances):
     def kind(self) -> str:
         return "grouped"
 
+    def describe(self) -> Description:
+        general = self.blocks.ranks[0]
+        factors = f"{self.rank}: {general} general, {self.rank - general} of groups"
+        null = f"Sigma has {self.rank} factor{'' if self.rank == 1 else 's'}"
+        return Description("Sigma = F F' + diag(d), factors of groups", factors, null)
+
+    def warnings(self) -> list[str]:
+        lost = self.blocks.n_unidentified()
+        if not lost:
+            return []
+        return [
+            f"the groups leave {lost} direction{'s' if lost > 1 else ''} of the loadings unidentified, although Sigma "
+            "itself is found: use three or more groups, larger ones, or fewer factors"
+        ]
+
+    @cached_property
+    def own(self) -> Diagonal:
+        """diag(d)."""
+        return Diagonal(self.d)
+
+    def pattern(self) -> Blocks:
+        """Those inside the groups."""
+        return self.blocks
+
     @property
     def n_equations(self) -> int:
         """K."""
@@ -101,6 +128,22 @@ class GroupedFactors(OwnVariances):
     def F(self) -> Array:
         """(K, m) loadings with their zeros: Sigma = F F' + diag(d)."""
         return self.blocks.wide(self.A)
+
+    def loadings(self) -> Array:
+        """F, (K, m)."""
+        return self.F
+
+    def widened(self) -> LowRank:
+        """All factors side by side."""
+        return LowRank(self.F, self.d)
+
+    def conditional(self, shown: NDArray[np.bool_]) -> FactorConditional:
+        return self.widened().conditional(shown)
+
+    @property
+    def conditional_numbers(self) -> int:
+        K, m = self.n_equations, self.rank
+        return 4 * K + (K + 2 * m) * max(m, 1)
 
     def level(self, number: int) -> Array:
         """(K, r) loadings on the factors of one level: 0 the general ones, 1 those of the first grouping, ..."""

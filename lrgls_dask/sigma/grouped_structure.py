@@ -9,22 +9,26 @@ a group from what is then left inside it; or general factors first, as an unstru
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 
-from lrgls_dask.sigma.blocks import Blocks
+from lrgls_dask.checks import check_factors, groups_of, one_group_each
+from lrgls_dask.sigma.blocks import Blocks, blocks_of
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from lrgls_dask.sigma.groupwise import approached, cycled, leaf_candidates
-from lrgls_dask.sigma.interface import Array, SigmaStep
+from lrgls_dask.sigma.identified import check_identified
+from lrgls_dask.sigma.interface import Array, Equations, FactorStructure, Kind, SigmaOption, SigmaStep
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.ml import MAX_CANDIDATES, merged, ml_step
 from lrgls_dask.sigma.newtoncg import LOOSE, TIGHT, Goal, finished, minimise_composite
 from lrgls_dask.sigma.profile import leading
 from lrgls_dask.sigma.steps import ROUNDING, checked_inputs
 
-__all__ = ["GroupedStructure", "grouped_candidates", "grouped_step"]
+__all__ = ["GROUPED", "GroupedLowRank", "GroupedStructure", "grouped_candidates", "grouped_step"]
 
 # Rounds in which the diagonal blocks of a covariance are replaced by what the factors say of them: enough for a start.
 ACROSS_ROUNDS = 8
@@ -33,6 +37,52 @@ LEAST = 0.05
 # Random starts up to this K; their loadings are so large.
 RANDOM_UP_TO, N_RANDOM, SEED = 60, 4, 20260101
 RANDOM_SIZE = 0.5
+
+
+@dataclass(frozen=True)
+class GroupedLowRank(SigmaOption):
+    """Sigma = F F' + diag(d) with `rank` factors of all equations and `group_rank` more of each group of them.
+
+    groups : the name of a coordinate along the equations, such as "sector" of `ds["sector"]`; or equation -> group, a
+        mapping, a pandas Series or a DataArray along the equations; or a list of these for several levels, coarse
+        first, the groups of each inside those of the level before.
+    group_rank : factors of each group, one number for all levels or one for each.
+
+    Raises TypeError or ValueError for what is none of these; whether the groups suit the equations is checked by `fit`.
+    """
+
+    rank: int
+    groups: Any
+    group_rank: int | Sequence[int] = 1
+    by_rows: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_factors("rank", self.rank, least=0)
+        for number in self._group_ranks():
+            check_factors("group_rank", number, least=0)
+        self._groupings()
+
+    def structure(self, design: Equations) -> GroupedStructure:
+        """For the equations of `design`. Raises ValueError where the groups do not cover, nest or identify."""
+        check_identified(self.rank, design.n_equations)
+        ranks = [int(number) for number in self._group_ranks()]
+        groupings = [groups_of(each, design.equations, design.equation_coords) for each in self._groupings()]
+        return GroupedStructure(blocks_of(design.equations, groupings, int(self.rank), ranks))
+
+    def _levels(self) -> list[Any]:
+        several = isinstance(self.groups, Sequence) and not isinstance(self.groups, str)
+        return list(self.groups) if several else [self.groups]
+
+    def _group_ranks(self) -> list[Any]:
+        if isinstance(self.group_rank, Sequence):
+            return list(self.group_rank)
+        return [self.group_rank] * len(self._levels())
+
+    def _groupings(self) -> list[str | Mapping[Hashable, Hashable]]:
+        levels = self._levels()
+        if not levels:
+            raise ValueError("groups is empty. Give the group of every equation, or use covariance='lowrank'.")
+        return [one_group_each(each) for each in levels]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,19 +169,13 @@ def _check(S: Array, blocks: Blocks, floor: Array, start: GroupedFactors | None)
 
 
 @dataclass(frozen=True)
-class GroupedStructure:
+class GroupedStructure(FactorStructure):
     """Sigma with the factors of `blocks` (see `blocks_of`), for the loop that alternates it with the coefficients."""
 
     blocks: Blocks
 
-    closed_form = False
-    bounded = True
-    line_search = False
-    needs_matrix = True
-    lam_F = 0.0
-
-    @property
-    def rank(self) -> int:
+    @cached_property
+    def rank(self) -> int:  # type: ignore[override]  # nothing writes to a frozen structure
         """Number of all factors."""
         return self.blocks.n_factors
 
@@ -148,10 +192,6 @@ class GroupedStructure:
         """`grouped_step` from `start`."""
         return grouped_step(S, self.blocks, floor, start=start, tol=tol)
 
-    def penalty(self, sigma: GroupedFactors | LowRank) -> float:
-        """None."""
-        return 0.0
-
     def n_parameters(self, n_equations: int) -> int:
         """Loadings and variances less rotations."""
         return n_equations * (self.blocks.n_own + 1) - self.blocks.n_rotations()
@@ -163,6 +203,9 @@ class GroupedStructure:
     def value(self, wide: LowRank) -> GroupedFactors:
         """A Sigma whose loadings stand side by side, zeros outside the groups, as one of this structure."""
         return GroupedFactors(self.blocks, self.blocks.compact(wide.F), wide.d)
+
+
+GROUPED = Kind((GroupedFactors,), lambda sigma, how: GroupedStructure(sigma.blocks))
 
 
 # ---------------------------------------------------------------------------------------------- starts

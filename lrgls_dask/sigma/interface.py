@@ -1,4 +1,4 @@
-"""What a structure of Sigma is: a value, and how the value is found from the residual covariance S.
+"""What a kind of Sigma is: a value, a structure that finds the value from S, and the option by which users ask for it.
 
 See the package docstring for how to write a new one.
 """
@@ -7,13 +7,33 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NoReturn, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LOG_2PI", "LOOSE", "TIGHT", "Array", "Sigma", "SigmaStep", "Stored", "Structure"]
+from lrgls_dask.sigma.conditional import Conditional, DenseConditional
+from lrgls_dask.sigma.tangents import Tangents
+
+__all__ = [
+    "LOG_2PI",
+    "LOOSE",
+    "TIGHT",
+    "Array",
+    "Description",
+    "Equations",
+    "FactorStructure",
+    "Kind",
+    "Pattern",
+    "Settings",
+    "Sigma",
+    "SigmaOption",
+    "SigmaStep",
+    "Stored",
+    "Structure",
+]
 
 Array = NDArray[np.float64]
 Stored = dict[str, tuple[NDArray[Any], tuple[str, ...]]]  # arrays by name, each with the names of its dims
@@ -24,18 +44,60 @@ LOG_2PI = math.log(2.0 * math.pi)
 LOOSE, TIGHT = 1e-4, 1e-12
 
 
+class Pattern(Protocol):
+    """Which wide loadings (K, m) may differ from zero.
+
+    everywhere : all.  free : (K, m).  columns : (K, s) the s factors that touch each equation.  together : columns of
+    the factors with the very same equations, which a rotation among them leaves alone.
+    """
+
+    @property
+    def everywhere(self) -> bool: ...
+    @property
+    def free(self) -> NDArray[np.bool_]: ...
+    @property
+    def columns(self) -> NDArray[np.intp]: ...
+    @property
+    def together(self) -> tuple[NDArray[np.intp], ...]: ...
+
+
+@dataclass(frozen=True)
+class Description:
+    """What summaries and tests say of a Sigma. formula : of what it is made.  factors : how many, and of what.
+
+    null : what is claimed of it against any other Sigma.
+    penalty : of its loadings, to be formatted with the penalties of the fit by their names.
+    """
+
+    formula: str
+    factors: str
+    null: str
+    penalty: str = "lam_F = {lam_F:g}"
+
+
 class Sigma(ABC):
     """A positive definite covariance of K equations: frozen, factored once at first use, free of labels and of Dask.
 
-    A kind of Sigma gives what is abstract here and inherits what follows from it.
+    A kind of Sigma gives what is abstract here and inherits what follows from it. What it does not answer raises
+    ValueError with its name and a remedy.
     """
 
-    saved: ClassVar[tuple[str, ...]]  # the names in `stored()`, in the order in which its maker takes the arrays
+    kinds: ClassVar[tuple[str, ...]]  # the names it may be saved under
+    saved: ClassVar[tuple[str, ...]]  # the names in `stored()`, in the order in which `from_arrays` takes the arrays
+
+    @classmethod
+    def from_arrays(cls, *arrays: Any) -> Self:
+        """From the arrays that `stored` names."""
+        return cls(*arrays)
 
     @property
     @abstractmethod
     def kind(self) -> str:
-        """The name it is saved under."""
+        """The name it is saved under, one of `kinds`."""
+
+    @abstractmethod
+    def describe(self) -> Description:
+        """What a summary says of it."""
 
     @property
     @abstractmethod
@@ -97,6 +159,57 @@ class Sigma(ABC):
 
     # ---------------------------------------------------------------------------------------- what follows
 
+    # ---------------------------------------------------------------------------------------- what some have
+
+    def loadings(self) -> Array:
+        """F (K, rank), the zeros of loadings included, with Sigma = F F' + own part.  Raises without factors."""
+        self._lacks("loadings", "Use sigma() for the error covariance")
+
+    def own_part(self) -> Array:
+        """Sigma - F F', (K, K), what is the equations' own.  Raises where nothing is."""
+        self._lacks("part of the equations' own", "Use sigma() for the error covariance")
+
+    def own_variances(self) -> Array:
+        """(K,) the diagonal of the own part; (0,) where nothing is an equation's own."""
+        return np.zeros(0)
+
+    def widened(self) -> Any:
+        """The same matrix as a `LowRank`, all factors side by side.  Raises unless it is factors and variances."""
+        self._lacks("form F F' + diag(d), which rounds of EM and missing responses work in", "Use covariance='lowrank'")
+
+    def pattern(self) -> Pattern:
+        """Which of the loadings of `widened` may differ from zero; raises as it does."""
+        self._lacks("form F F' + diag(d), which rounds of EM and missing responses work in", "Use covariance='lowrank'")
+
+    def score_weights(self, method: str) -> Array:
+        """(K, rank) A such that the scores of a residual row r are r A; see `woodbury.Factors`.  Raises at rank 0."""
+        raise ValueError("the fit has no factors, so there are no scores. Fit with rank >= 1.")
+
+    def tangents(self, held: NDArray[np.bool_]) -> Tangents:
+        """The free parameters, as directions in which Sigma can move: what information of the likelihood is made of.
+
+        held : (K,) equations whose own part is on its floor, and stays.  Raises where a kind does not say them.
+        """
+        self._lacks("stated parameters to take derivatives in", "Use classical or robust standard errors, or bootstrap")
+
+    def warnings(self) -> list[str]:
+        """What users should be told of it once it is fitted."""
+        return []
+
+    def _lacks(self, what: str, remedy: str) -> NoReturn:
+        raise ValueError(f"covariance={self.kind!r} has no {what}. {remedy}.")
+
+    # ---------------------------------------------------------------------------------------- what follows
+
+    def conditional(self, shown: NDArray[np.bool_]) -> Conditional:
+        """The errors of the other equations given those of `shown` (u, K), for each of u patterns."""
+        return DenseConditional(self.dense(), shown)
+
+    @property
+    def conditional_numbers(self) -> int:
+        """How many numbers `conditional` holds for one pattern, about."""
+        return 3 * self.n_equations**2
+
     @property
     def factor_labels(self) -> list[int] | list[str]:
         """(rank,) a label for each factor: its number unless it has a name."""
@@ -137,53 +250,137 @@ class SigmaStep(Generic[S_co]):
     n_agreed: int = 1
 
 
-class Structure(Protocol):
-    """How Sigma is found from S (K, K) in standard units, diag S near 1; floor (K,) is the least own variance."""
+class Structure(ABC):
+    """How Sigma is found from S (K, K) in standard units, diag S near 1; floor (K,) is the least own variance.
 
-    @property
-    def closed_form(self) -> bool:
-        """`update` is the one optimum given S, whatever the start: sweeps are then a smooth map worth accelerating."""
-        ...
+    rank : number of factors.
+    closed_form : `update` is the one optimum given S, whatever the start: sweeps are then a smooth map worth
+        accelerating.
+    bounded : the floor keeps the likelihood bounded, so that an optimum exists for any data.
+    line_search : `update` is one step of a search, so that accept_t = 0 says it stalled, not that it is at the optimum.
+    needs_matrix : needs S as a matrix; otherwise S B and diag S are enough where S is too large to hold.
+    fixed : Sigma is given: there is nothing to find, and one GLS step ends the fit.
+    lam_F, l1 : lam_F / 2 ||F||^2 and l1 sum |F_ij| are what `penalty` adds.
+    """
 
-    @property
-    def bounded(self) -> bool:
-        """The floor keeps the likelihood bounded, so that an optimum exists for any data."""
-        ...
+    rank: int
+    closed_form: bool = False
+    bounded: bool = True
+    line_search: bool = False
+    needs_matrix: bool = True
+    fixed: bool = False
+    lam_F: float = 0.0
+    l1: float = 0.0
 
-    @property
-    def line_search(self) -> bool:
-        """`update` is one step of a search, so that accept_t = 0 says it stalled, not that it is at the optimum."""
-        ...
-
-    @property
-    def needs_matrix(self) -> bool:
-        """Needs S as a matrix; otherwise S B and diag S are enough where S is too large to hold."""
-        ...
-
-    @property
-    def rank(self) -> int:
-        """Number of factors."""
-        ...
-
+    @abstractmethod
     def start(self, S: Array, floor: Array) -> Any:
         """Some Sigma to write the first objective down with."""
-        ...
 
+    @abstractmethod
     def candidates(self, S: Array, floor: Array, *, tol: float = TIGHT) -> list[SigmaStep[Any]]:
         """Distinct local optima for a first S, best first, each to a gradient of `tol`."""
-        ...
 
+    @abstractmethod
     def update(self, S: Array, floor: Array, start: Any, *, tol: float = TIGHT) -> SigmaStep[Any]:
         """A Sigma whose penalised objective at S is not above the start's; the start may have fewer factors.
 
         tol : the gradient per row at which an iterative search stops; others pay no heed to it.
         """
-        ...
+
+    @abstractmethod
+    def n_parameters(self, n_equations: int) -> int:
+        """Free parameters of a Sigma of K equations."""
 
     def penalty(self, sigma: Any) -> float:
         """What is added to nll per row."""
-        ...
+        return 0.0
 
-    def n_parameters(self, n_equations: int) -> int:
-        """Free parameters of a Sigma of K equations."""
-        ...
+    def in_units(self, unit: Array) -> Structure:
+        """The same structure for responses divided by unit (K,): itself, unless it holds numbers in their units.
+
+        As the option makes it, it is in the user's units; the loop works in those of the data's residuals.
+        """
+        return self
+
+    def by_rows(self) -> FactorStructure:
+        """Itself, if the loadings can be found equation by equation given the factors; else raises ValueError."""
+        raise ValueError(
+            f"algorithm='em' and missing='em' find loadings equation by equation given the factors, which "
+            f"{type(self).__name__} does not. Use covariance='lowrank' or GroupedLowRank(...), or algorithm='als' and "
+            "missing='drop'."
+        )
+
+    def chosen(
+        self, S: Array, floor: Array, *, n_obs: int, n_coefficients: int
+    ) -> tuple[Structure, list[dict[str, Any]]]:
+        """The one of its family that S favours, and what to say of all that were tried, each by name.
+
+        For options with `by_bic`. n_coefficients : free ones, to count in BIC.
+        """
+        raise ValueError(f"{type(self).__name__} has nothing for the data to choose.")
+
+
+class FactorStructure(Structure):
+    """One whose loadings are found equation by equation given the factors: EM and missing responses work with it."""
+
+    def by_rows(self) -> FactorStructure:
+        """Itself."""
+        return self
+
+    @abstractmethod
+    def loadings(self, n_equations: int) -> Pattern:
+        """Which loadings may differ from zero."""
+
+    @abstractmethod
+    def value(self, wide: Any) -> Any:
+        """A `LowRank` whose loadings stand side by side, zeros where they must be, as a Sigma of this structure."""
+
+
+# ---------------------------------------------------------------------------------------------- registration
+
+
+class Equations(Protocol):
+    """What an option may know of the equations: labels, and coordinates along them by name."""
+
+    @property
+    def equations(self) -> tuple[Hashable, ...]: ...
+    @property
+    def equation_coords(self) -> Mapping[Any, Any]: ...
+    @property
+    def n_equations(self) -> int: ...
+
+
+class SigmaOption(ABC):
+    """What users may give as `covariance`: a frozen object, checked on construction.
+
+    by_rows : whether its structure is a `FactorStructure`.  by_bic : whether the data choose among its structures.
+    takes : options of LowRankGLS that it goes with only at some values: those, and what to do otherwise.
+    """
+
+    by_rows: ClassVar[bool] = False
+    takes: ClassVar[Mapping[str, tuple[tuple[Any, ...], str]]] = {}
+
+    @property
+    def by_bic(self) -> bool:
+        return False
+
+    @abstractmethod
+    def structure(self, design: Equations) -> Structure:
+        """For these equations.  Raises ValueError where it does not suit them."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the Sigma of a fit was found, as far as it does not show: options of `LowRankGLS` by their names."""
+
+    sigma_step: Literal["ml", "pca"] = "ml"
+    lam_F: float = 0.0
+    l1: float = 0.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of Sigma. values : its classes.  structure : what finds the like of a value, in the units of the value."""
+
+    values: tuple[type[Sigma], ...]
+    structure: Callable[[Any, Settings], Structure]

@@ -10,23 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lrgls_dask.checks import as_number, check_factors
 from lrgls_dask.sigma.algebra import column_signs
 from lrgls_dask.sigma.blocks import Blocks
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
+from lrgls_dask.sigma.identified import check_identified
 from lrgls_dask.sigma.interface import TIGHT as ML_TIGHT
-from lrgls_dask.sigma.interface import Array, SigmaStep
+from lrgls_dask.sigma.interface import Array, Description, Equations, Kind, SigmaOption, SigmaStep, Structure
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.ml import ml_candidates, ml_step
 from lrgls_dask.sigma.newtoncg import EM_STEPS, TIGHT, Ended, Goal, distinct_optima, minimise_composite
 from lrgls_dask.sigma.steps import ROUNDING, checked_inputs, padded
 
 __all__ = [
+    "SPARSE",
     "PathPoint",
     "SparseFactors",
+    "SparseLowRank",
     "SparseStructure",
     "checked_l1",
     "kkt_violation",
@@ -46,12 +51,57 @@ LEAST_SHARE = 1e-3
 ORTHOMAX_TOL, ORTHOMAX_SWEEPS = 1e-12, 500
 
 
+@dataclass(frozen=True)
+class SparseLowRank(SigmaOption):
+    """Sigma = F F' + diag(d) with loadings that are mostly zero: l1 sum |F_ij| is added to nll per row.
+
+    rank : number of factors, at least 1.
+    l1 : 0 or more, on loadings in standard units (each response by its OLS residual standard deviation), so free of
+        the units of the data; 0 is maximum likelihood, turned to varimax. "bic" takes the value whose zeros have the
+        least BIC out of 0 and 20 more up to where no loading is left: `fit.selection` has them all. Every set of zeros
+        is judged by its maximum likelihood, without the penalty, at the residuals of the fit with l1 = 0.
+
+    Raises TypeError or ValueError for other ranks and penalties.
+    """
+
+    rank: int
+    l1: float | Literal["bic"] = "bic"
+
+    def __post_init__(self) -> None:
+        check_factors("rank", self.rank, least=1)
+        if isinstance(self.l1, str):
+            if self.l1 != "bic":
+                raise ValueError(f"l1 must be a number or 'bic'; got {self.l1!r}.")
+        else:
+            checked_l1(as_number("l1", self.l1, "a number or 'bic'"))
+
+    @property
+    def by_bic(self) -> bool:
+        """Whether the data choose l1."""
+        return isinstance(self.l1, str)
+
+    def structure(self, design: Equations) -> SparseStructure:
+        """For the equations of `design`; unpenalised where l1 is yet to be chosen."""
+        check_identified(self.rank, design.n_equations)
+        return SparseStructure(int(self.rank), 0.0 if isinstance(self.l1, str) else float(self.l1))
+
+
 class SparseFactors(LowRank):
     """F F' + diag(d) with zeros in F that mean something: no rotation is free, and no method applies one."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("sparse",)
 
     @property
     def kind(self) -> str:
         return "sparse"
+
+    def describe(self) -> Description:
+        factors = f"{self.rank}, {np.count_nonzero(self.F):,} of {self.F.size:,} loadings"
+        return Description("Sigma = F F' + diag(d), F sparse", factors, super().describe().null, "l1 = {l1:.4g}")
+
+    def widened(self) -> LowRank:
+        """With zeros that are numbers like others."""
+        return LowRank(self.F, self.d)
 
     @property
     def n_parameters(self) -> int:
@@ -133,7 +183,7 @@ def sparse_candidates(
 
 
 @dataclass(frozen=True)
-class SparseStructure:
+class SparseStructure(Structure):
     """Sigma = F F' + diag(d), l1 sum |F_ij| added to nll per row, for the loop that alternates it with coefficients.
 
     Raises ValueError for a negative l1.
@@ -141,11 +191,6 @@ class SparseStructure:
 
     rank: int
     l1: float
-
-    closed_form = False
-    bounded = True
-    line_search = False
-    needs_matrix = True
 
     def __post_init__(self) -> None:
         checked_l1(self.l1)
@@ -169,6 +214,28 @@ class SparseStructure:
     def n_parameters(self, n_equations: int) -> int:
         """The most there can be; a fitted Sigma counts its own zeros."""
         return n_equations * (self.rank + 1) - self.rank * (self.rank - 1) // 2
+
+    def chosen(
+        self, S: Array, floor: Array, *, n_obs: int, n_coefficients: int
+    ) -> tuple[SparseStructure, list[dict[str, Any]]]:
+        """With the l1 whose zeros have the least BIC on a path over it at S; O(K^2 k) a Newton step."""
+        path = sparse_path(S, self.rank, floor, n_obs=n_obs, n_coefficients=n_coefficients)
+        best = min(path, key=lambda point: point.bic)  # of those with the same zeros the least shrunken
+        rows = [
+            {
+                "rank": self.rank,
+                "l1": at.l1,
+                "n_loadings": at.n_loadings,
+                "nll": at.nll,
+                "bic": at.bic,
+                "chosen": at is best,
+            }
+            for at in path
+        ]
+        return SparseStructure(self.rank, best.l1), rows
+
+
+SPARSE = Kind((SparseFactors,), lambda sigma, how: SparseStructure(sigma.rank, how.l1))
 
 
 def _starts(S: Array, rank: int, floor: Array) -> Iterator[LowRank]:

@@ -1,40 +1,24 @@
-"""The structures with factors, and every kind of stored Sigma by its name."""
+"""Factors of all equations and a variance of each equation's own: the structure of `LowRank`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from lrgls_dask.sigma.blocks import Blocks
-from lrgls_dask.sigma.full import Full, FullSigma
-from lrgls_dask.sigma.grouped_factors import GroupedFactors
-from lrgls_dask.sigma.grouped_structure import GroupedStructure
-from lrgls_dask.sigma.interface import TIGHT, Array, Sigma, SigmaStep, Structure
+from lrgls_dask.sigma.interface import TIGHT, Array, FactorStructure, Kind, Settings, Sigma, SigmaStep
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.ml import ml_candidates, ml_step
 from lrgls_dask.sigma.pca import pca_step
-from lrgls_dask.sigma.sparse import SparseFactors, SparseStructure
 
-__all__ = [
-    "FactorStructure",
-    "Factored",
-    "LowRankStructure",
-    "diagonal",
-    "loadings_in",
-    "sigma_of",
-    "structure_of",
-    "widened",
-]
-
-# Sigmas with loadings F (K, k), wide and with their zeros, and idiosyncratic variances d (K,).
-Factored = LowRank | GroupedFactors
+__all__ = ["LOW_RANK", "LowRankStructure", "diagonal", "widened"]
 
 
 @dataclass(frozen=True)
-class LowRankStructure:
+class LowRankStructure(FactorStructure):
     """Sigma = F F' + diag(d) with `rank` factors; rank 0 is diagonal.
 
     sigma_step : "ml", maximum likelihood factor analysis, or "pca", principal components with a line search.
@@ -45,12 +29,10 @@ class LowRankStructure:
     sigma_step: Literal["ml", "pca"] = "ml"
     lam_F: float = 0.0
 
-    closed_form = False
-    bounded = True
     needs_matrix = False
 
-    @property
-    def line_search(self) -> bool:
+    @cached_property
+    def line_search(self) -> bool:  # type: ignore[override]  # nothing writes to a frozen structure
         return self.sigma_step == "pca"
 
     def start(self, S: Array, floor: Array) -> LowRank:
@@ -86,66 +68,19 @@ class LowRankStructure:
         return wide
 
 
-# Structures whose loadings an EM round can find row by row of F, by least squares on the factors.
-FactorStructure = LowRankStructure | GroupedStructure
-
-
-def loadings_in(sigma: Factored) -> Blocks:
-    """Which loadings of a Sigma may differ from zero."""
-    return sigma.blocks if isinstance(sigma, GroupedFactors) else Blocks.single(sigma.n_equations, sigma.rank)
-
-
-def widened(sigma: Factored) -> LowRank:
-    """The same Sigma with all its factors side by side, the zeros of its loadings among the numbers."""
-    return sigma if type(sigma) is LowRank else LowRank(sigma.F, sigma.d)
-
-
 def diagonal() -> LowRankStructure:
     """Sigma = diag(d): every equation by itself."""
     return LowRankStructure(0)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How the Sigma of a fit was found, as far as it does not show: options of `LowRankGLS` by their names."""
-
-    sigma_step: Literal["ml", "pca"] = "ml"
-    lam_F: float = 0.0
-    l1: float = 0.0
+def widened(sigma: Sigma) -> LowRank:
+    """`Sigma.widened`: the same matrix, all factors side by side, the zeros of their loadings among the numbers."""
+    wide: LowRank = sigma.widened()
+    return wide
 
 
-def _low_rank(sigma: LowRank, how: Settings) -> LowRankStructure:
+def _like(sigma: LowRank, how: Settings) -> LowRankStructure:
     return LowRankStructure(sigma.rank, how.sigma_step, how.lam_F)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of Sigma. saved : arrays by name.  made : it, of them in that order.  structure : what finds its like."""
-
-    saved: tuple[str, ...]
-    made: Callable[..., Sigma]
-    structure: Callable[[Any, Settings], Structure]
-
-
-# Each kind of Sigma that a fit or a checkpoint may hold.
-KINDS: dict[str, Kind] = {
-    "lowrank": Kind(LowRank.saved, LowRank, _low_rank),
-    "diagonal": Kind(LowRank.saved, LowRank, _low_rank),
-    "full": Kind(FullSigma.saved, FullSigma, lambda sigma, how: Full()),
-    "sparse": Kind(SparseFactors.saved, SparseFactors, lambda sigma, how: SparseStructure(sigma.rank, how.l1)),
-    "grouped": Kind(
-        GroupedFactors.saved, GroupedFactors.from_arrays, lambda sigma, how: GroupedStructure(sigma.blocks)
-    ),
-}
-
-
-def structure_of(sigma: Sigma, sigma_step: Literal["ml", "pca"], lam_F: float, l1: float = 0.0) -> Structure:
-    """The structure that finds Sigmas like this one: its kind, its rank, and how those with factors are found."""
-    return KINDS[sigma.kind].structure(sigma, Settings(sigma_step, lam_F, l1))
-
-
-def sigma_of(kind: str, read: Callable[[str], Array]) -> Sigma:
-    """The Sigma saved as `kind`.  read : name of an array to the array.  Raises ValueError for an unknown kind."""
-    if kind not in KINDS:
-        raise ValueError(f"covariance kind {kind!r} is unknown; known are {', '.join(KINDS)}. Upgrade lrgls_dask.")
-    return KINDS[kind].made(*[read(name) for name in KINDS[kind].saved])
+LOW_RANK = Kind((LowRank,), _like)

@@ -70,7 +70,7 @@ def alternate(
     loop = Sweeps(problem, structure, options)
     obj = loop.record(done, "start", start)
     point, step = Point(start.c, start.S, first.sigma), first
-    if options.algorithm == "fgls":
+    if options.algorithm == "fgls" or structure.fixed:
         return _one_step(loop, point, first)
     if structure.closed_form:
         return _accelerated(loop, point, first, _goals(problem, options), done=done, keep=keep)
@@ -208,7 +208,7 @@ def refit(problem: Problem, structure: Structure, options: Options, start: Point
         start = Point(*starting_residuals(problem, pooled=True), start.sigma)
     first = loop.sigma_step(start, tol=tol)
     point = Point(start.c, start.S, first.sigma)
-    if options.algorithm == "fgls":
+    if options.algorithm == "fgls" or structure.fixed:
         return _one_step(loop, point, first).point
     if structure.closed_form:
         return _accelerated(loop, point, first, (REFIT_ENERGY, SLOW_SHARE * REFIT_ENERGY)).point

@@ -18,7 +18,7 @@ from lrgls_dask.data.zarrio import check_version, read_array, write_array
 from lrgls_dask.rows.moments import GramMoments, Head, RootMoments
 from lrgls_dask.rows.rows import Part, Rows
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.sigma.structures import sigma_of
+from lrgls_dask.sigma.registry import sigma_of
 from lrgls_dask.solve.record import Point, Solution, Termination
 
 __all__ = ["Checkpoint", "CheckpointLoop", "SavedPoint"]

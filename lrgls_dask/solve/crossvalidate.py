@@ -26,7 +26,7 @@ Run = Callable[[Callable[[Any, Any], Any], Any, Sequence[Any]], list[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """The fit of one structure to all rows, in the user's units: where the fits without a fold start."""
+    """The fit of one structure to all rows, both in the user's units: where the fits without a fold start."""
 
     structure: Structure
     coefficients: np.ndarray
@@ -95,7 +95,9 @@ def _one_fold(task: _Task, number: int) -> list[float]:
     for candidate in task.candidates:
         c = problem.coordinates.flat(problem.whitened.coordinates(candidate.coefficients))
         sigma = candidate.sigma.rescaled(1.0 / scale)
-        point = refit(problem, candidate.structure, options, Point(c, problem.residual_covariance(c), sigma))
+        point = refit(
+            problem, candidate.structure.in_units(scale), options, Point(c, problem.residual_covariance(c), sigma)
+        )
         coefficients = problem.whitened.coefficients(problem.coordinates.by_group(point.c))
         out.append(mean_nll(held_out, coefficients, point.sigma.rescaled(scale)))
     return out

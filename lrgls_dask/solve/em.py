@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrgls_dask.sigma.em import em_products, em_update, nll_from_products
-from lrgls_dask.sigma.interface import LOOSE
+from lrgls_dask.sigma.interface import LOOSE, FactorStructure
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.sigma.structures import FactorStructure, LowRankStructure, widened
+from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.constraint import Preconditioner
 from lrgls_dask.solve.interface import Problem, Products
 from lrgls_dask.solve.record import Keep, Options, Solution
@@ -67,7 +67,7 @@ def fit_em(
 
 
 def _first_sigma(problem: Problem, structure: FactorStructure, c: np.ndarray, floor: np.ndarray) -> LowRank:
-    if isinstance(structure, LowRankStructure):
+    if structure.loadings(len(floor)).everywhere:
         return starting_sigma(problem, structure.rank, c, floor)
     # principal factors know no zeros; where all of a group's loadings are zero they would stay so
     return widened(structure.candidates(problem.residual_covariance(c), floor, tol=LOOSE)[0].sigma)
@@ -94,7 +94,8 @@ class _CompleteRounds:
         ridge = self.problem.coordinates.ridge
         own = self.problem.coordinates.expand(sigma.d)
         _, step = Preconditioner((1.0 - ridge) / own + ridge, self.problem.constraint)(seen.score)
-        free = None if isinstance(self.structure, LowRankStructure) else self.structure.loadings(len(self.floor)).free
+        loadings = self.structure.loadings(len(self.floor))
+        free = None if loadings.everywhere else loadings.free
         lam_F = self.structure.lam_F
         return c + step, em_update(sigma, seen.along, seen.diagonal, self.floor, lam_F=lam_F, free=free)
 

@@ -11,9 +11,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from lrgls_dask.sigma.em import Anderson, flattened, unflattened
-from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.sigma.interface import FactorStructure, Sigma
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.sigma.structures import FactorStructure
 from lrgls_dask.solve.record import Keep, Point, Solution, Termination
 from lrgls_dask.solve.sweep import Run
 

@@ -11,9 +11,9 @@ import numpy as np
 from lrgls_dask.rows.resources import SMALL_MATRIX
 from lrgls_dask.rows.tasks import run_tasks
 from lrgls_dask.sigma.full import SingularCovariance
-from lrgls_dask.sigma.interface import LOOSE, SigmaStep, Structure
+from lrgls_dask.sigma.interface import LOOSE, FactorStructure, SigmaStep, Structure
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.sigma.structures import FactorStructure, LowRankStructure, widened
+from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.als import alternate, best_start, fit_structure, go_on, slack
 from lrgls_dask.solve.checkpoint import Checkpoint, SavedPoint
 from lrgls_dask.solve.crossvalidate import Candidate, Folds, held_out_nll
@@ -130,7 +130,11 @@ def _fit_all(
         return solutions[best], table
     scale, at = problem.whitened.y_scale, problem.coordinates
     candidates = tuple(
-        Candidate(each, problem.whitened.coefficients(at.by_group(s.point.c)), s.point.sigma.rescaled(scale))
+        Candidate(
+            each.in_units(1.0 / scale),
+            problem.whitened.coefficients(at.by_group(s.point.c)),
+            s.point.sigma.rescaled(scale),
+        )
         for each, s in zip(structures, solutions, strict=True)
     )
     nll, summary = held_out_nll(
@@ -158,8 +162,8 @@ def _in_parallel(width: int, function: Callable[[Any, Any], Any], state: Any, it
 
 
 def _fit_one(search: _Search, structure: Structure) -> Solution:
-    if search.options.algorithm == "em" and isinstance(structure, FactorStructure):
-        return _em_from_every_start(search, structure)
+    if search.options.algorithm == "em":
+        return _em_from_every_start(search, structure.by_rows())
     return fit_structure(search.problem, structure, search.options, search.c, search.S)
 
 
@@ -209,12 +213,10 @@ def _by_em(
     c, S = _start(problem, options) if len(structures) > 1 else (_start_alone(problem), np.zeros((0, 0)))
     best, table = _compared(problem, structures, options, S)
     sigma, done = None, 0
-    if saved is not None and isinstance(saved.sigma, LowRank):
-        c, sigma, done = saved.c, saved.sigma, saved.sweep + 1
-        best = next(i for i, structure in enumerate(structures) if structure.rank == sigma.rank)
-    structure = structures[best]
-    assert isinstance(structure, FactorStructure)
-    return fit_em(problem, structure, options, c, sigma=sigma, done=done, keep=keep), table
+    if saved is not None:
+        c, sigma, done = saved.c, widened(saved.sigma), saved.sweep + 1
+        best = next(i for i, structure in enumerate(structures) if structure.rank == saved.sigma.rank)
+    return fit_em(problem, structures[best].by_rows(), options, c, sigma=sigma, done=done, keep=keep), table
 
 
 def _start_alone(problem: Problem) -> np.ndarray:
@@ -229,16 +231,16 @@ def _without_covariance(
     structure, size = structures[0], problem.design.n_equations
     wanted = "rank='bic'" if len(structures) > 1 else "algorithm='fgls'" if options.algorithm == "fgls" else ""
     wanted = wanted or ("debiased=True" if options.debiased else "")
-    if wanted or not isinstance(structure, LowRankStructure):
+    if wanted or structure.needs_matrix:
         remedy = "Give rank as an integer" if len(structures) > 1 else "Use algorithm='als' and debiased=False"
         raise ValueError(
             f"{wanted or 'this covariance'} needs the ({size} x {size}) residual covariance, "
             f"which does not fit. {remedy}, or raise memory_limit."
         )
-    if saved is not None and isinstance(saved.sigma, LowRank):
-        done = saved.sweep + 1
-        return fit_em(problem, structure, options, saved.c, sigma=saved.sigma, done=done, keep=keep)
-    return fit_em(problem, structure, options, _start_alone(problem), keep=keep)
+    if saved is not None:
+        done, sigma = saved.sweep + 1, widened(saved.sigma)
+        return fit_em(problem, structure.by_rows(), options, saved.c, sigma=sigma, done=done, keep=keep)
+    return fit_em(problem, structure.by_rows(), options, _start_alone(problem), keep=keep)
 
 
 # ---------------------------------------------------------------------------------------------- the table

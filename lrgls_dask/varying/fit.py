@@ -11,10 +11,11 @@ from dask.utils import format_bytes
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.options import TimeVarying, check_identified
+from lrgls_dask.options import TimeVarying
 from lrgls_dask.plan import Plan, make_plan
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.identified import check_identified
 from lrgls_dask.solve.record import Options
 from lrgls_dask.system import System
 from lrgls_dask.varying.labels import segments_of

@@ -18,6 +18,7 @@ import xarray as xr
 from lrgls_dask import Fit, GroupedLowRank, LowRankGLS, SparseLowRank, System, TimeVarying, TimeVaryingFit
 from lrgls_dask.cli import main
 from lrgls_dask.cli.flags import COVS, SIGMAS, add_cov, add_model, cov_of, model_of
+from lrgls_dask.cli.objects import _value, argument_type
 from lrgls_dask.options import DESCRIBED, OPTIONS
 from lrgls_dask.results.cov.cluster import Cluster
 from lrgls_dask.results.cov.hac import Hac
@@ -148,6 +149,17 @@ def test_a_new_structure_has_flags_by_being_registered(monkeypatch: pytest.Monke
     shown = " ".join(parser.format_help().split())
     assert "--width VALUE with --covariance banded: of the band, in equations." in shown
     assert "--taper with --covariance banded: whether it fades out." in shown
+
+
+def test_values_of_fields_are_numbers_lists_arrays_of_files_or_texts(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.eye(2))
+    pd.DataFrame(np.eye(2), ["a", "b"], ["a", "b"]).to_csv(tmp_path / "a.csv")
+    read = argument_type(_value)
+    assert [read(text) for text in ("3", "0.5", "inf", "1,b", "time.year")] == [3, 0.5, np.inf, [1, "b"], "time.year"]
+    np.testing.assert_array_equal(read(str(tmp_path / "a.npy")), np.eye(2))
+    assert list(read(str(tmp_path / "a.csv")).index) == ["a", "b"]
+    with pytest.raises(argparse.ArgumentTypeError, match=r"none\.npy"):
+        read(str(tmp_path / "none.npy"))
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,11 @@ from lrgls_dask.errors import BadValues
 from lrgls_dask.inference.huber_white import huber_white_cov
 from lrgls_dask.inference.information import joint_information
 from lrgls_dask.inference.standardised import Estimate
-from lrgls_dask.inference.tangents import FullTangents
 from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.full import FullSigma
 from support.counted import counted
 from support.fits import fit
 from support.likelihood import (
-    AnySigma,
     estimate_of,
     factor_theta,
     full_estimate,
@@ -57,7 +56,7 @@ def test_unrestricted_sigma_as_in_lavaan(case: str) -> None:
     expected, system = reference["fits"]["full"], system_of(reference["equations"], data)
     pairs = [(e, r) for e, terms in zip(system.equations, system.design.terms, strict=True) for r in terms]
     b = np.array([expected["coefficients"][e][r] for e, r in pairs])
-    estimate = Estimate(system.compress().rows, b, AnySigma(np.array(expected["sigma"])))
+    estimate = Estimate(system.compress().rows, b, FullSigma(np.array(expected["sigma"])))
     reported = [expected["se"]["robust_huber_white"][e][r] for e, r in pairs]
     np.testing.assert_allclose(std_errors(huber_white_cov(estimate, system.rows, Meter())), reported, rtol=1e-7)
 
@@ -156,4 +155,4 @@ def test_unusable_rows_are_named() -> None:
 def test_an_unrestricted_sigma_has_its_own_parameters() -> None:
     estimate = full_estimate(OWN)
     tangents = joint_information(estimate, "expected").tangents
-    assert isinstance(tangents, FullTangents) and tangents.n_parameters == 15
+    assert tangents.unrestricted and tangents.n_parameters == 15

@@ -15,9 +15,10 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import information
 from lrgls_dask.inference.information import expected_cov, observed_cov, sigma_errors
 from lrgls_dask.inference.standardised import Estimate
+from lrgls_dask.sigma import tangents
+from lrgls_dask.sigma.full import FullSigma
 from support.fits import TIGHT, fit
 from support.likelihood import (
-    AnySigma,
     estimate_of,
     factor_theta,
     full_estimate,
@@ -57,7 +58,7 @@ def test_unrestricted_sigma_as_in_lavaan(case: str) -> None:
     order = [(e, r) for e, by_term in expected["coefficients"].items() for r in by_term]
     assert pairs == order
     b = np.array([expected["coefficients"][e][r] for e, r in pairs])
-    estimate = Estimate(system.compress().rows, b, AnySigma(np.array(expected["sigma"])))
+    estimate = Estimate(system.compress().rows, b, FullSigma(np.array(expected["sigma"])))
     for kind, function in (("expected", expected_cov), ("observed", observed_cov)):
         reported = [expected["se"][kind][e][r] for e, r in pairs]
         np.testing.assert_allclose(std_errors(function(estimate)), reported, rtol=1e-7)
@@ -161,7 +162,7 @@ def test_enough_factors_are_an_unrestricted_sigma() -> None:
     """Three equations and one factor: as many parameters as entries of Sigma."""
     data = simulate("own", n=120, K=3, k=1)
     found = fit(data.system(), 1)
-    free = replace(estimate_of(found), covariance=AnySigma(found.covariance.dense()), on_floor=None)
+    free = replace(estimate_of(found), covariance=FullSigma(found.covariance.dense()), on_floor=None)
     np.testing.assert_allclose(std_errors(observed_cov(free)), std_errors(observed_cov(estimate_of(found))), rtol=1e-6)
     for kind in ("expected", "observed"):
         errors = sigma_errors(free, kind)
@@ -172,7 +173,7 @@ def test_enough_factors_are_an_unrestricted_sigma() -> None:
 def test_more_directions_than_a_batch_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     estimate = estimate_of(fit(TWO.system()))
     whole = sigma_errors(estimate)
-    monkeypatch.setattr(inference.tangents, "BATCH_NUMBERS", 60)  # two directions of 5 x 5 numbers
+    monkeypatch.setattr(tangents, "BATCH_NUMBERS", 60)  # two directions of 5 x 5 numbers
     cut = sigma_errors(estimate)
     np.testing.assert_allclose(cut.sigma, whole.sigma, rtol=1e-13)
     np.testing.assert_allclose(cut.communality, whole.communality, rtol=1e-13)

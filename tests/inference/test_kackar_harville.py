@@ -14,9 +14,10 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import kackar_harville
 from lrgls_dask.inference.kackar_harville import kackar_harville_correction, kackar_harville_cov
 from lrgls_dask.inference.standardised import Estimate
+from lrgls_dask.sigma.full import FullSigma
 from support.fits import fit
 from support.kackar_harville import textbook
-from support.likelihood import AnySigma, estimate_of, full_estimate, std_errors
+from support.likelihood import estimate_of, full_estimate, std_errors
 from support.systems import Data, simulate
 
 OWN = simulate("own", n=25, K=4, k=1)
@@ -122,7 +123,7 @@ def test_simulated_estimates_spread_as_corrected() -> None:
     root = np.linalg.cholesky(sigma)
     spread = np.var([two_step(rng.normal(size=(N, K)) @ root.T) for _ in range(8000)], axis=0)
     data = Data("own", rng.normal(size=(N, K)), X, columns)
-    truth = Estimate(data.system().compress().rows, np.zeros(3 * K), AnySigma(sigma))
+    truth = Estimate(data.system().compress().rows, np.zeros(3 * K), FullSigma(sigma))
     corrected = kackar_harville_cov(truth).diagonal()
     classical = corrected - kackar_harville_correction(truth).diagonal()
     assert np.mean(classical / spread) < 0.98

@@ -16,15 +16,14 @@ from scipy.linalg import block_diag, null_space
 from lrgls_dask import Fit, FitWarning, GroupedLowRank, LowRankGLS, SparseLowRank
 from lrgls_dask.inference.information import observed_cov, sigma_errors
 from lrgls_dask.inference.kackar_harville import kackar_harville_cov
-from lrgls_dask.inference.tangents import tangents_of
 from lrgls_dask.sigma.blocks import blocks_of
+from lrgls_dask.sigma.full import FullSigma
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from lrgls_dask.sigma.lowrank import LowRank
 from support.fits import fit
 from support.grouped import GROUPED, bifactor
 from support.kackar_harville import textbook
 from support.likelihood import (
-    AnySigma,
     estimate_of,
     factor_theta,
     full_theta,
@@ -173,7 +172,7 @@ def test_flat_directions_are_all_that_leave_sigma_alone() -> None:
     ):
         blocks = blocks_of(range(12), groupings, ranks[0], ranks[1:])
         sigma = GroupedFactors(blocks, rng.normal(size=(12, sum(ranks))), rng.uniform(0.3, 1.0, 12))
-        tangents = tangents_of(sigma, np.arange(12) == 2)
+        tangents = sigma.tangents(np.arange(12) == 2)
         jacobian = tangents.moves(np.eye(tangents.n_parameters)).reshape(tangents.n_parameters, -1)
         values = np.linalg.svd(jacobian, compute_uv=False)
         n_flat = int((values < 1e-10 * values[0]).sum())
@@ -228,7 +227,7 @@ def test_every_kind_of_covariance(name: str, weighted: bool, restricted: bool, l
     if lam_B == 0:
         estimate = estimate_of(found)
         if name == "full":
-            estimate = replace(estimate, covariance=AnySigma(found.sigma().values))
+            estimate = replace(estimate, covariance=FullSigma(found.sigma().values))
         phi, correction = textbook(data, estimate, Z)
         assert off_by(found.cov("kackar-harville"), phi + correction) < 1e-8
 
@@ -293,7 +292,7 @@ def test_two_small_groups_do_not_identify_the_general_factor() -> None:
 
 def test_a_low_rank_sigma_has_its_loadings_row_by_row() -> None:
     sigma = LowRank(np.arange(6.0).reshape(3, 2), np.ones(3))
-    moves = tangents_of(sigma, None).moves(np.eye(9)[:, [3]])[0]
+    moves = sigma.tangents(np.zeros(3, dtype=bool)).moves(np.eye(9)[:, [3]])[0]
     expected = np.zeros((3, 3))
     expected[1] += sigma.F[:, 1]
     np.testing.assert_array_equal(moves, expected + expected.T)

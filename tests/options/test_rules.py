@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 
 from lrgls_dask import GroupedLowRank, LowRankGLS, SparseLowRank, TimeVarying
 from lrgls_dask.options import OPTIONS
 from lrgls_dask.options.rules import RULES, Rule
+from lrgls_dask.sigma.interface import SigmaOption
 
-OBJECTS = {
-    SparseLowRank: SparseLowRank(2),
-    GroupedLowRank: GroupedLowRank(1, "sector"),
-    TimeVarying: TimeVarying(1, "time.year"),
-}
+OBJECTS = {SigmaOption: SparseLowRank(2), TimeVarying: TimeVarying(1, "time.year")}
 # For each option a value that some rule forbids.
 FORBIDDEN = {
     "covariance": "full",
@@ -70,6 +68,23 @@ def ways_out(message: str, rule: Rule, settings: dict[str, Any]) -> Any:
         yield settings | {rule.name: ast.literal_eval(found[1])}
     if advice == "Leave one of them out.":
         yield {key: value for key, value in settings.items() if key != rule.where}
+
+
+@dataclass(frozen=True)
+class Choosy(SparseLowRank):
+    """A kind of Sigma that says itself what it goes with."""
+
+    takes: ClassVar[Any] = {"algorithm": (("als",), "Leave algorithm out"), "lam_B": ((0.0,), "Use lam_B=0")}
+
+
+def test_a_kind_of_sigma_says_what_it_goes_with() -> None:
+    LowRankGLS(covariance=Choosy(1))
+    for options, said in (
+        ({"algorithm": "fgls"}, "algorithm='fgls'. Leave algorithm out."),
+        ({"lam_B": 2}, "lam_B=2. Us"),
+    ):
+        with pytest.raises(ValueError, match=rf"covariance=Choosy\(\.\.\.\) does not go with {re.escape(said)}"):
+            LowRankGLS(covariance=Choosy(1), **options)
 
 
 def test_all_other_pairs_of_names_go_together() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,14 @@ def test_what_cannot_be_kept_is_described() -> None:
     assert series == "TimeVarying(rank=1, segments='<Series of shape (4000,)>', bandwidth='cv')"
     days = kept(covariance=GroupedLowRank(1, {"a": pd.Timestamp("2001")}))["covariance"]
     assert days == "GroupedLowRank(rank=1, groups={'a': '<Timestamp>'}, group_rank=1)"
+
+
+def test_a_kind_of_sigma_of_the_users_own_is_described() -> None:
+    @dataclass(frozen=True)
+    class Own(SparseLowRank):
+        pass
+
+    assert kept(covariance=Own(2, 0.1))["covariance"].endswith("Own(rank=2, l1=0.1)")
 
 
 def test_options_of_other_versions() -> None:

@@ -14,7 +14,8 @@ import xarray as xr
 
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.prediction import conditional
-from lrgls_dask.prediction.conditional import DenseConditional, LowRankConditional
+from lrgls_dask.sigma.conditional import DenseConditional, FactorConditional
+from lrgls_dask.sigma.full import FullSigma
 from lrgls_dask.sigma.lowrank import LowRank
 from support.fits import fit
 from support.systems import dask_rows, simulate, zarr_rows
@@ -23,20 +24,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic varian
 
 K = 6
 PATTERNS = ["none", "all", "one", "few", "random"]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class DenseSigma:
-    """A covariance without factors."""
-
-    S: np.ndarray
-
-    @property
-    def variances(self) -> np.ndarray:
-        return np.diag(self.S)
-
-    def dense(self) -> np.ndarray:
-        return self.S
 
 
 def known_entries(pattern: str, n: int) -> np.ndarray:
@@ -67,9 +54,9 @@ def found(request: pytest.FixtureRequest) -> Fit:
     rng = np.random.default_rng(2)
     A = rng.normal(size=(K, 20))
     plain = LowRank(np.zeros((K, 0)), np.ones(K))
-    object.__setattr__(made, "covariance", plain)  # the covariance of the coefficients is then easy to write down
+    object.__setattr__(made.one_sigma, "value", plain)  # the covariance of the coefficients is then easy to write down
     _ = made.cov()
-    object.__setattr__(made, "covariance", DenseSigma(A @ A.T / 20))
+    object.__setattr__(made.one_sigma, "value", FullSigma(A @ A.T / 20))
     return made
 
 
@@ -231,15 +218,14 @@ def test_an_equation_without_noise_of_its_own_keeps_its_digits() -> None:
     F, d = rng.normal(size=(K, 2)), np.array([1e-12, 1e-12, 1.0, 0.5, 1.0, 2.0])
     masks = np.array([[1, 1, 1, 0, 1, 0], [0] * 6, [1, 0, 1, 0, 1, 0]], dtype=bool)
     errors = np.where(masks, rng.normal(size=(3, 2)) @ F.T + np.sqrt(d) * rng.normal(size=(3, K)), 0.0)
-    low = LowRankConditional(F, d)
-    roots = low.factor(masks)
-    means, variances = low.means(roots, masks, np.arange(3), errors), low.variances(roots, masks)
+    low = FactorConditional(F, d, masks)
+    means, variances = low.means(np.arange(3), errors), low.variances()
     for i in (0, 2):
         f, inverse = exact_scores(F[masks[i]], d[masks[i]], errors[i, masks[i]])
         np.testing.assert_allclose(means[i, [3, 5]], F[[3, 5]] @ f, rtol=1e-11)
         spread = np.einsum("mk,kl,ml->m", F, inverse, F)
         np.testing.assert_allclose(variances[i, [3, 5]], d[[3, 5]] + spread[[3, 5]], rtol=1e-8)
-    np.testing.assert_allclose(low.variances(roots, masks)[1], (F**2).sum(axis=1) + d, rtol=1e-12)
+    np.testing.assert_allclose(low.variances()[1], (F**2).sum(axis=1) + d, rtol=1e-12)
 
 
 @pytest.mark.parametrize("pattern", ["few", "random"])
@@ -249,13 +235,12 @@ def test_both_structures_condition_alike(pattern: str) -> None:
     masks = np.unique(known_entries(pattern, 40), axis=0)
     errors = np.where(masks, rng.normal(size=masks.shape), 0.0)
     which = np.arange(len(masks))
-    low, dense = LowRankConditional(F, d), DenseConditional(F @ F.T + np.diag(d))
-    a, b = low.factor(masks), dense.factor(masks)
+    low, dense = FactorConditional(F, d, masks), DenseConditional(F @ F.T + np.diag(d), masks)
     hidden = ~masks
     for one, other in (
-        (low.means(a, masks, which, errors), dense.means(b, masks, which, errors)),
-        (low.variances(a, masks), dense.variances(b, masks)),
-        (low.weights(a, masks), dense.weights(b, masks)),
+        (low.means(which, errors), dense.means(which, errors)),
+        (low.variances(), dense.variances()),
+        (low.weights(), dense.weights()),
     ):
         np.testing.assert_allclose(one[hidden], other[hidden], rtol=1e-10, atol=1e-12)
 

@@ -16,8 +16,9 @@ from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from lrgls_dask.sigma.grouped_structure import GroupedStructure
 from lrgls_dask.sigma.interface import LOOSE, TIGHT
 from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.registry import sigma_of, structure_of
 from lrgls_dask.sigma.sparse import SparseFactors, SparseStructure
-from lrgls_dask.sigma.structures import LowRankStructure, diagonal, sigma_of, structure_of
+from lrgls_dask.sigma.structures import LowRankStructure, diagonal
 from lrgls_dask.solve.checkpoint import Checkpoint
 from support.counted import counted
 from support.fits import assert_params_close, assert_same_bits, fit

@@ -7,7 +7,8 @@ from itertools import product
 import numpy as np
 
 from lrgls_dask.inference.standardised import Estimate
-from support.likelihood import AnySigma, free_loadings
+from lrgls_dask.sigma.full import FullSigma
+from support.likelihood import free_loadings
 from support.systems import Data
 
 
@@ -15,7 +16,7 @@ def directions(estimate: Estimate) -> list[np.ndarray]:
     """dSigma along every parameter that is not held, one (K, K) array each."""
     sigma = estimate.covariance
     unit = np.eye(len(sigma.dense()))
-    if isinstance(sigma, AnySigma):
+    if isinstance(sigma, FullSigma):
         return [np.outer(a, b) + np.outer(b, a) * (i != j) for (i, a), (j, b) in product(enumerate(unit), repeat=2)
                 if i >= j]  # fmt: skip
     free = free_loadings(sigma)

@@ -3,43 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lrgls_dask import Fit
 from lrgls_dask.inference.standardised import Estimate
+from lrgls_dask.sigma.full import FullSigma
 from support.systems import Data
 
 Rows = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True, eq=False)
-class AnySigma:
-    """An unrestricted Sigma by explicit inverse."""
-
-    matrix: np.ndarray
-
-    @property
-    def precision_diagonal(self) -> np.ndarray:
-        return np.linalg.inv(self.matrix).diagonal()
-
-    def precision(self) -> np.ndarray:
-        return np.linalg.inv(self.matrix)
-
-    def dense(self) -> np.ndarray:
-        return self.matrix
-
-    def rescaled(self, scale: np.ndarray) -> AnySigma:
-        return AnySigma(self.matrix * np.outer(scale, scale))
 
 
 def estimate_of(fit: Fit) -> Estimate:
     """What inference is told of a fit of compressed rows."""
     on_floor = np.array([name in fit.on_floor for name in fit.equations])
     penalties = {"lam_B": fit.lam_B, "lam_F": fit.lam_F, "l1": fit.l1}
-    return Estimate(fit.compressed, fit.coefficients, fit.covariance, **penalties, on_floor=on_floor)
+    return Estimate(
+        fit.evidence.rows_for(fit.estimated, "inference"),
+        fit.coefficients,
+        fit.covariance,
+        **penalties,
+        on_floor=on_floor,
+    )
 
 
 def free_loadings(sigma: Any) -> np.ndarray:
@@ -124,4 +110,4 @@ def full_estimate(data: Data, b: np.ndarray | None = None) -> Estimate:
     """The unrestricted Sigma that is best for given coefficients."""
     dense = data.dense()
     b = dense.ols if b is None else b
-    return Estimate(data.system().compress().rows, b, AnySigma(dense.S(b)))
+    return Estimate(data.system().compress().rows, b, FullSigma(dense.S(b)))
