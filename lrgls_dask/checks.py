@@ -203,6 +203,10 @@ class Allowed(ABC):
         """The value that a word of a command line means. Raises ValueError saying what the word is not."""
         return text
 
+    def plain(self, value: Any) -> Any:
+        """An allowed value as records of a fit hold it, a number of NumPy's among others."""
+        return value
+
 
 @dataclass(frozen=True)
 class OneOf(Allowed):
@@ -254,6 +258,9 @@ class Number(Allowed):
     def read(self, text: str) -> float:
         return _read(float, text, "a number")
 
+    def plain(self, value: Any) -> float:
+        return float(value)
+
 
 @dataclass(frozen=True)
 class WholeNumber(Allowed):
@@ -270,6 +277,9 @@ class WholeNumber(Allowed):
 
     def read(self, text: str) -> int:
         return _read(int, text, "a whole number")
+
+    def plain(self, value: Any) -> int:
+        return int(value)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import xarray as xr
@@ -145,17 +145,9 @@ class LowRankGLS(EstimatorOptions):
 
     def _settings(self, system: System | CompressedSystem, restrictions: Restrictions | None) -> Settings:
         """What the fit remembers of how it was made."""
-        return Settings(
-            algorithm=self.algorithm,
-            debiased=self.debiased,
-            lam_B=float(self.lam_B),
-            lam_F=float(self.lam_F),
-            sigma_step=self.sigma_step,
-            d_floor=float(self.d_floor),
-            missing=self.missing if isinstance(system, System) else "raise",
-            restrictions=restrictions,
-            options=as_stored(self.get_params()),
-        )
+        missing = self.missing if isinstance(system, System) else "raise"
+        made = {"missing": missing, "restrictions": restrictions, "options": as_stored(self.get_params())}
+        return Settings(**self.given_to(Settings) | made)
 
     @property
     def params_(self) -> xr.DataArray:
@@ -246,11 +238,9 @@ class LowRankGLS(EstimatorOptions):
         return True
 
     def _options(self, engine: Literal["compress", "stream"]) -> Options:
-        said = {each.name: getattr(self, each.name) for each in fields(Options)}
-        if self.rel_tol is None:
-            said["rel_tol"] = COMPRESSED_REL_TOL if engine == "compress" else STREAM_REL_TOL
-        numbers = {name: float(said[name]) for name in ("lam_B", "d_floor", "rel_tol")}
-        return Options(**said | numbers)
+        rel_tol = COMPRESSED_REL_TOL if engine == "compress" else STREAM_REL_TOL
+        said = self.given_to(Options)
+        return Options(**said | ({"rel_tol": rel_tol} if self.rel_tol is None else {}))
 
     def _structures(self, design: Design) -> tuple[Structure, ...]:
         """What to fit and compare."""

@@ -109,6 +109,10 @@ class Option:
         if value is not None or self.default is not None:
             self.allowed.check(self.name, value)
 
+    def plain(self, value: Any) -> Any:
+        """An allowed value as records of a fit hold it."""
+        return None if value is None else self.allowed.plain(value)
+
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(option,), eq_default=False)
 def estimator(cls: type[T]) -> type[T]:
@@ -294,6 +298,11 @@ class EstimatorOptions:
             vars(self).update(before)
             raise
         return self
+
+    def given_to(self, record: type) -> dict[str, Any]:
+        """The options that are fields of a dataclass, by name."""
+        named = [OPTIONS[each.name] for each in fields(record) if each.name in OPTIONS]
+        return {each.name: each.plain(getattr(self, each.name)) for each in named}
 
     def __repr__(self) -> str:
         changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value != OPTIONS[name].default]
