@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,7 +27,7 @@ class Cluster(Sandwich):
     groups : (N,) labels, None for those of the system.  Source: Liang and Zeger (1986).
     """
 
-    groups: Any = None
+    groups: Any = field(default=None, metadata={"command_line": "one label a row: those of the store are used"})
     name: ClassVar[str] = "cluster"
 
     def sandwich(self, system: System, bread: Bread, equation: int | None) -> tuple[np.ndarray, str]:
