@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-__all__ = ["BadValues", "FitWarning", "UnreadableRows"]
+__all__ = ["BadValues", "FitWarning", "NoAnswer", "UnreadableRows"]
 
 
 class FitWarning(UserWarning):
     """A fit ended in a way its user should know of: not converged, or a variance on its floor."""
+
+
+class NoAnswer(AttributeError, ValueError):
+    """A kind of result was asked for what it does not have: why not, and what to do. `hasattr` is false there."""
 
 
 class BadValues(ValueError):

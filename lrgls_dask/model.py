@@ -6,6 +6,7 @@ import inspect
 import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import xarray as xr
@@ -19,8 +20,9 @@ from lrgls_dask.missing.first_look import look
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.options import TimeVarying, check_goes_together, check_varying
 from lrgls_dask.plan import Engine, Plan, make_plan
-from lrgls_dask.results.assemble import as_fit, fit_incomplete_rows, warn_of, with_missing
+from lrgls_dask.results.assemble import as_fit, as_time_varying_fit, fit_incomplete_rows, warn_of
 from lrgls_dask.results.fit import Fit
+from lrgls_dask.results.parts import Settings
 from lrgls_dask.rows.progress import Progress
 from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.run_pass import Meter
@@ -219,10 +221,14 @@ class LowRankGLS:
         kept = self._checkpoint(system)
         problem, engine, folds = self._problem(system, restrictions, meter, kept)
         options = self._options(engine)
+        settings = self._settings(system, restrictions)
+        notes: list[str] = []
         with blas_for(system.n_regressors + system.n_equations):
             if isinstance(problem, Incomplete):
-                with_cov, lam_F = self.plan_.holds_cov, float(self.lam_F)
-                fit, notes = fit_incomplete_rows(problem, system, structures, options, with_cov, lam_F, kept)
+                with_cov = self.plan_.holds_cov
+                fit, notes = fit_incomplete_rows(
+                    problem, system, structures, options, settings, kept, with_cov=with_cov
+                )
             else:
                 path: Table = ()
                 structures = tuple(each.in_units(problem.whitened.y_scale) for each in structures)
@@ -230,11 +236,8 @@ class LowRankGLS:
                     chosen, path = choose_l1(problem, structures[0], options)
                     structures = (chosen,)
                 solution, table = choose(problem, structures, options, kept, folds)
-                penalties = (self.sigma_step, float(self.lam_F), structures[0].l1)
-                fit = as_fit(problem, solution, options, engine, path or table, system, restrictions, *penalties)
-                notes = []
-        if isinstance(system, System):
-            fit = with_missing(fit, self.missing, system.n_obs)
+                settings = replace(settings, l1=structures[0].l1)
+                fit = as_fit(problem, solution, settings, path or table, system)
         self.result_, self.rank_ = fit, fit.rank
         if kept is not None:
             kept.clear()
@@ -248,10 +251,23 @@ class LowRankGLS:
         self.plan_ = self.plan(system)
         meter = Meter(Progress(self.progress))
         with blas_for(system.n_regressors + system.n_equations):
-            found: Any = fit_segments(varying, system, self._options("compress"), restrictions, meter)
-        found = with_missing(found, self.missing, system.n_obs)
+            fitted = fit_segments(varying, system, self._options("compress"), restrictions, meter)
+        found: Any = as_time_varying_fit(fitted, self._settings(system, restrictions), system, meter)
         self.result_, self.rank_ = found, found.rank
         return self
+
+    def _settings(self, system: System | CompressedSystem, restrictions: Restrictions | None) -> Settings:
+        """What the fit remembers of how it was made."""
+        return Settings(
+            algorithm=self.algorithm,
+            debiased=self.debiased,
+            lam_B=float(self.lam_B),
+            lam_F=float(self.lam_F),
+            sigma_step=self.sigma_step,
+            d_floor=float(self.d_floor),
+            missing=self.missing if isinstance(system, System) else "raise",
+            restrictions=restrictions,
+        )
 
     @property
     def params_(self) -> xr.DataArray:

@@ -1,8 +1,9 @@
-"""Rows cut into as many blocks as a test wants, and a real cluster of two processes."""
+"""Fixtures: rows cut into as many blocks as a test wants, a folder of its own, a real cluster of two processes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster
@@ -26,6 +27,21 @@ def small_blocks() -> Iterator[None]:
 def every_chunk_a_block(small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Join no chunks at all."""
     monkeypatch.setattr(layout, "BLOCKS_WANTED", 10**9)
+
+
+@pytest.fixture
+def every_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Join no chunks, for one test of a module whose others join them."""
+    monkeypatch.setattr(layout, "SMALL_BLOCK_BYTES", 1)
+    monkeypatch.setattr(layout, "BLOCKS_WANTED", 10**9)
+    monkeypatch.setattr(layout, "PARTIAL_SHARE", 0)
+
+
+@pytest.fixture
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the test runs in, its own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

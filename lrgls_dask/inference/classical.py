@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -58,6 +58,10 @@ class CoefficientCovariance:
         if self.has_shared_columns:
             return np.outer(self.sigma.variances, self._shared_inverse.diagonal()).ravel()
         return np.maximum(self.full.diagonal(), 0.0)  # rounding, where a restriction fixes a coefficient
+
+    def at(self, sigma: Sigma) -> CoefficientCovariance:
+        """The same at another Sigma."""
+        return replace(self, sigma=sigma)
 
     def block(self, equation: int) -> np.ndarray:
         """(p_j, p_j) covariance of one equation's coefficients."""

@@ -10,7 +10,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference.bread import Bread
@@ -28,10 +27,10 @@ from lrgls_dask.inference.score_moments import ClusterMoments, HacMoments, LagMo
 from lrgls_dask.inference.scorepass import score_pass
 from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
-from lrgls_dask.rows.rows import Part, Rows
+from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Kernel, Meter
 
-__all__ = ["clustered", "clusters_of", "hac", "robust"]
+__all__ = ["clustered", "hac", "robust"]
 
 LEAST_LAGS = 12  # autocovariances kept while the bandwidth is not yet known, where the rule looks at fewer
 LAGS_BYTES = 256 * 2**20  # and the memory they may take; beyond, the bandwidth has two small passes of its own
@@ -61,7 +60,7 @@ def clustered(rows: Rows, bread: Bread, equation: int | None, clusters: Clusters
             f"clustered covariance: {n_groups} groups are fewer than {params.width} coefficients, so the matrix is "
             "singular: single standard errors are usable, joint tests of many coefficients are not.",
             FitWarning,
-            stacklevel=8,
+            stacklevel=5,
         )
     size = 8 * params.width * (params.width + _most_open(rows, clusters))
     moments: ClusterMoments = _run(rows, cluster_kernel, params, bread, size, meter, "clustered covariance")
@@ -180,33 +179,6 @@ def _inverse_deviations(squares: np.ndarray, total: np.ndarray, n_rows: int) -> 
 
 
 # ---------------------------------------------------------------------------------------------- groups
-
-
-def clusters_of(labels: Any, n_rows: int) -> Clusters:
-    """The groups of rows by label, of any dtype; labels still on disk are read, once.
-
-    Memory a few times the labels. Raises ValueError for another number of labels than rows, missing ones, and fewer
-    than two groups.
-    """
-    array = np.asarray(labels.array[:]) if isinstance(labels, Part) else np.asarray(labels)
-    if array.shape != (n_rows,):
-        raise ValueError(f"groups must hold one label for each of {n_rows:,} rows; found shape {array.shape}.")
-    codes, distinct = pd.factorize(array)
-    if (codes < 0).any():
-        row = int(np.argmax(codes < 0))
-        raise ValueError(
-            f"groups: the label at row {row} is missing, {int((codes < 0).sum())} such labels in all. "
-            "Give every row a group, or drop the row."
-        )
-    if len(distinct) < 2:
-        raise ValueError(f"a clustered covariance needs at least two groups; all rows are in {distinct[0]!r}.")
-    codes = codes.astype(np.int32 if len(distinct) < 2**31 else np.int64)
-    edges = np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1, [n_rows]])
-    of_runs = codes[edges[:-1]]
-    first, last = np.full(len(distinct), n_rows), np.zeros(len(distinct), dtype=np.int64)
-    np.minimum.at(first, of_runs, edges[:-1])
-    np.maximum.at(last, of_runs, edges[1:] - 1)
-    return Clusters(edges, of_runs, first, last)
 
 
 def _most_open(rows: Rows, clusters: Clusters) -> int:

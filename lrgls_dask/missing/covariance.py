@@ -8,12 +8,15 @@ Sigma are not independent even in large samples unless values are missing comple
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from lrgls_dask.design.design import Design
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_memory
@@ -24,10 +27,14 @@ from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.constraint import estimator_covariance, free_directions
 
-if TYPE_CHECKING:
-    from lrgls_dask.results.fit import Fit
-
-__all__ = ["gls_covariance", "incomplete_covariance", "observed_covariance", "observed_information", "observed_nll"]
+__all__ = [
+    "FittedCells",
+    "gls_covariance",
+    "incomplete_covariance",
+    "observed_covariance",
+    "observed_information",
+    "observed_nll",
+]
 
 # In units in which every coordinate counts alike: the square of the step is the relative error of a central difference.
 STEP = 1e-4
@@ -124,7 +131,27 @@ def _gradients(at: Latent, moved: LowRank, sigma: LowRank, lam_F: float) -> tupl
     return -at.score, at.n_obs * np.concatenate([by_F.ravel(), by_log_d])
 
 
-def incomplete_covariance(fit: Fit, rows: Rows, kind: Literal["classical", "observed"]) -> np.ndarray:
+@dataclass(frozen=True, eq=False)
+class FittedCells:
+    """A fit to rows with holes, in the user's units: what covariances of its coefficients are made of.
+
+    coefficients : (P,).  sigma : with factors and own variances.  n_obs : rows that show something.  cells : (K,) rows
+    that show each equation.  streamed : whether the rows of each pattern were not compressed.
+    """
+
+    design: Design
+    coefficients: np.ndarray
+    sigma: Sigma
+    n_obs: int
+    cells: np.ndarray
+    streamed: bool
+    lam_B: float
+    lam_F: float
+    d_floor: float
+    restrictions: Restrictions | None
+
+
+def incomplete_covariance(fit: FittedCells, rows: Rows, kind: Literal["classical", "observed"]) -> np.ndarray:
     """(P, P) covariance of the coefficients of a fit whose rows miss responses.
 
     The rows are read once where their patterns were compressed; streamed "classical" takes one pass more and "observed"
@@ -137,35 +164,38 @@ def incomplete_covariance(fit: Fit, rows: Rows, kind: Literal["classical", "obse
         rows,
         lam_B=fit.lam_B,
         meter=Meter(),
-        most_patterns=0 if fit.engine == "stream" else None,
+        most_patterns=0 if fit.streamed else None,
         restrictions=fit.restrictions,
     )
-    if problem.n_obs != fit.n_obs or fit.cells is None or not np.array_equal(problem.cells, fit.cells):
+    if problem.n_obs != fit.n_obs or not np.array_equal(problem.cells, fit.cells):
         raise ValueError(
             f"these are not the rows that were fitted: {problem.n_cells:,} responses observed in {problem.n_obs:,} "
-            f"rows, where the fit had {fit.n_cells:,} in {fit.n_obs:,}. Pass the System that was fitted."
+            f"rows, where the fit had {int(fit.cells.sum()):,} in {fit.n_obs:,}. Pass the System that was fitted."
         )
-    sigma = _in_units_of(fit, problem)
+    sigma = _in_units_of(fit.sigma, problem)
     if kind == "classical":
         return gls_covariance(problem, widened(sigma))
     c = problem.whitened_coefficients(fit.coefficients)
     return observed_covariance(problem, c, sigma, lam_F=fit.lam_F, d_floor=fit.d_floor)
 
 
-def observed_nll(fit: Fit, rows: Rows) -> float:
-    """Negative log-likelihood of the fitted parameters, per row that shows something; one or two passes."""
-    check_same_design(rows.design, fit.design)
+def observed_nll(rows: Rows, design: Design, coefficients: np.ndarray, sigma: Sigma) -> float:
+    """Negative log-likelihood of coefficients (P,) and a Sigma, in the user's units; one or two passes.
+
+    Per row that shows something.  Raises ValueError for rows of another design.
+    """
+    check_same_design(rows.design, design)
     problem = Incomplete(rows, lam_B=0.0, meter=Meter())
-    c = problem.whitened_coefficients(fit.coefficients)
-    return problem.latent(c, widened(_in_units_of(fit, problem))).nll + problem.nll_offset
+    c = problem.whitened_coefficients(coefficients)
+    return problem.latent(c, widened(_in_units_of(sigma, problem))).nll + problem.nll_offset
 
 
-def _in_units_of(fit: Fit, problem: Incomplete) -> Sigma:
-    return fit.covariance.rescaled(1.0 / problem.whitened.y_scale)
+def _in_units_of(sigma: Sigma, problem: Incomplete) -> Sigma:
+    return sigma.rescaled(1.0 / problem.whitened.y_scale)
 
 
-def _check_size(fit: Fit, rows: Rows) -> None:
-    P = fit.n_coefficients
+def _check_size(fit: FittedCells, rows: Rows) -> None:
+    P = fit.design.n_coefficients
     if P > MAX_COEFFICIENTS:
         raise ValueError(
             f"the covariance of all {P} coefficients would take {8e-9 * P**2:.1f} GB and is limited to "

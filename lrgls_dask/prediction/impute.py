@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -13,10 +13,8 @@ from lrgls_dask.prediction.conditional import Given, given_rows, given_std_rows
 from lrgls_dask.prediction.fitted import Coefficients, check_same_design
 from lrgls_dask.prediction.lazyrows import LazyRows
 from lrgls_dask.rows.rows import Part
+from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.system import System
-
-if TYPE_CHECKING:
-    from lrgls_dask.prediction.methods import Predicting
 
 __all__ = ["Imputed", "imputed", "write_imputed"]
 
@@ -30,17 +28,17 @@ class Imputed:
     variance: da.Array
 
 
-def imputed(fit: Predicting, system: System) -> Imputed:
+def imputed(coefficients: Coefficients, sigma: Sigma, system: System) -> Imputed:
     """The rows filled in, and the variance left of what was filled; reads nothing.
 
     Raises TypeError for what is no System, ValueError for another design.
     """
     if not isinstance(system, System):
         raise TypeError(f"impute fills in the responses of a System; got a {type(system).__name__}.")
-    check_same_design(system.design, fit.design)
-    usable = np.ones(fit.design.n_equations, dtype=bool)
-    given = Given(Coefficients.of(fit.design, fit.coefficients), fit.covariance, usable)
-    lazy, K = LazyRows.of(system.rows), fit.design.n_equations
+    design = coefficients.design
+    check_same_design(system.design, design)
+    given = Given(coefficients, sigma, np.ones(design.n_equations, dtype=bool))
+    lazy, K = LazyRows.of(system.rows), design.n_equations
     mean = lazy.map(given_rows, given, K, response=True)
     variance = lazy.map(_variance_rows, given, K, response=True, weighted=True)
     # the same lazy arrays everywhere, so that what is predicted from a block and what is copied share its read

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Literal, overload
 
@@ -32,17 +32,31 @@ from lrgls_dask.prediction.scores import ScoreMethod, Scoring, score_rows
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.system import CompressedSystem, System
 
-__all__ = ["Predicting"]
+__all__ = ["Predicting", "PredictingBySigma"]
 
 
-class Predicting:
-    """The methods of a fit that look at rows, from its parameters and the covariance of its coefficients."""
+class Predicting(ABC):
+    """The methods of every fit that look at rows, from its coefficients and their covariance."""
 
-    design: Design
-    coefficients: np.ndarray
-    covariance: Sigma
-    obs_dim: str
-    equation_dim: str
+    @property
+    @abstractmethod
+    def design(self) -> Design: ...
+
+    @property
+    @abstractmethod
+    def coefficients(self) -> np.ndarray: ...
+
+    @property
+    @abstractmethod
+    def obs_dim(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def equation_dim(self) -> str: ...
+
+    @abstractmethod
+    def _error_variances(self) -> np.ndarray:
+        """(K,) variances of the errors of any row."""
 
     @abstractmethod
     def _coefficient_cov(self, along: np.ndarray | None = None) -> np.ndarray:
@@ -89,10 +103,57 @@ class Predicting:
         mean = rows.map(fitted_rows, Coefficients.of(design, self.coefficients), K)
         if interval is None:
             return self._labelled_rows(mean, new.obs_labels, "predicted")
-        noise = self.covariance.variances if kind == "observation" else np.zeros(K)
+        noise = self._error_variances() if kind == "observation" else np.zeros(K)
         spread = Spread.of(design, [self._cov_block(j) for j in range(K)], noise)
         std_error = rows.map(std_error_rows, spread, K, weighted=kind == "observation")
         return self._with_interval(mean, std_error, new, interval, kind)
+
+    def residuals(self, system: System) -> xr.DataArray:
+        """(obs, equation) Y - X_j b_j; lazy."""
+        check_same_design(system.design, self.design)
+        coefficients = Coefficients.of(self.design, self.coefficients)
+        values = LazyRows.of(system.rows).map(residual_rows, coefficients, self.design.n_equations, response=True)
+        return self._labelled_rows(values, system.obs_labels, "residuals")
+
+    def _new_rows(self, data: Any, y: Any = None, *, responses: str = "") -> NewRows:
+        if isinstance(data, CompressedSystem):
+            raise TypeError("a compressed system holds none of the rows to predict. Pass the System it was made of.")
+        new = rows_to_predict(data, self.design, (self.obs_dim, self.equation_dim), y)
+        if responses and not new.rows.y:
+            raise ValueError(f"{responses} needs responses, but the data are regressors only. Pass y, or a System.")
+        return new
+
+    def _with_interval(
+        self, mean: da.Array, std_error: da.Array, new: NewRows, interval: float, kind: str
+    ) -> xr.Dataset:
+        freedom = self._freedom[self.design.offsets[:-1]]
+        half = std_error * scipy.stats.t.isf((1 - interval) / 2, freedom)
+        values = {"predicted": mean, "std_error": std_error, "lower": mean - half, "upper": mean + half}
+        made = {name: self._labelled_rows(value, new.obs_labels, name) for name, value in values.items()}
+        return xr.Dataset(made, attrs={"interval": float(interval), "kind": kind})
+
+    def _labelled_rows(self, values: Any, labels: pd.Index | StoredLabels | None, name: str) -> xr.DataArray:
+        coords = {
+            self.equation_dim: pd.Index(self.design.equations, name=self.equation_dim, tupleize_cols=False),
+            **self._row_coords(labels),
+        }
+        return xr.DataArray(values, coords, (self.obs_dim, self.equation_dim), name=name)
+
+    def _row_coords(self, labels: pd.Index | StoredLabels | None) -> dict[str, Any]:
+        if labels is None:
+            return {}
+        return {self.obs_dim: labels.read() if isinstance(labels, StoredLabels) else labels}
+
+
+class PredictingBySigma(Predicting):
+    """What a fit with one Sigma says of rows besides: the responses that are not known, the factors behind them."""
+
+    @property
+    @abstractmethod
+    def covariance(self) -> Sigma: ...
+
+    def _error_variances(self) -> np.ndarray:
+        return self.covariance.variances
 
     @overload
     def predict_given(
@@ -185,7 +246,7 @@ class Predicting:
         Filled values lie nearer to each other than responses do: fit the original system, not this one.
         Raises ValueError for another design, FileExistsError where something is at `path`, unless overwrite is True.
         """
-        found = imputed(self, system)
+        found = imputed(Coefficients.of(self.design, self.coefficients), self.covariance, system)
         if path is not None:
             options = None if storage_options is None else dict(storage_options)
             write_imputed(found, path, overwrite=overwrite, storage_options=options)
@@ -209,21 +270,6 @@ class Predicting:
         coords: dict[str, Any] = {"factor": self.covariance.factor_labels, **self._row_coords(new.obs_labels)}
         return xr.DataArray(values, coords, (self.obs_dim, "factor"), name="factor_scores")
 
-    def residuals(self, system: System) -> xr.DataArray:
-        """(obs, equation) Y - X_j b_j; lazy."""
-        check_same_design(system.design, self.design)
-        coefficients = Coefficients.of(self.design, self.coefficients)
-        values = LazyRows.of(system.rows).map(residual_rows, coefficients, self.design.n_equations, response=True)
-        return self._labelled_rows(values, system.obs_labels, "residuals")
-
-    def _new_rows(self, data: Any, y: Any = None, *, responses: str = "") -> NewRows:
-        if isinstance(data, CompressedSystem):
-            raise TypeError("a compressed system holds none of the rows to predict. Pass the System it was made of.")
-        new = rows_to_predict(data, self.design, (self.obs_dim, self.equation_dim), y)
-        if responses and not new.rows.y:
-            raise ValueError(f"{responses} needs responses, but the data are regressors only. Pass y, or a System.")
-        return new
-
     def _usable(self, observed: Iterable[Hashable] | None) -> np.ndarray:
         """(K,) whether the values of an equation may be used."""
         if observed is None:
@@ -234,27 +280,6 @@ class Predicting:
             hint = closest(unknown[0], self.design.equations)
             raise ValueError(f"observed names {shown(unknown)}, which the fit does not have{hint}")
         return np.array([name in names for name in self.design.equations])
-
-    def _with_interval(
-        self, mean: da.Array, std_error: da.Array, new: NewRows, interval: float, kind: str
-    ) -> xr.Dataset:
-        freedom = self._freedom[self.design.offsets[:-1]]
-        half = std_error * scipy.stats.t.isf((1 - interval) / 2, freedom)
-        values = {"predicted": mean, "std_error": std_error, "lower": mean - half, "upper": mean + half}
-        made = {name: self._labelled_rows(value, new.obs_labels, name) for name, value in values.items()}
-        return xr.Dataset(made, attrs={"interval": float(interval), "kind": kind})
-
-    def _labelled_rows(self, values: Any, labels: pd.Index | StoredLabels | None, name: str) -> xr.DataArray:
-        coords = {
-            self.equation_dim: pd.Index(self.design.equations, name=self.equation_dim, tupleize_cols=False),
-            **self._row_coords(labels),
-        }
-        return xr.DataArray(values, coords, (self.obs_dim, self.equation_dim), name=name)
-
-    def _row_coords(self, labels: pd.Index | StoredLabels | None) -> dict[str, Any]:
-        if labels is None:
-            return {}
-        return {self.obs_dim: labels.read() if isinstance(labels, StoredLabels) else labels}
 
 
 def _check_coverage(interval: Any) -> None:

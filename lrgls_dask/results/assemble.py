@@ -1,4 +1,4 @@
-"""From the loop's solution to a `Fit`, and the warning that goes with it."""
+"""From what a loop ended with to a fit in the user's units and labels, and the warning that goes with it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.errors import FitWarning
-from lrgls_dask.inference import SumsOfSquares, sums_of_squares
+from lrgls_dask.inference import sums_of_squares
 from lrgls_dask.missing.covariance import gls_covariance
 from lrgls_dask.missing.loop import choose_incomplete, estimate_of
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import pairs_never_seen
+from lrgls_dask.results.evidence import CellsOfRows, CompressedRows, Evidence, StreamedSums
 from lrgls_dask.results.fit import Fit
+from lrgls_dask.results.parts import BehindErrors, Candidates, Estimated, OneSigma, Run, Settings
+from lrgls_dask.results.time_varying import TimeVaryingFit
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Structure
@@ -24,8 +26,88 @@ from lrgls_dask.solve.checkpoint import Checkpoint
 from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.record import Options, Solution, Termination, TraceRow
 from lrgls_dask.system import CompressedSystem, System
+from lrgls_dask.varying.fit import SegmentsFitted
 
-__all__ = ["as_fit", "fit_incomplete_rows", "last_read", "warn_of", "with_missing"]
+__all__ = ["as_fit", "as_time_varying_fit", "fit_incomplete_rows", "warn_of"]
+
+
+def as_fit(
+    problem: Problem,
+    solution: Solution,
+    settings: Settings,
+    table: Candidates,
+    system: System | CompressedSystem,
+) -> Fit:
+    """The solution of complete rows in the user's units; streamed, X'X may take one more pass.
+
+    table : one row for each candidate that it was chosen from.
+    """
+    scale, sigma = problem.whitened.y_scale, solution.point.sigma
+    coefficients = problem.whitened.coefficients(problem.coordinates.by_group(solution.point.c))
+    evidence = _evidence(problem, coefficients)
+    loglik = -problem.n_obs * (solution.nll + problem.nll_offset)
+    objective = solution.obj + problem.nll_offset
+    engine: Literal["compress", "stream"] = "compress" if problem.restarts_are_free else "stream"
+    return Fit(
+        _estimated(system, coefficients, problem.n_obs, loglik, objective),
+        _one_sigma(system, sigma.rescaled(scale).normalised(), scale, sigma.on_floor(settings.d_floor)),
+        settings,
+        _run(solution, problem.meter, engine, table, _dropped(settings, system, problem.n_obs)),
+        evidence,
+        system=system if isinstance(system, System) else None,
+    )
+
+
+def _evidence(problem: Problem, coefficients: np.ndarray) -> Evidence:
+    """The rows that were compressed, or what a streamed fit has summed."""
+    x_rows = problem.x_rows()
+    if problem.compressed is not None:
+        return CompressedRows(problem.compressed)
+    return StreamedSums(x_rows, sums_of_squares(problem.group_rows, coefficients, problem.resolution))
+
+
+def _estimated(
+    system: System | CompressedSystem, coefficients: np.ndarray, n_obs: int, loglik: float, objective: float
+) -> Estimated:
+    dims = str(system.obs_dim), str(system.equation_dim)
+    return Estimated(system.design, coefficients, n_obs, loglik, objective, *dims)
+
+
+def _one_sigma(system: System | CompressedSystem, sigma: Any, y_scale: np.ndarray, floored: np.ndarray) -> OneSigma:
+    return OneSigma(sigma, y_scale, tuple(system.design.equations[j] for j in np.flatnonzero(floored)))
+
+
+def _run(
+    found: Solution, meter: Meter, engine: Literal["compress", "stream"], table: Candidates, n_dropped: int
+) -> Run:
+    return Run(
+        found.termination,
+        _with_last_read(found.trace, meter),
+        engine,
+        meter.passes,
+        meter.bytes_read,
+        found.n_starts,
+        found.n_agreed,
+        n_dropped,
+        table,
+    )
+
+
+def _dropped(settings: Settings, system: System | CompressedSystem, n_obs: int) -> int:
+    """Rows that were left out for a missing response."""
+    return system.n_obs - n_obs if settings.missing == "drop" else 0
+
+
+def _with_last_read(history: tuple[TraceRow, ...], meter: Meter) -> tuple[TraceRow, ...]:
+    """The trace with the pass that standard errors took after the loop, if they took one."""
+    last = history[-1]
+    if meter.passes == last.passes:
+        return history
+    moved = replace(last, step="covariance", accept_t=1.0, cg_iterations=0)
+    return (*history, replace(moved, passes=meter.passes, bytes_read=meter.bytes_read, seconds=meter.seconds))
+
+
+# ---------------------------------------------------------------------------------------------- missing responses
 
 
 def fit_incomplete_rows(
@@ -33,68 +115,36 @@ def fit_incomplete_rows(
     system: System | CompressedSystem,
     structures: tuple[Structure, ...],
     options: Options,
-    with_cov: bool,
-    lam_F: float,
+    settings: Settings,
     checkpoint: Checkpoint | None,
+    *,
+    with_cov: bool,
 ) -> tuple[Fit, list[str]]:
     """Maximum likelihood from the responses that are observed, and what to warn of.
 
+    The covariance of the coefficients at its Sigma comes with the fit: one pass, if streamed.
     checkpoint : where streamed rounds keep their last point. The first pass, which is all that few patterns take, is
     made again.
-    with_cov : whether the covariance of the coefficients fits in memory; without it the fit has no standard errors.
+    with_cov : whether that covariance fits in memory; without it the fit has no standard errors.
     """
     assert isinstance(system, System)  # a compressed one has no rows to miss anything
     chosen = tuple(each.by_rows() for each in structures)
     found, table = choose_incomplete(problem, chosen, options, checkpoint)
     pairs = pairs_never_seen(problem, found.point.sigma.rank)  # a pass, where the start of the rounds was kept
-    fit = _as_fit(problem, system, found, options, table, with_cov, lam_F)
-    return fit, [pairs] if pairs else []
-
-
-def _as_fit(
-    problem: Incomplete,
-    system: System,
-    found: Solution,
-    options: Options,
-    table: tuple[dict[str, float], ...],
-    with_cov: bool,
-    lam_F: float,
-) -> Fit:
-    """The solution in the user's units, and the covariance of the coefficients at its Sigma: one pass, if streamed."""
     estimate = estimate_of(problem, found, options)
     cov = _gls(problem, found) if with_cov else None
-    design = system.design
-    return Fit(
-        design=design,
-        coefficients=estimate.coefficients,
-        covariance=estimate.covariance,
-        n_obs=problem.n_obs,
-        loglik=estimate.loglik,
-        objective=estimate.objective,
-        termination=found.termination,
-        history=last_read(found.trace, problem.meter),
-        engine="compress" if problem.restarts_are_free else "stream",
-        n_passes=problem.meter.passes,
-        bytes_read=problem.meter.bytes_read,
-        n_starts=found.n_starts,
-        n_agreed=found.n_agreed,
-        lam_B=options.lam_B,
-        lam_F=lam_F,
-        on_floor=tuple(design.equations[j] for j in estimate.on_floor),
-        restrictions=problem.restrictions,
-        y_scale=problem.whitened.y_scale,
-        x_rows=None,
-        compressed=None,
-        d_floor=options.d_floor,
-        candidates=table,
-        algorithm=options.algorithm,
-        obs_dim=str(system.obs_dim),
-        equation_dim=str(system.equation_dim),
-        system=system,
-        cov_values=cov,
-        cells=problem.cells.astype(np.int64),
-        n_patterns=problem.n_patterns,
+    engine: Literal["compress", "stream"] = "compress" if problem.restarts_are_free else "stream"
+    floored = np.isin(np.arange(system.n_equations), estimate.on_floor)
+    fit = Fit(
+        _estimated(system, estimate.coefficients, problem.n_obs, estimate.loglik, estimate.objective),
+        _one_sigma(system, estimate.covariance, problem.whitened.y_scale, floored),
+        settings,
+        _run(found, problem.meter, engine, table, 0),
+        CellsOfRows(problem.cells.astype(np.int64), problem.n_patterns, problem.restarts_are_free),
+        BehindErrors(values=cov),
+        system,
     )
+    return fit, [pairs] if pairs else []
 
 
 def _gls(problem: Incomplete, found: Solution) -> np.ndarray | None:
@@ -103,77 +153,46 @@ def _gls(problem: Incomplete, found: Solution) -> np.ndarray | None:
     return gls_covariance(problem, widened(found.point.sigma))
 
 
-def with_missing(fit: Fit, missing: str, n_rows: int) -> Fit:
-    """The fit of so many rows, which says what became of those that miss responses."""
-    return replace(fit, missing=missing, n_dropped=n_rows - fit.n_obs if missing == "drop" else 0)
+# ---------------------------------------------------------------------------------------------- segments
 
 
-def as_fit(
-    problem: Problem,
-    solution: Solution,
-    options: Options,
-    engine: Literal["compress", "stream"],
-    table: tuple[dict[str, float], ...],
-    system: System | CompressedSystem,
-    restrictions: Restrictions | None,
-    sigma_step: Literal["ml", "pca"],
-    lam_F: float,
-    l1: float = 0.0,
-) -> Fit:
-    """The solution in the user's units."""
-    design, scale = problem.design, problem.whitened.y_scale
-    coefficients = problem.whitened.coefficients(problem.coordinates.by_group(solution.point.c))
-    x_rows = problem.x_rows()
-    history = last_read(solution.trace, problem.meter)
-    floored = np.flatnonzero(solution.point.sigma.on_floor(options.d_floor))
-    return Fit(
-        design=design,
-        coefficients=coefficients,
-        covariance=solution.point.sigma.rescaled(scale).normalised(),
-        n_obs=problem.n_obs,
-        loglik=-problem.n_obs * (solution.nll + problem.nll_offset),
-        objective=solution.obj + problem.nll_offset,
-        termination=solution.termination,
-        history=history,
-        engine=engine,
-        n_starts=solution.n_starts,
-        n_agreed=solution.n_agreed,
-        lam_B=options.lam_B,
-        lam_F=lam_F,
-        sigma_step=sigma_step,
-        d_floor=options.d_floor,
-        l1=l1,
-        on_floor=tuple(design.equations[j] for j in floored),
-        y_scale=scale,
-        x_rows=x_rows,
-        compressed=problem.compressed,
-        sums=_sums_of_squares(problem, coefficients),
-        n_passes=problem.meter.passes,
-        bytes_read=problem.meter.bytes_read,
-        candidates=table,
-        algorithm=options.algorithm,
-        debiased=options.debiased,
-        restrictions=restrictions,
-        obs_dim=str(system.obs_dim),
-        equation_dim=str(system.equation_dim),
-        system=system if isinstance(system, System) else None,
+def as_time_varying_fit(fitted: SegmentsFitted, settings: Settings, system: System, meter: Meter) -> TimeVaryingFit:
+    """What the loop over segments ended with, labelled; warns where it did not converge."""
+    found, sigmas = fitted.found, fitted.sigmas
+    if not found.converged:
+        plural = "" if found.n_sweeps == 1 else "s"
+        warnings.warn(
+            f"LowRankGLS: not converged after {found.n_sweeps} sweep{plural}: raise max_sweeps, or rel_tol if this "
+            "precision is enough.",
+            FitWarning,
+            stacklevel=4,
+        )
+    totals = (meter.passes, meter.bytes_read, meter.seconds)
+    run = Run(
+        Termination.CONVERGED if found.converged else Termination.MAX_SWEEPS,
+        tuple(
+            TraceRow(sigmas.rank, n, "sigma", local, local, 1.0, 0, *totals) for n, local in enumerate(found.trace, 1)
+        ),
+        "compress",
+        meter.passes,
+        meter.bytes_read,
+        n_dropped=_dropped(settings, system, found.n_obs),
+        candidates=tuple(
+            {"bandwidth": score.bandwidth, "held_out_nll": score.held_out_nll}
+            for score in sorted(fitted.scores, key=lambda score: score.bandwidth)
+        ),
+    )
+    return TimeVaryingFit(
+        _estimated(system, found.coefficients, found.n_obs, found.loglik, -found.loglik / found.n_obs),
+        sigmas,
+        settings,
+        run,
+        compressed_segments=fitted.segments,
+        system=system,
     )
 
 
-def _sums_of_squares(problem: Problem, coefficients: np.ndarray) -> SumsOfSquares | None:
-    """What R2 needs of a fit that keeps no rows; others have it from their rows when it is asked for."""
-    if problem.compressed is not None:
-        return None
-    return sums_of_squares(problem.group_rows, coefficients, problem.resolution)
-
-
-def last_read(history: tuple[TraceRow, ...], meter: Meter) -> tuple[TraceRow, ...]:
-    """The trace with the pass that standard errors took after the loop, if they took one."""
-    last = history[-1]
-    if meter.passes == last.passes:
-        return history
-    moved = replace(last, step="covariance", accept_t=1.0, cg_iterations=0)
-    return (*history, replace(moved, passes=meter.passes, bytes_read=meter.bytes_read, seconds=meter.seconds))
+# ---------------------------------------------------------------------------------------------- warnings
 
 
 def warn_of(fit: Fit, is_exact: np.ndarray, notes: list[str]) -> None:

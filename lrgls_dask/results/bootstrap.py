@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -21,16 +21,15 @@ from lrgls_dask.errors import FitWarning
 from lrgls_dask.plan import price_parts
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.resampling.draws import Draws, Fitted, parametric, resampled
-from lrgls_dask.results.estimates import as_fitted
+from lrgls_dask.results.measures import Measures
+from lrgls_dask.results.parts import BehindErrors
+from lrgls_dask.results.reported import as_fitted
 from lrgls_dask.rows.partition import GivenParts, Partition, RowBlocks
 from lrgls_dask.rows.rows import Part, Rows
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.registry import structure_of
 from lrgls_dask.solve.record import Options
 from lrgls_dask.system import CompressedSystem, System
-
-if TYPE_CHECKING:
-    from lrgls_dask.results.fit import Fit
 
 __all__ = ["Bootstrap", "bootstrap"]
 
@@ -39,6 +38,7 @@ METHODS = ("parametric", "cluster", "blocks")
 BLOCKS = 50  # of rows, unless told: each long enough to hold most of the dependence between rows
 MANY_FAILED = 0.1
 JOINING_SEED = 20260102  # of which groups are joined, the same for every seed of the replicates
+HOLES = "Use cov('observed') or, on complete rows, missing='drop'"
 Kind = Literal["studentised", "percentile", "basic"]
 KINDS = ("studentised", "percentile", "basic")
 
@@ -143,7 +143,7 @@ class Bootstrap:
 
 
 def bootstrap(
-    fit: Fit,
+    fit: Measures,
     n: int,
     method: Method,
     seed: int | None,
@@ -152,10 +152,12 @@ def bootstrap(
     n_blocks: int | None,
 ) -> Bootstrap:
     """n refits of replicated data, labelled; see Fit.bootstrap."""
+    fit.evidence.check_complete(fit.estimated, "bootstrap", HOLES)
     _check(n, method, seed, groups, n_blocks)
     used = int(np.random.SeedSequence().generate_state(1, np.uint32)[0]) if seed is None else int(seed)
-    options = Options(fit.algorithm, fit.debiased, fit.lam_B, fit.d_floor)  # type: ignore[arg-type]
-    structure = structure_of(fit.covariance, fit.sigma_step, fit.lam_F, fit.l1)  # type: ignore[arg-type]
+    how = fit.settings
+    options = Options(how.algorithm, how.debiased, how.lam_B, how.d_floor)  # type: ignore[arg-type]
+    structure = structure_of(fit.covariance, how.sigma_step, how.lam_F, how.l1)  # type: ignore[arg-type]
     fitted = Fitted(fit.coefficients, fit.covariance, structure, options, fit.restrictions)
     if method == "parametric":
         draws = parametric(_compressed(fit, system), fitted, int(n), used)
@@ -170,7 +172,7 @@ def bootstrap(
             FitWarning,
             stacklevel=3,
         )
-    errors = replace(fit, cov_kind="classical", cov_note="", cov_values=None).std_errors
+    errors = replace(fit, behind_errors=BehindErrors()).std_errors  # type: ignore[type-var]
     labels = {name: errors[name].values for name in ("equation", "regressor")}
     return Bootstrap(draws, fit.coefficients, errors.values, labels, fit.equations, method, used)
 
@@ -190,23 +192,23 @@ def _check(n: Any, method: Any, seed: Any, groups: Any, n_blocks: Any) -> None:
             raise ValueError(f"n_blocks must be an integer of at least 2; got {n_blocks!r}.")
 
 
-def _compressed(fit: Fit, system: System | CompressedSystem | None) -> Compressed:
+def _compressed(fit: Measures, system: System | CompressedSystem | None) -> Compressed:
     """The rows that stand for the data, the fit's own where it has them."""
     if system is not None:
         check_same_design(system.design, fit.design)
-        system = as_fitted(fit, system) if isinstance(system, System) else system
+        system = as_fitted(fit.missing, system) if isinstance(system, System) else system
         rows: Compressed = system.compress().rows
         return rows
-    if fit.compressed is None:
-        raise ValueError(
-            "a streamed fit keeps no compressed rows to replicate. Pass system=..., which is then read once into "
-            f"{format_bytes(8 * (fit.n_regressors + fit.n_equations) ** 2)}, or fit with engine='compress'."
-        )
-    return fit.compressed
+    size = format_bytes(8 * (fit.n_regressors + fit.n_equations) ** 2)
+    remedy = (
+        "and a streamed fit keeps no compressed rows to replicate. Pass system=..., which is then read once into "
+        f"{size}, or fit with engine='compress'"
+    )
+    return fit.evidence.rows_for(fit.estimated, "bootstrap", streamed=remedy, holes=HOLES)
 
 
 def _partition(
-    fit: Fit, method: Method, system: System | CompressedSystem | None, groups: Any, n_blocks: int | None
+    fit: Measures, method: Method, system: System | CompressedSystem | None, groups: Any, n_blocks: int | None
 ) -> tuple[Rows, Partition]:
     system = fit.system if system is None else system
     if not isinstance(system, System):
@@ -215,7 +217,7 @@ def _partition(
             "not hold. Pass system=..., the System that was fitted."
         )
     check_same_design(system.design, fit.design)
-    system = as_fitted(fit, system)
+    system = as_fitted(fit.missing, system)
     n_obs = system.n_obs
     if method == "blocks":
         n_parts = min(BLOCKS, n_obs) if n_blocks is None else int(n_blocks)

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Hashable
+from typing import Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from lrgls_dask.results.assessed import Assessed
+from lrgls_dask.results.evidence import Evidence
+from lrgls_dask.results.parts import Estimated, Settings
 
 __all__ = ["check_likelihood", "check_nested"]
 
 SAME = 1e-9  # of a response's root mean square: rounding of one mean taken in two ways
 
 
-def check_likelihood(fit: Assessed, what: str) -> None:
-    """Raise ValueError unless the fit maximises the likelihood itself."""
+class Likelihood(Protocol):
+    """What is looked at of a fit."""
+
+    @property
+    def estimated(self) -> Estimated: ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def evidence(self) -> Evidence: ...
+
+    @property
+    def n_obs(self) -> int: ...
+
+    @property
+    def n_cells(self) -> int: ...
+
+    @property
+    def equations(self) -> tuple[Hashable, ...]: ...
+
+    @property
+    def n_parameters(self) -> float: ...
+
+
+def check_likelihood(fit: Settings, what: str) -> None:
+    """Raise ValueError unless a fit with these settings maximises the likelihood itself."""
     if fit.l1 > 0:
         raise ValueError(
             f"{what} compares maximised likelihoods; this fit's loadings are penalised (l1 = {fit.l1:g}). Compare aic "
@@ -28,10 +54,10 @@ def check_likelihood(fit: Assessed, what: str) -> None:
         )
 
 
-def check_nested(small: Assessed, large: Assessed) -> None:
+def check_nested(small: Likelihood, large: Likelihood) -> None:
     """Raise ValueError where two fits cannot be nested models of the same data."""
     for fit in (small, large):
-        check_likelihood(fit, "lr_test")
+        check_likelihood(fit.settings, "lr_test")
     if small.n_obs != large.n_obs:
         raise ValueError(
             f"lr_test compares fits of the same rows; these have {small.n_obs:,} and {large.n_obs:,} rows. "
@@ -52,17 +78,18 @@ def check_nested(small: Assessed, large: Assessed) -> None:
     _check_same_responses(small, large)
 
 
-def _check_same_responses(small: Assessed, large: Assessed) -> None:
+def _check_same_responses(small: Likelihood, large: Likelihood) -> None:
     """By their means, where both fits keep their rows."""
-    if small.compressed is None or large.compressed is None:
+    known, others = (fit.evidence.responses(fit.estimated.design) for fit in (small, large))
+    if known is None or others is None:
         return
-    one, other = (fit.compressed.head.mean[fit.n_regressors :] for fit in (small, large) if fit.compressed is not None)
-    size = np.sqrt(np.mean(small.compressed.root[:, small.n_regressors :] ** 2, axis=0)) + np.abs(one)
+    one, size = known
     places = [large.equations.index(name) for name in small.equations]
-    differs = np.abs(other[places] - one) > SAME * size
+    other = others[0][places]
+    differs = np.abs(other - one) > SAME * size
     if differs.any():
         j = int(np.argmax(differs))
         raise ValueError(
             f"lr_test compares fits of the same data; the mean of equation {small.equations[j]!r} is {one[j]:.10g} in "
-            f"one and {other[places[j]]:.10g} in the other. Fit both models to the same system."
+            f"one and {other[j]:.10g} in the other. Fit both models to the same system."
         )

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
+from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.text import coefficient_table, equation_table, header, notes, title
-
-if TYPE_CHECKING:
-    from lrgls_dask.results.fit import Fit
 
 __all__ = ["summary_html"]
 
@@ -20,7 +17,7 @@ MOST_AT_ONCE = 2000  # coefficients whose standard errors take a second at most
 CELL = ' style="text-align:right"'
 
 
-def summary_html(fit: Fit, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
+def summary_html(fit: Measures, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
     """The fit as HTML; the numbers are those of `summary`, labels are escaped."""
     pairs = header(fit)
     top = "".join(
@@ -37,7 +34,7 @@ def summary_html(fit: Fit, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> 
     return f"<div>{''.join(parts)}</div>"
 
 
-def _coefficients(fit: Fit, alpha: float) -> tuple[list[str], Rows, str]:
+def _coefficients(fit: Measures, alpha: float) -> tuple[list[str], Rows, str]:
     """Names, labelled cells, and a note on why there are no standard errors, if there are none."""
     missing = "Standard errors of so many coefficients take a while; they are in coef_table()."
     if fit.n_coefficients <= MOST_AT_ONCE:

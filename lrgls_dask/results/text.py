@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lrgls_dask.results.estimates import Estimates
-
-if TYPE_CHECKING:
-    from lrgls_dask.results.fit import Fit
+from lrgls_dask.results.measures import Measures
+from lrgls_dask.results.reported import Reported
 
 __all__ = [
-    "WIDTH",
-    "coefficient_lines",
     "coefficient_table",
     "equation_table",
     "header",
     "notes",
-    "pairs",
+    "segments_summary",
     "summary",
     "title",
 ]
@@ -27,9 +22,10 @@ __all__ = [
 
 MAX_ROWS = 200  # a table longer than this is cut in the middle
 WIDTH = 96
+SIGMA_OF_SEGMENTS = "Sigma_t = F_t F_t' + diag(d_t) for each segment; local ML"
 
 
-def summary(fit: Fit, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
+def summary(fit: Measures, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
     """The fit in one page: what was fitted, how it ended, the coefficients equation by equation."""
     lines = [title(fit), "=" * WIDTH, *pairs(header(fit)), *notes(fit)]
     tables = [*coefficient_lines(fit, alpha, max_rows), "-" * WIDTH, *_equations(fit, max_rows)]
@@ -37,16 +33,55 @@ def summary(fit: Fit, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
     return "\n".join(lines)
 
 
-def title(fit: Fit) -> str:
+def segments_summary(
+    fit: Reported, of_sigma: list[tuple[str, str]], *, alpha: float = 0.05, max_rows: int = MAX_ROWS
+) -> str:
+    """A fit with a Sigma for each segment in one page.  of_sigma : what there is to say of those."""
+    header = [
+        *_likelihood(fit),
+        *of_sigma,
+        ("Reads", f"{_passes(fit)} over the data"),
+        ("Restrictions", f"{fit.n_restrictions}"),
+        ("Std errors", _behind(fit)),
+        ("Ended", _ended(fit)),
+    ]
+    lines = [f"Seemingly unrelated regressions, {SIGMA_OF_SEGMENTS}", "=" * WIDTH, *pairs(header)]
+    lines += ["-" * WIDTH, *coefficient_lines(fit, alpha, max_rows), "=" * WIDTH]
+    return "\n".join([*lines, *_restrictions(fit), *_dropped(fit)])
+
+
+def title(fit: Measures) -> str:
     """What kind of model, and how it was fitted."""
-    method = "one-step feasible GLS" if fit.algorithm == "fgls" else "iterated GLS" if fit.debiased else "ML"
-    debiased = ", debiased" if fit.debiased else ""
+    method = (
+        "one-step feasible GLS"
+        if fit.settings.algorithm == "fgls"
+        else "iterated GLS"
+        if fit.settings.debiased
+        else "ML"
+    )
+    debiased = ", debiased" if fit.settings.debiased else ""
     return f"Seemingly unrelated regressions, {fit.covariance.describe().formula}; {method}{debiased}"
 
 
-def header(fit: Fit) -> list[tuple[str, str]]:
+def header(fit: Measures) -> list[tuple[str, str]]:
     """What was fitted and how it ended, as names and values."""
     sigma = fit.covariance.describe()
+    return [
+        *_likelihood(fit),
+        ("Factors (rank)", sigma.factors),
+        ("nll per row", f"{fit.nll:.8f}"),
+        ("Engine", f"{fit.run.engine}, {_passes(fit)} over the data"),
+        ("Ended", _ended(fit)),
+        ("Starts", f"{fit.run.n_agreed} of {fit.run.n_starts} reached this optimum"),
+        ("Penalties", f"lam_B = {fit.lam_B:g}, {sigma.penalty.format(l1=fit.l1, lam_F=fit.lam_F)}"),
+        ("Residual df", f"{fit.df_resid:,}"),
+        ("Std errors", _behind(fit)),
+        ("Restrictions", f"{fit.n_restrictions}"),
+        ("McElroy R2", _mcelroy(fit)),
+    ]
+
+
+def _likelihood(fit: Reported) -> list[tuple[str, str]]:
     return [
         ("Observations", f"{fit.n_obs:,}"),
         ("Log-likelihood", f"{fit.loglik:.6g}" if abs(fit.loglik) < 1e5 else f"{fit.loglik:,.2f}"),
@@ -54,43 +89,44 @@ def header(fit: Fit) -> list[tuple[str, str]]:
         ("AIC", f"{fit.aic:,.2f}"),
         ("Coefficients", f"{fit.n_coefficients:,}"),
         ("BIC", f"{fit.bic:,.2f}"),
-        ("Factors (rank)", sigma.factors),
-        ("nll per row", f"{fit.nll:.8f}"),
-        ("Engine", f"{fit.engine}, {fit.n_passes} pass{'' if fit.n_passes == 1 else 'es'} over the data"),
-        ("Ended", f"{fit.termination.value} after {fit.n_sweeps} sweep{'' if fit.n_sweeps == 1 else 's'}"),
-        ("Starts", f"{fit.n_agreed} of {fit.n_starts} reached this optimum"),
-        ("Penalties", f"lam_B = {fit.lam_B:g}, {sigma.penalty.format(l1=fit.l1, lam_F=fit.lam_F)}"),
-        ("Residual df", f"{fit.df_resid:,}"),
-        ("Std errors", f"{fit.cov_kind}{f' ({fit.cov_note})' if fit.cov_note else ''}"),
-        ("Restrictions", f"{0 if fit.restrictions is None else fit.restrictions.n_restrictions}"),
-        ("McElroy R2", _mcelroy(fit)),
     ]
 
 
-def _mcelroy(fit: Fit) -> str:
-    if fit.cells is not None:
-        return "needs complete rows"
-    return "not kept by a streamed fit" if fit.compressed is None else f"{fit.mcelroy_r2():.6f}"
+def _passes(fit: Reported) -> str:
+    return f"{fit.n_passes} pass{'' if fit.n_passes == 1 else 'es'}"
 
 
-def notes(fit: Fit) -> list[str]:
+def _ended(fit: Reported) -> str:
+    return f"{fit.termination.value} after {fit.n_sweeps} sweep{'' if fit.n_sweeps == 1 else 's'}"
+
+
+def _behind(fit: Reported) -> str:
+    return f"{fit.cov_kind}{f' ({fit.cov_note})' if fit.cov_note else ''}"
+
+
+def _restrictions(fit: Reported) -> list[str]:
+    return [f"Restriction: {text}" for text in (() if fit.restrictions is None else fit.restrictions.texts)]
+
+
+def _mcelroy(fit: Measures) -> str:
+    return fit.evidence.system_measures or f"{fit.mcelroy_r2():.6f}"
+
+
+def notes(fit: Measures) -> list[str]:
     """Restrictions, missing responses, and which variances ended on their floor."""
-    lines = [f"Restriction: {text}" for text in (() if fit.restrictions is None else fit.restrictions.texts)]
-    if fit.cells is not None:
-        seen, all_cells = fit.n_cells, fit.n_obs * fit.n_equations
-        atleast = "" if fit.engine == "compress" else "at least "
-        lines.append(
-            f"Missing responses: {all_cells - seen:,} of {all_cells:,} ({1 - seen / all_cells:.1%}), in "
-            f"{atleast}{fit.n_patterns:,} patterns; rows that show none are not counted"
-        )
-    if fit.missing == "drop":
-        lines.append(f"Rows left out for a missing response: {fit.n_dropped:,}")
+    lines = _restrictions(fit)
+    lines += fit.evidence.notes(fit.estimated)
+    lines += _dropped(fit)
     if len(fit.on_floor):
         lines.append(f"Variance on its floor (Heywood case): {', '.join(map(str, fit.on_floor))}")
     return lines
 
 
-def coefficient_table(fit: Estimates, alpha: float) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
+def _dropped(fit: Reported) -> list[str]:
+    return [f"Rows left out for a missing response: {fit.n_dropped:,}"] if fit.missing == "drop" else []
+
+
+def coefficient_table(fit: Reported, alpha: float) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
     """Names of the columns, and for each coefficient its (equation, regressor) and cells."""
     formats = {"coef": ".5g", "std_err": ".5g", "t": ".2f", "p": ".3f", "low": ".5g", "high": ".5g"}
     table = fit.coef_table(alpha=alpha)
@@ -100,7 +136,7 @@ def coefficient_table(fit: Estimates, alpha: float) -> tuple[list[str], list[tup
     return ["coef", "std err", "t", "P>|t|", f"{percent} low", "high"], list(zip(table.index, cells, strict=True))
 
 
-def equation_table(fit: Fit) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
+def equation_table(fit: Measures) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
     """Names of the columns, and for each equation its label and cells."""
     columns: dict[str, list[str]] = {}
     if fit.cells is not None:
@@ -110,8 +146,7 @@ def equation_table(fit: Fit) -> tuple[list[str], list[tuple[Sequence[Hashable], 
     if len(own):
         columns["own sd"] = [f"{variance**0.5:.5g}" for variance in own]
         columns["common share"] = [f"{1 - a / b:.3f}" for a, b in zip(own, fit.sigma_diagonal, strict=True)]
-    known = fit.compressed is not None or fit.sums is not None
-    shares = fit.r2.values if known else np.full(fit.n_equations, np.nan)
+    shares = fit.r2.values if fit.evidence.has_sums() else np.full(fit.n_equations, np.nan)
     columns["R2"] = ["-" if np.isnan(share) else f"{share:.4f}" for share in shares]
     cells = zip(*columns.values(), strict=True)
     return list(columns), [((name,), list(row)) for name, row in zip(fit.equations, cells, strict=True)]
@@ -124,7 +159,7 @@ def pairs(items: list[tuple[str, str]]) -> list[str]:
     return [f"{a:<{left}}{b}" for a, b in zip(cells[::2], cells[1::2], strict=True)]
 
 
-def coefficient_lines(fit: Estimates, alpha: float, max_rows: int) -> list[str]:
+def coefficient_lines(fit: Reported, alpha: float, max_rows: int) -> list[str]:
     """The table of coefficients, equation by equation."""
     widths = (12, 12, 9, 8, 12, 11)
     names, rows = coefficient_table(fit, alpha)
@@ -137,7 +172,7 @@ def coefficient_lines(fit: Estimates, alpha: float, max_rows: int) -> list[str]:
     return _cut(lines, max_rows)
 
 
-def _equations(fit: Fit, max_rows: int) -> list[str]:
+def _equations(fit: Measures, max_rows: int) -> list[str]:
     names, rows = equation_table(fit)
     widths = [14 if name == "common share" else 12 for name in names]
     lines = [f"{'Equation':<28}{_right(names, widths)}"]

@@ -6,10 +6,11 @@ their common level is huge, so x = 1e14 + noise keeps the digits of its noise (C
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from dask.sizeof import sizeof
 
 from lrgls_dask.design.design import DesignGroup
 
@@ -30,7 +31,18 @@ class Sized:
     """Tells a scheduler how much it would move: the arrays inside."""
 
     def __sizeof__(self) -> int:
-        return object.__sizeof__(self) + sum(sizeof(value) for value in vars(self).values())
+        return object.__sizeof__(self) + sum(_size_of(value) for value in vars(self).values())
+
+
+def _size_of(value: Any) -> int:
+    """Bytes of arrays, and of what holds them."""
+    if isinstance(value, np.ndarray):
+        return int(value.nbytes)
+    if isinstance(value, dict):
+        return sum(_size_of(each) for each in value.values())
+    if isinstance(value, tuple | list):
+        return sum(map(_size_of, value))
+    return sys.getsizeof(value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,20 +11,19 @@ from dask.utils import format_bytes
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.errors import FitWarning
 from lrgls_dask.options import TimeVarying
 from lrgls_dask.plan import Plan, make_plan
-from lrgls_dask.results.time_varying import TimeVaryingFit
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.identified import check_identified
-from lrgls_dask.solve.record import Options, Termination
+from lrgls_dask.solve.record import Options
 from lrgls_dask.system import System
 from lrgls_dask.varying.labels import segments_of
-from lrgls_dask.varying.loop import BandwidthScore, fit_time_varying, held_out_scores
+from lrgls_dask.varying.loop import BandwidthScore, TimeVaryingSolution, fit_time_varying, held_out_scores
 from lrgls_dask.varying.segments import client_bytes
+from lrgls_dask.varying.sigmas import SegmentSigmas
 
-__all__ = ["fit_segments", "plan_segments"]
+__all__ = ["SegmentsFitted", "fit_segments", "plan_segments"]
 
 # Bandwidths that "cv" tries, in segments: the first reaches the neighbours, each next half as far again.
 LEAST_BANDWIDTH, GROWTH = 1.5, 1.5
@@ -53,9 +52,22 @@ def plan_segments(varying: TimeVarying, system: System, memory_limit: int | str 
         ) from error
 
 
+@dataclass(frozen=True, eq=False)
+class SegmentsFitted:
+    """What the loop over segments ended with, in the user's units.
+
+    sigmas : by segment.  segments : the compressed rows of each.  scores : of the bandwidths that were tried.
+    """
+
+    found: TimeVaryingSolution
+    sigmas: SegmentSigmas
+    segments: tuple[Compressed, ...]
+    scores: tuple[BandwidthScore, ...]
+
+
 def fit_segments(
     varying: TimeVarying, system: System, options: Options, restrictions: Restrictions | None, meter: Meter
-) -> TimeVaryingFit:
+) -> SegmentsFitted:
     """The fit: one pass, or a second one by QR where the first shows that digits would be lost."""
     check_identified(int(varying.rank), system.n_equations)
     labels, runs = segments_of(varying.segments, system)
@@ -79,41 +91,10 @@ def fit_segments(
         rel_tol=options.rel_tol,
         max_sweeps=options.max_sweeps,
     )
-    if not found.converged:
-        plural = "" if found.n_sweeps == 1 else "s"
-        warnings.warn(
-            f"LowRankGLS: not converged after {found.n_sweeps} sweep{plural}: raise max_sweeps, or rel_tol if this "
-            "precision is enough.",
-            FitWarning,
-            stacklevel=3,
-        )
-    return TimeVaryingFit(
-        design=system.design,
-        coefficients=found.coefficients,
-        factor_loadings=found.loadings,
-        idiosyncratic=found.idio_var,
-        segments=labels,
-        rows=np.array([segment.n_obs for segment in segments]),
-        n_obs=found.n_obs,
-        edges=runs.edges,
-        bandwidth=bandwidth,
-        loglik=found.loglik,
-        n_sigma_parameters=found.n_sigma_parameters,
-        termination=Termination.CONVERGED if found.converged else Termination.MAX_SWEEPS,
-        history=found.trace,
-        lam_B=lam_B,
-        n_passes=meter.passes,
-        bytes_read=meter.bytes_read,
-        candidates=tuple(
-            {"bandwidth": score.bandwidth, "held_out_nll": score.held_out_nll}
-            for score in sorted(scores, key=lambda score: score.bandwidth)
-        ),
-        obs_dim=str(system.obs_dim),
-        equation_dim=str(system.equation_dim),
-        restrictions=restrictions,
-        solution=found,
-        system=system,
-    )
+    rows = np.array([segment.n_obs for segment in segments])
+    of_segments = (labels, runs.edges, rows, found.loadings, found.idio_var)
+    sigmas = SegmentSigmas(*of_segments, bandwidth, found.n_sigma_parameters)
+    return SegmentsFitted(found, sigmas, tuple(segments), scores)
 
 
 def _compressed(system: System, labels: pd.Index, runs: RowRuns, meter: Meter) -> list[Compressed]:

@@ -218,7 +218,7 @@ def converge(n_equations: int, n_obs: int, n_regressors: int, rank: int, seed: i
 
 def path_of(fit: Fit) -> list[float]:
     """nll per row at the start and after every sweep of ALS, or at every round of EM."""
-    return [row.nll for row in fit.history if row.step in ("start", "beta" if fit.algorithm == "als" else "em")]
+    return [row.nll for row in fit.run.history if row.step in ("start", "beta" if fit.algorithm == "als" else "em")]
 
 
 def changed_by(path: Sequence[float], tol: float) -> int:

@@ -26,7 +26,7 @@ def select_lrgls(n_obs: int, n_equations: int, n_regressors: int) -> dict[str, A
     xs, y, _, _ = simulate_sur(n_obs, 10, n_equations, n_regressors, RANK, SEED)
     model = LowRankGLS(rank="bic", rel_tol=REL_TOL, max_sweeps=MOST_SWEEPS)
     fit, seconds = timed(lambda: model.fit(System.from_arrays(y, xs)).result_)
-    bic = {str(int(row["rank"])): float(row["bic"]) for row in fit.candidates}
+    bic = {str(int(row["rank"])): float(row["bic"]) for row in fit.run.candidates}
     return {"seconds": seconds, "rank": fit.rank, "bic": bic, "passes": fit.n_passes}
 
 

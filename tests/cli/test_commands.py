@@ -12,14 +12,10 @@ import xarray as xr
 from lrgls_dask import Fit, LowRankGLS, System, __version__
 from lrgls_dask.cli import main
 
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
 ROOT = Path(__file__).parents[2]
 SIMULATE = "simulate s.zarr --n-obs 900 --n-equations 5 --p 2 --n-shared 1 --rank 1 --row-chunk 200"
-
-
-@pytest.fixture(autouse=True)
-def in_tmp_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.linalg
 import scipy.stats
@@ -19,12 +16,12 @@ from lrgls_dask import Fit, HypothesisTest, System
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.fullml import full_loglik
 from lrgls_dask.inference.hypothesis_tests import likelihood_ratio, wald
-from support.fits import exactly, fit
+from support.fits import at, fit, remade
+from support.reference import load, system_of
 from support.systems import Data, dask_rows, simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
 
-HERE = Path(__file__).parents[1] / "reference"
 KINDS = ["own", "shared", "mixed"]
 DATA = simulate("mixed", n=120)
 
@@ -32,11 +29,6 @@ DATA = simulate("mixed", n=120)
 @pytest.fixture(scope="module")
 def found() -> Fit:
     return fit(DATA.system())
-
-
-def load(case: str) -> tuple[dict[str, Any], pd.DataFrame]:
-    reference = json.loads((HERE / case / "reference.json").read_text())
-    return reference, pd.read_csv(HERE / case / reference["data"].split()[0])
 
 
 # ---------------------------------------------------------------------------------------------- Wald
@@ -94,16 +86,9 @@ def test_wald_with_the_covariance_of_systemfit() -> None:
     """Kmenta, iterated: statistic from systemfit's own coefficients and vcov; restrictions of systemfit's tests."""
     reference, data = load("case02b_kmenta_system2")
     expected = reference["fits"]["sur_iterated_noDfCor"]
-    data["const"] = 1.0
-    designs = [data[names].to_numpy(float) for names in reference["equations"].values()]
-    outcomes = data[list(reference["outcomes"].values())].to_numpy(float)
-    names = {"equations": list(reference["equations"]), "regressors": list(reference["equations"].values())}
     b = np.array([v for each in expected["coefficients"].values() for v in each.values()])
-    made = dataclasses.replace(
-        fit(System.from_arrays(outcomes, designs, **names), rank=0),
-        coefficients=b,
-        covariance=exactly(np.array(expected["resid_cov_used_for_weighting"])),
-    )
+    system = system_of(reference["equations"], data, reference["outcomes"])
+    made = at(fit(system, rank=0), b, np.array(expected["resid_cov_used_for_weighting"]))
     V = np.array(expected["vcov"])
     texts = {
         "restr1": "demand:income = supply:trend",
@@ -277,7 +262,7 @@ def test_likelihoods_that_cannot_be_compared(found: Fit) -> None:
     other = dataclasses.replace(DATA, Y=DATA.Y + np.array([0, 0, 1e-3, 0, 0, 0]))
     with pytest.raises(ValueError, match="same data; the mean of equation 'y2' is"):
         found.lr_test(fit(other.system(), rank=1))
-    worse = dataclasses.replace(fit(DATA.system(), rank=1), loglik=found.loglik + 1.0)
+    worse = remade(fit(DATA.system(), rank=1), loglik=found.loglik + 1.0)
     with pytest.raises(ValueError, match="Likelihood ratio test: the larger model has the lower log-likelihood"):
         found.lr_test(worse)
     assert likelihood_ratio(-1e6, -1e6 - 1e-4, 2, name="n", null="h").statistic == 0.0

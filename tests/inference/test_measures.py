@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from linearmodels.system import SUR
 
 from lrgls_dask import Fit, System
-from support.fits import by_gram, exactly, fit
+from lrgls_dask.results.evidence import CompressedRows, StreamedSums
+from support.fits import at, by_gram, fit, remade
+from support.reference import by_linearmodels, load, system_of
 from support.systems import Data, dask_rows, simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
 
-HERE = Path(__file__).parents[1] / "reference"
 KINDS = ["own", "shared", "mixed"]
 CASES = ["case01c_grunfeld_correct5", "case02b_kmenta_system2", "case03c_fringe_same_regressors"]
-
-
-def at(made: Fit, coefficients: np.ndarray, sigma: np.ndarray) -> Fit:
-    """The same rows at other estimates."""
-    return dataclasses.replace(made, coefficients=coefficients, covariance=exactly(sigma))
 
 
 def same_by_linearmodels(data: Data, *, constant: bool = True) -> tuple[Any, Fit]:
@@ -63,13 +56,9 @@ def test_measures_are_those_of_linearmodels(kind: str, weighted: bool, constant:
 
 @pytest.mark.parametrize("case", CASES)
 def test_digits_of_linearmodels_and_systemfit(case: str) -> None:
-    reference = json.loads((HERE / case / "reference.json").read_text())
-    theirs = json.loads((HERE / case / "reference_linearmodels.json").read_text())["fits"]
-    data = pd.read_csv(HERE / case / "data.csv").assign(const=1.0)
-    outcomes = reference.get("outcomes") or {name: name for name in reference["equations"]}
-    designs = [data[names].to_numpy(float) for names in reference["equations"].values()]
-    Y = data[list(outcomes.values())].to_numpy(float)
-    made = fit(System.from_arrays(Y, designs, equations=list(reference["equations"])), rank=0)
+    reference, data = load(case)
+    theirs = by_linearmodels(case)
+    made = fit(system_of(reference["equations"], data, reference.get("outcomes")), rank=0)
     for name in ("gls_onestep_unadjusted_plain", "gls_iterated_unadjusted_plain"):
         expected = theirs[name]
         b = np.array([expected["coefficients"][e][v] for e, vs in reference["equations"].items() for v in vs])
@@ -81,7 +70,7 @@ def test_digits_of_linearmodels_and_systemfit(case: str) -> None:
     for name in ("sur_onestep_noDfCor", "sur_iterated_noDfCor"):  # systemfit weights by the final residuals
         expected = reference["fits"][name]
         b = np.array([expected["coefficients"][e][v] for e, vs in reference["equations"].items() for v in vs])
-        here = at(made, b, np.eye(len(designs)))
+        here = at(made, b, np.eye(made.n_equations))
         np.testing.assert_allclose(here.r2.values, expected["r2_per_equation"], rtol=1e-8)
         np.testing.assert_allclose(here.adj_r2.values, expected["adj_r2_per_equation"], rtol=1e-8)
         np.testing.assert_allclose(here.mcelroy_r2("residual"), expected["mcelroy_r2"], rtol=1e-8)
@@ -106,7 +95,7 @@ def test_a_constant_is_seen_in_whatever_it_is_made_of(route: str) -> None:
     system = System.from_arrays(Y, list(designs.values()), equations=list(designs))
     made = fit(system if route == "qr" else by_gram(system), rank=0)
     has = np.array([True, True, True, False, False, False])
-    assert made.compressed is not None and made.compressed.route == route
+    assert made.evidence.rows_for(made.estimated, "the test").route == route
     np.testing.assert_array_equal(made._sums.constant, has)
     residual = np.sum(made.residuals(system).values ** 2, axis=0)
     total = np.where(has, np.sum((Y - Y.mean(axis=0)) ** 2, axis=0), np.sum(Y**2, axis=0))
@@ -132,7 +121,7 @@ def test_streamed_fits_know_r2(kind: str, weighted: bool) -> None:
     streamed, whole = fit(data.system(dask_rows(50)), engine="stream"), fit(data.system())
     np.testing.assert_allclose(streamed.r2.values, whole.r2.values, rtol=1e-6)
     np.testing.assert_allclose(streamed.adj_r2.values, whole.adj_r2.values, rtol=1e-6)
-    assert streamed.sums is not None and whole.sums is None
+    assert isinstance(streamed.evidence, StreamedSums) and isinstance(whole.evidence, CompressedRows)
     assert "not kept by a streamed fit" in streamed.summary()
 
 
@@ -177,7 +166,7 @@ def test_criteria_count_the_parameters_of_the_low_rank_model() -> None:
 
 
 def test_a_streamed_fit_saved_before_r2_was_kept() -> None:
-    old = dataclasses.replace(fit(simulate("own").system(), engine="stream"), sums=None)
+    old = remade(fit(simulate("own").system(), engine="stream"), squares=None)
     with pytest.raises(ValueError, match=r"saved without sums of squares, so it has no R2\. Fit again"):
         _ = old.r2
     assert old.summary().splitlines()[-2].split()[-1] == "-"

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from lrgls_dask import Fit, System
 from lrgls_dask.inference import bread, hac, sandwich
-from lrgls_dask.results import cov_kinds as covkinds
+from lrgls_dask.results import cov_source
+from lrgls_dask.results.cov.cluster import clusters_of
+from lrgls_dask.results.evidence import StreamedSums
 from lrgls_dask.rows.run_pass import Meter
 from support.counted import counted, counted_array
 from support.fits import fit
-from support.sandwiches import GROUPS, OPTIONS, meat, off_by, scores
+from support.sandwiches import GROUPS, OPTIONS, SUMMED, meat, off_by, scores
 from support.systems import Data, dask_rows, simulate, zarr_rows
 
 KINDS = ["own", "shared", "mixed"]
@@ -29,8 +31,7 @@ KINDS = ["own", "shared", "mixed"]
 def expected(kind: str, made: Fit, data: Data) -> np.ndarray:
     dense = data.dense(lam_B=made.lam_B)
     inverse = np.linalg.inv(dense.normal_matrix(made.sigma().values) + np.diag(made.lam_B * dense.unit**2))
-    how: dict[str, Any] = {"robust": {}, "cluster": {"groups": GROUPS}, "hac": {"weights": 1 - np.arange(8) / 8}}[kind]
-    return inverse @ meat(scores(made, data), **how) @ inverse
+    return inverse @ meat(scores(made, data), **SUMMED[kind]) @ inverse
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weights"])
@@ -55,7 +56,7 @@ def test_equations_with_as_many_columns_each() -> None:
     columns = tuple(np.arange(3 * j, 3 * j + 3) for j in range(4))
     data = Data("own", rng.normal(size=(240, 4)) + X[:, ::3] + rng.normal(size=(240, 1)), X, columns)
     made = fit(data.system(), rank=1)
-    assert covkinds._bread(made, made.covariance).score_params().even_slopes is not None
+    assert made._source.bread(made.system).score_params().even_slopes is not None
     for kind, options in OPTIONS.items():
         assert off_by(made.cov(kind, **options), expected(kind, made, data)) < 1e-11
 
@@ -64,7 +65,7 @@ def test_equations_with_as_many_columns_each() -> None:
 def test_streamed_fits_too(design: str) -> None:
     data = simulate(design)
     made = fit(data.system(), engine="stream")
-    assert made.compressed is None
+    assert isinstance(made.evidence, StreamedSums)
     for kind in OPTIONS:
         assert off_by(made.cov(kind, **OPTIONS[kind]), expected(kind, made, data)) < 1e-9
 
@@ -157,8 +158,8 @@ def test_rows_without_weight_keep_their_place_in_time() -> None:
 
 def test_sorted_groups_stay_open_only_across_cuts(every_chunk_a_block: None) -> None:
     system = simulate("own").system(zarr_rows(16))
-    together = sandwich.clusters_of(np.arange(240) // 6, 240)
-    scattered = sandwich.clusters_of(np.arange(240) % 40, 240)
+    together = clusters_of(np.arange(240) // 6, 240)
+    scattered = clusters_of(np.arange(240) % 40, 240)
     assert sandwich._most_open(system.rows, together) == 2
     assert sandwich._most_open(system.rows, scattered) == 40
 
@@ -261,7 +262,7 @@ def test_one_equation_of_very_many(design: str, lam_B: float, monkeypatch: pytes
     made = fit(data.system(), lam_B=lam_B)
     wanted = {kind: made.cov(kind, equation="y3", **options) for kind, options in OPTIONS.items()}
     wanted["classical"] = made.cov(equation="y3")
-    for module in (bread, covkinds, sandwich):
+    for module in (bread, cov_source, sandwich):
         monkeypatch.setattr(module, "MAX_COEFFICIENTS", 5)
     monkeypatch.setattr("lrgls_dask.inference.classical.MAX_COEFFICIENTS", 5)
     fresh = replace(made)
@@ -271,14 +272,14 @@ def test_one_equation_of_very_many(design: str, lam_B: float, monkeypatch: pytes
         fresh.cov("robust")
     with pytest.raises(ValueError, match=r"limited to 5. Ask for one equation at a time"):
         fresh.cov()
-    restricted = replace(covkinds._bread(fresh, fresh.covariance), restrictions=np.ones((1, made.n_coefficients)))
+    restricted = replace(fresh._source.bread(fresh.system), restrictions=np.ones((1, made.n_coefficients)))
     with pytest.raises(ValueError, match=rf"under restrictions are limited to 5 .* these are {made.n_coefficients}"):
         restricted.projection(0)
 
 
 def test_conjugate_gradients_say_when_they_do_not_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     made = fit(simulate("mixed").system())
-    for module in (bread, covkinds):
+    for module in (bread, cov_source):
         monkeypatch.setattr(module, "MAX_COEFFICIENTS", 5)
     monkeypatch.setattr("lrgls_dask.inference.operator.MAX_ITERATIONS", 2)
     with pytest.raises(np.linalg.LinAlgError, match="did not converge in 2 iterations"):
@@ -295,7 +296,7 @@ def test_restrictions_drop_into_the_bread() -> None:
     T = vt[2:].T
     A = data.dense().normal_matrix(made.sigma().values)
     inverse = T @ np.linalg.inv(T.T @ A @ T) @ T.T
-    restricted = replace(covkinds._bread(made, made.covariance), restrictions=R)
+    restricted = replace(made._source.bread(made.system), restrictions=R)
     found = sandwich.robust(data.system().rows, restricted, None, Meter())
     wanted = inverse @ meat(scores(made, data)) @ inverse
     assert off_by(found, wanted) < 1e-10
@@ -353,4 +354,4 @@ def test_a_plain_fit_keeps_its_kind_on_disk(tmp_path: Any) -> None:
     made = fit(simulate("own").system())
     made.to_zarr(tmp_path / "fit.zarr")
     back = Fit.from_zarr(tmp_path / "fit.zarr")
-    assert (back.cov_kind, back.cov_values) == ("classical", None)
+    assert (back.cov_kind, back.behind_errors.values) == ("classical", None)

@@ -5,8 +5,6 @@ Everything is compared at linearmodels' own coefficients and weighting Sigma, wh
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,8 @@ import pandas as pd
 import pytest
 
 from lrgls_dask import Fit, LowRankGLS, System
-from lrgls_dask.sigma.lowrank import LowRank
-from support.reference import REFERENCE, table
+from support.fits import at
+from support.reference import by_linearmodels, load, system_of, table
 from support.sandwiches import off_by
 from support.systems import simulate, zarr_rows
 
@@ -30,34 +28,21 @@ CASES = [
 
 
 def holding(system: System, coefficients: np.ndarray, sigma: np.ndarray) -> Fit:
-    """A fit with these numbers; any Sigma is F F' + d I with d below its least eigenvalue."""
-    least = 0.5 * np.linalg.eigvalsh(sigma)[0]
-    F = np.linalg.cholesky(sigma - least * np.eye(len(sigma)))
-    made = LowRankGLS(0).fit(system).result_
-    return replace(made, coefficients=coefficients, covariance=LowRank(F, np.full(len(sigma), least)))
+    """A fit with these numbers."""
+    return at(LowRankGLS(0).fit(system).result_, coefficients, sigma)
 
 
-def stored(case: str) -> tuple[dict[str, Any], System]:
-    reference = json.loads((REFERENCE / case / "reference.json").read_text())
-    data = pd.read_csv(REFERENCE / case / "data.csv")
-    data = data[data.notna().all(axis=1)].reset_index(drop=True)
-    names = [[c] if isinstance(c, str) else c for c in reference["equations"].values()]
-    designs = [
-        np.column_stack([np.ones(len(data)) if c == "const" else data[c].to_numpy(float) for c in each])
-        for each in names
-    ]
-    outcomes = reference.get("outcomes", {})
-    Y = np.column_stack([data[outcomes.get(y, y)].to_numpy(float) for y in reference["equations"]])
-    return reference["equations"], System.from_arrays(
-        Y, designs, equations=list(reference["equations"]), regressors=names
-    )
+def stored(case: str) -> System:
+    reference, data = load(case)
+    rows = data[data.notna().all(axis=1)].reset_index(drop=True)
+    return system_of(reference["equations"], rows, reference.get("outcomes"))
 
 
 @pytest.mark.parametrize("estimator", ["gls_onestep", "gls_iterated"])
 @pytest.mark.parametrize("case", CASES)
 def test_stored_digits(case: str, estimator: str) -> None:
-    fits = json.loads((REFERENCE / case / "reference_linearmodels.json").read_text())["fits"]
-    _, system = stored(case)
+    fits = by_linearmodels(case)
+    system = stored(case)
     for debiased, correction in (("plain", "HC0"), ("debiased", "HC1")):
         numbers = fits.get(f"{estimator}_robust_{debiased}")
         if numbers is None or "error" in numbers:  # no iterated estimate exists for case 02
@@ -110,10 +95,8 @@ def test_clustered_covariance(corrected: bool, every_chunk_a_block: None) -> Non
 @pytest.mark.parametrize("case", ["case01a_grunfeld_greene5", "case02b_kmenta_system2"])
 def test_classical_with_degrees_of_freedom(case: str) -> None:
     """Iterated, so that their weighting Sigma is that of the residuals, scaled by N / sqrt((N - p_i) (N - p_j))."""
-    numbers = json.loads((REFERENCE / case / "reference_linearmodels.json").read_text())["fits"][
-        "gls_iterated_unadjusted_debiased"
-    ]
-    _, system = stored(case)
+    numbers = by_linearmodels(case)["gls_iterated_unadjusted_debiased"]
+    system = stored(case)
     degrees = np.sqrt(1 - system.design.sizes / system.n_obs)
     plain = np.array(numbers["sigma"]) * np.outer(degrees, degrees)
     made = holding(system, np.zeros(system.n_coefficients), plain)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,6 @@ from distributed import Client
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System
 from lrgls_dask.cli import main
 from lrgls_dask.errors import BadValues
-from lrgls_dask.rows import layout
 from support.counted import counted_rows
 from support.fits import TIGHT, assert_params_close, assert_same_bits, fit
 from support.incomplete import dense_information, dense_loglik, with_holes
@@ -40,14 +38,6 @@ def holes() -> Data:
 @pytest.fixture(scope="module")
 def found(holes: Data) -> Fit:
     return fit(holes.system(), missing="em")
-
-
-@pytest.fixture
-def every_chunk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(layout, "SMALL_BLOCK_BYTES", 1)
-    monkeypatch.setattr(layout, "BLOCKS_WANTED", 10**9)
-    monkeypatch.setattr(layout, "PARTIAL_SHARE", 0)
-    yield
 
 
 def complete(data: Data) -> np.ndarray:
@@ -193,16 +183,16 @@ def test_complete_rows_give_the_complete_fit(engine: str) -> None:
 
 
 def test_complete_rows_by_cross_products_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("missing.patterns", "compress"):
+    for module in ("missing.patterns", "compression.compressed"):
         monkeypatch.setattr(f"lrgls_dask.{module}.SMALL_FLOPS", 0.0)
     data = simulate("mixed", n=300, k=1)
     got = fit(data.system(), 1, missing="em")
     assert got.n_passes == 1
-    assert got.compressed is not None and got.compressed.route == "gram"
+    assert got.evidence.rows_for(got.estimated, "the test").route == "gram"
     assert_params_close(got, fit(data.system(), 1), 1e-9)
     data.X[:, 3] = data.X[:, 2] + 1e-4 * data.X[:, 3]  # digits that cross-products lose
     got = fit(data.system(), 1, missing="em")
-    assert got.compressed is not None and got.compressed.route == "qr"
+    assert got.evidence.rows_for(got.estimated, "the test").route == "qr"
 
 
 # ---------------------------------------------------------------------------------- storage, schedulers, reads

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from lrgls_dask import Fit, GroupedLowRank, LowRankGLS
+from lrgls_dask.results.parts import CLASSICAL
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
-from support.fits import fit
-from support.grouped import GROUPS, SPARSE, bifactor
+from support.fits import fit, remade
+from support.grouped import GROUPED, GROUPS, SPARSE, bifactor
 from support.incomplete import dense_information, dense_loglik, with_holes
 from support.systems import Data
 
-GROUPED = GroupedLowRank(1, GROUPS)
 ENGINES = pytest.mark.parametrize("engine", ["compress", "stream"])
 
 
@@ -141,7 +141,7 @@ def test_files_filling_and_predictions(holes: Data, found: Fit, tmp_path: Path) 
 def test_information_away_from_a_maximum_is_refused(holes: Data, found: Fit) -> None:
     sigma = found.covariance
     assert isinstance(sigma, GroupedFactors)
-    saddle = replace(found, covariance=GroupedFactors(sigma.blocks, 0.0 * sigma.A, sigma.d), cov_values=None)
+    saddle = remade(found, covariance=GroupedFactors(sigma.blocks, 0.0 * sigma.A, sigma.d), behind_errors=CLASSICAL)
     with pytest.raises(np.linalg.LinAlgError, match=r"outside the factors is 1\.0e\+00, of equation 'y0'"):
         saddle.cov("observed", system=holes.system())
 

@@ -16,7 +16,6 @@ from lrgls_dask.missing.loop import choose_incomplete, em_round, fit_incomplete
 from lrgls_dask.missing.patterns import _codes, first_pass
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import pairs_never_seen
-from lrgls_dask.rows import layout
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import LowRankStructure
@@ -39,14 +38,6 @@ def problem_of(data: Data, most: int | None = None, *, lam_B: float = 0.0, wrap:
 def some_sigma(n_equations: int, rank: int) -> LowRank:
     rng = np.random.default_rng(7)
     return LowRank(0.6 * rng.normal(size=(n_equations, rank)), rng.uniform(0.4, 1.0, size=n_equations))
-
-
-@pytest.fixture
-def every_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Join no chunks, for one test."""
-    monkeypatch.setattr(layout, "SMALL_BLOCK_BYTES", 1)
-    monkeypatch.setattr(layout, "BLOCKS_WANTED", 10**9)
-    monkeypatch.setattr(layout, "PARTIAL_SHARE", 0)
 
 
 # ---------------------------------------------------------------------------------- kernels

@@ -110,7 +110,7 @@ def test_gls_covariance_is_that_of_the_bordered_system(
         [
             np.sqrt(np.average(x[seen] ** 2, axis=0, weights=w[seen]) * w[seen].sum() / seen.sum()) / scale
             for x, seen, w, scale in zip(
-                holes.Xs, ~np.isnan(holes.Y).T, [holes.weights] * 5, found.y_scale, strict=True
+                holes.Xs, ~np.isnan(holes.Y).T, [holes.weights] * 5, found.one_sigma.y_scale, strict=True
             )
         ]
     )

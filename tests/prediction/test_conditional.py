@@ -54,9 +54,9 @@ def found(request: pytest.FixtureRequest) -> Fit:
     rng = np.random.default_rng(2)
     A = rng.normal(size=(K, 20))
     plain = LowRank(np.zeros((K, 0)), np.ones(K))
-    object.__setattr__(made, "covariance", plain)  # the covariance of the coefficients is then easy to write down
+    object.__setattr__(made.one_sigma, "value", plain)  # the covariance of the coefficients is then easy to write down
     _ = made.cov()
-    object.__setattr__(made, "covariance", FullSigma(A @ A.T / 20))
+    object.__setattr__(made.one_sigma, "value", FullSigma(A @ A.T / 20))
     return made
 
 

@@ -18,6 +18,7 @@ import xarray as xr
 from distributed import Client
 
 from lrgls_dask import Fit, LowRankGLS, System
+from lrgls_dask.results.evidence import StreamedSums
 from support.counted import counted
 from support.fits import fit
 from support.systems import Data, dask_rows, simulate, zarr_rows
@@ -124,7 +125,7 @@ def test_kinds_are_named(fits: dict[str, Fit]) -> None:
 
 
 def test_an_interval_needs_what_standard_errors_need(fits: dict[str, Fit]) -> None:
-    poor = dataclasses.replace(fits["shared"], compressed=None, x_rows=None)
+    poor = dataclasses.replace(fits["shared"], evidence=StreamedSums(None, None))
     with pytest.raises(ValueError, match="standard errors need X'X"):
         poor.predict(NEW["shared"].X, interval=0.9)
     with pytest.raises(ValueError, match="standard errors need X'X"):

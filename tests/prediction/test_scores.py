@@ -12,7 +12,7 @@ import xarray as xr
 
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.sigma.lowrank import LowRank
-from support.fits import fit
+from support.fits import fit, remade
 from support.systems import dask_rows, simulate, zarr_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
@@ -83,7 +83,7 @@ def test_what_scores_refuse(found: Fit) -> None:
         found.factor_scores(NEW.X)
     F = found.covariance.F.copy()
     F[:, 1] = 0.0
-    empty = dataclasses.replace(found, covariance=LowRank(F, found.covariance.d.copy()))
+    empty = remade(found, covariance=LowRank(F, found.covariance.d.copy()))
     with pytest.raises(ValueError, match="2 factors that differ, but factor 2 has no loadings"):
         empty.factor_scores(NEW.system(), method="bartlett")
     assert (empty.factor_scores(NEW.system()).values[:, 1] == 0).all()

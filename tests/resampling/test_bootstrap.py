@@ -229,7 +229,7 @@ def test_refits_follow_the_options_of_the_fit(found: Fit, options: dict[str, Any
     assert np.abs(np.log(centre / other.sigma_diagonal)).max() < 0.2
     np.testing.assert_array_equal(boot.params, other.bootstrap(40, seed=0).params)
     if "d_floor" in options:
-        least = (boot.draws.idio_var / other.y_scale**2).min()
+        least = (boot.draws.idio_var / other.one_sigma.y_scale**2).min()
         assert least == pytest.approx(0.3)
 
 

@@ -74,8 +74,9 @@ def test_every_replicate_keeps_to_the_restrictions(data: Data, algorithm: str) -
 def test_simulated_responses_have_starting_residuals_of_their_own() -> None:
     """One-step refits weigh by them: coefficients whose residuals are orthogonal to every column."""
     full = fitted(DATA, {"rank": 2, "algorithm": "fgls"})
-    assert full.compressed is not None
-    problem = Fitted(full.coefficients, full.covariance, LowRankStructure(2), Options()).problem(full.compressed)
+    problem = Fitted(full.coefficients, full.covariance, LowRankStructure(2), Options()).problem(
+        full.evidence.rows_for(full.estimated, "a refit")
+    )
     rng = np.random.default_rng(3)
     y = rng.normal(size=problem.fitted(np.zeros(full.n_coefficients)).shape)
     beyond = np.eye(6)

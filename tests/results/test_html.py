@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from lrgls_dask import Fit, LowRankGLS
+from lrgls_dask.results.evidence import StreamedSums
 from lrgls_dask.results.html import summary_html
+from support.fits import remade
 from support.systems import simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
@@ -85,7 +87,7 @@ def test_long_tables_are_cut_in_the_middle(found: Fit) -> None:
 
 
 def test_without_standard_errors_it_says_why(found: Fit) -> None:
-    poor = dataclasses.replace(found, compressed=None, x_rows=None)
+    poor = dataclasses.replace(found, evidence=StreamedSums(None, None))
     page = Page(poor._repr_html_())
     assert "standard errors need X'X" in page.text
     assert [row[:2] for row in page.rows if len(row) == 3][1:] == [[e, r] for e in NAMES for r in REGRESSORS]
@@ -97,4 +99,4 @@ def test_very_many_coefficients_are_shown_without_standard_errors(found: Fit, mo
 
 
 def test_a_variance_on_its_floor_is_noted(found: Fit) -> None:
-    assert "(Heywood case): <b>&" in Page(dataclasses.replace(found, on_floor=("<b>&",))._repr_html_()).text
+    assert "(Heywood case): <b>&" in Page(remade(found, on_floor=("<b>&",))._repr_html_()).text

@@ -17,6 +17,7 @@ from lrgls_dask import CompressedSystem, Fit, FitWarning, GroupedLowRank, LowRan
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from lrgls_dask.sigma.sparse import SparseFactors
 from support.counted import counted
+from support.covariances import factor_slopes
 from support.fits import assert_params_close, fit
 from support.grouped import EQUATIONS, GROUPED, GROUPS, SPARSE, bifactor
 from support.oracle import Dense
@@ -32,11 +33,8 @@ def made(data: Data, covariance: Any, **options: Any) -> Fit:
 
 def slopes(found: Fit, dense: Dense) -> tuple[np.ndarray, np.ndarray]:
     """d nll/dF and d nll/d log d in standard units, from dense inverses."""
-    F, d = found.loadings.values / dense.s[:, None], found.idio_var.values / dense.s**2
-    inverse = np.linalg.inv(F @ F.T + np.diag(d))
     S = dense.S(found.params.values) / np.outer(dense.s, dense.s)
-    G = 0.5 * (inverse - inverse @ S @ inverse)
-    return 2.0 * G @ F, d * np.diag(G)
+    return factor_slopes(found.loadings.values / dense.s[:, None], found.idio_var.values / dense.s**2, S)
 
 
 # ---------------------------------------------------------------------------------- optimality

@@ -17,6 +17,7 @@ from lrgls_dask.sigma.groupwise import approached, cycled, leaf_candidates
 from lrgls_dask.sigma.ml import ml_candidates
 from lrgls_dask.solve.cg import conjugate_gradients
 from lrgls_dask.solve.in_memory import InMemory
+from support.covariances import floor_of
 from support.reference import load, system_of
 
 
@@ -29,10 +30,6 @@ def simulated(
     truth = GroupedFactors(blocks, rng.uniform(0.3, 1.0, (K, sum(ranks))), rng.uniform(0.3, 0.8, K))
     E = rng.normal(size=(n, K)) @ np.linalg.cholesky(truth.dense()).T
     return np.corrcoef(E.T), blocks, truth
-
-
-def floor_of(S: np.ndarray, share: float = 1e-8) -> np.ndarray:
-    return np.full(len(S), share)
 
 
 THREES = np.repeat([0, 1, 2], 4)

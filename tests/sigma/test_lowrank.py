@@ -13,6 +13,7 @@ from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.ml import ml_step
 from lrgls_dask.sigma.pca import pca_step
 from lrgls_dask.sigma.steps import penalised
+from support.covariances import moments
 
 SHAPES = [(1, 0), (1, 1), (2, 1), (4, 0), (5, 2), (12, 3), (7, 7)]
 
@@ -24,18 +25,10 @@ def low_rank(K: int, k: int, *, smallest: float = 0.2, seed: int = 0) -> LowRank
     return LowRank(rng.standard_normal((K, k)), d)
 
 
-def moments(K: int, n: int = 400, *, factors: int = 2, seed: int = 0) -> np.ndarray:
-    """S (K, K) with unit diagonal of n rows with some factors in them."""
-    rng = np.random.default_rng([seed, K, n])
-    E = rng.standard_normal((n, factors)) @ rng.uniform(-1.0, 1.0, (factors, K)) + rng.standard_normal((n, K))
-    E /= np.sqrt((E**2).mean(axis=0))
-    return E.T @ E / n
-
-
 @pytest.mark.parametrize("smallest", [0.2, 1e-8])
 @pytest.mark.parametrize(("K", "k"), SHAPES)
 def test_every_product_agrees_with_dense_linear_algebra(K: int, k: int, smallest: float) -> None:
-    sigma, S, rng = low_rank(K, k, smallest=smallest), moments(K), np.random.default_rng(1)
+    sigma, S, rng = low_rank(K, k, smallest=smallest), moments(K, 400), np.random.default_rng(1)
     Sigma = sigma.F @ sigma.F.T + np.diag(sigma.d)
     inverse = np.linalg.inv(Sigma)
     scale = np.abs(inverse).max()
@@ -133,7 +126,7 @@ def test_low_rank_refuses_what_is_no_covariance(F: np.ndarray, d: np.ndarray, me
 
 @pytest.mark.parametrize(("K", "k"), [(1, 0), (4, 0), (6, 2), (15, 4)])
 def test_em_products_give_the_exact_likelihood_and_never_raise_it(K: int, k: int) -> None:
-    S, floor = moments(K), np.full(K, 1e-6)
+    S, floor = moments(K, 400), np.full(K, 1e-6)
     sigma = low_rank(K, k)
     values = []
     for _ in range(15):
@@ -146,7 +139,7 @@ def test_em_products_give_the_exact_likelihood_and_never_raise_it(K: int, k: int
 
 
 def test_em_update_is_the_dense_regression_on_expected_scores() -> None:
-    S, sigma = moments(6), low_rank(6, 2)
+    S, sigma = moments(6, 400), low_rank(6, 2)
     beta = sigma.F.T @ np.linalg.inv(sigma.dense())
     second = np.eye(2) - beta @ sigma.F + beta @ S @ beta.T
     F = S @ beta.T @ np.linalg.inv(second)
@@ -156,7 +149,7 @@ def test_em_update_is_the_dense_regression_on_expected_scores() -> None:
 
 
 def test_em_keeps_d_on_the_floor_and_still_descends() -> None:
-    S, floor = moments(6), np.full(6, 0.9)
+    S, floor = moments(6, 400), np.full(6, 0.9)
     sigma = LowRank(low_rank(6, 2).F, np.full(6, 0.95))
     new = em_update(sigma, S @ em_products(sigma), np.diag(S), floor)
     assert new.d.min() == 0.9
@@ -165,7 +158,7 @@ def test_em_keeps_d_on_the_floor_and_still_descends() -> None:
 
 
 def test_penalised_em_descends_to_the_penalised_optimum() -> None:
-    S, floor, lam_F = moments(8), np.full(8, 1e-8), 0.2
+    S, floor, lam_F = moments(8, 400), np.full(8, 1e-8), 0.2
     best = penalised(ml_step(S, 2, floor, lam_F=lam_F, restarts=True).sigma, S, lam_F)
     sigma, values = low_rank(8, 2), []
     for _ in range(300):
@@ -176,7 +169,7 @@ def test_penalised_em_descends_to_the_penalised_optimum() -> None:
 
 
 def test_a_maximum_likelihood_solution_is_a_fixed_point_of_em() -> None:
-    S, floor = moments(8), np.full(8, 1e-8)
+    S, floor = moments(8, 400), np.full(8, 1e-8)
     best = ml_step(S, 2, floor, restarts=True).sigma
     new = em_update(best, S @ em_products(best), np.diag(S), floor)
     np.testing.assert_allclose(new.dense(), best.dense(), atol=1e-12)
@@ -198,7 +191,7 @@ def em_rounds(S: np.ndarray, rank: int, gap: float, accelerated: bool) -> tuple[
 
 @pytest.mark.parametrize(("K", "rank"), [(12, 1), (30, 3)])
 def test_anderson_takes_less_than_half_the_rounds_of_plain_em(K: int, rank: int) -> None:
-    S = moments(K, factors=rank)
+    S = moments(K, 400, factors=rank)
     plain, _ = em_rounds(S, rank, 1e-7, accelerated=False)
     fast, _ = em_rounds(S, rank, 1e-7, accelerated=True)
     assert plain < 300

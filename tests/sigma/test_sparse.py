@@ -21,6 +21,7 @@ from lrgls_dask.sigma.sparse import (
     sparse_penalty,
     sparse_step,
 )
+from support.covariances import factor_slopes, floor_of
 
 
 def simulated(K: int = 12, k: int = 2, n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -32,23 +33,12 @@ def simulated(K: int = 12, k: int = 2, n: int = 400, seed: int = 0) -> tuple[np.
     return np.corrcoef(E.T), F
 
 
-def floor_of(S: np.ndarray) -> np.ndarray:
-    return np.full(len(S), 1e-8)
-
-
-def slopes(sigma: LowRank, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """d nll/dF and d nll/d log d from dense inverses."""
-    inverse = np.linalg.inv(sigma.F @ sigma.F.T + np.diag(sigma.d))
-    G = 0.5 * (inverse - inverse @ S @ inverse)
-    return 2.0 * G @ sigma.F, sigma.d * np.diag(G)
-
-
 @pytest.mark.parametrize("l1", [0.003, 0.03, 0.1, 0.3])
 @pytest.mark.parametrize(("K", "k", "n"), [(12, 2, 400), (9, 3, 400), (8, 2, 9)])
 def test_karush_kuhn_tucker_conditions(K: int, k: int, n: int, l1: float) -> None:
     S, floor = simulated(K, k, n)[0], np.full(K, 1e-3)
     for step in sparse_candidates(S, k, floor, l1=l1):
-        along_F, along_x = slopes(step.sigma, S)
+        along_F, along_x = factor_slopes(step.sigma.F, step.sigma.d, S)
         F, on_floor = step.sigma.F, step.sigma.d <= floor * (1 + 1e-9)
         np.testing.assert_allclose(along_F[F != 0], -l1 * np.sign(F[F != 0]), atol=1e-8)
         assert np.all(np.abs(along_F[F == 0]) <= l1 + 1e-8)
@@ -60,7 +50,7 @@ def test_karush_kuhn_tucker_conditions(K: int, k: int, n: int, l1: float) -> Non
 def test_a_violated_condition_is_measured() -> None:
     S = simulated()[0]
     floor, sigma = floor_of(S), sparse_step(S, 2, floor_of(S), l1=0.05).sigma
-    along_F, _ = slopes(sigma, S)
+    along_F, _ = factor_slopes(sigma.F, sigma.d, S)
     free = sigma.F != 0
     other = 0.02  # the same point judged by another penalty: off by the difference where F is not zero
     expected = max(0.03, float(np.max(np.abs(along_F[~free]) - other)))
@@ -85,7 +75,7 @@ def test_no_other_search_finds_a_lower_objective() -> None:
     def objective(z: np.ndarray) -> tuple[float, np.ndarray]:
         plus, minus = z[: K * k].reshape(K, k), z[K * k : 2 * K * k].reshape(K, k)
         sigma = LowRank(plus - minus, np.exp(z[2 * K * k :]))
-        along_F, along_x = slopes(sigma, S)
+        along_F, along_x = factor_slopes(sigma.F, sigma.d, S)
         gradient = np.concatenate([(along_F + l1).ravel(), (l1 - along_F).ravel(), along_x])
         return sigma.nll(S) + l1 * float((plus + minus).sum()), gradient
 
@@ -152,7 +142,7 @@ def test_refit_keeps_zeros_and_is_stationary_elsewhere() -> None:
     sparse = sparse_step(S, 2, floor_of(S), l1=0.1).sigma
     refit = refitted(sparse, S, floor_of(S))
     np.testing.assert_array_equal(refit.F == 0, sparse.F == 0)
-    along_F, along_x = slopes(refit, S)
+    along_F, along_x = factor_slopes(refit.F, refit.d, S)
     assert np.abs(along_F[refit.F != 0]).max() <= 1e-8 and np.abs(along_x).max() <= 1e-8
     assert refit.nll(S) < sparse.nll(S)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,25 +15,8 @@ from lrgls_dask.sigma.polish import polished
 from lrgls_dask.sigma.profile import Profile, leading
 from lrgls_dask.sigma.starts import joreskog_start, many_starts
 from lrgls_dask.sigma.steps import nll_gradient, penalised
-
-REFERENCE = Path(__file__).parents[1] / "reference"
-
-
-def correlation(E: np.ndarray) -> np.ndarray:
-    S = E.T @ E / len(E)
-    sd = np.sqrt(np.diag(S))
-    return S / np.outer(sd, sd)
-
-
-def moments(K: int, n: int = 300, *, factors: int = 2, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng([seed, K, n])
-    return correlation(
-        rng.standard_normal((n, factors)) @ rng.uniform(-1, 1, (factors, K)) + rng.standard_normal((n, K))
-    )
-
-
-def floor_of(S: np.ndarray, share: float = 1e-8) -> np.ndarray:
-    return np.full(S.shape[0], share)
+from support.covariances import correlation, floor_of, moments
+from support.reference import load
 
 
 def central_differences(f, x: np.ndarray, h: float) -> np.ndarray:
@@ -101,11 +81,8 @@ def test_joint_gradient(lam_F: float) -> None:
 
 def reference_moments(case: str) -> tuple[dict, np.ndarray, np.ndarray]:
     """The reference fits, the correlation matrix, and the standard deviations (ML divisor) that were taken out."""
-    folder = REFERENCE / case
-    reference = json.loads((folder / "reference.json").read_text())
-    name = "data.csv" if (folder / "data.csv").exists() else "correlation.csv"
-    table = np.loadtxt(folder / name, delimiter=",", skiprows=1)
-    S = np.cov(table.T, bias=True) if name == "data.csv" else table
+    reference, data = load(case)
+    S = data.to_numpy(float) if reference["data"].startswith("correlation") else data.cov(ddof=0).to_numpy()
     sd = np.sqrt(np.diag(S))
     return reference, S / np.outer(sd, sd), sd
 
@@ -136,9 +113,8 @@ def test_local_optima_are_listed_best_first_with_their_counts() -> None:
 
 @pytest.mark.parametrize("k", [1, 2])
 def test_a_heywood_case_ends_on_the_floor_where_lavaan_and_openmx_end(k: int) -> None:
-    folder = REFERENCE / "case05g_sim_heywood_K6_N120"
-    fit = json.loads((folder / "reference.json").read_text())["fits"][f"factor_k{k}"]
-    table = np.loadtxt(folder / "data.csv", delimiter=",", skiprows=1)
+    reference, data = load("case05g_sim_heywood_K6_N120")
+    fit, table = reference["fits"][f"factor_k{k}"], data.to_numpy(float)
     R = np.column_stack(
         [
             table[:, 2 * j] - b["const"] - b[f"x{j}"] * table[:, 2 * j - 1]

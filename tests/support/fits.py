@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -41,3 +42,21 @@ def exactly(sigma: np.ndarray) -> LowRank:
     """Any covariance, as factors and variances."""
     least = 0.5 * np.linalg.eigvalsh(sigma)[0]
     return LowRank(np.linalg.cholesky(sigma - least * np.eye(len(sigma))), np.full(len(sigma), least))
+
+
+def remade(made: Any, **changes: Any) -> Any:
+    """The same fit with other numbers in its parts, by the names of their fields; `covariance` is that of one Sigma."""
+    if "covariance" in changes:
+        changes["one_sigma"] = replace(made.one_sigma, value=changes.pop("covariance"))
+    parts = {each.name for each in fields(made)}
+    for name in [name for name in changes if name not in parts]:
+        part = next(
+            p for p in ("estimated", "one_sigma", "settings", "run", "evidence") if hasattr(getattr(made, p), name)
+        )
+        made = replace(made, **{part: replace(getattr(made, part), **{name: changes.pop(name)})})
+    return replace(made, **changes)
+
+
+def at(made: Fit, coefficients: np.ndarray, sigma: np.ndarray) -> Fit:
+    """The same rows at other estimates."""
+    return remade(made, coefficients=coefficients, covariance=exactly(sigma))

@@ -19,7 +19,13 @@ def estimate_of(fit: Fit) -> Estimate:
     """What inference is told of a fit of compressed rows."""
     on_floor = np.array([name in fit.on_floor for name in fit.equations])
     penalties = {"lam_B": fit.lam_B, "lam_F": fit.lam_F, "l1": fit.l1}
-    return Estimate(fit.compressed, fit.coefficients, fit.covariance, **penalties, on_floor=on_floor)
+    return Estimate(
+        fit.evidence.rows_for(fit.estimated, "inference"),
+        fit.coefficients,
+        fit.covariance,
+        **penalties,
+        on_floor=on_floor,
+    )
 
 
 def free_loadings(sigma: Any) -> np.ndarray:

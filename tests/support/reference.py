@@ -30,8 +30,14 @@ def load(case: str) -> tuple[dict[str, Any], pd.DataFrame]:
     return reference, pd.read_csv(REFERENCE / case / reference["data"].split()[0])
 
 
-def system_of(equations: dict[str, Any], data: pd.DataFrame) -> System:
-    """One design an equation; "const" is a column of ones, "x^3" a power of x."""
+def by_linearmodels(case: str) -> dict[str, Any]:
+    """The fits of a case by linearmodels."""
+    fits: dict[str, Any] = json.loads((REFERENCE / case / "reference_linearmodels.json").read_text())["fits"]
+    return fits
+
+
+def system_of(equations: dict[str, Any], data: pd.DataFrame, outcomes: dict[str, str] | None = None) -> System:
+    """One design an equation; "const" is a column of ones, "x^3" a power of x; outcomes may have names of their own."""
 
     def column(name: str) -> np.ndarray:
         if name == "const":
@@ -41,7 +47,7 @@ def system_of(equations: dict[str, Any], data: pd.DataFrame) -> System:
 
     names = [[c] if isinstance(c, str) else c for c in equations.values()]
     designs = [np.column_stack([column(c) for c in each]) for each in names]
-    Y = data[list(equations)].to_numpy(float)
+    Y = data[[(outcomes or {}).get(name, name) for name in equations]].to_numpy(float)
     return System.from_arrays(Y, designs, equations=list(equations), regressors=names)
 
 

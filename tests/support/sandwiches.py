@@ -15,6 +15,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cluster": {"groups": GROUPS},
     "hac": {"bandwidth": 7},
 }
+SUMMED: dict[str, dict[str, Any]] = {  # the same, as `meat` takes them
+    "robust": {},
+    "cluster": {"groups": GROUPS},
+    "hac": {"weights": 1 - np.arange(8) / 8},
+}
 
 
 def scores(made: Fit, data: Data) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
@@ -13,7 +15,7 @@ from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.varying.loop import TimeVaryingSolution
 from support.systems import Data
 
-TIGHT = {"rel_tol": 1e-14, "max_sweeps": 200}
+TIGHT: dict[str, Any] = {"rel_tol": 1e-14, "max_sweeps": 200}
 
 
 def drifting(n_segments: int = 12, n: int = 100, K: int = 6, seed: int = 0) -> tuple[Data, np.ndarray]:

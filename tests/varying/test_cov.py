@@ -15,17 +15,13 @@ from distributed import Client, LocalCluster
 from lrgls_dask import FitWarning, LowRankGLS, System, TimeVarying, TimeVaryingFit, plan
 from lrgls_dask.sigma.lowrank import LowRank
 from support.counted import counted
-from support.fits import fit
-from support.sandwiches import meat, off_by
-from support.segments import drifting
+from support.fits import fit, remade
+from support.sandwiches import GROUPS, OPTIONS, SUMMED, meat, off_by
+from support.segments import TIGHT, drifting
 from support.systems import Data, restrictions_of, simulate, zarr_rows
 
 SEGMENTS = np.repeat(np.arange(4), [50, 70, 1, 119])  # of 240 rows
-GROUPS = np.random.default_rng(3).permutation(np.arange(240) % 60)  # scattered over all segments
-OPTIONS: dict[str, dict[str, Any]] = {"robust": {}, "cluster": {"groups": GROUPS}, "hac": {"bandwidth": 7}}
 pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
-
-TIGHT: dict[str, Any] = {"rel_tol": 1e-14, "max_sweeps": 200}
 
 
 def made(data: Data, bandwidth: float = 2.5, wrap: Any = np.asarray, **options: Any) -> TimeVaryingFit:
@@ -59,9 +55,6 @@ def bread(found: TimeVaryingFit, data: Data) -> np.ndarray:
     return np.linalg.inv(information(found, data) + np.diag(found.lam_B * data.dense().unit ** 2))
 
 
-HOW: dict[str, dict[str, Any]] = {"robust": {}, "cluster": {"groups": GROUPS}, "hac": {"weights": 1 - np.arange(8) / 8}}
-
-
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weights"])
 @pytest.mark.parametrize("lam_B", [0.0, 20.0], ids=["", "ridge"])
 @pytest.mark.parametrize("design", ["own", "shared", "mixed"])
@@ -72,7 +65,7 @@ def test_every_kind_by_hand(design: str, lam_B: float, weighted: bool) -> None:
     assert off_by(found.cov(), A @ information(found, data) @ A) < 1e-10
     own = slice(found.design.offsets[4], found.design.offsets[5])
     for kind, options in OPTIONS.items():
-        wanted = A @ meat(s, **HOW[kind]) @ A
+        wanted = A @ meat(s, **SUMMED[kind]) @ A
         assert off_by(found.cov(kind, **options), wanted) < 1e-10, kind
         one = found.cov(kind, equation="y4", **options)
         assert off_by(one, wanted[own, own]) < 1e-10, kind
@@ -115,7 +108,7 @@ def test_reads() -> None:
     assert not store.of("Y")
     found.cov("robust", system=System.from_zarr(store))
     assert store.of("X") == store.of("Y") == {1: 24}
-    replace(found, solution=None).cov("robust", system=System.from_zarr(store))
+    replace(found, compressed_segments=()).cov("robust", system=System.from_zarr(store))
     assert store.of("X") == store.of("Y") == {3: 24}
 
 
@@ -123,7 +116,7 @@ def test_one_sigma_throughout_gives_the_covariances_of_a_static_fit() -> None:
     data = simulate("mixed", weighted=True)
     found = made(data, np.inf)
     sigma = LowRank(found.loadings.values[0], found.idio_var.values[0])
-    static = replace(fit(data.system(), 1), coefficients=found.coefficients, covariance=sigma)
+    static = remade(fit(data.system(), 1), coefficients=found.coefficients, covariance=sigma)
     for kind, options in {"classical": {}, **OPTIONS}.items():
         assert off_by(found.cov(kind, **options), static.cov(kind, **options).values) < 1e-10, kind
     for options in ({"kind": "classical", "debiased": True}, {"kind": "robust", "correction": "HC1"},
@@ -232,7 +225,7 @@ def test_restricted_coefficients_and_their_covariances(design: str, lam_B: float
     assert np.abs((found.params.values - b) / se).max() < 1e-6
     assert off_by(found.cov(), G @ M @ G) < 1e-8
     assert off_by(found.cov("robust"), G @ meat(scores(found, data)) @ G) < 1e-8
-    assert found.n_parameters == pytest.approx(len(A) - 3 + found.n_sigma_parameters)
+    assert found.n_parameters == pytest.approx(len(A) - 3 + found.sigmas.n_parameters)
 
 
 def test_an_infinite_bandwidth_is_the_restricted_static_fit(tmp_path: Any) -> None:
@@ -282,12 +275,12 @@ def test_what_such_a_fit_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="the system has 100 rows, and the segments of this fit cover 240"):
         found.cov("robust", system=data.take(np.arange(100)).system())
     weights = np.where(SEGMENTS == 2, 0.0, 1.0)
-    opened = replace(found, solution=None, system=None)
+    opened = replace(found, compressed_segments=(), system=None)
     with pytest.raises(ValueError, match="only 3 of the fit's 4 segments have rows of positive weight"):
         opened.cov("robust", system=replace(data, weights=weights).system())
     with pytest.raises(TypeError, match="needs the rows themselves, a System; got a CompressedSystem"):
         found.cov("robust", system=data.system().compress())
-    monkeypatch.setattr("lrgls_dask.results.segment_cov.MAX_COEFFICIENTS", 5)
+    monkeypatch.setattr("lrgls_dask.results.segment_source.MAX_COEFFICIENTS", 5)
     with pytest.raises(ValueError, match=rf"all {found.n_coefficients} coefficients .* limited to 5\. Fit fewer"):
         found.cov("classical")
 

@@ -16,12 +16,11 @@ from lrgls_dask import Fit, FitWarning, LowRankGLS, System, TimeVarying, TimeVar
 from lrgls_dask.varying.loop import fit_time_varying
 from support.counted import counted
 from support.fits import fit
-from support.segments import covariance, cut, drifting
+from support.segments import TIGHT, covariance, cut, drifting
 from support.systems import dask_rows, simulate
 
 DATA, _ = drifting(8, 60)
 YEARS = np.repeat(np.arange(2001, 2009), 60)
-TIGHT: dict[str, Any] = {"rel_tol": 1e-14, "max_sweeps": 200}
 
 
 def made(bandwidth: Any = 2.5, rank: int = 1, **options: Any) -> TimeVaryingFit:
@@ -143,7 +142,7 @@ def test_saved_and_opened(tmp_path: Any, bandwidth: Any) -> None:
 
 
 def test_without_its_covariance_an_opened_fit_says_so() -> None:
-    found = replace(made(), solution=None)
+    found = replace(made(), compressed_segments=())
     with pytest.raises(ValueError, match="saved without the covariance of its 18 coefficients, more than 5,000"):
         _ = found.std_errors
     assert found.params.shape == (18,)

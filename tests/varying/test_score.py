@@ -48,7 +48,7 @@ def test_new_rows_of_some_segments_in_any_order() -> None:
     order = np.random.default_rng(1).permutation(240)
     mixed = other.take(order)
     assert FIT.score(mixed.system(), YEARS[order]) == pytest.approx(by_hand(mixed, YEARS[order]))
-    opened = replace(FIT, solution=None, system=None)
+    opened = replace(FIT, compressed_segments=(), system=None)
     assert opened.score(mixed.system(), YEARS[order]) == FIT.score(mixed.system(), YEARS[order])
 
 

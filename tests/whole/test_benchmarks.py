@@ -37,7 +37,7 @@ def small(tmp_path, monkeypatch):
     def run(name: str) -> dict:
         monkeypatch.syspath_prepend(str(FOLDER))
         monkeypatch.chdir(tmp_path)
-        importlib.import_module(name).cli(["--small", "--repeat", "1", "--json", "found.json"])
+        importlib.import_module(f"benchmarks.{name}").cli(["--small", "--repeat", "1", "--json", "found.json"])
         found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
         assert set(found) == {"benchmark", "small", "machine", "settings", "runs", "summary", "table"}
         assert (found["benchmark"], found["small"]) == (name, True)
@@ -103,7 +103,7 @@ def test_versus_linearmodels(small):
 
 def test_linearmodels_gets_no_more_rows_than_memory_holds(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    script = importlib.import_module("versus_linearmodels")
+    script = importlib.import_module("benchmarks.versus_linearmodels")
     enough = script.rows_that_fit({"n_obs": 10, "n_equations": 50, "n_regressors": 5})
     less = script.rows_that_fit({"n_obs": 10**9, "n_equations": 50, "n_regressors": 5})
     assert enough == 10

@@ -17,12 +17,6 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture
-def in_tmp_path(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.filterwarnings("ignore::lrgls_dask.FitWarning")  # the rank of least BIC has variances on their floor
 def test_python_block_runs_as_printed(in_tmp_path, capsys):
     first, structures, statistics = blocks("python")

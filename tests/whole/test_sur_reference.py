@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from lrgls_dask import Fit, LowRankGLS, System, Termination
+from lrgls_dask import Fit, LowRankGLS, Termination
 from support.reference import load, system_of, table
 
 GRUNFELD = ["case01a_grunfeld_greene5", "case01c_grunfeld_correct5"]
@@ -20,22 +19,13 @@ ITERATED = [*GRUNFELD, KMENTA2, FRINGE]
 JOINT = ["case05a_sim_k1_K6_N300", "case05c_sim_k2_K7_N250_scales", "case05e_real_holzinger_K8_N301"]
 
 
-def kmenta_of(reference: dict[str, Any], data: pd.DataFrame) -> System:
-    """Equations whose names are not those of their outcomes."""
-    ones = data.assign(const=1.0)
-    designs = [ones[columns].to_numpy(float) for columns in reference["equations"].values()]
-    Y = ones[[reference["outcomes"][name] for name in reference["equations"]]].to_numpy(float)
-    names = list(reference["equations"])
-    return System.from_arrays(Y, designs, equations=names, regressors=list(reference["equations"].values()))
-
-
 def fitted(case: str, **options: Any) -> tuple[dict[str, Any], Fit]:
     reference, data = load(case)
     restrictions = options.get("restrictions")
     if restrictions is not None:
         stated = reference["restrictions"][restrictions]
         options["restrictions"] = (np.array(stated["R"], dtype=float), np.array(stated["q"], dtype=float))
-    system = kmenta_of(reference, data) if "outcomes" in reference else system_of(reference["equations"], data)
+    system = system_of(reference["equations"], data, reference.get("outcomes"))
     return reference, LowRankGLS(covariance="full", **options).fit(system).result_
 
 

@@ -1,9 +1,9 @@
-"""Measures of fit and tests of hypotheses, of whatever has the estimates of a fit: labels in and out, no read."""
+"""Measures of fit and tests of hypotheses by the likelihood: labels in and out, no read."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import xarray as xr
 
@@ -18,34 +18,18 @@ from lrgls_dask.inference import (
     mcelroy_r2,
     rank_test,
     residual_covariance,
-    sums_of_squares,
 )
 from lrgls_dask.results.comparable import check_likelihood, check_nested
-from lrgls_dask.results.estimates import Estimates
-from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.solve.whiten import group_rows, resolution_of
+from lrgls_dask.results.evidence import DROP
+from lrgls_dask.results.sigma_reported import SigmaReported
 
-__all__ = ["Assessed", "refuse_missing"]
+__all__ = ["Measures"]
 
-if TYPE_CHECKING:
-    pass
+COMPARE = "Fit both models with missing='em' and compare them with lr_test"
 
 
-class Assessed(Estimates):
-    """What a `Fit` says of its quality, and the tests one may ask of it; the fields are those of Fit."""
-
-    covariance: Sigma
-    lam_B: float
-    lam_F: float
-    l1: float
-    compressed: Compressed | None
-    sums: SumsOfSquares | None
-    missing: str
-
-    if TYPE_CHECKING:
-
-        @property
-        def n_parameters(self) -> int: ...
+class Measures(SigmaReported):
+    """What a fit with one Sigma says of its quality, and the likelihood tests one may ask of it."""
 
     # ------------------------------------------------------------------------------------------ measures
 
@@ -77,30 +61,14 @@ class Assessed(Estimates):
 
     @cached_property
     def _sums(self) -> SumsOfSquares:
-        if self.compressed is not None:
-            return sums_of_squares(group_rows(self.compressed), self.coefficients, resolution_of(self.compressed))
-        self._refuse_missing("R2")
-        if self.sums is None:
-            raise ValueError("this fit was saved without sums of squares, so it has no R2. Fit again.")
-        return self.sums
+        return self.evidence.sums(self.estimated)
 
-    def _rows_for(self, what: str) -> Compressed:
-        self._refuse_missing(what)
-        if self.compressed is None:
-            raise ValueError(
-                f"{what} needs the compressed rows, which a streamed fit does not keep. Fit with engine='compress'."
-            )
-        return self.compressed
-
-    def _refuse_missing(self, what: str) -> None:
-        remedy = "Fit complete rows only with missing='drop'"
-        if what in ("lr_diagonal", "rank_test"):
-            remedy = "Fit both models with missing='em' and compare them with lr_test"
-        refuse_missing(self, what, remedy)
+    def _rows_for(self, what: str, holes: str = DROP) -> Compressed:
+        return self.evidence.rows_for(self.estimated, what, holes=holes)
 
     # ------------------------------------------------------------------------------------------ tests
 
-    def lr_test(self, other: Assessed) -> HypothesisTest:
+    def lr_test(self, other: Measures) -> HypothesisTest:
         """Likelihood ratio test of the smaller of two nested models fitted to the same data, in either order.
 
         chi2 with the difference in parameters as degrees of freedom; not valid where the smaller model lies on the
@@ -127,8 +95,8 @@ class Assessed(Estimates):
         With factors the null lies on the boundary, where chi2 with the difference in parameters as degrees of freedom
         is an approximation. Raises ValueError for a streamed, penalised or diagonal fit.
         """
-        check_likelihood(self, "lr_diagonal")
-        return lr_diagonal(self._rows_for("lr_diagonal"), self.loglik, self.covariance)
+        check_likelihood(self.settings, "lr_diagonal")
+        return lr_diagonal(self._rows_for("lr_diagonal", COMPARE), self.loglik, self.covariance)
 
     def rank_test(self, *, bartlett: bool = False) -> HypothesisTest:
         """Likelihood ratio test of k factors against an unrestricted Sigma; fits that one too, without a read.
@@ -137,14 +105,5 @@ class Assessed(Estimates):
         Raises ValueError for a streamed or penalised fit, where k factors restrict nothing, and where an unrestricted
         Sigma has no maximum likelihood estimate.
         """
-        check_likelihood(self, "rank_test")
-        return rank_test(self._rows_for("rank_test"), self.loglik, self.covariance, bartlett=bartlett)
-
-
-def refuse_missing(fit: Assessed, what: str, remedy: str) -> None:
-    """Raise ValueError where the fit's rows miss responses: they cannot be stood for by q + K + 1 complete ones."""
-    if fit.cells is not None:
-        raise ValueError(
-            f"{what} needs complete rows, and this fit has missing responses ({fit.n_cells:,} of "
-            f"{fit.n_obs * fit.n_equations:,} observed). {remedy}."
-        )
+        check_likelihood(self.settings, "rank_test")
+        return rank_test(self._rows_for("rank_test", COMPARE), self.loglik, self.covariance, bartlett=bartlett)

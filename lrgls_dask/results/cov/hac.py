@@ -1,0 +1,48 @@
+"""The covariance that is robust to autocorrelation of rows in time order."""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lrgls_dask.checks import one_of
+from lrgls_dask.inference.bread import Bread
+from lrgls_dask.inference.hac import HacKernel
+from lrgls_dask.inference.sandwich import hac
+from lrgls_dask.results.cov.sandwich import Sandwich
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.system import System
+
+__all__ = ["Hac"]
+
+
+@dataclass(frozen=True, eq=False)
+class Hac(Sandwich):
+    """Against autocorrelation; one pass at a given bandwidth, up to three without.
+
+    kernel, bandwidth : weights of lags, see `inference.hac.lag_weights`; None for Newey and West (1994).
+    """
+
+    kernel: HacKernel = "bartlett"
+    bandwidth: float | None = None
+    name: ClassVar[str] = "hac"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("kernel", self.kernel, ("bartlett", "parzen", "qs"))
+        if self.bandwidth is not None:
+            _check_bandwidth(self.bandwidth)
+
+    def sandwich(self, system: System, bread: Bread, equation: int | None) -> tuple[np.ndarray, str]:
+        values, used = hac(system.rows, bread, equation, self.kernel, self.bandwidth, Meter())
+        return values, f"{self.correction}, {self.kernel} kernel, bandwidth {used:g}"
+
+
+def _check_bandwidth(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"bandwidth must be a number of rows or None; got {value!r}.")
+    if not 0 <= float(value) < np.inf:
+        raise ValueError(f"bandwidth must be zero or more and finite; got {value!r}.")

@@ -1,0 +1,76 @@
+"""What a kind of covariance of the coefficients is, and what it may ask of a fit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from lrgls_dask.design.design import Design
+from lrgls_dask.inference.bread import Bread
+from lrgls_dask.inference.standardised import Estimate
+from lrgls_dask.system import System
+
+__all__ = ["CovKind", "CovSource", "CovValues", "cut"]
+
+
+@dataclass(frozen=True, eq=False)
+class CovValues:
+    """values : (P, P), or (p_j, p_j) of one equation.  note : how they were made, beyond the kind."""
+
+    values: np.ndarray
+    note: str = ""
+
+
+class CovSource(Protocol):
+    """What a fit answers to a kind of covariance; what it does not have it refuses, naming the kind and the remedy."""
+
+    @property
+    def design(self) -> Design: ...
+
+    @property
+    def n_obs(self) -> int: ...
+
+    def rows(self, kind: CovKind, system: System | None) -> System:
+        """The rows of the fit, as it saw them: those it holds, or a system that was passed."""
+        ...
+
+    def classical(self, kind: CovKind, equation: int | None, system: System | None, *, debiased: bool) -> np.ndarray:
+        """(X' Sigma^-1 X)^-1 at a known Sigma, of all coefficients or of one equation's."""
+        ...
+
+    def bread(self, system: System) -> Bread:
+        """What turns sums of products of scores into a covariance."""
+        ...
+
+    def estimate(self, kind: CovKind) -> Estimate:
+        """What the information of all parameters is computed from."""
+        ...
+
+    def observed(self, kind: CovKind, system: System | None) -> np.ndarray:
+        """(P, P) the coefficients' block of the inverse observed information."""
+        ...
+
+
+class CovKind(ABC):
+    """A kind of covariance of the coefficients; its fields are its options, checked when it is made.
+
+    name : what `cov` calls it.  needs_information : whether it takes the information of the parameters of one Sigma.
+    """
+
+    name: ClassVar[str]
+    needs_information: ClassVar[bool] = False
+
+    @abstractmethod
+    def compute(self, source: CovSource, equation: int | None, system: System | None) -> CovValues:
+        """Of all coefficients, or of the equation at a position.  system : the rows, if the fit does not hold them."""
+
+
+def cut(source: CovSource, equation: int | None, values: np.ndarray) -> np.ndarray:
+    """The block of one equation of a covariance of all coefficients, or all of it."""
+    if equation is None:
+        return values
+    mine = source.design.spans[equation]
+    return values[mine, mine]

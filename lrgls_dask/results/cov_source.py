@@ -1,0 +1,200 @@
+"""What fits answer to the kinds of covariances of their coefficients: of complete rows, and of rows with holes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.design.design import Design
+from lrgls_dask.inference.bread import Bread
+from lrgls_dask.inference.classical import CoefficientCovariance
+from lrgls_dask.inference.information import observed_cov
+from lrgls_dask.inference.standardised import Estimate
+from lrgls_dask.missing.covariance import FittedCells, incomplete_covariance
+from lrgls_dask.results.cov.kind import CovKind, cut
+from lrgls_dask.results.parts import BehindErrors, Estimated, OneSigma, Settings
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS
+from lrgls_dask.rows.moments import Head
+from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.system import System
+
+__all__ = ["CellsSource", "CompleteSource", "OneSigmaFit", "check_debiased", "degrees"]
+
+
+class OneSigmaFit(Protocol):
+    """What is asked of a fit with one Sigma."""
+
+    @property
+    def estimated(self) -> Estimated: ...
+
+    @property
+    def one_sigma(self) -> OneSigma: ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def behind_errors(self) -> BehindErrors: ...
+
+    @property
+    def _classical(self) -> CoefficientCovariance: ...
+
+    def _fitted_rows(self, kind: str, system: System | None) -> System: ...
+
+
+class RowsOfX(Protocol):
+    """What is asked of the evidence of complete rows."""
+
+    @property
+    def head(self) -> Head | None: ...
+
+    def x_rows(self, estimated: Estimated) -> np.ndarray: ...
+
+    def rows_for(self, estimated: Estimated, what: str, *, streamed: str) -> Compressed: ...
+
+
+def check_debiased(settings: Settings) -> None:
+    """Raise ValueError where there is no count of coefficients to correct for."""
+    if settings.lam_B > 0:
+        raise ValueError(
+            f"debiased=True counts coefficients, which lam_B = {settings.lam_B:g} has shrunk. Use kind='classical' "
+            "as it is, or fit with lam_B = 0."
+        )
+
+
+def degrees(estimated: Estimated) -> np.ndarray:
+    """(K,) sqrt(N / (N - p_j))."""
+    return np.asarray(np.sqrt(estimated.n_obs / (estimated.n_obs - estimated.design.sizes)))
+
+
+@dataclass(frozen=True, eq=False)
+class CompleteSource:
+    """Of a fit to complete rows, compressed or streamed."""
+
+    fit: OneSigmaFit
+    kept: RowsOfX
+
+    @property
+    def design(self) -> Design:
+        return self.fit.estimated.design
+
+    @property
+    def n_obs(self) -> int:
+        return self.fit.estimated.n_obs
+
+    def rows(self, kind: CovKind, system: System | None) -> System:
+        return self.fit._fitted_rows(kind.name, system)
+
+    def classical(self, kind: CovKind, equation: int | None, system: System | None, *, debiased: bool) -> np.ndarray:
+        sigma, formed = self.fit.one_sigma.value, self.fit._classical
+        if debiased:
+            check_debiased(self.fit.settings)
+            sigma = sigma if self.fit.settings.debiased else sigma.rescaled(degrees(self.fit.estimated))
+            formed = formed.at(sigma)
+        if equation is None:
+            return formed.full
+        if self.design.n_coefficients > MAX_COEFFICIENTS and not formed.has_shared_columns:
+            return self._bread(sigma).classical_block(equation)
+        return formed.block(equation)
+
+    def bread(self, system: System) -> Bread:
+        return self._bread(self.fit.one_sigma.value)
+
+    def _bread(self, sigma: Sigma) -> Bread:
+        at, how = self.fit.estimated, self.fit.settings
+        held = None if how.restrictions is None else how.restrictions.matrix
+        scale, x_rows = self.fit.one_sigma.y_scale, self.kept.x_rows(at)
+        return Bread(at.design, x_rows, self.kept.head, at.coefficients, sigma, at.n_obs, scale, how.lam_B, held)
+
+    def estimate(self, kind: CovKind) -> Estimate:
+        remedy = "which a streamed fit does not have. Use kind='robust', or fit with engine='compress'"
+        rows = self.kept.rows_for(self.fit.estimated, f"kind={kind.name!r}", streamed=remedy)
+        return estimate_of(self.fit, rows)
+
+    def observed(self, kind: CovKind, system: System | None) -> np.ndarray:
+        return observed_cov(self.estimate(kind))
+
+
+def estimate_of(fit: OneSigmaFit, rows: Compressed) -> Estimate:
+    """What the information of all parameters is computed from."""
+    at, how, sigma = fit.estimated, fit.settings, fit.one_sigma
+    return Estimate(
+        rows,
+        at.coefficients,
+        sigma.value,
+        lam_B=how.lam_B,
+        lam_F=how.lam_F,
+        l1=how.l1,
+        on_floor=sigma.held(at.design),
+        restrictions=how.restrictions,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class CellsSource:
+    """Of a fit to rows with holes, which has two kinds; both read the rows unless the fit came with them.
+
+    shown : (K,) rows that show each equation.  streamed : whether the rows of each pattern were not compressed.
+    refusal : the error for what needs complete rows.
+    """
+
+    fit: OneSigmaFit
+    shown: np.ndarray
+    streamed: bool
+    refusal: Refusal
+
+    @property
+    def design(self) -> Design:
+        return self.fit.estimated.design
+
+    @property
+    def n_obs(self) -> int:
+        return self.fit.estimated.n_obs
+
+    def rows(self, kind: CovKind, system: System | None) -> System:
+        raise self._refused(f"kind={kind.name!r}")
+
+    def classical(self, kind: CovKind, equation: int | None, system: System | None, *, debiased: bool) -> np.ndarray:
+        if debiased:
+            raise self._refused("debiased=True")
+        behind = self.fit.behind_errors
+        known = behind.values if behind.kind == kind.name else None
+        return cut(self, equation, self._of_rows("classical", system) if known is None else known)
+
+    def bread(self, system: System) -> Bread:
+        raise self._refused("a sandwich covariance")
+
+    def estimate(self, kind: CovKind) -> Estimate:
+        raise self._refused(f"kind={kind.name!r}")
+
+    def observed(self, kind: CovKind, system: System | None) -> np.ndarray:
+        behind = self.fit.behind_errors
+        known = behind.values if behind.kind == kind.name else None
+        return self._of_rows("observed", system) if known is None else known
+
+    def _refused(self, what: str) -> ValueError:
+        remedy = "Use kind='classical' or 'observed', or fit complete rows with missing='drop'"
+        return self.refusal(self.fit.estimated, what, remedy)
+
+    def _of_rows(self, kind: Literal["classical", "observed"], system: System | None) -> np.ndarray:
+        at, how = self.fit.estimated, self.fit.settings
+        fitted = FittedCells(
+            at.design,
+            at.coefficients,
+            self.fit.one_sigma.value,
+            at.n_obs,
+            self.shown,
+            streamed=self.streamed,
+            lam_B=how.lam_B,
+            lam_F=how.lam_F,
+            d_floor=how.d_floor,
+            restrictions=how.restrictions,
+        )
+        return incomplete_covariance(fitted, self.fit._fitted_rows(kind, system).rows, kind)
+
+
+class Refusal(Protocol):
+    def __call__(self, estimated: Estimated, what: str, remedy: str) -> ValueError: ...

@@ -1,0 +1,250 @@
+"""What statistics of a fit may draw on: compressed rows, sums of a streamed fit, or the cells of rows with holes.
+
+Each answers what it can without a read of the data, and refuses the rest with its own remedy.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import numpy as np
+import zarr
+
+from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.data.zarrio import read_array, write_array
+from lrgls_dask.design.design import Design
+from lrgls_dask.inference import SumsOfSquares, sums_of_squares
+from lrgls_dask.results.cov.kind import CovSource
+from lrgls_dask.results.cov_source import CellsSource, CompleteSource, OneSigmaFit
+from lrgls_dask.results.parts import Estimated, attributes_of
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS
+from lrgls_dask.rows.moments import Head
+from lrgls_dask.solve.whiten import group_rows, resolution_of
+from lrgls_dask.system import read_compressed, write_compressed
+
+__all__ = ["CellsOfRows", "CompressedRows", "Evidence", "StreamedSums", "read_evidence"]
+
+# What to do where rows are asked for that a fit does not have, unless who asks knows better.
+COMPRESS = "which a streamed fit does not keep. Fit with engine='compress'"
+DROP = "Fit complete rows only with missing='drop'"
+
+
+class Evidence(ABC):
+    """What statistics draw on.
+
+    complete : whether every row shows every equation.  system_measures : why there are no measures of the system, for
+    tables; nothing where there are.
+    """
+
+    complete: ClassVar[bool] = True
+    system_measures: ClassVar[str] = ""
+
+    @property
+    def n_patterns(self) -> int:
+        """Patterns of missing responses that were met."""
+        return 0
+
+    @abstractmethod
+    def cells(self, estimated: Estimated) -> np.ndarray:
+        """(K,) rows that show each equation."""
+
+    @abstractmethod
+    def x_rows(self, estimated: Estimated) -> np.ndarray:
+        """(r, q) with x_rows'x_rows = X'X."""
+
+    @abstractmethod
+    def sums(self, estimated: Estimated) -> SumsOfSquares:
+        """Residual and total sums of squares of each equation."""
+
+    @abstractmethod
+    def rows_for(self, estimated: Estimated, what: str, *, streamed: str = COMPRESS, holes: str = DROP) -> Compressed:
+        """The compressed rows, for `what`.  streamed, holes : why a fit of that kind has none, and what to do then."""
+
+    @abstractmethod
+    def write(self, group: zarr.Group) -> None:
+        """Everything of it."""
+
+    def check_complete(self, estimated: Estimated, what: str, holes: str) -> None:  # noqa: B027
+        """Raise ValueError where rows miss responses.  what : is asked for.  holes : what to do then."""
+
+    def has_sums(self) -> bool:
+        """Whether `sums` has an answer."""
+        return True
+
+    def responses(self, design: Design) -> tuple[np.ndarray, np.ndarray] | None:
+        """(K,) mean and size of each response, by which fits of other data are told apart; None where not known."""
+        return None
+
+    def notes(self, estimated: Estimated) -> list[str]:
+        """What tables say of the rows."""
+        return []
+
+    @abstractmethod
+    def source(self, fit: OneSigmaFit) -> CovSource:
+        """What answers the kinds of covariances of the coefficients of a fit with this evidence."""
+
+
+@dataclass(frozen=True, eq=False)
+class CompressedRows(Evidence):
+    """The q + K + 1 rows that stand for the data: everything is answered without a read."""
+
+    rows: Compressed
+
+    def cells(self, estimated: Estimated) -> np.ndarray:
+        return np.full(estimated.design.n_equations, estimated.n_obs, dtype=np.int64)
+
+    def x_rows(self, estimated: Estimated) -> np.ndarray:
+        return self.rows.rows_of_x()
+
+    def sums(self, estimated: Estimated) -> SumsOfSquares:
+        return sums_of_squares(group_rows(self.rows), estimated.coefficients, resolution_of(self.rows))
+
+    def rows_for(self, estimated: Estimated, what: str, *, streamed: str = COMPRESS, holes: str = DROP) -> Compressed:
+        return self.rows
+
+    def responses(self, design: Design) -> tuple[np.ndarray, np.ndarray] | None:
+        q = design.n_regressors
+        mean = self.rows.head.mean[q:]
+        return mean, np.sqrt(np.mean(self.rows.root[:, q:] ** 2, axis=0)) + np.abs(mean)
+
+    def write(self, group: zarr.Group) -> None:
+        write_compressed(group, self.rows)
+
+    @property
+    def head(self) -> Head:
+        """Number, weight and mean of the rows."""
+        return self.rows.head
+
+    def source(self, fit: OneSigmaFit) -> CovSource:
+        return CompleteSource(fit, self)
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedSums(Evidence):
+    """What a streamed fit has kept.
+
+    x : (r, q) rows that stand for X, None where there was no memory for them.  squares : of residuals and responses,
+    None in files of earlier versions.
+    """
+
+    x: np.ndarray | None
+    squares: SumsOfSquares | None
+    head: ClassVar[None] = None  # where the rows stand is not kept
+    system_measures: ClassVar[str] = "not kept by a streamed fit"
+
+    def cells(self, estimated: Estimated) -> np.ndarray:
+        return np.full(estimated.design.n_equations, estimated.n_obs, dtype=np.int64)
+
+    def x_rows(self, estimated: Estimated) -> np.ndarray:
+        if self.x is None:
+            raise ValueError(
+                "standard errors need X'X, which this streamed fit had no memory for "
+                f"({8e-9 * estimated.design.n_regressors**2:.2f} GB). Fit again with a larger memory_limit."
+            )
+        return self.x
+
+    def sums(self, estimated: Estimated) -> SumsOfSquares:
+        if self.squares is None:
+            raise ValueError("this fit was saved without sums of squares, so it has no R2. Fit again.")
+        return self.squares
+
+    def has_sums(self) -> bool:
+        return self.squares is not None
+
+    def rows_for(self, estimated: Estimated, what: str, *, streamed: str = COMPRESS, holes: str = DROP) -> Compressed:
+        raise ValueError(f"{what} needs the compressed rows, {streamed}.")
+
+    def source(self, fit: OneSigmaFit) -> CovSource:
+        return CompleteSource(fit, self)
+
+    def write(self, group: zarr.Group) -> None:
+        if self.x is not None:
+            write_array(group, "x_rows", self.x, ("x_row", "regressor"))
+        if self.squares is not None:
+            for each in fields(SumsOfSquares):
+                write_array(group, f"sums_{each.name}", getattr(self.squares, each.name), ("equation",))
+
+
+@dataclass(frozen=True, eq=False)
+class CellsOfRows(Evidence):
+    """Rows that show only some equations: they cannot be stood for by q + K + 1 complete ones.
+
+    shown : (K,) rows that show each equation.  patterns : how many patterns of holes there are.  by_patterns : whether
+    the rows of each were compressed; streamed rows may have more patterns than were counted.
+    """
+
+    shown: np.ndarray
+    patterns: int
+    by_patterns: bool
+    complete: ClassVar[bool] = False
+    system_measures: ClassVar[str] = "needs complete rows"
+
+    def __post_init__(self) -> None:
+        self.shown.flags.writeable = False
+
+    @property
+    def n_patterns(self) -> int:
+        return self.patterns
+
+    def cells(self, estimated: Estimated) -> np.ndarray:
+        return self.shown
+
+    def check_complete(self, estimated: Estimated, what: str, holes: str) -> None:
+        raise self._refusal(estimated, what, holes)
+
+    def has_sums(self) -> bool:
+        return False
+
+    def x_rows(self, estimated: Estimated) -> np.ndarray:
+        P = estimated.design.n_coefficients
+        raise self._refusal(
+            estimated,
+            "the covariance behind these standard errors",
+            f"The {8e-9 * P**2:.2f} GB it takes did not fit: fit again with a larger memory_limit, or fewer equations; "
+            f"at most {MAX_COEFFICIENTS} coefficients have one",
+        )
+
+    def sums(self, estimated: Estimated) -> SumsOfSquares:
+        raise self._refusal(estimated, "R2", DROP)
+
+    def rows_for(self, estimated: Estimated, what: str, *, streamed: str = COMPRESS, holes: str = DROP) -> Compressed:
+        raise self._refusal(estimated, what, holes)
+
+    def notes(self, estimated: Estimated) -> list[str]:
+        seen, all_cells = self._counts(estimated)
+        atleast = "" if self.by_patterns else "at least "
+        return [
+            f"Missing responses: {all_cells - seen:,} of {all_cells:,} ({1 - seen / all_cells:.1%}), in "
+            f"{atleast}{self.n_patterns:,} patterns; rows that show none are not counted"
+        ]
+
+    def source(self, fit: OneSigmaFit) -> CovSource:
+        return CellsSource(fit, self.shown, not self.by_patterns, self._refusal)
+
+    def write(self, group: zarr.Group) -> None:
+        write_array(group, "cells", self.shown, ("equation",))
+
+    def _counts(self, estimated: Estimated) -> tuple[int, int]:
+        return int(self.shown.sum()), estimated.n_obs * estimated.design.n_equations
+
+    def _refusal(self, estimated: Estimated, what: str, remedy: str) -> ValueError:
+        seen, all_cells = self._counts(estimated)
+        return ValueError(
+            f"{what} needs complete rows, and this fit has missing responses ({seen:,} of {all_cells:,} observed). "
+            f"{remedy}."
+        )
+
+
+def read_evidence(group: zarr.Group, design: Design) -> Evidence:
+    """What a saved fit has kept."""
+    if "cells" in group:
+        known = attributes_of(group)
+        return CellsOfRows(read_array(group, "cells"), known.get("n_patterns", 0), known["engine"] == "compress")
+    if "root" in group:
+        return CompressedRows(read_compressed(group, design))
+    squares = None
+    if "sums_residual" in group:
+        squares = SumsOfSquares(**{each.name: read_array(group, f"sums_{each.name}") for each in fields(SumsOfSquares)})
+    return StreamedSums(read_array(group, "x_rows") if "x_rows" in group else None, squares)

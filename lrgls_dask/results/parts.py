@@ -1,0 +1,234 @@
+"""What every kind of fit is made of; each part writes itself into a group of arrays and attributes and reads it back.
+
+The parts of a fit share one flat group, so that `xr.open_zarr` shows it whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+
+from lrgls_dask.data.zarrio import read_array, read_design, write_array, write_design
+from lrgls_dask.design.design import Design
+from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.sigma.registry import sigma_of
+from lrgls_dask.solve.record import Termination, TraceRow
+
+__all__ = ["CLASSICAL", "BehindErrors", "Estimated", "OneSigma", "Run", "Settings", "attributes_of"]
+
+Candidates = tuple[dict[str, float], ...]
+
+
+def attributes_of(group: zarr.Group) -> dict[str, Any]:
+    """The attributes of a group as plain Python."""
+    return dict(group.attrs)
+
+
+@dataclass(frozen=True, eq=False)
+class Estimated:
+    """Coefficients (P,) by equation, from N rows, their log-likelihood, and what the dims are called.
+
+    objective : what was minimised, per row: nll and penalties.
+    """
+
+    design: Design
+    coefficients: np.ndarray
+    n_obs: int
+    loglik: float
+    objective: float
+    obs_dim: str = "obs"
+    equation_dim: str = "equation"
+
+    def __post_init__(self) -> None:
+        self.coefficients.flags.writeable = False
+
+    def write(self, group: zarr.Group) -> None:
+        write_design(group, self.design)
+        write_array(group, "params", self.coefficients, ("coefficient",))
+        for name in ("n_obs", "loglik", "objective", "obs_dim", "equation_dim"):
+            group.attrs[name] = getattr(self, name)
+
+    @classmethod
+    def read(cls, group: zarr.Group) -> Estimated:
+        known = attributes_of(group)
+        # time-varying fits of the first version do not say what they minimised
+        objective = known.get("objective", -known["loglik"] / known["n_obs"])
+        dims = known["obs_dim"], known["equation_dim"]
+        return cls(read_design(group), read_array(group, "params"), known["n_obs"], known["loglik"], objective, *dims)
+
+
+@dataclass(frozen=True, eq=False)
+class OneSigma:
+    """The error covariance of all rows, in the user's units.
+
+    on_floor : equations whose own variance ended on its floor.  y_scale : (K,) the standard units of the responses, in
+    which penalties and floors are meant.
+    """
+
+    value: Sigma
+    y_scale: np.ndarray
+    on_floor: tuple[Hashable, ...] = ()
+
+    def __post_init__(self) -> None:
+        for array in (self.y_scale, *(array for array, _ in self.value.stored().values())):
+            array.flags.writeable = False
+
+    def held(self, design: Design) -> np.ndarray:
+        """(K,) whether an equation's own variance is on its floor."""
+        return np.isin(np.arange(design.n_equations), [design.equations.index(name) for name in self.on_floor])
+
+    def write(self, group: zarr.Group, design: Design) -> None:
+        for name, (array, dims) in self.value.stored().items():
+            write_array(group, name, array, dims)
+        write_array(group, "y_scale", self.y_scale, ("equation",))
+        write_array(group, "on_floor", self.held(design), ("equation",))
+        group.attrs["covariance"] = self.value.kind
+
+    @classmethod
+    def read(cls, group: zarr.Group, design: Design) -> OneSigma:
+        kind = str(group.attrs.get("covariance", "lowrank"))
+        value = sigma_of(kind, lambda name: read_array(group, name))
+        floored = np.flatnonzero(read_array(group, "on_floor"))
+        return cls(value, read_array(group, "y_scale"), tuple(design.equations[j] for j in floored))
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """With which options it was estimated, as far as statistics, refits and tables depend on them.
+
+    The names are those of `LowRankGLS`; l1 is that of `SparseLowRank`, as chosen.  options : all that were given to the
+    estimator, by name, as they are stored; empty in files of earlier versions.
+    """
+
+    algorithm: str = "als"
+    debiased: bool = False
+    lam_B: float = 0.0
+    lam_F: float = 0.0
+    l1: float = 0.0
+    sigma_step: str = "ml"
+    d_floor: float = 1e-8
+    missing: str = "raise"
+    restrictions: Restrictions | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, group: zarr.Group) -> None:
+        for name in _plain(self):
+            group.attrs[name] = getattr(self, name)
+        group.attrs["options"] = dict(self.options)
+        if self.restrictions is not None:
+            write_array(group, "restriction_matrix", self.restrictions.matrix, ("restriction", "coefficient"))
+            write_array(group, "restriction_values", self.restrictions.values, ("restriction",))
+            group.attrs["restriction_texts"] = list(self.restrictions.texts)
+
+    @classmethod
+    def read(cls, group: zarr.Group) -> Settings:
+        """What earlier versions do not say of themselves has its default."""
+        known = attributes_of(group)
+        restrictions = None
+        if "restriction_values" in group:
+            matrix, values = read_array(group, "restriction_matrix"), read_array(group, "restriction_values")
+            restrictions = Restrictions(matrix, values, tuple(known["restriction_texts"]))
+        said = {name: known[name] for name in _plain(cls()) if name in known}
+        return cls(**said, restrictions=restrictions, options=known.get("options", {}))
+
+
+def _plain(settings: Settings) -> list[str]:
+    """The names of those that are a number or a text."""
+    return [each.name for each in fields(settings) if each.name not in ("restrictions", "options")]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """How the run went.
+
+    history : what the loop noted, a row a half-step.  n_passes, bytes_read : of the whole fit, decoded bytes.
+    n_starts, n_agreed : starting points tried, and how many of them led to this optimum.  n_dropped : rows that
+    missing="drop" left out.  candidates : one row for each rank, penalty or bandwidth, where one was chosen.
+    """
+
+    termination: Termination
+    history: tuple[TraceRow, ...]
+    engine: str
+    n_passes: int
+    bytes_read: int
+    n_starts: int = 1
+    n_agreed: int = 1
+    n_dropped: int = 0
+    candidates: Candidates = ()
+
+    @property
+    def n_sweeps(self) -> int:
+        return self.history[-1].sweep
+
+    @cached_property
+    def trace(self) -> pd.DataFrame:
+        """One row per half-step: nll, objective, step length accept_t, CG iterations, and totals of passes, bytes and
+        seconds so far."""
+        return pd.DataFrame([asdict(row) for row in self.history])
+
+    def write(self, group: zarr.Group) -> None:
+        for each in fields(TraceRow):
+            column = np.array([getattr(row, each.name) for row in self.history])
+            write_array(group, f"trace_{each.name}", column, ("half_step",))
+        for name in ("engine", "n_passes", "bytes_read", "n_starts", "n_agreed", "n_dropped"):
+            group.attrs[name] = getattr(self, name)
+        group.attrs["termination"] = self.termination.value
+        # an infinite bandwidth is no number in JSON
+        group.attrs["candidates"] = [
+            {k: v if np.isfinite(v) else repr(v) for k, v in row.items()} for row in self.candidates
+        ]
+
+    @classmethod
+    def read(cls, group: zarr.Group) -> Run:
+        known = attributes_of(group)
+        columns = {each.name: read_array(group, f"trace_{each.name}").tolist() for each in fields(TraceRow)}
+        rows = zip(*columns.values(), strict=True)
+        return cls(
+            Termination(known["termination"]),
+            tuple(TraceRow(**dict(zip(columns, row, strict=True))) for row in rows),
+            known["engine"],
+            known["n_passes"],
+            known["bytes_read"],
+            known["n_starts"],
+            known["n_agreed"],
+            known.get("n_dropped", 0),
+            tuple({k: float(v) if isinstance(v, str) else v for k, v in row.items()} for row in known["candidates"]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class BehindErrors:
+    """The covariance behind the standard errors, tests and intervals of a fit.
+
+    kind, note : which it is and how it was made.  values : (P, P), or None where it is the classical one, not yet
+    formed: that may never take P x P numbers.
+    """
+
+    kind: str = "classical"
+    note: str = ""
+    values: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.values is not None:
+            self.values.flags.writeable = False
+
+    def write(self, group: zarr.Group) -> None:
+        if self.values is not None:
+            write_array(group, "cov", self.values, ("coefficient", "coefficient_other"))
+        group.attrs.update(cov_kind=self.kind, cov_note=self.note)
+
+    @classmethod
+    def read(cls, group: zarr.Group) -> BehindErrors:
+        known = attributes_of(group)
+        values = read_array(group, "cov") if "cov" in group else None
+        return cls(known.get("cov_kind", "classical"), known.get("cov_note", ""), values)
+
+
+CLASSICAL = BehindErrors()

@@ -1,0 +1,110 @@
+"""What a fit with one Sigma reports of it: loadings, own variances, the matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from functools import cached_property
+
+import numpy as np
+import xarray as xr
+
+from lrgls_dask.results.evidence import Evidence
+from lrgls_dask.results.parts import OneSigma
+from lrgls_dask.results.reported import Reported
+from lrgls_dask.sigma.interface import Sigma
+
+__all__ = ["SigmaReported"]
+
+
+class SigmaReported(Reported):
+    """The error covariance of all rows, and the evidence of what was fitted."""
+
+    one_sigma: OneSigma
+    evidence: Evidence
+
+    @property
+    def covariance(self) -> Sigma:
+        """The error covariance that weighted the coefficients, in the user's units."""
+        return self.one_sigma.value
+
+    @property
+    def lam_F(self) -> float:
+        """The ridge on the loadings."""
+        return self.settings.lam_F
+
+    @property
+    def l1(self) -> float:
+        """The penalty of sparse loadings, as chosen."""
+        return self.settings.l1
+
+    @property
+    def n_parameters(self) -> int:
+        """P - m, and of Sigma K k + K - k (k - 1) / 2, K (K + 1) / 2 if unrestricted; zeros do not count."""
+        return self.n_coefficients - self.n_restrictions + self.covariance.n_parameters
+
+    @property
+    def rank(self) -> int:
+        """k, the number of all factors; 0 for a diagonal Sigma and for an unrestricted one, which have none."""
+        return self.covariance.rank
+
+    @property
+    def covariance_kind(self) -> str:
+        """The kind of Sigma: "lowrank", "diagonal" (also of a fit with rank 0), "full", "sparse", "grouped", ..."""
+        return self.covariance.kind
+
+    @property
+    def on_floor(self) -> tuple[Hashable, ...]:
+        """Equations whose own variance ended on its floor: Heywood cases."""
+        return self.one_sigma.on_floor
+
+    @property
+    def cells(self) -> np.ndarray | None:
+        """(K,) rows that show each equation, of a fit to missing responses; None of complete rows, which show all."""
+        return None if self.evidence.complete else self._shown
+
+    @property
+    def _shown(self) -> np.ndarray:
+        return self.evidence.cells(self.estimated)
+
+    @property
+    def n_patterns(self) -> int:
+        """Patterns of missing responses, 0 of complete rows; a lower bound where rows were streamed."""
+        return self.evidence.n_patterns
+
+    # ------------------------------------------------------------------------------------------ estimates
+
+    @cached_property
+    def loadings(self) -> xr.DataArray:
+        """(equation, factor) F, in units of Y, with Sigma = F F' + diag(d).  Raises ValueError for covariance='full'.
+
+        With GroupedLowRank general factors come first, then those of each group, named by it and zero outside it.
+        """
+        sigma = self.covariance
+        coords = {"equation": self._index, "factor": sigma.factor_labels}
+        return xr.DataArray(sigma.loadings(), coords, ("equation", "factor"), name="loadings")
+
+    @cached_property
+    def idio_var(self) -> xr.DataArray:
+        """(equation,) d, in units of Y squared.  Raises ValueError for covariance='full'."""
+        own = self.covariance.own_variances()
+        if not len(own):
+            raise ValueError(
+                f"covariance={self.covariance_kind!r} has no idiosyncratic variances. Use sigma() for the error "
+                "covariance."
+            )
+        return xr.DataArray(own, {"equation": self._index}, ("equation",), name="idio_var")
+
+    def own_cov(self) -> xr.DataArray:
+        """(equation, equation_other) Sigma - F F', what factors leave to the equations; raises as `loadings` does."""
+        coords = {"equation": self._index, "equation_other": self._index.rename("equation_other")}
+        return xr.DataArray(self.covariance.own_part(), coords, ("equation", "equation_other"), name="own_cov")
+
+    def sigma(self) -> xr.DataArray:
+        """(equation, equation_other) error covariance; a dense K x K array."""
+        coords = {"equation": self._index, "equation_other": self._index.rename("equation_other")}
+        return xr.DataArray(self.covariance.dense(), coords, ("equation", "equation_other"), name="sigma")
+
+    @property
+    def sigma_diagonal(self) -> np.ndarray:
+        """(K,) error variances, without forming Sigma."""
+        return self.covariance.variances
