@@ -125,10 +125,10 @@ def lr_diagonal(system: Compressed, loglik: float, sigma: Sigma) -> HypothesisTe
     correlation, offset = _by_itself(system, "lr_diagonal")
     K = len(correlation)
     df = sigma.n_parameters - K
-    if df <= 0:
-        raise ValueError(
-            "lr_diagonal compares a fitted Sigma with a diagonal one, and this one is, or was given. Fit rank >= 1."
-        )
+    if df == 0:
+        raise ValueError("lr_diagonal compares a fitted Sigma with a diagonal one, and this one is. Fit rank >= 1.")
+    if df < 0:
+        raise ValueError("lr_diagonal compares a fitted Sigma with a diagonal one, and this one was given, not fitted.")
     diagonal = -system.n_obs * (0.5 * K * (np.log(2 * np.pi) + 1.0) + offset)
     return likelihood_ratio(diagonal, loglik, df, name="LR test of a diagonal Sigma", null=DIAGONAL)
 

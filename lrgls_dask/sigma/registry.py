@@ -11,12 +11,13 @@ from typing import Any, Literal
 from lrgls_dask.sigma.full import FULL
 from lrgls_dask.sigma.grouped_structure import GROUPED, GroupedLowRank
 from lrgls_dask.sigma.interface import Settings, Sigma, Structure
+from lrgls_dask.sigma.known import KNOWN, Known
 from lrgls_dask.sigma.sparse import SPARSE, SparseLowRank
 from lrgls_dask.sigma.structures import LOW_RANK
 
-__all__ = ["GroupedLowRank", "SparseLowRank"]
+__all__ = ["GroupedLowRank", "Known", "SparseLowRank"]
 
-KINDS = [LOW_RANK, FULL, SPARSE, GROUPED]
+KINDS = [LOW_RANK, FULL, SPARSE, GROUPED, KNOWN]
 
 
 def structure_of(sigma: Sigma, sigma_step: Literal["ml", "pca"], lam_F: float, l1: float = 0.0) -> Structure:

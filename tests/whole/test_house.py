@@ -110,7 +110,6 @@ def test_only_rows_schedules_passes() -> None:
     assert found == []
 
 
-@pytest.mark.xfail(reason="the estimator is about to shrink", strict=False)
 def test_a_file_is_read_in_one_sitting() -> None:
     long = {
         str(p.relative_to(PACKAGE)): n
@@ -198,7 +197,6 @@ def _members(node: ast.ClassDef) -> set[str]:
     return own
 
 
-@pytest.mark.xfail(reason="errors of loadings become reachable next", strict=False)
 def test_nothing_is_used_by_tests_alone() -> None:
     used: Counter[str] = Counter()
     for module, tree in TREES.items():
