@@ -37,7 +37,7 @@ class Choice:
                 if each.name not in self.known and not isinstance(each.metadata.get("command_line"), str):
                     takers.setdefault(each.name, []).append(word)
         values = (
-            "VALUE is a number, a word, several with commas between, or a file: an array .npy, a labelled table .csv"
+            "VALUE is a number, a word, several with commas between, or a file: an array .npy, labelled .csv"
         )
         group = parser.add_argument_group(f"options of {as_flag(self.flag)}", values)
         for name, words in takers.items():
