@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -95,10 +96,19 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 def test_the_words_cover_the_table() -> None:
     assert set(WORDS) == set(OPTIONS)
-    said = " ".join(words for words, _ in OBJECTS)
-    assert all(f"--covariance {word}" in said for word in DESCRIBED)
-    shown = {each.name for made in DESCRIBED.values() for each in fields(made)}
-    assert all(f"--{name.replace('_', '-')} " in said for name in shown)
+
+
+def test_every_field_of_a_registered_object_has_a_flag_that_says_what_it_is() -> None:
+    parser = argparse.ArgumentParser()
+    add_model(parser)
+    add_cov(parser)
+    shown = " ".join(parser.format_help().split())
+    for choice, left_out in ((SIGMAS, {"rank"}), (COVS, {"groups"})):  # an option of the estimator; labels of rows
+        for word, made in choice.objects.items():
+            for each in {field.name for field in fields(made)} - left_out:
+                flag = f"--{choice.prefix}{each}".replace("_", "-")
+                found = re.search(rf"{flag}(?: VALUE)? with --{choice.flag} [a-z -]*\b{word}\b[a-z -]*: (.+?) ", shown)
+                assert found and found[1] != each, flag
 
 
 @pytest.mark.parametrize("name", list(WORDS))
@@ -209,6 +219,17 @@ def test_fits_are_those_of_the_library(run: Run, words: str, expected: LowRankGL
     assert found.summary() in out
     assert found.options == expected.get_params() | {"checkpoint": found.options["checkpoint"]}
     assert not Path("progress.zarr").exists()
+
+
+def test_arrays_of_a_structure_are_read_from_files(run: Run) -> None:
+    sigma = LowRankGLS(1).fit(System.from_zarr("s.zarr")).result_.sigma()
+    np.save("sigma.npy", sigma.values)
+    sigma[::-1, ::-1].to_pandas().to_csv("sigma.csv")
+    for name in ("sigma.npy", "sigma.csv"):
+        code, _, err = run(f"fit s.zarr --out f.zarr --overwrite --covariance known --sigma {name}")
+        assert code == 0, err
+        np.testing.assert_allclose(Fit.from_zarr("f.zarr").sigma(), sigma, rtol=1e-12)
+    assert run("fit s.zarr --out g.zarr --covariance known")[2].startswith("lrgls: error: Known takes either sigma, or")
 
 
 def test_restrictions_are_texts_with_spaces(run: Run) -> None:

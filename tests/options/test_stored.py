@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from lrgls_dask import GroupedLowRank, LowRankGLS, SparseLowRank, TimeVarying
+from lrgls_dask import GroupedLowRank, Known, LowRankGLS, SparseLowRank, TimeVarying
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.options import OPTIONS
 from lrgls_dask.options.stored import as_stored, from_stored
@@ -52,6 +52,7 @@ def test_arrays_and_series_of_few_values_come_back() -> None:
         pd.testing.assert_series_equal(kept(covariance=GroupedLowRank(1, given))["covariance"].groups, groups)
     years = np.repeat([2001, 2002], 20)
     np.testing.assert_array_equal(kept(covariance=TimeVarying(1, years))["covariance"].segments, years)
+    np.testing.assert_array_equal(kept(covariance=Known(np.eye(2)))["covariance"].sigma, np.eye(2))
     for given in ((np.eye(2), [0.0, 1.0]), Restrictions(np.eye(2), np.array([0.0, 1.0]), ("a", "b"))):
         matrix, values = kept(restrictions=given)["restrictions"]
         np.testing.assert_array_equal(matrix, np.eye(2))
