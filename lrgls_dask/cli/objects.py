@@ -36,9 +36,7 @@ class Choice:
             for each in fields(made):
                 if each.name not in self.known and not isinstance(each.metadata.get("command_line"), str):
                     takers.setdefault(each.name, []).append(word)
-        values = (
-            "VALUE is a number, a word, several with commas between, or a file: an array .npy, labelled .csv"
-        )
+        values = "VALUE is a number, a word, several with commas between, or a file: an array .npy, labelled .csv"
         group = parser.add_argument_group(f"options of {as_flag(self.flag)}", values)
         for name, words in takers.items():
             said = {_help_of(self.objects[word], name): None for word in words}  # each once, in order
