@@ -19,10 +19,10 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
 from lrgls_dask.inference.standardised import MAX_PARAMETERS, Estimate, Standardised
-from lrgls_dask.sigma.tangents import Tangents, batches
-from lrgls_dask.solve.constraint import estimator_covariance, inverse_within
+from lrgls_dask.sigma.tangents import Tangents
+from lrgls_dask.solve.constraint import inverse_within
 
-__all__ = ["Information", "JointInformation", "SigmaErrors", "expected_cov", "observed_cov", "sigma_errors"]
+__all__ = ["Information", "JointInformation", "joint_information", "observed_cov"]
 
 Information = Literal["expected", "observed"]
 
@@ -103,16 +103,6 @@ def joint_information(estimate: Estimate, kind: Information) -> JointInformation
     return JointInformation(rows, tangents, Q, rows.information(Q), mixed, sigma)
 
 
-def expected_cov(estimate: Estimate) -> np.ndarray:
-    """(P, P) inverse expected information of the coefficients, (X' Sigma^-1 X)^-1, equal to the classical covariance.
-
-    With lam_B > 0 the sandwich A^-1 X' Sigma^-1 X A^-1, A = X' Sigma^-1 X + penalty. O(P^3), no read.
-    """
-    rows = Standardised.of(estimate)
-    information = rows.information(estimate.covariance.rescaled(1.0 / rows.unit).precision())
-    return rows.covariance(estimator_covariance(information, rows.ridge, rows.free))
-
-
 def observed_cov(estimate: Estimate) -> np.ndarray:
     """(P, P) the coefficients' block of the inverse observed information of all parameters, in the user's units.
 
@@ -123,48 +113,6 @@ def observed_cov(estimate: Estimate) -> np.ndarray:
     joint = joint_information(estimate, "observed")
     covariance = joint.bread @ joint.profile @ joint.bread if joint.rows.ridge.any() else joint.bread
     return joint.rows.covariance(covariance)
-
-
-# ---------------------------------------------------------------------------------------------- errors of Sigma
-
-
-@dataclass(frozen=True, eq=False)
-class SigmaErrors:
-    """Standard errors of Sigma's parts, by the delta method, in the user's units.
-
-    sigma : (K, K) of its entries.  idio_var : (K,) of d, zero where d is held on its floor.
-    communality : (K,) of 1 - d_j / sigma_jj, the share of variance that the factors carry.
-    The last two are None where Sigma has no factors of its own.
-    """
-
-    sigma: np.ndarray
-    idio_var: np.ndarray | None
-    communality: np.ndarray | None
-
-
-def sigma_errors(estimate: Estimate, kind: Information = "expected") -> SigmaErrors:
-    """Standard errors of Sigma's entries and of its idiosyncratic variances, from either information.
-
-    Costs and errors of `joint_information`, and O(m K^2 k); no read.
-    """
-    joint = joint_information(estimate, kind)
-    unit, roots, tangents = joint.rows.unit, joint.sigma_roots, joint.tangents
-    covariance = estimate.covariance.rescaled(1.0 / unit)
-    scaled, own = covariance.dense(), covariance.own_variances()
-    total = np.zeros_like(scaled)
-    idio_var, communality = np.zeros(len(unit)), np.zeros(len(unit))
-    for some in batches(roots.shape[1], len(unit)):
-        moves = tangents.moves(roots[:, some])
-        total += np.einsum("rij,rij->ij", moves, moves)
-        if len(own):
-            d_moves, variances = tangents.own_moves(roots[:, some]), scaled.diagonal()[:, None]
-            s_moves = np.einsum("rii->ir", moves)
-            idio_var += np.sum(d_moves**2, axis=1)
-            communality += np.sum((own[:, None] / variances * s_moves - d_moves) ** 2 / variances**2, axis=1)
-    sigma = np.sqrt(total) * np.outer(unit, unit)
-    if not len(own):
-        return SigmaErrors(sigma, None, None)
-    return SigmaErrors(sigma, np.sqrt(idio_var) * unit**2, np.sqrt(communality))
 
 
 # ---------------------------------------------------------------------------------------------- pieces

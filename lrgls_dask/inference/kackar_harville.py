@@ -10,7 +10,7 @@ from lrgls_dask.inference.information import JointInformation, joint_information
 from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.sigma.tangents import batches
 
-__all__ = ["kackar_harville_correction", "kackar_harville_cov"]
+__all__ = ["kackar_harville_cov"]
 
 MAX_FLOPS = 1e14  # hours on one processor
 MAX_BYTES = 4e9
@@ -22,32 +22,19 @@ Spread = Callable[[int], np.ndarray]
 def kackar_harville_cov(estimate: Estimate) -> np.ndarray:
     """(P, P) covariance of the coefficients, in the user's units, that counts the error of the estimated Sigma.
 
-    Phi + Lambda: Phi = (X' Sigma^-1 X)^-1 at the estimated Sigma, Lambda see `kackar_harville_correction`. Phi itself
-    is too small by about Lambda in small samples: Kenward and Roger (1997) therefore add Lambda twice.
-    No read; costs and errors of the correction.
-    """
-    phi, correction, joint = _parts(estimate)
-    return joint.rows.covariance(phi + correction)
-
-
-def kackar_harville_correction(estimate: Estimate) -> np.ndarray:
-    """(P, P) Lambda, in the user's units: the first-order variance of b(Sigma^) - b(Sigma).
+    Phi + Lambda: Phi = (X' Sigma^-1 X)^-1 at the estimated Sigma, Lambda the first-order variance of its error in b,
 
         Lambda = Phi [sum_ab W_ab (Q_ab - P_a Phi P_b)] Phi,
         P_a = -X' Q dS_a Q X,    Q_ab = X' Q dS_a Q dS_b Q X,    Q = Sigma^-1,
 
-    W the inverse expected information of Sigma's parameters, variances on their floor held. Zero where all equations
-    have the same regressors. For m parameters of Sigma 2 P^3 + K^2 P^2 + m K^4 flops (2 P^3 + K^2 P^2 + K^4 for an
-    unrestricted Sigma) and 8 m K^2 bytes, beside what `joint_information` takes; no read.
+    W the inverse expected information of Sigma's parameters, variances on their floor held. Lambda is zero where all
+    equations have the same regressors. Phi itself is too small by about Lambda in small samples: Kenward and Roger
+    (1997) therefore add Lambda twice.
+    For m parameters of Sigma 2 P^3 + K^2 P^2 + m K^4 flops (2 P^3 + K^2 P^2 + K^4 for an unrestricted Sigma) and
+    8 m K^2 bytes, beside what `joint_information` takes; no read.
     Raises ValueError for lam_B > 0, above MAX_FLOPS or MAX_BYTES, and as `joint_information`.
     Source: Kackar & Harville (1984); Kenward & Roger (1997), equations 3 to 5.
     """
-    _, correction, joint = _parts(estimate)
-    return joint.rows.covariance(correction)
-
-
-def _parts(estimate: Estimate) -> tuple[np.ndarray, np.ndarray, JointInformation]:
-    """Phi, Lambda and the information they came from, in standard coordinates."""
     if estimate.lam_B > 0:
         raise ValueError(
             f"the Kackar-Harville covariance is that of an unpenalised estimate, but lam_B is {estimate.lam_B:g}. "
@@ -57,7 +44,7 @@ def _parts(estimate: Estimate) -> tuple[np.ndarray, np.ndarray, JointInformation
     _check_cost(joint)
     spread = _unrestricted_spread(joint) if joint.tangents.unrestricted else _spread(joint)
     phi = joint.bread
-    return phi, phi @ _middle(joint, phi, spread) @ phi, joint
+    return joint.rows.covariance(phi + phi @ _middle(joint, phi, spread) @ phi)
 
 
 def _check_cost(joint: JointInformation) -> None:

@@ -21,11 +21,11 @@ from lrgls_dask.rows.moments import Head
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.system import System
 
-__all__ = ["CellsSource", "CompleteSource", "OneSigmaFit", "check_debiased", "degrees"]
+__all__ = ["CellsSource", "CompleteSource", "OneSigmaFit", "check_debiased", "degrees", "estimate_of"]
 
 
-class OneSigmaFit(Protocol):
-    """What is asked of a fit with one Sigma."""
+class PartsOfEstimate(Protocol):
+    """What was estimated, and how."""
 
     @property
     def estimated(self) -> Estimated: ...
@@ -35,6 +35,10 @@ class OneSigmaFit(Protocol):
 
     @property
     def settings(self) -> Settings: ...
+
+
+class OneSigmaFit(PartsOfEstimate, Protocol):
+    """What is asked of a fit with one Sigma."""
 
     @property
     def behind_errors(self) -> BehindErrors: ...
@@ -118,7 +122,7 @@ class CompleteSource:
         return observed_cov(self.estimate(kind))
 
 
-def estimate_of(fit: OneSigmaFit, rows: Compressed) -> Estimate:
+def estimate_of(fit: PartsOfEstimate, rows: Compressed) -> Estimate:
     """What the information of all parameters is computed from."""
     at, how, sigma = fit.estimated, fit.settings, fit.one_sigma
     return Estimate(

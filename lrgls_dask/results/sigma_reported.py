@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
+from lrgls_dask.checks import one_of
+from lrgls_dask.inference.sigma_errors import SigmaErrors
+from lrgls_dask.results.cov_source import estimate_of
 from lrgls_dask.results.evidence import Evidence
 from lrgls_dask.results.parts import OneSigma
 from lrgls_dask.results.reported import Reported
@@ -93,6 +97,42 @@ class SigmaReported(Reported):
                 "covariance."
             )
         return xr.DataArray(own, {"equation": self._index}, ("equation",), name="idio_var")
+
+    @cached_property
+    def loadings_std_errors(self) -> xr.DataArray:
+        """(equation, factor) standard errors of `loadings` in their stated normalisation, from expected information.
+
+        Zero where a loading is zero by the structure. No read; O(m^3) for m parameters of Sigma.
+        Raises ValueError for a streamed or penalised fit, missing responses, and a Sigma that states no normalisation;
+        LinAlgError where its parameters are not identified.
+        """
+        coords = {"equation": self._index, "factor": self.covariance.factor_labels}
+        dims = ("equation", "factor")
+        return xr.DataArray(
+            self._sigma_errors("loadings_std_errors").loadings, coords, dims, name="loadings_std_errors"
+        )
+
+    @cached_property
+    def idio_var_std_errors(self) -> xr.DataArray:
+        """(equation,) standard errors of `idio_var`, zero where it is held on its floor; as `loadings_std_errors`."""
+        index, errors = self.idio_var["equation"], self._sigma_errors("idio_var_std_errors")
+        return xr.DataArray(errors.own_variances, {"equation": index}, ("equation",), name="idio_var_std_errors")
+
+    def sigma_std_errors(self, information: Literal["expected", "observed"] = "expected") -> xr.Dataset:
+        """Standard errors `sigma` (equation, equation_other) of `sigma()`, and `communality` (equation,) of the shares
+        of variances that the factors explain, where there are factors; costs and errors of `loadings_std_errors`.
+        """
+        one_of("information", information, ("expected", "observed"))
+        errors, matrix = self._sigma_errors("sigma_std_errors", information), ("equation", "equation_other")
+        coords = {"equation": self._index, "equation_other": self._index.rename("equation_other")}
+        found: dict[str, Any] = {"sigma": (matrix, errors.entries)}
+        if self.rank:
+            found["communality"] = (("equation",), errors.communality)
+        return xr.Dataset(found, coords)
+
+    def _sigma_errors(self, what: str, information: Literal["expected", "observed"] = "expected") -> SigmaErrors:
+        rows = self.evidence.rows_for(self.estimated, what, holes="Use cov('observed'), or fit with missing='drop'")
+        return SigmaErrors.of(estimate_of(self, rows), information)
 
     def own_cov(self) -> xr.DataArray:
         """(equation, equation_other) Sigma - F F', what factors leave to the equations; raises as `loadings` does."""

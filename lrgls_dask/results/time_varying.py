@@ -45,7 +45,20 @@ NOT_FOR_SEGMENTS = (
     "itself with covariance='lowrank', or use bandwidth=float('inf') to see how far one Sigma goes, and compare bic."
 )
 HAS_NOT = dict.fromkeys(("covariance", "predict_given", "impute", "factor_scores"), ONE_SIGMA) | dict.fromkeys(
-    ("r2", "adj_r2", "mcelroy_r2", "lr_test", "breusch_pagan", "lr_diagonal", "rank_test", "bootstrap", "on_floor"),
+    (
+        "r2",
+        "adj_r2",
+        "mcelroy_r2",
+        "lr_test",
+        "breusch_pagan",
+        "lr_diagonal",
+        "rank_test",
+        "bootstrap",
+        "on_floor",
+        "loadings_std_errors",
+        "idio_var_std_errors",
+        "sigma_std_errors",
+    ),
     NOT_FOR_SEGMENTS,
 )
 

@@ -134,6 +134,10 @@ class FactorsAndOwn(Sigma):
         rows = np.repeat(np.arange(len(columns)), columns.shape[1])
         return Tangents(self.loadings(), rows, columns.ravel(), pattern.together, *self.own.entries(held))
 
+    def normalisation(self, tangents: Tangents) -> Array:
+        """(g, m) derivatives of the entries beside the diagonal of F' Psi^-1 F among factors of the same equations."""
+        return tangents.normalisation(self.own.solve(self.loadings()))
+
     def score_weights(self, method: str) -> Array:
         """(K, rank) A such that the scores of a residual row r are r A.
 

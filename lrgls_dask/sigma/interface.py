@@ -192,6 +192,10 @@ class Sigma(ABC):
         """
         self._lacks("stated parameters to take derivatives in", "Use classical or robust standard errors, or bootstrap")
 
+    def normalisation(self, tangents: Tangents) -> Array:
+        """(g, m) derivatives of what the stated normalisation of the loadings sets to zero, for errors of loadings."""
+        self._lacks("loadings with standard errors", "Use those of sigma(), or bootstrap")
+
     def warnings(self) -> list[str]:
         """What users should be told of it once it is fitted."""
         return []

@@ -19,7 +19,7 @@ from scipy.linalg import LinAlgError, lapack
 from lrgls_dask.sigma.interface import Array
 from lrgls_dask.sigma.profile import Point, Profile
 
-__all__ = ["SMALL_SHARE", "Local", "chart", "minimise", "projected_gradient", "unchart"]
+__all__ = ["SMALL_SHARE", "Local", "chart", "minimise", "unchart"]
 
 SMALL_SHARE = 0.05
 # A step may change a variance by a factor e^2 at most: the quadratic model is not to be believed further out.
@@ -116,11 +116,6 @@ def chart(z: Array) -> Array:
 def unchart(u: Array) -> Array:
     """z = log(d / c) as a function of u > -1."""
     return np.where(u < 0.0, np.log1p(np.minimum(u, 0.0)), u)
-
-
-def projected_gradient(profile: Profile, x: Array) -> float:
-    """Largest |df/du_i| over the coordinates free to move down it, u as in the module's docstring; 0 at an optimum."""
-    return Local.at(profile, x).size
 
 
 def minimise(profile: Profile, x: Array, tol: float, max_iterations: int) -> Point:

@@ -26,6 +26,7 @@ from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.ml import ml_candidates, ml_step
 from lrgls_dask.sigma.newtoncg import EM_STEPS, TIGHT, Ended, Goal, distinct_optima, minimise_composite
 from lrgls_dask.sigma.steps import ROUNDING, checked_inputs, padded
+from lrgls_dask.sigma.tangents import Tangents
 
 __all__ = [
     "SPARSE",
@@ -110,6 +111,10 @@ class SparseFactors(LowRank):
         Source: Zou, Hastie & Tibshirani (2007) for the count.
         """
         return min(int(np.count_nonzero(self.F)) + self.n_equations, super().n_parameters)
+
+    def normalisation(self, tangents: Tangents) -> Array:
+        """Raises ValueError: axes are chosen by their zeros, not by equations that could be differentiated."""
+        self._lacks("standard errors of its loadings, whose axes are chosen by their zeros", "Use bootstrap")
 
     def normalised(self) -> SparseFactors:
         """The same Sigma, columns in descending order of F' D^-1 F's diagonal, the largest entry of each positive."""

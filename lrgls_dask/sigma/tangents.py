@@ -178,6 +178,22 @@ class Tangents:
             bases.append(np.linalg.qr(turns)[0])
         return np.hstack(bases)
 
+    def normalisation(self, own_loadings: np.ndarray) -> np.ndarray:
+        """(g, m) derivatives of f_u' Psi^-1 f_v for the pairs of factors u, v that a rotation may mix.
+
+        own_loadings : (K, k) Psi^-1 F.  The stated normalisation of loadings sets these products to zero.
+        """
+        i, j, n = self.own_rows, self.own_columns, len(self.rows)
+        pairs = [pair for factors in self.together for pair in itertools.combinations(factors.tolist(), 2)]
+        out = np.zeros((len(pairs), self.n_parameters))
+        for row, (u, v) in zip(out, pairs, strict=True):
+            for mine, other in ((u, v), (v, u)):
+                here = np.flatnonzero(self.columns == mine)
+                row[here] = own_loadings[self.rows[here], other]
+            both = own_loadings[i, u] * own_loadings[j, v] + own_loadings[j, u] * own_loadings[i, v]
+            row[n:] = -both * self._halved
+        return out
+
 
 def batches(n_directions: int, n_equations: int) -> Iterator[slice]:
     """Stretches of directions whose (K, K) arrays fit in BATCH_NUMBERS."""

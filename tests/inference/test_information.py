@@ -13,13 +13,15 @@ from scipy.linalg import block_diag, null_space
 from lrgls_dask import LowRankGLS, inference
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import information
-from lrgls_dask.inference.information import expected_cov, observed_cov, sigma_errors
+from lrgls_dask.inference.information import observed_cov
+from lrgls_dask.inference.sigma_errors import SigmaErrors
 from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.sigma import tangents
 from lrgls_dask.sigma.full import FullSigma
 from support.fits import TIGHT, fit
 from support.likelihood import (
     estimate_of,
+    expected_cov,
     factor_theta,
     full_estimate,
     full_theta,
@@ -46,8 +48,8 @@ def test_factor_models_as_in_lavaan(case: str, structure: str) -> None:
     estimate = estimate_of(found)
     for kind, function in (("expected", expected_cov), ("observed", observed_cov)):
         np.testing.assert_allclose(std_errors(function(estimate)), table(expected["se"][kind], found), rtol=1e-7)
-        errors, variances = sigma_errors(estimate, kind), np.array(expected["se_error_variances"][kind])
-        np.testing.assert_allclose(errors.idio_var, variances, rtol=1e-6)  # zero where held, in both
+        errors, variances = SigmaErrors.of(estimate, kind), np.array(expected["se_error_variances"][kind])
+        np.testing.assert_allclose(errors.own_variances, variances, rtol=1e-6)  # zero where held, in both
 
 
 @pytest.mark.parametrize("case", JOINT_CASES)
@@ -62,7 +64,7 @@ def test_unrestricted_sigma_as_in_lavaan(case: str) -> None:
     for kind, function in (("expected", expected_cov), ("observed", observed_cov)):
         reported = [expected["se"][kind][e][r] for e, r in pairs]
         np.testing.assert_allclose(std_errors(function(estimate)), reported, rtol=1e-7)
-        variances = np.diag(sigma_errors(estimate, kind).sigma)
+        variances = np.diag(SigmaErrors.of(estimate, kind).entries)
         np.testing.assert_allclose(variances, expected["se_error_variances"][kind], rtol=1e-6)
 
 
@@ -78,11 +80,11 @@ def test_observed_information_is_the_curvature_of_the_density(data: Data, k: int
     cov = observed_cov(estimate_of(found))
     se = std_errors(inverse[:P, :P])
     np.testing.assert_array_less(np.abs(cov - inverse[:P, :P]) / np.outer(se, se), 1e-6)
-    errors = sigma_errors(estimate_of(found), "observed")
+    errors = SigmaErrors.of(estimate_of(found), "observed")
     K = found.n_equations
-    np.testing.assert_allclose(errors.idio_var, std_errors(inverse)[-K:], rtol=1e-6)
+    np.testing.assert_allclose(errors.own_variances, std_errors(inverse)[-K:], rtol=1e-6)
     moves = np.stack([(sigma(theta + h) - sigma(theta - h)) / 2e-4 for h in 1e-4 * np.eye(len(theta))])
-    np.testing.assert_allclose(errors.sigma**2, np.einsum("aij,ab,bij->ij", moves, inverse, moves), rtol=1e-5)
+    np.testing.assert_allclose(errors.entries**2, np.einsum("aij,ab,bij->ij", moves, inverse, moves), rtol=1e-5)
 
     def share(theta: np.ndarray) -> np.ndarray:
         return 1 - theta[-K:] / np.diag(sigma(theta))
@@ -107,7 +109,7 @@ def test_observed_information_of_an_unrestricted_sigma_under_restrictions() -> N
         se = std_errors(np.linalg.inv(J))[:P]
         off = np.abs(observed_cov(restricted) - inverse[:P, :P]) / np.outer(se, se)
         assert off.max() < 1e-6
-        errors = sigma_errors(restricted, "observed").sigma
+        errors = SigmaErrors.of(restricted, "observed").entries
         np.testing.assert_allclose(errors[np.tril_indices(3)], std_errors(inverse)[P:], rtol=1e-6)
 
 
@@ -142,8 +144,8 @@ def test_standard_errors_follow_the_units(unit: float) -> None:
     plain, scaled = fit(TWO.system()), fit(replace(TWO, Y=unit * TWO.Y).system())
     one, other = observed_cov(estimate_of(plain)), observed_cov(estimate_of(scaled))
     np.testing.assert_allclose(std_errors(other), unit * std_errors(one), rtol=1e-6)
-    errors = sigma_errors(estimate_of(plain)).sigma
-    np.testing.assert_allclose(sigma_errors(estimate_of(scaled)).sigma, unit**2 * errors, rtol=1e-6)
+    errors = SigmaErrors.of(estimate_of(plain)).entries
+    np.testing.assert_allclose(SigmaErrors.of(estimate_of(scaled)).entries, unit**2 * errors, rtol=1e-6)
 
 
 def test_rotated_loadings_say_the_same() -> None:
@@ -153,9 +155,9 @@ def test_rotated_loadings_say_the_same() -> None:
     rotated = replace(estimate, covariance=replace(found.covariance, F=found.covariance.F @ turn))
     np.testing.assert_allclose(std_errors(observed_cov(rotated)), std_errors(observed_cov(estimate)), rtol=1e-9)
     for kind in ("expected", "observed"):
-        one, other = sigma_errors(estimate, kind), sigma_errors(rotated, kind)
-        np.testing.assert_allclose(other.sigma, one.sigma, rtol=1e-8)
-        np.testing.assert_allclose(other.idio_var, one.idio_var, rtol=1e-8)
+        one, other = SigmaErrors.of(estimate, kind), SigmaErrors.of(rotated, kind)
+        np.testing.assert_allclose(other.entries, one.entries, rtol=1e-8)
+        np.testing.assert_allclose(other.own_variances, one.own_variances, rtol=1e-8)
 
 
 def test_enough_factors_are_an_unrestricted_sigma() -> None:
@@ -165,17 +167,16 @@ def test_enough_factors_are_an_unrestricted_sigma() -> None:
     free = replace(estimate_of(found), covariance=FullSigma(found.covariance.dense()), on_floor=None)
     np.testing.assert_allclose(std_errors(observed_cov(free)), std_errors(observed_cov(estimate_of(found))), rtol=1e-6)
     for kind in ("expected", "observed"):
-        errors = sigma_errors(free, kind)
-        np.testing.assert_allclose(errors.sigma, sigma_errors(estimate_of(found), kind).sigma, rtol=1e-6)
-        assert errors.idio_var is None and errors.communality is None
+        errors = SigmaErrors.of(free, kind)
+        np.testing.assert_allclose(errors.entries, SigmaErrors.of(estimate_of(found), kind).entries, rtol=1e-6)
 
 
 def test_more_directions_than_a_batch_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     estimate = estimate_of(fit(TWO.system()))
-    whole = sigma_errors(estimate)
+    whole = SigmaErrors.of(estimate)
     monkeypatch.setattr(tangents, "BATCH_NUMBERS", 60)  # two directions of 5 x 5 numbers
-    cut = sigma_errors(estimate)
-    np.testing.assert_allclose(cut.sigma, whole.sigma, rtol=1e-13)
+    cut = SigmaErrors.of(estimate)
+    np.testing.assert_allclose(cut.entries, whole.entries, rtol=1e-13)
     np.testing.assert_allclose(cut.communality, whole.communality, rtol=1e-13)
 
 
@@ -196,7 +197,7 @@ def test_parameters_far_from_a_maximum_are_refused() -> None:
     said = float(re.findall(r"by ([\d.]+)\. Fit", str(caught.value))[0])
     S = OWN.dense().S(estimate.coefficients)
     assert abs(said / (60 * (moved.covariance.nll(S) - estimate.covariance.nll(S))) - 1) < 0.3
-    assert sigma_errors(moved, "expected").sigma.shape == (5, 5)  # defined anywhere
+    assert SigmaErrors.of(moved, "expected").entries.shape == (5, 5)  # defined anywhere
 
 
 def test_factors_that_the_data_do_not_identify_are_named_as_a_cause() -> None:
@@ -207,7 +208,7 @@ def test_factors_that_the_data_do_not_identify_are_named_as_a_cause() -> None:
     lone[2] = 0.5 * np.sqrt(sigma.d[2])
     split = replace(sigma, F=np.hstack([sigma.F, lone]), d=sigma.d - lone[:, 0] ** 2)
     with pytest.raises(np.linalg.LinAlgError, match="the factors are more than the data identify"):
-        sigma_errors(replace(estimate, covariance=split))
+        _ = SigmaErrors.of(replace(estimate, covariance=split)).entries
 
 
 def test_too_many_parameters_are_refused_before_memory_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

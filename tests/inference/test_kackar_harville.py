@@ -12,11 +12,11 @@ from scipy.linalg import null_space
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import kackar_harville
-from lrgls_dask.inference.kackar_harville import kackar_harville_correction, kackar_harville_cov
+from lrgls_dask.inference.kackar_harville import kackar_harville_cov
 from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.sigma.full import FullSigma
 from support.fits import fit
-from support.kackar_harville import textbook
+from support.kackar_harville import kackar_harville_correction, textbook
 from support.likelihood import estimate_of, full_estimate, std_errors
 from support.systems import Data, simulate
 

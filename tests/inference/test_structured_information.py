@@ -14,8 +14,9 @@ import pytest
 from scipy.linalg import block_diag, null_space
 
 from lrgls_dask import Fit, FitWarning, GroupedLowRank, LowRankGLS, SparseLowRank
-from lrgls_dask.inference.information import observed_cov, sigma_errors
+from lrgls_dask.inference.information import observed_cov
 from lrgls_dask.inference.kackar_harville import kackar_harville_cov
+from lrgls_dask.inference.sigma_errors import SigmaErrors
 from lrgls_dask.sigma.blocks import blocks_of
 from lrgls_dask.sigma.full import FullSigma
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
@@ -93,8 +94,8 @@ def test_bifactor_as_in_lavaan() -> None:
     places = [expected["coef_order"].index(f"{equation}:{regressor}") for equation, regressor in pairs]
     assert off_by(found.cov("observed"), np.array(expected["vcov_coef"]["observed"])[np.ix_(places, places)]) < 1e-6
     for kind in ("expected", "observed"):
-        errors = sigma_errors(estimate_of(found), kind)
-        np.testing.assert_allclose(errors.idio_var, expected["se_error_variances"][kind], rtol=1e-5)
+        errors = SigmaErrors.of(estimate_of(found), kind)
+        np.testing.assert_allclose(errors.own_variances, expected["se_error_variances"][kind], rtol=1e-5)
 
 
 # ---------------------------------------------------------------------------------- by differences
@@ -154,8 +155,8 @@ def test_groups_of_all_equations_and_no_penalty_are_low_rank(covariance: Any) ->
     for kind in ("observed", "huber-white", "kackar-harville"):
         assert off_by(found.cov(kind), plain.cov(kind).values) < 1e-5
     for kind in ("expected", "observed"):
-        one, other = sigma_errors(estimate_of(found), kind), sigma_errors(estimate_of(plain), kind)
-        np.testing.assert_allclose(one.sigma, other.sigma, rtol=1e-5)
+        one, other = SigmaErrors.of(estimate_of(found), kind), SigmaErrors.of(estimate_of(plain), kind)
+        np.testing.assert_allclose(one.entries, other.entries, rtol=1e-5)
         np.testing.assert_allclose(one.communality, other.communality, rtol=1e-5)
 
 

@@ -6,10 +6,18 @@ from itertools import product
 
 import numpy as np
 
+from lrgls_dask.inference.information import joint_information
+from lrgls_dask.inference.kackar_harville import kackar_harville_cov
 from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.sigma.full import FullSigma
 from support.likelihood import free_loadings
 from support.systems import Data
+
+
+def kackar_harville_correction(estimate: Estimate) -> np.ndarray:
+    """(P, P) what the covariance adds to the classical one."""
+    joint = joint_information(estimate, "expected")
+    return kackar_harville_cov(estimate) - joint.rows.covariance(joint.bread)
 
 
 def directions(estimate: Estimate) -> list[np.ndarray]:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask import Fit
-from lrgls_dask.inference.standardised import Estimate
+from lrgls_dask.inference.standardised import Estimate, Standardised
 from lrgls_dask.sigma.full import FullSigma
+from lrgls_dask.solve.constraint import estimator_covariance
 from support.systems import Data
 
 Rows = Callable[[np.ndarray], np.ndarray]
@@ -26,6 +27,13 @@ def estimate_of(fit: Fit) -> Estimate:
         **penalties,
         on_floor=on_floor,
     )
+
+
+def expected_cov(estimate: Estimate) -> np.ndarray:
+    """(P, P) inverse expected information of the coefficients; with a ridge the sandwich of the penalised estimate."""
+    rows = Standardised.of(estimate)
+    information = rows.information(estimate.covariance.rescaled(1.0 / rows.unit).precision())
+    return rows.covariance(estimator_covariance(information, rows.ridge, rows.free))
 
 
 def free_loadings(sigma: Any) -> np.ndarray:
