@@ -122,6 +122,8 @@ def test_groups_of_one_are_factor_analysis(rank: int) -> None:
     np.testing.assert_allclose(alone.loadings, plain.loadings, rtol=1e-6, atol=1e-7)
     for kind in ("classical", "observed", "kackar-harville"):
         assert off_by(alone.cov(kind).values, plain.cov(kind).values) < 1e-6
+    np.testing.assert_allclose(alone.loadings_std_errors, plain.loadings_std_errors, rtol=1e-6)
+    np.testing.assert_allclose(alone.idio_var_std_errors, plain.idio_var_std_errors, rtol=1e-6)
 
 
 def test_one_group_without_factors_is_any_sigma() -> None:
@@ -182,12 +184,28 @@ def test_every_kind_of_covariance(weighted: bool, restricted: bool, lam_B: float
     assert off_by(found.cov(), bread @ dense.normal_matrix(found.sigma().values) @ bread) < 1e-8
     assert np.all(found.with_cov("robust").std_errors > 0)
     if lam_B == 0:
-        unit, F = np.eye(K), found.loadings.values
-        moves = [np.outer(e, f) + np.outer(f, e) for e in unit for f in F.T]
-        moves += [np.outer(unit[i], unit[j]) + np.outer(unit[j], unit[i]) * (i != j) for i, j in LOWER]
-        monkeypatch.setattr(kackar_harville, "directions", lambda estimate: moves)
+        monkeypatch.setattr(kackar_harville, "directions", lambda estimate: moves_of(found))
         phi, correction = kackar_harville.textbook(of, estimate_of(found), Z)
         assert off_by(found.cov("kackar-harville").values, phi + correction) < 1e-7
+
+
+def moves_of(found: Fit) -> list[np.ndarray]:
+    """dSigma along every loading and every entry of the blocks."""
+    unit, F = np.eye(K), found.loadings.values
+    moves = [np.outer(e, f) + np.outer(f, e) for e in unit for f in F.T]
+    return moves + [np.outer(unit[i], unit[j]) + np.outer(unit[j], unit[i]) * (i != j) for i, j in LOWER]
+
+
+def test_standard_errors_of_sigma_are_those_of_the_textbook_information() -> None:
+    found = made(data())
+    Q, moves = np.linalg.inv(found.sigma().values), np.array(moves_of(found))
+    inverse = np.linalg.inv([[found.n_obs / 2 * np.trace(Q @ a @ Q @ b) for b in moves] for a in moves])
+    se = np.sqrt(np.diag(inverse))
+    np.testing.assert_allclose(found.loadings_std_errors.values.ravel(), se[:K], rtol=1e-8)
+    own = [se[K + place] for place, (i, j) in enumerate(LOWER) if i == j]
+    np.testing.assert_allclose(found.idio_var_std_errors, own, rtol=1e-8)
+    entries = np.sqrt(np.einsum("aij,ab,bij->ij", moves, inverse, moves))
+    np.testing.assert_allclose(found.sigma_std_errors()["sigma"], entries, rtol=1e-8)
 
 
 def test_rows_given_others_and_factor_scores() -> None:
