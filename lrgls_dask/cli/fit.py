@@ -57,7 +57,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--lam-b", type=float, default=0.0, help="ridge on the coefficients (default %(default)s)")
     parser.add_argument("--lam-f", type=float, default=0.0, help="ridge on the loadings (default %(default)s)")
-    parser.add_argument("--max-sweeps", type=int, default=50, help="default %(default)s")
+    parser.add_argument("--max-sweeps", type=int, help="default 50")
     parser.add_argument("--rel-tol", type=float, help="relative decrease of the objective at which to stop")
     add_memory_limit(parser, default=None)
 
