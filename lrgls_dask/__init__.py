@@ -17,7 +17,7 @@ The house, from the street to the cellar. A room imports only from rooms below i
     compression/   N rows to q + K + 1 rows: made, merged, kept by parts
     datasets/      data that ship with the package
     data/          how rows come in: a file a source; labels, storage
-    options.py     every option once: type, default, constraint, what it goes with
+    options/       every option once: type, default, what it may be and goes with, what is kept of it
     rows/          how rows are touched: blocks, kernels, moments, passes, memory, progress
     design/        which equation uses which column; restrictions, hypotheses
     sigma/         error covariances across equations: a file a structure

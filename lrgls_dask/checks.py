@@ -1,20 +1,30 @@
-"""Arguments that are one of a few names, a number in a range, a probability, a number of factors, groups by label."""
+"""What an argument may be: a word of a few, a number in a range, a probability, a path, groups and values by label."""
 
 from __future__ import annotations
 
 import difflib
 import numbers
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
 __all__ = [
+    "Allowed",
+    "FactorsOrWay",
+    "Flag",
+    "FlagOrCall",
+    "Number",
+    "OneOf",
+    "Place",
+    "WholeNumber",
     "along_equations",
     "as_number",
     "check_alpha",
     "check_factors",
-    "check_rank",
     "closest",
     "groups_of",
     "number",
@@ -23,6 +33,8 @@ __all__ = [
     "shown",
 ]
 
+T = TypeVar("T")
+
 
 def check_alpha(alpha: Any) -> None:
     """Raise ValueError for what is no probability of missing an interval's target."""
@@ -30,19 +42,9 @@ def check_alpha(alpha: Any) -> None:
         raise ValueError(f"alpha must lie between 0 and 1, both excluded; got {alpha!r}.")
 
 
-def check_rank(rank: Any) -> None:
-    """Raise TypeError or ValueError for what is no number of factors and no way to choose one."""
-    if isinstance(rank, str):
-        one_of("rank", rank, ("auto", "bic", "cv"))
-    elif isinstance(rank, bool) or not isinstance(rank, numbers.Integral):
-        raise TypeError(f"rank must be an integer, 'auto', 'bic' or 'cv'; got {rank!r}.")
-    elif rank < 0:
-        raise ValueError(f"rank must be 0 or more; got {rank}.")
-
-
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Raise ValueError for a value that is not allowed."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         listed = " or ".join(repr(a) for a in allowed)
         raise ValueError(f"{name} must be {listed}; got {value!r}.")
 
@@ -177,3 +179,147 @@ def labels_of(values: Any) -> list[list[Hashable] | None] | None:
     if hasattr(values, "index") and hasattr(values, "to_numpy"):
         return [axis.tolist() for axis in values.axes]
     return None
+
+
+# ------------------------------------------------------------------------------------- what an option may be
+
+
+class Allowed(ABC):
+    """What an option may be, as `options` declares it, and how a command line writes it.
+
+    form : as a flag without a value, with one, or as often as there are values.  words : the only ones that may be
+    written, () where there are more.  written : what stands for the value in a usage line.
+    """
+
+    form: ClassVar[Literal["flag", "value", "values"]] = "value"
+    words: tuple[str, ...] = ()
+    written: ClassVar[str] = "TEXT"
+
+    @abstractmethod
+    def check(self, name: str, value: Any) -> None:
+        """Raise TypeError or ValueError naming the option, what it may be and the value."""
+
+    def read(self, text: str) -> Any:
+        """The value that a word of a command line means. Raises ValueError saying what the word is not."""
+        return text
+
+    def plain(self, value: Any) -> Any:
+        """An allowed value as records of a fit hold it, a number of NumPy's among others."""
+        return value
+
+
+@dataclass(frozen=True)
+class OneOf(Allowed):
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def check(self, name: str, value: Any) -> None:
+        one_of(name, value, self.words)
+
+
+@dataclass(frozen=True)
+class Flag(Allowed):
+    """True or False."""
+
+    form = "flag"
+
+    def check(self, name: str, value: Any) -> None:
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False; got {value!r}.")
+
+
+@dataclass(frozen=True)
+class FlagOrCall(Allowed):
+    """True, False, or something to call; a command line has the first two."""
+
+    form = "flag"
+
+    def check(self, name: str, value: Any) -> None:
+        if not (isinstance(value, bool) or callable(value)):
+            raise TypeError(f"{name} must be True, False or a callable; got {value!r}.")
+
+
+@dataclass(frozen=True)
+class Number(Allowed):
+    """A finite number of at least `least`, or above it.  share_of : what it is a fraction of, and so below 1."""
+
+    least: float = 0.0
+    strict: bool = False
+    share_of: str | None = None
+
+    written = "NUMBER"
+
+    def check(self, name: str, value: Any) -> None:
+        number(name, value, least=self.least, strict=self.strict)
+        if self.share_of is not None and value >= 1:
+            raise ValueError(f"{name} is a fraction of {self.share_of} and must be below 1; got {value}.")
+
+    def read(self, text: str) -> float:
+        return _read(float, text, "a number")
+
+    def plain(self, value: Any) -> float:
+        return float(value)
+
+
+@dataclass(frozen=True)
+class WholeNumber(Allowed):
+    """An integer of at least `least`."""
+
+    least: int
+
+    written = "NUMBER"
+
+    def check(self, name: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < self.least:
+            wanted = "a positive integer" if self.least == 1 else f"an integer of at least {self.least}"
+            raise ValueError(f"{name} must be {wanted}; got {value!r}.")
+
+    def read(self, text: str) -> int:
+        return _read(int, text, "a whole number")
+
+    def plain(self, value: Any) -> int:
+        return int(value)
+
+
+@dataclass(frozen=True)
+class FactorsOrWay(Allowed):
+    """A number of factors, or a word for the way to choose it."""
+
+    ways: tuple[str, ...]
+
+    written = "RANK"
+
+    def check(self, name: str, value: Any) -> None:
+        if isinstance(value, str):
+            one_of(name, value, self.ways)
+        elif isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise TypeError(f"{name} must be an integer, {_either(map(repr, self.ways))}; got {value!r}.")
+        elif value < 0:
+            raise ValueError(f"{name} must be 0 or more; got {value}.")
+
+    def read(self, text: str) -> int | str:
+        return text if text in self.ways else _read(int, text, f"a whole number, {_either(self.ways)}")
+
+
+@dataclass(frozen=True)
+class Place(Allowed):
+    """A path or URL."""
+
+    written = "PATH"
+
+    def check(self, name: str, value: Any) -> None:
+        if not isinstance(value, str | os.PathLike):
+            raise TypeError(f"{name} must be a path or URL; got {value!r}.")
+
+
+def _read(kind: Callable[[str], T], text: str, wanted: str) -> T:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not {wanted}") from None
+
+
+def _either(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}"

@@ -11,14 +11,23 @@ from dask.utils import format_bytes
 from lrgls_dask.compression.compressed import partial_bytes
 from lrgls_dask.compression.parts import parts_at_once
 from lrgls_dask.design.design import Design
+from lrgls_dask.options import Engine
 from lrgls_dask.rows.kernels import slab_rows
 from lrgls_dask.rows.layout import cut_rows
-from lrgls_dask.rows.memory import MAX_COEFFICIENTS, SLACK, Cluster, task_bytes, this_cluster
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS, SLACK, Cluster, task_bytes, this_cluster, this_process
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import FAN_IN
 from lrgls_dask.solve.streamed import stream_partial_bytes
 
-__all__ = ["PATTERNS_IN_A_SUM", "Engine", "Plan", "make_plan", "most_patterns", "price_parts"]
+__all__ = [
+    "PATTERNS_IN_A_SUM",
+    "Plan",
+    "make_plan",
+    "most_patterns",
+    "plan_compressed",
+    "plan_of_patterns",
+    "price_parts",
+]
 
 
 MOST_PATTERNS = 256  # a few hundred roots are worth their memory, and a pass that tells them apart its time
@@ -33,9 +42,6 @@ PATTERNS_IN_A_SUM = 8
 def most_patterns(design: Design) -> int:
     """How many patterns are compressed: their roots have to fit."""
     return int(min(MOST_PATTERNS, max(1, PATTERN_BYTES // partial_bytes(design))))
-
-
-Engine = Literal["auto", "compress", "stream"]
 
 
 EM_PASSES = 30
@@ -105,20 +111,25 @@ class Plan:
         )
         if self.most_patterns:
             peak += f", {format_bytes(self.bytes_per_pattern)} less for each pattern fewer than {self.most_patterns}"
-        times = "once" if self.passes == 1 else f"about {self.passes} times"
-        if self.most_patterns:
-            times = f"once, or {times} where more than {self.most_patterns} patterns are found"
         return "\n".join(
             [
                 f"Plan: engine {self.engine!r}, because {self.reason}",
                 f"  data    {self.n_obs:,} rows; {self.n_equations:,} equations, {self.n_regressors:,} distinct "
                 f"regressors, {self.n_coefficients:,} coefficients",
-                f"  reads   {format_bytes(self.bytes_per_pass)} {times}, "
-                f"in {self.n_blocks:,} blocks of at most {format_bytes(self.largest_block)}",
+                f"  reads   {self._reads()}",
                 f"  runs    on {place}",
                 f"  memory  peak {peak}; limit {format_bytes(self.memory_limit)}",
             ]
         )
+
+    def _reads(self) -> str:
+        if self.passes == 0:
+            return "nothing"
+        times = "once" if self.passes == 1 else f"about {self.passes} times"
+        if self.most_patterns and self.engine == "compress" and self.passes > 1:  # before the first pass counts them
+            times = f"once, or {times} where more than {self.most_patterns} patterns are found"
+        blocks = f"in {self.n_blocks:,} blocks of at most {format_bytes(self.largest_block)}"
+        return f"{format_bytes(self.bytes_per_pass)} {times}, {blocks}"
 
 
 def make_plan(
@@ -162,6 +173,43 @@ def make_plan(
             return replace(plan, passes=EM_PASSES) if by_rounds and plan.engine == "stream" else plan
     others = [plan for plans in priced.values() for plan in plans if plan.fits]
     raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix))
+
+
+def plan_compressed(design: Design, n_obs: int, memory_limit: int | str | None) -> Plan:
+    """What fitting rows that are compressed already takes: no read, and the memory of this process."""
+    here = this_process(memory_limit)
+    peak = here.base + int(SLACK * _compress_client(design))
+    return Plan(
+        engine="compress",
+        holds_sigma=True,
+        reason="the rows are compressed already",
+        n_obs=n_obs,
+        n_equations=design.n_equations,
+        n_regressors=design.n_regressors,
+        n_coefficients=design.n_coefficients,
+        passes=0,
+        bytes_per_pass=0,
+        n_blocks=0,
+        largest_block=0,
+        n_workers=here.n_workers,
+        n_threads=here.n_threads,
+        in_process=here.in_process,
+        worker_peak=peak,
+        client_peak=peak,
+        memory_limit=here.limit,
+        client_limit=here.client_limit,
+    )
+
+
+def plan_of_patterns(plan: Plan, n_patterns: int, *, streamed: bool) -> Plan:
+    """The plan of rows that may miss responses, once the first pass has found so many patterns; 0 if none is missing.
+
+    streamed : whether the rows were not compressed.
+    """
+    found = f"{n_patterns:,} patterns of missing responses" if n_patterns else "no missing response"
+    reason = f"the first pass found {found}, and {'streams' if streamed else 'compresses'} the rows"
+    passes = 1 if not streamed else EM_PASSES if n_patterns else 1 + STREAM_PASSES
+    return replace(plan, engine="stream" if streamed else "compress", reason=reason, passes=passes)
 
 
 def price_parts(rows: Rows, parts: int) -> Plan:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import dask
 import dask.array as da
@@ -18,6 +19,7 @@ from lrgls_dask import LowRankGLS, System, plan
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.rows import partition
 from lrgls_dask.rows.run_pass import Meter
+from support.incomplete import with_holes
 from support.systems import simulate
 
 
@@ -239,3 +241,70 @@ def test_the_client_is_not_held_to_the_limit_of_a_worker(monkeypatch: pytest.Mon
     monkeypatch.setattr(plan, "this_cluster", lambda memory_limit: dataclasses.replace(roomy, client_limit=2**20))
     with pytest.raises(MemoryError, match=r"in this process; the limit is 1\.00 MiB\. Either"):
         plan.make_plan(rows, engine="auto", memory_limit=None)
+
+
+# ---------------------------------------------------------------------------------------------- what was run
+
+
+def test_the_plan_of_a_fit_is_what_was_run_on_a_compressed_system_too() -> None:
+    """A second fit, on the compressed rows, reads nothing, and does not keep the plan of the first."""
+    system = simulate("own").system()
+    model = LowRankGLS(1, engine="stream", rel_tol=1e-4).fit(system)
+    assert (model.plan_.engine, model.plan_.passes) == ("stream", 16)
+    model.set_params(engine="auto").fit(system.compress())
+    ran = model.plan_
+    assert (ran.engine, ran.passes, ran.bytes_per_pass, ran.n_obs, ran.fits) == ("compress", 0, 0, 240, True)
+    assert "because the rows are compressed already" in str(ran) and "reads   nothing" in str(ran)
+    assert str(model.plan(system.compress())).splitlines()[:4] == str(ran).splitlines()[:4]
+    model.fit(system)
+    assert (model.plan_.engine, model.plan_.passes) == ("compress", 1)
+
+
+@pytest.mark.parametrize(
+    ("share", "patterns", "engine", "found", "passes"),
+    [
+        (0.0, None, "auto", "no missing response, and compresses", 1),
+        (0.0, None, "stream", "no missing response, and streams", 17),
+        (0.2, 5, "auto", "6 patterns of missing responses, and compresses", 1),
+        (0.2, 5, "stream", "6 patterns of missing responses, and streams", 30),
+        (0.4, None, "auto", "patterns of missing responses, and streams", 30),
+    ],
+)
+def test_the_plan_of_a_fit_says_what_the_first_pass_found(
+    share: float, patterns: int | None, engine: Any, found: str, passes: int
+) -> None:
+    data = simulate("own", n=400, K=10, k=1)
+    holes = with_holes(data, share, n_patterns=patterns) if share else data
+    model = LowRankGLS(1, missing="em", engine=engine, rel_tol=1e-4).fit(holes.system())
+    assert found in model.plan_.reason and model.plan_.reason in str(model.plan_)
+    assert (model.plan_.engine, model.plan_.passes) == (model.result_.engine, passes)
+    assert f"{'once' if passes == 1 else f'about {passes} times'}, in" in str(model.plan_)
+
+
+def test_a_refused_plan_leaves_no_checkpoint_and_the_last_fit_as_it_was(tmp_path: Path) -> None:
+    system = simulate("own").system()
+    model = LowRankGLS(1).fit(system)
+    before = model.result_, model.plan_
+    refused = [
+        ({"memory_limit": "10MB"}, MemoryError, "the limit is"),
+        ({"rank": "cv", "engine": "stream"}, ValueError, "rank='cv' keeps"),
+        ({"rank": 5}, ValueError, "more than 6 equations identify"),
+    ]
+    for options, error, said in refused:
+        model.set_params(**(LowRankGLS().get_params() | options | {"checkpoint": tmp_path / "progress"}))
+        with pytest.raises(error, match=said):
+            model.fit(system)
+        assert not (tmp_path / "progress").exists()
+        assert (model.result_, model.plan_) == before
+
+
+def test_plans_of_compressed_systems_refuse_what_their_fits_do() -> None:
+    compressed = simulate("own").system().compress()
+    for options, said in (
+        ({"engine": "stream"}, "holds no rows to stream"),
+        ({"missing": "em"}, "looks at rows"),
+        ({"rank": "cv"}, "leaves rows out"),
+    ):
+        for use in (LowRankGLS(**options).plan, LowRankGLS(**options).fit):
+            with pytest.raises(ValueError, match=said):
+                use(compressed)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dask.utils import parse_bytes
-
+from lrgls_dask.cli.objects import argument_type
+from lrgls_dask.data.storage import open_group
+from lrgls_dask.options import OPTIONS
 from lrgls_dask.results.fit import Fit
+from lrgls_dask.results.time_varying import TimeVaryingFit
+from lrgls_dask.solve.record import Termination
 
 
-def add_memory_limit(parser: argparse.ArgumentParser, default: str | None) -> None:
-    text = "refuse a fit that needs more" + (" (default %(default)s)" if default else "")
-    parser.add_argument("--memory-limit", type=size_in_bytes, default=default, metavar="SIZE", help=f"{text}, e.g. 1GB")
+def add_memory_limit(parser: argparse.ArgumentParser, default: str) -> None:
+    read, text = argument_type(OPTIONS["memory_limit"].allowed.read), "refuse a fit that needs more, e.g. 1GB"
+    parser.add_argument(
+        "--memory-limit", type=read, default=default, metavar="SIZE", help=f"{text} (default %(default)s)"
+    )
 
 
 def add_overwrite(parser: argparse.ArgumentParser, text: str = "replace an output that exists") -> None:
@@ -26,14 +31,21 @@ def positive(text: str) -> float:
     return value
 
 
-def size_in_bytes(text: str) -> int:
-    try:
-        return int(parse_bytes(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 500MB or 1GB") from None
+AnyFit = Fit | TimeVaryingFit
 
 
-def save_fit(fit: Fit, path: str | Path, overwrite: bool) -> None:
+def open_fit(path: str) -> AnyFit:
+    """A saved fit of whichever kind it is."""
+    varies = "lrgls_timevarying_format" in open_group(path).attrs
+    return TimeVaryingFit.from_zarr(path) if varies else Fit.from_zarr(path)
+
+
+def exit_code(fit: AnyFit) -> int:
+    """0 where the fit converged, 3 where it ended without."""
+    return 0 if fit.termination is Termination.CONVERGED else 3
+
+
+def save_fit(fit: AnyFit, path: str | Path, overwrite: bool) -> None:
     fit.to_zarr(path, overwrite=overwrite)
     print(f"\nSaved: {path}")
 

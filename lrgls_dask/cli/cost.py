@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import psutil
 from dask.utils import format_bytes
 
-from lrgls_dask.results.fit import Fit
+from lrgls_dask.cli.arguments import AnyFit
 
 SAMPLE_SECONDS = 0.02  # between two looks at the memory of the process
 
@@ -51,10 +51,9 @@ def watched() -> Iterator[_Cost]:
         cost.seconds = time.perf_counter() - began
 
 
-def print_cost(fit: Fit, cost: _Cost) -> None:
+def print_cost(fit: AnyFit, cost: _Cost) -> None:
     """Passes, bytes, seconds and bytes per second of the whole fit, and the memory held at most."""
-    total = fit.trace.iloc[-1]
     print(
-        f"\nPasses {total.passes}, read {format_bytes(int(total.bytes_read))} in {cost.seconds:.2f} s "
-        f"({format_bytes(int(total.bytes_read / cost.seconds))}/s), peak memory {format_bytes(cost.peak)}"
+        f"\nPasses {fit.n_passes}, read {format_bytes(fit.bytes_read)} in {cost.seconds:.2f} s "
+        f"({format_bytes(int(fit.bytes_read / cost.seconds))}/s), peak memory {format_bytes(cost.peak)}"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import xarray as xr
 from dask.utils import format_bytes
 
-from lrgls_dask.cli.arguments import add_memory_limit, add_overwrite, positive, save_fit
+from lrgls_dask.cli.arguments import add_memory_limit, add_overwrite, exit_code, positive, save_fit
 from lrgls_dask.cli.cost import print_cost, watched
 from lrgls_dask.datasets import load_french
 from lrgls_dask.model import LowRankGLS
@@ -33,14 +33,15 @@ def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 # ----------------------------------------------------------------------------------------------------- commands
 
 
-def _demo(args: argparse.Namespace) -> None:
+def _demo(args: argparse.Namespace) -> int:
     _claim_directory(args.out, args.overwrite)
-    _demo_french(args.out)
+    code = _demo_french(args.out)
     if args.gb is not None:
-        _demo_large(args.out, args.gb, args.seed, args.memory_limit)
+        code = max(code, _demo_large(args.out, args.gb, args.seed, args.memory_limit))
+    return code
 
 
-def _demo_french(out: Path) -> None:
+def _demo_french(out: Path) -> int:
     store = out / "returns.zarr"
     french = load_french().drop_vars("lag_return")
     # Zarr format 2, because the metadata of a whole dataset in one file is not part of format 3 yet.
@@ -54,9 +55,10 @@ def _demo_french(out: Path) -> None:
         fit = LowRankGLS(rank="bic").fit(system).result_
     print(fit.summary())
     save_fit(fit, out / "fit.zarr", overwrite=True)
+    return exit_code(fit)
 
 
-def _demo_large(out: Path, gigabytes: float, seed: int, memory_limit: int) -> None:
+def _demo_large(out: Path, gigabytes: float, seed: int, memory_limit: int) -> int:
     store = out / "simulated.zarr"
     shape = {"n_equations": 50, "n_regressors": 5}
     n_obs = rows_for_bytes(gigabytes * 1e9, **shape)
@@ -70,6 +72,7 @@ def _demo_large(out: Path, gigabytes: float, seed: int, memory_limit: int) -> No
     print(fit.summary())
     print_cost(fit, cost)
     save_fit(fit, out / "simulated-fit.zarr", overwrite=True)
+    return exit_code(fit)
 
 
 def _claim_directory(out: Path, overwrite: bool) -> None:

@@ -8,16 +8,17 @@ from collections.abc import Iterator
 
 from distributed import Client, LocalCluster
 
-from lrgls_dask.cli.arguments import add_memory_limit, add_overwrite, refuse_existing, save_fit
+from lrgls_dask.cli.arguments import AnyFit, add_overwrite, exit_code, refuse_existing, save_fit
 from lrgls_dask.cli.cost import print_cost, watched
-from lrgls_dask.model import LowRankGLS
+from lrgls_dask.cli.flags import add_cov, add_model, cov_of, model_of
+from lrgls_dask.results.cov.kind import CovKind
 from lrgls_dask.system import System
 
 
 def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("plan", help="what a fit would read and need, without reading it")
     parser.add_argument("store", metavar="STORE.zarr")
-    _add_model(parser)
+    add_model(parser)
     parser.set_defaults(run=_plan)
 
 
@@ -25,83 +26,43 @@ def add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = commands.add_parser("fit", help="fit a store of format 1 and save the result")
     parser.add_argument("store", metavar="STORE.zarr")
     parser.add_argument("--out", required=True, metavar="FIT.zarr")
-    _add_model(parser)
+    add_model(parser)
+    add_cov(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://127.0.0.1:8786")
     where.add_argument("--workers", type=int, metavar="N", help="start this many local processes, one thread each")
-    parser.add_argument("--progress", action="store_true", help="show a progress bar")
     add_overwrite(parser)
     parser.set_defaults(run=_fit)
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--rank", type=_rank, default="auto", help="factors: a number, auto, bic or cv (default %(default)s)"
-    )
-    parser.add_argument(
-        "--covariance", choices=["lowrank", "full", "diagonal"], default="lowrank", help="default %(default)s"
-    )
-    parser.add_argument(
-        "--algorithm",
-        choices=["als", "fgls", "em"],
-        default="als",
-        help="to the optimum, one step, or to the optimum by EM (default %(default)s)",
-    )
-    parser.add_argument("--engine", choices=["auto", "compress", "stream"], default="auto", help="default %(default)s")
-    parser.add_argument("--sigma-step", choices=["ml", "pca"], default="ml", help="default %(default)s")
-    parser.add_argument(
-        "--missing",
-        choices=["raise", "em", "drop"],
-        default="raise",
-        help="NaN in responses: refuse it, use what its row shows, or leave the row out (default %(default)s)",
-    )
-    parser.add_argument("--lam-b", type=float, default=0.0, help="ridge on the coefficients (default %(default)s)")
-    parser.add_argument("--lam-f", type=float, default=0.0, help="ridge on the loadings (default %(default)s)")
-    parser.add_argument("--max-sweeps", type=int, help="default 50")
-    parser.add_argument("--rel-tol", type=float, help="relative decrease of the objective at which to stop")
-    add_memory_limit(parser, default=None)
-
-
-def _rank(text: str) -> int | str:
-    if text in ("auto", "bic", "cv"):
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, auto, bic or cv") from None
-
-
 def _plan(args: argparse.Namespace) -> None:
-    print(_model(args).plan(System.from_zarr(args.store)))
+    print(model_of(args).plan(System.from_zarr(args.store)))
 
 
-def _fit(args: argparse.Namespace) -> None:
+def _fit(args: argparse.Namespace) -> int:
     refuse_existing(args.out, args.overwrite)
-    with _cluster(args.scheduler, args.workers), watched() as cost:
-        fit = _model(args, progress=args.progress).fit(System.from_zarr(args.store)).result_
+    model, cov = model_of(args), cov_of(args)
+    with _cluster(args.scheduler, args.workers):
+        with watched() as cost:
+            fit: AnyFit = model.fit(System.from_zarr(args.store)).result_
+        if cov is not None:
+            fit = _with_cov(fit, cov, args)
     print(fit.summary())
     print_cost(fit, cost)
     save_fit(fit, args.out, args.overwrite)
+    return exit_code(fit)
 
 
 # ------------------------------------------------------------------------------------------------------- pieces
 
 
-def _model(args: argparse.Namespace, progress: bool = False) -> LowRankGLS:
-    return LowRankGLS(
-        rank=args.rank,
-        covariance=args.covariance,
-        algorithm=args.algorithm,
-        missing=args.missing,
-        engine=args.engine,
-        sigma_step=args.sigma_step,
-        lam_F=args.lam_f,
-        lam_B=args.lam_b,
-        rel_tol=args.rel_tol,
-        max_sweeps=args.max_sweeps,
-        memory_limit=args.memory_limit,
-        progress=progress,
-    )
+def _with_cov(fit: AnyFit, cov: CovKind, args: argparse.Namespace) -> AnyFit:
+    """The fit with these standard errors; where they cannot be had it is saved as it is, which took the work."""
+    try:
+        return fit.with_cov(cov)
+    except Exception:
+        save_fit(fit, args.out, args.overwrite)
+        raise
 
 
 @contextlib.contextmanager

@@ -22,11 +22,14 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when done, 2 when the input is refused; the message is one line on stderr, with --debug a traceback."""
+    """0 when done, 3 when a fit did not converge, 1 when something is refused or fails, 2 for words that mean nothing.
+
+    The message is one line on stderr, with --debug a traceback.
+    """
     args = _parser().parse_args(argv)
     try:
         with _short_warnings():
-            args.run(args)
+            return args.run(args) or 0
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -37,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         print(f"lrgls: error: {_one_line(error)}", file=sys.stderr)
-        return 2
-    return 0
+        return 1
 
 
 @contextlib.contextmanager

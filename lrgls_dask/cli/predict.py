@@ -8,10 +8,9 @@ from typing import Any
 
 import xarray as xr
 
-from lrgls_dask.cli.arguments import add_overwrite, refuse_existing
+from lrgls_dask.cli.arguments import AnyFit, add_overwrite, open_fit, refuse_existing
 from lrgls_dask.data.storage import new_store
 from lrgls_dask.prediction.conditional import GivenKind
-from lrgls_dask.results.fit import Fit
 from lrgls_dask.system import System
 
 __all__ = ["add_predict"]
@@ -29,7 +28,7 @@ def add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _predict(args: argparse.Namespace) -> None:
     refuse_existing(args.out, args.overwrite)
-    fit, system = Fit.from_zarr(args.fit), System.from_zarr(args.store)
+    fit, system = open_fit(args.fit), System.from_zarr(args.store)
     with new_store(args.out, overwrite=args.overwrite) as store:
         _predicted(fit, system, args).to_zarr(store, zarr_format=2)
     print(f"Fitted values: {args.out}")
@@ -52,7 +51,7 @@ def _add_predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scores", choices=["regression", "bartlett"], help="also write factor_scores")
 
 
-def _predicted(fit: Fit, system: System, args: argparse.Namespace) -> xr.Dataset:
+def _predicted(fit: AnyFit, system: System, args: argparse.Namespace) -> xr.Dataset:
     """`yhat`, with an interval its bounds, and `factor_scores` where they were asked for; lazy."""
     if args.given is None:
         if args.kind == "error":
@@ -68,7 +67,7 @@ def _predicted(fit: Fit, system: System, args: argparse.Namespace) -> xr.Dataset
     return made
 
 
-def _equations_named(fit: Fit, text: str) -> list[Any]:
+def _equations_named(fit: AnyFit, text: str) -> list[Any]:
     """The labels that read like the words between commas, whatever their type; words that are none stay words."""
     labels = {str(label): label for label in fit.equations}
     return [labels.get(word, word) for word in text.split(",")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from lrgls_dask.results.fit import Fit
+from lrgls_dask.cli.arguments import open_fit
 
 
 def add_summary(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,6 +21,6 @@ def add_summary(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _summary(args: argparse.Namespace) -> None:
-    fit = Fit.from_zarr(args.fit)
+    fit = open_fit(args.fit)
     tests = [fit.wald_test(text) for text in args.test]  # a mistake in one is told before anything is printed
     print("\n".join([fit.summary(), *map(str, tests)]))

@@ -116,7 +116,7 @@ def decode_labels(values: np.ndarray, attributes: dict[str, Any]) -> pd.Index:
         return pd.Index([_from_json(json.loads(value)) for value in values.tolist()], tupleize_cols=True)
     if "since" in str(attributes.get("units", "")):
         cf = {key: attributes[key] for key in ("units", "calendar") if key in attributes}
-        index = xr.decode_cf(xr.Dataset({"label": ("label", values, cf)})).indexes["label"]
+        index = xr.decode_cf(xr.Dataset({"label": ("label", values, cf)})).indexes["label"].rename(None)
         zone = attributes.get("lrgls_timezone")
         return index if zone is None else pd.DatetimeIndex(index).tz_localize("UTC").tz_convert(zone)
     if values.dtype.kind in "OTU":

@@ -1,6 +1,6 @@
-"""The bread of a sandwich covariance, and the coordinates in which rows are scored.
+"""The bread of a sandwich covariance, and the coordinates in which rows are differentiated.
 
-A coefficient vector solves X' Sigma^-1 (Y - X b) = penalty; A is minus the derivative of that score. Its sandwich is
+A coefficient vector solves X' Sigma^-1 (Y - X b) = penalty; A is minus the derivative of that gradient. Its sandwich is
 A^-1 (sum of s_i s_i') A^-1 (Huber 1967, White 1980). Everything here happens in coordinates that keep digits: columns
 of an equation with an intercept are taken less an anchor row, so that x = 1e14 + noise costs nothing, and within each
 equation the regressors are orthonormal. A change of coordinates alters no covariance in the user's units.
@@ -16,8 +16,8 @@ import numpy as np
 
 from lrgls_dask.design.design import Design
 from lrgls_dask.inference.classical import orthonormal
+from lrgls_dask.inference.gradient_kernels import Clusters, GradientParams, SigmaRuns
 from lrgls_dask.inference.operator import InformationOperator
-from lrgls_dask.inference.score_kernels import Clusters, ScoreParams, SigmaRuns
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.moments import Head
 from lrgls_dask.sigma.interface import Sigma
@@ -30,7 +30,7 @@ EPS = float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True, eq=False)
 class Bread:
-    """A^-1 of all P coefficients, A = X' Sigma^-1 X + penalty, and what turns scores into the user's units.
+    """A^-1 of all P coefficients, A = X' Sigma^-1 X + penalty, and what turns gradients into the user's units.
 
     x_rows : (r, q) with x_rows'x_rows = X'X, the first row sqrt(W) * mean.  head : of [X Y], None where it is not
     known.  coefficients : (P,).  sigma : of all rows; of runs of them in a `SegmentedBread`.
@@ -50,7 +50,7 @@ class Bread:
     # ------------------------------------------------------------------------------------------ the sandwich
 
     def sandwich(self, meat: np.ndarray) -> np.ndarray:
-        """A^-1 meat A^-1, (P, P), in the user's units; `meat` (P, P) sums products of scores of `score_params()`.
+        """A^-1 meat A^-1, (P, P), in the user's units; `meat` (P, P) sums products of gradients of `gradient_params()`.
 
         O(P^3), four P x P arrays; K P^2 where all equations share their columns.
         """
@@ -64,7 +64,7 @@ class Bread:
         return symmetric
 
     def projection(self, equation: int) -> np.ndarray:
-        """(P, p_j) W: the projected scores W's_i sum to the estimation error of this equation's coefficients.
+        """(P, p_j) W: the projected gradients W's_i sum to the estimation error of this equation's coefficients.
 
         The equation's block of the sandwich is the sum of W's_i s_i'W. Exact for any P: above 20,000 coefficients by
         conjugate gradients, p_j right-hand sides. Raises ValueError there for restricted estimates.
@@ -83,17 +83,17 @@ class Bread:
         symmetric: np.ndarray = 0.5 * (covariance + covariance.T)
         return symmetric
 
-    # ------------------------------------------------------------------------------------------ scores
+    # ------------------------------------------------------------------------------------------ gradients
 
-    def score_params(
+    def gradient_params(
         self,
         *,
         as_stored: bool = False,
         project: np.ndarray | None = None,
         weights: np.ndarray | None = None,
         clusters: Clusters | None = None,
-    ) -> ScoreParams:
-        """What the kernels need for scores in these coordinates, or of the columns as stored; the rest as given."""
+    ) -> GradientParams:
+        """What the kernels need for gradients in these coordinates, or of the columns as stored; the rest as given."""
         design, anchor = self.design, self._anchor
         constant = self._constant
         columns = np.concatenate(design.columns)
@@ -106,7 +106,7 @@ class Bread:
                 b[constant[group.columns]] = 0.0  # the intercept below has them
             slopes.append(b)
         consecutive = bool((np.diff(columns) == 1).all())
-        return ScoreParams(
+        return GradientParams(
             groups=design.groups,
             anchor=anchor,
             shift=shift if shift.any() else None,
@@ -121,8 +121,8 @@ class Bread:
             clusters=clusters,
         )
 
-    def stored_scores(self) -> np.ndarray:
-        """(P, P) J with J s the scores of the columns as stored, s those of `score_params()`."""
+    def stored_gradients(self) -> np.ndarray:
+        """(P, P) J with J s the gradients of the columns as stored, s those of `gradient_params()`."""
         design = self.design
         out = np.eye(design.n_coefficients)
         for j, columns in enumerate(design.columns):
@@ -210,7 +210,7 @@ class Bread:
 
     @cached_property
     def _to_orthonormal(self) -> tuple[np.ndarray, ...]:
-        """Per equation (p, p) T: scores in orthonormal coordinates are T's."""
+        """Per equation (p, p) T: gradients in orthonormal coordinates are T's."""
         found: list[np.ndarray] = [np.empty(0)] * self.design.n_equations
         for group, (_, half, _) in zip(self.design.groups, self._pieces, strict=True):
             for j in group.equations:

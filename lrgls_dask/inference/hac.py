@@ -65,7 +65,7 @@ def pilot_lags(kernel: HacKernel, n_rows: int) -> int:
 def bandwidth_of(kernel: HacKernel, autocovariances: np.ndarray, n_rows: int) -> int:
     """The bandwidth of Newey and West (1994) from autocovariances (pilot lags + 1,) of one series of n_rows.
 
-    The series is the sum of all scores, each divided by its standard deviation.
+    The series is the sum of all gradients, each divided by its standard deviation.
     Raises ValueError where the long-run variance is zero.
     """
     q, constant, _ = _RULES[kernel]

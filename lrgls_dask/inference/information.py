@@ -51,7 +51,7 @@ class JointInformation:
 
     @cached_property
     def regression(self) -> np.ndarray:
-        """(m, P) of Sigma's scores on those of the coefficients: sigma^-1 mixed'."""
+        """(m, P) of Sigma's gradients on those of the coefficients: sigma^-1 mixed'."""
         return _solve(self.sigma, self.mixed.T)
 
     @cached_property
@@ -89,7 +89,7 @@ def joint_information(estimate: Estimate, kind: Information) -> JointInformation
     _check_unpenalised(estimate)
     n_parameters = _check_size(estimate)
     rows = Standardised.of(estimate)
-    scaled = estimate.covariance.rescaled(1.0 / rows.unit)
+    scaled = estimate.sigma.rescaled(1.0 / rows.unit)
     tangents, Q, N = scaled.tangents(estimate.held), scaled.precision(), rows.n_obs
     none = np.zeros_like(Q)
     flat = tangents.flat
@@ -112,7 +112,7 @@ def observed_cov(estimate: Estimate) -> np.ndarray:
     """
     joint = joint_information(estimate, "observed")
     covariance = joint.bread @ joint.profile @ joint.bread if joint.rows.ridge.any() else joint.bread
-    return joint.rows.covariance(covariance)
+    return joint.rows.cov(covariance)
 
 
 # ---------------------------------------------------------------------------------------------- pieces
@@ -129,7 +129,7 @@ def _check_unpenalised(estimate: Estimate) -> None:
 
 def _check_size(estimate: Estimate) -> int:
     """The number of Sigma's parameters; raises ValueError where all parameters are too many."""
-    n_parameters = estimate.covariance.tangents(estimate.held).n_parameters
+    n_parameters = estimate.sigma.tangents(estimate.held).n_parameters
     n_coefficients = estimate.compressed.design.n_coefficients
     if n_parameters + n_coefficients > MAX_PARAMETERS:
         raise ValueError(

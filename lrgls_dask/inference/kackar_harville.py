@@ -44,7 +44,7 @@ def kackar_harville_cov(estimate: Estimate) -> np.ndarray:
     _check_cost(joint)
     spread = _unrestricted_spread(joint) if joint.tangents.unrestricted else _spread(joint)
     phi = joint.bread
-    return joint.rows.covariance(phi + phi @ _middle(joint, phi, spread) @ phi)
+    return joint.rows.cov(phi + phi @ _middle(joint, phi, spread) @ phi)
 
 
 def _check_cost(joint: JointInformation) -> None:

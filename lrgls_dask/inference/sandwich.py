@@ -1,6 +1,6 @@
 """Sandwich covariances of the coefficients from one pass over the rows: robust, clustered, and for rows in time order.
 
-The kernels sum products of scores, `inference.bread` turns the sum into a covariance. For one equation the scores are
+The kernels sum products of gradients, `inference.bread` turns the sum into a covariance. For one equation they are
 projected on that equation's coefficients first, so that nothing of size P x P exists.
 """
 
@@ -13,18 +13,18 @@ import numpy as np
 
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference.bread import Bread
-from lrgls_dask.inference.hac import HacKernel, bandwidth_of, lag_weights, pilot_lags
-from lrgls_dask.inference.score_kernels import (
+from lrgls_dask.inference.gradient_kernels import (
     Clusters,
-    ScoreParams,
+    GradientParams,
     cluster_kernel,
+    gradient_sums_kernel,
     hac_kernel,
     lag_kernel,
     meat_kernel,
-    score_sums_kernel,
 )
-from lrgls_dask.inference.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
-from lrgls_dask.inference.scorepass import score_pass
+from lrgls_dask.inference.gradient_moments import ClusterMoments, GradientSums, HacMoments, LagMoments, MeatMoments
+from lrgls_dask.inference.gradient_pass import gradient_pass
+from lrgls_dask.inference.hac import HacKernel, bandwidth_of, lag_weights, pilot_lags
 from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.rows import Rows
@@ -39,7 +39,7 @@ LAGS_BYTES = 256 * 2**20  # and the memory they may take; beyond, the bandwidth 
 def robust(rows: Rows, bread: Bread, equation: int | None, meter: Meter) -> np.ndarray:
     """Heteroskedasticity-robust covariance (HC0), (P, P) or (p_j, p_j). One pass; partial sums of the same size.
 
-    Source: White (1980), of the system's scores.
+    Source: White (1980), of the system's gradients.
     """
     params = _params(bread, equation)
     moments: MeatMoments = _run(rows, meat_kernel, params, bread, 8 * params.width**2, meter, "robust covariance")
@@ -75,7 +75,7 @@ def hac(
     One pass at a given bandwidth. The automatic one is that of Newey and West (1994) and needs autocovariances before
     the weights are known: while (L + 1) P x P arrays of them take less than 256 MB, L the larger of 12 and the lags the
     rule looks at, one pass keeps them all and a second follows only for a bandwidth beyond L; otherwise two passes
-    with small sums find it. Rows of weight zero keep their place in time with a score of zero.
+    with small sums find it. Rows of weight zero keep their place in time with a gradient of zero.
     """
     if bandwidth is not None:
         weights = _weights(kernel, bandwidth, rows.n_obs)
@@ -89,7 +89,7 @@ def hac(
         params = _params(bread, None, weights=np.ones(n_lags + 1))
         size = 8 * n_coefficients * ((n_lags + 1) * n_coefficients + 2 * n_lags)
         moments: LagMoments = _run(rows, lag_kernel, params, bread, size, meter, "autocovariances")
-        chosen = _bandwidth(moments, bread.stored_scores(), kernel, pilot, rows.n_obs)
+        chosen = _bandwidth(moments, bread.stored_gradients(), kernel, pilot, rows.n_obs)
         weights = lag_weights(kernel, chosen, rows.n_obs)
         if len(weights) <= n_lags + 1:
             half = 0.5 * moments.lags[0] + np.tensordot(weights[1:], moments.lags[1 : len(weights)], 1)
@@ -102,8 +102,8 @@ def hac(
 
 def _params(
     bread: Bread, equation: int | None, *, weights: np.ndarray | None = None, clusters: Clusters | None = None
-) -> ScoreParams:
-    """Scores of all coefficients, or projected on those of one equation. Raises ValueError where P x P is too large."""
+) -> GradientParams:
+    """Gradients by all coefficients, or projected on one equation's. Raises ValueError where P x P is too large."""
     n_coefficients = bread.design.n_coefficients
     if equation is None and n_coefficients > MAX_COEFFICIENTS:
         raise ValueError(
@@ -111,13 +111,13 @@ def _params(
             f"is limited to {MAX_COEFFICIENTS:,}. Ask for one equation at a time: cov(..., equation=...)."
         )
     project = None if equation is None else bread.projection(equation)
-    return bread.score_params(project=project, weights=weights, clusters=clusters)
+    return bread.gradient_params(project=project, weights=weights, clusters=clusters)
 
 
-def _run(rows: Rows, kernel: Kernel, params: ScoreParams, bread: Bread, size: int, meter: Meter, label: str) -> Any:
+def _run(rows: Rows, kernel: Kernel, params: GradientParams, bread: Bread, size: int, meter: Meter, label: str) -> Any:
     n_coefficients = bread.design.n_coefficients
     client = 8 * (5 * n_coefficients**2 if params.project is None else 4 * n_coefficients * params.width)
-    return score_pass(
+    return gradient_pass(
         rows,
         kernel,
         params,
@@ -155,7 +155,7 @@ def _weights(kernel: HacKernel, bandwidth: float, n_rows: int) -> np.ndarray:
 
 
 def _bandwidth(moments: LagMoments, to_stored: np.ndarray, kernel: HacKernel, pilot: int, n_rows: int) -> int:
-    """From autocovariances of all scores: those of the sum of scores as stored, each over its standard deviation."""
+    """From autocovariances of all gradients: those of their sum as stored, each over its standard deviation."""
     second = np.einsum("ci,ij,cj->c", to_stored, moments.lags[0], to_stored, optimize=True)
     direction = to_stored.T @ _inverse_deviations(second, to_stored @ moments.total, n_rows)
     series = np.einsum("i,lij,j->l", direction, moments.lags[: pilot + 1], direction, optimize=True)
@@ -163,11 +163,11 @@ def _bandwidth(moments: LagMoments, to_stored: np.ndarray, kernel: HacKernel, pi
 
 
 def _bandwidth_by_passes(rows: Rows, bread: Bread, kernel: HacKernel, pilot: int, meter: Meter) -> int:
-    """The same from two passes: deviations of all scores, then the autocovariances of one series."""
-    params = bread.score_params(as_stored=True)
-    sums: ScoreSums = _run(rows, score_sums_kernel, params, bread, 16 * params.width, meter, "scores")
+    """The same from two passes: deviations of all gradients, then the autocovariances of one series."""
+    params = bread.gradient_params(as_stored=True)
+    sums: GradientSums = _run(rows, gradient_sums_kernel, params, bread, 16 * params.width, meter, "gradients")
     direction = _inverse_deviations(sums.squares, sums.total, rows.n_obs)[:, None]
-    params = bread.score_params(as_stored=True, project=direction, weights=np.ones(pilot + 1))
+    params = bread.gradient_params(as_stored=True, project=direction, weights=np.ones(pilot + 1))
     moments: LagMoments = _run(rows, lag_kernel, params, bread, 24 * (pilot + 1), meter, "autocovariances")
     return bandwidth_of(kernel, moments.lags[:, 0, 0] / rows.n_obs, rows.n_obs)
 

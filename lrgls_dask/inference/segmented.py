@@ -1,4 +1,4 @@
-"""Bread and coordinates of scores where every segment of rows has a Sigma of its own."""
+"""Bread and coordinates of gradients where every segment of rows has a Sigma of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.bread import Bread
-from lrgls_dask.inference.score_kernels import SigmaRuns
+from lrgls_dask.inference.gradient_kernels import SigmaRuns
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.solve.in_memory import InMemory

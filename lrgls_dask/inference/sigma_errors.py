@@ -37,7 +37,7 @@ class SigmaErrors:
     def of(cls, estimate: Estimate, kind: Information = "expected") -> SigmaErrors:
         """From either information: costs and errors of `joint_information`, no read."""
         joint = joint_information(estimate, kind)
-        return cls(joint, estimate.covariance.rescaled(1.0 / joint.rows.unit))
+        return cls(joint, estimate.sigma.rescaled(1.0 / joint.rows.unit))
 
     @property
     def unit(self) -> np.ndarray:

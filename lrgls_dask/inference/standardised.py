@@ -29,14 +29,14 @@ MAX_PARAMETERS = 20_000  # one square array of that size takes 3.2 GB
 class Estimate:
     """What was estimated, in the user's units, and from which rows: all that information of the likelihood needs.
 
-    coefficients : (P,).  covariance : Sigma.  lam_B, lam_F, l1 : the penalties lam_F/2 ||F~||^2 and l1 sum |F~| per
+    coefficients : (P,).  sigma : Sigma.  lam_B, lam_F, l1 : the penalties lam_F/2 ||F~||^2 and l1 sum |F~| per
     row and lam_B/2 ||b~||^2 in all.  on_floor : (K,) true where d_j sits on its floor, None for nowhere.
     restrictions : those the coefficients satisfy.
     """
 
     compressed: Compressed
     coefficients: np.ndarray
-    covariance: Sigma
+    sigma: Sigma
     lam_B: float = 0.0
     lam_F: float = 0.0
     l1: float = 0.0
@@ -75,7 +75,7 @@ class Standardised:
 
         Raises ValueError above MAX_PARAMETERS coefficients.
         """
-        source, coefficients, sigma = estimate.compressed, estimate.coefficients, estimate.covariance
+        source, coefficients, sigma = estimate.compressed, estimate.coefficients, estimate.sigma
         design, q = source.design, source.design.n_regressors
         if design.n_coefficients > MAX_PARAMETERS:
             raise ValueError(
@@ -129,7 +129,7 @@ class Standardised:
                 out[places] = part.coefficients(values[places]) * self.unit[j]
         return out
 
-    def covariance(self, values: np.ndarray) -> np.ndarray:
+    def cov(self, values: np.ndarray) -> np.ndarray:
         """(P, P) covariance of b, in the user's units, from that of c; symmetric to the last bit."""
         both = self.outward(self.outward(values).T)
         return np.asarray(0.5 * (both + both.T))

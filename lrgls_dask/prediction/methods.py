@@ -17,6 +17,7 @@ from lrgls_dask.checks import closest, one_of, shown
 from lrgls_dask.data.labels import StoredLabels, plain_labels
 from lrgls_dask.design.design import Design
 from lrgls_dask.prediction.conditional import Given, GivenKind, given_rows, given_std_rows
+from lrgls_dask.prediction.factor_scores import FactorScoreMethod, Scoring, factor_score_rows
 from lrgls_dask.prediction.fitted import (
     Coefficients,
     Spread,
@@ -28,7 +29,6 @@ from lrgls_dask.prediction.fitted import (
 from lrgls_dask.prediction.impute import imputed, write_imputed
 from lrgls_dask.prediction.lazyrows import LazyRows
 from lrgls_dask.prediction.newdata import NewRows, rows_to_predict
-from lrgls_dask.prediction.scores import ScoreMethod, Scoring, score_rows
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.system import CompressedSystem, System
 
@@ -254,7 +254,7 @@ class PredictingBySigma(Predicting):
         filled = {"Y": found.mean, "Y_variance": found.variance}
         return xr.Dataset({name: self._labelled_rows(each, system.obs_labels, name) for name, each in filled.items()})
 
-    def factor_scores(self, data: Any, y: Any = None, *, method: ScoreMethod = "regression") -> xr.DataArray:
+    def factor_scores(self, data: Any, y: Any = None, *, method: FactorScoreMethod = "regression") -> xr.DataArray:
         """(obs, factor) the common factors behind the errors of each row; lazy, and `to_zarr` writes it in chunks.
 
         data, y : as of `predict_given`; a row with NaN has NaN scores.
@@ -266,7 +266,9 @@ class PredictingBySigma(Predicting):
         """
         new = self._new_rows(data, y, responses="factor scores")
         scoring = Scoring(Coefficients.of(new.rows.design, self.coefficients), self.covariance.score_weights(method))
-        values = LazyRows.of(new.rows).map(score_rows, scoring, self.covariance.rank, response=True, weighted=True)
+        values = LazyRows.of(new.rows).map(
+            factor_score_rows, scoring, self.covariance.rank, response=True, weighted=True
+        )
         coords: dict[str, Any] = {"factor": self.covariance.factor_labels, **self._row_coords(new.obs_labels)}
         return xr.DataArray(values, coords, (self.obs_dim, "factor"), name="factor_scores")
 

@@ -19,6 +19,7 @@ from lrgls_dask.design.hypotheses import read_hypotheses
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import HypothesisTest, wald
 from lrgls_dask.inference.hac import HacKernel
+from lrgls_dask.options.stored import from_stored
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.results.cov.kind import CovKind, CovSource
 from lrgls_dask.results.cov.registry import cov_kind
@@ -112,6 +113,11 @@ class Reported(Designed):
     def loglik(self) -> float:
         """Log-likelihood of all rows, without penalties."""
         return self.estimated.loglik
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options it was fitted with, by the names of `LowRankGLS`; a text stands for one that cannot be stored."""
+        return from_stored(self.settings.options)
 
     @property
     def obs_dim(self) -> str:

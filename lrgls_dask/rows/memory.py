@@ -15,7 +15,7 @@ from lrgls_dask.rows.layout import Layout, cut_rows
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import FAN_IN
 
-__all__ = ["MAX_COEFFICIENTS", "Cluster", "require_here", "require_memory", "this_cluster"]
+__all__ = ["MAX_COEFFICIENTS", "Cluster", "require_here", "require_memory", "this_cluster", "this_process"]
 
 
 MAX_COEFFICIENTS = 20_000  # three P x P arrays of that size take 9.6 GB
@@ -79,16 +79,11 @@ def require_here(n_bytes: int, what: str, remedy: str) -> None:
 
 def this_cluster(memory_limit: int | str | None) -> Cluster:
     """The active client's workers, else this process's threads; limits as given, else as found."""
-    given = parse_bytes(memory_limit) if memory_limit is not None else None
-    if given is not None and given <= 0:
-        raise ValueError(f"memory_limit must be positive; got {memory_limit!r}.")
-    here = psutil.Process().memory_info().rss
-    client_limit = given or here + psutil.virtual_memory().available
+    here = this_process(memory_limit)
     try:
         client = distributed.get_client()
     except ValueError:
-        threads = dask.config.get("num_workers", None) or dask.system.CPU_COUNT
-        return Cluster(1, int(threads), client_limit, here, True, client_limit)
+        return here
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     if not workers:
         raise RuntimeError("the active Dask client has no workers. Wait for them or scale the cluster up.")
@@ -97,7 +92,16 @@ def this_cluster(memory_limit: int | str | None) -> Cluster:
     limits = [int(spill * w["memory_limit"]) for w in workers if w.get("memory_limit")]
     found = min(limits, default=psutil.virtual_memory().available)
     threads = max(int(w["nthreads"]) for w in workers)
-    return Cluster(len(workers), threads, given or found, WORKER_BASE, False, client_limit)
+    limit = found if memory_limit is None else here.limit
+    return Cluster(len(workers), threads, limit, WORKER_BASE, False, here.client_limit)
+
+
+def this_process(memory_limit: int | str | None) -> Cluster:
+    """This process's threads; the limit as given, else what it holds and what is free."""
+    held = psutil.Process().memory_info().rss
+    limit = held + psutil.virtual_memory().available if memory_limit is None else parse_bytes(memory_limit)
+    threads = dask.config.get("num_workers", None) or dask.system.CPU_COUNT
+    return Cluster(1, int(threads), limit, held, True, limit)
 
 
 def task_bytes(rows: Rows, layout: Layout, partial: int, *, copies: int = 0) -> int:

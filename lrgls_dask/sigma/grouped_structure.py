@@ -25,13 +25,11 @@ from lrgls_dask.sigma.interface import Array, Equations, FactorStructure, Kind, 
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.ml import MAX_CANDIDATES, merged, ml_step
 from lrgls_dask.sigma.newtoncg import LOOSE, TIGHT, Goal, finished, minimise_composite
-from lrgls_dask.sigma.profile import leading
+from lrgls_dask.sigma.starts import across
 from lrgls_dask.sigma.steps import ROUNDING, checked_inputs
 
 __all__ = ["GROUPED", "GroupedLowRank", "GroupedStructure", "grouped_candidates", "grouped_step"]
 
-# Rounds in which the diagonal blocks of a covariance are replaced by what the factors say of them: enough for a start.
-ACROSS_ROUNDS = 8
 # No start leaves less than this share of a variance to the equation itself.
 LEAST = 0.05
 # Random starts up to this K; their loadings are so large.
@@ -213,7 +211,7 @@ GROUPED = Kind((GroupedFactors,), lambda sigma, how: GroupedStructure(sigma.bloc
 
 def _starts(goal: Goal, few: bool) -> Iterator[GroupedFactors]:
     S, blocks = goal.S, goal.blocks
-    yield _start(goal, _across(S, blocks.ranks[0], _inner(blocks, 0)))
+    yield _start(goal, across(S, blocks.ranks[0], _inner(blocks, 0)))
     yield _start(goal, ml_step(S, blocks.ranks[0], goal.floor).sigma.F)
     if few or blocks.n_equations > RANDOM_UP_TO:
         return
@@ -232,7 +230,7 @@ def _start(goal: Goal, general: Array) -> GroupedFactors:
     for number in range(1, len(blocks.ranks)):
         inner = _inner(blocks, number)
         for rows in blocks.members[number]:
-            L = _across(rest[rows][:, rows], blocks.ranks[number], inner[rows])
+            L = across(rest[rows][:, rows], blocks.ranks[number], inner[rows])
             A[rows, blocks.own[number]] = L
             index = np.arange(blocks.n_equations)[rows]
             rest[np.ix_(index, index)] -= L @ L.T
@@ -244,29 +242,3 @@ def _inner(blocks: Blocks, number: int) -> np.ndarray:
     """(K,) which block of the next finer level an equation is in; itself at the finest."""
     last = number + 1 == len(blocks.codes)
     return np.arange(blocks.n_equations) if last else blocks.codes[number + 1]
-
-
-def _across(S: Array, rank: int, inner: np.ndarray) -> Array:
-    """(n, rank) loadings that explain S (n, n) outside the diagonal blocks `inner` (n,), by iterated principal factors.
-
-    The blocks are replaced by what the loadings say of them, which changes nothing else; where there is one block only
-    nothing is outside it, and principal components of S are taken.
-    """
-    if rank == 0:
-        return np.zeros((S.shape[0], 0))
-    if np.all(inner == inner[0]):
-        return _principal(S, rank)
-    i, j = np.nonzero(inner[:, None] == inner[None, :])
-    filled = S.copy()
-    L = _principal(filled, rank)
-    for _ in range(ACROSS_ROUNDS):
-        filled[i, j] = np.einsum("nk,nk->n", L[i], L[j])
-        L = _principal(filled, rank)
-    return L
-
-
-def _principal(S: Array, rank: int) -> Array:
-    rank_there = min(rank, S.shape[0])
-    values, vectors = leading(S, rank_there)
-    L = vectors * np.sqrt(np.maximum(values, 0.0))
-    return np.pad(L, ((0, 0), (0, rank - rank_there)))

@@ -1,4 +1,4 @@
-"""Starting variances for maximum likelihood: deterministic, several, because local optima are real."""
+"""Starts for maximum likelihood: deterministic, several, because local optima are real."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from lrgls_dask.sigma.interface import Array
 from lrgls_dask.sigma.profile import Profile, leading
 
-__all__ = ["default_start", "joreskog_start", "many_starts"]
+__all__ = ["across", "default_start", "joreskog_start", "many_starts"]
 
 # diag(S^-1) is trusted while the pivots of the scaled Cholesky factor, squared, stay above this.
 SMALLEST_PIVOT = 1e-8
@@ -24,6 +24,8 @@ MORE_UP_TO = 30
 # Above this K three starts must do: local optima get rare as K grows, and each start costs tenths of a second.
 MANY_UP_TO = 400
 N_RANDOM, SEED = 3, 20260101
+# Rounds in which the diagonal blocks of a covariance are replaced by what the factors say of them: enough for a start.
+ACROSS_ROUNDS = 8
 
 
 def joreskog_start(profile: Profile) -> Array | None:
@@ -73,3 +75,29 @@ def _likely_low(profile: Profile, base: Array) -> NDArray[np.intp]:
     """Coordinates to start low, those with the smallest share of variance of their own first."""
     n = base.size if base.size <= EACH_LOW_UP_TO else FEW_LOW if base.size <= MORE_UP_TO else FEW_LOW // 2
     return np.argsort(base / profile.ceiling, kind="stable")[:n]
+
+
+def across(S: Array, rank: int, inner: NDArray[np.intp]) -> Array:
+    """(n, rank) loadings that explain S (n, n) outside the diagonal blocks `inner` (n,), by iterated principal factors.
+
+    The blocks are replaced by what the loadings say of them, which changes nothing else; where there is one block only
+    nothing is outside it, and principal components of S are taken.
+    """
+    if rank == 0:
+        return np.zeros((S.shape[0], 0))
+    if np.all(inner == inner[0]):
+        return _principal(S, rank)
+    i, j = np.nonzero(inner[:, None] == inner[None, :])
+    filled = S.copy()
+    L = _principal(filled, rank)
+    for _ in range(ACROSS_ROUNDS):
+        filled[i, j] = np.einsum("nk,nk->n", L[i], L[j])
+        L = _principal(filled, rank)
+    return L
+
+
+def _principal(S: Array, rank: int) -> Array:
+    rank_there = min(rank, S.shape[0])
+    values, vectors = leading(S, rank_there)
+    L = vectors * np.sqrt(np.maximum(values, 0.0))
+    return np.pad(L, ((0, 0), (0, rank - rank_there)))

@@ -129,7 +129,7 @@ class Tangents:
         out[:, n:] *= self._halved
         return out
 
-    def scores(self, v: np.ndarray, Q: np.ndarray) -> np.ndarray:
+    def gradients(self, v: np.ndarray, Q: np.ndarray) -> np.ndarray:
         """(n, m) numbers 1/2 tr((v v' - Q) dS_a), one row for each row v of (n, K)."""
         n = len(self.rows)
         out = np.empty((len(v), self.n_parameters))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lrgls_dask import Fit, LowRankGLS, System, __version__
+from lrgls_dask import Fit, LowRankGLS, System, Termination, __version__
 from lrgls_dask.cli import main
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
@@ -46,7 +46,7 @@ def good(result: tuple[int, str, str]) -> str:
 def assert_refused(result: tuple[int, str, str], *words: str) -> None:
     code, _, err = result
     lines = [line for line in err.splitlines() if not line.startswith("lrgls: warning: ")]
-    assert code == 2
+    assert code == 1
     assert len(lines) == 1 and lines[0].startswith("lrgls: error: ")
     for word in words:
         assert word in lines[0]
@@ -148,7 +148,7 @@ def test_the_structure_of_sigma_and_the_algorithm(run, store):
 def test_rank_by_name_and_every_option(run, store):
     options = "--rank bic --engine stream --sigma-step pca --max-sweeps 30 --rel-tol 1e-6 --memory-limit 1GB --progress"
     code, _, err = run(f"fit s.zarr --out f.zarr {options}".replace("bic", "1"))
-    assert code == 0 and "%" in err
+    assert code == (0 if Fit.from_zarr("f.zarr").termination is Termination.CONVERGED else 3) and "%" in err
     good(run("fit s.zarr --out g.zarr --rank bic"))
     assert Fit.from_zarr("g.zarr").rank == 1
 

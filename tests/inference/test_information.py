@@ -98,7 +98,7 @@ def test_observed_information_of_an_unrestricted_sigma_under_restrictions() -> N
     data = simulate("own", n=50, K=3, k=1)
     matrix = np.random.default_rng(5).normal(size=(2, len(data.dense().ols)))
     estimate = full_estimate(data)
-    theta, sigma = full_theta(estimate.coefficients, estimate.covariance.dense())
+    theta, sigma = full_theta(estimate.coefficients, estimate.sigma.dense())
     J, P = -hessian(loglik_rows(data, sigma), theta), len(estimate.coefficients)
     Z = block_diag(null_space(matrix), np.eye(len(theta) - P))
     for given, inverse in (
@@ -152,7 +152,7 @@ def test_rotated_loadings_say_the_same() -> None:
     found = fit(TWO.system())
     estimate = estimate_of(found)
     turn = np.array([[0.6, 0.8], [-0.8, 0.6]])
-    rotated = replace(estimate, covariance=replace(found.covariance, F=found.covariance.F @ turn))
+    rotated = replace(estimate, sigma=replace(found.covariance, F=found.covariance.F @ turn))
     np.testing.assert_allclose(std_errors(observed_cov(rotated)), std_errors(observed_cov(estimate)), rtol=1e-9)
     for kind in ("expected", "observed"):
         one, other = SigmaErrors.of(estimate, kind), SigmaErrors.of(rotated, kind)
@@ -164,7 +164,7 @@ def test_enough_factors_are_an_unrestricted_sigma() -> None:
     """Three equations and one factor: as many parameters as entries of Sigma."""
     data = simulate("own", n=120, K=3, k=1)
     found = fit(data.system(), 1)
-    free = replace(estimate_of(found), covariance=FullSigma(found.covariance.dense()), on_floor=None)
+    free = replace(estimate_of(found), sigma=FullSigma(found.covariance.dense()), on_floor=None)
     np.testing.assert_allclose(std_errors(observed_cov(free)), std_errors(observed_cov(estimate_of(found))), rtol=1e-6)
     for kind in ("expected", "observed"):
         errors = SigmaErrors.of(free, kind)
@@ -191,24 +191,24 @@ def test_penalised_loadings_are_refused() -> None:
 
 def test_parameters_far_from_a_maximum_are_refused() -> None:
     estimate = estimate_of(fit(OWN.system(), 1))
-    moved = replace(estimate, covariance=replace(estimate.covariance, d=1.2 * estimate.covariance.d))
+    moved = replace(estimate, sigma=replace(estimate.sigma, d=1.2 * estimate.sigma.d))
     with pytest.raises(ValueError, match=r"would raise the log-likelihood by [\d.]+\. Fit with") as caught:
         observed_cov(moved)
     said = float(re.findall(r"by ([\d.]+)\. Fit", str(caught.value))[0])
     S = OWN.dense().S(estimate.coefficients)
-    assert abs(said / (60 * (moved.covariance.nll(S) - estimate.covariance.nll(S))) - 1) < 0.3
+    assert abs(said / (60 * (moved.sigma.nll(S) - estimate.sigma.nll(S))) - 1) < 0.3
     assert SigmaErrors.of(moved, "expected").entries.shape == (5, 5)  # defined anywhere
 
 
 def test_factors_that_the_data_do_not_identify_are_named_as_a_cause() -> None:
     """A factor of one equation alone cannot be told from that equation's own variance."""
     estimate = estimate_of(fit(OWN.system(), 1))
-    sigma = estimate.covariance
+    sigma = estimate.sigma
     lone = np.zeros((5, 1))
     lone[2] = 0.5 * np.sqrt(sigma.d[2])
     split = replace(sigma, F=np.hstack([sigma.F, lone]), d=sigma.d - lone[:, 0] ** 2)
     with pytest.raises(np.linalg.LinAlgError, match="the factors are more than the data identify"):
-        _ = SigmaErrors.of(replace(estimate, covariance=split)).entries
+        _ = SigmaErrors.of(replace(estimate, sigma=split)).entries
 
 
 def test_too_many_parameters_are_refused_before_memory_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def test_equations_with_as_many_columns_each() -> None:
     columns = tuple(np.arange(3 * j, 3 * j + 3) for j in range(4))
     data = Data("own", rng.normal(size=(240, 4)) + X[:, ::3] + rng.normal(size=(240, 1)), X, columns)
     made = fit(data.system(), rank=1)
-    assert made._source.bread(made.system).score_params().even_slopes is not None
+    assert made._source.bread(made.system).gradient_params().even_slopes is not None
     for kind, options in OPTIONS.items():
         assert off_by(made.cov(kind, **options), expected(kind, made, data)) < 1e-11
 

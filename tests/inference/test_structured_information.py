@@ -228,7 +228,7 @@ def test_every_kind_of_covariance(name: str, weighted: bool, restricted: bool, l
     if lam_B == 0:
         estimate = estimate_of(found)
         if name == "full":
-            estimate = replace(estimate, covariance=FullSigma(found.sigma().values))
+            estimate = replace(estimate, sigma=FullSigma(found.sigma().values))
         phi, correction = textbook(data, estimate, Z)
         assert off_by(found.cov("kackar-harville"), phi + correction) < 1e-8
 

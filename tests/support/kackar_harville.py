@@ -17,12 +17,12 @@ from support.systems import Data
 def kackar_harville_correction(estimate: Estimate) -> np.ndarray:
     """(P, P) what the covariance adds to the classical one."""
     joint = joint_information(estimate, "expected")
-    return kackar_harville_cov(estimate) - joint.rows.covariance(joint.bread)
+    return kackar_harville_cov(estimate) - joint.rows.cov(joint.bread)
 
 
 def directions(estimate: Estimate) -> list[np.ndarray]:
     """dSigma along every parameter that is not held, one (K, K) array each."""
-    sigma = estimate.covariance
+    sigma = estimate.sigma
     unit = np.eye(len(sigma.dense()))
     if isinstance(sigma, FullSigma):
         return [np.outer(a, b) + np.outer(b, a) * (i != j) for (i, a), (j, b) in product(enumerate(unit), repeat=2)
@@ -37,7 +37,7 @@ def textbook(data: Data, estimate: Estimate, Z: np.ndarray | None = None) -> tup
     """Phi and Lambda by the double sum over parameters, all (N K, N K) matrices explicit; equation by equation."""
     dense, moves = data.dense(), directions(estimate)
     X, W_rows = dense.X_all, np.diag(1 / dense.w)
-    Q = np.linalg.inv(estimate.covariance.dense())
+    Q = np.linalg.inv(estimate.sigma.dense())
     inverse = np.kron(Q, np.linalg.inv(W_rows))
     left = X.T @ inverse
     Z = np.eye(X.shape[1]) if Z is None else Z

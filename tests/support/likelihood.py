@@ -32,8 +32,8 @@ def estimate_of(fit: Fit) -> Estimate:
 def expected_cov(estimate: Estimate) -> np.ndarray:
     """(P, P) inverse expected information of the coefficients; with a ridge the sandwich of the penalised estimate."""
     rows = Standardised.of(estimate)
-    information = rows.information(estimate.covariance.rescaled(1.0 / rows.unit).precision())
-    return rows.covariance(estimator_covariance(information, rows.ridge, rows.free))
+    information = rows.information(estimate.sigma.rescaled(1.0 / rows.unit).precision())
+    return rows.cov(estimator_covariance(information, rows.ridge, rows.free))
 
 
 def free_loadings(sigma: Any) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import compress_by
-from lrgls_dask.inference.score_kernels import SigmaRuns
+from lrgls_dask.inference.gradient_kernels import SigmaRuns
 from lrgls_dask.inference.segmented import SegmentedBread
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.rows.run_pass import Meter

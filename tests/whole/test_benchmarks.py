@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,10 @@ SCRIPTS = (
 )
 
 
+# What compares two checkouts of the library has a command line of its own.
+COMPARISONS = ("same_results", "same_results_cases", "same_results_recording", "side_by_side")
+
+
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """Runs one script as its command line would and returns what it wrote."""
@@ -48,15 +54,35 @@ def small(tmp_path, monkeypatch):
     return run
 
 
+def command(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=FOLDER, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_checkout_beside_itself():
+    root = str(FOLDER.parents[1])
+    assert "BIC over 12 ranks" in command("side_by_side.py", root, root, "--small", "--repeat", "1", "--only", "BIC")
+
+
+def test_results_recorded_twice_are_the_same(tmp_path):
+    for name in ("one", "two"):
+        command("same_results.py", "record", str(tmp_path / name), "--only", "weights")
+    said = command("same_results.py", "compare", str(tmp_path / "one"), str(tmp_path / "two"), "--only", "weights")
+    assert "equal to the last bit" in said
+    command("same_results.py", "open", str(tmp_path / "one"), "--only", "weights")
+
+
 def cases(found: dict) -> list[str]:
     return [run["case"] for run in found["runs"]]
 
 
 def test_every_script_is_tested_and_described():
-    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"harness"}
+    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"harness", *COMPARISONS}
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert scripts == set(SCRIPTS)
-    assert [name for name in SCRIPTS if f"`{name}.py`" not in readme] == []
+    described = (*SCRIPTS, "same_results", "side_by_side")
+    assert [name for name in described if f"`{name}.py`" not in readme] == []
 
 
 def test_read_limit(small, capsys):

@@ -110,7 +110,6 @@ def test_only_rows_schedules_passes() -> None:
     assert found == []
 
 
-@pytest.mark.xfail(reason="the estimator is about to shrink", strict=False)
 def test_a_file_is_read_in_one_sitting() -> None:
     long = {
         str(p.relative_to(PACKAGE)): n

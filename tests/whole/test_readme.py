@@ -1,6 +1,7 @@
 """The README's Python runs as printed, and its commands are the ones that exist."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import xarray as xr
 
 from lrgls_dask import Fit
+from lrgls_dask.cli import main
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -60,3 +62,20 @@ def test_set_up_commands_need_nothing_but_python():
     for command in (first, second):
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install")
     assert first.endswith("lrgls demo") and "pytest" in second
+
+
+@pytest.mark.filterwarnings("ignore::lrgls_dask.FitWarning")
+def test_command_block_of_options_runs_as_printed(in_tmp_path, capsys):
+    (block,) = [block for block in blocks("sh") if "--restrict" in block]
+    first, *_ = blocks("python")
+    names: dict[str, object] = {}
+    exec(compile(first, str(README), "exec"), names)
+    names["system"].to_zarr("system.zarr")
+    names["ds"].close()
+    for line in block.splitlines():
+        assert main(shlex.split(line)[1:]) == 0, capsys.readouterr().err
+    assert {path.name for path in in_tmp_path.glob("*.zarr")} == {
+        *("returns.zarr", "system.zarr", "fit.zarr", "restricted.zarr", "long.zarr", "grouped.zarr", "varying.zarr")
+    }
+    fit = Fit.from_zarr("restricted.zarr")
+    assert fit.options["restrictions"] == ["Telcm:smb = Utils:smb"] and "hac" in fit.summary()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,8 +10,8 @@ import pandas as pd
 
 from lrgls_dask.data.sources import group_source
 from lrgls_dask.inference.bread import Bread
+from lrgls_dask.inference.gradient_kernels import Clusters
 from lrgls_dask.inference.sandwich import clustered
-from lrgls_dask.inference.score_kernels import Clusters
 from lrgls_dask.results.cov.sandwich import Sandwich
 from lrgls_dask.rows.rows import Part
 from lrgls_dask.rows.run_pass import Meter
@@ -27,7 +27,7 @@ class Cluster(Sandwich):
     groups : (N,) labels, None for those of the system.  Source: Liang and Zeger (1986).
     """
 
-    groups: Any = None
+    groups: Any = field(default=None, metadata={"command_line": "one label a row: those of the store are used"})
     name: ClassVar[str] = "cluster"
 
     def sandwich(self, system: System, bread: Bread, equation: int | None) -> tuple[np.ndarray, str]:

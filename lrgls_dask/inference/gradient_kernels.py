@@ -1,7 +1,7 @@
-"""What one block of rows contributes to sums of products of scores. Pure NumPy, in the manner of `kernels`.
+"""What one block of rows contributes to sums of products of gradients. Pure NumPy, in the manner of `kernels`.
 
-The score of row i is s_i = w_i x_ic (Sigma^-1 r_i)_j over the coefficients c of all equations j, or its projection on
-a few directions. Rows of weight zero have score zero and keep their place, which lags in time and groups need.
+The gradient of row i is s_i = w_i x_ic (Sigma^-1 r_i)_j over the coefficients c of all equations j, or projected on
+a few directions. Rows of weight zero have gradient zero and keep their place, which lags in time and groups need.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from functools import cached_property
 import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
-from lrgls_dask.inference.score_moments import ClusterMoments, HacMoments, LagMoments, MeatMoments, ScoreSums
+from lrgls_dask.inference.gradient_moments import ClusterMoments, GradientSums, HacMoments, LagMoments, MeatMoments
 from lrgls_dask.rows.kernels import Block, bad_values, checked_weights, fill, forward, scratch, slab_rows, width_of
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.sigma.interface import Sigma
 
 __all__ = [
     "Clusters",
-    "ScoreParams",
+    "GradientParams",
     "SigmaRuns",
     "cluster_kernel",
+    "gradient_sums_kernel",
     "hac_kernel",
     "lag_kernel",
     "meat_kernel",
-    "score_sums_kernel",
 ]
 
-PROJECTED_AT_ONCE = 1024  # coefficients whose scores are formed together where they are projected
+PROJECTED_AT_ONCE = 1024  # coefficients whose gradients are formed together where they are projected
 FILTERED_ROWS = 128  # the band of lags among so many rows is worked through as a full matrix
 
 
@@ -73,14 +73,14 @@ class SigmaRuns:
 
 
 @dataclass(frozen=True, eq=False)
-class ScoreParams:
-    """What the score kernels are told.
+class GradientParams:
+    """What the gradient kernels are told.
 
     groups : the equations by design.  anchor : (q + K,) what columns are taken less.  shift : (P,) what a coefficient's
     column gets back, None for nothing.  columns, equations : (P,) the column and equation of every coefficient.
     slopes : per group (p, m) from columns less anchor to Y.  intercept : (K,) residual of a row at the anchor.
     sigma : of all rows, or of runs of them.  scale : (K,) units of Y in which it is given.
-    project : (P, m) directions, or None for the scores themselves.
+    project : (P, m) directions, or None for the gradients themselves.
     weights : (L + 1,) of lags, for "hac"; for autocovariances only their number counts.  clusters : for "cluster".
     """
 
@@ -113,35 +113,35 @@ class ScoreParams:
 
     @property
     def width(self) -> int:
-        """Scores of a row: P, or m where they are projected."""
+        """Gradients of a row: P, or m where they are projected."""
         return len(self.equations) if self.project is None else self.project.shape[1]
 
 
 # ---------------------------------------------------------------------------------------------- kernels
 
 
-def meat_kernel(block: Block, params: ScoreParams) -> MeatMoments:
+def meat_kernel(block: Block, params: GradientParams) -> MeatMoments:
     """MeatMoments of a block, n P^2 flops (SYRK); two P x P arrays."""
     meat = np.zeros((params.width, params.width))
     product = scratch("meat", meat.shape)
     n_rows = 0
-    for scores, used in _score_slabs(block, params):
+    for gradients, used in _gradient_slabs(block, params):
         n_rows += used
-        meat += np.matmul(scores.T, scores, out=product)
+        meat += np.matmul(gradients.T, gradients, out=product)
     _check(block, meat.diagonal())
     return MeatMoments(n_rows, meat)
 
 
-def score_sums_kernel(block: Block, params: ScoreParams) -> ScoreSums:
-    """ScoreSums of a block, n P flops."""
-    total = ScoreSums(0, np.zeros(params.width), np.zeros(params.width))
-    for scores, used in _score_slabs(block, params):
-        total += ScoreSums(used, scores.sum(axis=0), np.einsum("ij,ij->j", scores, scores))
+def gradient_sums_kernel(block: Block, params: GradientParams) -> GradientSums:
+    """GradientSums of a block, n P flops."""
+    total = GradientSums(0, np.zeros(params.width), np.zeros(params.width))
+    for gradients, used in _gradient_slabs(block, params):
+        total += GradientSums(used, gradients.sum(axis=0), np.einsum("ij,ij->j", gradients, gradients))
     _check(block, total.squares)
     return total
 
 
-def cluster_kernel(block: Block, params: ScoreParams) -> ClusterMoments:
+def cluster_kernel(block: Block, params: GradientParams) -> ClusterMoments:
     """ClusterMoments of a block: at most n P^2 flops, and P numbers for every group that no one slab holds whole."""
     assert params.clusters is not None
     first, last = params.clusters.first, params.clusters.last
@@ -151,22 +151,22 @@ def cluster_kernel(block: Block, params: ScoreParams) -> ClusterMoments:
     kept = _straddling(block, params, codes)
     sums = np.zeros((len(kept), params.width))
     n_rows, start = 0, 0
-    for scores, used in _score_slabs(block, params):
+    for gradients, used in _gradient_slabs(block, params):
         n_rows += used
-        here, of_groups = _sum_by_group(scores, codes[start : start + len(scores)])
-        begin, end = block.start + start, block.start + start + len(scores)
+        here, of_groups = _sum_by_group(gradients, codes[start : start + len(gradients)])
+        begin, end = block.start + start, block.start + start + len(gradients)
         whole = (first[here] >= begin) & (last[here] < end)
         done = of_groups[whole]
         meat += np.matmul(done.T, done, out=product)
         sums[np.searchsorted(kept, here[~whole])] += of_groups[~whole]
-        start += len(scores)
+        start += len(gradients)
     _check(block, meat.diagonal(), sums)
     spans = np.stack([first[kept], last[kept]], axis=1)
     return ClusterMoments(block.start, block.start + block.n_rows, n_rows, meat, kept, spans, sums).folded()
 
 
-def hac_kernel(block: Block, params: ScoreParams) -> HacMoments:
-    """HacMoments of a block, n (2 P^2 + 2 P (L + 128)) flops: scores are filtered along time, then multiplied once."""
+def hac_kernel(block: Block, params: GradientParams) -> HacMoments:
+    """HacMoments of a block, n (2 P^2 + 2 P (L + 128)) flops: filtered along time, then multiplied once."""
     assert params.weights is not None
     n_lags = len(params.weights) - 1
     half = np.zeros((params.width, params.width))
@@ -174,17 +174,17 @@ def hac_kernel(block: Block, params: ScoreParams) -> HacMoments:
     first = earlier = np.zeros((0, params.width))
     bands: dict[tuple[int, int], np.ndarray] = {}
     n_rows = 0
-    for scores, used in _score_slabs(block, params):
+    for gradients, used in _gradient_slabs(block, params):
         n_rows += used
-        rows = np.concatenate([earlier, scores])
+        rows = np.concatenate([earlier, gradients])
         filtered = _filtered(rows, len(earlier), params.weights, bands)
-        half += np.matmul(filtered.T, scores, out=product)
-        first, earlier = _first_rows(first, scores, n_lags), rows[max(0, len(rows) - n_lags) :]
+        half += np.matmul(filtered.T, gradients, out=product)
+        first, earlier = _first_rows(first, gradients, n_lags), rows[max(0, len(rows) - n_lags) :]
     _check(block, half.diagonal(), earlier)
     return HacMoments(n_rows, half, params.weights, first, earlier)
 
 
-def lag_kernel(block: Block, params: ScoreParams) -> LagMoments:
+def lag_kernel(block: Block, params: GradientParams) -> LagMoments:
     """LagMoments of a block, 2 (L + 1) n P^2 flops and L + 1 arrays P x P."""
     assert params.weights is not None
     n_lags = len(params.weights) - 1
@@ -192,25 +192,25 @@ def lag_kernel(block: Block, params: ScoreParams) -> LagMoments:
     total = np.zeros(params.width)
     first = earlier = np.zeros((0, params.width))
     n_rows = 0
-    for scores, used in _score_slabs(block, params):
+    for gradients, used in _gradient_slabs(block, params):
         n_rows += used
-        rows = np.concatenate([earlier, scores])
+        rows = np.concatenate([earlier, gradients])
         for lag in range(n_lags + 1):
             begin = max(0, lag - len(earlier))  # the first row that has one so much earlier
-            if begin < len(scores):
+            if begin < len(gradients):
                 shift = len(earlier) - lag
-                lags[lag] += rows[shift + begin : shift + len(scores)].T @ scores[begin:]
-        total += scores.sum(axis=0)
-        first, earlier = _first_rows(first, scores, n_lags), rows[max(0, len(rows) - n_lags) :]
+                lags[lag] += rows[shift + begin : shift + len(gradients)].T @ gradients[begin:]
+        total += gradients.sum(axis=0)
+        first, earlier = _first_rows(first, gradients, n_lags), rows[max(0, len(rows) - n_lags) :]
     _check(block, lags[0].diagonal(), earlier)
     return LagMoments(n_rows, lags, total, first, earlier)
 
 
-# ---------------------------------------------------------------------------------------------- scores
+# ---------------------------------------------------------------------------------------------- gradients
 
 
-def _score_slabs(block: Block, params: ScoreParams) -> Iterator[tuple[np.ndarray, int]]:
-    """Scores of every row of a slab, (n, P) or (n, m), valid until the next is asked for; rows of positive weight."""
+def _gradient_slabs(block: Block, params: GradientParams) -> Iterator[tuple[np.ndarray, int]]:
+    """Gradients of a slab's rows, (n, P) or (n, m), valid until the next is asked for; rows of positive weight."""
     arrays = (*block.x, *block.y)
     width, n_y = width_of(arrays), width_of(block.y)
     height = _slab_height(block, params)
@@ -231,10 +231,10 @@ def _score_slabs(block: Block, params: ScoreParams) -> Iterator[tuple[np.ndarray
         solved = params.solve_rows(residual, block.start + first)
         if weights is not None:
             solved *= weights[:, None]
-        yield _scores(x, solved, params), used
+        yield _gradients(x, solved, params), used
 
 
-def _fitted(x: np.ndarray, params: ScoreParams, n_y: int) -> np.ndarray:
+def _fitted(x: np.ndarray, params: GradientParams, n_y: int) -> np.ndarray:
     """(n, K) X b; one batched product where every equation has as many columns of its own, side by side."""
     if params.even_slopes is not None:
         by_equation = x[:, params.columns].reshape(len(x), n_y, -1).transpose(1, 0, 2)
@@ -242,39 +242,39 @@ def _fitted(x: np.ndarray, params: ScoreParams, n_y: int) -> np.ndarray:
     return forward(x, params.slopes, params.groups, n_y)
 
 
-def _slab_height(block: Block, params: ScoreParams) -> int:
+def _slab_height(block: Block, params: GradientParams) -> int:
     """Rows of a slab of this block, all but the last."""
     width = width_of((*block.x, *block.y)) + min(len(params.equations), PROJECTED_AT_ONCE)
     return -(-block.n_rows // max(1, -(-block.n_rows // slab_rows(width))))
 
 
-def _scores(x: np.ndarray, solved: np.ndarray, params: ScoreParams) -> np.ndarray:
+def _gradients(x: np.ndarray, solved: np.ndarray, params: GradientParams) -> np.ndarray:
     """x_c (Sigma^-1 r)_j for every coefficient, or their projection a few coefficients at a time."""
     n_coefficients = len(params.equations)
     if params.project is None:
-        scores = scratch("scores", (len(x), n_coefficients))
-        _form(scores, x, solved, params, slice(0, n_coefficients))
-        return scores
+        gradients = scratch("gradients", (len(x), n_coefficients))
+        _form(gradients, x, solved, params, slice(0, n_coefficients))
+        return gradients
     projected = np.zeros((len(x), params.width))
     for begin in range(0, n_coefficients, PROJECTED_AT_ONCE):
         chosen = slice(begin, min(begin + PROJECTED_AT_ONCE, n_coefficients))
-        scores = scratch("scores", (len(x), chosen.stop - begin))
-        _form(scores, x, solved, params, chosen)
-        projected += scores @ params.project[chosen]
+        gradients = scratch("gradients", (len(x), chosen.stop - begin))
+        _form(gradients, x, solved, params, chosen)
+        projected += gradients @ params.project[chosen]
     return projected
 
 
-def _form(scores: np.ndarray, x: np.ndarray, solved: np.ndarray, params: ScoreParams, chosen: slice) -> None:
-    """Fill `scores` (n, c) with those of the chosen coefficients."""
+def _form(gradients: np.ndarray, x: np.ndarray, solved: np.ndarray, params: GradientParams, chosen: slice) -> None:
+    """Fill `gradients` (n, c) with those of the chosen coefficients."""
     # mode="clip" because the default would fill a copy first; every index is in range
-    np.take(solved, params.equations[chosen], axis=1, out=scores, mode="clip")
+    np.take(solved, params.equations[chosen], axis=1, out=gradients, mode="clip")
     if isinstance(params.columns, slice):
         regressors = x[:, params.columns][:, chosen]
     else:
         regressors = x.take(params.columns[chosen], axis=1)
     if params.shift is not None:
         regressors = regressors + params.shift[chosen]
-    scores *= regressors
+    gradients *= regressors
 
 
 def _check(block: Block, *sums: np.ndarray) -> None:
@@ -286,7 +286,7 @@ def _check(block: Block, *sums: np.ndarray) -> None:
 # ---------------------------------------------------------------------------------------------- groups and lags
 
 
-def _straddling(block: Block, params: ScoreParams, codes: np.ndarray) -> np.ndarray:
+def _straddling(block: Block, params: GradientParams, codes: np.ndarray) -> np.ndarray:
     """Codes, ascending, of the groups in this block that no single slab holds whole."""
     assert params.clusters is not None
     height = _slab_height(block, params)
@@ -296,21 +296,21 @@ def _straddling(block: Block, params: ScoreParams, codes: np.ndarray) -> np.ndar
     return here[~whole]
 
 
-def _sum_by_group(scores: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _sum_by_group(gradients: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The distinct codes, ascending, and the sum of each one's rows."""
     if (codes[1:] < codes[:-1]).any():
         order = np.argsort(codes, kind="stable")
-        codes, scores = codes[order], scores[order]
+        codes, gradients = codes[order], gradients[order]
     starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
     if len(starts) == len(codes):
-        return codes, scores
-    return codes[starts], np.add.reduceat(scores, starts, axis=0)
+        return codes, gradients
+    return codes[starts], np.add.reduceat(gradients, starts, axis=0)
 
 
-def _first_rows(first: np.ndarray, scores: np.ndarray, n_lags: int) -> np.ndarray:
+def _first_rows(first: np.ndarray, gradients: np.ndarray, n_lags: int) -> np.ndarray:
     """The first n_lags rows so far, in memory of their own."""
     missing = n_lags - len(first)
-    return np.concatenate([first, scores[:missing]]) if missing > 0 else first
+    return np.concatenate([first, gradients[:missing]]) if missing > 0 else first
 
 
 def _filtered(

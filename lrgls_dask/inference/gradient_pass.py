@@ -1,4 +1,4 @@
-"""One pass over the rows of a fit for sums of products of their scores, refused before it where memory is short."""
+"""One pass over the rows of a fit for sums of products of their gradients, refused before it where memory is short."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from lrgls_dask.rows.memory import require_memory
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Kernel, Meter, run_pass
 
-__all__ = ["score_pass"]
+__all__ = ["gradient_pass"]
 
 
-def score_pass(
+def gradient_pass(
     rows: Rows,
     kernel: Kernel,
     params: Any,

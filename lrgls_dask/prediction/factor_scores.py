@@ -9,9 +9,9 @@ import numpy as np
 
 from lrgls_dask.prediction.fitted import Coefficients, residual_rows
 
-__all__ = ["ScoreMethod", "Scoring", "score_rows"]
+__all__ = ["FactorScoreMethod", "Scoring", "factor_score_rows"]
 
-ScoreMethod = Literal["regression", "bartlett"]
+FactorScoreMethod = Literal["regression", "bartlett"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Scoring:
     weights: np.ndarray
 
 
-def score_rows(x: np.ndarray, y: np.ndarray | None, weights: np.ndarray | None, params: Scoring) -> np.ndarray:
+def factor_score_rows(x: np.ndarray, y: np.ndarray | None, weights: np.ndarray | None, params: Scoring) -> np.ndarray:
     """(n, k) scores of sqrt(w_i) r_i, which has covariance Sigma whatever the weight; NaN where Y or X is."""
     scores = residual_rows(x, y, weights, params.coefficients) @ params.weights
     return scores if weights is None else scores * np.sqrt(weights)[:, None]

@@ -1,6 +1,6 @@
-"""Sums of products of score rows as values that add with `+`; the operands hold consecutive rows, earlier ones first.
+"""Sums of products of gradients as values that add with `+`; the operands hold consecutive rows, earlier ones first.
 
-The score of a row is the (P,) derivative of its log-likelihood with respect to the coefficients, or a projection of it.
+The gradient of a row is the (P,) derivative of its log-likelihood by the coefficients, or a projection of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from lrgls_dask.rows.moments import Sized
 
-__all__ = ["ClusterMoments", "HacMoments", "LagMoments", "MeatMoments", "ScoreSums", "lag_matrix"]
+__all__ = ["ClusterMoments", "GradientSums", "HacMoments", "LagMoments", "MeatMoments", "lag_matrix"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +32,15 @@ class MeatMoments(Sized):
 
 
 @dataclass(frozen=True, eq=False)
-class ScoreSums(Sized):
-    """Sum and sum of squares of every score, (P,) each."""
+class GradientSums(Sized):
+    """Sum and sum of squares of every gradient, (P,) each."""
 
     n_rows: int
     total: np.ndarray
     squares: np.ndarray
 
-    def __add__(self, other: ScoreSums) -> ScoreSums:
-        return ScoreSums(self.n_rows + other.n_rows, self.total + other.total, self.squares + other.squares)
+    def __add__(self, other: GradientSums) -> GradientSums:
+        return GradientSums(self.n_rows + other.n_rows, self.total + other.total, self.squares + other.squares)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class ClusterMoments(Sized):
 
     start, stop : the rows covered, dropped ones included.  meat : (P, P) of the groups wholly inside.
     codes : (g,) ascending, the open groups.  spans : (g, 2) their first and last row in all the data.
-    sums : (g, P) their scores so far.
+    sums : (g, P) their gradients so far.
     """
 
     start: int
@@ -90,7 +90,7 @@ class HacMoments(Sized):
     """Half of the weighted sum over pairs of rows in time: the whole is half + half'.
 
     half : (P, P) 1/2 sum s_t s_t' + sum over l = 1..L of w_l s_(t-l) s_t'.  weights : (L + 1,) w.
-    first, last : the first and the last L score rows, all of them where there are fewer.
+    first, last : the first and the last L gradient rows, all of them where there are fewer.
     """
 
     n_rows: int

@@ -1,0 +1,316 @@
+"""Every option of the estimator once: type, default, what it may be, what it is for.
+
+The constructor, its docstring and checks, the flags of the command line and saved fits read this table.
+"""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self, TypeVar, dataclass_transform, get_args
+
+from dask.utils import parse_bytes
+
+from lrgls_dask.checks import Allowed, FactorsOrWay, Flag, FlagOrCall, Number, OneOf, Place, WholeNumber, one_of
+from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.options.covariances import DESCRIBED, Described
+from lrgls_dask.options.rules import RULES, rules_of
+
+__all__ = ["CG_MAXIT", "OPTIONS", "Engine", "EstimatorOptions", "Option", "estimator"]
+
+T = TypeVar("T")
+CG_MAXIT = 500  # far more than a GLS step takes with the preconditioner it has
+
+Engine = Literal["auto", "compress", "stream"]
+Algorithm = Literal["als", "fgls", "em"]
+SigmaStep = Literal["ml", "pca"]
+Missing = Literal["raise", "em", "drop"]
+FoldsOf = Literal["rows", "blocks"]
+Rank = int | Literal["auto", "bic", "cv"]
+Covariance = Literal["lowrank", "full", "diagonal"]
+
+
+@dataclass(frozen=True)
+class SizeInBytes(Allowed):
+    """Bytes, or a text such as "1GB"."""
+
+    written = "SIZE"
+
+    def check(self, name: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise TypeError(f"{name} must be bytes or a text such as '1GB'; got {value!r}.")
+        try:
+            n_bytes = parse_bytes(value)
+        except ValueError:
+            raise ValueError(f"{name} must be bytes or a text such as '1GB'; got {value!r}.") from None
+        if not n_bytes > 0:
+            raise ValueError(f"{name} must be positive; got {value!r}.")
+
+    def read(self, text: str) -> int:
+        try:
+            return int(parse_bytes(text))
+        except ValueError:
+            raise ValueError(f"{text!r} is not a size such as 500MB or 1GB") from None
+
+
+@dataclass(frozen=True)
+class WordOrObject(Allowed):
+    """A word, or an object that describes a Sigma; a command line has a word for each kind of these too."""
+
+    known: tuple[str, ...]
+
+    def check(self, name: str, value: Any) -> None:
+        if not isinstance(value, Described):
+            one_of(name, value, self.known)
+
+    @property
+    def words(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (*self.known, *DESCRIBED)
+
+
+@dataclass(frozen=True)
+class Hypotheses(Allowed):
+    """What `read_hypotheses` takes: whether it names coefficients that there are is known with the system."""
+
+    form = "values"
+    written = "RESTRICTION"
+
+    def check(self, name: str, value: Any) -> None:
+        if not (isinstance(value, str | Mapping | Sequence | Restrictions) or hasattr(value, "__array__")):
+            raise TypeError(
+                f"{name} must be texts such as 'a:x = b:x', a pair (R, r) or a mapping from texts to values; "
+                f"got {value!r}."
+            )
+
+
+def option(*, default: Any, allowed: Allowed, help: str, flag: str = "", kw_only: bool = True) -> Any:
+    """A field of `EstimatorOptions`. An option whose default is None may be None, which leaves it to the program.
+
+    help : what it does, for the docstring of the estimator and the command line.  flag : the command line's name for
+    it, without dashes, where that is not the option's.
+    """
+    return field(default=default, kw_only=kw_only, metadata={"allowed": allowed, "help": help, "flag": flag})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One line of the table: name, default, what is allowed, help, and its name on the command line."""
+
+    name: str
+    default: Any
+    allowed: Allowed
+    help: str
+    flag: str
+
+    def check(self, value: Any) -> None:
+        """Raise TypeError or ValueError, naming the option, what it may be and the value."""
+        if value is not None or self.default is not None:
+            self.allowed.check(self.name, value)
+
+    def plain(self, value: Any) -> Any:
+        """An allowed value as records of a fit hold it."""
+        return None if value is None else self.allowed.plain(value)
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(option,), eq_default=False)
+def estimator(cls: type[T]) -> type[T]:
+    """The class with a constructor that takes its options by name, and their help in its docstring at `{options}`."""
+    made = dataclass(eq=False, repr=False, kw_only=True)(cls)
+    indent, width = " " * 4, 120
+    texts = [
+        textwrap.fill(
+            f"{each.name} : {each.metadata['help']}", width, initial_indent=indent, subsequent_indent=2 * indent
+        )
+        for each in fields(made)  # type: ignore[arg-type]
+    ]
+    made.__doc__ = (made.__doc__ or "").replace(f"{indent}{{options}}", "\n".join(texts))  # none with python -OO
+    return made
+
+
+@estimator
+class EstimatorOptions:
+    """The options of `LowRankGLS`, checked when they are set, read and changed as scikit-learn's estimators'.
+
+    A new option is a field here, and a line where it acts.
+    """
+
+    rank: Rank = option(
+        default="auto",
+        kw_only=False,
+        allowed=FactorsOrWay(("auto", "bic", "cv")),
+        help="number of factors k. An integer (0 makes Sigma diagonal, the only choice for one or two equations), "
+        '"auto" for min(8, ceil(K / 10)), "bic" for the least BIC over 1..min(K // 2, 12), "cv" for the smallest over '
+        "the same whose likelihood of rows left out is within one standard error of the best; all at most what K "
+        "identifies.",
+    )
+    covariance: Covariance | Described = option(
+        default="lowrank",
+        allowed=WordOrObject(get_args(Covariance)),
+        help='"lowrank", Sigma = F F\' + diag(d); "full", any Sigma, the classical model, which needs many more rows '
+        'than equations; "diagonal", every equation by itself. `rank` is only for the first. Or an object that says '
+        f"more of Sigma, see their docstrings: {', '.join(f'`{each.__name__}`' for each in DESCRIBED.values())}. With "
+        "`TimeVarying` the `result_` is a `TimeVaryingFit`.",
+    )
+    algorithm: Algorithm = option(
+        default="als",
+        allowed=OneOf(get_args(Algorithm)),
+        help='"als", alternating a GLS step for the coefficients and a step for Sigma up to maximum likelihood; "em", '
+        'expectation-maximisation, which ends at the same optimum and streamed is a pass a round; "fgls", feasible GLS '
+        "in one step: Sigma from the OLS residuals, one GLS step, done. The Sigma reported is then the one that "
+        "weighted, and the log-likelihood that of the reported coefficients and Sigma. With restrictions OLS keeps to "
+        "them too, all squared residuals counted alike in the units of the data.",
+    )
+    debiased: bool = option(
+        default=False,
+        allowed=Flag(),
+        help="find Sigma from S_ij N / sqrt((N - p_i)(N - p_j)) instead of the mean products S of residuals. Iterated, "
+        "it ends at a fixed point, not at the maximum of the likelihood.",
+    )
+    restrictions: str | Sequence[str] | Mapping[Any, float] | Restrictions | tuple[Any, Any] | None = option(
+        default=None,
+        allowed=Hypotheses(),
+        flag="restrict",
+        help="linear restrictions R b = r that every estimate keeps to: texts over labels, such as "
+        '"food:price + food:income = 1" or "a:x = b:x", or a pair (R, r), (m, P) and (m,), equation by equation.',
+    )
+    engine: Engine = option(
+        default="auto",
+        allowed=OneOf(get_args(Engine)),
+        help='"compress" reads the data once into q + K + 1 equivalent rows, "stream" makes a pass for every quantity '
+        'it needs and holds K^2 numbers, "auto" compresses where (q + K)^2 fits.',
+    )
+    sigma_step: SigmaStep = option(
+        default="ml",
+        allowed=OneOf(get_args(SigmaStep)),
+        help='"ml", maximum likelihood factor analysis, or "pca", principal components with a line search.',
+    )
+    lam_F: float = option(
+        default=0.0,
+        allowed=Number(),
+        help="penalty lam_F / 2 ||F||^2 per row, in standard units (each response by its OLS residual standard "
+        "deviation), so free of the units of the data.",
+    )
+    lam_B: float = option(
+        default=0.0,
+        allowed=Number(),
+        help="penalty lam_B / (2 N) ||b||^2 per row, in standard units (each response as for lam_F, each column by its "
+        "root mean square).",
+    )
+    d_floor: float = option(
+        default=1e-8,
+        allowed=Number(strict=True, share_of="each residual variance"),
+        help="the least idiosyncratic variance, as a fraction of the equation's OLS residual variance.",
+    )
+    rel_tol: float | None = option(
+        default=None,
+        allowed=Number(strict=True),
+        help="stop when a sweep lowers the objective by less than this fraction; 1e-10 on a compressed system, 1e-6 "
+        "streamed, if None.",
+    )
+    max_sweeps: int | None = option(
+        default=None,
+        allowed=WholeNumber(1),
+        help='the most sweeps, of algorithm="em" the most rounds; ending there is a warning, not an error. None: 50 '
+        'sweeps; 500 rounds of EM, 10,000 with accelerate=False. Streamed, EM is also what algorithm="als" runs for '
+        "rows that miss responses and where K x K sums do not fit.",
+    )
+    cg_tol: float | None = option(
+        default=None,
+        allowed=Number(strict=True),
+        help="relative residual of the conjugate gradients of a GLS step. None chooses a tolerance far below the "
+        "statistical error of the coefficients.",
+    )
+    cg_maxit: int = option(
+        default=CG_MAXIT,
+        allowed=WholeNumber(1),
+        help="the most iterations of the conjugate gradients of a GLS step.",
+    )
+    n_folds: int = option(
+        default=5,
+        allowed=WholeNumber(2),
+        help='for rank="cv", how many folds. All come from the one pass that compresses the data, which then holds '
+        "n_folds times (q + K)^2 numbers.",
+    )
+    folds: FoldsOf = option(
+        default="rows",
+        allowed=OneOf(get_args(FoldsOf)),
+        help='for rank="cv", of which rows: "rows", each row\'s fold drawn by a hash of its number, or "blocks", '
+        "consecutive rows, for data that depend on each other over time.",
+    )
+    accelerate: bool = option(
+        default=True,
+        allowed=Flag(),
+        flag="no-accelerate",
+        help='False is the textbook iteration of algorithm="em", which takes many times the rounds.',
+    )
+    missing: Missing = option(
+        default="raise",
+        allowed=OneOf(get_args(Missing)),
+        help='"raise" refuses NaN in Y. "em" maximises the likelihood of what each row shows, which is right where '
+        "values are missing at random; X must be complete. Rows that show the same equations are compressed together "
+        'where there are few such patterns, so that one pass is enough; else every round is one. "drop" leaves out '
+        "rows that miss a response.",
+    )
+    checkpoint: str | os.PathLike[str] | None = option(
+        default=None,
+        allowed=Place(),
+        help="a path or URL where a long fit keeps its progress. A fit of the same data that finds one there goes on "
+        "from it; it is deleted when the fit is complete. The data must not have changed in between. With "
+        'missing="em" the first pass is made again, and rounds go on where they were.',
+    )
+    progress: bool | Callable[[str, int, int], object] = option(
+        default=False,
+        allowed=FlagOrCall(),
+        help="True for a bar on stderr, or a callable (label, bytes_done, bytes_total).",
+    )
+    memory_limit: int | str | None = option(
+        default=None,
+        allowed=SizeInBytes(),
+        help='bytes, or text like "1GB", that one process may use; found out if None.',
+    )
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    def _check(self) -> None:
+        """Raise TypeError or ValueError for an option that is not what it may be, or does not go with another."""
+        settings = self.get_params()
+        for each in OPTIONS.values():
+            each.check(settings[each.name])
+        defaults = {name: each.default for name, each in OPTIONS.items()}
+        for rule in (*rules_of(self.covariance), *RULES):
+            rule.check(settings, defaults)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        return {name: getattr(self, name) for name in OPTIONS}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change arguments by name; returns self."""
+        unknown = sorted(set(params) - set(OPTIONS))
+        if unknown:
+            raise ValueError(f"unknown parameter {unknown[0]!r}; the parameters are {', '.join(OPTIONS)}.")
+        before = self.get_params()
+        vars(self).update(params)
+        try:
+            self._check()
+        except (TypeError, ValueError):
+            vars(self).update(before)
+            raise
+        return self
+
+    def given_to(self, record: type) -> dict[str, Any]:
+        """The options that are fields of a dataclass, by name."""
+        named = [OPTIONS[each.name] for each in fields(record) if each.name in OPTIONS]
+        return {each.name: each.plain(getattr(self, each.name)) for each in named}
+
+    def __repr__(self) -> str:
+        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value != OPTIONS[name].default]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+
+OPTIONS: dict[str, Option] = {
+    each.name: Option(each.name, each.default, **each.metadata) for each in fields(EstimatorOptions)
+}
