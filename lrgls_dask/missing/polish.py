@@ -16,8 +16,8 @@ from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.sigma.em import unflattened
 from lrgls_dask.sigma.interface import FactorStructure
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.solve.rounds import as_vector, units_of
-from lrgls_dask.solve.sweep import Run
+from lrgls_dask.solve.em import as_vector, units_of
+from lrgls_dask.solve.record import Options, penalised
 
 __all__ = ["minimised", "nearly_bare", "polished", "slope_of_sigma"]
 
@@ -61,22 +61,22 @@ def slope_of_sigma(seen: Latent, sigma: LowRank, free: np.ndarray, lam_F: float)
 
 
 def polished(
-    run: Run, problem: Incomplete, structure: FactorStructure, c: np.ndarray, sigma: LowRank
+    problem: Incomplete, structure: FactorStructure, options: Options, c: np.ndarray, sigma: LowRank
 ) -> tuple[np.ndarray, LowRank, Latent]:
     """Coefficients and Sigma by L-BFGS-B over (c, F, log d), not worse than those given, and the likelihood there.
 
     For pseudo-rows, where a look at a point is no pass; one look where the slope says that there is nothing to gain.
     """
     seen = problem.latent(c, sigma)
-    value = run.penalised(c, sigma, seen.nll)
+    value = penalised(problem, structure, c, sigma, seen.nll)
     stiff = bool(nearly_bare(sigma).any())  # then a slope says little
     for _ in range(SEARCHES):
-        search = _Search(run, problem, structure, c, sigma)
+        search = _Search(problem, structure, options, c, sigma)
         if not stiff and 0.5 * problem.n_obs * float(np.sum(search.slope(c, sigma, seen) ** 2)) < WORTH:
             break
         moved = search.end()
         there = problem.latent(*moved)
-        after = run.penalised(*moved, there.nll)
+        after = penalised(problem, structure, *moved, there.nll)
         if after >= value:
             break
         gain, value = problem.n_obs * (value - after), after
@@ -93,16 +93,21 @@ class _Search:
     Restrictions leave some directions to c only: its coordinates are along those.
     """
 
-    run: Run
     problem: Incomplete
     structure: FactorStructure
+    options: Options
     c: np.ndarray
     sigma: LowRank
 
     @cached_property
     def units(self) -> np.ndarray:
         """(P + K k + K,)."""
-        return units_of(self.run, self.problem.cells, self.sigma)
+        return units_of(self.problem, self.problem.cells, self.sigma)
+
+    @cached_property
+    def floor(self) -> np.ndarray:
+        """(K,) of d."""
+        return np.full(self.problem.design.n_equations, self.options.d_floor)
 
     @cached_property
     def along(self) -> np.ndarray | None:
@@ -122,7 +127,7 @@ class _Search:
     def at(self, z: np.ndarray) -> tuple[np.ndarray, LowRank]:
         P = len(self.c)
         change = z[: self.n_c] / self.units[:P] if self.along is None else self.along @ z[: self.n_c]
-        return self.c + change, unflattened(z[self.n_c :] / self.units[P:], self.sigma.rank, self.run.floor())
+        return self.c + change, unflattened(z[self.n_c :] / self.units[P:], self.sigma.rank, self.floor)
 
     def slope(self, c: np.ndarray, sigma: LowRank, seen: Latent) -> np.ndarray:
         """Derivatives of the objective per row."""
@@ -135,11 +140,10 @@ class _Search:
     def value(self, z: np.ndarray) -> tuple[float, np.ndarray]:
         c, sigma = self.at(z)
         seen = self.problem.latent(c, sigma)
-        return self.run.penalised(c, sigma, seen.nll), self.slope(c, sigma, seen)
+        return penalised(self.problem, self.structure, c, sigma, seen.nll), self.slope(c, sigma, seen)
 
     def end(self) -> tuple[np.ndarray, LowRank]:
         """Where it ends."""
         start = np.concatenate([np.zeros(self.n_c), (as_vector(self.c, self.sigma) * self.units)[len(self.c) :]])
-        floor = self.run.floor()
-        of_d = self.units[-len(floor) :]
-        return self.at(minimised(self.value, start, of_d, floor, maxiter=2000, maxfun=3000, maxcor=30, ftol=1e-16))
+        of_d = self.units[-len(self.floor) :]
+        return self.at(minimised(self.value, start, of_d, self.floor, maxiter=2000, maxfun=3000, maxcor=30, ftol=1e-16))

@@ -209,10 +209,12 @@ class EstimatorOptions:
         help="stop when a sweep lowers the objective by less than this fraction; 1e-10 on a compressed system, 1e-6 "
         "streamed, if None.",
     )
-    max_sweeps: int = option(
-        default=50,
+    max_sweeps: int | None = option(
+        default=None,
         allowed=WholeNumber(1),
-        help="the most sweeps; ending there is a warning, not an error.",
+        help='the most sweeps, of algorithm="em" the most rounds; ending there is a warning, not an error. None: 50 '
+        'sweeps; 500 rounds of EM, 10,000 with accelerate=False. Streamed, EM is also what algorithm="als" runs for '
+        "rows that miss responses and where K x K sums do not fit.",
     )
     cg_tol: float | None = option(
         default=None,

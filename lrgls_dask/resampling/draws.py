@@ -25,9 +25,9 @@ from lrgls_dask.rows.moments import GramMoments, Head, RootMoments
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.rows.tasks import run_tasks
 from lrgls_dask.sigma.interface import Sigma, Structure
-from lrgls_dask.solve.als import refit
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.record import Options, Point
+from lrgls_dask.solve.refit import refit
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION, QR_RESOLUTION
 
 __all__ = ["Draws", "Fitted", "column_space", "draw_moments", "parametric", "resampled"]

@@ -11,7 +11,7 @@ import numpy as np
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference import sums_of_squares
 from lrgls_dask.missing.covariance import gls_covariance
-from lrgls_dask.missing.loop import choose_incomplete, estimate_of
+from lrgls_dask.missing.fit import choose_incomplete, estimate_of
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import pairs_never_seen
 from lrgls_dask.results.evidence import CellsOfRows, CompressedRows, Evidence, StreamedSums
@@ -24,7 +24,7 @@ from lrgls_dask.sigma.interface import Structure
 from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.checkpoint import Checkpoint
 from lrgls_dask.solve.interface import Problem
-from lrgls_dask.solve.record import Options, Solution, Termination, TraceRow
+from lrgls_dask.solve.record import Options, Point, Solution, Termination, TraceRow
 from lrgls_dask.system import CompressedSystem, System
 from lrgls_dask.varying.fit import SegmentsFitted
 
@@ -33,7 +33,7 @@ __all__ = ["as_fit", "as_time_varying_fit", "fit_incomplete_rows", "warn_of"]
 
 def as_fit(
     problem: Problem,
-    solution: Solution,
+    solution: Solution[Point],
     settings: Settings,
     table: Candidates,
     system: System | CompressedSystem,
@@ -78,7 +78,7 @@ def _one_sigma(system: System | CompressedSystem, sigma: Any, y_scale: np.ndarra
 
 
 def _run(
-    found: Solution, meter: Meter, engine: Literal["compress", "stream"], table: Candidates, n_dropped: int
+    found: Solution[Point], meter: Meter, engine: Literal["compress", "stream"], table: Candidates, n_dropped: int
 ) -> Run:
     return Run(
         found.termination,
@@ -147,7 +147,7 @@ def fit_incomplete_rows(
     return fit, [pairs] if pairs else []
 
 
-def _gls(problem: Incomplete, found: Solution) -> np.ndarray | None:
+def _gls(problem: Incomplete, found: Solution[Point]) -> np.ndarray | None:
     if problem.design.n_coefficients > MAX_COEFFICIENTS:
         return None
     return gls_covariance(problem, widened(found.point.sigma))
@@ -167,12 +167,9 @@ def as_time_varying_fit(fitted: SegmentsFitted, settings: Settings, system: Syst
             FitWarning,
             stacklevel=4,
         )
-    totals = (meter.passes, meter.bytes_read, meter.seconds)
     run = Run(
-        Termination.CONVERGED if found.converged else Termination.MAX_SWEEPS,
-        tuple(
-            TraceRow(sigmas.rank, n, "sigma", local, local, 1.0, 0, *totals) for n, local in enumerate(found.trace, 1)
-        ),
+        found.termination,
+        found.rows,
         "compress",
         meter.passes,
         meter.bytes_read,

@@ -152,7 +152,7 @@ class TimeVaryingFit(Reported, Predicting):
     @cached_property
     def trace(self) -> pd.DataFrame:
         """One row per sweep: the local likelihood sum_t (n_t / N) nll(Sigma_t; S_t(h)), in standard units."""
-        local = [row.nll for row in self.run.history]
+        local = [row.nll for row in self.run.history if row.step == "sigma"]
         return pd.DataFrame({"local_nll": local}, index=pd.RangeIndex(1, len(local) + 1, name="sweep"))
 
     @cached_property

@@ -26,5 +26,5 @@ ValueError with its name.
 What tests hold it to, once it is entered and `tests/` is given an example of its option: `solve` inverts `matmul`,
 `logdet` and `nll` agree with `dense()`, `rescaled` commutes with all of them, `conditional` and `tangents` are those of
 the matrix, what is stored makes the same value, and `update` never returns a Sigma whose nll + penalty is above the
-start's. Factors that vary in time are no structure of one S but a loop of their own, in `lrgls_dask.varying.loop`.
+start's. Factors that vary in time are no structure of one S but a loop of their own, in `lrgls_dask.varying.als`.
 """

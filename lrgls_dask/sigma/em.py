@@ -1,12 +1,11 @@
 """The matrix-free update for K too large to hold S (K x K): EM with S only through S B and diag S, accelerated.
 
 One round costs one pass over the data: at Sigma form B = Sigma^-1 F, read S B and diag S; both the exact nll at Sigma
-(`nll_from_products`) and the next Sigma (`em_update`) follow in O(K k^2).  `Anderson` saves most of the rounds.
+(`nll_from_products`) and the next Sigma (`em_update`) follow in O(K k^2).  Acceleration saves most
+of the rounds.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +13,7 @@ from numpy.typing import NDArray
 from lrgls_dask.sigma.interface import LOG_2PI, Array
 from lrgls_dask.sigma.lowrank import LowRank
 
-__all__ = ["Anderson", "em_products", "em_update", "flattened", "nll_from_products", "on_factors", "unflattened"]
-
-# Differences kept: deeper gained nothing on factor-structured data.  Ridge of the least squares, relative to its
-# largest singular value squared: smaller lets nearly parallel differences through, larger slows the last digits.
-DEPTH, RIDGE = 8, 1e-10
+__all__ = ["em_products", "em_update", "flattened", "nll_from_products", "on_factors", "unflattened"]
 
 
 def em_products(sigma: LowRank) -> Array:
@@ -86,46 +81,3 @@ def unflattened(z: Array, rank: int, floor: Array) -> LowRank:
     """The Sigma of a flat vector (K (rank + 1),), d brought up to floor (K,)."""
     size = floor.size * rank
     return LowRank(z[:size].reshape(floor.size, rank), np.maximum(np.exp(z[size:]), floor))
-
-
-@dataclass(frozen=True, eq=False)
-class Anderson:
-    """Safeguarded Anderson acceleration of a map that lowers a value; each `advanced` returns the next state.
-
-    points, images : the last depth + 1 accepted vectors and their images under the map; value : at the last of them.
-    Type II, Walker & Ni (2011), equation 2.2, regularised least squares; memory 2 (depth + 1) vectors.
-    """
-
-    depth: int = DEPTH
-    points: tuple[Array, ...] = field(default=())
-    images: tuple[Array, ...] = field(default=())
-    value: float = np.inf
-
-    def advanced(self, point: Array, image: Array, value: float) -> tuple[Array, Anderson]:
-        """Where to go next from `point`, given its image under the map and its value, and the state after that.
-
-        If the value is not below the last accepted one the history is dropped and the answer is the last accepted
-        image, where the map itself guarantees descent.
-        """
-        if self.points and not value < self.value:
-            return self.images[-1], replace(self, points=self.points[-1:], images=self.images[-1:])
-        return self.accepted(point, image, value)
-
-    def accepted(self, point: Array, image: Array, value: float) -> tuple[Array, Anderson]:
-        """The same, whatever the value: for a plain step of the map, which has nothing to be compared with."""
-        keep = self.depth + 1
-        state = replace(self, points=(*self.points, point)[-keep:], images=(*self.images, image)[-keep:], value=value)
-        return state._extrapolated(), state
-
-    def _extrapolated(self) -> Array:
-        """image - (change of images) gamma, gamma minimising |residual - (change of residuals) gamma|^2 + ridge."""
-        if len(self.points) == 1:
-            return self.images[-1]
-        images = np.stack(self.images)
-        residuals = images - np.stack(self.points)
-        changes = np.diff(residuals, axis=0)
-        U, s, Vt = np.linalg.svd(changes, full_matrices=False)
-        if s[0] == 0.0:
-            return self.images[-1]
-        gamma = U @ (s / (s**2 + RIDGE * s[0] ** 2) * (Vt @ residuals[-1]))
-        return np.asarray(images[-1] - gamma @ np.diff(images, axis=0))

@@ -5,7 +5,8 @@ A checkpoint is a zarr group that belongs to one set of unread rows and is delet
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import dask.array as da
@@ -29,16 +30,20 @@ MOMENTS = {"gram": GramMoments, "root": RootMoments}
 
 @dataclass(frozen=True, eq=False)
 class SavedPoint:
-    """A point of a loop after a completed sweep: c (P,), S (K, K) or (0, 0), and Sigma.
+    """A point of a loop after a completed sweep.
 
+    marks : what the sweeps so far say of those to come (`State.marks`).
     ended : why the loop ended there, None where it would go on.
     """
 
     sweep: int
-    c: np.ndarray
-    S: np.ndarray
-    sigma: Sigma
+    point: Point
+    marks: Mapping[str, Any] = field(default_factory=dict)
     ended: Termination | None = None
+
+    @property
+    def sigma(self) -> Sigma:
+        return self.point.sigma
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,19 +127,20 @@ class Checkpoint:
             return None
         known: dict[str, Any] = dict(entry.attrs)
         sigma = sigma_of(known["covariance"], lambda array: read_array(entry, array))
-        c, S = read_array(entry, "c"), read_array(entry, "S")
+        point = Point(read_array(entry, "c"), read_array(entry, "S"), sigma)
         ended = known.get("ended")
-        return SavedPoint(known["sweep"], c, S, sigma, None if ended is None else Termination(ended))
+        marks = known.get("marks", {})
+        return SavedPoint(known["sweep"], point, marks, None if ended is None else Termination(ended))
 
     def save_point(self, name: str, point: SavedPoint) -> None:
         key = f"{name}-{point.sweep}"
         entry = self.group.create_group(key, overwrite=True)
-        write_array(entry, "c", point.c, ("coefficient",))
-        write_array(entry, "S", point.S, ("equation", "equation_other"))
+        write_array(entry, "c", point.point.c, ("coefficient",))
+        write_array(entry, "S", point.point.S, ("equation", "equation_other"))
         for array, (values, dims) in point.sigma.stored().items():
             write_array(entry, array, values, dims)
         ended = None if point.ended is None else point.ended.value
-        entry.attrs.update(sweep=point.sweep, covariance=point.sigma.kind, ended=ended)
+        entry.attrs.update(sweep=point.sweep, covariance=point.sigma.kind, ended=ended, marks=dict(point.marks))
         entry.attrs["complete"] = True
         previous = self.group.attrs.get(name)
         self.group.attrs[name] = key
@@ -171,14 +177,13 @@ class CheckpointLoop:
         """The one an earlier client left, or None."""
         return self.checkpoint.load_point(self.name)
 
-    def keep(self, sweep: int, point: Point) -> None:
+    def keep(self, sweep: int, point: Point, marks: Mapping[str, Any]) -> None:
         """Save a point to go on from."""
-        self.checkpoint.save_point(self.name, SavedPoint(sweep, point.c, point.S, point.sigma))
+        self.checkpoint.save_point(self.name, SavedPoint(sweep, point, marks))
 
-    def finish(self, found: Solution) -> None:
+    def finish(self, found: Solution[Point]) -> None:
         """Save the point at which the loop ended."""
-        at = found.point
-        last = SavedPoint(found.trace[-1].sweep, at.c, at.S, at.sigma, found.termination)
+        last = SavedPoint(found.trace[-1].sweep, found.point, ended=found.termination)
         self.checkpoint.save_point(self.name, last)
 
 

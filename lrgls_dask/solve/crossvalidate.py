@@ -15,9 +15,9 @@ from lrgls_dask.rows.partition import HashedRows, RowBlocks
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma, Structure
-from lrgls_dask.solve.als import refit
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.record import Options, Point
+from lrgls_dask.solve.refit import refit
 
 __all__ = ["Candidate", "Folds", "compress_folds", "held_out_nll"]
 

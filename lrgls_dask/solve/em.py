@@ -1,29 +1,162 @@
-"""Expectation-maximisation over (b, F, d), accelerated: the loop where S (K x K) is too large to hold.
+"""Expectation-maximisation over (b, F, d) as a step of the loop, and that of complete rows.
 
-One pass at (b, Sigma) yields S B and diag S for B = Sigma^-1 F and the score of b. They give the exact objective there
-and the next point: every equation's coefficients given the expected factors, b_j + d_j (X_j'X_j)^-1 X_j'(R Sigma^-1)_j,
-and the factor update of Rubin and Thayer (1982). Anderson acceleration of that map saves most of the passes.
+One look at (b, Sigma) gives the exact objective there and what the next point is made of. With all responses observed
+it yields S B and diag S for B = Sigma^-1 F and the score of b, one pass where rows are streamed: for K so large that S
+(K x K) cannot be held. The next point is every equation's coefficients given the expected factors,
+b_j + d_j (X_j'X_j)^-1 X_j'(R Sigma^-1)_j, and the factor update of Rubin and Thayer (1982). Anderson acceleration of
+that map saves most of the rounds; at the end the coefficients are refined by conjugate gradients.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 
-from lrgls_dask.sigma.em import em_products, em_update, nll_from_products
+from lrgls_dask.sigma.em import em_products, em_update, flattened, nll_from_products, unflattened
 from lrgls_dask.sigma.interface import LOOSE, FactorStructure
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
+from lrgls_dask.solve.anderson import Anderson
+from lrgls_dask.solve.checkpoint import CheckpointLoop, SavedPoint
 from lrgls_dask.solve.constraint import Preconditioner
-from lrgls_dask.solve.interface import Problem, Products
-from lrgls_dask.solve.record import Keep, Options, Solution
-from lrgls_dask.solve.rounds import fit_by_rounds
-from lrgls_dask.solve.sweep import Run, gls
+from lrgls_dask.solve.gls import gls
+from lrgls_dask.solve.interface import Posed, Problem, Products
+from lrgls_dask.solve.iterate import MOST_PLAIN_ROUNDS, MOST_ROUNDS, Goal, Half, State, Trace, go_on, run
+from lrgls_dask.solve.record import Options, Point, Solution, penalised
 
-__all__ = ["fit_em", "starting_sigma"]
+__all__ = [
+    "LOOK_ROUNDING",
+    "Rounds",
+    "as_vector",
+    "fit_em",
+    "resume_em",
+    "starting_sigma",
+    "units_of",
+    "units_of_sigma",
+]
 
 OVERSAMPLING = 8  # further columns of the random basis that finds the leading factors
+# EM converges slowly: the rounds to come gain up to a hundred times what one does, and it has plateaus of one round.
+ROUNDS_TO_COME = 100.0
+LOOK_ROUNDING = 4e-15  # of the objective, which sums as many terms as there are slabs: less is no gain
+NO_COVARIANCE = np.zeros((0, 0))  # S, which no round needs
+
+
+# ---------------------------------------------------------------------------------------------- coordinates
+
+
+def as_vector(c: np.ndarray, sigma: LowRank) -> np.ndarray:
+    """(c, F, log d) as one vector, (P + K k + K,)."""
+    return np.concatenate([c, flattened(sigma)])
+
+
+def units_of(problem: Posed, cells: np.ndarray, sigma: LowRank) -> np.ndarray:
+    """What makes a change of each coordinate count by about its share of the log-likelihood per row."""
+    coefficients = 1.0 / np.sqrt(problem.n_obs * problem.coordinates.expand(sigma.d))
+    return np.concatenate([coefficients, units_of_sigma(problem.n_obs, cells, sigma)])
+
+
+def units_of_sigma(n_obs: int, cells: np.ndarray, sigma: LowRank) -> np.ndarray:
+    """(K k + K,) the same of (F, log d)."""
+    share = np.sqrt(cells / n_obs)
+    return np.concatenate([np.repeat(share / np.sqrt(sigma.d), sigma.rank), share * np.sqrt(0.5)])
+
+
+# ---------------------------------------------------------------------------------------------- the step
+
+
+@dataclass(frozen=True, eq=False)
+class Rounds(ABC):
+    """A sweep, here called a round, is one look at the rows and what follows from it; the objective never rises.
+
+    Inside the loop all factors stand side by side, the zeros of the structure among their loadings.
+    near : a Sigma that sets the units in which points are extrapolated.
+    """
+
+    problem: Any
+    structure: FactorStructure
+    options: Options
+    near: LowRank
+
+    first: ClassVar[int] = 0
+
+    @property
+    @abstractmethod
+    def cells(self) -> np.ndarray:
+        """(K,) rows that show each equation."""
+
+    @abstractmethod
+    def read(self, c: np.ndarray, sigma: LowRank) -> tuple[float, Any]:
+        """nll per row at a point, and what leads on from there; one pass where rows are streamed."""
+
+    @abstractmethod
+    def image(self, c: np.ndarray, sigma: LowRank, seen: Any) -> tuple[np.ndarray, LowRank]:
+        """The next point, whose objective is not above that of this one."""
+
+    @abstractmethod
+    def refined(self, c: np.ndarray, sigma: LowRank, seen: Any) -> tuple[np.ndarray, int]:
+        """The coefficients of a Sigma by conjugate gradients from c, and how many iterations that took."""
+
+    # ------------------------------------------------------------------------------------------ what the loop asks
+
+    @property
+    def anderson(self) -> Anderson | None:
+        """With accelerate=False it is the plain iteration, whose objective falls every round."""
+        return Anderson() if self.options.accelerate else None
+
+    def goal(self) -> Goal:
+        most = MOST_ROUNDS if self.options.accelerate else MOST_PLAIN_ROUNDS
+        return Goal(most if self.options.max_sweeps is None else self.options.max_sweeps, self.options.rel_tol)
+
+    def trace(self) -> Trace:
+        return Trace(self.structure.rank, self.problem.nll_offset, self.problem.meter)
+
+    def start(self, point: Point) -> Half[Point]:
+        half = self._looked("start", point.c, widened(point.sigma))
+        return replace(half, point=replace(point, sigma=self.structure.value(widened(point.sigma))))
+
+    def look(self, state: State[Point]) -> Half[Point]:
+        half = self._looked("em", state.point.c, widened(state.point.sigma))
+        gain = max(abs(state.obj - half.obj), state.gain)
+        left = 0.0 if gain <= LOOK_ROUNDING * max(1.0, abs(half.obj)) else ROUNDS_TO_COME * gain
+        return replace(half, left=left, accept_t=1.0 if half.obj < state.obj else 0.0)
+
+    def move(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
+        c, sigma = self.image(looked.point.c, widened(looked.point.sigma), looked.seen)
+        return Half(Point(c, NO_COVARIANCE, sigma))
+
+    def finish(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
+        sigma = widened(looked.point.sigma)
+        c, iterations = self.refined(looked.point.c, sigma, looked.seen)
+        half = self._looked("beta", c, sigma) if iterations else replace(looked, name="beta", accept_t=1.0, left=np.inf)
+        return replace(half, point=Point(c, NO_COVARIANCE, self.structure.value(sigma)), cg=iterations)
+
+    def _looked(self, name: str, c: np.ndarray, sigma: LowRank) -> Half[Point]:
+        nll, seen = self.read(c, sigma)
+        obj = penalised(self.problem, self.structure, c, sigma, nll)
+        return Half(Point(c, NO_COVARIANCE, sigma), name, nll, obj, value=obj, seen=seen)
+
+    @cached_property
+    def _units(self) -> np.ndarray:
+        return units_of(self.problem, self.cells, self.near)
+
+    @cached_property
+    def _floor(self) -> np.ndarray:
+        return np.full(self.problem.design.n_equations, self.options.d_floor)
+
+    def vector(self, point: Point) -> np.ndarray:
+        return as_vector(point.c, widened(point.sigma)) * self._units
+
+    def at(self, vector: np.ndarray, image: Point) -> Point:
+        z, n = vector / self._units, len(image.c)
+        return Point(z[:n], NO_COVARIANCE, unflattened(z[n:], image.sigma.rank, self._floor))
+
+
+# ---------------------------------------------------------------------------------------------- complete rows
 
 
 def starting_sigma(problem: Problem, rank: int, c: np.ndarray, floor: np.ndarray) -> LowRank:
@@ -53,17 +186,24 @@ def fit_em(
     c: np.ndarray,
     *,
     sigma: LowRank | None = None,
-    done: int = 0,
-    keep: Keep | None = None,
-) -> Solution:
-    """The solution from coefficients c (P,), and a Sigma if there is one to start from; see rounds.py.
+    kept: CheckpointLoop | None = None,
+) -> Solution[Point]:
+    """The solution from coefficients c (P,), and a Sigma if there is one to start from.
 
     Each round is one pass; the coefficients are then refined by CG.
     """
     floor = np.full(problem.design.n_equations, options.d_floor)
     sigma = _first_sigma(problem, structure, c, floor) if sigma is None else sigma
-    rounds = _CompleteRounds(problem, structure, options, floor)
-    return fit_by_rounds(Run(problem, structure, options), rounds, c, sigma, done=done, keep=keep)
+    step = CompleteRounds(problem, structure, options, sigma)
+    return run(step, Point(c, NO_COVARIANCE, sigma), step.goal(), kept=kept)
+
+
+def resume_em(
+    problem: Problem, structure: FactorStructure, options: Options, saved: SavedPoint, kept: CheckpointLoop | None
+) -> Solution[Point]:
+    """The solution from a point that was kept."""
+    step = CompleteRounds(problem, structure, options, widened(saved.sigma))
+    return go_on(step, saved, step.goal(), kept)
 
 
 def _first_sigma(problem: Problem, structure: FactorStructure, c: np.ndarray, floor: np.ndarray) -> LowRank:
@@ -73,20 +213,16 @@ def _first_sigma(problem: Problem, structure: FactorStructure, c: np.ndarray, fl
     return widened(structure.candidates(problem.residual_covariance(c), floor, tol=LOOSE)[0].sigma)
 
 
-@dataclass(frozen=True, eq=False)
-class _CompleteRounds:
+class CompleteRounds(Rounds):
     """EM with all responses observed."""
 
     problem: Problem
-    structure: FactorStructure
-    options: Options
-    floor: np.ndarray
 
     @property
     def cells(self) -> np.ndarray:
-        return np.full(len(self.floor), float(self.problem.n_obs))
+        return np.full(self.problem.design.n_equations, float(self.problem.n_obs))
 
-    def look(self, c: np.ndarray, sigma: LowRank) -> tuple[float, Products]:
+    def read(self, c: np.ndarray, sigma: LowRank) -> tuple[float, Products]:
         seen = self.problem.products(c, em_products(sigma), sigma)
         return nll_from_products(sigma, seen.along, seen.diagonal), seen
 
@@ -94,11 +230,11 @@ class _CompleteRounds:
         ridge = self.problem.coordinates.ridge
         own = self.problem.coordinates.expand(sigma.d)
         _, step = Preconditioner((1.0 - ridge) / own + ridge, self.problem.constraint)(seen.score)
-        loadings = self.structure.loadings(len(self.floor))
+        loadings = self.structure.loadings(self.problem.design.n_equations)
         free = None if loadings.everywhere else loadings.free
         lam_F = self.structure.lam_F
-        return c + step, em_update(sigma, seen.along, seen.diagonal, self.floor, lam_F=lam_F, free=free)
+        return c + step, em_update(sigma, seen.along, seen.diagonal, self._floor, lam_F=lam_F, free=free)
 
     def refined(self, c: np.ndarray, sigma: LowRank, seen: Products) -> tuple[np.ndarray, int]:
-        c, _, step = gls(self.problem, self.options, c, sigma, fall=0.0)
-        return c, step.iterations
+        found = gls(self.problem, self.options, c, sigma)
+        return found.c, found.iterations

@@ -80,7 +80,7 @@ class Problem(Posed, Protocol):
         ...
 
     def settled_energy(self, rel_tol: float) -> float:
-        """The squared distance in standard errors by which a last sweep may still move the coefficients."""
+        """The squared distance in standard errors by which more sweeps may still move the coefficients."""
         ...
 
 
@@ -93,9 +93,13 @@ def nll_offset(whitened: Whitened, head: Head) -> float:
 def inner_energy(problem: Posed, rel_tol: float) -> float:
     """r'M^-1 r at which the last conjugate gradients stop, given the outer tolerance.
 
-    It is the squared distance from the solution in standard errors: where iterations cost nothing only rounding is
-    left; streamed a hundredth of one at the default rel_tol of 1e-6, and less in step with a tighter one.
+    It is the squared distance from the solution in standard errors, and about 2 N times what is left to gain in nll per
+    row. Where iterations cost nothing only rounding is left. Streamed it is a hundredth of rel_tol of the objective,
+    which in standard units is about K; but for large N, where that is no digit of a coefficient, at most a hundredth of
+    a standard error, and for small N, where it is no digit that statistics has, not much less; of both less in step
+    with a rel_tol that asks for more.
     """
     if problem.restarts_are_free:
         return 1e-20 * problem.n_obs
-    return float(1e-4 * min(1.0, rel_tol / 1e-6) ** 1.5)
+    least, most = 1e-4 * min(1.0, rel_tol / 1e-6) ** 1.5, 1e-4 * min(1.0, rel_tol / 1e-8) ** 2
+    return float(np.clip(1e-2 * problem.n_obs * problem.design.n_equations * rel_tol, least, most))

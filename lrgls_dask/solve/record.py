@@ -1,18 +1,31 @@
-"""What the loop is told, the points it goes through, and what it leaves behind."""
+"""What a fit is told, the points it goes through, and what it leaves behind."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
-from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.solve.interface import Problem
+from lrgls_dask.sigma.interface import Sigma, Structure
+from lrgls_dask.solve.interface import Posed, Problem
 
-__all__ = ["BetaStep", "Keep", "Options", "Point", "Solution", "Termination", "TraceRow", "debiased"]
+__all__ = [
+    "Options",
+    "Point",
+    "Solution",
+    "Termination",
+    "TraceRow",
+    "best_of_starts",
+    "debiased",
+    "penalised",
+    "slack",
+]
+
+SAME_OBJECTIVE = 1e-7  # solutions that differ by less than this, relative to max(1, |obj|), are one
+
+P = TypeVar("P")
 
 
 class Termination(enum.Enum):
@@ -25,14 +38,14 @@ class Termination(enum.Enum):
 
 @dataclass(frozen=True)
 class Options:
-    """How to alternate; see LowRankGLS for the meaning of each."""
+    """How to fit; see LowRankGLS for the meaning of each. max_sweeps : None for each algorithm's own (iterate.py)."""
 
     algorithm: Literal["als", "fgls", "em"] = "als"
     debiased: bool = False
     lam_B: float = 0.0
     d_floor: float = 1e-8
     rel_tol: float = 1e-10
-    max_sweeps: int = 50
+    max_sweeps: int | None = None
     cg_tol: float | None = None
     cg_maxit: int = 500
     accelerate: bool = True
@@ -60,39 +73,47 @@ class TraceRow:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """Coefficients c (P,), their residual covariance S (K, K) and a Sigma, all in standard units."""
+    """Coefficients c (P,), their residual covariance S, (K, K) or (0, 0) where none is held, and a Sigma, all in
+    standard units."""
 
     c: np.ndarray
     S: np.ndarray
     sigma: Sigma
 
 
-Keep = Callable[[int, Point], None]
-
-
 @dataclass(frozen=True, eq=False)
-class Solution:
+class Solution(Generic[P]):
     """Where the loop ended. n_starts, n_agreed : starting points tried, and how many led here."""
 
-    point: Point
+    point: P
     nll: float
     obj: float
     termination: Termination
     trace: tuple[TraceRow, ...]
-    n_starts: int
-    n_agreed: int
+    n_starts: int = 1
+    n_agreed: int = 1
 
 
-@dataclass(frozen=True)
-class BetaStep:
-    """A GLS step: iterations, the energy r'M^-1 r it began with, and whether it went to the final tolerance.
+def slack(obj: float) -> float:
+    """By how much an objective may differ from this one and count as the same."""
+    return SAME_OBJECTIVE * max(1.0, abs(obj))
 
-    The energy is the squared distance, in standard errors, of the old coefficients from those of the new Sigma.
+
+def best_of_starts(solutions: list[Solution[P]]) -> Solution[P]:
+    """The best of what several starting points led to, and how many of them led there too.
+
+    A start that stands for others, which led to the same Sigma before any sweep, counts as all of them.
     """
+    best = min(solutions, key=lambda found: found.obj)
+    n_starts = max(best.n_starts, len(solutions))
+    agreed = sum(found.n_agreed for found in solutions if found.obj - best.obj <= slack(best.obj))
+    return replace(best, n_starts=n_starts, n_agreed=min(agreed, n_starts))
 
-    iterations: int
-    energy: float
-    final: bool
+
+def penalised(problem: Posed, structure: Structure, c: np.ndarray, sigma: Sigma, nll: float) -> float:
+    """obj per row, given nll per row."""
+    ridge = float(problem.coordinates.ridge @ c**2) / (2 * problem.n_obs)
+    return nll + structure.penalty(sigma) + ridge
 
 
 def debiased(problem: Problem, options: Options, S: np.ndarray) -> np.ndarray:

@@ -6,11 +6,11 @@ import numpy as np
 
 from lrgls_dask.sigma.interface import Structure
 from lrgls_dask.sigma.structures import LowRankStructure
-from lrgls_dask.solve.als import fit_structure
+from lrgls_dask.solve.gls import starting_residuals
 from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.record import Options, debiased
 from lrgls_dask.solve.selection import Table
-from lrgls_dask.solve.sweep import starting_residuals
+from lrgls_dask.solve.starts import fit_structure
 
 __all__ = ["choose_l1"]
 

@@ -14,14 +14,14 @@ from lrgls_dask.sigma.full import SingularCovariance
 from lrgls_dask.sigma.interface import LOOSE, FactorStructure, SigmaStep, Structure
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
-from lrgls_dask.solve.als import alternate, best_start, fit_structure, go_on, slack
-from lrgls_dask.solve.checkpoint import Checkpoint, SavedPoint
+from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop, SavedPoint
 from lrgls_dask.solve.crossvalidate import Candidate, Folds, held_out_nll
-from lrgls_dask.solve.em import fit_em
+from lrgls_dask.solve.em import fit_em, resume_em
 from lrgls_dask.solve.existence import no_maximum, vanishing_combination
+from lrgls_dask.solve.gls import starting_residuals
 from lrgls_dask.solve.interface import Posed, Problem
-from lrgls_dask.solve.record import Keep, Options, Point, Solution, debiased
-from lrgls_dask.solve.sweep import starting_residuals
+from lrgls_dask.solve.record import Options, Point, Solution, best_of_starts, debiased, slack
+from lrgls_dask.solve.starts import als_from, fit_structure, resume_als
 
 __all__ = ["Table", "best_of", "choose", "criteria"]
 
@@ -36,7 +36,7 @@ def choose(
     options: Options,
     checkpoint: Checkpoint | None = None,
     folds: Folds | None = None,
-) -> tuple[Solution, Table]:
+) -> tuple[Solution[Point], Table]:
     """The solution of the best candidate and one row per candidate (none for a single one).
 
     The best has the least BIC or, given the folds of the rows, the least negative log-likelihood of rows left out; of
@@ -60,23 +60,22 @@ def _choose(
     options: Options,
     checkpoint: Checkpoint | None,
     folds: Folds | None,
-) -> tuple[Solution, Table]:
+) -> tuple[Solution[Point], Table]:
     if problem.restarts_are_free:
         return _fit_all(problem, structures, options, folds)
-    loop = None if checkpoint is None else checkpoint.loop(structures, options, problem.constraint)
-    keep, saved = (None, None) if loop is None else (loop.keep, loop.saved())
+    kept = None if checkpoint is None else checkpoint.loop(structures, options, problem.constraint)
+    saved = None if kept is None else kept.saved()
     if options.algorithm == "em" and problem.dense:
-        return _by_em(problem, structures, options, keep, saved)
+        return _by_em(problem, structures, options, kept, saved)
     if not problem.dense:
-        return _without_covariance(problem, structures, options, keep, saved), ()
-    if saved is not None and options.algorithm == "als":
-        point = Point(saved.c, saved.S, saved.sigma)
-        _, table = _compared(problem, structures, options, saved.S)
+        return _without_covariance(problem, structures, options, kept, saved), ()
+    if kept is not None and saved is not None and options.algorithm == "als":
+        _, table = _compared(problem, structures, options, saved.point.S)
         chosen = next(structure for structure in structures if structure.rank == saved.sigma.rank)
-        return go_on(problem, chosen, options, saved.sweep, point, keep=keep), table
+        return resume_als(problem, chosen, options, saved, kept), table
     c, S = _start(problem, options)
     best, table = _compared(problem, structures, options, S)
-    return fit_structure(problem, structures[best], options, c, S, keep=keep), table
+    return fit_structure(problem, structures[best], options, c, S, kept=kept), table
 
 
 def _start(problem: Problem, options: Options) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +113,7 @@ class _Search:
 
 def _fit_all(
     problem: Problem, structures: tuple[Structure, ...], options: Options, folds: Folds | None
-) -> tuple[Solution, Table]:
+) -> tuple[Solution[Point], Table]:
     search = _Search(problem, options, *_start(problem, options))
     if len(structures) == 1:
         return _fit_one(search, structures[0]), ()
@@ -161,13 +160,13 @@ def _in_parallel(width: int, function: Callable[[Any, Any], Any], state: Any, it
     return [function(state, item) for item in items]
 
 
-def _fit_one(search: _Search, structure: Structure) -> Solution:
+def _fit_one(search: _Search, structure: Structure) -> Solution[Point]:
     if search.options.algorithm == "em":
         return _em_from_every_start(search, structure.by_rows())
     return fit_structure(search.problem, structure, search.options, search.c, search.S)
 
 
-def _em_from_every_start(search: _Search, structure: FactorStructure) -> Solution:
+def _em_from_every_start(search: _Search, structure: FactorStructure) -> Solution[Point]:
     """The best of EM from its own start and, accelerated, from what the other starts for Sigma lead to."""
     problem, options = search.problem, search.options
     starts: list[LowRank | None] = [None]
@@ -175,16 +174,18 @@ def _em_from_every_start(search: _Search, structure: FactorStructure) -> Solutio
         floor = np.full(len(search.S), options.d_floor)
         found: list[SigmaStep[Any]] = [*structure.candidates(search.S, floor, tol=LOOSE)]
         starts += [widened(step.sigma) for step in found]
-    return best_start([fit_em(problem, structure, options, search.c, sigma=sigma) for sigma in starts])
+    return best_of_starts([fit_em(problem, structure, options, search.c, sigma=sigma) for sigma in starts])
 
 
-def _from_below(search: _Search, structure: Structure, below: Solution, found: Solution) -> Solution:
+def _from_below(
+    search: _Search, structure: Structure, below: Solution[Point], found: Solution[Point]
+) -> Solution[Point]:
     """What the optimum one rank below leads to, if that is better than what the candidate's own starts led to."""
     problem, options, point = search.problem, search.options, below.point
     floor = np.full(len(point.S), options.d_floor)
     first = structure.update(debiased(problem, options, point.S), floor, point.sigma)
     wanted = found.obj - slack(found.obj)
-    other = alternate(problem, structure, options, point, first, best=np.inf if options.debiased else wanted)
+    other = als_from(problem, structure, options, point, first, wanted=np.inf if options.debiased else wanted)
     n_starts = found.n_starts + 1
     if other.obj < wanted:
         return replace(other, n_starts=n_starts, n_agreed=1)
@@ -207,16 +208,21 @@ def _compared(
 
 
 def _by_em(
-    problem: Problem, structures: tuple[Structure, ...], options: Options, keep: Keep | None, saved: SavedPoint | None
-) -> tuple[Solution, Table]:
+    problem: Problem,
+    structures: tuple[Structure, ...],
+    options: Options,
+    kept: CheckpointLoop | None,
+    saved: SavedPoint | None,
+) -> tuple[Solution[Point], Table]:
     """EM for one rank, compared with the others as `_choose` does; it goes on from a saved point."""
     c, S = _start(problem, options) if len(structures) > 1 else (_start_alone(problem), np.zeros((0, 0)))
     best, table = _compared(problem, structures, options, S)
-    sigma, done = None, 0
     if saved is not None:
-        c, sigma, done = saved.c, widened(saved.sigma), saved.sweep + 1
         best = next(i for i, structure in enumerate(structures) if structure.rank == saved.sigma.rank)
-    return fit_em(problem, structures[best].by_rows(), options, c, sigma=sigma, done=done, keep=keep), table
+    structure = structures[best].by_rows()
+    if saved is not None:
+        return resume_em(problem, structure, options, saved, kept), table
+    return fit_em(problem, structure, options, c, kept=kept), table
 
 
 def _start_alone(problem: Problem) -> np.ndarray:
@@ -226,8 +232,12 @@ def _start_alone(problem: Problem) -> np.ndarray:
 
 
 def _without_covariance(
-    problem: Problem, structures: tuple[Structure, ...], options: Options, keep: Keep | None, saved: SavedPoint | None
-) -> Solution:
+    problem: Problem,
+    structures: tuple[Structure, ...],
+    options: Options,
+    kept: CheckpointLoop | None,
+    saved: SavedPoint | None,
+) -> Solution[Point]:
     structure, size = structures[0], problem.design.n_equations
     wanted = "rank='bic'" if len(structures) > 1 else "algorithm='fgls'" if options.algorithm == "fgls" else ""
     wanted = wanted or ("debiased=True" if options.debiased else "")
@@ -238,9 +248,8 @@ def _without_covariance(
             f"which does not fit. {remedy}, or raise memory_limit."
         )
     if saved is not None:
-        done, sigma = saved.sweep + 1, widened(saved.sigma)
-        return fit_em(problem, structure.by_rows(), options, saved.c, sigma=sigma, done=done, keep=keep)
-    return fit_em(problem, structure.by_rows(), options, _start_alone(problem), keep=keep)
+        return resume_em(problem, structure.by_rows(), options, saved, kept)
+    return fit_em(problem, structure.by_rows(), options, _start_alone(problem), kept=kept)
 
 
 # ---------------------------------------------------------------------------------------------- the table

@@ -18,8 +18,9 @@ from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.identified import check_identified
 from lrgls_dask.solve.record import Options
 from lrgls_dask.system import System
+from lrgls_dask.varying.bandwidth import BandwidthScore, held_out_scores
+from lrgls_dask.varying.estimate import TimeVaryingSolution, fit_time_varying
 from lrgls_dask.varying.labels import segments_of
-from lrgls_dask.varying.loop import BandwidthScore, TimeVaryingSolution, fit_time_varying, held_out_scores
 from lrgls_dask.varying.segments import client_bytes
 from lrgls_dask.varying.sigmas import SegmentSigmas
 
@@ -90,6 +91,7 @@ def fit_segments(
         d_floor=floor,
         rel_tol=options.rel_tol,
         max_sweeps=options.max_sweeps,
+        meter=meter,
     )
     rows = np.array([segment.n_obs for segment in segments])
     of_segments = (labels, runs.edges, rows, found.loadings, found.idio_var)

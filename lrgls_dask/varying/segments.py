@@ -21,11 +21,19 @@ from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.solve.cg import Solution, conjugate_gradients
 from lrgls_dask.solve.constraint import Preconditioner
 from lrgls_dask.solve.coordinates import Coordinates
+from lrgls_dask.solve.gls import starting_residuals
 from lrgls_dask.solve.in_memory import InMemory
-from lrgls_dask.solve.sweep import starting_residuals
 from lrgls_dask.solve.whiten import WhitenedGroup
 
-__all__ = ["SegmentedProblem", "check_segments", "client_bytes", "kernel_weights", "ordered_segments", "segment_edges"]
+__all__ = [
+    "SegmentedProblem",
+    "check_segments",
+    "client_bytes",
+    "kernel_weights",
+    "ordered_segments",
+    "segment_edges",
+    "segment_times",
+]
 
 # Conjugate gradients go to this energy r'M^-1 r per row, where only rounding is left, or fall by this share before the
 # last sweep.
@@ -85,6 +93,14 @@ def kernel_weights(positions: np.ndarray, bandwidth: float) -> np.ndarray:
         return np.eye(positions.size)
     ratio = np.abs(positions[:, None] - positions[None, :]) / bandwidth
     return np.maximum(1.0 - ratio**2, 0.0)
+
+
+def segment_times(positions: np.ndarray | None, n: int) -> np.ndarray:
+    """(n,) times of n segments: as given, else 0 .. n - 1. Raises ValueError for another number of them."""
+    out = np.arange(n, dtype=float) if positions is None else np.asarray(positions, dtype=float)
+    if out.shape != (n,):
+        raise ValueError(f"segments: {n} segments but times of shape {out.shape}. Give one time for each segment.")
+    return out
 
 
 # ---------------------------------------------------------------------------------------------- the problem

@@ -15,7 +15,7 @@ import numpy as np
 from harness import Case, Report, Session, main, ratio, timed
 
 from lrgls_dask import LowRankGLS, System
-from lrgls_dask.missing.loop import fit_incomplete
+from lrgls_dask.missing.fit import fit_incomplete
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.lowrank import LowRank

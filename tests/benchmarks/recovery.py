@@ -24,7 +24,8 @@ from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from lrgls_dask.sigma.grouped_structure import grouped_candidates
 from lrgls_dask.sigma.ml import ml_candidates
 from lrgls_dask.sigma.sparse import sparse_path
-from lrgls_dask.varying.loop import fit_time_varying, held_out_scores
+from lrgls_dask.varying.bandwidth import held_out_scores
+from lrgls_dask.varying.estimate import fit_time_varying
 
 FLOOR = 1e-8
 FULL: dict[str, Any] = {

@@ -1,8 +1,8 @@
 """Passes over the rows that the stream engine needs to come within 1e-7 and 1e-9 of the optimum, in nll per row.
 
 The optimum is that of a tight fit of the compressed system; the gap after each half-step stands against the passes so
-far. Passes are those of `trace`. The rows of X that really were read are counted beside the passes of the whole fit, of
-which standard errors take one after the last half-step.
+far. Passes to a gap are those of `trace`; passes in all are the rows of X that really were read until the fit had
+stopped, of which standard errors take one after the last half-step.
 """
 
 from __future__ import annotations
@@ -118,8 +118,13 @@ def run(session: Session) -> Report:
     )
     summary: dict[str, Any] = {}
     for position, rel_tol in enumerate(REL_TOLS):
+        fits = [record["fits"][position] for record in runs]
+        in_all = [fit["counted_passes"] for fit in fits]
+        summary[f"median_passes_in_all_at_rel_tol_{rel_tol:g}"] = statistics.median(in_all)
+        summary[f"most_passes_in_all_at_rel_tol_{rel_tol:g}"] = max(in_all)
+        summary[f"largest_gap_at_rel_tol_{rel_tol:g}"] = max(fit["gaps"][-1] for fit in fits)
         for gap in GAPS:
-            found = [passes_to(gap, record["fits"][position]) for record in runs]
+            found = [passes_to(gap, fit) for fit in fits]
             reached = [passes for passes in found if passes is not None]
             name = f"passes_to_{gap:g}_at_rel_tol_{rel_tol:g}"
             summary[f"median_{name}"] = statistics.median(reached) if reached else None

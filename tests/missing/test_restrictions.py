@@ -13,7 +13,7 @@ import scipy.optimize
 
 from lrgls_dask import Fit, LowRankGLS
 from lrgls_dask.design.hypotheses import read_hypotheses
-from lrgls_dask.missing.loop import fit_incomplete
+from lrgls_dask.missing.fit import fit_incomplete
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.structures import LowRankStructure

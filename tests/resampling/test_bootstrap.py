@@ -20,9 +20,9 @@ from lrgls_dask.results import bootstrap as bootstrapped
 from lrgls_dask.rows.partition import GivenParts
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.structures import LowRankStructure
-from lrgls_dask.solve.als import refit
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.record import Options, Point
+from lrgls_dask.solve.refit import refit
 from support.counted import counted
 from support.fits import by_gram, fit
 from support.systems import Data, dask_rows, simulate

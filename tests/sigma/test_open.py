@@ -203,10 +203,11 @@ def test_an_option_says_what_it_takes() -> None:
 
 def test_a_killed_fit_goes_on(tmp_path: Any) -> None:
     from lrgls_dask.solve.checkpoint import Checkpoint, SavedPoint
+    from lrgls_dask.solve.record import Point
 
     kept = Checkpoint.at(tmp_path / "kept.zarr", DATA.system().rows).loop("settings")
     sigma = EquiSigma(np.ones(4), np.full(1, 0.3))
-    kept.checkpoint.save_point(kept.name, SavedPoint(3, np.zeros(5), np.eye(4), sigma))
+    kept.checkpoint.save_point(kept.name, SavedPoint(3, Point(np.zeros(5), np.eye(4), sigma)))
     saved = kept.saved()
     assert saved is not None and isinstance(saved.sigma, EquiSigma)
     np.testing.assert_array_equal(saved.sigma.dense(), sigma.dense())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lrgls_dask.missing.loop import estimate_of
+from lrgls_dask.missing.fit import estimate_of
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.solve.record import Options, Solution
 from support.systems import Data

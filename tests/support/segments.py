@@ -12,7 +12,7 @@ from lrgls_dask.inference.gradient_kernels import SigmaRuns
 from lrgls_dask.inference.segmented import SegmentedBread
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.rows.run_pass import Meter
-from lrgls_dask.varying.loop import TimeVaryingSolution
+from lrgls_dask.varying.estimate import TimeVaryingSolution
 from support.systems import Data
 
 TIGHT: dict[str, Any] = {"rel_tol": 1e-14, "max_sweeps": 200}

@@ -13,7 +13,7 @@ import sklearn.base
 import xarray as xr
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System, TimeVarying, TimeVaryingFit
-from lrgls_dask.varying.loop import fit_time_varying
+from lrgls_dask.varying.estimate import fit_time_varying
 from support.counted import counted
 from support.fits import fit
 from support.segments import TIGHT, covariance, cut, drifting

@@ -13,7 +13,8 @@ from lrgls_dask.compression.compressed import compress_rows
 from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.ml import ml_candidates
-from lrgls_dask.varying.loop import fit_time_varying, held_out_scores
+from lrgls_dask.varying.bandwidth import held_out_scores
+from lrgls_dask.varying.estimate import fit_time_varying
 from lrgls_dask.varying.segments import SegmentedProblem, kernel_weights, ordered_segments
 from support.fits import fit
 from support.segments import TIGHT, covariance, cut, drifting

@@ -1,0 +1,138 @@
+"""Maximum likelihood with missing responses: which steps, from which starts, and which rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lrgls_dask.missing.als import IncompleteSweeps, Together
+from lrgls_dask.missing.em import IncompleteRounds
+from lrgls_dask.missing.polish import nearly_bare
+from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.missing.starts import random_starts, starting_points
+from lrgls_dask.sigma.interface import FactorStructure, Sigma
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.structures import widened
+from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop
+from lrgls_dask.solve.iterate import Goal, Half, State, go_on, iterate, run
+from lrgls_dask.solve.record import Options, Point, Solution, best_of_starts
+from lrgls_dask.solve.selection import Table, best_of, criteria
+
+__all__ = ["Estimate", "choose_incomplete", "estimate_of", "fit_incomplete"]
+
+CELLS_OF_MORE_STARTS = 200_000  # of pseudo-rows: up to so many a dozen more searches are a matter of seconds
+NO_COVARIANCE = np.zeros((0, 0))  # S, which rows with holes do not have
+
+
+def fit_incomplete(
+    problem: Incomplete, structure: FactorStructure, options: Options, kept: CheckpointLoop | None = None
+) -> Solution[Point]:
+    """The best solution of one structure; several starts where they are free.
+
+    algorithm="als" alternates where the patterns are compressed; where every look at the rows is a pass it takes both
+    half-steps from the same pass, which are the accelerated EM rounds.
+    kept : where a streamed loop keeps its last point, and goes on from one that is there.
+    """
+    if not problem.restarts_are_free:
+        return _streamed(problem, structure, options, kept)
+    c, starts = starting_points(problem, structure, options)
+    if options.algorithm != "als":
+        return best_of_starts([_by_rounds(problem, structure, options, c, sigma) for sigma in starts])
+    sweeps = IncompleteSweeps(problem, structure, options)
+
+    def alternated(sigma: LowRank) -> Solution[Point]:
+        return run(sweeps, Point(c, NO_COVARIANCE, sigma), sweeps.goal())
+
+    solutions = [alternated(sigma) for sigma in starts]
+    best = best_of_starts(solutions)
+    if problem.n_pseudo_cells > CELLS_OF_MORE_STARTS or not nearly_bare(widened(best.point.sigma)).any():
+        return _together(problem, structure, options, best)
+    solutions.append(_by_rounds(problem, structure, options, c, starts[0]))
+    solutions += [alternated(sigma) for sigma in random_starts(problem, structure)]
+    return best_of_starts([_together(problem, structure, options, found) for found in solutions])
+
+
+def _by_rounds(
+    problem: Incomplete,
+    structure: FactorStructure,
+    options: Options,
+    c: np.ndarray,
+    sigma: LowRank,
+    kept: CheckpointLoop | None = None,
+) -> Solution[Point]:
+    step = IncompleteRounds(problem, structure, options, sigma)
+    return run(step, Point(c, NO_COVARIANCE, sigma), step.goal(), kept=kept)
+
+
+def _together(
+    problem: Incomplete, structure: FactorStructure, options: Options, found: Solution[Point]
+) -> Solution[Point]:
+    """The solution once coefficients and Sigma have been moved together, in what counts as its last sweep."""
+    step, sweep = Together(problem, structure, options), found.trace[-1].sweep
+    opened = Half(found.point, nll=found.nll, obj=found.obj)
+    state = State(sweep, found.point, opened=opened)
+    looked = step.look(state)
+    if looked.obj == found.obj:
+        return found
+    trace = step.trace()
+    trace.rows.extend(found.trace)
+    better = iterate(step, replace(state, looked=looked), Goal(sweep, options.rel_tol), trace)
+    return replace(found, point=better.point, nll=better.nll, obj=better.obj, trace=better.trace)
+
+
+def _streamed(
+    problem: Incomplete, structure: FactorStructure, options: Options, kept: CheckpointLoop | None
+) -> Solution[Point]:
+    """The rounds from the point that is kept, else from the start."""
+    saved = None if kept is None else kept.saved()
+    if saved is not None:
+        step = IncompleteRounds(problem, structure, options, widened(saved.sigma))
+        return go_on(step, saved, step.goal(), kept)
+    c, (sigma, *_) = starting_points(problem, structure, options)
+    return _by_rounds(problem, structure, options, c, sigma, kept)
+
+
+def choose_incomplete(
+    problem: Incomplete,
+    structures: tuple[FactorStructure, ...],
+    options: Options,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[Solution[Point], Table]:
+    """The solution of least BIC among the structures, and one row for each where there are several; each is fitted.
+
+    checkpoint : where streamed loops keep their last points, and go on from those that are there.
+    """
+    solutions = []
+    for each in structures:
+        kept = None if checkpoint is None else checkpoint.loop("missing", each, options, problem.constraint)
+        solutions.append(fit_incomplete(problem, each, options, kept))
+    if len(structures) == 1:
+        return solutions[0], ()
+    rows = [criteria(problem, each, found.nll) for each, found in zip(structures, solutions, strict=True)]
+    best, table = best_of(rows, "bic")
+    return solutions[best], table
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A solution in the user's units. coefficients : (P,) by equation.  covariance : loadings normalised.  on_floor :
+    positions of equations whose variance is on its floor."""
+
+    coefficients: np.ndarray
+    covariance: Sigma
+    loglik: float
+    objective: float
+    on_floor: np.ndarray
+
+
+def estimate_of(problem: Incomplete, found: Solution[Point], options: Options) -> Estimate:
+    """The solution in the user's units."""
+    sigma = found.point.sigma
+    return Estimate(
+        coefficients=problem.coefficients(found.point.c),
+        covariance=sigma.rescaled(problem.whitened.y_scale).normalised(),
+        loglik=-problem.n_obs * (found.nll + problem.nll_offset),
+        objective=found.obj + problem.nll_offset,
+        on_floor=np.flatnonzero(sigma.on_floor(options.d_floor)),
+    )

@@ -1,0 +1,83 @@
+"""Alternating least squares where Sigma is a closed form of the coefficients: a smooth map c -> GLS at Sigma(c)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from lrgls_dask.sigma.interface import Sigma, SigmaStep
+from lrgls_dask.solve.als import Alternating
+from lrgls_dask.solve.anderson import Anderson
+from lrgls_dask.solve.gls import BetaStep
+from lrgls_dask.solve.interface import inner_energy
+from lrgls_dask.solve.iterate import ROUNDING, Goal, Half, State
+from lrgls_dask.solve.record import Point
+
+__all__ = ["SLOW_SHARE", "Accelerated"]
+
+# A sweep has to be the map itself, to the digits that extrapolation multiplies.
+MAP_FALL = 1e-8
+# Where convergence is linear at a rate near 1 the distance left is hundreds of times the last move.
+SLOW_SHARE = 1e-4
+# The squared distance in standard errors of a sweep that moved nothing: identical regressors, say, at the first one.
+ENERGY_ROUNDING = 1e-18
+# Sweeps kept for extrapolation.
+SWEEPS_KEPT = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Accelerated(Alternating):
+    """Extrapolated sweeps. An extrapolation that raises the objective (with debiased=True: the distance still to go) is
+    taken back. Extrapolated coefficients are affine combinations of earlier ones and so keep to the restrictions.
+    Streamed, an extrapolation costs one more pass.
+
+    variances : (K,) of a Sigma near the solution's.
+    """
+
+    variances: np.ndarray = field(kw_only=True)
+
+    @property
+    def anderson(self) -> Anderson | None:
+        return Anderson(depth=SWEEPS_KEPT, forgets=False)
+
+    def goal(self, *, wanted: float = np.inf) -> Goal:
+        """That a sweep moves the coefficients by next to nothing."""
+        settled = self.problem.settled_energy(self.options.rel_tol)
+        free = self.problem.restarts_are_free
+        goal = SLOW_SHARE * settled if free else inner_energy(self.problem, self.options.rel_tol)
+        return Goal(self.most, self.options.rel_tol, goal, nearly=settled, wanted=wanted)
+
+    def looked(self, point: Point, found: SigmaStep[Sigma], state: State[Point] | None = None) -> Half[Point]:
+        half = replace(self._half("sigma", Point(point.c, point.S, found.sigma)), accept_t=found.accept_t)
+        if self.options.debiased:
+            return half
+        return replace(half, value=half.obj, rounding=ROUNDING * max(1.0, abs(half.obj)))
+
+    def move(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
+        """Coefficients at the Sigma of a look. Where they do not move neither will Sigma.
+
+        Where nothing bounds the likelihood it goes on falling while the coefficients hardly move.
+        """
+        return self._judged(self._gls(looked.point, fall=MAP_FALL), looked, state)
+
+    def finish(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
+        return self._judged(self._gls(looked.point, fall=0.0), looked, state)
+
+    def _judged(self, found: BetaStep, looked: Half[Point], state: State[Point]) -> Half[Point]:
+        half = self._moved(looked.point, found)
+        left = 0.0 if found.energy <= ENERGY_ROUNDING else state.gain
+        value = found.energy if self.options.debiased else None
+        return replace(half, left=left, moving=found.energy, value=value, least=-np.inf)
+
+    @cached_property
+    def _units(self) -> np.ndarray:
+        return 1.0 / np.sqrt(self.problem.coordinates.expand(self.variances))
+
+    def vector(self, point: Point) -> np.ndarray:
+        return point.c * self._units
+
+    def at(self, vector: np.ndarray, image: Point) -> Point:
+        c = vector / self._units
+        return Point(c, self.problem.residual_covariance(c), image.sigma)

@@ -1,0 +1,86 @@
+"""The generalised-least-squares step: coefficients at a given Sigma by conjugate gradients, and where they start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.solve.cg import conjugate_gradients
+from lrgls_dask.solve.constraint import Preconditioner
+from lrgls_dask.solve.interface import Posed, Problem, inner_energy
+from lrgls_dask.solve.record import Options
+
+__all__ = ["BetaStep", "final_energy", "gls", "starting_residuals"]
+
+
+@dataclass(frozen=True, eq=False)
+class BetaStep:
+    """A GLS step. c : (P,).  S : (K, K) their residual covariance.
+
+    energy : r'M^-1 r it began with: the squared distance, in standard errors, of the old coefficients from those of
+    Sigma.  final : whether it went to the final tolerance, or as far as cg_maxit lets it.
+    """
+
+    c: np.ndarray
+    S: np.ndarray
+    iterations: int
+    energy: float
+    final: bool
+
+
+def final_energy(problem: Posed, options: Options, c: np.ndarray, diagonal: np.ndarray) -> float:
+    """r'M^-1 r at which the last conjugate gradients from c (P,) stop, M = diagonal (P,)."""
+    if options.cg_tol is None:
+        return inner_energy(problem, options.rel_tol)
+    return options.cg_tol**2 * float(c**2 @ diagonal)
+
+
+def gls(
+    problem: Problem,
+    options: Options,
+    c: np.ndarray,
+    sigma: Sigma,
+    *,
+    fall: float = 0.0,
+    is_last: Callable[[float], bool] | None = None,
+) -> BetaStep:
+    """Coefficients at `sigma` by CG warm-started at c (P,), within the restrictions.
+
+    The inner iteration is stopped by its energy r'M^-1 r: where it has fallen to `fall` of its start, or at the final
+    tolerance where `is_last` says of the energy of the start that no other step will follow.
+    """
+    system = problem.gls_step(c, sigma)
+    ridge = problem.coordinates.ridge
+    diagonal = problem.coordinates.expand(sigma.precision_diagonal) * (1.0 - ridge) + ridge
+    final = final_energy(problem, options, c, diagonal)
+    score, z = Preconditioner(diagonal, problem.constraint)(system.score)
+    energy = float(score @ z)
+    tol = final if is_last is not None and is_last(energy) else max(final, fall * energy)
+    found = conjugate_gradients(
+        system.product,
+        c,
+        score,
+        diagonal,
+        tol=tol,
+        max_iterations=options.cg_maxit,
+        constraint=problem.constraint,
+    )
+    S = system.finish(found.x, found.steps)
+    return BetaStep(found.x, S, len(found.steps), energy, min(tol, found.energy) <= final)
+
+
+def starting_residuals(problem: Problem, *, pooled: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """c (P,) and S (K, K): every equation fitted by itself, moved as little as the restrictions allow.
+
+    pooled : count squared residuals of all equations alike in the user's units, which is restricted ordinary least
+    squares as one-step programs understand it, rather than in standard units.
+    """
+    c = problem.coordinates.flat(problem.whitened.start)
+    if problem.constraint is not None:
+        scale, ridge = problem.whitened.y_scale, problem.coordinates.ridge
+        weight = problem.coordinates.expand((scale / scale.max()) ** 2 if pooled else np.ones_like(scale))
+        c = problem.constraint.nearest(c, weight * (1.0 - ridge) + ridge)
+    return c, problem.residual_covariance(c)

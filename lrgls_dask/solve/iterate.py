@@ -1,0 +1,366 @@
+"""The loop: start, step, acceptance, stopping, trace and checkpoint of every algorithm here.
+
+An algorithm is a `Step`, a sweep of it two half-steps: a look at a point, which finds the objective there and what
+leads on, and a move to the next point. ALS looks by finding Sigma at the coefficients and moves by a GLS step; EM looks
+by reading the likelihood and moves by its formulas. What a half-step has to tell of itself is a `Half`, and the loop
+knows nothing else of the algorithm.
+
+The stopping rule, one for all (`Goal.ended`): a fit is done where one more sweep is expected to lower the objective by
+no more than rel_tol of it, and the coefficients are expected to move by no more than they are asked to settle to, or
+move no less than they did before, so that rounding moves them. Both are needed: where N is large the objective says
+nothing of a coefficient's last digits, and where the likelihood is flat in some coefficient a small move of it says
+nothing of the objective. They are expectations, not what the last sweep did, because seeing for oneself costs a sweep:
+where sweeps are free that is how they are found, where a sweep costs passes they are told from the sweeps before (a
+Sigma found at the present coefficients tells without a pass what it would gain; `to_come` tells the rest of a move).
+
+An extrapolated point is accepted where it does not raise the objective, else the loop goes back to the image of the
+last accepted point, whose objective the map itself keeps from rising.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.solve.anderson import Anderson
+from lrgls_dask.solve.record import Solution, Termination, TraceRow
+
+__all__ = [
+    "MOST_PLAIN_ROUNDS",
+    "MOST_ROUNDS",
+    "MOST_SWEEPS",
+    "PATIENCE",
+    "ROUNDING",
+    "Goal",
+    "Half",
+    "Kept",
+    "Saved",
+    "State",
+    "Step",
+    "Trace",
+    "go_on",
+    "iterate",
+    "run",
+    "to_come",
+]
+
+# The most sweeps where none are asked for. Alternating steps gain a digit or more a sweep; a round of EM a tenth of one
+# if accelerated, and a hundredth or less if not.
+MOST_SWEEPS, MOST_ROUNDS, MOST_PLAIN_ROUNDS = 50, 500, 10_000
+# An objective that rises by less than this, relative to max(1, |objective|), has not risen.
+ROUNDING = 1e-14
+# A move with more than this share of the least energy before it is no shorter: rounding, or convergence as slow.
+STAGNANT = 0.5
+# So many such moves in turn say that only rounding is left where the moves of extrapolated points go up and down.
+PATIENCE = 8
+# A move's length relative to the one before it, until two are known.
+UNKNOWN_SHARE = 0.5
+
+P = TypeVar("P")
+P_co = TypeVar("P_co", covariant=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Half(Generic[P]):
+    """What a half-step leaves; nll and objectives per row, in standard units.
+
+    point : where it led.  name : of its row in the trace, "" for none.  nll, obj : at the point.
+    left : by how much one more sweep is expected to lower obj; infinity where this half-step does not show it.
+    moving : the squared distance, in standard errors, that the coefficients are expected still to move.
+    least : the least that sweeps to come could make of obj.
+    value, rounding : what no accepted point may raise, and by how much rounding does; None where nothing is judged.
+    energy : the squared distance, in standard errors, of the old coefficients from those of Sigma, for a GLS step.
+    whole : the coefficients are those of Sigma to the digits asked for, and another sweep, which would cost passes,
+    would not move them: the point may be reported.
+    stalled : a line search found nothing.  accept_t, cg : for the trace.  seen : what a look found that leads on.
+    """
+
+    point: P
+    name: str = ""
+    nll: float = np.nan
+    obj: float = np.nan
+    left: float = np.inf
+    moving: float = 0.0
+    least: float = -np.inf
+    value: float | None = None
+    rounding: float = 0.0
+    energy: float | None = None
+    whole: bool = False
+    stalled: bool = False
+    accept_t: float = 1.0
+    cg: int = 0
+    seen: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class State(Generic[P]):
+    """Where a loop stands before a look: all that it goes on from.
+
+    sweep : the number of the one to come.  point : looked at next.  looked : that look, if it was made already.
+    opened : the start.  best : the last accepted look.  image : the last accepted point it led to.
+    obj, gain : of the last accepted look, and by how much the last look's differed from the one accepted before it.
+    energies : of the last GLS steps, the last one last.  idle : GLS steps in turn that were no shorter.
+    anderson : what is extrapolated from, None where nothing is.
+    """
+
+    sweep: int
+    point: P
+    looked: Half[P] | None = None
+    opened: Half[P] | None = None
+    best: Half[P] | None = None
+    image: Half[P] | None = None
+    obj: float = np.inf
+    gain: float = np.inf
+    energies: tuple[float, ...] = ()
+    idle: int = 0
+    anderson: Anderson | None = None
+
+    def refuses(self, half: Half[P]) -> bool:
+        """Whether an extrapolated point turns out to be worse than the last accepted one."""
+        if half.value is None or self.anderson is None:
+            return False
+        return self.anderson.refuses(half.value, half.rounding)
+
+    def after_look(self, half: Half[P]) -> State[P]:
+        """Having looked: the same, but for what the look gained."""
+        return replace(self, gain=abs(self.obj - half.obj))
+
+    def after_move(self, half: Half[P], patience: int) -> State[P]:
+        """Having moved: the same, but for how far, and whether that was shorter than `patience` moves before it."""
+        if half.energy is None:
+            return self
+        idle = 0 if half.energy < STAGNANT * min(self.energies[-patience:], default=np.inf) else self.idle + 1
+        return replace(self, energies=(*self.energies, half.energy)[-PATIENCE:], idle=idle)
+
+    def back(self) -> State[P]:
+        """At the image of the last accepted point, what led to it forgotten."""
+        assert self.image is not None  # only an extrapolation is refused, and it has two accepted points behind it
+        assert self.anderson is not None
+        anderson = self.anderson.refused()
+        return replace(self, sweep=self.sweep + 1, point=self.image.point, looked=None, anderson=anderson)
+
+    @property
+    def energy(self) -> float:
+        """Of the last GLS step, infinity if there was none."""
+        return self.energies[-1] if self.energies else np.inf
+
+    @property
+    def before(self) -> float:
+        """Of the one before it."""
+        return self.energies[-2] if len(self.energies) > 1 else np.inf
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the point: what the sweeps so far say of those to come."""
+        whole = self.image is not None and self.image.whole
+        numbers = {name: getattr(self, name) for name in ("obj", "gain") if np.isfinite(getattr(self, name))}
+        return {**numbers, "energies": list(self.energies), "idle": self.idle, "whole": whole}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """When a loop ends. See the head of this file for the reasons.
+
+    rel_tol : of the objective.  settled : of `Half.moving`.  most : sweeps.
+    patience, nearly : so many moves in turn no shorter than as many before end the loop too, if not above `nearly`.
+    wanted : an objective another start reached: the loop ends, as MAX_SWEEPS, once it shows it will not get there.
+    """
+
+    most: int
+    rel_tol: float
+    settled: float = np.inf
+    nearly: float = 0.0
+    patience: int = PATIENCE
+    wanted: float = np.inf
+
+    def flat(self, half: Half[Any]) -> bool:
+        """Whether the objective has little left to gain."""
+        return half.left <= self.rel_tol * max(1.0, abs(half.obj))
+
+    def ended(self, half: Half[Any], state: State[Any]) -> Termination | None:
+        """The stopping rule: why the loop ends with this half-step, None where it goes on."""
+        if half.stalled:
+            return Termination.STALLED
+        settled = half.moving <= self.settled or (state.idle >= self.patience and half.moving <= self.nearly)
+        if settled and self.flat(half):
+            return Termination.CONVERGED
+        return Termination.MAX_SWEEPS if half.least > self.wanted else None
+
+
+def to_come(energy: float, before: float) -> float:
+    """The squared length of all later moves together, were each shorter than the one before it as the last one was.
+
+    energy, before : squared lengths of the last move and of the one before, infinity where there was none. With s the
+    ratio of lengths, their sum is s / (1 - s) of the last; infinity where they do not get shorter.
+    """
+    share = np.sqrt(energy / before) if np.isfinite(before) and before > 0 else UNKNOWN_SHARE
+    return float(energy * (share / (1.0 - share)) ** 2) if share < 1.0 else np.inf
+
+
+class Step(Protocol[P]):
+    """An algorithm: what a sweep of it does.
+
+    first : the number of the first sweep: 1 where a look moves on, 0 where it only reads the start.
+    anderson : how points are extrapolated, None for not at all; then `vector` and `at` are never asked.
+    """
+
+    @property
+    def first(self) -> int: ...
+
+    @property
+    def anderson(self) -> Anderson | None: ...
+
+    def trace(self) -> Trace:
+        """An empty one."""
+        ...
+
+    def start(self, point: P) -> Half[P]:
+        """The objective at a point, named "start"."""
+        ...
+
+    def look(self, state: State[P]) -> Half[P]:
+        """The first half-step of a sweep."""
+        ...
+
+    def move(self, looked: Half[P], state: State[P]) -> Half[P]:
+        """The second."""
+        ...
+
+    def finish(self, looked: Half[P], state: State[P]) -> Half[P]:
+        """The last half-step of all: the coefficients of the Sigma of `looked`, to the last digits."""
+        ...
+
+    def vector(self, point: P) -> np.ndarray:
+        """The point in coordinates of equal weight, those in which it is extrapolated."""
+        ...
+
+    def at(self, vector: np.ndarray, image: P) -> P:
+        """The point of such a vector, near `image`."""
+        ...
+
+
+@dataclass
+class Trace:
+    """The rows that half-steps leave."""
+
+    rank: int
+    nll_offset: float
+    meter: Meter
+    rows: list[TraceRow] = field(default_factory=list)
+
+    def note(self, sweep: int, half: Half[Any]) -> None:
+        """One more row, unless the half-step has no name."""
+        if half.name:
+            nll, obj = half.nll + self.nll_offset, half.obj + self.nll_offset
+            totals = (self.meter.passes, self.meter.bytes_read, self.meter.seconds)
+            self.rows.append(TraceRow(self.rank, sweep, half.name, nll, obj, half.accept_t, half.cg, *totals))
+
+    def solution(self, half: Half[P], why: Termination) -> Solution[P]:
+        """What the loop hands back."""
+        return Solution(half.point, half.nll, half.obj, why, tuple(self.rows))
+
+
+class Saved(Protocol[P_co]):
+    """What a checkpoint holds of a loop: the point after a sweep, `State.marks`, and why it ended there if it did."""
+
+    @property
+    def sweep(self) -> int: ...
+
+    @property
+    def point(self) -> P_co: ...
+
+    @property
+    def marks(self) -> Mapping[str, Any]: ...
+
+    @property
+    def ended(self) -> Termination | None: ...
+
+
+class Kept(Protocol[P]):
+    """Where a loop keeps what a killed client could go on from."""
+
+    def keep(self, sweep: int, point: P, marks: Mapping[str, Any]) -> None: ...
+
+    def finish(self, found: Solution[P]) -> None: ...
+
+
+def run(
+    step: Step[P], point: P, goal: Goal, *, looked: Half[P] | None = None, kept: Kept[P] | None = None
+) -> Solution[P]:
+    """The solution a step leads to from a point.  looked : the first look at it, if it was made already."""
+    trace, opened = step.trace(), None
+    if step.first:
+        opened = step.start(point)
+        trace.note(0, opened)
+    state = State(step.first, point, looked, opened, anderson=step.anderson)
+    return iterate(step, state, goal, trace, kept)
+
+
+def go_on(step: Step[P], saved: Saved[P], goal: Goal, kept: Kept[P] | None) -> Solution[P]:
+    """The solution from a point that `kept` was given; where the loop had ended there, that point, looked at once."""
+    trace, opened, image = step.trace(), None, None
+    if step.first or saved.ended is not None:
+        opened = step.start(saved.point)
+        trace.note(saved.sweep, opened)
+        if saved.ended is not None:
+            return trace.solution(opened, saved.ended)
+        image = replace(opened, whole=bool(saved.marks.get("whole")))
+    known = {name: saved.marks[name] for name in ("obj", "gain", "idle") if name in saved.marks}
+    energies = tuple(saved.marks.get("energies", ()))
+    state = State(saved.sweep + 1, saved.point, None, opened, None, image, energies=energies, **known)
+    return iterate(step, replace(state, anderson=step.anderson), goal, trace, kept)
+
+
+def iterate(step: Step[P], state: State[P], goal: Goal, trace: Trace, kept: Kept[P] | None = None) -> Solution[P]:
+    """The loop: from a state to where the goal is met, or the sweeps are used up."""
+    while True:
+        looked = step.look(state) if state.looked is None else state.looked
+        why = goal.ended(looked, state)
+        if why is not None and state.image is not None and state.image.whole:
+            return _ended(trace.solution(state.image, why), kept)
+        trace.note(state.sweep, looked)
+        refused, state = state.refuses(looked), state.after_look(looked)
+        best = looked if not refused or state.best is None else state.best
+        if why is not None or state.sweep >= goal.most:
+            last = step.finish(best, state)
+            trace.note(state.sweep, last)
+            why = why or goal.ended(last, state.after_move(last, goal.patience)) or Termination.MAX_SWEEPS
+            return _ended(trace.solution(last, why), kept)
+        if refused:
+            state = state.back()
+            continue
+        image = step.move(looked, state)
+        trace.note(state.sweep, image)
+        state = state.after_move(image, goal.patience)
+        why = goal.ended(image, state)
+        if why is not None:
+            return _ended(trace.solution(image, why), kept)
+        if state.refuses(image):
+            state = state.back()
+            continue
+        state = replace(state, best=looked, image=image, obj=looked.obj)
+        if kept is not None:
+            kept.keep(state.sweep, image.point, state.marks)
+        state = _onward(step, state, looked, image)
+
+
+def _onward(step: Step[P], state: State[P], looked: Half[P], image: Half[P]) -> State[P]:
+    """The next sweep, from the image of an accepted point or from where such images lead."""
+    state = replace(state, sweep=state.sweep + 1, point=image.point, looked=None)
+    if state.anderson is None:
+        return state
+    value = next(each.value for each in (looked, image) if each.value is not None)
+    anderson = state.anderson.accepted(step.vector(looked.point), step.vector(image.point), value)
+    if anderson.plain:
+        return replace(state, anderson=anderson)
+    return replace(state, anderson=anderson, point=step.at(anderson.ahead(), image.point))
+
+
+def _ended(found: Solution[P], kept: Kept[P] | None) -> Solution[P]:
+    if kept is not None:
+        kept.finish(found)
+    return found
