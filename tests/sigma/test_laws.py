@@ -105,7 +105,7 @@ def test_it_conditions_as_the_normal_distribution_does(kind: str) -> None:
 @pytest.mark.parametrize("method", ["regression", "bartlett"])
 def test_its_scores_are_the_textbook_ones(kind: str, method: str) -> None:
     sigma = value(kind)
-    A = answers(lambda: sigma.score_weights(method), kind)
+    A = answers(lambda: sigma.factor_score_weights(method), kind)
     if A is not None:
         M = np.linalg.inv(sigma.dense() if method == "regression" else sigma.own_part()) @ sigma.loadings()
         if method == "bartlett":

@@ -263,7 +263,7 @@ def test_a_score_is_a_likelihood_of_new_rows_or_of_factors() -> None:
 
 
 def test_sigma_is_of_the_errors_and_cov_of_the_coefficients() -> None:
-    """No folder or class is called after both; the option and the attribute `covariance` are the public names of Sigma."""
+    """No folder or class is called after both; `covariance`, option and attribute, is the public name of Sigma."""
     classes = [node.name for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     assert [name for name in classes if name == "Covariance" or name.startswith("Covariance")] == []
     assert "covariance" not in {room(name) for name in TREES}
