@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 import zarr
 
@@ -141,7 +140,8 @@ class System(LabelledRows):
         x : a list of variables for every equation, or a mapping equation -> list. Dims (obs,) give one column shared by
         all, (obs, equation) a column of its own to each; one more dim gives several of either kind, named by its
         labels. weights, groups : variables with dim (obs,); weight w_i says Var(e_i) = Sigma / w_i.
-        DataArrays are taken in place of names, ds may then be None; their row labels must be those of y.
+        DataArrays are taken in place of names, ds may then be None. All row labels must be the same in the same order,
+        see `lrgls_dask.data.labels`.
 
         Raises ValueError or TypeError, before any read, for unknown or duplicate names, dims or labels that do not
         fit, dtypes that are no real numbers, and too few rows.
@@ -168,7 +168,7 @@ class System(LabelledRows):
         incidence : (q, K), true where an equation uses a column; an array or scipy sparse.
         equations : K labels.  regressors : names of the columns of Xs; for a list of arrays one list for each, or one
         for all. Frames bring their own labels; the defaults are "y0", ... and "x0", ....
-        weights, groups : (N,).
+        weights, groups : (N,). Rows go by label where anything has labels, see `lrgls_dask.data.labels`.
 
         Raises ValueError or TypeError, before any read, where shapes, dtypes or labels do not fit.
         """
@@ -198,18 +198,16 @@ class System(LabelledRows):
     def compress(self, by: Any = None) -> Any:
         """These rows as q + K + 1 equivalent ones: a `CompressedSystem`, or one per label of `by`, in a dict.
 
-        by : (N,) labels of rows (folds, segments, groups), in memory. One pass, or a second one by QR where the first
-        shows that digits would be lost; afterwards fits read nothing. Holds 8 (q + K)^2 bytes per label.
+        by : (N,) labels of rows (folds, segments, groups), paired with the rows by index where both have one. One pass,
+        or a second one by QR where the first shows that digits would be lost; afterwards fits read nothing. Holds
+        8 (q + K)^2 bytes per label.
 
-        Raises BadValues for NaN and infinite values, ValueError for labels of another length.
+        Raises BadValues for NaN and infinite values, ValueError for labels of another length or of other rows.
         """
         meter = Meter()
         if by is None:
             return CompressedSystem(compress_rows(self.rows, meter=meter), self.obs_dim, self.equation_dim)
-        labels = np.asarray(by)
-        if labels.shape != (self.n_obs,):
-            raise ValueError(f"by must hold one label for each of {self.n_obs} rows; found shape {labels.shape}.")
-        parts = compress_by(self.rows, labels, meter=meter)
+        parts = compress_by(self.rows, self.values_of_rows("by", by), meter=meter)
         return {label: CompressedSystem(rows, self.obs_dim, self.equation_dim) for label, rows in parts.items()}
 
     def append(self, other: System | CompressedSystem) -> CompressedSystem:

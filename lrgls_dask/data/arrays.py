@@ -12,7 +12,7 @@ import xarray as xr
 
 from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.labels import check_same_labels, plain_labels
+from lrgls_dask.data.labels import pair_rows, plain_labels, row_labels
 from lrgls_dask.data.sources import axis_labels, block_parts, column_parts, group_source, raw_array, vector_part
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.rows import Part
@@ -47,7 +47,7 @@ def rows_from_arrays(
     dims = _dims(Y)
     return LabelledRows(
         rows=build_rows(x_parts, y_parts, None if weights is None else vector_part("weights", weights), design),
-        obs_labels=_common_obs(named, dims[0], int(y_array.shape[0])),
+        obs_labels=_obs_labels(named, dims[0], int(y_array.shape[0])),
         obs_dim=dims[0],
         equation_dim=dims[1],
         groups=None if groups is None else group_source("groups", groups),
@@ -84,20 +84,20 @@ def _equation_labels(Y: Any, given: Iterable[Hashable] | None, count: int) -> tu
     return default_equations(count)
 
 
-def _common_obs(named: Sequence[tuple[str, Any]], dim: Hashable, n_obs: int) -> pd.Index | None:
+def _obs_labels(named: Sequence[tuple[str, Any]], dim: Hashable, n_obs: int) -> pd.Index | None:
     """Row labels of the first array that has any; all others that have some must have the same."""
-    reference: tuple[str, pd.Index] | None = None
     for name, data in named:
-        index = axis_labels(data, 0)
-        if index is None:
-            continue
-        if reference is None:
-            reference = name, index
-        else:
-            check_same_labels(name, index, *reference, dim)
-    if reference is not None and len(reference[1]) != n_obs:
-        raise ValueError(f"{reference[0]} has {len(reference[1])} row labels but Y has {n_obs} rows. Align them first.")
-    return None if reference is None else reference[1]
+        if isinstance(data, xr.DataArray) and dim in data.dims[1:]:
+            raise ValueError(
+                f"{name} has dims {data.dims} but rows, {dim!r}, must come first. Use .transpose({dim!r}, ...)."
+            )
+    common = pair_rows((row_labels(name, data) for name, data in named), dim)
+    if common is None:
+        return None
+    labels = common.read()
+    if len(labels) != n_obs:
+        raise ValueError(f"{common.name} has {len(labels)} row labels but Y has {n_obs} rows. Align them first.")
+    return labels
 
 
 def _names(given: Iterable[Any] | None, X: Any, count: int, name: str) -> tuple[Hashable, ...]:
@@ -124,6 +124,7 @@ def _together(
         if incidence is not None:
             raise ValueError("incidence goes with one (N, q) array of distinct columns, but Xs is 3-D. Drop one.")
         _check_count("Xs", int(array.shape[1]), len(equations))
+        _check_equations(axis_labels(X, 1), equations)
         parts, places = block_parts("Xs", array)
         names = _names(regressors, X, int(array.shape[2]), "Xs")
         each = [[Use(0, row, names)] for row in places]
@@ -191,6 +192,19 @@ def _separate(
 def _check_count(name: str, designs: int, n_equations: int) -> None:
     if designs != n_equations:
         raise ValueError(f"{name} holds {designs} designs for {n_equations} equations. Give one design for each.")
+
+
+def _check_equations(index: pd.Index | None, equations: tuple[Hashable, ...]) -> None:
+    """Raise ValueError where blocks of columns, one for each equation, are labelled otherwise than the equations."""
+    if index is None or equations == default_equations(len(equations)):
+        return
+    labels = plain_labels(index, "labels of Xs along its second dim")
+    if labels != equations:
+        j = next(j for j, (label, equation) in enumerate(zip(labels, equations, strict=True)) if label != equation)
+        raise ValueError(
+            f"Xs has {labels[j]!r} where the equation is {equations[j]!r}, at position {j} of its second dim, which "
+            "must be labelled as the equations in their order. Use .sel(...) or .reindex(...)."
+        )
 
 
 def _listed_names(regressors: Iterable[Any] | None, count: int) -> Sequence[Iterable[Any] | None]:

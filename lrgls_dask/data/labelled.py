@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lrgls_dask.checks import shown
-from lrgls_dask.data.labels import StoredLabels, check_unique
+from lrgls_dask.data.labels import RowLabels, StoredLabels, check_unique, pair_rows, row_labels
+from lrgls_dask.data.sources import group_source
 from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.rows.rows import Part, Rows
 
@@ -60,6 +62,25 @@ class LabelledRows(Designed):
         """Row labels, or None; labels still on disk are read now, once."""
         return self.obs_labels.read() if isinstance(self.obs_labels, StoredLabels) else self.obs_labels
 
+    def values_of_rows(self, name: str, given: Any) -> np.ndarray:
+        """(N,) what is given for each row, such as its group; read now if it is not in memory.
+
+        Paired by label where both have any: see `labels`. Raises ValueError for other labels, and another shape.
+        """
+        source, theirs = group_source(name, given), row_labels(name, given)
+        if theirs is not None and self.obs is not None:
+            pair_rows((RowLabels("the system", self.obs, "system.obs"), theirs), self.obs_dim)
+        values = _in_memory(source)
+        if values.shape != (self.n_obs,):
+            raise ValueError(f"{name} must hold one label for each of {self.n_obs} rows; found shape {values.shape}.")
+        return values
+
+    def groups_of_rows(self, given: Any = None) -> np.ndarray | None:
+        """(N,) the groups that are given, or else the system's own, None where it has none; read now."""
+        if given is not None:
+            return self.values_of_rows("groups", given)
+        return None if self.groups is None else _in_memory(self.groups)
+
     def column_name(self, array: str, column: int) -> str:
         """What the user calls a column of "X", "Y" or "weights", for messages."""
         if array == "X":
@@ -69,6 +90,10 @@ class LabelledRows(Designed):
         if array == "weights":
             return "weights" if self.rows.weights is None else self.rows.weights.name
         raise ValueError(f"array must be 'X', 'Y' or 'weights'; found {array!r}.")
+
+
+def _in_memory(values: np.ndarray | Part) -> np.ndarray:
+    return np.asarray(values.array[:] if isinstance(values, Part) else values)
 
 
 def _check_row_counts(rows: Rows, obs: pd.Index | StoredLabels | None, groups: np.ndarray | Part | None) -> None:

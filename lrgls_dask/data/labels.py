@@ -1,4 +1,22 @@
-"""The user's labels: plain Python values, checked for duplicates, compared, and written to zarr and back."""
+"""The user's labels: plain Python values, checked for duplicates, compared, and written to zarr and back.
+
+Rows are paired by label, or not at all
+---------------------------------------
+One rule for everything that has a value for each row: Y, X (one array, a list, variables of a Dataset), weights,
+groups, `by`, segments, and the y that predictions are made from. As soon as one of them has row labels, all that have
+any must have the same labels in the same order; `pair_rows` refuses the first that does not, with the position, both
+labels and what puts it right. Nothing is reordered: which order was meant is the user's to say.
+
+Labels are: the index of every pandas object, 0 .. N - 1 as pandas numbers rows by itself included, since a frame
+numbered so and one whose rows were sorted or selected differ in nothing else; an index of an xarray object along its
+rows; labels that a store keeps; the index of a Dask frame.
+No labels: NumPy, Dask and zarr arrays, lists, a pandas Index or Categorical of values, a DataArray without an index.
+These go by position beside whatever has labels, as `.to_numpy()` does where the rows correspond as they stand.
+
+What is not in memory, labels of a store and the index of a Dask frame, is read when something with labels is to be
+compared with it, one read of one column, and stays where it is otherwise. A system remembers the labels of what it was
+made of, so that what comes later is held to them; a compressed system has no rows left to pair.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +31,18 @@ import pandas as pd
 import xarray as xr
 
 __all__ = [
+    "FrameLabels",
+    "RowLabels",
     "StoredLabels",
-    "check_same_labels",
     "check_unique",
     "decode_labels",
     "distinct_labels",
     "encode_labels",
     "labels_from_json",
     "labels_to_json",
+    "pair_rows",
     "plain_labels",
+    "row_labels",
 ]
 
 _JSON = {"lrgls_labels": "json"}
@@ -60,23 +81,6 @@ def check_unique(labels: Sequence[Hashable], what: str, where: str = "") -> None
         f"{what} must be unique{where}; {label!r} is there {Counter(labels)[label]} times, first at positions {first} "
         f"and {second}. Rename or drop one of them."
     )
-
-
-def check_same_labels(name: str, labels: pd.Index, reference_name: str, reference: pd.Index, dim: Hashable) -> None:
-    """Raise ValueError, with the first difference, unless both arrays carry the same row labels."""
-    if labels is reference or labels.equals(reference):
-        return
-    shared = min(len(labels), len(reference))
-    differs = np.asarray(labels[:shared] != reference[:shared], dtype=bool)
-    position = int(differs.argmax()) if differs.any() else shared
-    if len(labels) != len(reference):
-        found = f"{name} has {len(labels)} labels along {dim!r} but {reference_name} has {len(reference)}"
-    else:
-        found = (
-            f"{name} and {reference_name} have different labels along {dim!r} "
-            f"({labels[[position]].tolist()[0]!r} against {reference[[position]].tolist()[0]!r})"
-        )
-    raise ValueError(f"{found}; first difference at position {position}. Use xr.align(...) or .reindex(...).")
 
 
 def distinct_labels(terms: Sequence[Hashable], equations: Sequence[Hashable]) -> tuple[Hashable, ...]:
@@ -137,6 +141,114 @@ class StoredLabels:
     def read(self) -> pd.Index:
         """All N labels; one read of one 1-D array."""
         return decode_labels(np.asarray(self.array[:]), self.attributes)
+
+
+# ---------------------------------------------------------------------------------------------- labels of rows
+
+
+@dataclass(frozen=True, eq=False)
+class FrameLabels:
+    """The index of a Dask frame, which nobody knows before it is read."""
+
+    index: Any
+
+    def read(self) -> pd.Index:
+        """All N labels; reads the frame as far as its index needs."""
+        return pd.Index(self.index.compute())
+
+
+@dataclass(frozen=True, eq=False)
+class RowLabels:
+    """What the rows of something are called.
+
+    name : of the thing, in messages.  values : its labels, read or not.
+    as_code : Python that gives them.  reindexed : Python that puts the thing in the order of other labels, `{}`.
+    """
+
+    name: str
+    values: pd.Index | StoredLabels | FrameLabels
+    as_code: str
+    reindexed: str = ""
+
+    def read(self) -> pd.Index:
+        """The labels in memory."""
+        return self.values if isinstance(self.values, pd.Index) else self.values.read()
+
+
+def row_labels(name: str, data: Any, dim: Hashable = None) -> RowLabels | None:
+    """What the rows of a pandas, Dask or xarray object are called; None for what has no labels of rows.
+
+    dim : along which an xarray object has its rows, by default the first.
+    """
+    if isinstance(data, pd.DataFrame | pd.Series):
+        return RowLabels(name, data.index, f"{name}.index", f"{name}.reindex({{}})")
+    if isinstance(data, xr.DataArray) and data.ndim:
+        dim = data.dims[0] if dim is None else dim
+        index = data.indexes.get(dim)
+        code = f"{name}.indexes[{dim!r}]", f"{name}.reindex({{{{{dim!r}: {{}}}}}})"
+        return None if index is None else RowLabels(name, index, *code)
+    if hasattr(data, "to_dask_array") and hasattr(data, "index"):
+        return RowLabels(name, FrameLabels(data.index), f"{name}.index.compute()")
+    return None
+
+
+def pair_rows(given: Iterable[RowLabels | None], dim: Hashable) -> RowLabels | None:
+    """The first labels of rows among those given, once all that have any are seen to have the same in the same order.
+
+    Labels that are alone are not read. Raises ValueError naming the first that differs.
+    """
+    known = [each for each in given if each is not None]
+    if len(known) > 1:
+        reference = known[0].read()
+        for other in known[1:]:
+            _check_same(other, other.read(), known[0], reference, dim)
+    return known[0] if known else None
+
+
+def _check_same(other: RowLabels, labels: pd.Index, first: RowLabels, reference: pd.Index, dim: Hashable) -> None:
+    if labels is reference or labels.equals(reference):
+        return
+    position = _first_difference(labels, reference)
+    if len(labels) != len(reference):
+        found = f"{other.name} has {len(labels)} labels along {dim!r} but {first.name} has {len(reference)}"
+    elif position == len(labels):  # the same values of another dtype, such as text and categories of text
+        return
+    else:
+        found = (
+            f"{other.name} and {first.name} have different labels along {dim!r} "
+            f"({labels[[position]].tolist()[0]!r} against {reference[[position]].tolist()[0]!r})"
+        )
+    same = len(labels) == len(reference) and labels.is_unique and bool(labels.isin(reference).all())
+    ordered = other.reindexed.format(first.as_code)
+    remedy = (
+        f"Use {ordered}: the same labels are there in another order"
+        if same and ordered
+        else "Use xr.align(...) or .reindex(...) to keep the rows that both have"
+    )
+    raise ValueError(
+        f"{found}; first difference at position {position}. {remedy}. Where the rows correspond as they stand, pass "
+        "values without labels, e.g. with .to_numpy()."
+    )
+
+
+def _first_difference(labels: pd.Index, reference: pd.Index) -> int:
+    """The first position where two indexes differ, or the length of the shorter; piece by piece, then one by one."""
+    shared, piece = min(len(labels), len(reference)), 1 << 16
+    for start in range(0, shared, piece):
+        one, other = labels[start : min(start + piece, shared)], reference[start : min(start + piece, shared)]
+        if one.equals(other):
+            continue
+        for i, (a, b) in enumerate(zip(one.tolist(), other.tolist(), strict=True)):
+            if not _equal(a, b):
+                return start + i
+    return shared
+
+
+def _equal(a: Any, b: Any) -> bool:
+    try:
+        return a is b or bool(a == b) or bool(a != a and b != b)
+    except (TypeError, ValueError):  # of values that cannot be compared, such as pandas.NA
+        return False
 
 
 def labels_to_json(labels: Sequence[Any], what: str) -> list[Any]:

@@ -203,7 +203,10 @@ def group_source(name: str, data: Any) -> np.ndarray | Part:
 
 
 def axis_labels(data: Any, axis: int) -> pd.Index | None:
-    """Labels along an axis of a pandas or xarray object; None for a bare array or pandas' default numbering."""
+    """Names of columns, equations or terms along an axis after the rows; None for a bare array or a default numbering.
+
+    What rows are called is for `labels.row_labels` to say.
+    """
     if isinstance(data, pd.DataFrame | pd.Series):
         if axis >= data.ndim:
             return None

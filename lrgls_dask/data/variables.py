@@ -19,7 +19,7 @@ from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.arrays import default_equations
 from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.labels import check_same_labels, labels_to_json, plain_labels
+from lrgls_dask.data.labels import RowLabels, labels_to_json, pair_rows, plain_labels, row_labels
 from lrgls_dask.data.sources import block_parts, chunk_lazily, column_parts, group_source, raw_array, vector_part
 from lrgls_dask.rows.rows import Part
 
@@ -107,11 +107,11 @@ class _Source:
             raise ValueError(f"obs and equation are both {obs!r} but must name the two dims of y. Name two dims.")
         self.ds, self.obs, self.equation = xr.Dataset() if ds is None else ds, obs, equation
         self.reference: tuple[str, int] | None = None
-        self.labelled: tuple[str, pd.Index] | None = None
+        self.labelled: RowLabels | None = None
 
     @property
     def obs_labels(self) -> pd.Index | None:
-        return None if self.labelled is None else self.labelled[1]
+        return None if self.labelled is None else self.labelled.read()
 
     def find(self, role: str, item: Any) -> tuple[str, xr.DataArray]:
         """The variable and its title; its rows are compared with those found before."""
@@ -142,11 +142,7 @@ class _Source:
         return f"{title} {kind} but must vary along {self.obs!r}. Use .expand_dims or xr.broadcast to give it that dim."
 
     def _remember(self, title: str, data: xr.DataArray) -> None:
-        labels = data.indexes.get(self.obs)
-        if labels is not None and self.labelled is not None:
-            check_same_labels(title, labels, *self.labelled, self.obs)
-        elif labels is not None:
-            self.labelled = title, labels
+        self.labelled = pair_rows((self.labelled, row_labels(title, data, self.obs)), self.obs)
         if self.reference is None:
             self.reference = title, data.sizes[self.obs]
         elif data.sizes[self.obs] != self.reference[1]:

@@ -15,7 +15,7 @@ import xarray as xr
 
 from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.labels import StoredLabels, check_same_labels, check_unique, plain_labels
+from lrgls_dask.data.labels import RowLabels, StoredLabels, check_unique, pair_rows, plain_labels, row_labels
 from lrgls_dask.data.sources import axis_labels, block_parts, chunk_lazily, column_parts, raw_array
 from lrgls_dask.design.design import Design
 from lrgls_dask.prediction.fitted import NAMES_SHOWN, check_same_design
@@ -38,7 +38,8 @@ def rows_to_predict(data: Any, design: Design, dims: tuple[Hashable, Hashable], 
     data : a System with the same designs; an xr.Dataset; a pandas or Dask frame or a DataArray (N, q) with the
         regressors as labels, in any order; or an (N, q) array in the order of `fit.regressors`.
     y : responses of data that is no System: (N, K) in the order of the fit, or a frame or DataArray labelled by
-        equation, which may leave some out; the name of a variable where data is a Dataset.
+        equation, which may leave some out; the name of a variable where data is a Dataset. Its rows go by label where
+        both have any, see `data.labels`.
     Nothing is read, but the lengths of the partitions of a Dask frame, which costs a read of it.
 
     Raises ValueError naming every regressor that is missing or extra. A Dataset may hold variables that the fit does
@@ -51,17 +52,20 @@ def rows_to_predict(data: Any, design: Design, dims: tuple[Hashable, Hashable], 
         return NewRows(data.rows, data.obs_labels)
     if isinstance(data, xr.Dataset):
         parts, columns, names = _Variables(data, design, dims).matched()
-        labels = data.indexes.get(dims[0])
+        index = data.indexes.get(dims[0])
+        labels = None if index is None else RowLabels("the data", index, f"data.indexes[{dims[0]!r}]")
         if isinstance(y, str):
             y = _variable(data, y)
     else:
         parts, columns, names = _table(data, design)
-        labels = axis_labels(data, 0)
+        labels = row_labels("data", data)
+        labels = None if labels is None else replace(labels, name="the data")
     n_obs = int(parts[0].array.shape[0])
     if n_obs == 0:
         raise ValueError("the data have no rows. Check the selection that made them.")
     responses = () if y is None else tuple(_responses(y, design, dims, n_obs, labels))
-    return NewRows(Rows(tuple(parts), responses, None, _moved(design, columns, names), n_obs), labels)
+    index = labels.values if labels is not None and isinstance(labels.values, pd.Index) else None
+    return NewRows(Rows(tuple(parts), responses, None, _moved(design, columns, names), n_obs), index)
 
 
 def _moved(design: Design, columns: np.ndarray, names: tuple[Hashable, ...]) -> Design:
@@ -251,16 +255,15 @@ def _variable(ds: xr.Dataset, name: str) -> xr.DataArray:
 
 
 def _responses(
-    y: Any, design: Design, dims: tuple[Hashable, Hashable], n_obs: int, labels: pd.Index | None
+    y: Any, design: Design, dims: tuple[Hashable, Hashable], n_obs: int, labels: RowLabels | None
 ) -> list[Part]:
     """Parts of Y with K columns; equations that y leaves out are NaN."""
     if isinstance(y, xr.DataArray):
         if set(y.dims) != set(dims):
             raise ValueError(f"y has dims {y.dims} but must have {dims}. Use .rename or .expand_dims.")
         y = chunk_lazily(y.transpose(*dims), dims[0])
-    given, index = axis_labels(y, 0), axis_labels(y, 1)
-    if given is not None and labels is not None:
-        check_same_labels("y", given, "the data", labels, dims[0])
+    pair_rows((labels, row_labels("y", y)), dims[0])
+    index = axis_labels(y, 1)
     if index is not None:
         names = plain_labels(index, "the columns of y")
         check_unique(names, "equations of y")

@@ -25,7 +25,7 @@ from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.parts import BehindErrors
 from lrgls_dask.results.reported import as_fitted
 from lrgls_dask.rows.partition import GivenParts, Partition, RowBlocks
-from lrgls_dask.rows.rows import Part, Rows
+from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.registry import structure_of
 from lrgls_dask.solve.record import Options
@@ -224,7 +224,7 @@ def _partition(
         if n_parts > n_obs:
             raise ValueError(f"n_blocks={n_parts} is more than the {n_obs} rows there are. Use fewer blocks.")
         return system.rows, RowBlocks(n_parts, n_obs)
-    codes, n_groups = _codes(system.groups if groups is None else groups, n_obs)
+    codes, n_groups = _codes(system.groups_of_rows(groups))
     if n_groups < 2:
         raise ValueError(f"groups has {n_groups} distinct label; resampling needs at least 2 groups.")
     if n_blocks is not None and n_blocks < n_groups:
@@ -233,13 +233,10 @@ def _partition(
     return system.rows, GivenParts(codes, n_groups)
 
 
-def _codes(groups: Any, n_obs: int) -> tuple[np.ndarray, int]:
+def _codes(labels: np.ndarray | None) -> tuple[np.ndarray, int]:
     """(N,) number of each row's group, and how many groups there are."""
-    if groups is None:
+    if labels is None:
         raise ValueError("method='cluster' needs the group of every row. Pass groups=..., or give the System groups.")
-    labels = np.asarray(groups.array[:] if isinstance(groups, Part) else groups)
-    if labels.shape != (n_obs,):
-        raise ValueError(f"groups must hold one label for each of {n_obs} rows; found shape {labels.shape}.")
     codes, distinct = pd.factorize(labels, sort=False)
     if (codes < 0).any():
         row = int(np.argmax(codes < 0))

@@ -7,10 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrgls_dask.data.labels import StoredLabels
-from lrgls_dask.data.sources import axis_labels, group_source
 from lrgls_dask.rows.partition import GivenParts, Partition, RowRuns
-from lrgls_dask.rows.rows import Part
 from lrgls_dask.system import CompressedSystem, System
 from lrgls_dask.varying.segments import ordered_segments, segment_edges
 
@@ -56,35 +53,19 @@ def parts_of(segments: Any, system: System, fitted: pd.Index) -> tuple[Partition
 
 def _labels(segments: Any, system: System) -> np.ndarray:
     """(N,) the label of every row's segment."""
-    labels = _as_given(segments, system)
-    if labels.shape != (system.n_obs,):
-        raise ValueError(f"segments must hold one label for each of {system.n_obs} rows; found shape {labels.shape}.")
+    labels = _by_name(segments, system) if isinstance(segments, str) else system.values_of_rows("segments", segments)
     absent = pd.isna(labels)
     if absent.any():
         raise ValueError(f"segments: the label of row {int(np.argmax(absent))} is missing. Give every row one.")
     return labels
 
 
-def _as_given(segments: Any, system: System) -> np.ndarray:
-    if isinstance(segments, str):
-        return _by_name(segments, system)
-    source = group_source("segments", segments)
-    given, rows = axis_labels(segments, 0), system.obs_labels
-    rows = system.obs if given is not None and isinstance(rows, StoredLabels) else rows
-    if given is not None and isinstance(rows, pd.Index) and len(given) == len(rows) and not given.equals(rows):
-        at = int(np.argmax(np.asarray(given) != np.asarray(rows)))
-        raise ValueError(
-            f"segments has {given[at]!s} at row {at} along {str(system.obs_dim)!r} but the system has {rows[at]!s}. "
-            "Align them first."
-        )
-    return np.asarray(source.array[:] if isinstance(source, Part) else source)
-
-
 def _by_name(name: str, system: System) -> np.ndarray:
     """Row labels, a part of their dates, or the system's groups."""
     dim, _, part = name.partition(".")
-    if name == "groups" and system.groups is not None:
-        return np.asarray(system.groups.array[:] if isinstance(system.groups, Part) else system.groups)
+    groups_of_rows = system.groups_of_rows() if name == "groups" else None
+    if groups_of_rows is not None:
+        return groups_of_rows
     if dim == str(system.obs_dim) and system.obs is not None:
         found = getattr(system.obs, part, None) if part else system.obs
         if isinstance(found, pd.Index):

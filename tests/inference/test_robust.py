@@ -158,8 +158,8 @@ def test_rows_without_weight_keep_their_place_in_time() -> None:
 
 def test_sorted_groups_stay_open_only_across_cuts(every_chunk_a_block: None) -> None:
     system = simulate("own").system(zarr_rows(16))
-    together = clusters_of(np.arange(240) // 6, 240)
-    scattered = clusters_of(np.arange(240) % 40, 240)
+    together = clusters_of(np.arange(240) // 6)
+    scattered = clusters_of(np.arange(240) % 40)
     assert sandwich._most_open(system.rows, together) == 2
     assert sandwich._most_open(system.rows, scattered) == 40
 

@@ -8,12 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from lrgls_dask.data.sources import group_source
 from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.gradient_kernels import Clusters
 from lrgls_dask.inference.sandwich import clustered
 from lrgls_dask.results.cov.sandwich import Sandwich
-from lrgls_dask.rows.rows import Part
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.system import System
 
@@ -24,17 +22,17 @@ __all__ = ["Cluster", "clusters_of"]
 class Cluster(Sandwich):
     """Against correlation within groups; correction "HC1" also multiplies by G / (G - 1) (N - 1) / N, G groups.
 
-    groups : (N,) labels, None for those of the system.  Source: Liang and Zeger (1986).
+    groups : (N,) labels, paired with the rows by theirs; None for those of the system.  Source: Liang and Zeger (1986).
     """
 
     groups: Any = field(default=None, metadata={"command_line": "one label a row: those of the store are used"})
     name: ClassVar[str] = "cluster"
 
     def sandwich(self, system: System, bread: Bread, equation: int | None) -> tuple[np.ndarray, str]:
-        labels = system.groups if self.groups is None else group_source("groups", self.groups)
+        labels = system.groups_of_rows(self.groups)
         if labels is None:
             raise ValueError("kind='cluster' needs groups: pass groups=, one label a row, or a system that has them.")
-        clusters = clusters_of(labels, system.n_obs)
+        clusters = clusters_of(labels)
         n_groups = len(clusters.first)
         values = clustered(system.rows, bread, equation, clusters, Meter())
         if self.correction == "HC1":
@@ -42,16 +40,13 @@ class Cluster(Sandwich):
         return values, f"{self.correction}, {n_groups:,} groups"
 
 
-def clusters_of(labels: Any, n_rows: int) -> Clusters:
-    """The groups of rows by label, of any dtype; labels still on disk are read, once.
+def clusters_of(labels: np.ndarray) -> Clusters:
+    """The groups of rows by label (N,), of any dtype.
 
-    Memory a few times the labels. Raises ValueError for another number of labels than rows, missing ones, and fewer
-    than two groups.
+    Memory a few times the labels. Raises ValueError for missing ones, and fewer than two groups.
     """
-    array = np.asarray(labels.array[:]) if isinstance(labels, Part) else np.asarray(labels)
-    if array.shape != (n_rows,):
-        raise ValueError(f"groups must hold one label for each of {n_rows:,} rows; found shape {array.shape}.")
-    codes, distinct = pd.factorize(array)
+    n_rows = len(labels)
+    codes, distinct = pd.factorize(labels)
     if (codes < 0).any():
         row = int(np.argmax(codes < 0))
         raise ValueError(
