@@ -178,7 +178,7 @@ class LowRankGLS(EstimatorOptions):
     def _checkpoint(self, system: System | CompressedSystem) -> Checkpoint | None:
         if self.checkpoint is None or isinstance(system, CompressedSystem):
             return None  # a compressed system has nothing to lose
-        return Checkpoint.at(self.checkpoint, system.rows)
+        return Checkpoint.at(self.checkpoint, system.rows, system.read_from)
 
     def _road(
         self,

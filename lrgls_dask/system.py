@@ -16,9 +16,10 @@ from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.data.arrays import rows_from_arrays
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import StoredLabels
+from lrgls_dask.data.places import Location
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.store import read_system
-from lrgls_dask.data.storewriter import write_system
+from lrgls_dask.data.storewriter import rewrites, write_system
 from lrgls_dask.data.variables import rows_from_xarray
 from lrgls_dask.data.zarrio import check_version, read_array, read_design, write_array, write_design
 from lrgls_dask.design.design import Design, Designed
@@ -35,11 +36,13 @@ class CompressedSystem(Designed):
     """K equations on N rows that have been read once; fits, rank selection and appended rows cost no further read.
 
     Made by `System.compress`. Holds 8 (q + K)^2 bytes, however many rows it stands for.
+    read_from : where the rows that were compressed lie, so that nothing is written over them; not saved.
     """
 
     rows: Compressed
     obs_dim: Hashable = "obs"
     equation_dim: Hashable = "equation"
+    read_from: frozenset[Location] = frozenset()
 
     @property
     def design(self) -> Design:
@@ -59,15 +62,17 @@ class CompressedSystem(Designed):
 
         Raises ValueError when equations, regressors or designs differ.
         """
-        return replace(self, rows=self.rows.merge(other.compress().rows))
+        other = other.compress()
+        return replace(self, rows=self.rows.merge(other.rows), read_from=self.read_from | other.read_from)
 
     def to_zarr(self, path: Any, *, overwrite: bool = False, storage_options: Mapping[str, Any] | None = None) -> None:
         """Write it to a zarr group, complete or not at all; 8 (q + K)^2 bytes. Days later, append to it and refit.
 
-        Raises FileExistsError where something is at `path`, unless overwrite is True.
+        Raises FileExistsError where something is at `path`, unless overwrite is True; ValueError where `path` is, holds
+        or lies in a store of the rows that were compressed.
         """
         options = None if storage_options is None else dict(storage_options)
-        with new_store(path, overwrite=overwrite, storage_options=options) as store:
+        with new_store(path, overwrite=overwrite, storage_options=options, apart_from=self.read_from) as store:
             group = zarr.open_group(store, mode="w", zarr_format=3)
             write_design(group, self.design)
             write_compressed(group, self.rows)
@@ -206,9 +211,9 @@ class System(LabelledRows):
         """
         meter = Meter()
         if by is None:
-            return CompressedSystem(compress_rows(self.rows, meter=meter), self.obs_dim, self.equation_dim)
+            return self._compressed(compress_rows(self.rows, meter=meter))
         parts = compress_by(self.rows, self.values_of_rows("by", by), meter=meter)
-        return {label: CompressedSystem(rows, self.obs_dim, self.equation_dim) for label, rows in parts.items()}
+        return {label: self._compressed(rows) for label, rows in parts.items()}
 
     def append(self, other: System | CompressedSystem) -> CompressedSystem:
         """The compressed system of these rows and those of `other`; reads once what has not been compressed yet.
@@ -233,15 +238,20 @@ class System(LabelledRows):
         The store appears when it is complete; a failure leaves nothing behind, and an old store at a path or URL as it
         was. A store object has no place beside it, so there overwriting clears it first.
 
-        Raises FileExistsError where something is at `path`, unless it is a zarr store and overwrite is True.
+        A system opened with `from_zarr` may take the place of its own store, in other chunks, if nothing else is there.
+
+        Raises FileExistsError where something is at `path`, unless it is a zarr store and overwrite is True; ValueError
+        where else `path` is, holds or lies in a store that the system reads.
         """
+        options = None if storage_options is None else dict(storage_options)
         write_system(
             self,
             path,
             overwrite=overwrite,
             row_chunk=row_chunk,
-            storage_options=None if storage_options is None else dict(storage_options),
+            storage_options=options,
             compressors=compressors,
+            apart_from=() if rewrites(self, path, options) else self.read_from,
         )
 
     def __repr__(self) -> str:
@@ -260,6 +270,9 @@ class System(LabelledRows):
             if there is not None:
                 lines.append(f"  with {name}")
         return "\n".join(lines)
+
+    def _compressed(self, rows: Compressed) -> CompressedSystem:
+        return CompressedSystem(rows, self.obs_dim, self.equation_dim, self.read_from)
 
     @classmethod
     def _of(cls, made: LabelledRows) -> System:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from lrgls_dask.cli.objects import argument_type
+from lrgls_dask.data.places import check_apart, location_of
 from lrgls_dask.data.storage import open_group
 from lrgls_dask.options import OPTIONS
 from lrgls_dask.results.fit import Fit
@@ -50,7 +52,9 @@ def save_fit(fit: AnyFit, path: str | Path, overwrite: bool) -> None:
     print(f"\nSaved: {path}")
 
 
-def refuse_existing(path: str | Path, overwrite: bool) -> None:
-    """Before the work, not after it."""
+def check_output(path: str | Path, overwrite: bool, inputs: Iterable[str | Path | None]) -> None:
+    """Before the work, not after it: refuse an output that exists, or that is, holds or lies in an input."""
+    places = [location_of(each) for each in inputs if each is not None]
+    check_apart(str(path), [place for place in places if place is not None])
     if not overwrite and "://" not in str(path) and Path(path).exists():
         raise FileExistsError(f"{path} exists. Choose another name, or pass --overwrite to replace it.")

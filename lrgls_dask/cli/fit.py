@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from distributed import Client, LocalCluster
 
-from lrgls_dask.cli.arguments import AnyFit, add_overwrite, exit_code, refuse_existing, save_fit
+from lrgls_dask.cli.arguments import AnyFit, add_overwrite, check_output, exit_code, save_fit
 from lrgls_dask.cli.cost import print_cost, watched
 from lrgls_dask.cli.flags import add_cov, add_model, cov_of, model_of
 from lrgls_dask.results.cov.kind import CovKind
@@ -40,7 +40,7 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def _fit(args: argparse.Namespace) -> int:
-    refuse_existing(args.out, args.overwrite)
+    check_output(args.out, args.overwrite, [args.store, getattr(args, "checkpoint", None)])
     model, cov = model_of(args), cov_of(args)
     with _cluster(args.scheduler, args.workers):
         with watched() as cost:

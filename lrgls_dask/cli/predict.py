@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from lrgls_dask.cli.arguments import AnyFit, add_overwrite, open_fit, refuse_existing
+from lrgls_dask.cli.arguments import AnyFit, add_overwrite, check_output, open_fit
 from lrgls_dask.data.storage import new_store
 from lrgls_dask.prediction.conditional import GivenKind
 from lrgls_dask.system import System
@@ -20,16 +19,16 @@ def add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser("predict", help="write the fitted values of a store, intervals, or factor scores")
     parser.add_argument("fit", metavar="FIT.zarr")
     parser.add_argument("store", metavar="STORE.zarr")
-    parser.add_argument("--out", required=True, type=Path, metavar="YHAT.zarr")
+    parser.add_argument("--out", required=True, metavar="YHAT.zarr")
     _add_predict_options(parser)
     add_overwrite(parser)
     parser.set_defaults(run=_predict)
 
 
 def _predict(args: argparse.Namespace) -> None:
-    refuse_existing(args.out, args.overwrite)
+    check_output(args.out, args.overwrite, [args.fit, args.store])
     fit, system = open_fit(args.fit), System.from_zarr(args.store)
-    with new_store(args.out, overwrite=args.overwrite) as store:
+    with new_store(args.out, overwrite=args.overwrite, apart_from=system.read_from) as store:
         _predicted(fit, system, args).to_zarr(store, zarr_format=2)
     print(f"Fitted values: {args.out}")
 

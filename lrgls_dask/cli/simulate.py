@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from lrgls_dask.cli.arguments import add_overwrite, positive
 from lrgls_dask.simulate import rows_for_bytes, simulate_to_zarr
@@ -11,7 +10,7 @@ from lrgls_dask.simulate import rows_for_bytes, simulate_to_zarr
 
 def add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("simulate", help="write a store drawn from known parameters")
-    parser.add_argument("out", type=Path, metavar="OUT.zarr")
+    parser.add_argument("out", metavar="OUT.zarr")
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--n-obs", type=int, help="rows")
     size.add_argument("--gb", type=positive, help="size on disk in GB, instead of --n-obs")

@@ -12,6 +12,7 @@ import pandas as pd
 
 from lrgls_dask.checks import shown
 from lrgls_dask.data.labels import RowLabels, StoredLabels, check_unique, pair_rows, row_labels
+from lrgls_dask.data.places import Location, read_from
 from lrgls_dask.data.sources import group_source
 from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.rows.rows import Part, Rows
@@ -56,6 +57,14 @@ class LabelledRows(Designed):
     def dims(self) -> tuple[Hashable, Hashable]:
         """Names of the dims of Y: rows, equations."""
         return self.obs_dim, self.equation_dim
+
+    @cached_property
+    def read_from(self) -> frozenset[Location]:
+        """Where the stores lie that the rows and their labels are read from; none for what is in memory."""
+        sources = [part.array for part in self.rows.parts]
+        sources += [self.groups.array] if isinstance(self.groups, Part) else []
+        sources += [self.obs_labels.array] if isinstance(self.obs_labels, StoredLabels) else []
+        return read_from(sources)
 
     @cached_property
     def obs(self) -> pd.Index | None:

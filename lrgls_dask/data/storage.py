@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, GroupNotFoundError
 from zarr.storage import FsspecStore, LocalStore
+
+from lrgls_dask.data.places import Location, check_apart, local_path
 
 __all__ = ["new_store", "open_group", "remove_store"]
 
@@ -29,7 +31,7 @@ def open_group(path: Any, storage_options: dict[str, Any] | None = None) -> zarr
     """
     if isinstance(path, zarr.Group):
         return path
-    local = _local_path(path)
+    local = local_path(path)
     if local is not None and storage_options:
         raise ValueError(f"storage_options are for URLs such as s3://...; {path!s} is a local path. Leave them out.")
     try:
@@ -52,16 +54,25 @@ def open_group(path: Any, storage_options: dict[str, Any] | None = None) -> zarr
 
 
 @contextmanager
-def new_store(path: Any, *, overwrite: bool = False, storage_options: dict[str, Any] | None = None) -> Iterator[Store]:
+def new_store(
+    path: Any,
+    *,
+    overwrite: bool = False,
+    storage_options: dict[str, Any] | None = None,
+    apart_from: Iterable[Location] = (),
+) -> Iterator[Store]:
     """A zarr store to write into, which appears at `path` complete when the block ends, or not at all.
 
     Local paths and overwritten URLs are written beside `path` and moved; what was there stays until then. A new URL is
     written in place. A failure deletes what was written. A store object has no place beside it: overwriting clears it
     first.
+    apart_from : where the data lie that what is written is made of; `path` must be none of these, nor in or around one.
 
-    Raises FileExistsError where something is at `path` and overwrite is False, or is no zarr store.
+    Raises ValueError where it is, FileExistsError where something is at `path` and overwrite is False, or is no zarr
+    store.
     """
-    local = _local_path(path)
+    check_apart(path, apart_from, storage_options)
+    local = local_path(path)
     if local is not None:
         if storage_options:
             raise ValueError(
@@ -80,22 +91,12 @@ def new_store(path: Any, *, overwrite: bool = False, storage_options: dict[str, 
 
 def remove_store(path: Any) -> None:
     """Delete a zarr store of our own making: a local path or a URL."""
-    local = _local_path(path)
+    local = local_path(path)
     if local is not None:
         shutil.rmtree(local)
         return
     filesystem, root = fsspec.core.url_to_fs(str(path))
     filesystem.rm(root, recursive=True)
-
-
-def _local_path(path: Any) -> Path | None:
-    if isinstance(path, LocalStore):
-        return Path(path.root)
-    if isinstance(path, os.PathLike):
-        return Path(os.fspath(path))
-    if isinstance(path, str) and path.startswith("file://"):
-        return Path(path.removeprefix("file://"))
-    return Path(path) if isinstance(path, str) and "://" not in path and "::" not in path else None
 
 
 def _refuse(path: Any, is_store: bool, overwrite: bool) -> None:

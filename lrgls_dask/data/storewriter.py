@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from bisect import bisect_left
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,13 +17,14 @@ from zarr.abc.store import Store
 from zarr.errors import ZarrUserWarning
 
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.labels import encode_labels
+from lrgls_dask.data.labels import StoredLabels, encode_labels
+from lrgls_dask.data.places import Location, local_path, location_of
 from lrgls_dask.data.sources import BLOCK_BYTES
-from lrgls_dask.data.storage import new_store
-from lrgls_dask.data.store import FORMAT, label_index
+from lrgls_dask.data.storage import new_store, open_group
+from lrgls_dask.data.store import FORMAT, label_index, read_system
 from lrgls_dask.rows.rows import Part, Rows
 
-__all__ = ["default_row_chunk", "write_system"]
+__all__ = ["default_row_chunk", "rewrites", "write_system"]
 
 _LABEL_CHUNK = 1 << 20
 _RESERVED = {"Y", "X", "weights", "groups", "term", "incidence_columns", "incidence_start", "coefficient", "regressor"}
@@ -38,10 +39,12 @@ def write_system(
     storage_options: dict[str, Any] | None = None,
     compressors: Any = None,
     beside: tuple[Part, ...] = (),
+    apart_from: Iterable[Location] = (),
 ) -> None:
     """Write format 1; the work behind `System.to_zarr`.
 
     beside : further arrays (N, K), written under their names along the dims of Y.
+    apart_from : where the rows are read from, see `new_store`.
     """
     if row_chunk is not None and (isinstance(row_chunk, bool) or not isinstance(row_chunk, int) or row_chunk < 1):
         raise ValueError(
@@ -50,7 +53,8 @@ def write_system(
     _check_names(system)
     labels = _small_labels(system)  # before anything is created: labels that cannot be stored fail here
     rows = min(row_chunk or default_row_chunk(system.rows), system.n_obs)
-    with new_store(path, overwrite=overwrite, storage_options=storage_options) as store:
+    options: dict[str, Any] = {"overwrite": overwrite, "storage_options": storage_options}
+    with new_store(path, apart_from=apart_from, **options) as store:
         group = zarr.open_group(store, mode="w", zarr_format=3, attributes={"lrgls_incomplete": True})
         for name, (values, dim, attributes) in labels.items():
             _write_small(group, name, values, dim, attributes)
@@ -61,6 +65,32 @@ def write_system(
         if system.design.equation_coords:
             group.attrs["coordinates"] = " ".join(str(name) for name in system.design.equation_coords)
         _consolidate(store)
+
+
+def rewrites(system: LabelledRows, path: Any, storage_options: dict[str, Any] | None = None) -> bool:
+    """Whether the store at `path` holds nothing but this system, as it was opened from it.
+
+    Then a complete copy that takes its place loses nothing. A store object, which is cleared first, has no such place.
+    """
+    target = None if isinstance(path, Store) and local_path(path) is None else location_of(path, storage_options)
+    if target is None or target not in system.read_from or not all(target.holds(each) for each in system.read_from):
+        return False
+    if any(not hasattr(part.array, "store_path") for part in system.rows.parts):
+        return False
+    try:
+        there = read_system(path, storage_options=storage_options)
+        opened = open_group(path, storage_options).store_path
+        group = zarr.open_group(opened, mode="r", use_consolidated=False)  # with what was added by others
+    except (ValueError, TypeError, OSError):
+        return False
+    labels = {str(dim) for dim in system.dims} | {str(name) for name in system.design.equation_coords}
+    stored = all(isinstance(each, StoredLabels | None) for each in (system.obs_labels, there.obs_labels))
+    return (
+        stored
+        and (system.obs_labels is None) == (there.obs_labels is None)
+        and system.design.same_as(there.design)
+        and set(group.keys()) <= _RESERVED | labels
+    )
 
 
 def default_row_chunk(rows: Rows) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
+from lrgls_dask.data.places import Location
 from lrgls_dask.data.storewriter import write_system
 from lrgls_dask.prediction.conditional import Given, given_rows, given_std_rows
 from lrgls_dask.prediction.fitted import Coefficients, check_same_design
@@ -21,9 +22,13 @@ __all__ = ["Imputed", "imputed", "write_imputed"]
 
 @dataclass(frozen=True, eq=False)
 class Imputed:
-    """A system with its missing responses filled in, unread. system : Y complete.  mean, variance : (N, K) lazy."""
+    """A system with its missing responses filled in, unread.
+
+    system : Y complete.  read_from : where its rows come from.  mean, variance : (N, K) lazy.
+    """
 
     system: System
+    read_from: frozenset[Location]
     mean: da.Array
     variance: da.Array
 
@@ -49,7 +54,7 @@ def imputed(coefficients: Coefficients, sigma: Sigma, system: System) -> Imputed
         weights=None if lazy.weights is None else _part("weights", lazy.weights[:, 0]),
         complete_only=False,
     )
-    return Imputed(replace(system, rows=rows), mean, variance)
+    return Imputed(replace(system, rows=rows), system.read_from, mean, variance)
 
 
 def write_imputed(found: Imputed, path: Any, *, overwrite: bool, storage_options: dict[str, Any] | None) -> None:
@@ -63,6 +68,7 @@ def write_imputed(found: Imputed, path: Any, *, overwrite: bool, storage_options
         overwrite=overwrite,
         storage_options=storage_options,
         beside=(_part("Y_variance", found.variance),),
+        apart_from=found.read_from,
     )
 
 

@@ -244,7 +244,8 @@ class PredictingBySigma(Predicting):
         nothing gets its fitted values and the variances of Sigma. O(K k^2) a pattern of a block and O(K k) a row.
 
         Filled values lie nearer to each other than responses do: fit the original system, not this one.
-        Raises ValueError for another design, FileExistsError where something is at `path`, unless overwrite is True.
+        Raises ValueError for another design, or a path over the system's own store; FileExistsError where something is
+        at `path`, unless overwrite is True.
         """
         found = imputed(Coefficients.of(self.design, self.coefficients), self.covariance, system)
         if path is not None:

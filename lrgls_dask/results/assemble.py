@@ -55,6 +55,7 @@ def as_fit(
         _run(solution, problem.meter, engine, table, _dropped(settings, system, problem.n_obs)),
         evidence,
         system=system if isinstance(system, System) else None,
+        read_from=system.read_from if isinstance(system, CompressedSystem) else frozenset(),
     )
 
 

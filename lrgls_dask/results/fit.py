@@ -12,6 +12,7 @@ import pandas as pd
 import zarr
 
 from lrgls_dask.compression.compressed import mean_nll
+from lrgls_dask.data.places import Location
 from lrgls_dask.inference.classical import CoefficientCovariance
 from lrgls_dask.missing.covariance import observed_nll
 from lrgls_dask.prediction.fitted import check_same_design
@@ -39,7 +40,8 @@ class Fit(Measures, PredictingBySigma):
     them.  settings : the options it was made with.  run : how the iterations went.  evidence : what statistics may draw
     on without a read: compressed rows, sums of a streamed fit, or counts of rows with holes.
     behind_errors : the covariance behind std_errors and all that follows.
-    system : what was fitted, for statistics that need its rows; not saved.
+    system : what was fitted, for statistics that need its rows.  read_from : of a compressed system, where its rows
+    came from, which nothing is written over.  Neither is saved.
 
     Every array comes as an xarray object with the user's labels. Loadings are fixed by a stated normalisation:
     F' D^-1 F diagonal and descending, the largest entry of each column positive. Those of a group are fixed so among
@@ -53,6 +55,7 @@ class Fit(Measures, PredictingBySigma):
     evidence: Evidence
     behind_errors: BehindErrors = CLASSICAL
     system: System | None = None
+    read_from: frozenset[Location] = frozenset()
 
     # ------------------------------------------------------------------------------------------ of the parts
 
@@ -181,9 +184,12 @@ class Fit(Measures, PredictingBySigma):
     def to_zarr(self, path: Any, *, overwrite: bool = False, storage_options: Mapping[str, Any] | None = None) -> None:
         """Write everything but the rows to a zarr group, complete or not at all; 8 (q + K)^2 bytes and a little more.
 
-        Raises FileExistsError where something is at `path`, unless overwrite is True.
+        Raises FileExistsError where something is at `path`, unless overwrite is True; ValueError where `path` is, holds
+        or lies in a store of the fitted rows.
         """
-        write_parts(path, "fit", self._write, overwrite=overwrite, storage_options=storage_options)
+        options: dict[str, Any] = {"overwrite": overwrite, "storage_options": storage_options}
+        sources = self.read_from if self.system is None else self.system.read_from
+        write_parts(path, "fit", self._write, apart_from=sources, **options)
 
     def _write(self, group: zarr.Group) -> None:
         self.estimated.write(group)

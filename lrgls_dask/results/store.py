@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import zarr
 
+from lrgls_dask.data.places import Location
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.zarrio import check_version
 
@@ -22,10 +23,14 @@ def write_parts(
     *,
     overwrite: bool,
     storage_options: Mapping[str, Any] | None,
+    apart_from: Iterable[Location],
 ) -> None:
-    """What `write` puts into a new group that says what `kind` of fit it holds; complete or not there at all."""
+    """What `write` puts into a new group that says what `kind` of fit it holds; complete or not there at all.
+
+    apart_from : where the fitted rows lie, see `new_store`.
+    """
     options = None if storage_options is None else dict(storage_options)
-    with new_store(path, overwrite=overwrite, storage_options=options) as store:
+    with new_store(path, overwrite=overwrite, storage_options=options, apart_from=apart_from) as store:
         group = zarr.open_group(store, mode="w", zarr_format=3)
         write(group)
         group.attrs[_attribute(kind)] = FORMAT

@@ -234,7 +234,8 @@ class TimeVaryingFit(Reported, Predicting):
         """Write everything but the rows to a zarr group, complete or not at all.
 
         8 P^2 bytes for the covariance of up to 5,000 coefficients, none for more, and 8 T K (k + 1).
-        Raises FileExistsError where something is at `path`, unless overwrite is True.
+        Raises FileExistsError where something is at `path`, unless overwrite is True; ValueError where `path` is, holds
+        or lies in a store of the fitted rows.
         """
         behind = self.behind_errors
         if self.n_coefficients > SAVED_UP_TO:
@@ -250,7 +251,8 @@ class TimeVaryingFit(Reported, Predicting):
                 tried = np.array([row[name] for row in self.run.candidates])
                 write_array(group, f"tried_{name}", tried, ("candidate",))
 
-        write_parts(path, "timevarying", write, overwrite=overwrite, storage_options=storage_options)
+        options: dict[str, Any] = {"overwrite": overwrite, "storage_options": storage_options}
+        write_parts(path, "timevarying", write, apart_from=self.system.read_from if self.system else (), **options)
 
     @classmethod
     def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None) -> TimeVaryingFit:

@@ -5,7 +5,7 @@ A checkpoint is a zarr group that belongs to one set of unread rows and is delet
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import zarr
 from dask.base import tokenize
 
+from lrgls_dask.data.places import Location, check_apart
 from lrgls_dask.data.storage import open_group, remove_store
 from lrgls_dask.data.zarrio import check_version, read_array, write_array
 from lrgls_dask.rows.moments import GramMoments, Head, RootMoments
@@ -54,11 +55,13 @@ class Checkpoint:
     group: zarr.Group
 
     @classmethod
-    def at(cls, path: Any, rows: Rows) -> Checkpoint:
+    def at(cls, path: Any, rows: Rows, apart_from: Iterable[Location] = ()) -> Checkpoint:
         """The checkpoint at `path`, made if there is none.
 
-        Raises ValueError when one is there that belongs to other data.
+        apart_from : where the rows lie, which a checkpoint must not be, hold or lie in: it is deleted in the end.
+        Raises ValueError where it does, and when one is there that belongs to other data.
         """
+        check_apart(path, apart_from)
         token = rows_token(rows)
         try:
             group = open_group(path)
