@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -50,10 +50,10 @@ class Accelerated(Alternating):
         return Goal(self.most, self.options.rel_tol, goal, nearly=settled, wanted=wanted)
 
     def looked(self, point: Point, found: SigmaStep[Sigma], state: State[Point] | None = None) -> Half[Point]:
-        half = replace(self._half("sigma", Point(point.c, point.S, found.sigma)), accept_t=found.accept_t)
-        if self.options.debiased:
-            return half
-        return replace(half, value=half.obj, rounding=ROUNDING * max(1.0, abs(half.obj)))
+        at = Point(point.c, point.S, found.sigma)
+        nll, obj = self._objective(at)
+        value, rounding = (None, 0.0) if self.options.debiased else (obj, ROUNDING * max(1.0, abs(obj)))
+        return Half(at, "sigma", nll, obj, value=value, rounding=rounding, accept_t=found.accept_t)
 
     def move(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
         """Coefficients at the Sigma of a look. Where they do not move neither will Sigma.
@@ -66,10 +66,12 @@ class Accelerated(Alternating):
         return self._judged(self._gls(looked.point, fall=0.0), looked, state)
 
     def _judged(self, found: BetaStep, looked: Half[Point], state: State[Point]) -> Half[Point]:
-        half = self._moved(looked.point, found)
-        left = 0.0 if found.energy <= ENERGY_ROUNDING else state.gain
-        value = found.energy if self.options.debiased else None
-        return replace(half, left=left, moving=found.energy, value=value, least=-np.inf)
+        at = Point(found.c, found.S, looked.point.sigma)
+        nll, obj = self._objective(at)
+        energy = found.energy
+        left = 0.0 if energy <= ENERGY_ROUNDING else abs(state.obj - looked.obj)
+        value = energy if self.options.debiased else None
+        return Half(at, "beta", nll, obj, left, energy, value=value, energy=energy, cg=found.iterations)
 
     @cached_property
     def _units(self) -> np.ndarray:

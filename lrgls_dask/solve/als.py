@@ -72,7 +72,7 @@ class Alternating:
     # ------------------------------------------------------------------------------------------ the half-steps
 
     def start(self, point: Point) -> Half[Point]:
-        return self._half("start", point)
+        return Half(point, "start", *self._objective(point))
 
     def look(self, state: State[Point]) -> Half[Point]:
         """Sigma at the coefficients of the point, searched from its Sigma."""
@@ -87,13 +87,14 @@ class Alternating:
         What it gained is what a sweep would gain at least; that it gained little says so of the sweep where the
         coefficients move little. Both are known only once there is a sweep before.
         """
-        half = replace(self._half("sigma", Point(point.c, point.S, found.sigma)), accept_t=found.accept_t)
+        at = Point(point.c, point.S, found.sigma)
+        nll, obj = self._objective(at)
         if state is None or state.image is None:
-            return half
+            return Half(at, "sigma", nll, obj, accept_t=found.accept_t)
         stalled = found.accept_t == 0.0 and self.structure.line_search
-        free = self.problem.restarts_are_free
-        moving = state.energy if free else to_come(state.energy, state.before)
-        return replace(half, stalled=stalled, left=state.image.obj - half.obj, moving=moving)
+        moving = state.energy if self.problem.restarts_are_free else to_come(state.energy, state.before)
+        left = state.image.obj - obj
+        return Half(at, "sigma", nll, obj, left, moving, stalled=stalled, accept_t=found.accept_t)
 
     def move(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
         """Coefficients at the Sigma of a look, near enough for Sigma to be looked at again.
@@ -102,7 +103,6 @@ class Alternating:
         Sigma will gain little and not move them any more: a sweep less for a product or two more of this one's
         conjugate gradients.
         """
-
         goal = self.goal()
 
         def stays(energy: float) -> bool:
@@ -114,7 +114,7 @@ class Alternating:
             return stays(energy) and goal.flat(replace(looked, left=looked.left * energy / state.energy))
 
         found = self._gls(looked.point, fall=SWEEP_FALL, is_last=is_last)
-        return replace(self._moved(looked.point, found), whole=found.final and stays(found.energy))
+        return self._moved(looked.point, found, whole=found.final and stays(found.energy))
 
     def finish(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
         return self._moved(looked.point, self._gls(looked.point, fall=0.0))
@@ -129,11 +129,12 @@ class Alternating:
     def _gls(self, at: Point, *, fall: float, is_last: Callable[[float], bool] | None = None) -> BetaStep:
         return gls(self.problem, self.options, at.c, at.sigma, fall=fall, is_last=is_last)
 
-    def _moved(self, at: Point, found: BetaStep) -> Half[Point]:
-        half = self._half("beta", Point(found.c, found.S, at.sigma))
-        least = half.obj - MOST_TO_GAIN * found.energy / self.problem.n_obs
-        return replace(half, energy=found.energy, least=least, cg=found.iterations)
+    def _moved(self, at: Point, found: BetaStep, *, whole: bool = False) -> Half[Point]:
+        point = Point(found.c, found.S, at.sigma)
+        nll, obj = self._objective(point)
+        least = obj - MOST_TO_GAIN * found.energy / self.problem.n_obs
+        return Half(point, "beta", nll, obj, least=least, energy=found.energy, whole=whole, cg=found.iterations)
 
-    def _half(self, name: str, point: Point) -> Half[Point]:
+    def _objective(self, point: Point) -> tuple[float, float]:
         nll = point.sigma.nll(point.S)
-        return Half(point, name, nll, penalised(self.problem, self.structure, point.c, point.sigma, nll))
+        return nll, penalised(self.problem, self.structure, point.c, point.sigma, nll)
