@@ -8,11 +8,10 @@ from functools import cached_property
 import numpy as np
 
 from lrgls_dask.sigma.interface import Sigma, SigmaStep
-from lrgls_dask.solve.als import Alternating
+from lrgls_dask.solve.als import Alternating, settled_energy
 from lrgls_dask.solve.anderson import Anderson
-from lrgls_dask.solve.gls import BetaStep
-from lrgls_dask.solve.interface import inner_energy
-from lrgls_dask.solve.iterate import ROUNDING, Goal, Half, State
+from lrgls_dask.solve.gls import BetaStep, inner_energy
+from lrgls_dask.solve.iterate import ROUNDING, Goal, Half, Space, State
 from lrgls_dask.solve.record import Point
 
 __all__ = ["SLOW_SHARE", "Accelerated"]
@@ -38,13 +37,20 @@ class Accelerated(Alternating):
 
     variances: np.ndarray = field(kw_only=True)
 
-    @property
-    def anderson(self) -> Anderson | None:
-        return Anderson(depth=SWEEPS_KEPT, forgets=False)
+    @cached_property
+    def space(self) -> Space[Point]:
+        """Coefficients in standard errors, but for what their regressors share."""
+        units = 1.0 / np.sqrt(self.problem.coordinates.expand(self.variances))
+
+        def at(vector: np.ndarray, image: Point) -> Point:
+            c = vector / units
+            return Point(c, self.problem.residual_covariance(c), image.sigma)
+
+        return Space(lambda point: point.c * units, at, Anderson(depth=SWEEPS_KEPT, forgets=False))
 
     def goal(self, *, wanted: float = np.inf) -> Goal:
         """That a sweep moves the coefficients by next to nothing."""
-        settled = self.problem.settled_energy(self.options.rel_tol)
+        settled = settled_energy(self.problem, self.options.rel_tol)
         free = self.problem.restarts_are_free
         goal = SLOW_SHARE * settled if free else inner_energy(self.problem, self.options.rel_tol)
         return Goal(self.most, self.options.rel_tol, goal, nearly=settled, wanted=wanted)
@@ -72,14 +78,3 @@ class Accelerated(Alternating):
         left = 0.0 if energy <= ENERGY_ROUNDING else abs(state.obj - looked.obj)
         value = energy if self.options.debiased else None
         return Half(at, "beta", nll, obj, left, energy, value=value, energy=energy, cg=found.iterations)
-
-    @cached_property
-    def _units(self) -> np.ndarray:
-        return 1.0 / np.sqrt(self.problem.coordinates.expand(self.variances))
-
-    def vector(self, point: Point) -> np.ndarray:
-        return point.c * self._units
-
-    def at(self, vector: np.ndarray, image: Point) -> Point:
-        c = vector / self._units
-        return Point(c, self.problem.residual_covariance(c), image.sigma)

@@ -16,13 +16,12 @@ from typing import ClassVar
 import numpy as np
 
 from lrgls_dask.sigma.interface import TIGHT, Sigma, SigmaStep, Structure
-from lrgls_dask.solve.anderson import Anderson
-from lrgls_dask.solve.gls import BetaStep, gls
-from lrgls_dask.solve.interface import Problem, inner_energy
-from lrgls_dask.solve.iterate import MOST_SWEEPS, Goal, Half, State, Trace, to_come
+from lrgls_dask.solve.gls import BetaStep, gls, inner_energy
+from lrgls_dask.solve.interface import Problem
+from lrgls_dask.solve.iterate import MOST_SWEEPS, Goal, Half, Space, State, Trace, to_come
 from lrgls_dask.solve.record import Options, Point, debiased, penalised
 
-__all__ = ["Alternating"]
+__all__ = ["Alternating", "settled_energy"]
 
 SWEEP_FALL = 1e-3  # how far the energy of a GLS step falls before Sigma is looked at again
 # What the energy of a sweep can still be worth: later sweeps gain a fraction of this one, this many times it at most.
@@ -30,6 +29,14 @@ MOST_TO_GAIN = 10.0
 # How much more than the conjugate gradients of its last GLS step a streamed fit may be short of: a tenth of a standard
 # error, all coefficients together, at the default rel_tol.
 STREAMED_SHORT = 100.0
+DIGITS = 1e-9  # a smaller rel_tol asks for digits of the coefficients that the objective does not show
+
+
+def settled_energy(problem: Problem, rel_tol: float) -> float:
+    """The squared distance in standard errors that coefficients may still have to move once the objective is flat."""
+    if problem.restarts_are_free:
+        return float(1e-10 * min(1.0, rel_tol / 1e-10) ** 1.5)
+    return np.inf if rel_tol >= DIGITS else STREAMED_SHORT * inner_energy(problem, rel_tol)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,20 +54,14 @@ class Alternating:
     first: ClassVar[int] = 1
 
     @property
-    def anderson(self) -> Anderson | None:
+    def space(self) -> Space[Point] | None:
         """Not extrapolated: Sigma, which may have several optima, is no smooth function of the coefficients."""
         return None
 
-    def vector(self, point: Point) -> np.ndarray:
-        return point.c
-
-    def at(self, vector: np.ndarray, image: Point) -> Point:
-        return replace(image, c=vector)
-
     def goal(self, *, wanted: float = np.inf) -> Goal:
         """What the options ask for. Sweeps converge fast: a move that is no shorter than the one before is rounding."""
-        settled = self.problem.settled_energy(self.options.rel_tol)
-        return Goal(self.most, self.options.rel_tol, settled, nearly=np.inf, patience=1, wanted=wanted)
+        rel_tol = self.options.rel_tol
+        return Goal(self.most, rel_tol, settled_energy(self.problem, rel_tol), np.inf, patience=1, wanted=wanted)
 
     @property
     def most(self) -> int:

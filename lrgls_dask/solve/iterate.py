@@ -19,7 +19,7 @@ last accepted point, whose objective the map itself keeps from rising.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -39,6 +39,7 @@ __all__ = [
     "Half",
     "Kept",
     "Saved",
+    "Space",
     "State",
     "Step",
     "Trace",
@@ -219,18 +220,28 @@ def to_come(energy: float, before: float) -> float:
     return float(energy * (share / (1.0 - share)) ** 2) if share < 1.0 else np.inf
 
 
+@dataclass(frozen=True, eq=False)
+class Space(Generic[P]):
+    """Where points are extrapolated. vector : of a point, in coordinates of equal weight.  at : the point of a vector,
+    near the one given.  start : an extrapolation that knows of no point yet."""
+
+    vector: Callable[[P], np.ndarray]
+    at: Callable[[np.ndarray, P], P]
+    start: Anderson
+
+
 class Step(Protocol[P]):
     """An algorithm: what a sweep of it does.
 
     first : the number of the first sweep: 1 where a look moves on, 0 where it only reads the start.
-    anderson : how points are extrapolated, None for not at all; then `vector` and `at` are never asked.
+    space : where points are extrapolated, None where they are not.
     """
 
     @property
     def first(self) -> int: ...
 
     @property
-    def anderson(self) -> Anderson | None: ...
+    def space(self) -> Space[P] | None: ...
 
     def trace(self) -> Trace:
         """An empty one."""
@@ -250,14 +261,6 @@ class Step(Protocol[P]):
 
     def finish(self, looked: Half[P], state: State[P]) -> Half[P]:
         """The last half-step of all: the coefficients of the Sigma of `looked`, to the last digits."""
-        ...
-
-    def vector(self, point: P) -> np.ndarray:
-        """The point in coordinates of equal weight, those in which it is extrapolated."""
-        ...
-
-    def at(self, vector: np.ndarray, image: P) -> P:
-        """The point of such a vector, near `image`."""
         ...
 
 
@@ -314,8 +317,8 @@ def run(
     if step.first:
         opened = step.start(point)
         trace.note(0, opened)
-    state = State(step.first, point, looked, opened, anderson=step.anderson)
-    return iterate(step, state, goal, trace, kept)
+    anderson = None if step.space is None else step.space.start
+    return iterate(step, State(step.first, point, looked, opened, anderson=anderson), goal, trace, kept)
 
 
 def go_on(step: Step[P], saved: Saved[P], goal: Goal, kept: Kept[P] | None) -> Solution[P]:
@@ -329,8 +332,9 @@ def go_on(step: Step[P], saved: Saved[P], goal: Goal, kept: Kept[P] | None) -> S
         image = replace(opened, whole=bool(saved.marks.get("whole")))
     known = {name: saved.marks[name] for name in ("obj", "gain", "idle") if name in saved.marks}
     energies = tuple(saved.marks.get("energies", ()))
-    state = State(saved.sweep + 1, saved.point, None, opened, None, image, energies=energies, **known)
-    return iterate(step, replace(state, anderson=step.anderson), goal, trace, kept)
+    anderson = None if step.space is None else step.space.start
+    state = State(saved.sweep + 1, saved.point, opened=opened, image=image, energies=energies, anderson=anderson)
+    return iterate(step, replace(state, **known), goal, trace, kept)
 
 
 def iterate(step: Step[P], state: State[P], goal: Goal, trace: Trace, kept: Kept[P] | None = None) -> Solution[P]:
@@ -363,17 +367,17 @@ def iterate(step: Step[P], state: State[P], goal: Goal, trace: Trace, kept: Kept
         state = state.onward(looked, image, idle)
         if kept is not None:
             kept.keep(state.sweep - 1, image.point, state.marks)
-        if state.anderson is not None:
-            state = _extrapolated(step, state, state.anderson, looked, image)
+        if state.anderson is not None and step.space is not None:
+            state = _extrapolated(step.space, state, state.anderson, looked, image)
 
 
-def _extrapolated(step: Step[P], state: State[P], anderson: Anderson, looked: Half[P], image: Half[P]) -> State[P]:
+def _extrapolated(space: Space[P], state: State[P], anderson: Anderson, looked: Half[P], image: Half[P]) -> State[P]:
     """The next sweep, from where the images of accepted points lead."""
     value = next(each.value for each in (looked, image) if each.value is not None)
-    anderson = anderson.accepted(step.vector(looked.point), step.vector(image.point), value)
+    anderson = anderson.accepted(space.vector(looked.point), space.vector(image.point), value)
     if anderson.plain:
         return replace(state, anderson=anderson)
-    return replace(state, anderson=anderson, point=step.at(anderson.ahead(), image.point))
+    return replace(state, anderson=anderson, point=space.at(anderson.ahead(), image.point))
 
 
 def _ended(found: Solution[P], kept: Kept[P] | None) -> Solution[P]:
