@@ -126,9 +126,9 @@ def _moved(sigma: LowRank, change: np.ndarray) -> LowRank:
 
 def _gradients(at: Latent, moved: LowRank, sigma: LowRank, lam_F: float) -> tuple[np.ndarray, np.ndarray]:
     """Derivatives of the negative log-likelihood by c, ridge left out, and by (F / sqrt(d), log d)."""
-    by_F, by_log_d = at.gradient(moved)
+    by_F, by_log_d = at.gradient_by_sigma(moved)
     by_F = (by_F + lam_F * moved.F) * np.sqrt(sigma.d)[:, None]
-    return -at.score, at.n_obs * np.concatenate([by_F.ravel(), by_log_d])
+    return -at.gradient, at.n_obs * np.concatenate([by_F.ravel(), by_log_d])
 
 
 @dataclass(frozen=True, eq=False)

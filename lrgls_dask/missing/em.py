@@ -62,7 +62,7 @@ def em_round(
     """
     ridge = problem.coordinates.ridge
     own = problem.coordinates.expand(sigma.d)
-    _, step = Preconditioner((1.0 - ridge) / own + ridge, problem.constraint)(seen.score - ridge * c)
+    _, step = Preconditioner((1.0 - ridge) / own + ridge, problem.constraint)(seen.gradient - ridge * c)
     loadings = structure.loadings(problem.design.n_equations)
     return c + step, _sigma_round(problem, loadings, structure.lam_F, options.d_floor, sigma, seen, expand=expand)
 
@@ -101,7 +101,7 @@ def refined(
     found = conjugate_gradients(
         lambda p, _: problem.image(p, sigma),
         c,
-        seen.score - ridge * c,
+        seen.gradient - ridge * c,
         diagonal,
         tol=final_energy(problem, options, c, diagonal),
         max_iterations=options.cg_maxit,

@@ -24,12 +24,12 @@ from lrgls_dask.rows.moments import Sized
 from lrgls_dask.sigma.lowrank import LowRank
 
 __all__ = [
+    "GradientMoments",
     "InformationMoments",
     "LatentMoments",
     "MaskedParams",
     "MaskedSlab",
     "PairMoments",
-    "ScoreMoments",
     "SeveralMoments",
     "SeveralParams",
     "block_kernel",
@@ -110,7 +110,7 @@ class LatentMoments(_Summed):
     n_rows : rows, those with nothing observed among them.  cells : (K,) observed rows of each equation.
     errors : (K,) sum e_j^2.  along : (K, k) sum e_j m'.  outer : (K, h) sum m m', spread : (K, h) sum C^-1, both over
     the rows that show the equation, lower triangles of h = k (k + 1) / 2 numbers.  total : (h,) sum m m' + C^-1 over
-    all rows.  log_det : sum log|C|.  lengths : sum m'm.  score : per group (p, m) X'e.  unit_score : (K,) sum e_j.
+    all rows.  log_det : sum log|C|.  lengths : sum m'm.  gradient : per group (p, m) X'e.  unit_gradient : sum e_j.
     """
 
     n_rows: float
@@ -122,8 +122,8 @@ class LatentMoments(_Summed):
     total: np.ndarray
     log_det: float
     lengths: float
-    score: tuple[np.ndarray, ...]
-    unit_score: np.ndarray
+    gradient: tuple[np.ndarray, ...]
+    unit_gradient: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,11 +134,11 @@ class SeveralMoments(_Summed):
 
 
 @dataclass(frozen=True, eq=False)
-class ScoreMoments(_Summed):
-    """score : per group (p, m) X'e.  unit_score : (K,) sum e_j."""
+class GradientMoments(_Summed):
+    """gradient : per group (p, m) X'e.  unit_gradient : (K,) sum e_j."""
 
-    score: tuple[np.ndarray, ...]
-    unit_score: np.ndarray
+    gradient: tuple[np.ndarray, ...]
+    unit_gradient: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,12 +168,12 @@ def latent_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> LatentM
 
 def _latent(slab: MaskedSlab, params: MaskedParams) -> LatentMoments:
     found, error = _latent_of(residuals_of(slab, params), slab.observed, slab.count, params.sigma)
-    score, unit_score = _score(slab, error, params)
-    return replace(found, score=score, unit_score=unit_score)
+    gradient, unit_gradient = _gradient(slab, error, params)
+    return replace(found, gradient=gradient, unit_gradient=unit_gradient)
 
 
 def residual_moments(slabs: Iterable[MaskedSlab], sigma: LowRank) -> LatentMoments | None:
-    """LatentMoments, but for the scores, of slabs whose y is the residuals; n K (2 k^2 + 4 k) multiplications."""
+    """LatentMoments, but for the gradients, of slabs whose y is the residuals; n K (2 k^2 + 4 k) multiplications."""
     total: LatentMoments | None = None
     for slab in slabs:
         part, _ = _latent_of(slab.y.copy(), slab.observed, slab.count, sigma)
@@ -184,7 +184,7 @@ def residual_moments(slabs: Iterable[MaskedSlab], sigma: LowRank) -> LatentMomen
 def _latent_of(
     residual: np.ndarray, observed: np.ndarray, count: np.ndarray | None, sigma: LowRank
 ) -> tuple[LatentMoments, np.ndarray]:
-    """LatentMoments without scores, and the errors e (n, K) in the memory of `residual`."""
+    """LatentMoments without gradients, and the errors e (n, K) in the memory of `residual`."""
     inverse, log_det = posterior(observed, sigma)
     mean = _factor_means(inverse, residual, sigma)
     error = _errors(residual, mean, observed, sigma)
@@ -205,8 +205,8 @@ def _latent_of(
         total=outer.sum(axis=1) + packed.sum(axis=1),
         log_det=log_dets,
         lengths=float(np.vdot(mean, mean)),
-        score=(),
-        unit_score=np.zeros(len(sigma.d)),
+        gradient=(),
+        unit_gradient=np.zeros(len(sigma.d)),
     )
     return found, error
 
@@ -220,14 +220,14 @@ def several_moments(slabs: Iterable[MaskedSlab], params: SeveralParams) -> Sever
     return total
 
 
-def image_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> ScoreMoments | None:
+def image_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> GradientMoments | None:
     """X_o' Sigma_oo^-1 X_o p times d, for p the negative of `coefficients`; Y does not enter."""
-    total: ScoreMoments | None = None
+    total: GradientMoments | None = None
     for slab in slabs:
         along = residuals_of(MaskedSlab(slab.x, np.zeros_like(slab.y), slab.observed, slab.unit, slab.count), params)
         inverse, _ = posterior(slab.observed, params.sigma)
         mean = _factor_means(inverse, along, params.sigma)
-        part = ScoreMoments(*_score(slab, _errors(along, mean, slab.observed, params.sigma), params))
+        part = GradientMoments(*_gradient(slab, _errors(along, mean, slab.observed, params.sigma), params))
         total = part if total is None else total + part
     return total
 
@@ -385,7 +385,7 @@ def _errors(residual: np.ndarray, mean: np.ndarray, observed: np.ndarray, sigma:
     return residual
 
 
-def _score(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+def _gradient(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     unit = error.sum(axis=0) if slab.unit is None else slab.unit @ error
     return adjoint(slab.x, error, None, params.groups), unit
 

@@ -56,7 +56,7 @@ def minimised(
 
 def slope_of_sigma(seen: Latent, sigma: LowRank, free: np.ndarray, lam_F: float) -> np.ndarray:
     """(K k + K,) derivatives of the objective per row by (F, log d).  free : (K, k) loadings that may move."""
-    by_F, by_log_d = seen.gradient(sigma)
+    by_F, by_log_d = seen.gradient_by_sigma(sigma)
     return np.concatenate([((by_F + lam_F * sigma.F) * free).ravel(), by_log_d])
 
 
@@ -132,7 +132,7 @@ class _Search:
     def slope(self, c: np.ndarray, sigma: LowRank, seen: Latent) -> np.ndarray:
         """Derivatives of the objective per row."""
         P = len(self.c)
-        by_c = (self.problem.coordinates.ridge * c - seen.score) / self.problem.n_obs
+        by_c = (self.problem.coordinates.ridge * c - seen.gradient) / self.problem.n_obs
         by_c = by_c / self.units[:P] if self.along is None else self.along.T @ by_c
         by_sigma = slope_of_sigma(seen, sigma, self.free, self.structure.lam_F)
         return np.concatenate([by_c, by_sigma / self.units[P:]])

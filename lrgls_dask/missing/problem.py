@@ -18,11 +18,11 @@ from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.available import AvailableMoments
 from lrgls_dask.missing.kernels import (
+    GradientMoments,
     InformationMoments,
     LatentMoments,
     MaskedParams,
     PairMoments,
-    ScoreMoments,
     SeveralMoments,
     SeveralParams,
     block_kernel,
@@ -69,7 +69,7 @@ class _Apart(Design):
 class Latent:
     """The likelihood at one point (c, Sigma), and what leads on from there; standard units.
 
-    nll : per row, 2 pi terms in.  score : (P,) of the coefficients c, ridge not included, summed over rows.
+    nll : per row, 2 pi terms in.  gradient : (P,) of the coefficients c, ridge not included, summed over rows.
     squares : (K,) expected sum of (r - F z)^2.  along : (K, k) expected sum of (r - F z) z', both at the old F.
     second : (K, k, k) expected sum of z z' over the rows that show the equation, spread : what of it is the variance of
     z given the row.  total : (k, k) over all rows that show something.
@@ -77,7 +77,7 @@ class Latent:
     """
 
     nll: float
-    score: np.ndarray
+    gradient: np.ndarray
     squares: np.ndarray
     along: np.ndarray
     second: np.ndarray
@@ -86,7 +86,7 @@ class Latent:
     cells: np.ndarray
     n_obs: int
 
-    def gradient(self, sigma: LowRank) -> tuple[np.ndarray, np.ndarray]:
+    def gradient_by_sigma(self, sigma: LowRank) -> tuple[np.ndarray, np.ndarray]:
         """Derivatives of nll per row with respect to F (K, k) and log d (K,), by Fisher's identity."""
         by_F = -self.along / sigma.d[:, None] / self.n_obs
         by_log_d = 0.5 * (self.cells - self.squares / sigma.d) / self.n_obs
@@ -160,7 +160,7 @@ class Incomplete:
         return self._latent(found, sigma, self._adjoint(found, sigma))
 
     def fixed(self, c: np.ndarray) -> Callable[[LowRank], Latent]:
-        """`latent` at one c, its score left out: what Sigma alone costs, once residuals are found; pseudo-rows only.
+        """`latent` at one c, its gradient left out: what Sigma alone costs, once residuals are found; pseudo-rows only.
 
         Making it costs a QR factorisation of the residuals of each pattern.
         """
@@ -190,7 +190,7 @@ class Incomplete:
         """(sum_i X_o' Sigma_oo^-1 X_o + ridge) p, (P,): one pass, or none from pseudo-rows."""
         # the residual of responses that are zero, at coefficients -p, is X p
         params = self._params(-p, sigma, np.zeros(self.design.n_equations))
-        found: ScoreMoments = self._sum(image_moments, params, "conjugate gradients")
+        found: GradientMoments = self._sum(image_moments, params, "conjugate gradients")
         return self._adjoint(found, sigma) + self.coordinates.ridge * p
 
     @cached_property
@@ -245,7 +245,7 @@ class Incomplete:
 
     # ------------------------------------------------------------------------------------------ inside
 
-    def _latent(self, found: LatentMoments, sigma: LowRank, score: np.ndarray) -> Latent:
+    def _latent(self, found: LatentMoments, sigma: LowRank, gradient: np.ndarray) -> Latent:
         k = sigma.rank
         outer, spread = unpacked(found.outer, k), unpacked(found.spread, k)
         quadratic = float((found.errors / sigma.d).sum()) + found.lengths
@@ -254,7 +254,7 @@ class Incomplete:
         spread_F = np.einsum("jkl,jl->jk", spread, sigma.F)
         return Latent(
             nll=nll,
-            score=score,
+            gradient=gradient,
             squares=found.errors + np.einsum("jk,jk->j", sigma.F, spread_F),
             along=found.along - spread_F,
             second=outer + spread,
@@ -323,12 +323,12 @@ class Incomplete:
         by_group = tuple(b[g.coefficients] for g in groups)
         return MaskedParams(groups, self.origin, self.whitened.y_scale, by_group, level, sigma)
 
-    def _adjoint(self, found: LatentMoments | ScoreMoments, sigma: LowRank) -> np.ndarray:
+    def _adjoint(self, found: LatentMoments | GradientMoments, sigma: LowRank) -> np.ndarray:
         """(P,) derivative with respect to c from sums of X'e and e."""
         b = np.empty(self.design.n_coefficients)
-        for group, score in zip(self.rows.design.groups, found.score, strict=True):
-            b[group.coefficients] = score / sigma.d[group.equations]
-        unit, parts, taken = found.unit_score / sigma.d, [], b[self._order]
+        for group, gradient in zip(self.rows.design.groups, found.gradient, strict=True):
+            b[group.coefficients] = gradient / sigma.d[group.equations]
+        unit, parts, taken = found.unit_gradient / sigma.d, [], b[self._order]
         for own, ends, view, (_, equations, shape) in zip(
             self._stacked, self._stacked_ends, self.coordinates.split(taken), self.coordinates.buckets, strict=True
         ):

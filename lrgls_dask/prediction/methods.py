@@ -265,7 +265,9 @@ class PredictingBySigma(Predicting):
         Raises ValueError for a fit without factors, and as `predict_given` does.
         """
         new = self._new_rows(data, y, responses="factor scores")
-        scoring = Scoring(Coefficients.of(new.rows.design, self.coefficients), self.covariance.score_weights(method))
+        scoring = Scoring(
+            Coefficients.of(new.rows.design, self.coefficients), self.covariance.factor_score_weights(method)
+        )
         values = LazyRows.of(new.rows).map(
             factor_score_rows, scoring, self.covariance.rank, response=True, weighted=True
         )

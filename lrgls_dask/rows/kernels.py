@@ -178,28 +178,28 @@ class StreamParams:
 
 
 def residual_kernel(block: Block, params: StreamParams) -> ResidualMoments | None:
-    """R'R and the score of a block, n (2 P + K^2 + K k) multiplications."""
+    """R'R and the gradient of a block, n (2 P + K^2 + K k) multiplications."""
     total: ResidualMoments | None = None
     for x, residual, root_weight in _residual_slabs(block, params):
-        score: tuple[np.ndarray, ...] = ()
+        gradient: tuple[np.ndarray, ...] = ()
         if params.sigma is not None:
-            score = adjoint(x, params.sigma.solve_rows(residual), root_weight, params.groups)
-        part = ResidualMoments(residual.T @ residual, score)
+            gradient = adjoint(x, params.sigma.solve_rows(residual), root_weight, params.groups)
+        part = ResidualMoments(residual.T @ residual, gradient)
         total = part if total is None else total + part
     return total
 
 
 def products_kernel(block: Block, params: StreamParams) -> ProductMoments | None:
-    """R'R B, diag R'R and the score of a block, n (2 P + 2 K k) multiplications and nothing of size K^2."""
+    """R'R B, diag R'R and the gradient of a block, n (2 P + 2 K k) multiplications and nothing of size K^2."""
     total: ProductMoments | None = None
     assert params.products is not None
     for x, residual, root_weight in _residual_slabs(block, params):
         along = residual.T @ (residual @ params.products)
         squares = np.einsum("ij,ij->j", residual, residual)
-        score: tuple[np.ndarray, ...] = ()
+        gradient: tuple[np.ndarray, ...] = ()
         if params.sigma is not None:
-            score = adjoint(x, params.sigma.solve_rows(residual), root_weight, params.groups)
-        part = ProductMoments(along, squares, score)
+            gradient = adjoint(x, params.sigma.solve_rows(residual), root_weight, params.groups)
+        part = ProductMoments(along, squares, gradient)
         total = part if total is None else total + part
     return total
 

@@ -137,28 +137,28 @@ class DesignMoments(Sized):
 
 @dataclass(frozen=True, eq=False)
 class ResidualMoments(Sized):
-    """At given coefficients and Sigma. cross : (K, K) R'R.  score : per group (p, m) X_g'(R Sigma^-1)_g."""
+    """At given coefficients and Sigma. cross : (K, K) R'R.  gradient : per group (p, m) X_g'(R Sigma^-1)_g."""
 
     cross: np.ndarray
-    score: tuple[np.ndarray, ...]
+    gradient: tuple[np.ndarray, ...]
 
     def __add__(self, other: ResidualMoments) -> ResidualMoments:
-        score = tuple(a + b for a, b in zip(self.score, other.score, strict=True))
-        return ResidualMoments(self.cross + other.cross, score)
+        gradient = tuple(a + b for a, b in zip(self.gradient, other.gradient, strict=True))
+        return ResidualMoments(self.cross + other.cross, gradient)
 
 
 @dataclass(frozen=True, eq=False)
 class ProductMoments(Sized):
     """What replaces R'R where K x K is too large. along : (K, k) R'R B.  squares : (K,) diagonal of R'R.
-    score : per group (p, m) X_g'(R Sigma^-1)_g."""
+    gradient : per group (p, m) X_g'(R Sigma^-1)_g."""
 
     along: np.ndarray
     squares: np.ndarray
-    score: tuple[np.ndarray, ...]
+    gradient: tuple[np.ndarray, ...]
 
     def __add__(self, other: ProductMoments) -> ProductMoments:
-        score = tuple(a + b for a, b in zip(self.score, other.score, strict=True))
-        return ProductMoments(self.along + other.along, self.squares + other.squares, score)
+        gradient = tuple(a + b for a, b in zip(self.gradient, other.gradient, strict=True))
+        return ProductMoments(self.along + other.along, self.squares + other.squares, gradient)
 
 
 @dataclass(frozen=True, eq=False)

@@ -138,7 +138,7 @@ class FactorsAndOwn(Sigma):
         """(g, m) derivatives of the entries beside the diagonal of F' Psi^-1 F among factors of the same equations."""
         return tangents.normalisation(self.own.solve(self.loadings()))
 
-    def score_weights(self, method: str) -> Array:
+    def factor_score_weights(self, method: str) -> Array:
         """(K, rank) A such that the scores of a residual row r are r A.
 
         "regression": A = Sigma^-1 F, the mean of the factors given r (Thomson 1939), shrunken towards 0.
@@ -146,7 +146,7 @@ class FactorsAndOwn(Sigma):
         Raises ValueError where there are no factors, or where one has no loadings to be told by.
         """
         if self.rank == 0:
-            return super().score_weights(method)
+            return super().factor_score_weights(method)
         if method == "regression":
             return self.precision_loadings
         if method != "bartlett":

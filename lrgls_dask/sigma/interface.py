@@ -181,7 +181,7 @@ class Sigma(ABC):
         """Which of the loadings of `widened` may differ from zero; raises as it does."""
         self._lacks("form F F' + diag(d), which rounds of EM and missing responses work in", "Use covariance='lowrank'")
 
-    def score_weights(self, method: str) -> Array:
+    def factor_score_weights(self, method: str) -> Array:
         """(K, rank) A such that the scores of a residual row r are r A; see `woodbury.Factors`.  Raises at rank 0."""
         raise ValueError("the fit has no factors, so there are no scores. Fit with rank >= 1.")
 

@@ -154,6 +154,10 @@ class _Given(Sigma):
         none = np.zeros(0, dtype=np.intp)
         return Tangents.of_entries(self.n_equations, none, none)
 
+    def normalisation(self, tangents: Tangents) -> Array:
+        """Raises ValueError: what is given has no standard errors."""
+        self._lacks("standard errors of its loadings, which are as given", "Use cov() for those of the coefficients")
+
 
 class KnownSigma(_Given, FullSigma):
     """A given matrix (K, K)."""

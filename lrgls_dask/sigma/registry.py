@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+from lrgls_dask.sigma.block_lowrank import BLOCKWISE, BlockLowRank
 from lrgls_dask.sigma.full import FULL
 from lrgls_dask.sigma.grouped_structure import GROUPED, GroupedLowRank
 from lrgls_dask.sigma.interface import Settings, Sigma, Structure
@@ -15,9 +16,9 @@ from lrgls_dask.sigma.known import KNOWN, Known
 from lrgls_dask.sigma.sparse import SPARSE, SparseLowRank
 from lrgls_dask.sigma.structures import LOW_RANK
 
-__all__ = ["GroupedLowRank", "Known", "SparseLowRank"]
+__all__ = ["BlockLowRank", "GroupedLowRank", "Known", "SparseLowRank"]
 
-KINDS = [LOW_RANK, FULL, SPARSE, GROUPED, KNOWN]
+KINDS = [LOW_RANK, FULL, SPARSE, GROUPED, KNOWN, BLOCKWISE]
 
 
 def structure_of(sigma: Sigma, sigma_step: Literal["ml", "pca"], lam_F: float, l1: float = 0.0) -> Structure:

@@ -1,8 +1,8 @@
 """Expectation-maximisation over (b, F, d) as a step of the loop, and that of complete rows.
 
 One look at (b, Sigma) gives the exact objective there and what the next point is made of. With all responses observed
-it yields S B and diag S for B = Sigma^-1 F and the score of b, one pass where rows are streamed: for K so large that S
-(K x K) cannot be held. The next point is every equation's coefficients given the expected factors,
+it yields S B and diag S for B = Sigma^-1 F and the gradient by b, one pass where rows are streamed: for K so large that
+S (K x K) cannot be held. The next point is every equation's coefficients given the expected factors,
 b_j + d_j (X_j'X_j)^-1 X_j'(R Sigma^-1)_j, and the factor update of Rubin and Thayer (1982). Anderson acceleration of
 that map saves most of the rounds; at the end the coefficients are refined by conjugate gradients.
 """
@@ -225,7 +225,7 @@ class CompleteRounds(Rounds):
     def image(self, c: np.ndarray, sigma: LowRank, seen: Products) -> tuple[np.ndarray, LowRank]:
         ridge = self.problem.coordinates.ridge
         own = self.problem.coordinates.expand(sigma.d)
-        _, step = Preconditioner((1.0 - ridge) / own + ridge, self.problem.constraint)(seen.score)
+        _, step = Preconditioner((1.0 - ridge) / own + ridge, self.problem.constraint)(seen.gradient)
         loadings = self.structure.loadings(self.problem.design.n_equations)
         free = None if loadings.everywhere else loadings.free
         lam_F = self.structure.lam_F

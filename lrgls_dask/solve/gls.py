@@ -71,13 +71,13 @@ def gls(
     ridge = problem.coordinates.ridge
     diagonal = problem.coordinates.expand(sigma.precision_diagonal) * (1.0 - ridge) + ridge
     final = final_energy(problem, options, c, diagonal)
-    score, z = Preconditioner(diagonal, problem.constraint)(system.score)
-    energy = float(score @ z)
+    gradient, z = Preconditioner(diagonal, problem.constraint)(system.gradient)
+    energy = float(gradient @ z)
     tol = final if is_last is not None and is_last(energy) else max(final, fall * energy)
     found = conjugate_gradients(
         system.product,
         c,
-        score,
+        gradient,
         diagonal,
         tol=tol,
         max_iterations=options.cg_maxit,

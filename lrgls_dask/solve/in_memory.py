@@ -69,19 +69,19 @@ class InMemory:
         residual = self._y - at.forward(stacks, c)
         along = (self._beyond @ B + residual.T @ (residual @ B)) / self.n_obs
         diagonal = (self._beyond.diagonal() + np.sum(residual**2, axis=0)) / self.n_obs
-        score = np.zeros(0) if sigma is None else at.adjoint(stacks, sigma.solve_rows(residual)) - at.ridge * c
-        return Products(along, diagonal, score)
+        gradient = np.zeros(0) if sigma is None else at.adjoint(stacks, sigma.solve_rows(residual)) - at.ridge * c
+        return Products(along, diagonal, gradient)
 
     def gls_step(self, c: np.ndarray, sigma: Sigma) -> GlsStep:
         at, stacks = self.coordinates, self._stacks
         residual = self._y - at.forward(stacks, c)
-        score = at.adjoint(stacks, sigma.solve_rows(residual)) - at.ridge * c
+        gradient = at.adjoint(stacks, sigma.solve_rows(residual)) - at.ridge * c
 
         def product(p: np.ndarray, _: np.ndarray) -> np.ndarray:
             image: np.ndarray = at.adjoint(stacks, sigma.solve_rows(at.forward(stacks, p)))
             return image + at.ridge * p
 
-        return GlsStep(score, product, lambda solution, _: self.residual_covariance(solution))
+        return GlsStep(gradient, product, lambda solution, _: self.residual_covariance(solution))
 
     def x_rows(self) -> np.ndarray | None:
         return None  # the compressed system has them

@@ -27,21 +27,21 @@ __all__ = ["GlsStep", "Posed", "Problem", "Products", "nll_offset"]
 class GlsStep:
     """The normal equations A c = rhs of the coefficients at one Sigma, and where the current c stands.
 
-    score : (P,) rhs - A c.  product(p, c) : A p.  finish(c, steps) : (K, K) residual covariance at the solution.
+    gradient : (P,) rhs - A c.  product(p, c) : A p.  finish(c, steps) : (K, K) residual covariance at the solution.
     """
 
-    score: np.ndarray
+    gradient: np.ndarray
     product: Callable[[np.ndarray, np.ndarray], np.ndarray]
     finish: Callable[[np.ndarray, tuple[float, ...]], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """Residual moments without S. along : (K, m) S B.  diagonal : (K,) diag S.  score : (P,) of the coefficients."""
+    """Residual moments without S. along : (K, m) S B.  diagonal : (K,) diag S.  gradient : (P,) of the coefficients."""
 
     along: np.ndarray
     diagonal: np.ndarray
-    score: np.ndarray
+    gradient: np.ndarray
 
 
 class Posed(Protocol):
@@ -70,7 +70,7 @@ class Problem(Posed, Protocol):
         ...
 
     def products(self, c: np.ndarray, B: np.ndarray, sigma: Sigma | None) -> Products:
-        """S B for B (K, m), diag S, and at a Sigma the score, without forming S."""
+        """S B for B (K, m), diag S, and at a Sigma the gradient, without forming S."""
         ...
 
     def gls_step(self, c: np.ndarray, sigma: Sigma) -> GlsStep: ...

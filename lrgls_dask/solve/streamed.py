@@ -79,22 +79,22 @@ class Streamed:
     def products(self, c: np.ndarray, B: np.ndarray, sigma: Sigma | None) -> Products:
         moments: ProductMoments = self._pass(products_kernel, c, None, sigma, "products", B)
         mean = self._mean_residual(c)
-        score = np.zeros(0)
+        gradient = np.zeros(0)
         if sigma is not None:
-            score = self._adjoint(moments.score, mean, sigma) - self.coordinates.ridge * c
+            gradient = self._adjoint(moments.gradient, mean, sigma) - self.coordinates.ridge * c
         along = (moments.along + mean.T @ (mean @ B)) / self.n_obs
-        return Products(along, (moments.squares + mean[0] ** 2) / self.n_obs, score)
+        return Products(along, (moments.squares + mean[0] ** 2) / self.n_obs, gradient)
 
     def gls_step(self, c: np.ndarray, sigma: Sigma) -> GlsStep:
         at = self.coordinates
         if self.dense:
-            moments: ResidualMoments = self._pass(residual_kernel, c, None, sigma, "score")
+            moments: ResidualMoments = self._pass(residual_kernel, c, None, sigma, "gradient")
             mean = self._mean_residual(c)
             start = (moments.cross + mean.T @ mean) / self.n_obs
-            score = self._adjoint(moments.score, mean, sigma) - at.ridge * c
+            gradient = self._adjoint(moments.gradient, mean, sigma) - at.ridge * c
         else:
             start = np.zeros((0, 0))
-            score = self.products(c, np.zeros((self.design.n_equations, 0)), sigma).score
+            gradient = self.products(c, np.zeros((self.design.n_equations, 0)), sigma).gradient
         changes: list[tuple[np.ndarray, np.ndarray]] = []
 
         def product(p: np.ndarray, current: np.ndarray) -> np.ndarray:
@@ -112,7 +112,7 @@ class Streamed:
                 covariance += (step * step * quadratic - step * linear) / self.n_obs
             return covariance
 
-        return GlsStep(score, product, finish)
+        return GlsStep(gradient, product, finish)
 
     def x_rows(self) -> np.ndarray | None:
         design = self.design

@@ -83,9 +83,9 @@ class WhitenedGroup:
         c = self.root @ (b * self.x_scale[:, None])[self.order]
         return c if self.turn is None else self.turn.T @ c
 
-    def adjoint(self, score: np.ndarray) -> np.ndarray:
-        """(p, m) derivative with respect to c of a function whose derivative with respect to b is `score`."""
-        solved = solve_triangular(self.root, (score / self.x_scale[:, None])[self.order], trans="T")
+    def adjoint(self, gradient: np.ndarray) -> np.ndarray:
+        """(p, m) derivative with respect to c of a function whose derivative with respect to b is `gradient`."""
+        solved = solve_triangular(self.root, (gradient / self.x_scale[:, None])[self.order], trans="T")
         return solved if self.turn is None else self.turn.T @ solved
 
 

@@ -185,15 +185,15 @@ class SegmentedProblem:
             image: np.ndarray = summed([at.forward(s.stacks, p) for s in self.segments]) + ridge * p
             return image
 
-        score = summed([s.y - at.forward(s.stacks, c) for s in self.segments]) - ridge * c
+        gradient = summed([s.y - at.forward(s.stacks, c) for s in self.segments]) - ridge * c
         precision = np.tensordot(self.shares, [sigma.precision_diagonal for sigma in sigmas], axes=1)
         diagonal = at.expand(precision) * (1.0 - ridge) + ridge
         constraint = self.merged.constraint
-        score, z = Preconditioner(diagonal, constraint)(score)
-        energy = float(score @ z)
+        gradient, z = Preconditioner(diagonal, constraint)(gradient)
+        energy = float(gradient @ z)
         tol = INNER_ENERGY * self.n_obs if last else max(INNER_ENERGY * self.n_obs, SWEEP_FALL * energy)
         found = conjugate_gradients(
-            product, c, score, diagonal, tol=tol, max_iterations=CG_MAXIT, constraint=constraint
+            product, c, gradient, diagonal, tol=tol, max_iterations=CG_MAXIT, constraint=constraint
         )
         return found, energy
 

@@ -75,13 +75,13 @@ def test_gradients_by_finite_differences(most: int | None) -> None:
     rng = np.random.default_rng(4)
     c, sigma = problem.start() + rng.normal(size=problem.design.n_coefficients), some_sigma(6, 2)
     here, h = problem.latent(c, sigma), 1e-5
-    by_F, by_log_d = here.gradient(sigma)
+    by_F, by_log_d = here.gradient_by_sigma(sigma)
     for _ in range(3):
         dc, dF, dz = rng.normal(size=c.shape), rng.normal(size=sigma.F.shape), rng.normal(size=6)
         up, down = (
             problem.latent(c + s * dc, LowRank(sigma.F + s * dF, sigma.d * np.exp(s * dz))).nll for s in (h, -h)
         )
-        slope = -here.score @ dc / problem.n_obs + np.vdot(by_F, dF) + by_log_d @ dz
+        slope = -here.gradient @ dc / problem.n_obs + np.vdot(by_F, dF) + by_log_d @ dz
         np.testing.assert_allclose((up - down) / (2 * h), slope, rtol=1e-7)
 
 
@@ -122,7 +122,7 @@ def test_an_em_round_is_the_textbook_one(most: int | None) -> None:
     np.testing.assert_allclose(after.F, F, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(after.d, (rr - np.einsum("jk,jk->j", F, rz)) / seen, rtol=1e-9)
     # with X_j'X_j = I in whitened coordinates, least squares of r_j - F_j'm is a step along the score times d_j
-    step = problem.latent(c, sigma).score * problem.coordinates.expand(sigma.d)
+    step = problem.latent(c, sigma).gradient * problem.coordinates.expand(sigma.d)
     np.testing.assert_allclose(moved - c, step, rtol=1e-12)
 
 
@@ -147,7 +147,7 @@ def test_patterns_by_cross_products_are_those_by_qr(
         monkeypatch.setattr("lrgls_dask.missing.patterns.SMALL_FLOPS", flops)
         problem = problem_of(data, wrap=dask_rows(60))
         at = problem.latent(problem.start() + 1.0, some_sigma(6, 2))
-        found.append((at.nll, at.squares, at.score, problem.information(some_sigma(6, 2))))
+        found.append((at.nll, at.squares, at.gradient, problem.information(some_sigma(6, 2))))
     for by_qr, by_gram in zip(*found, strict=True):
         np.testing.assert_allclose(by_gram, by_qr, rtol=1e-9, atol=1e-9)
 

@@ -48,7 +48,7 @@ def test_bifactor_as_in_lavaan() -> None:
     for _ in range(30):
         step = problem.gls_step(c, sigma)
         diagonal = problem.coordinates.expand(sigma.precision_diagonal)
-        found = conjugate_gradients(step.product, c, step.score, diagonal, tol=1e-20, max_iterations=500)
+        found = conjugate_gradients(step.product, c, step.gradient, diagonal, tol=1e-20, max_iterations=500)
         c = found.x
         S = step.finish(c, found.steps)
         sigma = grouped_step(S, blocks, floor, start=sigma).sigma

@@ -97,6 +97,9 @@ def test_both_forms_are_one() -> None:
     np.testing.assert_allclose(b.idio_var, D, rtol=1e-13)
     with pytest.raises(ValueError, match="covariance='known' has no loadings"):
         _ = a.loadings
+    with pytest.raises(ValueError, match="covariance='known-factors' has no standard errors of its loadings"):
+        _ = b.loadings_std_errors
+    assert not b.idio_var_std_errors.any() and not a.sigma_std_errors()["sigma"].any()
 
 
 def test_a_fit_at_the_sigma_of_another_is_that_fit() -> None:

@@ -105,7 +105,7 @@ def test_it_conditions_as_the_normal_distribution_does(kind: str) -> None:
 @pytest.mark.parametrize("method", ["regression", "bartlett"])
 def test_its_scores_are_the_textbook_ones(kind: str, method: str) -> None:
     sigma = value(kind)
-    A = answers(lambda: sigma.score_weights(method), kind)
+    A = answers(lambda: sigma.factor_score_weights(method), kind)
     if A is not None:
         M = np.linalg.inv(sigma.dense() if method == "regression" else sigma.own_part()) @ sigma.loadings()
         if method == "bartlett":
@@ -184,6 +184,31 @@ def test_tangents_are_derivatives_of_the_matrix(kind: str, held: np.ndarray) -> 
     assert np.abs(tangents.flat.T @ moved.reshape(len(theta), K * K)).max(initial=0.0) < 1e-12
     if not held.any():
         assert tangents.n_parameters - tangents.flat.shape[1] >= sigma.n_parameters
+
+
+@EACH
+def test_its_normalisation_has_these_derivatives(kind: str) -> None:
+    sigma = value(kind).normalised()
+    try:
+        tangents = sigma.tangents(NOWHERE)
+        stated = sigma.normalisation(tangents)
+    except ValueError as error:
+        assert f"covariance='{kind}' has no " in str(error)
+        return
+    n, k = len(tangents.rows), sigma.rank
+    theta, matrix = as_function(tangents, sigma)
+    pairs = [(u, v) for columns in tangents.together for u in columns for v in columns if u < v]
+
+    def products(at: np.ndarray) -> np.ndarray:
+        F = np.zeros((K, k), dtype=at.dtype)
+        F[tangents.rows, tangents.columns] = at[:n]
+        G = F.T @ np.linalg.solve(matrix(at) - F @ F.T, F)
+        return np.array([G[u, v] for u, v in pairs])
+
+    np.testing.assert_allclose(products(theta), 0.0, atol=1e-10)
+    steps = 1e-30j * np.eye(len(theta))
+    moved = np.array([products(theta + step).imag * 1e30 for step in steps]).reshape(len(theta), len(pairs)).T
+    np.testing.assert_allclose(stated, moved, rtol=1e-9, atol=1e-9)
 
 
 # ---------------------------------------------------------------------------------- structures

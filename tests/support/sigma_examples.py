@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lrgls_dask.sigma.block_lowrank import BlockLowRank
 from lrgls_dask.sigma.full import Full
 from lrgls_dask.sigma.grouped_structure import GroupedLowRank
 from lrgls_dask.sigma.interface import Sigma, Structure
@@ -50,6 +51,7 @@ EXAMPLES: dict[str, Structure] = {
     "full": Full(),
     "sparse": SparseLowRank(2, 0.05).structure(LABELS),
     "grouped": GroupedLowRank(1, "sector").structure(LABELS),
+    "block": BlockLowRank(1, "sector").structure(LABELS),
     "known": Known(moments(3)).structure(LABELS),
     "known-factors": Known(loadings=np.eye(K)[:, :2] + 0.3, idio_var=np.linspace(0.2, 1.0, K)).structure(LABELS),
 }

@@ -234,3 +234,36 @@ def test_tests_share_by_support_alone() -> None:
         if any(part == "conftest" or part.startswith("test_") for part in module.split("."))
     ]
     assert found == []
+
+
+# One word, one meaning: what each may name, by the room and the names in which it stands.
+GONE = {"nested", "assessed", "solved", "estimates", "covkinds"}
+SCORES = re.compile(r"score|Score")
+# The likelihood of new rows, in the public method and what it calls, and of segments left out.
+OF_NEW_ROWS = {"score", "segment_score", "BandwidthScore", "held_out_scores", "scores"}
+
+
+def test_words_that_meant_something_else_are_gone() -> None:
+    files = {part for name in TREES for part in name.split(".")}
+    defined = {name for tree in TREES.values() for name, _ in _defined(tree)}
+    assert GONE & files == set()
+    assert {name for name in defined if name.lower() in GONE} == set()
+
+
+def test_a_score_is_a_likelihood_of_new_rows_or_of_factors() -> None:
+    """Derivatives are gradients."""
+    found = {
+        f"{module}: {name}"
+        for module, tree in TREES.items()
+        for name in _names(tree)
+        if SCORES.search(name) and "factor_score" not in name.lower() and "FactorScore" not in name
+        if name not in OF_NEW_ROWS and "lrgls_dask" not in name
+    }
+    assert found == set()
+
+
+def test_sigma_is_of_the_errors_and_cov_of_the_coefficients() -> None:
+    """No folder or class is called after both; `covariance`, option and attribute, is the public name of Sigma."""
+    classes = [node.name for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    assert [name for name in classes if name == "Covariance" or name.startswith("Covariance")] == []
+    assert "covariance" not in {room(name) for name in TREES}
