@@ -43,6 +43,8 @@ class Accelerated(Alternating):
         units = 1.0 / np.sqrt(self.problem.coordinates.expand(self.variances))
 
         def at(vector: np.ndarray, image: Point) -> Point:
+            if np.array_equal(vector, image.c * units):
+                return image  # whose residuals are known; streamed, others take a pass
             c = vector / units
             return Point(c, self.problem.residual_covariance(c), image.sigma)
 

@@ -132,18 +132,19 @@ class State(Generic[P]):
             return self.idle
         return 0 if half.energy < STAGNANT * min(self.energies[-patience:], default=np.inf) else self.idle + 1
 
-    def back(self, looked: Half[P], idle: int) -> State[P]:
+    def back(self, space: Space[P] | None, looked: Half[P], idle: int) -> State[P]:
         """The next sweep, from the image of the last accepted point, because what was looked at is worse."""
         assert self.image is not None  # only an extrapolation is refused, and it has two accepted points behind it
-        assert self.anderson is not None
+        assert self.anderson is not None and space is not None
+        anderson = self.anderson.refused()
         return replace(
             self,
             sweep=self.sweep + 1,
-            point=self.image.point,
+            point=space.at(anderson.ahead(), self.image.point),
             looked=None,
             gain=abs(self.obj - looked.obj),
             idle=idle,
-            anderson=self.anderson.refused(),
+            anderson=anderson,
         )
 
     def onward(self, looked: Half[P], image: Half[P], idle: int) -> State[P]:
@@ -223,7 +224,7 @@ def to_come(energy: float, before: float) -> float:
 @dataclass(frozen=True, eq=False)
 class Space(Generic[P]):
     """Where points are extrapolated. vector : of a point, in coordinates of equal weight.  at : the point of a vector,
-    near the one given.  start : an extrapolation that knows of no point yet."""
+    near the one given or that very one.  start : an extrapolation that knows of no point yet."""
 
     vector: Callable[[P], np.ndarray]
     at: Callable[[np.ndarray, P], P]
@@ -353,7 +354,7 @@ def iterate(step: Step[P], state: State[P], goal: Goal, trace: Trace, kept: Kept
             why = why or goal.ended(last, state.idle_after(last, goal.patience)) or Termination.MAX_SWEEPS
             return _ended(trace.solution(last, why), kept)
         if refused:
-            state = state.back(looked, state.idle)
+            state = state.back(step.space, looked, state.idle)
             continue
         image = step.move(looked, state)
         trace.note(state.sweep, image)
@@ -362,7 +363,7 @@ def iterate(step: Step[P], state: State[P], goal: Goal, trace: Trace, kept: Kept
         if why is not None:
             return _ended(trace.solution(image, why), kept)
         if state.refuses(image):
-            state = state.back(looked, idle)
+            state = state.back(step.space, looked, idle)
             continue
         state = state.onward(looked, image, idle)
         if kept is not None:
@@ -375,8 +376,6 @@ def _extrapolated(space: Space[P], state: State[P], anderson: Anderson, looked: 
     """The next sweep, from where the images of accepted points lead."""
     value = next(each.value for each in (looked, image) if each.value is not None)
     anderson = anderson.accepted(space.vector(looked.point), space.vector(image.point), value)
-    if anderson.plain:
-        return replace(state, anderson=anderson)
     return replace(state, anderson=anderson, point=space.at(anderson.ahead(), image.point))
 
 

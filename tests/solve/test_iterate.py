@@ -67,7 +67,7 @@ class Shrinking:
         return replace(self.move(looked, state), left=np.inf)
 
     def at(self, vector: np.ndarray, image: np.ndarray) -> np.ndarray:
-        if self.overshoots > 0:
+        if self.overshoots > 0 and not np.array_equal(vector, image):
             self.overshoots -= 1
             return vector + 100.0
         return vector
