@@ -88,7 +88,7 @@ class Streamed:
     def gls_step(self, c: np.ndarray, sigma: Sigma) -> GlsStep:
         at = self.coordinates
         if self.dense:
-            moments: ResidualMoments = self._pass(residual_kernel, c, None, sigma, "gradient")
+            moments: ResidualMoments = self._pass(residual_kernel, c, None, sigma, "score")
             mean = self._mean_residual(c)
             start = (moments.cross + mean.T @ mean) / self.n_obs
             gradient = self._adjoint(moments.gradient, mean, sigma) - at.ridge * c
