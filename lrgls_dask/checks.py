@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import numbers
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -27,13 +29,16 @@ __all__ = [
     "check_factors",
     "closest",
     "groups_of",
+    "made_of",
     "number",
     "one_group_each",
     "one_of",
     "shown",
+    "takes",
 ]
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 def check_alpha(alpha: Any) -> None:
@@ -83,6 +88,61 @@ def as_number(name: str, value: Any, wanted: str) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be {wanted}; got {value!r}.")
     return float(value)
+
+
+# ---------------------------------------------------------------------------------------------- what a call takes
+
+
+def takes(
+    what: str,
+    remedy: str,
+    *,
+    check: Callable[[Any], bool] = lambda _: True,
+    first: Callable[[Any], object] = lambda _: None,
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A method that says in a sentence of ours what it takes where it is called with something else.
+
+    what, remedy : the sentence, "`name` takes `what`; got (ndarray, ndarray). `remedy`", a TypeError.
+    check : whether its first argument may be that.  first : called with the object before anything is looked at.
+    Arguments that do not fit the signature get the sentence too: those who know another library type its calls first.
+    """
+
+    def decorate(method: Callable[P, T]) -> Callable[P, T]:
+        signature = inspect.signature(method)
+        wanted = list(signature.parameters)[1]
+        name = method.__qualname__ if method.__name__ == "__init__" else method.__name__
+
+        @functools.wraps(method)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+            first(args[0])
+            try:
+                given = signature.bind(*args, **kwargs).arguments
+            except TypeError as error:
+                raise TypeError(f"{name} takes {what}; {_listed(args[1:], kwargs)}: {error}. {remedy}") from None
+            if wanted in given and not check(given[wanted]):
+                raise TypeError(f"{name} takes {what}; {_listed(args[1:], kwargs)}. {remedy}")
+            return method(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def _listed(args: tuple[object, ...], kwargs: Mapping[str, object]) -> str:
+    """What was given, by type: data would fill the screen."""
+    given = [type(value).__name__ for value in args]
+    given += [f"{name}={type(value).__name__}" for name, value in kwargs.items()]
+    return f"got ({', '.join(given)})" if given else "got nothing"
+
+
+def made_of(what: str, remedy: str, check: Callable[[Any], bool]) -> Callable[[type[T]], type[T]]:
+    """A class whose constructor is called as `takes` says."""
+
+    def decorate(cls: type[T]) -> type[T]:
+        cls.__init__ = takes(what, remedy, check=check)(cls.__init__)  # type: ignore[method-assign]
+        return cls
+
+    return decorate
 
 
 # ---------------------------------------------------------------------------------------------- by label

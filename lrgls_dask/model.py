@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import xarray as xr
 
+from lrgls_dask.checks import made_of, takes
 from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypotheses import read_hypotheses
 from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.errors import NoAnswer
 from lrgls_dask.missing.first_look import look
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.options import EstimatorOptions, TimeVarying, estimator
 from lrgls_dask.options.stored import as_stored
 from lrgls_dask.plan import Plan, make_plan, plan_compressed, plan_of_patterns
+from lrgls_dask.prediction.methods import HOW_TO_PREDICT, ROWS_TO_PREDICT
 from lrgls_dask.results.assemble import as_fit, as_time_varying_fit, fit_incomplete_rows, warn_of
 from lrgls_dask.results.fit import Fit
 from lrgls_dask.results.parts import Settings
@@ -34,12 +38,14 @@ from lrgls_dask.solve.record import Options
 from lrgls_dask.solve.select_l1 import choose_l1
 from lrgls_dask.solve.selection import Table, choose
 from lrgls_dask.solve.streamed import Streamed
-from lrgls_dask.system import CompressedSystem, System, complete_only
+from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, complete_only, is_system
 from lrgls_dask.varying.fit import fit_segments, plan_segments
 from lrgls_dask.varying.labels import rows_in_segments
 
 __all__ = ["LowRankGLS"]
 
+LEARNED = ("result_", "params_", "rank_", "plan_")
+CALLED_ELSEWHERE = {"coef_": "params", "intercept_": "params", "bse": "std_errors", "resid": "residuals(system)"}
 COMPRESSED_REL_TOL, STREAM_REL_TOL = 1e-10, 1e-6  # a sweep is free on a compressed system and costs passes otherwise
 
 
@@ -52,6 +58,11 @@ class Road:
     folds: Folds | None = None
 
 
+@made_of(
+    "options by name, the number of factors first",
+    "The data go to fit: LowRankGLS(rank=2).fit(System.from_arrays(Y, X)).result_; a constant is a column of X.",
+    lambda rank: rank is None or isinstance(rank, str | numbers.Number),
+)
 @estimator
 class LowRankGLS(EstimatorOptions):
     """Seemingly unrelated regressions with errors of covariance Sigma = F F' + diag(d), on data of any length.
@@ -67,6 +78,7 @@ class LowRankGLS(EstimatorOptions):
 
     # ------------------------------------------------------------------------------------------ fitting
 
+    @takes("a System", f"{MAKE_ONE}.", check=is_system)
     def plan(self, system: System | CompressedSystem) -> Plan:
         """What `fit` would do and cost; reads nothing. Raises MemoryError if it would not fit."""
         if isinstance(self.covariance, TimeVarying):
@@ -92,6 +104,11 @@ class LowRankGLS(EstimatorOptions):
             )
         return plan
 
+    @takes(
+        "a System, which holds responses and regressors",
+        f"{MAKE_ONE}. Options go to LowRankGLS(...), kinds of standard errors to result_.with_cov(...).",
+        check=is_system,
+    )
     def fit(self, system: System | CompressedSystem) -> LowRankGLS:
         """Fit and keep the result in `result_`; follows the active Dask client, else uses threads.
 
@@ -154,10 +171,12 @@ class LowRankGLS(EstimatorOptions):
         """The fitted coefficients."""
         return self._fitted().params
 
+    @takes(ROWS_TO_PREDICT, HOW_TO_PREDICT, first=lambda model: model._fitted())
     def predict(self, data: Any) -> xr.DataArray:
         """(obs, equation) fitted values of a System or of regressors alone; lazy. See `Fit.predict`."""
         return self._fitted().predict(data)
 
+    @takes("a System, whose likelihood it is", f"{MAKE_ONE}.", check=is_system, first=lambda model: model._fitted())
     def score(self, system: System | CompressedSystem) -> float:
         """Mean log-likelihood per row of the fitted parameters on other rows with the same designs; one pass.
 
@@ -171,9 +190,15 @@ class LowRankGLS(EstimatorOptions):
         return float(fit.score(system))
 
     def _fitted(self) -> Fit:
-        if not hasattr(self, "result_"):
-            raise AttributeError("this LowRankGLS has not been fitted. Call fit(system) first.")
         return self.result_
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in LEARNED and "result_" not in vars(self):
+            raise NoAnswer("this LowRankGLS has not been fitted. Call fit(system) first.")
+        if name in CALLED_ELSEWHERE or (not name.startswith("_") and hasattr(Fit, name)):
+            there = CALLED_ELSEWHERE.get(name, name)
+            raise NoAnswer(f"{name} is the fit's, not the estimator's: model.fit(system).result_.{there}.")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _checkpoint(self, system: System | CompressedSystem) -> Checkpoint | None:
         if self.checkpoint is None or isinstance(system, CompressedSystem):

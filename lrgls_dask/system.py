@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 import zarr
 
-from lrgls_dask.checks import shown
+from lrgls_dask.checks import made_of, shown, takes
 from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.data.arrays import rows_from_arrays
@@ -24,13 +24,36 @@ from lrgls_dask.data.variables import rows_from_xarray
 from lrgls_dask.data.zarrio import check_version, read_array, read_design, write_array, write_design
 from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.rows.moments import Head
+from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 
-__all__ = ["CompressedSystem", "System", "complete_only", "read_compressed", "write_compressed"]
+__all__ = [
+    "MAKE_ONE",
+    "CompressedSystem",
+    "System",
+    "complete_only",
+    "is_system",
+    "read_compressed",
+    "write_compressed",
+]
 
 COMPRESSED_FORMAT = 1
+MAKE_ONE = (
+    "Make one with System.from_arrays(Y, X), Y (N, K) and X (N, p) with its constant; System.from_xarray(ds, y, x); or "
+    "System.from_zarr(path)"
+)
 
 
+def is_system(data: Any) -> bool:
+    """Whether these are rows, compressed or not, with responses, regressors and labels."""
+    return isinstance(data, System | CompressedSystem)
+
+
+@made_of(
+    "rows that are compressed",
+    f"{MAKE_ONE}, and compress it: system.compress().",
+    lambda rows: isinstance(rows, Compressed),
+)
 @dataclass(frozen=True, eq=False)
 class CompressedSystem(Designed):
     """K equations on N rows that have been read once; fits, rank selection and appended rows cost no further read.
@@ -57,13 +80,14 @@ class CompressedSystem(Designed):
         """Itself."""
         return self
 
-    def append(self, other: Any) -> CompressedSystem:
+    @takes("a System or CompressedSystem with the same designs", f"{MAKE_ONE}.", check=is_system)
+    def append(self, other: System | CompressedSystem) -> CompressedSystem:
         """The compressed system of these rows and those of `other`, a System (read once) or a compressed one.
 
         Raises ValueError when equations, regressors or designs differ.
         """
-        other = other.compress()
-        return replace(self, rows=self.rows.merge(other.rows), read_from=self.read_from | other.read_from)
+        more: CompressedSystem = other.compress()
+        return replace(self, rows=self.rows.merge(more.rows), read_from=self.read_from | more.read_from)
 
     def to_zarr(self, path: Any, *, overwrite: bool = False, storage_options: Mapping[str, Any] | None = None) -> None:
         """Write it to a zarr group, complete or not at all; 8 (q + K)^2 bytes. Days later, append to it and refit.
@@ -119,6 +143,7 @@ def complete_only(system: System) -> System:
     return replace(system, rows=replace(system.rows, complete_only=True))
 
 
+@made_of("rows that it has checked", f"{MAKE_ONE}.", lambda rows: isinstance(rows, Rows))
 @dataclass(frozen=True, eq=False, repr=False)
 class System(LabelledRows):
     """K regression equations y_j = X_j b_j + e_j on the same N rows; no row has been read.
@@ -128,6 +153,10 @@ class System(LabelledRows):
     """
 
     @classmethod
+    @takes(
+        "a Dataset and the names of responses and regressors in it",
+        "Use System.from_xarray(ds, y='returns', x=['const', 'market'], obs='time', equation='firm').",
+    )
     def from_xarray(
         cls,
         ds: xr.Dataset | None,
@@ -154,6 +183,11 @@ class System(LabelledRows):
         return cls._of(rows_from_xarray(ds, y, x, obs=obs, equation=equation, weights=weights, groups=groups))
 
     @classmethod
+    @takes(
+        "responses Y (N, K) and regressors Xs",
+        "Use System.from_arrays(Y, X), with one (N, p) for all equations or a list of K; of a frame "
+        "System.from_arrays(frame[['y1', 'y2']], frame[['const', 'x1']]).",
+    )
     def from_arrays(
         cls,
         Y: Any,
@@ -215,6 +249,7 @@ class System(LabelledRows):
         parts = compress_by(self.rows, self.values_of_rows("by", by), meter=meter)
         return {label: self._compressed(rows) for label, rows in parts.items()}
 
+    @takes("a System or CompressedSystem with the same designs", f"{MAKE_ONE}.", check=is_system)
     def append(self, other: System | CompressedSystem) -> CompressedSystem:
         """The compressed system of these rows and those of `other`; reads once what has not been compressed yet.
 

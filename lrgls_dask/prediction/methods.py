@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.stats
 import xarray as xr
 
-from lrgls_dask.checks import closest, one_of, shown
+from lrgls_dask.checks import closest, one_of, shown, takes
 from lrgls_dask.data.labels import StoredLabels, plain_labels
 from lrgls_dask.design.design import Design
 from lrgls_dask.prediction.conditional import Given, GivenKind, given_rows, given_std_rows
@@ -30,9 +30,16 @@ from lrgls_dask.prediction.impute import imputed, write_imputed
 from lrgls_dask.prediction.lazyrows import LazyRows
 from lrgls_dask.prediction.newdata import NewRows, rows_to_predict
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.system import CompressedSystem, System
+from lrgls_dask.system import MAKE_ONE, CompressedSystem, System
 
-__all__ = ["Predicting", "PredictingBySigma"]
+__all__ = ["HOW_TO_PREDICT", "ROWS_TO_PREDICT", "Predicting", "PredictingBySigma"]
+
+ROWS_TO_PREDICT = "the rows to predict: a System, or regressors alone"
+HOW_TO_PREDICT = (
+    "For the fitted rows pass the fitted system, fit.predict(system); for others a System, a Dataset, a frame with the "
+    "columns fit.regressors or an (N, q) array in their order."
+)
+WITH_RESPONSES = "a System, or regressors and the responses y"
 
 
 class Predicting(ABC):
@@ -79,6 +86,7 @@ class Predicting(ABC):
     @overload
     def predict(self, data: Any, *, interval: float, kind: Literal["mean", "observation"] = "mean") -> xr.Dataset: ...
 
+    @takes(ROWS_TO_PREDICT, HOW_TO_PREDICT)
     def predict(
         self, data: Any, *, interval: float | None = None, kind: Literal["mean", "observation"] = "mean"
     ) -> xr.DataArray | xr.Dataset:
@@ -108,6 +116,7 @@ class Predicting(ABC):
         std_error = rows.map(std_error_rows, spread, K, weighted=kind == "observation")
         return self._with_interval(mean, std_error, new, interval, kind)
 
+    @takes("a System, not compressed", f"{MAKE_ONE}.", check=lambda data: isinstance(data, System))
     def residuals(self, system: System) -> xr.DataArray:
         """(obs, equation) Y - X_j b_j; lazy."""
         check_same_design(system.design, self.design)
@@ -177,6 +186,7 @@ class PredictingBySigma(Predicting):
         kind: GivenKind = "observation",
     ) -> xr.Dataset: ...
 
+    @takes(WITH_RESPONSES, HOW_TO_PREDICT)
     def predict_given(
         self,
         data: Any,
@@ -255,6 +265,7 @@ class PredictingBySigma(Predicting):
         filled = {"Y": found.mean, "Y_variance": found.variance}
         return xr.Dataset({name: self._labelled_rows(each, system.obs_labels, name) for name, each in filled.items()})
 
+    @takes(WITH_RESPONSES, HOW_TO_PREDICT)
     def factor_scores(self, data: Any, y: Any = None, *, method: FactorScoreMethod = "regression") -> xr.DataArray:
         """(obs, factor) the common factors behind the errors of each row; lazy, and `to_zarr` writes it in chunks.
 

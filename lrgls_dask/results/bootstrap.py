@@ -29,7 +29,7 @@ from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.registry import structure_of
 from lrgls_dask.solve.record import Options
-from lrgls_dask.system import CompressedSystem, System
+from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, is_system
 
 __all__ = ["Bootstrap", "bootstrap"]
 
@@ -154,6 +154,8 @@ def bootstrap(
     """n refits of replicated data, labelled; see Fit.bootstrap."""
     fit.evidence.check_complete(fit.estimated, "bootstrap", HOLES)
     _check(n, method, seed, groups, n_blocks)
+    if system is not None and not is_system(system):
+        raise TypeError(f"system must be a System, the one that was fitted; got a {type(system).__name__}. {MAKE_ONE}.")
     used = int(np.random.SeedSequence().generate_state(1, np.uint32)[0]) if seed is None else int(seed)
     how = fit.settings
     options = Options(how.algorithm, how.debiased, how.lam_B, how.d_floor)  # type: ignore[arg-type]

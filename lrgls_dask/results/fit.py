@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
+from lrgls_dask.checks import takes
 from lrgls_dask.compression.compressed import mean_nll
 from lrgls_dask.data.places import Location
 from lrgls_dask.inference.classical import CoefficientCovariance
@@ -27,7 +28,7 @@ from lrgls_dask.results.parts import CLASSICAL, BehindErrors, Estimated, OneSigm
 from lrgls_dask.results.reported import as_fitted, fitted_rows_of
 from lrgls_dask.results.store import read_parts, write_parts
 from lrgls_dask.results.text import summary
-from lrgls_dask.system import CompressedSystem, System
+from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, is_system
 
 __all__ = ["Fit"]
 
@@ -165,6 +166,7 @@ class Fit(Measures, PredictingBySigma):
 
     # ------------------------------------------------------------------------------------------ rows
 
+    @takes("a System, whose likelihood it is", f"{MAKE_ONE}.", check=is_system)
     def score(self, system: System | CompressedSystem) -> float:
         """Mean log-likelihood per row of these parameters on the rows of a system with the same designs.
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import xarray as xr
 
-from lrgls_dask.checks import one_of
+from lrgls_dask.checks import one_of, takes
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.inference import (
     HypothesisTest,
@@ -68,6 +68,11 @@ class Measures(SigmaReported):
 
     # ------------------------------------------------------------------------------------------ tests
 
+    @takes(
+        "the fit of another model to the same data",
+        "Use LowRankGLS(...).fit(system).result_ of both: large.lr_test(small).",
+        check=lambda other: isinstance(other, Measures),
+    )
     def lr_test(self, other: Measures) -> HypothesisTest:
         """Likelihood ratio test of the smaller of two nested models fitted to the same data, in either order.
 

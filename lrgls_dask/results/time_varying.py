@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 import zarr
 
+from lrgls_dask.checks import takes
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.data.zarrio import write_array
 from lrgls_dask.errors import NoAnswer
@@ -26,7 +27,7 @@ from lrgls_dask.results.segment_source import SegmentSource
 from lrgls_dask.results.store import read_parts, write_parts
 from lrgls_dask.results.text import segments_summary
 from lrgls_dask.rows.partition import RowRuns
-from lrgls_dask.system import CompressedSystem, System
+from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, is_system
 from lrgls_dask.varying.labels import parts_of, rows_in_segments
 from lrgls_dask.varying.score import segment_score
 from lrgls_dask.varying.sigmas import SegmentSigmas
@@ -191,6 +192,7 @@ class TimeVaryingFit(Reported, Predicting):
 
     # ------------------------------------------------------------------------------------------ rows
 
+    @takes("a System, whose likelihood it is", f"{MAKE_ONE}.", check=is_system)
     def score(self, system: System | CompressedSystem, segments: Any = None) -> float:
         """Mean log-likelihood per row of these parameters on the rows of a system with the same designs; one pass.
 

@@ -119,7 +119,8 @@ def test_segments_by_name() -> None:
         segments("time.month")
     late = decade.assign_coords(time=time + pd.Timedelta("1D"))
     with pytest.raises(
-        ValueError, match=r"segments has 2001-02-01 .* at row 0 along 'time' but the system has 2001-01"
+        ValueError,
+        match=r"segments and the system have .* along 'time' \(.*2001-02-01.* against .*2001-01.* position 0",
     ):
         segments(late)
 
