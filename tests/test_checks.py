@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from lrgls_dask import CompressedSystem, Fit, LowRankGLS, System, TimeVarying, TimeVaryingFit
+from lrgls_dask import CompressedSystem, Fit, FitWarning, LowRankGLS, System, TimeVarying, TimeVaryingFit
 
 N = 40
 RNG = np.random.default_rng(0)
@@ -149,3 +149,10 @@ def test_what_fits_is_as_it_was() -> None:
     assert "rank" in inspect.signature(LowRankGLS).parameters and "rows" in inspect.signature(System).parameters
     assert (LowRankGLS.fit.__doc__ or "").startswith("Fit and keep") and Fit.score.__name__ == "score"
     assert isinstance(OVER_TIME, TimeVaryingFit)
+
+
+def test_warnings_of_a_fit_point_at_the_call() -> None:
+    for model in (LowRankGLS(rank=1, max_sweeps=1), LowRankGLS(covariance=VARYING, max_sweeps=1)):
+        with pytest.warns(FitWarning) as seen:
+            model.fit(SYSTEM)
+        assert {each.filename for each in seen} == {__file__}

@@ -166,7 +166,7 @@ def as_time_varying_fit(fitted: SegmentsFitted, settings: Settings, system: Syst
             f"LowRankGLS: not converged after {found.n_sweeps} sweep{plural}: raise max_sweeps, or rel_tol if this "
             "precision is enough.",
             FitWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     run = Run(
         found.termination,
@@ -218,7 +218,7 @@ def warn_of(fit: Fit, is_exact: np.ndarray, notes: list[str]) -> None:
         )
     notes += fit.covariance.warnings()
     if notes:
-        warnings.warn("LowRankGLS: " + "; ".join(notes) + ".", FitWarning, stacklevel=3)
+        warnings.warn("LowRankGLS: " + "; ".join(notes) + ".", FitWarning, stacklevel=4)
 
 
 def _listed(names: list[Any]) -> str:
