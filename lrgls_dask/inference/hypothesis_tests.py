@@ -7,7 +7,7 @@ from html import escape
 from typing import Literal
 
 import numpy as np
-import scipy.stats
+import scipy  # scipy.stats loads when first asked: it takes as long as all of this package
 
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.restrictions import Restrictions

@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 import dask.array as da
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy  # scipy.stats loads when first asked: it takes as long as all of this package
 import xarray as xr
 
 from lrgls_dask.checks import closest, one_of, shown, takes

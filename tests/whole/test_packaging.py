@@ -56,3 +56,9 @@ def test_module_runs_as_a_command():
     assert done.returncode == 0, done.stderr
     for command in ("demo", "simulate", "plan", "fit", "summary", "predict"):
         assert command in done.stdout
+
+
+def test_importing_leaves_to_first_use_what_takes_long_to_import():
+    asked = "import sys, lrgls_dask; print([name for name in ('scipy.stats', 'lrgls_dask.cli') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
