@@ -16,7 +16,7 @@ from dask.utils import format_bytes
 
 from lrgls_dask.checks import check_alpha, one_of
 from lrgls_dask.compression.compressed import Compressed
-from lrgls_dask.compression.parts import compress_parts
+from lrgls_dask.compression.parts import Parts, compress_parts
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.plan import price_parts
 from lrgls_dask.prediction.fitted import check_same_design
@@ -164,7 +164,9 @@ def bootstrap(
     else:
         rows, partition = _partition(fit, method, system, groups, n_blocks)
         _check_memory(rows, method, partition)
-        draws = resampled(compress_parts(rows, partition, meter=Meter()), fitted, int(n), used)
+        parts = compress_parts(rows, partition, meter=Meter())
+        _check_used(parts, method, partition)
+        draws = resampled(parts, fitted, int(n), used)
     if draws.n_failed > MANY_FAILED * n:
         warnings.warn(
             f"bootstrap: {draws.n_failed} of {n} replicates were singular and are left out, so that the others no "
@@ -257,6 +259,17 @@ def _check_memory(rows: Rows, method: Method, partition: Partition) -> None:
         raise MemoryError(
             f"keeping the cross-products of {partition.n_parts} {what} apart needs {format_bytes(plan.peak)}; the "
             f"limit is {format_bytes(plan.memory_limit)}. n_blocks={fewer}{also} takes less."
+        )
+
+
+def _check_used(parts: Parts, method: Method, partition: Partition) -> None:
+    """Refuse what is left of the parts once it is known which rows were fitted."""
+    if len(parts.moments) < 2:
+        what = "groups" if method == "cluster" else "blocks"
+        raise ValueError(
+            f"resampling needs at least two {what} with rows that were fitted; of {partition.n_parts:,} {what}, "
+            f"{len(parts.moments)} has rows of positive weight (and complete ones, with missing='drop'). Use other "
+            f"{what}, or method='parametric'."
         )
 
 
