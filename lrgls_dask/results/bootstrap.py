@@ -17,6 +17,7 @@ from dask.utils import format_bytes
 from lrgls_dask.checks import check_alpha, one_of
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import Parts, compress_parts
+from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.plan import price_parts
 from lrgls_dask.prediction.fitted import check_same_design
@@ -222,6 +223,7 @@ def _partition(
     system = as_fitted(fit.missing, system)
     n_obs = system.n_obs
     if method == "blocks":
+        check_ascending(system.obs, system.obs_dim, "method='blocks'")
         n_parts = min(BLOCKS, n_obs) if n_blocks is None else int(n_blocks)
         if n_parts > n_obs:
             raise ValueError(f"n_blocks={n_parts} is more than the {n_obs} rows there are. Use fewer blocks.")

@@ -301,7 +301,8 @@ class Reported(Designed):
             N / sqrt((N - p_i) (N - p_j)).
             "robust": against unequal variances of rows, from scores x_ij (Sigma^-1 r_i)_j; one pass.
             "cluster": against correlation within `groups`; one pass.
-            "hac": against autocorrelation of rows in time order; one pass at a given bandwidth, up to three without.
+            "hac": against autocorrelation of rows in time order, by ascending labels where they have any; one pass at
+            a given bandwidth, up to three without.
             "observed": inverse of the observed information of coefficients and Sigma together; no read.
             "huber-white": sandwich of coefficients and Sigma together, whose bread is that information; one pass.
             "kackar-harville": classical, with what estimating Sigma adds in small samples; no read.
