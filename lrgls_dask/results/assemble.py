@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lrgls_dask.design.restrictions import without_variance
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference import sums_of_squares
 from lrgls_dask.missing.covariance import gls_covariance
@@ -141,7 +142,7 @@ def fit_incomplete_rows(
         settings,
         _run(found, problem.meter, engine, table, 0),
         CellsOfRows(problem.cells.astype(np.int64), problem.n_patterns, problem.restarts_are_free),
-        BehindErrors(values=cov),
+        BehindErrors(values=cov if cov is None else without_variance(cov, settings.restrictions)),
         system,
     )
     return fit, [pairs] if pairs else []

@@ -49,7 +49,7 @@ class Bootstrap:
     """Refits of replicated data: n_replicates of them, by `method`, reproducible by `seed`.
 
     n_failed : replicates left out because their data were singular.  estimate, classical : (P,) coefficients and
-    classical standard errors of the fit that was replicated.
+    classical standard errors of the fit that was replicated, zero for those that restrictions hold, which do not vary.
     """
 
     draws: Draws
@@ -82,12 +82,13 @@ class Bootstrap:
     @cached_property
     def std_errors(self) -> xr.DataArray:
         """(P,) bootstrap standard errors: the standard deviation of the coefficients over replicates."""
-        return self._per_coefficient(self.draws.params.std(axis=0, ddof=1), "std_errors")
+        return self._per_coefficient(np.where(self._held, 0.0, self.draws.params.std(axis=0, ddof=1)), "std_errors")
 
     @cached_property
     def bias(self) -> xr.DataArray:
         """(P,) mean over replicates less the estimate."""
-        return self._per_coefficient(self.draws.params.mean(axis=0) - self.estimate, "bias")
+        bias = self.draws.params.mean(axis=0) - self.estimate
+        return self._per_coefficient(np.where(self._held, 0.0, bias), "bias")
 
     @cached_property
     def sigma(self) -> xr.Dataset:
@@ -118,8 +119,9 @@ class Bootstrap:
         elif kind == "basic":
             low_high = 2 * self.estimate - _quantile(self.draws.params, tails)
         else:
-            studentised = (self.draws.params - self.estimate) / self.draws.std_errors
+            studentised = (self.draws.params - self.estimate) / np.where(self._held, 1.0, self.draws.std_errors)
             low_high = self.estimate - _quantile(studentised, tails) * self.classical
+        low_high = np.where(self._held, self.estimate, low_high)
         coords: dict[str, Any] = {name: ("coefficient", values) for name, values in self.labels.items()}
         return xr.DataArray(low_high.T, coords | {"bound": ["low", "high"]}, ("coefficient", "bound"), name="conf_int")
 
@@ -129,6 +131,11 @@ class Bootstrap:
             f"<Bootstrap ({self.method}): {self.n_replicates} replicates of {len(self.estimate)} coefficients{failed}, "
             f"seed {self.seed}>"
         )
+
+    @property
+    def _held(self) -> np.ndarray:
+        """(P,) coefficients that restrictions hold."""
+        return np.asarray(self.classical == 0)
 
     @property
     def _equation_index(self) -> pd.Index:
@@ -177,6 +184,10 @@ def bootstrap(
         )
     errors = replace(fit, behind_errors=BehindErrors()).std_errors  # type: ignore[type-var]
     labels = {name: errors[name].values for name in ("equation", "regressor")}
+    if fit.restrictions is not None:
+        held = fit.restrictions.held
+        exact = {"params": np.where(held, fit.coefficients, draws.params)}
+        draws = replace(draws, std_errors=np.where(held, 0.0, draws.std_errors), **exact)
     return Bootstrap(draws, fit.coefficients, errors.values, labels, fit.equations, method, used)
 
 

@@ -15,13 +15,13 @@ import xarray as xr
 
 from lrgls_dask.checks import check_alpha
 from lrgls_dask.design.design import Design, Designed
-from lrgls_dask.design.hypotheses import read_hypotheses
-from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.design.hypotheses import check_open, read_hypotheses
+from lrgls_dask.design.restrictions import Restrictions, without_variance
 from lrgls_dask.inference import HypothesisTest, wald
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.options.stored import from_stored
 from lrgls_dask.prediction.fitted import check_same_design
-from lrgls_dask.results.cov.kind import CovKind, CovSource
+from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues
 from lrgls_dask.results.cov.registry import cov_kind
 from lrgls_dask.results.cov.sandwich import Correction
 from lrgls_dask.results.parts import BehindErrors, Estimated, Run, Settings
@@ -57,7 +57,7 @@ class FormedCov:
 
     @property
     def variances(self) -> np.ndarray:
-        return np.maximum(self.full.diagonal(), 0.0)  # rounding, where a restriction fixes a coefficient
+        return np.maximum(self.full.diagonal(), 0.0)  # rounding, of a coefficient that is nearly held
 
     def of_combinations(self, matrix: np.ndarray) -> np.ndarray:
         return np.asarray(matrix @ self.full @ matrix.T)
@@ -198,12 +198,19 @@ class Reported(Designed):
 
     @cached_property
     def std_errors(self) -> xr.DataArray:
-        """(P,) standard errors: classical ones, at a known Sigma, unless `with_cov` chose others."""
+        """(P,) standard errors: classical ones, at a known Sigma, unless `with_cov` chose others.
+
+        Zero for a coefficient that restrictions hold: its t and p are NaN, its interval is the point.
+        """
         return self._per_coefficient(np.sqrt(self._behind.variances), "std_errors")
 
     @cached_property
     def tvalues(self) -> xr.DataArray:
-        return (self.params / self.std_errors).rename("tvalues")
+        """(P,) coefficient / standard error; NaN, as its p, for a coefficient that restrictions hold."""
+        errors = self.std_errors
+        if self.restrictions is not None:
+            errors = errors.where(~self.restrictions.held)
+        return (self.params / errors).rename("tvalues")
 
     @cached_property
     def pvalues(self) -> xr.DataArray:
@@ -274,9 +281,11 @@ class Reported(Designed):
         (the language is that of `lrgls_dask.design.hypothesis_syntax`), several of them in a list, a mapping from texts
         or (equation, regressor) to values, a matrix R (m, P) for R b = 0, or a tuple (R, r).
         use_f : the statistic over m as F(m, N K - P), systemfit's linearHypothesis with test "F", instead of chi2(m).
-        Raises ValueError with the place in the text, and for redundant or contradictory hypotheses.
+        Raises ValueError with the place in the text, for redundant or contradictory hypotheses, and for those that the
+        restrictions of the fit decide.
         """
         restrictions = read_hypotheses(self.design, hypotheses)
+        check_open(self.restrictions, restrictions)
         covariance = self._coefficient_cov(restrictions.matrix)
         return wald(restrictions, self.coefficients, covariance, self.df_resid if use_f else None)
 
@@ -332,7 +341,7 @@ class Reported(Designed):
         wanted = cov_kind(
             "classical" if kind is None else kind, _given(debiased, groups, correction, kernel, bandwidth)
         )
-        found = wanted.compute(self._source, position, system)
+        found = self._computed(wanted, position, system)
         return self._labelled_cov(wanted.name, found.values, found.note, position)
 
     def with_cov(
@@ -351,8 +360,14 @@ class Reported(Designed):
         The same passes and memory as `cov` of all coefficients.
         """
         wanted = cov_kind(kind, _given(debiased, groups, correction, kernel, bandwidth))
-        found = wanted.compute(self._source, None, system)
+        found = self._computed(wanted, None, system)
         return replace(self, behind_errors=BehindErrors(wanted.name, found.note, found.values))  # type: ignore[type-var]
+
+    def _computed(self, kind: CovKind, position: int | None, system: System | None) -> CovValues:
+        """What the kind makes of this fit; coefficients that restrictions hold have no variance, of whatever kind."""
+        found = kind.compute(self._source, position, system)
+        chosen = slice(None) if position is None else self.design.spans[position]
+        return CovValues(without_variance(found.values, self.restrictions, chosen), found.note)
 
     @cached_property
     def _behind(self) -> CovBehind:

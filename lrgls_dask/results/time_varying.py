@@ -177,7 +177,7 @@ class TimeVaryingFit(Reported, Predicting):
                 f"this fit was saved without the covariance of its {self.n_coefficients:,} coefficients, more than "
                 f"{SAVED_UP_TO:,}. Use with_cov(..., system=...), or fit again."
             )
-        return FormedCov(Classical().compute(self._source, None, None).values)
+        return FormedCov(self._computed(Classical(), None, None).values)
 
     def _cov_block(self, equation: int) -> np.ndarray:
         mine = self.design.spans[equation]
