@@ -35,19 +35,34 @@ class Restrictions:
 
         O(P m^2) where they share coefficients.
         """
-        used = np.flatnonzero(np.any(self.matrix != 0, axis=0))
-        rows = in_even_units(self.matrix[:, used])
-        held = np.zeros(self.matrix.shape[1], dtype=bool)
+        rows, used = in_even_units(self.matrix), np.flatnonzero(np.any(self.matrix != 0, axis=0))
+        rows, held = rows[:, used], np.zeros(self.matrix.shape[1], dtype=bool)
         if np.all(np.count_nonzero(rows, axis=0) == 1):  # no coefficient occurs twice
             alone = np.count_nonzero(rows, axis=1) == 1
             held[used] = np.any(rows[alone] != 0, axis=0)
             return held
-        basis = np.linalg.qr(rows.T)[0]
+        basis = self._basis[used]
         near = np.flatnonzero(np.sum(basis**2, axis=1) > 1.0 - NEAR)
         left = -basis[near] @ basis.T
         left[np.arange(len(near)), near] += 1.0
         held[used[near]] = np.linalg.norm(left, axis=1) < DEPENDENT
         return held
+
+    def open_to(self, chosen: slice) -> np.ndarray:
+        """(p, d) the directions in which the `chosen` coefficients may move, whatever the others do to allow it."""
+        basis, free = self._basis[chosen], np.flatnonzero(~self.held[chosen])
+        size = np.max(np.abs(self.matrix[:, chosen]), axis=0)[free]
+        values, vectors = np.linalg.eigh(np.eye(len(free)) - basis[free] @ basis[free].T)
+        if np.all(values > NEAR**2):  # each by itself: nothing is mixed that rounding could bring in
+            vectors = np.eye(len(free))
+        out = np.zeros((len(basis), int(np.sum(values > NEAR**2))))
+        out[free] = vectors[:, values > NEAR**2] / np.where(size > 0, size, 1.0)[:, None]
+        return out
+
+    @cached_property
+    def _basis(self) -> np.ndarray:
+        """(P, m) orthonormal basis of the rows, in even units."""
+        return np.asarray(np.linalg.qr(in_even_units(self.matrix).T)[0])
 
 
 def in_even_units(rows: np.ndarray) -> np.ndarray:

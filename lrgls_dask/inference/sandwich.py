@@ -74,7 +74,7 @@ def clustered(
             f"clustered covariance: {n_groups} groups are fewer than {params.width} coefficients, so the matrix is "
             "singular: single standard errors are usable, joint tests of many coefficients are not.",
             FitWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
     return _filled(bread, moments.meat, equation), n_groups
 

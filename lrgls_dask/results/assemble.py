@@ -24,7 +24,8 @@ from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Structure
 from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.checkpoint import Checkpoint
-from lrgls_dask.solve.interface import Problem
+from lrgls_dask.solve.coordinates import free_coefficients
+from lrgls_dask.solve.interface import Posed, Problem
 from lrgls_dask.solve.record import Options, Point, Solution, Termination, TraceRow
 from lrgls_dask.system import CompressedSystem, System
 from lrgls_dask.varying.fit import SegmentsFitted
@@ -45,12 +46,12 @@ def as_fit(
     """
     scale, sigma = problem.whitened.y_scale, solution.point.sigma
     coefficients = problem.whitened.coefficients(problem.coordinates.by_group(solution.point.c))
-    evidence = _evidence(problem, coefficients)
+    evidence = _evidence(problem, coefficients, settings)
     loglik = -problem.n_obs * (solution.nll + problem.nll_offset)
     objective = solution.obj + problem.nll_offset
     engine: Literal["compress", "stream"] = "compress" if problem.restarts_are_free else "stream"
     return Fit(
-        _estimated(system, coefficients, problem.n_obs, loglik, objective),
+        _estimated(system, coefficients, _free(problem), problem.n_obs, loglik, objective),
         _one_sigma(system, sigma.rescaled(scale).normalised(), scale, sigma.on_floor(settings.d_floor)),
         settings,
         _run(solution, problem.meter, engine, table, _dropped(settings, system, problem.n_obs)),
@@ -59,19 +60,29 @@ def as_fit(
     )
 
 
-def _evidence(problem: Problem, coefficients: np.ndarray) -> Evidence:
+def _evidence(problem: Problem, coefficients: np.ndarray, settings: Settings) -> Evidence:
     """The rows that were compressed, or what a streamed fit has summed."""
     x_rows = problem.x_rows()
     if problem.compressed is not None:
         return CompressedRows(problem.compressed)
-    return StreamedSums(x_rows, sums_of_squares(problem.group_rows, coefficients, problem.resolution))
+    sums = sums_of_squares(problem.group_rows, coefficients, problem.resolution, settings.restrictions)
+    return StreamedSums(x_rows, sums)
+
+
+def _free(problem: Posed) -> np.ndarray:
+    return free_coefficients(problem.design, problem.coordinates, problem.constraint)
 
 
 def _estimated(
-    system: System | CompressedSystem, coefficients: np.ndarray, n_obs: int, loglik: float, objective: float
+    system: System | CompressedSystem,
+    coefficients: np.ndarray,
+    free: np.ndarray,
+    n_obs: int,
+    loglik: float,
+    objective: float,
 ) -> Estimated:
     dims = str(system.obs_dim), str(system.equation_dim)
-    return Estimated(system.design, coefficients, n_obs, loglik, objective, *dims)
+    return Estimated(system.design, coefficients, free, n_obs, loglik, objective, *dims)
 
 
 def _one_sigma(system: System | CompressedSystem, sigma: Any, y_scale: np.ndarray, floored: np.ndarray) -> OneSigma:
@@ -137,7 +148,7 @@ def fit_incomplete_rows(
     engine: Literal["compress", "stream"] = "compress" if problem.restarts_are_free else "stream"
     floored = np.isin(np.arange(system.n_equations), estimate.on_floor)
     fit = Fit(
-        _estimated(system, estimate.coefficients, problem.n_obs, estimate.loglik, estimate.objective),
+        _estimated(system, estimate.coefficients, _free(problem), problem.n_obs, estimate.loglik, estimate.objective),
         _one_sigma(system, estimate.covariance, problem.whitened.y_scale, floored),
         settings,
         _run(found, problem.meter, engine, table, 0),
@@ -181,7 +192,7 @@ def as_time_varying_fit(fitted: SegmentsFitted, settings: Settings, system: Syst
         ),
     )
     return TimeVaryingFit(
-        _estimated(system, found.coefficients, found.n_obs, found.loglik, -found.loglik / found.n_obs),
+        _estimated(system, found.coefficients, found.free, found.n_obs, found.loglik, -found.loglik / found.n_obs),
         sigmas,
         settings,
         run,

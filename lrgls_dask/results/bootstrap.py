@@ -186,8 +186,8 @@ def bootstrap(
     labels = {name: errors[name].values for name in ("equation", "regressor")}
     if fit.restrictions is not None:
         held = fit.restrictions.held
-        exact = {"params": np.where(held, fit.coefficients, draws.params)}
-        draws = replace(draws, std_errors=np.where(held, 0.0, draws.std_errors), **exact)
+        params, std_errors = np.where(held, fit.coefficients, draws.params), np.where(held, 0.0, draws.std_errors)
+        draws = replace(draws, params=params, std_errors=std_errors)
     return Bootstrap(draws, fit.coefficients, errors.values, labels, fit.equations, method, used)
 
 

@@ -70,8 +70,8 @@ def check_debiased(settings: Settings) -> None:
 
 
 def degrees(estimated: Estimated) -> np.ndarray:
-    """(K,) sqrt(N / (N - p_j))."""
-    return np.asarray(np.sqrt(estimated.n_obs / (estimated.n_obs - estimated.design.sizes)))
+    """(K,) sqrt(N / (N - p_j)), p_j the free coefficients."""
+    return np.asarray(np.sqrt(estimated.n_obs / (estimated.n_obs - estimated.free)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +88,10 @@ class CompleteSource:
     @property
     def n_obs(self) -> int:
         return self.fit.estimated.n_obs
+
+    @property
+    def free(self) -> np.ndarray:
+        return self.fit.estimated.free
 
     def rows(self, kind: CovKind, system: System | None) -> System:
         return self.fit._fitted_rows(kind.name, system)
@@ -157,6 +161,10 @@ class CellsSource:
     @property
     def n_obs(self) -> int:
         return self.fit.estimated.n_obs
+
+    @property
+    def free(self) -> np.ndarray:
+        return self.fit.estimated.free
 
     def rows(self, kind: CovKind, system: System | None) -> System:
         raise self._refused(f"kind={kind.name!r}")

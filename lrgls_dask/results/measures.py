@@ -37,14 +37,15 @@ class Measures(SigmaReported):
     def r2(self) -> xr.DataArray:
         """(equation,) 1 - residual / total sum of squares, about the mean where the equation has a constant, else zero.
 
-        NaN where a response does not vary. With row weights both sums are weighted.
+        NaN where a response does not vary. With row weights both sums are weighted. A constant that restrictions do not
+        leave free is none.
         """
         return xr.DataArray(self._sums.r2, {"equation": self._index}, ("equation",), name="r2")
 
     @cached_property
     def adj_r2(self) -> xr.DataArray:
-        """(equation,) R2 with both sums of squares over their degrees of freedom."""
-        values = self._sums.adj_r2(self.n_obs, self.design.sizes)
+        """(equation,) R2 with both sums of squares over their degrees of freedom, by free coefficients."""
+        values = self._sums.adj_r2(self.n_obs, self.estimated.free)
         return xr.DataArray(values, {"equation": self._index}, ("equation",), name="adj_r2")
 
     def mcelroy_r2(self, sigma: Literal["reported", "residual"] = "reported") -> float:
@@ -61,7 +62,7 @@ class Measures(SigmaReported):
 
     @cached_property
     def _sums(self) -> SumsOfSquares:
-        return self.evidence.sums(self.estimated)
+        return self.evidence.sums(self.estimated, self.restrictions)
 
     def _rows_for(self, what: str, holes: str = DROP) -> Compressed:
         return self.evidence.rows_for(self.estimated, what, holes=holes)
@@ -96,7 +97,8 @@ class Measures(SigmaReported):
         is an approximation. Raises ValueError for a streamed, penalised or diagonal fit.
         """
         check_likelihood(self.settings, "lr_diagonal")
-        return lr_diagonal(self._rows_for("lr_diagonal", COMPARE), self.loglik, self.covariance)
+        rows = self._rows_for("lr_diagonal", COMPARE)
+        return lr_diagonal(rows, self.loglik, self.covariance, self.restrictions)
 
     def rank_test(self, *, bartlett: bool = False) -> HypothesisTest:
         """Likelihood ratio test of k factors against an unrestricted Sigma; fits that one too, without a read.
@@ -106,4 +108,6 @@ class Measures(SigmaReported):
         Sigma has no maximum likelihood estimate.
         """
         check_likelihood(self.settings, "rank_test")
-        return rank_test(self._rows_for("rank_test", COMPARE), self.loglik, self.covariance, bartlett=bartlett)
+        rows = self._rows_for("rank_test", COMPARE)
+        free = self.df_model / self.n_equations
+        return rank_test(rows, self.loglik, self.covariance, self.restrictions, free=free, bartlett=bartlett)

@@ -214,7 +214,7 @@ class Reported(Designed):
 
     @cached_property
     def pvalues(self) -> xr.DataArray:
-        """(P,) two-sided, Student's t with N - p_j degrees of freedom."""
+        """(P,) two-sided, Student's t with N - p_j degrees of freedom, p_j counting free coefficients."""
         return self._per_coefficient(2 * scipy.stats.t.sf(np.abs(self.tvalues.values), self._freedom), "pvalues")
 
     def conf_int(self, alpha: float = 0.05) -> xr.DataArray:
@@ -407,7 +407,7 @@ class Reported(Designed):
 
     @property
     def _freedom(self) -> np.ndarray:
-        return np.repeat(np.maximum(self._shown - self.design.sizes, 1), self.design.sizes)
+        return np.repeat(np.maximum(self._shown - self.estimated.free, 1), self.design.sizes)
 
     def _position(self, equation: Hashable) -> int:
         try:

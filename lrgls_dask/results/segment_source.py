@@ -61,6 +61,10 @@ class SegmentSource:
     def n_obs(self) -> int:
         return self.fit.estimated.n_obs
 
+    @property
+    def free(self) -> np.ndarray:
+        return self.fit.estimated.free
+
     def rows(self, kind: CovKind, system: System | None) -> System:
         return self.fit._fitted_rows(kind.name, system)
 
