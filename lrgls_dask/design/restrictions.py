@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
 
-__all__ = ["DEPENDENT", "Restrictions", "in_even_units", "without_variance"]
+from lrgls_dask.design.design import Design
+
+__all__ = ["DEPENDENT", "Restrictions", "free_coefficients", "in_even_units", "without_variance"]
 
 DEPENDENT = 1e-11  # what is left of a row of length 1 that follows from others: rounding
 NEAR = 1e-6  # squared: unit vectors so near to the span of some rows are looked at with care
@@ -61,8 +65,33 @@ class Restrictions:
 
     @cached_property
     def _basis(self) -> np.ndarray:
-        """(P, m) orthonormal basis of the rows, in even units."""
-        return np.asarray(np.linalg.qr(in_even_units(self.matrix).T)[0])
+        """(P, m) orthonormal basis of the rows, in even units; rows that share no coefficients are looked at apart."""
+        rows = in_even_units(self.matrix)
+        meets = sp.csr_array(rows != 0).astype(np.int64)
+        _, part = connected_components(meets @ meets.T, directed=False)
+        basis, order = np.zeros(rows.shape[::-1]), np.argsort(part, kind="stable")
+        for mine in np.split(order, np.flatnonzero(np.diff(part[order])) + 1):
+            used = np.flatnonzero(np.any(rows[mine] != 0, axis=0))
+            basis[np.ix_(used, mine)] = np.linalg.qr(rows[np.ix_(mine, used)].T)[0]
+        return basis
+
+
+def free_coefficients(design: Design, restrictions: Restrictions | None) -> np.ndarray:
+    """(K,) how many coefficients of each equation are free, the p_j of its degrees of freedom.
+
+    All, less the restrictions that are about this equation alone, in whatever way they are written: as if their columns
+    had been dropped. A restriction across equations takes a freedom from the system but none from an equation, each of
+    which can still move in all its directions if the others move along; so systemfit counts.
+    """
+    if restrictions is None:
+        return design.sizes
+    touched = np.any(restrictions.matrix != 0, axis=0)
+    return np.array(
+        [
+            restrictions.open_to(mine).shape[1] if touched[mine].any() else mine.stop - mine.start
+            for mine in design.spans
+        ]
+    )
 
 
 def in_even_units(rows: np.ndarray) -> np.ndarray:

@@ -24,8 +24,7 @@ from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Structure
 from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.checkpoint import Checkpoint
-from lrgls_dask.solve.coordinates import free_coefficients
-from lrgls_dask.solve.interface import Posed, Problem
+from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.record import Options, Point, Solution, Termination, TraceRow
 from lrgls_dask.system import CompressedSystem, System
 from lrgls_dask.varying.fit import SegmentsFitted
@@ -51,7 +50,7 @@ def as_fit(
     objective = solution.obj + problem.nll_offset
     engine: Literal["compress", "stream"] = "compress" if problem.restarts_are_free else "stream"
     return Fit(
-        _estimated(system, coefficients, _free(problem), problem.n_obs, loglik, objective),
+        _estimated(system, coefficients, problem.n_obs, loglik, objective),
         _one_sigma(system, sigma.rescaled(scale).normalised(), scale, sigma.on_floor(settings.d_floor)),
         settings,
         _run(solution, problem.meter, engine, table, _dropped(settings, system, problem.n_obs)),
@@ -69,20 +68,11 @@ def _evidence(problem: Problem, coefficients: np.ndarray, settings: Settings) ->
     return StreamedSums(x_rows, sums)
 
 
-def _free(problem: Posed) -> np.ndarray:
-    return free_coefficients(problem.design, problem.coordinates, problem.constraint)
-
-
 def _estimated(
-    system: System | CompressedSystem,
-    coefficients: np.ndarray,
-    free: np.ndarray,
-    n_obs: int,
-    loglik: float,
-    objective: float,
+    system: System | CompressedSystem, coefficients: np.ndarray, n_obs: int, loglik: float, objective: float
 ) -> Estimated:
     dims = str(system.obs_dim), str(system.equation_dim)
-    return Estimated(system.design, coefficients, free, n_obs, loglik, objective, *dims)
+    return Estimated(system.design, coefficients, n_obs, loglik, objective, *dims)
 
 
 def _one_sigma(system: System | CompressedSystem, sigma: Any, y_scale: np.ndarray, floored: np.ndarray) -> OneSigma:
@@ -148,7 +138,7 @@ def fit_incomplete_rows(
     engine: Literal["compress", "stream"] = "compress" if problem.restarts_are_free else "stream"
     floored = np.isin(np.arange(system.n_equations), estimate.on_floor)
     fit = Fit(
-        _estimated(system, estimate.coefficients, _free(problem), problem.n_obs, estimate.loglik, estimate.objective),
+        _estimated(system, estimate.coefficients, problem.n_obs, estimate.loglik, estimate.objective),
         _one_sigma(system, estimate.covariance, problem.whitened.y_scale, floored),
         settings,
         _run(found, problem.meter, engine, table, 0),
@@ -192,7 +182,7 @@ def as_time_varying_fit(fitted: SegmentsFitted, settings: Settings, system: Syst
         ),
     )
     return TimeVaryingFit(
-        _estimated(system, found.coefficients, found.free, found.n_obs, found.loglik, -found.loglik / found.n_obs),
+        _estimated(system, found.coefficients, found.n_obs, found.loglik, -found.loglik / found.n_obs),
         sigmas,
         settings,
         run,

@@ -45,7 +45,7 @@ class Measures(SigmaReported):
     @cached_property
     def adj_r2(self) -> xr.DataArray:
         """(equation,) R2 with both sums of squares over their degrees of freedom, by free coefficients."""
-        values = self._sums.adj_r2(self.n_obs, self.estimated.free)
+        values = self._sums.adj_r2(self.n_obs, self._free)
         return xr.DataArray(values, {"equation": self._index}, ("equation",), name="adj_r2")
 
     def mcelroy_r2(self, sigma: Literal["reported", "residual"] = "reported") -> float:

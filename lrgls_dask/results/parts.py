@@ -16,10 +16,9 @@ import zarr
 
 from lrgls_dask.data.zarrio import read_array, read_design, write_array, write_design
 from lrgls_dask.design.design import Design
-from lrgls_dask.design.restrictions import Restrictions, in_even_units
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.registry import sigma_of
-from lrgls_dask.solve.constraint import Constraint
 from lrgls_dask.solve.record import Termination, TraceRow
 
 __all__ = ["CLASSICAL", "BehindErrors", "Estimated", "OneSigma", "Run", "Settings", "attributes_of"]
@@ -36,13 +35,11 @@ def attributes_of(group: zarr.Group) -> dict[str, Any]:
 class Estimated:
     """Coefficients (P,) by equation, from N rows, their log-likelihood, and what the dims are called.
 
-    free : (K,) how many of each equation's coefficients are free, see `solve.coordinates.free_coefficients`.
     objective : what was minimised, per row: nll and penalties.
     """
 
     design: Design
     coefficients: np.ndarray
-    free: np.ndarray
     n_obs: int
     loglik: float
     objective: float
@@ -51,12 +48,10 @@ class Estimated:
 
     def __post_init__(self) -> None:
         self.coefficients.flags.writeable = False
-        self.free.flags.writeable = False
 
     def write(self, group: zarr.Group) -> None:
         write_design(group, self.design)
         write_array(group, "params", self.coefficients, ("coefficient",))
-        write_array(group, "free", self.free, ("equation",))
         for name in ("n_obs", "loglik", "objective", "obs_dim", "equation_dim"):
             group.attrs[name] = getattr(self, name)
 
@@ -66,18 +61,7 @@ class Estimated:
         # time-varying fits of the first version do not say what they minimised
         objective = known.get("objective", -known["loglik"] / known["n_obs"])
         dims = known["obs_dim"], known["equation_dim"]
-        design, likelihood = read_design(group), (known["n_obs"], known["loglik"], objective)
-        free = read_array(group, "free") if "free" in group else free_in_older(group, design)
-        return cls(design, read_array(group, "params"), free, *likelihood, *dims)
-
-
-def free_in_older(group: zarr.Group, design: Design) -> np.ndarray:
-    """(K,) free coefficients of fits that did not say so: restrictions across equations shared in even units."""
-    if "restriction_values" not in group:
-        return design.sizes.astype(np.float64)
-    rows = in_even_units(read_array(group, "restriction_matrix"))
-    shares = np.bincount(design.equation_of, Constraint(rows, np.zeros(len(rows))).leverage, design.n_equations)
-    return np.asarray(design.sizes - shares)
+        return cls(read_design(group), read_array(group, "params"), known["n_obs"], known["loglik"], objective, *dims)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ import xarray as xr
 from lrgls_dask.checks import check_alpha
 from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.design.hypotheses import check_open, read_hypotheses
-from lrgls_dask.design.restrictions import Restrictions, without_variance
+from lrgls_dask.design.restrictions import Restrictions, free_coefficients, without_variance
 from lrgls_dask.inference import HypothesisTest, wald
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.options.stored import from_stored
@@ -407,7 +407,12 @@ class Reported(Designed):
 
     @property
     def _freedom(self) -> np.ndarray:
-        return np.repeat(np.maximum(self._shown - self.estimated.free, 1), self.design.sizes)
+        return np.repeat(np.maximum(self._shown - self._free, 1), self.design.sizes)
+
+    @cached_property
+    def _free(self) -> np.ndarray:
+        """(K,) coefficients of each equation that are free, see `free_coefficients`."""
+        return free_coefficients(self.design, self.restrictions)
 
     def _position(self, equation: Hashable) -> int:
         try:

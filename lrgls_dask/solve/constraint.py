@@ -23,13 +23,6 @@ class Constraint:
         """(P, P - m) orthonormal basis of the directions in which c may move; O(P^3) time, P^2 numbers."""
         return free_directions(self.rows)
 
-    @cached_property
-    def leverage(self) -> np.ndarray:
-        """(P,) how much of each coordinate the rows take, between 0 and 1, m in all: the diagonal of the projection on
-        them."""
-        basis = np.linalg.qr(self.rows.T)[0]
-        return np.asarray(np.sum(basis**2, axis=1))
-
     def nearest(self, c: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
         """The c (P,) that keeps to the constraint and is nearest in the metric sum diagonal * change^2."""
         preconditioner = Preconditioner(diagonal, self)

@@ -12,9 +12,7 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.solve.constraint import Constraint
 from lrgls_dask.solve.whiten import Whitened
 
-__all__ = ["Coordinates", "constraint_on", "free_coefficients"]
-
-WHOLE = 1e-9  # a share of restrictions so near to a whole number is that number but for rounding
+__all__ = ["Coordinates", "constraint_on"]
 
 
 # ---------------------------------------------------------------------------------------------- coordinates
@@ -82,24 +80,6 @@ class Coordinates:
             taken = values[:, equations].reshape(len(values), g, m).transpose(1, 0, 2)
             parts.append((q.transpose(0, 2, 1) @ taken).ravel())
         return np.concatenate(parts)
-
-
-def free_coefficients(design: Design, coordinates: Coordinates, constraint: Constraint | None) -> np.ndarray:
-    """(K,) the coefficients of each equation that are free: p_j less its share of the restrictions, P - m in all.
-
-    The share is the trace, over an equation's coefficients, of the projection on the restrictions, in coordinates in
-    which the regressors of each equation are orthonormal and its response is in standard deviations of its own
-    residuals; so it does not depend on units or on how restrictions are written. One that is about a single equation
-    counts there alone, as if its column had been dropped; one across equations counts in each by how much of the
-    variance of the restricted combination comes from there, in half where two equations alike share a coefficient.
-    """
-    sizes = design.sizes.astype(np.float64)
-    if constraint is None:
-        return sizes
-    equations = coordinates.expand(np.arange(design.n_equations)).astype(np.intp)
-    shares = np.bincount(equations, weights=constraint.leverage, minlength=design.n_equations)
-    whole = np.rint(shares)
-    return np.asarray(sizes - np.where(np.abs(shares - whole) < WHOLE, whole, shares))
 
 
 def constraint_on(whitened: Whitened, coordinates: Coordinates, restrictions: Restrictions | None) -> Constraint | None:

@@ -9,7 +9,6 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 
 from lrgls_dask.sigma.interface import Sigma, Structure
-from lrgls_dask.solve.coordinates import free_coefficients
 from lrgls_dask.solve.interface import Posed, Problem
 
 __all__ = [
@@ -121,6 +120,5 @@ def debiased(problem: Problem, options: Options, S: np.ndarray) -> np.ndarray:
     """What Sigma is found from: S_ij, or S_ij N / sqrt((N - p_i)(N - p_j)), p_j the free coefficients."""
     if not options.debiased:
         return S
-    free = free_coefficients(problem.design, problem.coordinates, problem.constraint)
-    root = np.sqrt(problem.n_obs / (problem.n_obs - free))
+    root = np.sqrt(problem.n_obs / (problem.n_obs - problem.free))
     return S * root[:, None] * root

@@ -13,7 +13,6 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.pca import aligned
-from lrgls_dask.solve.coordinates import free_coefficients
 from lrgls_dask.solve.iterate import run
 from lrgls_dask.solve.record import Termination, TraceRow
 from lrgls_dask.varying.als import LocalSweeps
@@ -26,7 +25,6 @@ __all__ = ["TimeVaryingSolution", "fit_time_varying"]
 class TimeVaryingSolution:
     """Common coefficients and one Sigma a segment.
 
-    free : (K,) free coefficients of each equation.
     coefficients : (P,) in the user's units, equation by equation.  sigmas : T values in the user's units, their
     loadings rotated to be nearest to those of the segment before.  shares : (T,) n_t / N.
     nll : sum_t (n_t / N) nll(Sigma_t; S_t(b)), row weights and units included; loglik = -N nll.
@@ -38,7 +36,6 @@ class TimeVaryingSolution:
     """
 
     coefficients: np.ndarray
-    free: np.ndarray
     sigmas: tuple[LowRank, ...]
     bandwidth: float
     shares: np.ndarray
@@ -113,7 +110,6 @@ def fit_time_varying(
     y_scale = problem.merged.whitened.y_scale
     return TimeVaryingSolution(
         problem.coefficients(at.c),
-        free_coefficients(problem.design, problem.merged.coordinates, problem.merged.constraint),
         tuple(sigma.rescaled(y_scale) for sigma in followed),
         bandwidth,
         problem.shares,
