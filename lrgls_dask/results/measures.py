@@ -74,7 +74,8 @@ class Measures(SigmaReported):
 
         chi2 with the difference in parameters as degrees of freedom; not valid where the smaller model lies on the
         boundary of the larger one (fewer factors, a variance of zero): then it rejects too rarely or too often.
-        Raises ValueError for other data, equal numbers of parameters, penalties, or a larger model that fits worse.
+        Raises ValueError for other data, equal numbers of parameters, a larger model that fits worse, and for fits that
+        are not at a maximum of the likelihood: penalised, one-step, debiased, by principal components, not converged.
         """
         small, large = sorted((self, other), key=lambda fit: fit.n_parameters)
         check_nested(small, large)
@@ -94,9 +95,9 @@ class Measures(SigmaReported):
         """Likelihood ratio test of a diagonal Sigma against the fitted one; no read.
 
         With factors the null lies on the boundary, where chi2 with the difference in parameters as degrees of freedom
-        is an approximation. Raises ValueError for a streamed, penalised or diagonal fit.
+        is an approximation. Raises ValueError for a streamed or diagonal fit, and for one that is not at a maximum.
         """
-        check_likelihood(self.settings, "lr_diagonal")
+        check_likelihood(self, "lr_diagonal")
         rows = self._rows_for("lr_diagonal", COMPARE)
         return lr_diagonal(rows, self.loglik, self.covariance, self.restrictions)
 
@@ -104,10 +105,10 @@ class Measures(SigmaReported):
         """Likelihood ratio test of k factors against an unrestricted Sigma; fits that one too, without a read.
 
         bartlett : correct for small N, as factanal does. df = ((K - k)^2 - K - k) / 2.
-        Raises ValueError for a streamed or penalised fit, where k factors restrict nothing, and where an unrestricted
-        Sigma has no maximum likelihood estimate.
+        Raises ValueError for a streamed fit and one that is not at a maximum of the likelihood, where k factors
+        restrict nothing, and where an unrestricted Sigma has no maximum likelihood estimate.
         """
-        check_likelihood(self.settings, "rank_test")
+        check_likelihood(self, "rank_test")
         rows = self._rows_for("rank_test", COMPARE)
         free = self.df_model / self.n_equations
         return rank_test(rows, self.loglik, self.covariance, self.restrictions, free=free, bartlett=bartlett)

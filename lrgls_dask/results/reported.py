@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,8 @@ from lrgls_dask.inference import HypothesisTest, wald
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.options.stored import from_stored
 from lrgls_dask.prediction.fitted import check_same_design
+from lrgls_dask.results.comparable import check_maximised
+from lrgls_dask.results.cov.formed import CovBehind, FormedCov
 from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues
 from lrgls_dask.results.cov.registry import cov_kind
 from lrgls_dask.results.cov.sandwich import Correction
@@ -28,39 +30,7 @@ from lrgls_dask.results.parts import BehindErrors, Estimated, Run, Settings
 from lrgls_dask.solve.record import Termination
 from lrgls_dask.system import System, complete_only
 
-__all__ = ["FormedCov", "Reported", "as_fitted", "fitted_rows_of"]
-
-
-class CovBehind(Protocol):
-    """The covariance that standard errors come from, formed or not."""
-
-    @property
-    def full(self) -> np.ndarray:
-        """(P, P)."""
-        ...
-
-    @property
-    def variances(self) -> np.ndarray:
-        """(P,)."""
-        ...
-
-    def of_combinations(self, matrix: np.ndarray) -> np.ndarray:
-        """(m, m) R V R' of combinations R (m, P)."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class FormedCov:
-    """A covariance of all coefficients whose (P, P) values are at hand."""
-
-    full: np.ndarray
-
-    @property
-    def variances(self) -> np.ndarray:
-        return np.maximum(self.full.diagonal(), 0.0)  # rounding, of a coefficient that is nearly held
-
-    def of_combinations(self, matrix: np.ndarray) -> np.ndarray:
-        return np.asarray(matrix @ self.full @ matrix.T)
+__all__ = ["Reported", "as_fitted", "fitted_rows_of"]
 
 
 class Reported(Designed):
@@ -76,6 +46,11 @@ class Reported(Designed):
     @abstractmethod
     def n_parameters(self) -> float:
         """Free parameters, of the coefficients and of Sigma."""
+
+    @property
+    @abstractmethod
+    def rank(self) -> int:
+        """k, the number of factors."""
 
     @property
     @abstractmethod
@@ -248,10 +223,14 @@ class Reported(Designed):
 
     @property
     def aic(self) -> float:
+        """-2 loglik + 2 n_parameters. Raises ValueError for estimates that do not maximise a likelihood, as `bic`."""
+        check_maximised(self.settings, self.rank, "aic")
         return -2.0 * self.loglik + 2.0 * self.n_parameters
 
     @property
     def bic(self) -> float:
+        """-2 loglik + log(N) n_parameters."""
+        check_maximised(self.settings, self.rank, "bic")
         return -2.0 * self.loglik + float(np.log(self.n_obs)) * self.n_parameters
 
     @property
