@@ -14,14 +14,11 @@ from lrgls_dask.sigma.em import flattened, unflattened
 from lrgls_dask.sigma.interface import FactorStructure
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
-from lrgls_dask.solve.anderson import Anderson
 from lrgls_dask.solve.em import LOOK_ROUNDING, units_of_sigma
-from lrgls_dask.solve.iterate import MOST_SWEEPS, Goal, Half, State, Trace
-from lrgls_dask.solve.record import Options, Point, penalised
+from lrgls_dask.solve.iterate import MOST_SWEEPS, Goal, Half, Space, State, Trace
+from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point, penalised
 
 __all__ = ["IncompleteSweeps", "Together"]
-
-NO_COVARIANCE = np.zeros((0, 0))  # S, which rows with holes do not have
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +32,7 @@ class IncompleteSweeps:
     first: ClassVar[int] = 1
 
     @property
-    def anderson(self) -> Anderson | None:
+    def space(self) -> Space[Point] | None:
         """Not extrapolated: two sweeps are as good as the optimum."""
         return None
 
@@ -88,12 +85,6 @@ class IncompleteSweeps:
     def _half(self, name: str, c: np.ndarray, sigma: LowRank, seen: Latent) -> Half[Point]:
         obj = penalised(self.problem, self.structure, c, sigma, seen.nll)
         return Half(Point(c, NO_COVARIANCE, self.structure.value(sigma)), name, seen.nll, obj, seen=seen)
-
-    def vector(self, point: Point) -> np.ndarray:
-        return point.c
-
-    def at(self, vector: np.ndarray, image: Point) -> Point:
-        return replace(image, c=vector)
 
 
 class Together(IncompleteSweeps):

@@ -16,13 +16,12 @@ from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop
 from lrgls_dask.solve.iterate import Goal, Half, State, go_on, iterate, run
-from lrgls_dask.solve.record import Options, Point, Solution, best_of_starts
+from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point, Solution, best_of_starts
 from lrgls_dask.solve.selection import Table, best_of, criteria
 
 __all__ = ["Estimate", "choose_incomplete", "estimate_of", "fit_incomplete"]
 
 CELLS_OF_MORE_STARTS = 200_000  # of pseudo-rows: up to so many a dozen more searches are a matter of seconds
-NO_COVARIANCE = np.zeros((0, 0))  # S, which rows with holes do not have
 
 
 def fit_incomplete(

@@ -91,8 +91,11 @@ class Reported(Designed):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options it was fitted with, by the names of `LowRankGLS`; a text stands for one that cannot be stored."""
-        return from_stored(self.settings.options)
+        """The options it was fitted with, by the names of `LowRankGLS`; a text stands for one that cannot be stored.
+
+        Nothing of a fit saved by a version that did not keep them.
+        """
+        return from_stored(self.settings.options) if self.settings.options else {}
 
     @property
     def obs_dim(self) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from lrgls_dask.sigma.interface import Sigma, SigmaStep
-from lrgls_dask.solve.als import Alternating
+from lrgls_dask.solve.als import Alternating, settled_energy
 from lrgls_dask.solve.anderson import Anderson
-from lrgls_dask.solve.gls import BetaStep
-from lrgls_dask.solve.interface import inner_energy
-from lrgls_dask.solve.iterate import ROUNDING, Goal, Half, State
+from lrgls_dask.solve.gls import BetaStep, inner_energy
+from lrgls_dask.solve.iterate import ROUNDING, Goal, Half, Space, State
 from lrgls_dask.solve.record import Point
 
 __all__ = ["SLOW_SHARE", "Accelerated"]
@@ -38,22 +37,31 @@ class Accelerated(Alternating):
 
     variances: np.ndarray = field(kw_only=True)
 
-    @property
-    def anderson(self) -> Anderson | None:
-        return Anderson(depth=SWEEPS_KEPT, forgets=False)
+    @cached_property
+    def space(self) -> Space[Point]:
+        """Coefficients in standard errors, but for what their regressors share."""
+        units = 1.0 / np.sqrt(self.problem.coordinates.expand(self.variances))
+
+        def at(vector: np.ndarray, image: Point) -> Point:
+            if np.array_equal(vector, image.c * units):
+                return image  # whose residuals are known; streamed, others take a pass
+            c = vector / units
+            return Point(c, self.problem.residual_covariance(c), image.sigma)
+
+        return Space(lambda point: point.c * units, at, Anderson(depth=SWEEPS_KEPT, forgets=False))
 
     def goal(self, *, wanted: float = np.inf) -> Goal:
         """That a sweep moves the coefficients by next to nothing."""
-        settled = self.problem.settled_energy(self.options.rel_tol)
+        settled = settled_energy(self.problem, self.options.rel_tol)
         free = self.problem.restarts_are_free
         goal = SLOW_SHARE * settled if free else inner_energy(self.problem, self.options.rel_tol)
         return Goal(self.most, self.options.rel_tol, goal, nearly=settled, wanted=wanted)
 
     def looked(self, point: Point, found: SigmaStep[Sigma], state: State[Point] | None = None) -> Half[Point]:
-        half = replace(self._half("sigma", Point(point.c, point.S, found.sigma)), accept_t=found.accept_t)
-        if self.options.debiased:
-            return half
-        return replace(half, value=half.obj, rounding=ROUNDING * max(1.0, abs(half.obj)))
+        at = Point(point.c, point.S, found.sigma)
+        nll, obj = self._objective(at)
+        value, rounding = (None, 0.0) if self.options.debiased else (obj, ROUNDING * max(1.0, abs(obj)))
+        return Half(at, "sigma", nll, obj, value=value, rounding=rounding, accept_t=found.accept_t)
 
     def move(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
         """Coefficients at the Sigma of a look. Where they do not move neither will Sigma.
@@ -66,18 +74,9 @@ class Accelerated(Alternating):
         return self._judged(self._gls(looked.point, fall=0.0), looked, state)
 
     def _judged(self, found: BetaStep, looked: Half[Point], state: State[Point]) -> Half[Point]:
-        half = self._moved(looked.point, found)
-        left = 0.0 if found.energy <= ENERGY_ROUNDING else state.gain
-        value = found.energy if self.options.debiased else None
-        return replace(half, left=left, moving=found.energy, value=value, least=-np.inf)
-
-    @cached_property
-    def _units(self) -> np.ndarray:
-        return 1.0 / np.sqrt(self.problem.coordinates.expand(self.variances))
-
-    def vector(self, point: Point) -> np.ndarray:
-        return point.c * self._units
-
-    def at(self, vector: np.ndarray, image: Point) -> Point:
-        c = vector / self._units
-        return Point(c, self.problem.residual_covariance(c), image.sigma)
+        at = Point(found.c, found.S, looked.point.sigma)
+        nll, obj = self._objective(at)
+        energy = found.energy
+        left = 0.0 if energy <= ENERGY_ROUNDING else abs(state.obj - looked.obj)
+        value = energy if self.options.debiased else None
+        return Half(at, "beta", nll, obj, left, energy, value=value, energy=energy, cg=found.iterations)

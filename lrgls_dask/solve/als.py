@@ -16,13 +16,12 @@ from typing import ClassVar
 import numpy as np
 
 from lrgls_dask.sigma.interface import TIGHT, Sigma, SigmaStep, Structure
-from lrgls_dask.solve.anderson import Anderson
-from lrgls_dask.solve.gls import BetaStep, gls
-from lrgls_dask.solve.interface import Problem, inner_energy
-from lrgls_dask.solve.iterate import MOST_SWEEPS, Goal, Half, State, Trace, to_come
+from lrgls_dask.solve.gls import BetaStep, gls, inner_energy
+from lrgls_dask.solve.interface import Problem
+from lrgls_dask.solve.iterate import MOST_SWEEPS, Goal, Half, Space, State, Trace, to_come
 from lrgls_dask.solve.record import Options, Point, debiased, penalised
 
-__all__ = ["Alternating"]
+__all__ = ["Alternating", "settled_energy"]
 
 SWEEP_FALL = 1e-3  # how far the energy of a GLS step falls before Sigma is looked at again
 # What the energy of a sweep can still be worth: later sweeps gain a fraction of this one, this many times it at most.
@@ -30,6 +29,14 @@ MOST_TO_GAIN = 10.0
 # How much more than the conjugate gradients of its last GLS step a streamed fit may be short of: a tenth of a standard
 # error, all coefficients together, at the default rel_tol.
 STREAMED_SHORT = 100.0
+DIGITS = 1e-9  # a smaller rel_tol asks for digits of the coefficients that the objective does not show
+
+
+def settled_energy(problem: Problem, rel_tol: float) -> float:
+    """The squared distance in standard errors that coefficients may still have to move once the objective is flat."""
+    if problem.restarts_are_free:
+        return float(1e-10 * min(1.0, rel_tol / 1e-10) ** 1.5)
+    return np.inf if rel_tol >= DIGITS else STREAMED_SHORT * inner_energy(problem, rel_tol)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,20 +54,14 @@ class Alternating:
     first: ClassVar[int] = 1
 
     @property
-    def anderson(self) -> Anderson | None:
+    def space(self) -> Space[Point] | None:
         """Not extrapolated: Sigma, which may have several optima, is no smooth function of the coefficients."""
         return None
 
-    def vector(self, point: Point) -> np.ndarray:
-        return point.c
-
-    def at(self, vector: np.ndarray, image: Point) -> Point:
-        return replace(image, c=vector)
-
     def goal(self, *, wanted: float = np.inf) -> Goal:
         """What the options ask for. Sweeps converge fast: a move that is no shorter than the one before is rounding."""
-        settled = self.problem.settled_energy(self.options.rel_tol)
-        return Goal(self.most, self.options.rel_tol, settled, nearly=np.inf, patience=1, wanted=wanted)
+        rel_tol = self.options.rel_tol
+        return Goal(self.most, rel_tol, settled_energy(self.problem, rel_tol), np.inf, patience=1, wanted=wanted)
 
     @property
     def most(self) -> int:
@@ -72,7 +73,7 @@ class Alternating:
     # ------------------------------------------------------------------------------------------ the half-steps
 
     def start(self, point: Point) -> Half[Point]:
-        return self._half("start", point)
+        return Half(point, "start", *self._objective(point))
 
     def look(self, state: State[Point]) -> Half[Point]:
         """Sigma at the coefficients of the point, searched from its Sigma."""
@@ -87,13 +88,14 @@ class Alternating:
         What it gained is what a sweep would gain at least; that it gained little says so of the sweep where the
         coefficients move little. Both are known only once there is a sweep before.
         """
-        half = replace(self._half("sigma", Point(point.c, point.S, found.sigma)), accept_t=found.accept_t)
+        at = Point(point.c, point.S, found.sigma)
+        nll, obj = self._objective(at)
         if state is None or state.image is None:
-            return half
+            return Half(at, "sigma", nll, obj, accept_t=found.accept_t)
         stalled = found.accept_t == 0.0 and self.structure.line_search
-        free = self.problem.restarts_are_free
-        moving = state.energy if free else to_come(state.energy, state.before)
-        return replace(half, stalled=stalled, left=state.image.obj - half.obj, moving=moving)
+        moving = state.energy if self.problem.restarts_are_free else to_come(state.energy, state.before)
+        left = state.image.obj - obj
+        return Half(at, "sigma", nll, obj, left, moving, stalled=stalled, accept_t=found.accept_t)
 
     def move(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
         """Coefficients at the Sigma of a look, near enough for Sigma to be looked at again.
@@ -102,7 +104,6 @@ class Alternating:
         Sigma will gain little and not move them any more: a sweep less for a product or two more of this one's
         conjugate gradients.
         """
-
         goal = self.goal()
 
         def stays(energy: float) -> bool:
@@ -114,7 +115,7 @@ class Alternating:
             return stays(energy) and goal.flat(replace(looked, left=looked.left * energy / state.energy))
 
         found = self._gls(looked.point, fall=SWEEP_FALL, is_last=is_last)
-        return replace(self._moved(looked.point, found), whole=found.final and stays(found.energy))
+        return self._moved(looked.point, found, whole=found.final and stays(found.energy))
 
     def finish(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
         return self._moved(looked.point, self._gls(looked.point, fall=0.0))
@@ -129,11 +130,12 @@ class Alternating:
     def _gls(self, at: Point, *, fall: float, is_last: Callable[[float], bool] | None = None) -> BetaStep:
         return gls(self.problem, self.options, at.c, at.sigma, fall=fall, is_last=is_last)
 
-    def _moved(self, at: Point, found: BetaStep) -> Half[Point]:
-        half = self._half("beta", Point(found.c, found.S, at.sigma))
-        least = half.obj - MOST_TO_GAIN * found.energy / self.problem.n_obs
-        return replace(half, energy=found.energy, least=least, cg=found.iterations)
+    def _moved(self, at: Point, found: BetaStep, *, whole: bool = False) -> Half[Point]:
+        point = Point(found.c, found.S, at.sigma)
+        nll, obj = self._objective(point)
+        least = obj - MOST_TO_GAIN * found.energy / self.problem.n_obs
+        return Half(point, "beta", nll, obj, least=least, energy=found.energy, whole=whole, cg=found.iterations)
 
-    def _half(self, name: str, point: Point) -> Half[Point]:
+    def _objective(self, point: Point) -> tuple[float, float]:
         nll = point.sigma.nll(point.S)
-        return Half(point, name, nll, penalised(self.problem, self.structure, point.c, point.sigma, nll))
+        return nll, penalised(self.problem, self.structure, point.c, point.sigma, nll)

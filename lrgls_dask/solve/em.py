@@ -25,8 +25,8 @@ from lrgls_dask.solve.checkpoint import CheckpointLoop, SavedPoint
 from lrgls_dask.solve.constraint import Preconditioner
 from lrgls_dask.solve.gls import gls
 from lrgls_dask.solve.interface import Posed, Problem, Products
-from lrgls_dask.solve.iterate import MOST_PLAIN_ROUNDS, MOST_ROUNDS, Goal, Half, State, Trace, go_on, run
-from lrgls_dask.solve.record import Options, Point, Solution, penalised
+from lrgls_dask.solve.iterate import MOST_PLAIN_ROUNDS, MOST_ROUNDS, Goal, Half, Space, State, Trace, go_on, run
+from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point, Solution, penalised
 
 __all__ = [
     "LOOK_ROUNDING",
@@ -43,7 +43,6 @@ OVERSAMPLING = 8  # further columns of the random basis that finds the leading f
 # EM converges slowly: the rounds to come gain up to a hundred times what one does, and it has plateaus of one round.
 ROUNDS_TO_COME = 100.0
 LOOK_ROUNDING = 4e-15  # of the objective, which sums as many terms as there are slabs: less is no gain
-NO_COVARIANCE = np.zeros((0, 0))  # S, which no round needs
 
 
 # ---------------------------------------------------------------------------------------------- coordinates
@@ -103,10 +102,18 @@ class Rounds(ABC):
 
     # ------------------------------------------------------------------------------------------ what the loop asks
 
-    @property
-    def anderson(self) -> Anderson | None:
-        """With accelerate=False it is the plain iteration, whose objective falls every round."""
-        return Anderson() if self.options.accelerate else None
+    @cached_property
+    def space(self) -> Space[Point] | None:
+        """Of (c, F, log d). With accelerate=False it is the plain iteration, whose objective falls every round."""
+        if not self.options.accelerate:
+            return None
+        units = units_of(self.problem, self.cells, self.near)
+
+        def at(vector: np.ndarray, image: Point) -> Point:
+            z, n = vector / units, len(image.c)
+            return Point(z[:n], NO_COVARIANCE, unflattened(z[n:], image.sigma.rank, self._floor))
+
+        return Space(lambda point: as_vector(point.c, widened(point.sigma)) * units, at, Anderson())
 
     def goal(self) -> Goal:
         most = MOST_ROUNDS if self.options.accelerate else MOST_PLAIN_ROUNDS
@@ -141,19 +148,8 @@ class Rounds(ABC):
         return Half(Point(c, NO_COVARIANCE, sigma), name, nll, obj, value=obj, seen=seen)
 
     @cached_property
-    def _units(self) -> np.ndarray:
-        return units_of(self.problem, self.cells, self.near)
-
-    @cached_property
     def _floor(self) -> np.ndarray:
         return np.full(self.problem.design.n_equations, self.options.d_floor)
-
-    def vector(self, point: Point) -> np.ndarray:
-        return as_vector(point.c, widened(point.sigma)) * self._units
-
-    def at(self, vector: np.ndarray, image: Point) -> Point:
-        z, n = vector / self._units, len(image.c)
-        return Point(z[:n], NO_COVARIANCE, unflattened(z[n:], image.sigma.rank, self._floor))
 
 
 # ---------------------------------------------------------------------------------------------- complete rows

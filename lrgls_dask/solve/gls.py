@@ -10,10 +10,10 @@ import numpy as np
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.cg import conjugate_gradients
 from lrgls_dask.solve.constraint import Preconditioner
-from lrgls_dask.solve.interface import Posed, Problem, inner_energy
+from lrgls_dask.solve.interface import Posed, Problem
 from lrgls_dask.solve.record import Options
 
-__all__ = ["BetaStep", "final_energy", "gls", "starting_residuals"]
+__all__ = ["BetaStep", "final_energy", "gls", "inner_energy", "starting_residuals"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,21 @@ class BetaStep:
     iterations: int
     energy: float
     final: bool
+
+
+def inner_energy(problem: Posed, rel_tol: float) -> float:
+    """r'M^-1 r at which the last conjugate gradients stop, given the outer tolerance.
+
+    It is the squared distance from the solution in standard errors, and about 2 N times what is left to gain in nll per
+    row. Where iterations cost nothing only rounding is left. Streamed it is a hundredth of rel_tol of the objective,
+    which in standard units is about K; but for large N, where that is no digit of a coefficient, at most a hundredth of
+    a standard error, and for small N, where it is no digit that statistics has, not much less; of both less in step
+    with a rel_tol that asks for more.
+    """
+    if problem.restarts_are_free:
+        return 1e-20 * problem.n_obs
+    least, most = 1e-4 * min(1.0, rel_tol / 1e-6) ** 1.5, 1e-4 * min(1.0, rel_tol / 1e-8) ** 2
+    return float(np.clip(1e-2 * problem.n_obs * problem.design.n_equations * rel_tol, least, most))
 
 
 def final_energy(problem: Posed, options: Options, c: np.ndarray, diagonal: np.ndarray) -> float:

@@ -86,6 +86,3 @@ class InMemory:
 
     def x_rows(self) -> np.ndarray | None:
         return None  # the compressed system has them
-
-    def settled_energy(self, rel_tol: float) -> float:
-        return float(1e-10 * min(1.0, rel_tol / 1e-10) ** 1.5)

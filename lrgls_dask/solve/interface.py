@@ -20,7 +20,7 @@ from lrgls_dask.solve.constraint import Constraint
 from lrgls_dask.solve.coordinates import Coordinates
 from lrgls_dask.solve.whiten import GroupRows, Whitened
 
-__all__ = ["GlsStep", "Posed", "Problem", "Products", "inner_energy", "nll_offset"]
+__all__ = ["GlsStep", "Posed", "Problem", "Products", "nll_offset"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,27 +83,8 @@ class Problem(Posed, Protocol):
         """(r, q) with x_rows'x_rows = X'X, None where `compressed` has it or it needs more memory than there is."""
         ...
 
-    def settled_energy(self, rel_tol: float) -> float:
-        """The squared distance in standard errors by which more sweeps may still move the coefficients."""
-        ...
-
 
 def nll_offset(whitened: Whitened, head: Head) -> float:
     """What turns the nll per row in standard units into that of the data: the units of Y and the row weights."""
     weights = 0.5 * len(whitened.y_scale) * head.log_weight / head.n_rows
     return float(np.log(whitened.y_scale).sum()) - weights
-
-
-def inner_energy(problem: Posed, rel_tol: float) -> float:
-    """r'M^-1 r at which the last conjugate gradients stop, given the outer tolerance.
-
-    It is the squared distance from the solution in standard errors, and about 2 N times what is left to gain in nll per
-    row. Where iterations cost nothing only rounding is left. Streamed it is a hundredth of rel_tol of the objective,
-    which in standard units is about K; but for large N, where that is no digit of a coefficient, at most a hundredth of
-    a standard error, and for small N, where it is no digit that statistics has, not much less; of both less in step
-    with a rel_tol that asks for more.
-    """
-    if problem.restarts_are_free:
-        return 1e-20 * problem.n_obs
-    least, most = 1e-4 * min(1.0, rel_tol / 1e-6) ** 1.5, 1e-4 * min(1.0, rel_tol / 1e-8) ** 2
-    return float(np.clip(1e-2 * problem.n_obs * problem.design.n_equations * rel_tol, least, most))

@@ -19,7 +19,7 @@ last accepted point, whose objective the map itself keeps from rising.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -39,6 +39,7 @@ __all__ = [
     "Half",
     "Kept",
     "Saved",
+    "Space",
     "State",
     "Step",
     "Trace",
@@ -125,23 +126,42 @@ class State(Generic[P]):
             return False
         return self.anderson.refuses(half.value, half.rounding)
 
-    def after_look(self, half: Half[P]) -> State[P]:
-        """Having looked: the same, but for what the look gained."""
-        return replace(self, gain=abs(self.obj - half.obj))
-
-    def after_move(self, half: Half[P], patience: int) -> State[P]:
-        """Having moved: the same, but for how far, and whether that was shorter than `patience` moves before it."""
+    def idle_after(self, half: Half[P], patience: int) -> int:
+        """GLS steps in turn, a new one counted, that were not shorter than all of the `patience` before them."""
         if half.energy is None:
-            return self
-        idle = 0 if half.energy < STAGNANT * min(self.energies[-patience:], default=np.inf) else self.idle + 1
-        return replace(self, energies=(*self.energies, half.energy)[-PATIENCE:], idle=idle)
+            return self.idle
+        return 0 if half.energy < STAGNANT * min(self.energies[-patience:], default=np.inf) else self.idle + 1
 
-    def back(self) -> State[P]:
-        """At the image of the last accepted point, what led to it forgotten."""
+    def back(self, space: Space[P] | None, looked: Half[P], idle: int) -> State[P]:
+        """The next sweep, from the image of the last accepted point, because what was looked at is worse."""
         assert self.image is not None  # only an extrapolation is refused, and it has two accepted points behind it
-        assert self.anderson is not None
+        assert self.anderson is not None and space is not None
         anderson = self.anderson.refused()
-        return replace(self, sweep=self.sweep + 1, point=self.image.point, looked=None, anderson=anderson)
+        return replace(
+            self,
+            sweep=self.sweep + 1,
+            point=space.at(anderson.ahead(), self.image.point),
+            looked=None,
+            gain=abs(self.obj - looked.obj),
+            idle=idle,
+            anderson=anderson,
+        )
+
+    def onward(self, looked: Half[P], image: Half[P], idle: int) -> State[P]:
+        """The next sweep, from the image of a point that was accepted."""
+        energies = self.energies if image.energy is None else (*self.energies, image.energy)[-PATIENCE:]
+        return State(
+            self.sweep + 1,
+            image.point,
+            opened=self.opened,
+            best=looked,
+            image=image,
+            obj=looked.obj,
+            gain=abs(self.obj - looked.obj),
+            energies=energies,
+            idle=idle,
+            anderson=self.anderson,
+        )
 
     @property
     def energy(self) -> float:
@@ -181,11 +201,11 @@ class Goal:
         """Whether the objective has little left to gain."""
         return half.left <= self.rel_tol * max(1.0, abs(half.obj))
 
-    def ended(self, half: Half[Any], state: State[Any]) -> Termination | None:
-        """The stopping rule: why the loop ends with this half-step, None where it goes on."""
+    def ended(self, half: Half[Any], idle: int) -> Termination | None:
+        """The stopping rule: why the loop ends with this half-step, None where it goes on.  idle : as of a `State`."""
         if half.stalled:
             return Termination.STALLED
-        settled = half.moving <= self.settled or (state.idle >= self.patience and half.moving <= self.nearly)
+        settled = half.moving <= self.settled or (idle >= self.patience and half.moving <= self.nearly)
         if settled and self.flat(half):
             return Termination.CONVERGED
         return Termination.MAX_SWEEPS if half.least > self.wanted else None
@@ -201,18 +221,28 @@ def to_come(energy: float, before: float) -> float:
     return float(energy * (share / (1.0 - share)) ** 2) if share < 1.0 else np.inf
 
 
+@dataclass(frozen=True, eq=False)
+class Space(Generic[P]):
+    """Where points are extrapolated. vector : of a point, in coordinates of equal weight.  at : the point of a vector,
+    near the one given or that very one.  start : an extrapolation that knows of no point yet."""
+
+    vector: Callable[[P], np.ndarray]
+    at: Callable[[np.ndarray, P], P]
+    start: Anderson
+
+
 class Step(Protocol[P]):
     """An algorithm: what a sweep of it does.
 
     first : the number of the first sweep: 1 where a look moves on, 0 where it only reads the start.
-    anderson : how points are extrapolated, None for not at all; then `vector` and `at` are never asked.
+    space : where points are extrapolated, None where they are not.
     """
 
     @property
     def first(self) -> int: ...
 
     @property
-    def anderson(self) -> Anderson | None: ...
+    def space(self) -> Space[P] | None: ...
 
     def trace(self) -> Trace:
         """An empty one."""
@@ -232,14 +262,6 @@ class Step(Protocol[P]):
 
     def finish(self, looked: Half[P], state: State[P]) -> Half[P]:
         """The last half-step of all: the coefficients of the Sigma of `looked`, to the last digits."""
-        ...
-
-    def vector(self, point: P) -> np.ndarray:
-        """The point in coordinates of equal weight, those in which it is extrapolated."""
-        ...
-
-    def at(self, vector: np.ndarray, image: P) -> P:
-        """The point of such a vector, near `image`."""
         ...
 
 
@@ -296,8 +318,8 @@ def run(
     if step.first:
         opened = step.start(point)
         trace.note(0, opened)
-    state = State(step.first, point, looked, opened, anderson=step.anderson)
-    return iterate(step, state, goal, trace, kept)
+    anderson = None if step.space is None else step.space.start
+    return iterate(step, State(step.first, point, looked, opened, anderson=anderson), goal, trace, kept)
 
 
 def go_on(step: Step[P], saved: Saved[P], goal: Goal, kept: Kept[P] | None) -> Solution[P]:
@@ -311,53 +333,50 @@ def go_on(step: Step[P], saved: Saved[P], goal: Goal, kept: Kept[P] | None) -> S
         image = replace(opened, whole=bool(saved.marks.get("whole")))
     known = {name: saved.marks[name] for name in ("obj", "gain", "idle") if name in saved.marks}
     energies = tuple(saved.marks.get("energies", ()))
-    state = State(saved.sweep + 1, saved.point, None, opened, None, image, energies=energies, **known)
-    return iterate(step, replace(state, anderson=step.anderson), goal, trace, kept)
+    anderson = None if step.space is None else step.space.start
+    state = State(saved.sweep + 1, saved.point, opened=opened, image=image, energies=energies, anderson=anderson)
+    return iterate(step, replace(state, **known), goal, trace, kept)
 
 
 def iterate(step: Step[P], state: State[P], goal: Goal, trace: Trace, kept: Kept[P] | None = None) -> Solution[P]:
     """The loop: from a state to where the goal is met, or the sweeps are used up."""
     while True:
         looked = step.look(state) if state.looked is None else state.looked
-        why = goal.ended(looked, state)
+        why = goal.ended(looked, state.idle)
         if why is not None and state.image is not None and state.image.whole:
             return _ended(trace.solution(state.image, why), kept)
         trace.note(state.sweep, looked)
-        refused, state = state.refuses(looked), state.after_look(looked)
+        refused = state.refuses(looked)
         best = looked if not refused or state.best is None else state.best
         if why is not None or state.sweep >= goal.most:
             last = step.finish(best, state)
             trace.note(state.sweep, last)
-            why = why or goal.ended(last, state.after_move(last, goal.patience)) or Termination.MAX_SWEEPS
+            why = why or goal.ended(last, state.idle_after(last, goal.patience)) or Termination.MAX_SWEEPS
             return _ended(trace.solution(last, why), kept)
         if refused:
-            state = state.back()
+            state = state.back(step.space, looked, state.idle)
             continue
         image = step.move(looked, state)
         trace.note(state.sweep, image)
-        state = state.after_move(image, goal.patience)
-        why = goal.ended(image, state)
+        idle = state.idle_after(image, goal.patience)
+        why = goal.ended(image, idle)
         if why is not None:
             return _ended(trace.solution(image, why), kept)
         if state.refuses(image):
-            state = state.back()
+            state = state.back(step.space, looked, idle)
             continue
-        state = replace(state, best=looked, image=image, obj=looked.obj)
+        state = state.onward(looked, image, idle)
         if kept is not None:
-            kept.keep(state.sweep, image.point, state.marks)
-        state = _onward(step, state, looked, image)
+            kept.keep(state.sweep - 1, image.point, state.marks)
+        if state.anderson is not None and step.space is not None:
+            state = _extrapolated(step.space, state, state.anderson, looked, image)
 
 
-def _onward(step: Step[P], state: State[P], looked: Half[P], image: Half[P]) -> State[P]:
-    """The next sweep, from the image of an accepted point or from where such images lead."""
-    state = replace(state, sweep=state.sweep + 1, point=image.point, looked=None)
-    if state.anderson is None:
-        return state
+def _extrapolated(space: Space[P], state: State[P], anderson: Anderson, looked: Half[P], image: Half[P]) -> State[P]:
+    """The next sweep, from where the images of accepted points lead."""
     value = next(each.value for each in (looked, image) if each.value is not None)
-    anderson = state.anderson.accepted(step.vector(looked.point), step.vector(image.point), value)
-    if anderson.plain:
-        return replace(state, anderson=anderson)
-    return replace(state, anderson=anderson, point=step.at(anderson.ahead(), image.point))
+    anderson = anderson.accepted(space.vector(looked.point), space.vector(image.point), value)
+    return replace(state, anderson=anderson, point=space.at(anderson.ahead(), image.point))
 
 
 def _ended(found: Solution[P], kept: Kept[P] | None) -> Solution[P]:

@@ -12,6 +12,7 @@ from lrgls_dask.sigma.interface import Sigma, Structure
 from lrgls_dask.solve.interface import Posed, Problem
 
 __all__ = [
+    "NO_COVARIANCE",
     "Options",
     "Point",
     "Solution",
@@ -69,6 +70,9 @@ class TraceRow:
     passes: int
     bytes_read: int
     seconds: float
+
+
+NO_COVARIANCE = np.zeros((0, 0))  # the S of points that hold none
 
 
 @dataclass(frozen=True, eq=False)

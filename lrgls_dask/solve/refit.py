@@ -31,19 +31,19 @@ class _Refit(Alternating):
         return Goal(REFIT_SWEEPS, 0.0, REFIT_ENERGY)
 
     def looked(self, point: Point, found: SigmaStep[Sigma], state: State[Point] | None = None) -> Half[Point]:
-        return self._half("", Point(point.c, point.S, found.sigma))
+        return Half(Point(point.c, point.S, found.sigma))
+
+    def start(self, point: Point) -> Half[Point]:
+        return Half(point)
 
     def move(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
         found = self._gls(looked.point, fall=REFIT_FALL)
-        half = self._half("", Point(found.c, found.S, looked.point.sigma))
-        return replace(half, energy=found.energy, left=0.0, moving=to_come(found.energy, state.energy))
+        point, energy = Point(found.c, found.S, looked.point.sigma), found.energy
+        return Half(point, left=0.0, moving=to_come(energy, state.energy), energy=energy)
 
     def finish(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
         found = self._gls(looked.point, fall=0.0)
-        return self._half("", Point(found.c, found.S, looked.point.sigma))
-
-    def _half(self, name: str, point: Point) -> Half[Point]:
-        return Half(point)
+        return Half(Point(found.c, found.S, looked.point.sigma))
 
 
 @dataclass(frozen=True, eq=False)

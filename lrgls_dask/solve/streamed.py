@@ -26,7 +26,7 @@ from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
-from lrgls_dask.solve.interface import GlsStep, Products, inner_energy, nll_offset
+from lrgls_dask.solve.interface import GlsStep, Products, nll_offset
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
 
 __all__ = ["Streamed", "group_rows", "stream_partial_bytes"]
@@ -89,7 +89,7 @@ class Streamed:
     def gls_step(self, c: np.ndarray, sigma: Sigma) -> GlsStep:
         at = self.coordinates
         if self.dense:
-            moments: ResidualMoments = self._pass(residual_kernel, c, None, sigma, "gradient")
+            moments: ResidualMoments = self._pass(residual_kernel, c, None, sigma, "score")
             mean = self._mean_residual(c)
             start = (moments.cross + mean.T @ mean) / self.n_obs
             gradient = self._adjoint(moments.gradient, mean, sigma) - at.ridge * c
@@ -127,9 +127,6 @@ class Streamed:
         x_only = replace(self.rows, y=())
         moments = run_pass(x_only, gram_kernel, None, partial_bytes=size, meter=self.meter, label="X'X")
         return np.vstack([np.sqrt(moments.head.weight) * moments.head.mean, root_of(moments.cross)])
-
-    def settled_energy(self, rel_tol: float) -> float:
-        return np.inf if rel_tol >= 1e-9 else 100.0 * inner_energy(self, rel_tol)
 
     def _mean_residual(self, c: np.ndarray) -> np.ndarray:
         return self._mean_y - self.coordinates.forward(self._mean_rows, c)

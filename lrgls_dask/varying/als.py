@@ -23,8 +23,7 @@ import numpy as np
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.ml import ml_candidates, ml_step
-from lrgls_dask.solve.anderson import Anderson
-from lrgls_dask.solve.iterate import MOST_SWEEPS, Goal, Half, State, Trace
+from lrgls_dask.solve.iterate import MOST_SWEEPS, Goal, Half, Space, State, Trace
 from lrgls_dask.varying.segments import SegmentedProblem
 
 __all__ = ["LocalPoint", "LocalSweeps", "smoothed"]
@@ -62,7 +61,7 @@ class LocalSweeps:
     first: ClassVar[int] = 1
 
     @property
-    def anderson(self) -> Anderson | None:
+    def space(self) -> Space[LocalPoint] | None:
         """Not extrapolated: Sigma_t, which may have several optima, are no smooth function of the coefficients."""
         return None
 
@@ -132,12 +131,6 @@ class LocalSweeps:
             sigma.nll(smoothed(point.S, row * shares)) for sigma, row in zip(point.sigmas, self.weights, strict=True)
         ]
         return float(shares @ of_segments)
-
-    def vector(self, point: LocalPoint) -> np.ndarray:
-        return point.c
-
-    def at(self, vector: np.ndarray, image: LocalPoint) -> LocalPoint:
-        return self.point(vector, image.sigmas)
 
 
 def smoothed(S: np.ndarray, weight: np.ndarray) -> np.ndarray:

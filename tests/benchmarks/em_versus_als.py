@@ -176,7 +176,7 @@ def whole_round(n_equations: int, n_obs: int, n_regressors: int, rank: int) -> d
     gram, at = dense_start(data, rank)
     system = System.from_arrays(data.Y, data.X)
     problem = Streamed(system.rows, lam_B=0.0, meter=Meter(), dense=False)
-    options = Options(algorithm="em", accelerate=False, rel_tol=LOOSE, max_sweeps=1)
+    options = Options(algorithm="em", accelerate=False, rel_tol=LOOSE)
     start = problem.coordinates.flat(problem.whitened.start)
     with threadpool_limits(1), dask.config.set(scheduler="synchronous"):
         dense = min(timed(lambda: dense_round(data, gram, at))[1] for _ in range(TURNS))
@@ -191,8 +191,8 @@ def converge(n_equations: int, n_obs: int, n_regressors: int, rank: int, seed: i
     data = simulated(n_obs, n_equations, n_regressors, rank, seed)
     system = System.from_arrays(data.Y, data.X)
     models = {
-        "em_plain": LowRankGLS(rank, algorithm="em", accelerate=False, rel_tol=1e-12, max_sweeps=100),
-        "em": LowRankGLS(rank, algorithm="em", rel_tol=1e-12, max_sweeps=100),
+        "em_plain": LowRankGLS(rank, algorithm="em", accelerate=False, rel_tol=1e-12, max_sweeps=20_000),
+        "em": LowRankGLS(rank, algorithm="em", rel_tol=1e-12, max_sweeps=1_000),
         "als": LowRankGLS(rank, rel_tol=1e-12),
     }
     with threadpool_limits(1):

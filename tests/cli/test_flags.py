@@ -176,7 +176,10 @@ def test_values_of_fields_are_numbers_lists_arrays_of_files_or_texts(tmp_path: P
     ("words", "message"),
     [
         ("--l1 0.1", r"--l1 goes with --covariance sparse; got --covariance lowrank\."),
-        ("--covariance sparse --rank 1 --groups sector", "--groups goes with --covariance grouped; got .* sparse"),
+        (
+            "--covariance sparse --rank 1 --groups sector",
+            "--groups goes with --covariance block or grouped; got .* sparse",
+        ),
         ("--covariance sparse", r"--covariance sparse needs --rank\."),
         ("--covariance grouped --rank 1", r"--covariance grouped needs --groups\."),
         ("--covariance time-varying --rank 1", r"--covariance time-varying needs --segments\."),

@@ -397,6 +397,7 @@ def test_a_checkpoint_knows_which_rows_are_left_out(tmp_path: Path, monkeypatch:
 
 
 REFUSED = {"r2", "adj_r2", "mcelroy_r2", "breusch_pagan", "lr_diagonal", "rank_test", "bootstrap"}
+REFUSED |= {"loadings_std_errors", "idio_var_std_errors", "sigma_std_errors"}
 CALLS: dict[str, tuple[Any, ...]] = {
     "conf_int": (),
     "coef_table": (),
@@ -404,6 +405,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "with_cov": ("observed",),
     "own_cov": (),
     "sigma": (),
+    "sigma_std_errors": (),
     "summary": (),
     "mcelroy_r2": (),
     "breusch_pagan": (),

@@ -87,11 +87,27 @@ def test_a_kind_of_sigma_says_what_it_goes_with() -> None:
             LowRankGLS(covariance=Choosy(1), **options)
 
 
-def test_all_other_pairs_of_names_go_together() -> None:
-    LowRankGLS(
-        missing="em", algorithm="em", accelerate=False, covariance=GroupedLowRank(1, "sector"), checkpoint="kept"
-    )
-    LowRankGLS("bic", missing="em", lam_F=0.1, engine="stream")
-    LowRankGLS(0, covariance="diagonal", algorithm="em", missing="drop")
-    LowRankGLS(covariance=TimeVarying(1, "time"), missing="drop", engine="compress", lam_B=1.0, restrictions="a:x = 0")
-    LowRankGLS(covariance=SparseLowRank(1), algorithm="fgls", debiased=True, checkpoint="kept", cg_maxit=20)
+TOGETHER: tuple[dict[str, Any], ...] = (
+    {
+        "missing": "em",
+        "algorithm": "em",
+        "accelerate": False,
+        "covariance": GroupedLowRank(1, "sector"),
+        "checkpoint": "kept",
+    },
+    {"rank": "bic", "missing": "em", "lam_F": 0.1, "engine": "stream"},
+    {"rank": 0, "covariance": "diagonal", "algorithm": "em", "missing": "drop"},
+    {
+        "covariance": TimeVarying(1, "time"),
+        "missing": "drop",
+        "engine": "compress",
+        "lam_B": 1.0,
+        "restrictions": "a:x = 0",
+    },
+    {"covariance": SparseLowRank(1), "algorithm": "fgls", "debiased": True, "checkpoint": "kept", "cg_maxit": 20},
+)
+
+
+@pytest.mark.parametrize("options", TOGETHER, ids=lambda options: "-".join(options))
+def test_all_other_pairs_of_names_go_together(options: dict[str, Any]) -> None:
+    assert LowRankGLS(**options).get_params().items() >= options.items()

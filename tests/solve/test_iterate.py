@@ -11,7 +11,7 @@ import pytest
 
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.solve.anderson import Anderson
-from lrgls_dask.solve.iterate import Goal, Half, State, Trace, go_on, iterate, run, to_come
+from lrgls_dask.solve.iterate import Goal, Half, Space, State, Trace, go_on, iterate, run, to_come
 from lrgls_dask.solve.record import Solution, Termination
 
 CURVE = np.array([1.0, 4.0, 9.0])
@@ -40,8 +40,8 @@ class Shrinking:
     meter: Meter = field(default_factory=Meter)
 
     @property
-    def anderson(self) -> Anderson | None:
-        return Anderson(depth=3) if self.fast else None
+    def space(self) -> Space[np.ndarray] | None:
+        return Space(lambda point: point, self.at, Anderson(depth=3)) if self.fast else None
 
     def trace(self) -> Trace:
         return Trace(0, 0.0, self.meter)
@@ -66,11 +66,8 @@ class Shrinking:
     def finish(self, looked: Half[np.ndarray], state: State[np.ndarray]) -> Half[np.ndarray]:
         return replace(self.move(looked, state), left=np.inf)
 
-    def vector(self, point: np.ndarray) -> np.ndarray:
-        return point
-
     def at(self, vector: np.ndarray, image: np.ndarray) -> np.ndarray:
-        if self.overshoots > 0:
+        if self.overshoots > 0 and not np.array_equal(vector, image):
             self.overshoots -= 1
             return vector + 100.0
         return vector
