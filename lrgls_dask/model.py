@@ -10,6 +10,7 @@ import xarray as xr
 
 from lrgls_dask.checks import made_of, takes
 from lrgls_dask.compression.compressed import Compressed, compress_rows
+from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypotheses import read_hypotheses
 from lrgls_dask.design.restrictions import Restrictions
@@ -234,6 +235,8 @@ class LowRankGLS(EstimatorOptions):
             )
             return Road(streamed, plan)
         if self._by_folds(system):
+            if self.folds == "blocks":
+                check_ascending(system.obs, system.obs_dim, "folds='blocks'")
             folds = compress_folds(system.rows, int(self.n_folds), self.folds, restrictions, meter=meter)
             return Road(_in_memory(folds.parts.together(), self.lam_B, meter, restrictions), plan, folds)
         compressed = compress_rows(system.rows, meter=meter, saved=None if kept is None else kept.sums)

@@ -34,6 +34,7 @@ __all__ = [
     "FrameLabels",
     "RowLabels",
     "StoredLabels",
+    "check_ascending",
     "check_unique",
     "decode_labels",
     "distinct_labels",
@@ -81,6 +82,36 @@ def check_unique(labels: Sequence[Hashable], what: str, where: str = "") -> None
         f"{what} must be unique{where}; {label!r} is there {Counter(labels)[label]} times, first at positions {first} "
         f"and {second}. Rename or drop one of them."
     )
+
+
+def check_ascending(labels: pd.Index | None, dim: Hashable, what: str) -> None:
+    """Raise ValueError unless the order of rows is what their labels say: each later than the one before it.
+
+    The one rule for all that takes neighbouring rows for neighbours in time. Rows without labels are taken as they
+    come; so is whatever lies between two labels.  what : needs the order, for the message.
+    """
+    if labels is None or (labels.is_monotonic_increasing and labels.is_unique):
+        return
+    row = _first_not_after(labels)
+    before, here = (labels[[i]].tolist()[0] for i in (row - 1, row))
+    if before == here:
+        raise ValueError(
+            f"{what} takes rows in the order of their labels along {str(dim)!r}, one row for each; {here!s} is there "
+            f"at rows {row - 1} and {row}. Join or drop the rows that share a label."
+        )
+    raise ValueError(
+        f"{what} takes rows in the order of their labels along {str(dim)!r}, and row {row} is labelled {here!s} after "
+        f"{before!s}. Sort all data by them, with .sort_index() or .sortby({str(dim)!r}); where the labels say nothing "
+        f"of the order, leave them out, with .reset_index(drop=True) or .drop_vars({str(dim)!r})."
+    )
+
+
+def _first_not_after(labels: pd.Index) -> int:
+    """The first row whose label is not greater than the one before it, or cannot be compared with it."""
+    try:
+        return int(np.argmin(np.asarray(labels[1:] > labels[:-1], dtype=bool))) + 1
+    except TypeError:  # labels of several kinds: look at every pair
+        return next(i for i in range(1, len(labels)) if not labels[i - 1 : i + 1].is_monotonic_increasing)
 
 
 def distinct_labels(terms: Sequence[Hashable], equations: Sequence[Hashable]) -> tuple[Hashable, ...]:

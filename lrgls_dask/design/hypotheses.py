@@ -15,11 +15,10 @@ import numpy as np
 from lrgls_dask.checks import closest
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypothesis_syntax import Parser, Side, Term, Token, fail_at
-from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.design.restrictions import DEPENDENT, Restrictions, in_even_units
 
-__all__ = ["read_hypotheses"]
+__all__ = ["check_open", "read_hypotheses"]
 
-DEPENDENT = 1e-11  # what is left of a row of length 1 that follows from others: rounding
 MAX_ENTRIES = 20_000**2  # of R (m, P), as many as a covariance of the coefficients may have
 SHOWN_TERMS = 6  # a row of a matrix with more is named by its number
 
@@ -330,23 +329,53 @@ def _from_matrix(design: Design, matrix: Any, values: Any, texts: Sequence[str] 
 # ---------------------------------------------------------------------------------------------- independence
 
 
+def check_open(restrictions: Restrictions | None, hypotheses: Restrictions) -> None:
+    """Raise ValueError for the first hypothesis on which restrictions, with the hypotheses before it, have decided."""
+    if restrictions is None:
+        return
+    matrix = np.vstack([restrictions.matrix, hypotheses.matrix])
+    values = np.concatenate([restrictions.values, hypotheses.values])
+    found = _first_dependent(Restrictions(matrix, values, (*restrictions.texts, *hypotheses.texts)))
+    if found is None:
+        return
+    text, others, contradicts = found
+    if contradicts:
+        raise ValueError(
+            f"{text!r} cannot hold: it contradicts {others}, to which this fit keeps. There is nothing to test; drop "
+            "it, or fit without restrictions."
+        )
+    raise ValueError(
+        f"{text!r} holds by construction: it follows from {others}, to which this fit keeps. There is nothing to test; "
+        "drop it, or test it of a fit without restrictions."
+    )
+
+
 def _check_independent(made: Restrictions) -> None:
     """Raise ValueError for the first restriction that contradicts or follows from those before it."""
+    found = _first_dependent(made)
+    if found is None:
+        return
+    text, others, contradicts = found
+    if contradicts:
+        raise ValueError(f"{text!r} contradicts {others}. Drop or change one of them.")
+    raise ValueError(f"{text!r} is redundant: it follows from {others}. Drop it.")
+
+
+def _first_dependent(made: Restrictions) -> tuple[str, str, bool] | None:
+    """The first restriction that those before it decide on, these, and whether it contradicts them."""
     used = made.matrix[:, np.any(made.matrix != 0, axis=0)]
     if np.all(np.count_nonzero(used, axis=0) <= 1):
-        return  # no coefficient occurs twice
-    size = np.linalg.norm(used, axis=1)
-    rows = used / size[:, None]
+        return None  # no coefficient occurs twice
+    rows = in_even_units(used)
     left = np.abs(np.diagonal(np.linalg.qr(rows.T, mode="r")))
     dependent = np.flatnonzero(left < DEPENDENT)
     if len(dependent) == 0 and len(left) == len(rows):
-        return
+        return None
     i = int(dependent[0]) if len(dependent) else len(left)
     weights = np.linalg.lstsq(rows[:i].T, rows[i], rcond=None)[0]
-    parts = weights * made.values[:i] / size[:i]
-    value = made.values[i] / size[i]
+    sizes = np.linalg.norm(used / np.max(np.abs(used), axis=0), axis=1)
+    parts, value = weights * made.values[:i] / sizes[:i], made.values[i] / sizes[i]
     names = [repr(made.texts[j]) for j in np.flatnonzero(np.abs(weights) > 1e-8)]
     listed = ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
-    if abs(parts.sum() - value) > 1e-9 * (np.abs(parts).sum() + abs(value)):
-        raise ValueError(f"{made.texts[i]!r} contradicts {listed}. Drop or change one of them.")
-    raise ValueError(f"{made.texts[i]!r} is redundant: it follows from {listed}. Drop it.")
+    contradicts = abs(parts.sum() - value) > 1e-9 * (np.abs(parts).sum() + abs(value))
+    return made.texts[i], listed, bool(contradicts)

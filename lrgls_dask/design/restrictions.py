@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
 
-__all__ = ["Restrictions"]
+from lrgls_dask.design.design import Design
+
+__all__ = ["DEPENDENT", "Restrictions", "free_coefficients", "in_even_units", "without_variance"]
+
+DEPENDENT = 1e-11  # what is left of a row of length 1 that follows from others: rounding
+NEAR = 1e-6  # squared: unit vectors so near to the span of some rows are looked at with care
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,3 +32,82 @@ class Restrictions:
     def n_restrictions(self) -> int:
         """m."""
         return len(self.values)
+
+    @cached_property
+    def held(self) -> np.ndarray:
+        """(P,) whether the restrictions alone say what a coefficient is: a unit vector that their rows span.
+
+        O(P m^2) where they share coefficients.
+        """
+        rows, used = in_even_units(self.matrix), np.flatnonzero(np.any(self.matrix != 0, axis=0))
+        rows, held = rows[:, used], np.zeros(self.matrix.shape[1], dtype=bool)
+        if np.all(np.count_nonzero(rows, axis=0) == 1):  # no coefficient occurs twice
+            alone = np.count_nonzero(rows, axis=1) == 1
+            held[used] = np.any(rows[alone] != 0, axis=0)
+            return held
+        basis = self._basis[used]
+        near = np.flatnonzero(np.sum(basis**2, axis=1) > 1.0 - NEAR)
+        left = -basis[near] @ basis.T
+        left[np.arange(len(near)), near] += 1.0
+        held[used[near]] = np.linalg.norm(left, axis=1) < DEPENDENT
+        return held
+
+    def open_to(self, chosen: slice) -> np.ndarray:
+        """(p, d) the directions in which the `chosen` coefficients may move, whatever the others do to allow it."""
+        basis, free = self._basis[chosen], np.flatnonzero(~self.held[chosen])
+        size = np.max(np.abs(self.matrix[:, chosen]), axis=0)[free]
+        values, vectors = np.linalg.eigh(np.eye(len(free)) - basis[free] @ basis[free].T)
+        if np.all(values > NEAR**2):  # each by itself: nothing is mixed that rounding could bring in
+            vectors = np.eye(len(free))
+        out = np.zeros((len(basis), int(np.sum(values > NEAR**2))))
+        out[free] = vectors[:, values > NEAR**2] / np.where(size > 0, size, 1.0)[:, None]
+        return out
+
+    @cached_property
+    def _basis(self) -> np.ndarray:
+        """(P, m) orthonormal basis of the rows, in even units; rows that share no coefficients are looked at apart."""
+        rows = in_even_units(self.matrix)
+        meets = sp.csr_array(rows != 0).astype(np.int64)
+        _, part = connected_components(meets @ meets.T, directed=False)
+        basis, order = np.zeros(rows.shape[::-1]), np.argsort(part, kind="stable")
+        for mine in np.split(order, np.flatnonzero(np.diff(part[order])) + 1):
+            used = np.flatnonzero(np.any(rows[mine] != 0, axis=0))
+            basis[np.ix_(used, mine)] = np.linalg.qr(rows[np.ix_(mine, used)].T)[0]
+        return basis
+
+
+def free_coefficients(design: Design, restrictions: Restrictions | None) -> np.ndarray:
+    """(K,) how many coefficients of each equation are free, the p_j of its degrees of freedom.
+
+    All, less the restrictions that are about this equation alone, in whatever way they are written: as if their columns
+    had been dropped. A restriction across equations takes a freedom from the system but none from an equation, each of
+    which can still move in all its directions if the others move along; so systemfit counts.
+    """
+    if restrictions is None:
+        return design.sizes
+    touched = np.any(restrictions.matrix != 0, axis=0)
+    return np.array(
+        [
+            restrictions.open_to(mine).shape[1] if touched[mine].any() else mine.stop - mine.start
+            for mine in design.spans
+        ]
+    )
+
+
+def in_even_units(rows: np.ndarray) -> np.ndarray:
+    """Rows (m, P) of unit length, of coefficients in units in which each occurs with 1 at most: no dependence of rows
+    shows or hides by the units of the data."""
+    size = np.max(np.abs(rows), axis=0)
+    even = rows / np.where(size > 0, size, 1.0)
+    out: np.ndarray = even / np.linalg.norm(even, axis=1)[:, None]
+    return out
+
+
+def without_variance(
+    covariance: np.ndarray, restrictions: Restrictions | None, chosen: slice = slice(None)
+) -> np.ndarray:
+    """The covariance of the `chosen` coefficients with zeros, not rounding, for those that restrictions hold."""
+    if restrictions is None or not restrictions.held[chosen].any():
+        return covariance
+    free = ~restrictions.held[chosen]
+    return np.where(np.multiply.outer(free, free), covariance, 0.0)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from lrgls_dask.design.design import Design
-from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.design.restrictions import Restrictions, without_variance
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import estimator_covariance, free_directions
@@ -57,7 +57,7 @@ class CoefficientCovariance:
         """(P,) diagonal of `full`, formed without it where all equations share their columns."""
         if self.has_shared_columns:
             return np.outer(self.sigma.variances, self._shared_inverse.diagonal()).ravel()
-        return np.maximum(self.full.diagonal(), 0.0)  # rounding, where a restriction fixes a coefficient
+        return np.maximum(self.full.diagonal(), 0.0)  # rounding, of a coefficient that is nearly held
 
     def at(self, sigma: Sigma) -> CoefficientCovariance:
         """The same at another Sigma."""
@@ -119,8 +119,7 @@ class CoefficientCovariance:
             covariance[mine] = half @ covariance[mine]
         for mine, half in zip(design.spans, halves, strict=True):
             covariance[:, mine] = covariance[:, mine] @ half.T
-        symmetric: np.ndarray = 0.5 * (covariance + covariance.T)
-        return symmetric
+        return without_variance(0.5 * (covariance + covariance.T), self.restrictions)
 
     def _free(self, halves: list[np.ndarray]) -> np.ndarray | None:
         """(P, P - m) what restrictions leave free in orthonormal coordinates, b_j = halves_j c_j."""

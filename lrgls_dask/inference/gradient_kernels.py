@@ -125,8 +125,8 @@ def meat_kernel(block: Block, params: GradientParams) -> MeatMoments:
     meat = np.zeros((params.width, params.width))
     product = scratch("meat", meat.shape)
     n_rows = 0
-    for gradients, used in _gradient_slabs(block, params):
-        n_rows += used
+    for gradients, weights in _gradient_slabs(block, params):
+        n_rows += _n_used(gradients, weights)
         meat += np.matmul(gradients.T, gradients, out=product)
     _check(block, meat.diagonal())
     return MeatMoments(n_rows, meat)
@@ -135,8 +135,9 @@ def meat_kernel(block: Block, params: GradientParams) -> MeatMoments:
 def gradient_sums_kernel(block: Block, params: GradientParams) -> GradientSums:
     """GradientSums of a block, n P flops."""
     total = GradientSums(0, np.zeros(params.width), np.zeros(params.width))
-    for gradients, used in _gradient_slabs(block, params):
-        total += GradientSums(used, gradients.sum(axis=0), np.einsum("ij,ij->j", gradients, gradients))
+    for gradients, weights in _gradient_slabs(block, params):
+        n_used = _n_used(gradients, weights)
+        total += GradientSums(n_used, gradients.sum(axis=0), np.einsum("ij,ij->j", gradients, gradients))
     _check(block, total.squares)
     return total
 
@@ -149,20 +150,31 @@ def cluster_kernel(block: Block, params: GradientParams) -> ClusterMoments:
     meat = np.zeros((params.width, params.width))
     product = scratch("meat", meat.shape)
     kept = _straddling(block, params, codes)
-    sums = np.zeros((len(kept), params.width))
-    n_rows, start = 0, 0
-    for gradients, used in _gradient_slabs(block, params):
-        n_rows += used
-        here, of_groups = _sum_by_group(gradients, codes[start : start + len(gradients)])
+    sums, seen = np.zeros((len(kept), params.width)), np.zeros(len(kept), dtype=bool)
+    n_rows, n_groups, start = 0, 0, 0
+    for gradients, weights in _gradient_slabs(block, params):
         begin, end = block.start + start, block.start + start + len(gradients)
+        of_rows = codes[start : start + len(gradients)]
+        if weights is not None:  # a group without a row that is used is none
+            used = weights > 0
+            gradients, of_rows = gradients[used], of_rows[used]
+        n_rows += len(gradients)
+        start = end - block.start
+        if not len(gradients):
+            continue
+        here, of_groups = _sum_by_group(gradients, of_rows)
         whole = (first[here] >= begin) & (last[here] < end)
         done = of_groups[whole]
         meat += np.matmul(done.T, done, out=product)
-        sums[np.searchsorted(kept, here[~whole])] += of_groups[~whole]
-        start += len(gradients)
+        n_groups += len(done)
+        places = np.searchsorted(kept, here[~whole])
+        sums[places] += of_groups[~whole]
+        seen[places] = True
     _check(block, meat.diagonal(), sums)
+    kept, sums = kept[seen], sums[seen]
     spans = np.stack([first[kept], last[kept]], axis=1)
-    return ClusterMoments(block.start, block.start + block.n_rows, n_rows, meat, kept, spans, sums).folded()
+    stop = block.start + block.n_rows
+    return ClusterMoments(block.start, stop, n_rows, n_groups, meat, kept, spans, sums).folded()
 
 
 def hac_kernel(block: Block, params: GradientParams) -> HacMoments:
@@ -174,8 +186,8 @@ def hac_kernel(block: Block, params: GradientParams) -> HacMoments:
     first = earlier = np.zeros((0, params.width))
     bands: dict[tuple[int, int], np.ndarray] = {}
     n_rows = 0
-    for gradients, used in _gradient_slabs(block, params):
-        n_rows += used
+    for gradients, weights in _gradient_slabs(block, params):
+        n_rows += _n_used(gradients, weights)
         rows = np.concatenate([earlier, gradients])
         filtered = _filtered(rows, len(earlier), params.weights, bands)
         half += np.matmul(filtered.T, gradients, out=product)
@@ -192,8 +204,8 @@ def lag_kernel(block: Block, params: GradientParams) -> LagMoments:
     total = np.zeros(params.width)
     first = earlier = np.zeros((0, params.width))
     n_rows = 0
-    for gradients, used in _gradient_slabs(block, params):
-        n_rows += used
+    for gradients, weights in _gradient_slabs(block, params):
+        n_rows += _n_used(gradients, weights)
         rows = np.concatenate([earlier, gradients])
         for lag in range(n_lags + 1):
             begin = max(0, lag - len(earlier))  # the first row that has one so much earlier
@@ -209,8 +221,8 @@ def lag_kernel(block: Block, params: GradientParams) -> LagMoments:
 # ---------------------------------------------------------------------------------------------- gradients
 
 
-def _gradient_slabs(block: Block, params: GradientParams) -> Iterator[tuple[np.ndarray, int]]:
-    """Gradients of a slab's rows, (n, P) or (n, m), valid until the next is asked for; rows of positive weight."""
+def _gradient_slabs(block: Block, params: GradientParams) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Gradients of a slab's rows, (n, P) or (n, m), valid until the next is asked for, and their weights, if any."""
     arrays = (*block.x, *block.y)
     width, n_y = width_of(arrays), width_of(block.y)
     height = _slab_height(block, params)
@@ -220,10 +232,8 @@ def _gradient_slabs(block: Block, params: GradientParams) -> Iterator[tuple[np.n
         values = buffer[: last - first]
         fill(values, arrays, first, last, params.anchor)
         weights = checked_weights(block, first, last)
-        used = len(values)
         if weights is not None:
             values[weights == 0] = 0.0  # whatever they hold
-            used = int(np.count_nonzero(weights))
         x = values[:, : width - n_y]
         residual = values[:, width - n_y :] - _fitted(x, params, n_y)
         residual += params.intercept
@@ -231,7 +241,12 @@ def _gradient_slabs(block: Block, params: GradientParams) -> Iterator[tuple[np.n
         solved = params.solve_rows(residual, block.start + first)
         if weights is not None:
             solved *= weights[:, None]
-        yield _gradients(x, solved, params), used
+        yield _gradients(x, solved, params), weights
+
+
+def _n_used(gradients: np.ndarray, weights: np.ndarray | None) -> int:
+    """How many rows have a positive weight."""
+    return len(gradients) if weights is None else int(np.count_nonzero(weights))
 
 
 def _fitted(x: np.ndarray, params: GradientParams, n_y: int) -> np.ndarray:

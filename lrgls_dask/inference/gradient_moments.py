@@ -47,7 +47,8 @@ class GradientSums(Sized):
 class ClusterMoments(Sized):
     """Sum over groups of (sum of s_i)(sum of s_i)'. Groups that have rows elsewhere stay open.
 
-    start, stop : the rows covered, dropped ones included.  meat : (P, P) of the groups wholly inside.
+    Groups are those with a row of positive weight, so that the whole knows how many were used.
+    start, stop : the rows covered, dropped ones included.  n_groups : wholly inside.  meat : (P, P) of these.
     codes : (g,) ascending, the open groups.  spans : (g, 2) their first and last row in all the data.
     sums : (g, P) their gradients so far.
     """
@@ -55,6 +56,7 @@ class ClusterMoments(Sized):
     start: int
     stop: int
     n_rows: int
+    n_groups: int
     meat: np.ndarray
     codes: np.ndarray
     spans: np.ndarray
@@ -68,10 +70,9 @@ class ClusterMoments(Sized):
         sums[theirs] += other.sums
         spans = np.empty((len(codes), 2), dtype=np.int64)
         spans[mine], spans[theirs] = self.spans, other.spans
-        both = ClusterMoments(
-            self.start, other.stop, self.n_rows + other.n_rows, self.meat + other.meat, codes, spans, sums
-        )
-        return both.folded()
+        n_rows, n_groups = self.n_rows + other.n_rows, self.n_groups + other.n_groups
+        meat = self.meat + other.meat
+        return ClusterMoments(self.start, other.stop, n_rows, n_groups, meat, codes, spans, sums).folded()
 
     def folded(self) -> ClusterMoments:
         """The same with those open groups added to the meat that have no row elsewhere; spends `self`."""
@@ -80,9 +81,9 @@ class ClusterMoments(Sized):
             return self
         done, meat, still = self.sums[closed], self.meat, ~closed
         meat += done.T @ done
-        return ClusterMoments(
-            self.start, self.stop, self.n_rows, meat, self.codes[still], self.spans[still], self.sums[still]
-        )
+        n_groups = self.n_groups + len(done)
+        codes, spans, sums = self.codes[still], self.spans[still], self.sums[still]
+        return ClusterMoments(self.start, self.stop, self.n_rows, n_groups, meat, codes, spans, sums)
 
 
 @dataclass(frozen=True, eq=False)

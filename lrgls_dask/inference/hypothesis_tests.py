@@ -11,7 +11,7 @@ import scipy  # scipy.stats loads when first asked: it takes as long as all of t
 
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.inference.fullml import full_loglik
+from lrgls_dask.inference.fullml import diagonal_loglik, full_loglik
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.in_memory import InMemory
@@ -117,8 +117,12 @@ def breusch_pagan(system: Compressed) -> HypothesisTest:
     return _chi2("Breusch-Pagan LM test", DIAGONAL, statistic, K * (K - 1) // 2)
 
 
-def lr_diagonal(system: Compressed, loglik: float, sigma: Sigma) -> HypothesisTest:
+def lr_diagonal(
+    system: Compressed, loglik: float, sigma: Sigma, restrictions: Restrictions | None = None
+) -> HypothesisTest:
     """Likelihood ratio of a fitted Sigma to a diagonal one, whose maximum is every equation's own least squares.
+
+    restrictions : those of the fit, to which the diagonal one then keeps too.
 
     Raises ValueError where the fitted Sigma is diagonal, and as `breusch_pagan` does.
     """
@@ -130,6 +134,8 @@ def lr_diagonal(system: Compressed, loglik: float, sigma: Sigma) -> HypothesisTe
     if df < 0:
         raise ValueError("lr_diagonal compares a fitted Sigma with a diagonal one, and this one was given, not fitted.")
     diagonal = -system.n_obs * (0.5 * K * (np.log(2 * np.pi) + 1.0) + offset)
+    if restrictions is not None:
+        diagonal = diagonal_loglik(system, restrictions)
     return likelihood_ratio(diagonal, loglik, df, name="LR test of a diagonal Sigma", null=DIAGONAL)
 
 
@@ -148,11 +154,14 @@ def _by_itself(system: Compressed, name: str) -> tuple[np.ndarray, float]:
     return problem.residual_covariance(problem.coordinates.flat(problem.whitened.start)), problem.nll_offset
 
 
-def rank_test(system: Compressed, loglik: float, sigma: Sigma, *, bartlett: bool) -> HypothesisTest:
-    """Likelihood ratio of Sigma = F F' + diag(d) with k factors to an unrestricted Sigma, coefficients free in both.
+def rank_test(
+    system: Compressed, loglik: float, sigma: Sigma, restrictions: Restrictions | None, *, free: float, bartlett: bool
+) -> HypothesisTest:
+    """Likelihood ratio of Sigma = F F' + diag(d) with k factors to an unrestricted Sigma, b as restricted in both.
 
-    df = ((K - k)^2 - K - k) / 2.  bartlett : times 1 - (p + (2 K + 4 k + 5) / 6) / N, p the mean number of regressors
-    of an equation, which is factanal's statistic where p = 1 (Bartlett 1951; Lawley & Maxwell 1971, eq. 4.32).
+    df = ((K - k)^2 - K - k) / 2.  bartlett : times 1 - (p + (2 K + 4 k + 5) / 6) / N, p = free, the mean number of
+    free coefficients of an equation, which is factanal's statistic where p = 1 (Bartlett 1951; Lawley & Maxwell 1971,
+    eq. 4.32).
     Raises ValueError where k factors restrict nothing, or the unrestricted Sigma has no maximum likelihood estimate.
     """
     K, k, n_obs = sigma.n_equations, sigma.rank, system.n_obs
@@ -160,9 +169,11 @@ def rank_test(system: Compressed, loglik: float, sigma: Sigma, *, bartlett: bool
     if df <= 0:
         raise ValueError(f"rank_test: {k} factors leave a {K} x {K} Sigma unrestricted, so there is nothing to test.")
     null = sigma.describe().null
-    plain = likelihood_ratio(loglik, full_loglik(system), df, name="LR test of the factor rank", null=null)
+    plain = likelihood_ratio(
+        loglik, full_loglik(system, restrictions), df, name="LR test of the factor rank", null=null
+    )
     if not bartlett:
         return plain
-    taken = float(system.design.sizes.mean()) + (2 * K + 4 * k + 5) / 6  # below N, which is at least q + K here
+    taken = free + (2 * K + 4 * k + 5) / 6  # below N, which is at least q + K here
     statistic = plain.statistic * (1.0 - taken / n_obs)
     return _chi2("LR test of the factor rank, Bartlett's correction", null, statistic, df)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed, residual_rows
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.whiten import GroupRows
 
@@ -20,7 +21,7 @@ class SumsOfSquares:
     """What R2 is made of, with row weights, in the user's units squared.
 
     residual : (K,) of the residuals.  total : (K,) of Y about its weighted mean where the equation has a constant,
-    about zero elsewhere.  constant : (K,) whether some combination of the equation's columns is constant.
+    about zero elsewhere.  constant : (K,) whether some combination of the equation's columns that is free is constant.
     """
 
     residual: np.ndarray
@@ -32,12 +33,17 @@ class SumsOfSquares:
         """(K,) 1 - residual / total; NaN where a response does not vary."""
         return 1.0 - self.residual / np.where(self.total > 0, self.total, np.nan)
 
-    def adj_r2(self, n_obs: int, sizes: np.ndarray) -> np.ndarray:
-        """(K,) with sums of squares over their degrees of freedom N - p_j and N - 1, or N without a constant."""
-        return 1.0 - (1.0 - self.r2) * (n_obs - self.constant) / np.maximum(n_obs - sizes, 1)
+    def adj_r2(self, n_obs: int, free: np.ndarray) -> np.ndarray:
+        """(K,) with sums of squares over their degrees of freedom N - p_j and N - 1, or N without a constant.
+
+        free : (K,) p_j, coefficients that are free.
+        """
+        return 1.0 - (1.0 - self.r2) * (n_obs - self.constant) / np.maximum(n_obs - free, 1)
 
 
-def sums_of_squares(parts: tuple[GroupRows, ...], coefficients: np.ndarray, resolution: float) -> SumsOfSquares:
+def sums_of_squares(
+    parts: tuple[GroupRows, ...], coefficients: np.ndarray, resolution: float, restrictions: Restrictions | None
+) -> SumsOfSquares:
     """The sums of squares of every equation at coefficients (P,) in the user's units.
 
     parts : what each design's equations know of the data.  resolution : the least singular value, of unit columns,
@@ -50,10 +56,21 @@ def sums_of_squares(parts: tuple[GroupRows, ...], coefficients: np.ndarray, reso
         mine = part.group.equations
         left = part.y - part.x @ coefficients[part.group.coefficients]
         residual[mine] = np.sum(left**2, axis=0) + part.beyond
-        constant[mine] = has_constant(part.x, resolution)
-        counted = part.y[1:] if constant[mine[0]] else part.y
-        total[mine] = np.sum(counted**2, axis=0) + part.beyond
+        constant[mine] = _constants(part, resolution, restrictions)
+        about_zero, about_mean = np.sum(part.y**2, axis=0), np.sum(part.y[1:] ** 2, axis=0)
+        total[mine] = np.where(constant[mine], about_mean, about_zero) + part.beyond
     return SumsOfSquares(residual, total, constant)
+
+
+def _constants(part: GroupRows, resolution: float, restrictions: Restrictions | None) -> np.ndarray:
+    """(m,) whether each equation of a design has a constant among what restrictions leave free."""
+    places = part.group.coefficients.T
+    found = np.full(len(places), has_constant(part.x, resolution))
+    if restrictions is not None and found[0]:
+        for i in np.flatnonzero([bool(np.any(restrictions.matrix[:, mine])) for mine in places]):
+            mine = slice(int(places[i][0]), int(places[i][-1]) + 1)
+            found[i] = has_constant(part.x @ restrictions.open_to(mine), resolution)
+    return found
 
 
 def has_constant(x: np.ndarray, resolution: float) -> bool:

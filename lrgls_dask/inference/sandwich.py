@@ -46,25 +46,37 @@ def robust(rows: Rows, bread: Bread, equation: int | None, meter: Meter) -> np.n
     return _filled(bread, moments.meat, equation)
 
 
-def clustered(rows: Rows, bread: Bread, equation: int | None, clusters: Clusters, meter: Meter) -> np.ndarray:
-    """Covariance that is robust to correlation within groups of rows. One pass.
+def clustered(
+    rows: Rows, bread: Bread, equation: int | None, clusters: Clusters, meter: Meter
+) -> tuple[np.ndarray, int]:
+    """Covariance that is robust to correlation within groups of rows, and how many groups were used. One pass.
+
+    Which rows are used (of positive weight, complete with missing="drop") is seen in that pass; groups with none of
+    them do not count.
 
     Partial sums hold P numbers more for every group that has rows both inside and outside of what they cover: next to
     none where groups lie together, one for each group where their rows are scattered.
     Source: Liang and Zeger (1986).
+    Raises ValueError for fewer than two groups that were used.
     """
-    n_groups = len(clusters.first)
     params = _params(bread, equation, clusters=clusters)
+    size = 8 * params.width * (params.width + _most_open(rows, clusters))
+    moments: ClusterMoments = _run(rows, cluster_kernel, params, bread, size, meter, "clustered covariance")
+    n_groups = moments.n_groups
+    if n_groups < 2:
+        raise ValueError(
+            f"a clustered covariance needs at least two groups with rows that were fitted; of {len(clusters.first):,} "
+            f"groups, {n_groups} has rows of positive weight (and complete ones, with missing='drop'). Use other "
+            "groups, or kind='robust'."
+        )
     if n_groups < params.width:
         warnings.warn(
             f"clustered covariance: {n_groups} groups are fewer than {params.width} coefficients, so the matrix is "
             "singular: single standard errors are usable, joint tests of many coefficients are not.",
             FitWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
-    size = 8 * params.width * (params.width + _most_open(rows, clusters))
-    moments: ClusterMoments = _run(rows, cluster_kernel, params, bread, size, meter, "clustered covariance")
-    return _filled(bread, moments.meat, equation)
+    return _filled(bread, moments.meat, equation), n_groups
 
 
 def hac(
@@ -75,12 +87,13 @@ def hac(
     One pass at a given bandwidth. The automatic one is that of Newey and West (1994) and needs autocovariances before
     the weights are known: while (L + 1) P x P arrays of them take less than 256 MB, L the larger of 12 and the lags the
     rule looks at, one pass keeps them all and a second follows only for a bandwidth beyond L; otherwise two passes
-    with small sums find it. Rows of weight zero keep their place in time with a gradient of zero.
+    with small sums find it. Rows of weight zero keep their place in time with a gradient of zero; the rule counts the
+    others.
     """
     if bandwidth is not None:
         weights = _weights(kernel, bandwidth, rows.n_obs)
         return _weighted(rows, bread, equation, weights, meter), float(bandwidth)
-    pilot = pilot_lags(kernel, rows.n_obs)
+    pilot = pilot_lags(kernel, bread.n_obs)
     n_lags = min(max(pilot, LEAST_LAGS), rows.n_obs - 1)
     n_coefficients = bread.design.n_coefficients
     if equation is not None or 8 * (n_lags + 1) * n_coefficients**2 > LAGS_BYTES:
@@ -89,7 +102,7 @@ def hac(
         params = _params(bread, None, weights=np.ones(n_lags + 1))
         size = 8 * n_coefficients * ((n_lags + 1) * n_coefficients + 2 * n_lags)
         moments: LagMoments = _run(rows, lag_kernel, params, bread, size, meter, "autocovariances")
-        chosen = _bandwidth(moments, bread.stored_gradients(), kernel, pilot, rows.n_obs)
+        chosen = _bandwidth(moments, bread.stored_gradients(), kernel, pilot, bread.n_obs)
         weights = lag_weights(kernel, chosen, rows.n_obs)
         if len(weights) <= n_lags + 1:
             half = 0.5 * moments.lags[0] + np.tensordot(weights[1:], moments.lags[1 : len(weights)], 1)
@@ -166,10 +179,10 @@ def _bandwidth_by_passes(rows: Rows, bread: Bread, kernel: HacKernel, pilot: int
     """The same from two passes: deviations of all gradients, then the autocovariances of one series."""
     params = bread.gradient_params(as_stored=True)
     sums: GradientSums = _run(rows, gradient_sums_kernel, params, bread, 16 * params.width, meter, "gradients")
-    direction = _inverse_deviations(sums.squares, sums.total, rows.n_obs)[:, None]
+    direction = _inverse_deviations(sums.squares, sums.total, bread.n_obs)[:, None]
     params = bread.gradient_params(as_stored=True, project=direction, weights=np.ones(pilot + 1))
     moments: LagMoments = _run(rows, lag_kernel, params, bread, 24 * (pilot + 1), meter, "autocovariances")
-    return bandwidth_of(kernel, moments.lags[:, 0, 0] / rows.n_obs, rows.n_obs)
+    return bandwidth_of(kernel, moments.lags[:, 0, 0] / bread.n_obs, bread.n_obs)
 
 
 def _inverse_deviations(squares: np.ndarray, total: np.ndarray, n_rows: int) -> np.ndarray:

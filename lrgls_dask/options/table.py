@@ -237,7 +237,7 @@ class EstimatorOptions:
         default="rows",
         allowed=OneOf(get_args(FoldsOf)),
         help='for rank="cv", of which rows: "rows", each row\'s fold drawn by a hash of its number, or "blocks", '
-        "consecutive rows, for data that depend on each other over time.",
+        "consecutive rows, whose labels must ascend if they have any, for data that depend on each other over time.",
     )
     accelerate: bool = option(
         default=True,

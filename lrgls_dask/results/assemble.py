@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lrgls_dask.design.restrictions import without_variance
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference import sums_of_squares
 from lrgls_dask.missing.covariance import gls_covariance
@@ -44,7 +45,7 @@ def as_fit(
     """
     scale, sigma = problem.whitened.y_scale, solution.point.sigma
     coefficients = problem.whitened.coefficients(problem.coordinates.by_group(solution.point.c))
-    evidence = _evidence(problem, coefficients)
+    evidence = _evidence(problem, coefficients, settings)
     loglik = -problem.n_obs * (solution.nll + problem.nll_offset)
     objective = solution.obj + problem.nll_offset
     engine: Literal["compress", "stream"] = "compress" if problem.restarts_are_free else "stream"
@@ -59,12 +60,13 @@ def as_fit(
     )
 
 
-def _evidence(problem: Problem, coefficients: np.ndarray) -> Evidence:
+def _evidence(problem: Problem, coefficients: np.ndarray, settings: Settings) -> Evidence:
     """The rows that were compressed, or what a streamed fit has summed."""
     x_rows = problem.x_rows()
     if problem.compressed is not None:
         return CompressedRows(problem.compressed)
-    return StreamedSums(x_rows, sums_of_squares(problem.group_rows, coefficients, problem.resolution))
+    sums = sums_of_squares(problem.group_rows, coefficients, problem.resolution, settings.restrictions)
+    return StreamedSums(x_rows, sums)
 
 
 def _estimated(
@@ -142,7 +144,7 @@ def fit_incomplete_rows(
         settings,
         _run(found, problem.meter, engine, table, 0),
         CellsOfRows(problem.cells.astype(np.int64), problem.n_patterns, problem.restarts_are_free),
-        BehindErrors(values=cov),
+        BehindErrors(values=cov if cov is None else without_variance(cov, settings.restrictions)),
         system,
     )
     return fit, [pairs] if pairs else []

@@ -16,7 +16,8 @@ from dask.utils import format_bytes
 
 from lrgls_dask.checks import check_alpha, one_of
 from lrgls_dask.compression.compressed import Compressed
-from lrgls_dask.compression.parts import compress_parts
+from lrgls_dask.compression.parts import Parts, compress_parts
+from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.plan import price_parts
 from lrgls_dask.prediction.fitted import check_same_design
@@ -48,7 +49,7 @@ class Bootstrap:
     """Refits of replicated data: n_replicates of them, by `method`, reproducible by `seed`.
 
     n_failed : replicates left out because their data were singular.  estimate, classical : (P,) coefficients and
-    classical standard errors of the fit that was replicated.
+    classical standard errors of the fit that was replicated, zero for those that restrictions hold, which do not vary.
     """
 
     draws: Draws
@@ -81,12 +82,13 @@ class Bootstrap:
     @cached_property
     def std_errors(self) -> xr.DataArray:
         """(P,) bootstrap standard errors: the standard deviation of the coefficients over replicates."""
-        return self._per_coefficient(self.draws.params.std(axis=0, ddof=1), "std_errors")
+        return self._per_coefficient(np.where(self._held, 0.0, self.draws.params.std(axis=0, ddof=1)), "std_errors")
 
     @cached_property
     def bias(self) -> xr.DataArray:
         """(P,) mean over replicates less the estimate."""
-        return self._per_coefficient(self.draws.params.mean(axis=0) - self.estimate, "bias")
+        bias = self.draws.params.mean(axis=0) - self.estimate
+        return self._per_coefficient(np.where(self._held, 0.0, bias), "bias")
 
     @cached_property
     def sigma(self) -> xr.Dataset:
@@ -117,8 +119,9 @@ class Bootstrap:
         elif kind == "basic":
             low_high = 2 * self.estimate - _quantile(self.draws.params, tails)
         else:
-            studentised = (self.draws.params - self.estimate) / self.draws.std_errors
+            studentised = (self.draws.params - self.estimate) / np.where(self._held, 1.0, self.draws.std_errors)
             low_high = self.estimate - _quantile(studentised, tails) * self.classical
+        low_high = np.where(self._held, self.estimate, low_high)
         coords: dict[str, Any] = {name: ("coefficient", values) for name, values in self.labels.items()}
         return xr.DataArray(low_high.T, coords | {"bound": ["low", "high"]}, ("coefficient", "bound"), name="conf_int")
 
@@ -128,6 +131,11 @@ class Bootstrap:
             f"<Bootstrap ({self.method}): {self.n_replicates} replicates of {len(self.estimate)} coefficients{failed}, "
             f"seed {self.seed}>"
         )
+
+    @property
+    def _held(self) -> np.ndarray:
+        """(P,) coefficients that restrictions hold."""
+        return np.asarray(self.classical == 0)
 
     @property
     def _equation_index(self) -> pd.Index:
@@ -166,7 +174,9 @@ def bootstrap(
     else:
         rows, partition = _partition(fit, method, system, groups, n_blocks)
         _check_memory(rows, method, partition)
-        draws = resampled(compress_parts(rows, partition, meter=Meter()), fitted, int(n), used)
+        parts = compress_parts(rows, partition, meter=Meter())
+        _check_used(parts, method, partition)
+        draws = resampled(parts, fitted, int(n), used)
     if draws.n_failed > MANY_FAILED * n:
         warnings.warn(
             f"bootstrap: {draws.n_failed} of {n} replicates were singular and are left out, so that the others no "
@@ -176,6 +186,10 @@ def bootstrap(
         )
     errors = replace(fit, behind_errors=BehindErrors()).std_errors  # type: ignore[type-var]
     labels = {name: errors[name].values for name in ("equation", "regressor")}
+    if fit.restrictions is not None:
+        held = fit.restrictions.held
+        params, std_errors = np.where(held, fit.coefficients, draws.params), np.where(held, 0.0, draws.std_errors)
+        draws = replace(draws, params=params, std_errors=std_errors)
     return Bootstrap(draws, fit.coefficients, errors.values, labels, fit.equations, method, used)
 
 
@@ -222,6 +236,7 @@ def _partition(
     system = as_fitted(fit.missing, system)
     n_obs = system.n_obs
     if method == "blocks":
+        check_ascending(system.obs, system.obs_dim, "method='blocks'")
         n_parts = min(BLOCKS, n_obs) if n_blocks is None else int(n_blocks)
         if n_parts > n_obs:
             raise ValueError(f"n_blocks={n_parts} is more than the {n_obs} rows there are. Use fewer blocks.")
@@ -256,6 +271,17 @@ def _check_memory(rows: Rows, method: Method, partition: Partition) -> None:
         raise MemoryError(
             f"keeping the cross-products of {partition.n_parts} {what} apart needs {format_bytes(plan.peak)}; the "
             f"limit is {format_bytes(plan.memory_limit)}. n_blocks={fewer}{also} takes less."
+        )
+
+
+def _check_used(parts: Parts, method: Method, partition: Partition) -> None:
+    """Refuse what is left of the parts once it is known which rows were fitted."""
+    if len(parts.moments) < 2:
+        what = "groups" if method == "cluster" else "blocks"
+        raise ValueError(
+            f"resampling needs at least two {what} with rows that were fitted; of {partition.n_parts:,} {what}, "
+            f"{len(parts.moments)} has rows of positive weight (and complete ones, with missing='drop'). Use other "
+            f"{what}, or method='parametric'."
         )
 
 

@@ -8,9 +8,10 @@ from typing import Protocol
 import numpy as np
 
 from lrgls_dask.results.evidence import Evidence
-from lrgls_dask.results.parts import Estimated, Settings
+from lrgls_dask.results.parts import Estimated, Run, Settings
+from lrgls_dask.solve.record import Termination
 
-__all__ = ["check_likelihood", "check_nested"]
+__all__ = ["check_likelihood", "check_maximised", "check_nested"]
 
 SAME = 1e-9  # of a response's root mean square: rounding of one mean taken in two ways
 
@@ -23,6 +24,12 @@ class Likelihood(Protocol):
 
     @property
     def settings(self) -> Settings: ...
+
+    @property
+    def run(self) -> Run: ...
+
+    @property
+    def rank(self) -> int: ...
 
     @property
     def evidence(self) -> Evidence: ...
@@ -40,8 +47,40 @@ class Likelihood(Protocol):
     def n_parameters(self) -> float: ...
 
 
-def check_likelihood(fit: Settings, what: str) -> None:
-    """Raise ValueError unless a fit with these settings maximises the likelihood itself."""
+def check_maximised(how: Settings, rank: int, what: str) -> None:
+    """Raise ValueError where estimates by these settings maximise no likelihood, penalised or not.
+
+    One step of GLS, a Sigma corrected for degrees of freedom and principal components are estimates of another kind:
+    their likelihood lies below its maximum by an amount that differs from model to model. At a Sigma that is known the
+    one step is the maximum, and that is not made with these options.
+    """
+    found = remedy = ""
+    if how.algorithm == "fgls":
+        found, remedy = "algorithm='fgls' takes one step towards it", "algorithm='als'"
+    elif how.debiased:
+        found, remedy = "debiased=True moves Sigma away from it", "debiased=False"
+    elif how.sigma_step == "pca" and rank > 0:
+        found, remedy = "sigma_step='pca' does not look for it", "sigma_step='ml'"
+    if found:
+        raise ValueError(
+            f"{what} compares likelihoods at their maxima, and this fit is at none: {found}. Fit every model that is "
+            f"compared with {remedy}, or test coefficients with wald_test."
+        )
+
+
+def check_likelihood(fit: Likelihood, what: str) -> None:
+    """Raise ValueError unless a fit has arrived at the maximum of the likelihood itself, without penalties."""
+    check_unpenalised(fit.settings, what)
+    check_maximised(fit.settings, fit.rank, what)
+    if fit.run.termination is not Termination.CONVERGED:
+        raise ValueError(
+            f"{what} compares likelihoods at their maxima, and this fit did not arrive at its own: it ended with "
+            f"{fit.run.termination.value!r} after {fit.run.n_sweeps} sweeps. Fit again with a larger max_sweeps."
+        )
+
+
+def check_unpenalised(fit: Settings, what: str) -> None:
+    """Raise ValueError for penalties."""
     if fit.l1 > 0:
         raise ValueError(
             f"{what} compares maximised likelihoods; this fit's loadings are penalised (l1 = {fit.l1:g}). Compare aic "
@@ -57,7 +96,7 @@ def check_likelihood(fit: Settings, what: str) -> None:
 def check_nested(small: Likelihood, large: Likelihood) -> None:
     """Raise ValueError where two fits cannot be nested models of the same data."""
     for fit in (small, large):
-        check_likelihood(fit.settings, "lr_test")
+        check_likelihood(fit, "lr_test")
     if small.n_obs != large.n_obs:
         raise ValueError(
             f"lr_test compares fits of the same rows; these have {small.n_obs:,} and {large.n_obs:,} rows. "

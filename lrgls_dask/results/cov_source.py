@@ -9,6 +9,7 @@ import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.design import Design
+from lrgls_dask.design.restrictions import free_coefficients
 from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.classical import CoefficientCovariance
 from lrgls_dask.inference.information import observed_cov
@@ -69,9 +70,9 @@ def check_debiased(settings: Settings) -> None:
         )
 
 
-def degrees(estimated: Estimated) -> np.ndarray:
-    """(K,) sqrt(N / (N - p_j))."""
-    return np.asarray(np.sqrt(estimated.n_obs / (estimated.n_obs - estimated.design.sizes)))
+def degrees(n_obs: int, free: np.ndarray) -> np.ndarray:
+    """(K,) sqrt(N / (N - p_j)), p_j the free coefficients."""
+    return np.asarray(np.sqrt(n_obs / (n_obs - free)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +90,10 @@ class CompleteSource:
     def n_obs(self) -> int:
         return self.fit.estimated.n_obs
 
+    @property
+    def free(self) -> np.ndarray:
+        return free_coefficients(self.design, self.fit.settings.restrictions)
+
     def rows(self, kind: CovKind, system: System | None) -> System:
         return self.fit._fitted_rows(kind.name, system)
 
@@ -96,7 +101,7 @@ class CompleteSource:
         sigma, formed = self.fit.one_sigma.value, self.fit._classical
         if debiased:
             check_debiased(self.fit.settings)
-            sigma = sigma if self.fit.settings.debiased else sigma.rescaled(degrees(self.fit.estimated))
+            sigma = sigma if self.fit.settings.debiased else sigma.rescaled(degrees(self.n_obs, self.free))
             formed = formed.at(sigma)
         if equation is None:
             return formed.full
@@ -157,6 +162,10 @@ class CellsSource:
     @property
     def n_obs(self) -> int:
         return self.fit.estimated.n_obs
+
+    @property
+    def free(self) -> np.ndarray:
+        return free_coefficients(self.design, self.fit.settings.restrictions)
 
     def rows(self, kind: CovKind, system: System | None) -> System:
         raise self._refused(f"kind={kind.name!r}")

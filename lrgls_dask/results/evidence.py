@@ -15,6 +15,7 @@ import zarr
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.data.zarrio import read_array, write_array
 from lrgls_dask.design.design import Design
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import SumsOfSquares, sums_of_squares
 from lrgls_dask.results.cov.kind import CovSource
 from lrgls_dask.results.cov_source import CellsSource, CompleteSource, OneSigmaFit
@@ -55,7 +56,7 @@ class Evidence(ABC):
         """(r, q) with x_rows'x_rows = X'X."""
 
     @abstractmethod
-    def sums(self, estimated: Estimated) -> SumsOfSquares:
+    def sums(self, estimated: Estimated, restrictions: Restrictions | None) -> SumsOfSquares:
         """Residual and total sums of squares of each equation."""
 
     @abstractmethod
@@ -98,8 +99,8 @@ class CompressedRows(Evidence):
     def x_rows(self, estimated: Estimated) -> np.ndarray:
         return self.rows.rows_of_x()
 
-    def sums(self, estimated: Estimated) -> SumsOfSquares:
-        return sums_of_squares(group_rows(self.rows), estimated.coefficients, resolution_of(self.rows))
+    def sums(self, estimated: Estimated, restrictions: Restrictions | None) -> SumsOfSquares:
+        return sums_of_squares(group_rows(self.rows), estimated.coefficients, resolution_of(self.rows), restrictions)
 
     def rows_for(self, estimated: Estimated, what: str, *, streamed: str = COMPRESS, holes: str = DROP) -> Compressed:
         return self.rows
@@ -145,7 +146,7 @@ class StreamedSums(Evidence):
             )
         return self.x
 
-    def sums(self, estimated: Estimated) -> SumsOfSquares:
+    def sums(self, estimated: Estimated, restrictions: Restrictions | None) -> SumsOfSquares:
         if self.squares is None:
             raise ValueError("this fit was saved without sums of squares, so it has no R2. Fit again.")
         return self.squares
@@ -206,7 +207,7 @@ class CellsOfRows(Evidence):
             f"at most {MAX_COEFFICIENTS} coefficients have one",
         )
 
-    def sums(self, estimated: Estimated) -> SumsOfSquares:
+    def sums(self, estimated: Estimated, restrictions: Restrictions | None) -> SumsOfSquares:
         raise self._refusal(estimated, "R2", DROP)
 
     def rows_for(self, estimated: Estimated, what: str, *, streamed: str = COMPRESS, holes: str = DROP) -> Compressed:

@@ -139,8 +139,9 @@ class Fit(Measures, PredictingBySigma):
 
         method : "parametric" draws errors N(0, Sigma) at the fitted model, on the rows that stand for X: no read, the
         same time and memory for any N. "cluster" resamples whole groups of rows, the system's own or `groups` (N,);
-        "blocks" resamples n_blocks (50) runs of consecutive rows, for dependence over time. These two read the data
-        once and keep (q + K)^2 numbers a group; with "cluster", n_blocks joins groups at random into so many.
+        "blocks" resamples n_blocks (50) runs of consecutive rows, for dependence over time; labels, if there are any,
+        must ascend. These two read the data once and keep (q + K)^2 numbers a group; with "cluster", n_blocks joins
+        groups at random into so many. Groups and blocks without a row that was fitted are none.
         seed : replicate i depends on it and on i alone, whatever the workers; drawn, and kept in the result, if None.
         system : the rows, for a fit that does not hold them. Follows the active Dask client, else threads.
 

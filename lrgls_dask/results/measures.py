@@ -37,14 +37,15 @@ class Measures(SigmaReported):
     def r2(self) -> xr.DataArray:
         """(equation,) 1 - residual / total sum of squares, about the mean where the equation has a constant, else zero.
 
-        NaN where a response does not vary. With row weights both sums are weighted.
+        NaN where a response does not vary. With row weights both sums are weighted. A constant that restrictions do not
+        leave free is none.
         """
         return xr.DataArray(self._sums.r2, {"equation": self._index}, ("equation",), name="r2")
 
     @cached_property
     def adj_r2(self) -> xr.DataArray:
-        """(equation,) R2 with both sums of squares over their degrees of freedom."""
-        values = self._sums.adj_r2(self.n_obs, self.design.sizes)
+        """(equation,) R2 with both sums of squares over their degrees of freedom, by free coefficients."""
+        values = self._sums.adj_r2(self.n_obs, self._free)
         return xr.DataArray(values, {"equation": self._index}, ("equation",), name="adj_r2")
 
     def mcelroy_r2(self, sigma: Literal["reported", "residual"] = "reported") -> float:
@@ -61,7 +62,7 @@ class Measures(SigmaReported):
 
     @cached_property
     def _sums(self) -> SumsOfSquares:
-        return self.evidence.sums(self.estimated)
+        return self.evidence.sums(self.estimated, self.restrictions)
 
     def _rows_for(self, what: str, holes: str = DROP) -> Compressed:
         return self.evidence.rows_for(self.estimated, what, holes=holes)
@@ -78,7 +79,8 @@ class Measures(SigmaReported):
 
         chi2 with the difference in parameters as degrees of freedom; not valid where the smaller model lies on the
         boundary of the larger one (fewer factors, a variance of zero): then it rejects too rarely or too often.
-        Raises ValueError for other data, equal numbers of parameters, penalties, or a larger model that fits worse.
+        Raises ValueError for other data, equal numbers of parameters, a larger model that fits worse, and for fits that
+        are not at a maximum of the likelihood: penalised, one-step, debiased, by principal components, not converged.
         """
         small, large = sorted((self, other), key=lambda fit: fit.n_parameters)
         check_nested(small, large)
@@ -98,17 +100,20 @@ class Measures(SigmaReported):
         """Likelihood ratio test of a diagonal Sigma against the fitted one; no read.
 
         With factors the null lies on the boundary, where chi2 with the difference in parameters as degrees of freedom
-        is an approximation. Raises ValueError for a streamed, penalised or diagonal fit.
+        is an approximation. Raises ValueError for a streamed or diagonal fit, and for one that is not at a maximum.
         """
-        check_likelihood(self.settings, "lr_diagonal")
-        return lr_diagonal(self._rows_for("lr_diagonal", COMPARE), self.loglik, self.covariance)
+        check_likelihood(self, "lr_diagonal")
+        rows = self._rows_for("lr_diagonal", COMPARE)
+        return lr_diagonal(rows, self.loglik, self.covariance, self.restrictions)
 
     def rank_test(self, *, bartlett: bool = False) -> HypothesisTest:
         """Likelihood ratio test of k factors against an unrestricted Sigma; fits that one too, without a read.
 
         bartlett : correct for small N, as factanal does. df = ((K - k)^2 - K - k) / 2.
-        Raises ValueError for a streamed or penalised fit, where k factors restrict nothing, and where an unrestricted
-        Sigma has no maximum likelihood estimate.
+        Raises ValueError for a streamed fit and one that is not at a maximum of the likelihood, where k factors
+        restrict nothing, and where an unrestricted Sigma has no maximum likelihood estimate.
         """
-        check_likelihood(self.settings, "rank_test")
-        return rank_test(self._rows_for("rank_test", COMPARE), self.loglik, self.covariance, bartlett=bartlett)
+        check_likelihood(self, "rank_test")
+        rows = self._rows_for("rank_test", COMPARE)
+        free = self.df_model / self.n_equations
+        return rank_test(rows, self.loglik, self.covariance, self.restrictions, free=free, bartlett=bartlett)

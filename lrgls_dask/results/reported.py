@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -15,52 +15,22 @@ import xarray as xr
 
 from lrgls_dask.checks import check_alpha
 from lrgls_dask.design.design import Design, Designed
-from lrgls_dask.design.hypotheses import read_hypotheses
-from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.design.hypotheses import check_open, read_hypotheses
+from lrgls_dask.design.restrictions import Restrictions, free_coefficients, without_variance
 from lrgls_dask.inference import HypothesisTest, wald
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.options.stored import from_stored
 from lrgls_dask.prediction.fitted import check_same_design
-from lrgls_dask.results.cov.kind import CovKind, CovSource
+from lrgls_dask.results.comparable import check_maximised
+from lrgls_dask.results.cov.formed import CovBehind, FormedCov
+from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues
 from lrgls_dask.results.cov.registry import cov_kind
 from lrgls_dask.results.cov.sandwich import Correction
 from lrgls_dask.results.parts import BehindErrors, Estimated, Run, Settings
 from lrgls_dask.solve.record import Termination
 from lrgls_dask.system import System, complete_only
 
-__all__ = ["FormedCov", "Reported", "as_fitted", "fitted_rows_of"]
-
-
-class CovBehind(Protocol):
-    """The covariance that standard errors come from, formed or not."""
-
-    @property
-    def full(self) -> np.ndarray:
-        """(P, P)."""
-        ...
-
-    @property
-    def variances(self) -> np.ndarray:
-        """(P,)."""
-        ...
-
-    def of_combinations(self, matrix: np.ndarray) -> np.ndarray:
-        """(m, m) R V R' of combinations R (m, P)."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class FormedCov:
-    """A covariance of all coefficients whose (P, P) values are at hand."""
-
-    full: np.ndarray
-
-    @property
-    def variances(self) -> np.ndarray:
-        return np.maximum(self.full.diagonal(), 0.0)  # rounding, where a restriction fixes a coefficient
-
-    def of_combinations(self, matrix: np.ndarray) -> np.ndarray:
-        return np.asarray(matrix @ self.full @ matrix.T)
+__all__ = ["Reported", "as_fitted", "fitted_rows_of"]
 
 
 class Reported(Designed):
@@ -76,6 +46,11 @@ class Reported(Designed):
     @abstractmethod
     def n_parameters(self) -> float:
         """Free parameters, of the coefficients and of Sigma."""
+
+    @property
+    @abstractmethod
+    def rank(self) -> int:
+        """k, the number of factors."""
 
     @property
     @abstractmethod
@@ -201,16 +176,23 @@ class Reported(Designed):
 
     @cached_property
     def std_errors(self) -> xr.DataArray:
-        """(P,) standard errors: classical ones, at a known Sigma, unless `with_cov` chose others."""
+        """(P,) standard errors: classical ones, at a known Sigma, unless `with_cov` chose others.
+
+        Zero for a coefficient that restrictions hold: its t and p are NaN, its interval is the point.
+        """
         return self._per_coefficient(np.sqrt(self._behind.variances), "std_errors")
 
     @cached_property
     def tvalues(self) -> xr.DataArray:
-        return (self.params / self.std_errors).rename("tvalues")
+        """(P,) coefficient / standard error; NaN, as its p, for a coefficient that restrictions hold."""
+        errors = self.std_errors
+        if self.restrictions is not None:
+            errors = errors.where(~self.restrictions.held)
+        return (self.params / errors).rename("tvalues")
 
     @cached_property
     def pvalues(self) -> xr.DataArray:
-        """(P,) two-sided, Student's t with N - p_j degrees of freedom."""
+        """(P,) two-sided, Student's t with N - p_j degrees of freedom, p_j counting free coefficients."""
         return self._per_coefficient(2 * scipy.stats.t.sf(np.abs(self.tvalues.values), self._freedom), "pvalues")
 
     def conf_int(self, alpha: float = 0.05) -> xr.DataArray:
@@ -244,10 +226,14 @@ class Reported(Designed):
 
     @property
     def aic(self) -> float:
+        """-2 loglik + 2 n_parameters. Raises ValueError for estimates that do not maximise a likelihood, as `bic`."""
+        check_maximised(self.settings, self.rank, "aic")
         return -2.0 * self.loglik + 2.0 * self.n_parameters
 
     @property
     def bic(self) -> float:
+        """-2 loglik + log(N) n_parameters."""
+        check_maximised(self.settings, self.rank, "bic")
         return -2.0 * self.loglik + float(np.log(self.n_obs)) * self.n_parameters
 
     @property
@@ -277,9 +263,11 @@ class Reported(Designed):
         (the language is that of `lrgls_dask.design.hypothesis_syntax`), several of them in a list, a mapping from texts
         or (equation, regressor) to values, a matrix R (m, P) for R b = 0, or a tuple (R, r).
         use_f : the statistic over m as F(m, N K - P), systemfit's linearHypothesis with test "F", instead of chi2(m).
-        Raises ValueError with the place in the text, and for redundant or contradictory hypotheses.
+        Raises ValueError with the place in the text, for redundant or contradictory hypotheses, and for those that the
+        restrictions of the fit decide.
         """
         restrictions = read_hypotheses(self.design, hypotheses)
+        check_open(self.restrictions, restrictions)
         covariance = self._coefficient_cov(restrictions.matrix)
         return wald(restrictions, self.coefficients, covariance, self.df_resid if use_f else None)
 
@@ -304,7 +292,8 @@ class Reported(Designed):
             N / sqrt((N - p_i) (N - p_j)).
             "robust": against unequal variances of rows, from scores x_ij (Sigma^-1 r_i)_j; one pass.
             "cluster": against correlation within `groups`; one pass.
-            "hac": against autocorrelation of rows in time order; one pass at a given bandwidth, up to three without.
+            "hac": against autocorrelation of rows in time order, by ascending labels where they have any; one pass at
+            a given bandwidth, up to three without.
             "observed": inverse of the observed information of coefficients and Sigma together; no read.
             "huber-white": sandwich of coefficients and Sigma together, whose bread is that information; one pass.
             "kackar-harville": classical, with what estimating Sigma adds in small samples; no read.
@@ -334,7 +323,7 @@ class Reported(Designed):
         wanted = cov_kind(
             "classical" if kind is None else kind, _given(debiased, groups, correction, kernel, bandwidth)
         )
-        found = wanted.compute(self._source, position, system)
+        found = self._computed(wanted, position, system)
         return self._labelled_cov(wanted.name, found.values, found.note, position)
 
     def with_cov(
@@ -353,8 +342,14 @@ class Reported(Designed):
         The same passes and memory as `cov` of all coefficients.
         """
         wanted = cov_kind(kind, _given(debiased, groups, correction, kernel, bandwidth))
-        found = wanted.compute(self._source, None, system)
+        found = self._computed(wanted, None, system)
         return replace(self, behind_errors=BehindErrors(wanted.name, found.note, found.values))  # type: ignore[type-var]
+
+    def _computed(self, kind: CovKind, position: int | None, system: System | None) -> CovValues:
+        """What the kind makes of this fit; coefficients that restrictions hold have no variance, of whatever kind."""
+        found = kind.compute(self._source, position, system)
+        chosen = slice(None) if position is None else self.design.spans[position]
+        return CovValues(without_variance(found.values, self.restrictions, chosen), found.note)
 
     @cached_property
     def _behind(self) -> CovBehind:
@@ -394,7 +389,12 @@ class Reported(Designed):
 
     @property
     def _freedom(self) -> np.ndarray:
-        return np.repeat(np.maximum(self._shown - self.design.sizes, 1), self.design.sizes)
+        return np.repeat(np.maximum(self._shown - self._free, 1), self.design.sizes)
+
+    @cached_property
+    def _free(self) -> np.ndarray:
+        """(K,) coefficients of each equation that are free, see `free_coefficients`."""
+        return free_coefficients(self.design, self.restrictions)
 
     def _position(self, equation: Hashable) -> int:
         try:

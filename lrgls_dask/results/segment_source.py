@@ -10,6 +10,7 @@ import numpy as np
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.design.design import Design
+from lrgls_dask.design.restrictions import free_coefficients
 from lrgls_dask.inference.gradient_kernels import SigmaRuns
 from lrgls_dask.inference.segmented import SegmentedBread
 from lrgls_dask.inference.standardised import Estimate
@@ -61,6 +62,10 @@ class SegmentSource:
     def n_obs(self) -> int:
         return self.fit.estimated.n_obs
 
+    @property
+    def free(self) -> np.ndarray:
+        return free_coefficients(self.design, self.fit.settings.restrictions)
+
     def rows(self, kind: CovKind, system: System | None) -> System:
         return self.fit._fitted_rows(kind.name, system)
 
@@ -104,7 +109,7 @@ class SegmentSource:
         segments = fit.compressed_segments or _read_again(system, runs)
         sigma = SigmaRuns(runs, fit.sigmas.values)
         if debiased:
-            sigma = sigma.rescaled(degrees(fit.estimated))
+            sigma = sigma.rescaled(degrees(self.n_obs, self.free))
         how = fit.settings
         return SegmentedBread.of(segments, sigma, fit.estimated.coefficients, how.lam_B, how.restrictions)
 

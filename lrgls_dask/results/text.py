@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import textwrap
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
+from lrgls_dask.checks import check_alpha
+from lrgls_dask.results.comparable import check_maximised
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.reported import Reported
 
 __all__ = [
+    "SEGMENTS_TITLE",
     "coefficient_table",
     "equation_table",
     "header",
     "notes",
+    "segments_header",
+    "segments_notes",
     "segments_summary",
     "summary",
     "title",
@@ -22,7 +28,9 @@ __all__ = [
 
 MAX_ROWS = 200  # a table longer than this is cut in the middle
 WIDTH = 96
-SIGMA_OF_SEGMENTS = "Sigma_t = F_t F_t' + diag(d_t) for each segment; local ML"
+SEGMENTS_TITLE = "Seemingly unrelated regressions, Sigma_t = F_t F_t' + diag(d_t) for each segment; local ML"
+# What says why a number cannot be had (LinAlgError is a ValueError); a summary shows the others all the same.
+NOT_TO_BE_HAD = (ValueError, ArithmeticError, MemoryError)
 
 
 def summary(fit: Measures, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
@@ -37,7 +45,14 @@ def segments_summary(
     fit: Reported, of_sigma: list[tuple[str, str]], *, alpha: float = 0.05, max_rows: int = MAX_ROWS
 ) -> str:
     """A fit with a Sigma for each segment in one page.  of_sigma : what there is to say of those."""
-    header = [
+    lines = [SEGMENTS_TITLE, "=" * WIDTH, *pairs(segments_header(fit, of_sigma))]
+    lines += ["-" * WIDTH, *coefficient_lines(fit, alpha, max_rows), "=" * WIDTH]
+    return "\n".join([*lines, *segments_notes(fit)])
+
+
+def segments_header(fit: Reported, of_sigma: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What was fitted and how it ended, as names and values."""
+    return [
         *_likelihood(fit),
         *of_sigma,
         ("Reads", f"{_passes(fit)} over the data"),
@@ -45,9 +60,11 @@ def segments_summary(
         ("Std errors", _behind(fit)),
         ("Ended", _ended(fit)),
     ]
-    lines = [f"Seemingly unrelated regressions, {SIGMA_OF_SEGMENTS}", "=" * WIDTH, *pairs(header)]
-    lines += ["-" * WIDTH, *coefficient_lines(fit, alpha, max_rows), "=" * WIDTH]
-    return "\n".join([*lines, *_restrictions(fit), *_dropped(fit)])
+
+
+def segments_notes(fit: Reported) -> list[str]:
+    """Restrictions and rows that were left out."""
+    return [*_restrictions(fit), *_dropped(fit)]
 
 
 def title(fit: Measures) -> str:
@@ -86,10 +103,18 @@ def _likelihood(fit: Reported) -> list[tuple[str, str]]:
         ("Observations", f"{fit.n_obs:,}"),
         ("Log-likelihood", f"{fit.loglik:.6g}" if abs(fit.loglik) < 1e5 else f"{fit.loglik:,.2f}"),
         ("Equations", f"{fit.n_equations:,}"),
-        ("AIC", f"{fit.aic:,.2f}"),
+        ("AIC", _if_any(lambda: f"{fit.aic:,.2f}")),
         ("Coefficients", f"{fit.n_coefficients:,}"),
-        ("BIC", f"{fit.bic:,.2f}"),
+        ("BIC", _if_any(lambda: f"{fit.bic:,.2f}")),
     ]
+
+
+def _if_any(value: Callable[[], str]) -> str:
+    """The value, or a dash where there is none."""
+    try:
+        return value()
+    except NOT_TO_BE_HAD:
+        return "-"
 
 
 def _passes(fit: Reported) -> str:
@@ -109,14 +134,18 @@ def _restrictions(fit: Reported) -> list[str]:
 
 
 def _mcelroy(fit: Measures) -> str:
-    return fit.evidence.system_measures or f"{fit.mcelroy_r2():.6f}"
+    return fit.evidence.system_measures or _if_any(lambda: f"{fit.mcelroy_r2():.6f}")
 
 
 def notes(fit: Measures) -> list[str]:
-    """Restrictions, missing responses, and which variances ended on their floor."""
+    """Restrictions, missing responses, why there is no AIC and BIC, and which variances ended on their floor."""
     lines = _restrictions(fit)
     lines += fit.evidence.notes(fit.estimated)
     lines += _dropped(fit)
+    try:
+        check_maximised(fit.settings, fit.rank, "AIC or BIC")
+    except ValueError as error:
+        lines.append(str(error))
     if len(fit.on_floor):
         lines.append(f"Variance on its floor (Heywood case): {', '.join(map(str, fit.on_floor))}")
     return lines
@@ -126,8 +155,25 @@ def _dropped(fit: Reported) -> list[str]:
     return [f"Rows left out for a missing response: {fit.n_dropped:,}"] if fit.missing == "drop" else []
 
 
-def coefficient_table(fit: Reported, alpha: float) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
-    """Names of the columns, and for each coefficient its (equation, regressor) and cells."""
+def coefficient_table(
+    fit: Reported, alpha: float, missing: str = ""
+) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]], str]:
+    """Names of the columns, for each coefficient its (equation, regressor) and cells, and what to say of the table.
+
+    That is why there are no standard errors where there are none: the coefficients are shown without them. Raises
+    ValueError for an alpha that is none.  missing : why they are not asked for.
+    """
+    check_alpha(alpha)
+    if not missing:
+        try:
+            return *_with_errors(fit, alpha), ""
+        except NOT_TO_BE_HAD as error:
+            missing = f"No standard errors, t, p and intervals: {error}"
+    labels = zip(fit.params["equation"].values, fit.params["regressor"].values, strict=True)
+    return ["coef"], [(label, [f"{b:.5g}"]) for label, b in zip(labels, fit.coefficients, strict=True)], missing
+
+
+def _with_errors(fit: Reported, alpha: float) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
     formats = {"coef": ".5g", "std_err": ".5g", "t": ".2f", "p": ".3f", "low": ".5g", "high": ".5g"}
     table = fit.coef_table(alpha=alpha)
     columns = [table[name].map(lambda value, form=form: format(value, form)) for name, form in formats.items()]
@@ -162,14 +208,14 @@ def pairs(items: list[tuple[str, str]]) -> list[str]:
 def coefficient_lines(fit: Reported, alpha: float, max_rows: int) -> list[str]:
     """The table of coefficients, equation by equation."""
     widths = (12, 12, 9, 8, 12, 11)
-    names, rows = coefficient_table(fit, alpha)
-    lines, last = [f"{'':<28}{_right(names, widths)}"], None
+    names, rows, missing = coefficient_table(fit, alpha)
+    lines, last = [f"{'':<28}{_right(names, widths[: len(names)])}"], None
     for (equation, regressor), cells in rows:
         if equation != last:
             lines.append(f"{equation}")
             last = equation
-        lines.append(f"  {str(regressor)[:25]:<26}{_right(cells, widths)}")
-    return _cut(lines, max_rows)
+        lines.append(f"  {str(regressor)[:25]:<26}{_right(cells, widths[: len(cells)])}")
+    return [*_cut(lines, max_rows), *textwrap.wrap(missing, WIDTH)]
 
 
 def _equations(fit: Measures, max_rows: int) -> list[str]:

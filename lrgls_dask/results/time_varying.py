@@ -19,10 +19,12 @@ from lrgls_dask.errors import NoAnswer
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.methods import Predicting
 from lrgls_dask.results.cov.classical import Classical
+from lrgls_dask.results.cov.formed import FormedCov
 from lrgls_dask.results.cov.kind import CovSource
+from lrgls_dask.results.html import segments_html
 from lrgls_dask.results.older import read_run
 from lrgls_dask.results.parts import CLASSICAL, BehindErrors, Estimated, Run, Settings
-from lrgls_dask.results.reported import FormedCov, Reported, as_fitted, fitted_rows_of
+from lrgls_dask.results.reported import Reported, as_fitted, fitted_rows_of
 from lrgls_dask.results.segment_source import SegmentSource
 from lrgls_dask.results.store import read_parts, write_parts
 from lrgls_dask.results.text import segments_summary
@@ -178,7 +180,7 @@ class TimeVaryingFit(Reported, Predicting):
                 f"this fit was saved without the covariance of its {self.n_coefficients:,} coefficients, more than "
                 f"{SAVED_UP_TO:,}. Use with_cov(..., system=...), or fit again."
             )
-        return FormedCov(Classical().compute(self._source, None, None).values)
+        return FormedCov(self._computed(Classical(), None, None).values)
 
     def _cov_block(self, equation: int) -> np.ndarray:
         mine = self.design.spans[equation]
@@ -217,13 +219,20 @@ class TimeVaryingFit(Reported, Predicting):
 
     def summary(self, *, alpha: float = 0.05, max_rows: int = 200) -> str:
         """The fit in one page of text."""
-        of_sigma = [
+        return segments_summary(self, self._of_sigma, alpha=alpha, max_rows=max_rows)
+
+    def _repr_html_(self) -> str:
+        """The fit as a notebook shows it."""
+        return segments_html(self, self._of_sigma)
+
+    @property
+    def _of_sigma(self) -> list[tuple[str, str]]:
+        return [
             ("Factors (rank)", f"{self.rank}"),
             ("nll per row", f"{self.nll:.8f}"),
             ("Segments", f"{self.n_segments:,}, {self.segments[0]} to {self.segments[-1]}"),
             ("Bandwidth", f"{self.bandwidth:g}{' by held-out likelihood' if self.run.candidates else ''}"),
         ]
-        return segments_summary(self, of_sigma, alpha=alpha, max_rows=max_rows)
 
     def __repr__(self) -> str:
         return (

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
-from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.design.restrictions import Restrictions, free_coefficients
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
@@ -40,6 +40,7 @@ class InMemory:
         self.nll_offset = nll_offset(self.whitened, system.head)
         self.coordinates = Coordinates.of(self.whitened, design)
         self.constraint = constraint_on(self.whitened, self.coordinates, restrictions)
+        self.free = free_coefficients(self.design, restrictions)
         self._stacks = self.whitened.stacks
         self._y = system.stacked(q)[:, q:] / self.whitened.y_scale
         scaled = system.root[q:, q:] / self.whitened.y_scale

@@ -58,9 +58,13 @@ class Posed(Protocol):
 
 
 class Problem(Posed, Protocol):
-    """Residual covariances and GLS steps of one system in whitened coordinates."""
+    """Residual covariances and GLS steps of one system in whitened coordinates.
+
+    free : (K,) coefficients of each equation that restrictions leave free.
+    """
 
     dense: bool
+    free: np.ndarray
     compressed: Compressed | None
     group_rows: tuple[GroupRows, ...]
     resolution: float

@@ -121,8 +121,8 @@ def penalised(problem: Posed, structure: Structure, c: np.ndarray, sigma: Sigma,
 
 
 def debiased(problem: Problem, options: Options, S: np.ndarray) -> np.ndarray:
-    """What Sigma is found from: S_ij, or S_ij N / sqrt((N - p_i)(N - p_j))."""
+    """What Sigma is found from: S_ij, or S_ij N / sqrt((N - p_i)(N - p_j)), p_j the free coefficients."""
     if not options.debiased:
         return S
-    root = np.sqrt(problem.n_obs / (problem.n_obs - problem.design.sizes))
+    root = np.sqrt(problem.n_obs / (problem.n_obs - problem.free))
     return S * root[:, None] * root

@@ -12,7 +12,7 @@ from scipy.linalg import solve_triangular
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
-from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.design.restrictions import Restrictions, free_coefficients
 from lrgls_dask.rows.kernels import (
     StreamParams,
     design_kernel,
@@ -67,6 +67,7 @@ class Streamed:
         self.nll_offset = nll_offset(self.whitened, self.head)
         self.coordinates = Coordinates.of(self.whitened, rows.design)
         self.constraint = constraint_on(self.whitened, self.coordinates, restrictions)
+        self.free = free_coefficients(self.design, restrictions)
         self._mean_rows = [stack[:, :1] for stack in self.whitened.stacks]
         q = rows.design.n_regressors
         self._mean_y = (np.sqrt(self.head.weight) * self.head.mean[q:] / self.whitened.y_scale)[None, :]

@@ -20,8 +20,9 @@ __all__ = ["Cluster", "clusters_of"]
 
 @dataclass(frozen=True, eq=False)
 class Cluster(Sandwich):
-    """Against correlation within groups; correction "HC1" also multiplies by G / (G - 1) (N - 1) / N, G groups.
+    """Against correlation within groups; correction "HC1" also multiplies by G / (G - 1) (N - 1) / N.
 
+    G counts the groups with rows that were fitted: of positive weight, and complete ones with missing="drop".
     groups : (N,) labels, paired with the rows by theirs; None for those of the system.  Source: Liang and Zeger (1986).
     """
 
@@ -32,9 +33,7 @@ class Cluster(Sandwich):
         labels = system.groups_of_rows(self.groups)
         if labels is None:
             raise ValueError("kind='cluster' needs groups: pass groups=, one label a row, or a system that has them.")
-        clusters = clusters_of(labels)
-        n_groups = len(clusters.first)
-        values = clustered(system.rows, bread, equation, clusters, Meter())
+        values, n_groups = clustered(system.rows, bread, equation, clusters_of(labels), Meter())
         if self.correction == "HC1":
             values = values * (n_groups / (n_groups - 1) * (bread.n_obs - 1) / bread.n_obs)
         return values, f"{self.correction}, {n_groups:,} groups"

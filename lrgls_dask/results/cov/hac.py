@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lrgls_dask.checks import one_of
+from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.inference.sandwich import hac
@@ -23,6 +24,7 @@ __all__ = ["Hac"]
 class Hac(Sandwich):
     """Against autocorrelation; one pass at a given bandwidth, up to three without.
 
+    Rows follow each other in time: where they have labels these must ascend; labels on disk are read.
     kernel, bandwidth : weights of lags, see `inference.hac.lag_weights`; None for Newey and West (1994).
     """
 
@@ -37,6 +39,7 @@ class Hac(Sandwich):
             _check_bandwidth(self.bandwidth)
 
     def sandwich(self, system: System, bread: Bread, equation: int | None) -> tuple[np.ndarray, str]:
+        check_ascending(system.obs, system.obs_dim, "kind='hac'")
         values, used = hac(system.rows, bread, equation, self.kernel, self.bandwidth, Meter())
         return values, f"{self.correction}, {self.kernel} kernel, bandwidth {used:g}"
 

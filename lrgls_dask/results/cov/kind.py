@@ -33,6 +33,11 @@ class CovSource(Protocol):
     @property
     def n_obs(self) -> int: ...
 
+    @property
+    def free(self) -> np.ndarray:
+        """(K,) coefficients of each equation that restrictions leave free."""
+        ...
+
     def rows(self, kind: CovKind, system: System | None) -> System:
         """The rows of the fit, as it saw them: those it holds, or a system that was passed."""
         ...

@@ -22,7 +22,10 @@ Correction = Literal["HC0", "HC1"]
 
 @dataclass(frozen=True, eq=False)
 class Sandwich(CovKind):
-    """From scores x_ij (Sigma^-1 r_i)_j; one pass.  correction : "HC1" multiplies by N / sqrt((N - p_i) (N - p_j))."""
+    """From scores x_ij (Sigma^-1 r_i)_j; one pass.
+
+    correction : "HC1" multiplies by N / sqrt((N - p_i) (N - p_j)), p_j the free coefficients of an equation.
+    """
 
     correction: Correction = "HC0"
 
@@ -41,7 +44,7 @@ class Sandwich(CovKind):
     def _corrected(self, source: CovSource, equation: int | None, values: np.ndarray) -> np.ndarray:
         if self.correction == "HC0":
             return values
-        factors = np.sqrt(source.n_obs / (source.n_obs - source.design.sizes))
+        factors = np.sqrt(source.n_obs / (source.n_obs - source.free))
         if equation is not None:
             return np.asarray(values * factors[equation] ** 2)
         each = np.repeat(factors, source.design.sizes)
