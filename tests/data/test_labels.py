@@ -61,7 +61,7 @@ by_row = pytest.mark.parametrize("labelled", [series, array, lazy])
 by_table = pytest.mark.parametrize("labelled", [frame, array, lazy])
 
 
-def refused(call: Callable[[], Any], first: str, second: str, at: int) -> str:
+def check_refused(call: Callable[[], Any], first: str, second: str, at: int) -> str:
     with pytest.raises(ValueError, match=f"{re.escape(first)} and {re.escape(second)} have different labels") as error:
         call()
     assert f"first difference at position {at}" in str(error.value)
@@ -78,11 +78,11 @@ def test_designs_in_another_order_are_refused(labelled: Any, index: pd.Index) ->
     Ys, Xs, shuffled = frame(Y, index), labelled(X, index), labelled(X[ORDER], index[ORDER])
     made = fit(System.from_arrays(Ys, Xs), rank=0)
     np.testing.assert_allclose(made.coefficients[:2], np.linalg.lstsq(X, Y[:, 0])[0], rtol=1e-9)
-    text = refused(lambda: System.from_arrays(Ys, shuffled), "Xs", "Y", moved)
+    text = check_refused(lambda: System.from_arrays(Ys, shuffled), "Xs", "Y", moved)
     labels = index.tolist()
     assert f"({labels[ORDER[moved]]!r} against {labels[moved]!r})" in text
-    refused(lambda: System.from_arrays(Ys, [X, Xs, shuffled]), "Xs[2]", "Y", moved)
-    refused(lambda: System.from_arrays(Y, [X, Xs, shuffled]), "Xs[2]", "Xs[1]", moved)
+    check_refused(lambda: System.from_arrays(Ys, [X, Xs, shuffled]), "Xs[2]", "Y", moved)
+    check_refused(lambda: System.from_arrays(Y, [X, Xs, shuffled]), "Xs[2]", "Xs[1]", moved)
 
 
 @each_index
@@ -95,17 +95,17 @@ def test_vectors_in_another_order_are_refused(role: str, labelled: Any, index: p
     right: dict[str, Any] = {role: labelled(values, index)}
     assert System.from_arrays(frame(Y, index), X, **right).obs.equals(index)
     assert System.from_arrays(Y, X, **right).obs.equals(index)
-    refused(lambda: System.from_arrays(frame(Y, index), X, **wrong), role, "Y", moved)
-    refused(lambda: System.from_arrays(Y, frame(X, index), **wrong), role, "Xs", moved)
+    check_refused(lambda: System.from_arrays(frame(Y, index), X, **wrong), role, "Y", moved)
+    check_refused(lambda: System.from_arrays(Y, frame(X, index), **wrong), role, "Xs", moved)
 
 
 def test_numbers_from_elsewhere_are_no_numbering() -> None:
     """A frame cut out of another keeps the numbers of its rows, which say that they are other rows."""
-    refused(lambda: System.from_arrays(frame(Y, pd.RangeIndex(N)), frame(X, pd.RangeIndex(100, 100 + N))), "Xs", "Y", 0)
-    refused(lambda: System.from_arrays(frame(Y, pd.RangeIndex(100, 100 + N)), frame(X, pd.RangeIndex(N))), "Xs", "Y", 0)
-    refused(lambda: System.from_arrays(frame(Y, INDEXES["dates"]), frame(X, pd.RangeIndex(N))), "Xs", "Y", 0)
+    check_refused(lambda: System.from_arrays(frame(Y, pd.RangeIndex(N)), frame(X, pd.RangeIndex(100, 100 + N))), "Xs", "Y", 0)
+    check_refused(lambda: System.from_arrays(frame(Y, pd.RangeIndex(100, 100 + N)), frame(X, pd.RangeIndex(N))), "Xs", "Y", 0)
+    check_refused(lambda: System.from_arrays(frame(Y, INDEXES["dates"]), frame(X, pd.RangeIndex(N))), "Xs", "Y", 0)
     last = pd.Index([*range(N - 1), N])
-    refused(lambda: System.from_arrays(frame(Y, pd.RangeIndex(N)), frame(X, last)), "Xs", "Y", N - 1)
+    check_refused(lambda: System.from_arrays(frame(Y, pd.RangeIndex(N)), frame(X, last)), "Xs", "Y", N - 1)
 
 
 @each_index
@@ -138,9 +138,9 @@ def test_variables_in_another_order_are_refused(labelled: Any, index: pd.Index) 
     assert System.from_xarray(None, y, [x]).obs.equals(index)
     assert System.from_xarray(None, y, [x], weights=(x**2).drop_vars(list(x.coords)).rename("w")).obs.equals(index)
     moved = int((np.arange(N) != ORDER).argmax())
-    refused(lambda: System.from_xarray(None, y, [x.isel(obs=ORDER)]), "x['x']", "y['y']", moved)
+    check_refused(lambda: System.from_xarray(None, y, [x.isel(obs=ORDER)]), "x['x']", "y['y']", moved)
     other = (x**2).isel(obs=ORDER).rename("w")
-    refused(lambda: System.from_xarray(None, y, [x], weights=other), "weights['w']", "y['y']", moved)
+    check_refused(lambda: System.from_xarray(None, y, [x], weights=other), "weights['w']", "y['y']", moved)
 
 
 def test_rows_come_first_and_blocks_in_the_order_of_the_equations() -> None:
@@ -187,10 +187,10 @@ def test_groups_that_come_later_go_by_label(labelled: Any, index: pd.Index, wher
         "by": lambda: made.system.compress(by=wrong),
         "segments": lambda: segments_of(wrong, made.system),
     }.items():
-        text = refused(call, name, "the system", moved)
+        text = check_refused(call, name, "the system", moved)
         assert f"Use {name}.reindex(" in text
-    refused(lambda: made.with_cov("cluster", groups=wrong), "groups", "the system", moved)
-    refused(lambda: made.bootstrap(9, "cluster", groups=wrong), "groups", "the system", moved)
+    check_refused(lambda: made.with_cov("cluster", groups=wrong), "groups", "the system", moved)
+    check_refused(lambda: made.bootstrap(9, "cluster", groups=wrong), "groups", "the system", moved)
     drawn = made.bootstrap(9, "cluster", groups=right, seed=1)
     np.testing.assert_array_equal(drawn.params, made.bootstrap(9, "cluster", groups=GROUPS, seed=1).params)
     parts = made.system.compress(by=right)
@@ -268,5 +268,5 @@ def test_responses_to_predict_from_go_by_label(labelled: Any, index: pd.Index, m
     wanted = call(X, Y).values
     for each in data.values():
         np.testing.assert_allclose(call(each, right).values, wanted, rtol=1e-12)
-        refused(lambda each=each: call(each, wrong), "y", "the data", moved)
+        check_refused(lambda each=each: call(each, wrong), "y", "the data", moved)
         np.testing.assert_allclose(call(each, Y).values, wanted, rtol=1e-12)

@@ -52,7 +52,7 @@ EQUAL_OR_NESTED = {
     "around": "outer.zarr",
     "link around": "link",
 }
-each_path = pytest.mark.parametrize("path", EQUAL_OR_NESTED.values(), ids=EQUAL_OR_NESTED)
+each_path = pytest.mark.parametrize("place", EQUAL_OR_NESTED.values(), ids=EQUAL_OR_NESTED)
 OPENED: dict[str, Callable[[str], System]] = {
     "from_zarr": System.from_zarr,
     "store": lambda path: System.from_zarr(LocalStore(path, read_only=True)),
@@ -71,7 +71,7 @@ def of_dataset(ds: xr.Dataset) -> System:
     return System.from_xarray(ds, "Y", ["X"], obs="obs", equation="equation")
 
 
-def refused(call: Callable[[], Any], home: Path, words: str = "Choose another path") -> None:
+def check_refused(call: Callable[[], Any], home: Path, words: str = "Choose another path") -> None:
     before = state(home)
     with pytest.raises(ValueError, match="which is read for what would be written there") as error:
         call()
@@ -81,40 +81,40 @@ def refused(call: Callable[[], Any], home: Path, words: str = "Choose another pa
 
 @each_path
 @pytest.mark.parametrize("how", OPENED)
-def test_fits_are_not_written_over_their_rows(how: str, path: str, home: Path) -> None:
+def test_fits_are_not_written_over_their_rows(how: str, place: str, home: Path) -> None:
     system = OPENED[how]("outer.zarr/data.zarr")
-    path = path.format(home=home)
+    path = place.format(home=home)
     fit = MODEL.fit(system).result_
     for overwrite in (True, False):
-        refused(lambda overwrite=overwrite: fit.to_zarr(path, overwrite=overwrite), home)
-    refused(lambda: MODEL.fit(system.compress()).result_.to_zarr(path, overwrite=True), home)
-    refused(lambda: system.compress().to_zarr(path, overwrite=True), home)
-    refused(lambda: DATA.system().append(system).to_zarr(path, overwrite=True), home)
-    refused(lambda: fit.with_cov("robust").to_zarr(path, overwrite=True), home)
-    refused(lambda: fit.impute(system, path, overwrite=True), home)
+        check_refused(lambda overwrite=overwrite: fit.to_zarr(path, overwrite=overwrite), home)
+    check_refused(lambda: MODEL.fit(system.compress()).result_.to_zarr(path, overwrite=True), home)
+    check_refused(lambda: system.compress().to_zarr(path, overwrite=True), home)
+    check_refused(lambda: DATA.system().append(system).to_zarr(path, overwrite=True), home)
+    check_refused(lambda: fit.with_cov("robust").to_zarr(path, overwrite=True), home)
+    check_refused(lambda: fit.impute(system, path, overwrite=True), home)
     if "://" not in path or path.startswith("file"):
-        refused(lambda: LowRankGLS(rank=1, checkpoint=path).fit(system), home)
+        check_refused(lambda: LowRankGLS(rank=1, checkpoint=path).fit(system), home)
     fit.to_zarr("fit.zarr")
     assert Fit.from_zarr("fit.zarr").loglik == fit.loglik
-    refused(lambda: Fit.from_zarr("fit.zarr").impute(system, path, overwrite=True), home)
+    check_refused(lambda: Fit.from_zarr("fit.zarr").impute(system, path, overwrite=True), home)
 
 
 @each_path
 @pytest.mark.parametrize("how", OPENED)
-def test_systems_are_not_written_over_what_they_read(how: str, path: str, home: Path) -> None:
-    path = path.format(home=home)
+def test_systems_are_not_written_over_what_they_read(how: str, place: str, home: Path) -> None:
+    path = place.format(home=home)
     if how in ("from_zarr", "store", "group", "from_arrays") and location_of(path) == location_of(
         "outer.zarr/data.zarr"
     ):
         return  # of its own store, below
     system = OPENED[how]("outer.zarr/data.zarr")
-    refused(lambda: system.to_zarr(path, overwrite=True), home)
+    check_refused(lambda: system.to_zarr(path, overwrite=True), home)
 
 
 def test_a_varying_fit_is_not_written_over_its_rows(home: Path) -> None:
     system = System.from_zarr("outer.zarr/data.zarr")
     fit = LowRankGLS(covariance=TimeVarying(1, np.arange(N) // 30, bandwidth=0.0)).fit(system).result_
-    refused(lambda: fit.to_zarr("link/data.zarr", overwrite=True), home)
+    check_refused(lambda: fit.to_zarr("link/data.zarr", overwrite=True), home)
 
 
 def test_a_system_takes_the_place_of_its_own_store_only_where_nothing_is_lost(home: Path) -> None:
@@ -123,11 +123,11 @@ def test_a_system_takes_the_place_of_its_own_store_only_where_nothing_is_lost(ho
         System.from_zarr(path).to_zarr(there, row_chunk=7, overwrite=True)
         np.testing.assert_array_equal(np.asarray(System.from_zarr(path).rows.y[0].array[:]), DATA.Y)
     zarr.open_group(path)["mine"] = np.arange(3)
-    refused(lambda: System.from_zarr(path).to_zarr(path, overwrite=True), home)
+    check_refused(lambda: System.from_zarr(path).to_zarr(path, overwrite=True), home)
     del zarr.open_group(path)["mine"]
     group = zarr.open_group(path, mode="r")
     fewer = System.from_arrays(group["Y"], group["X"], equations=list("abcd"))  # which loses the labels
-    refused(lambda: fewer.to_zarr(path, overwrite=True), home)
+    check_refused(lambda: fewer.to_zarr(path, overwrite=True), home)
 
 
 def test_stores_in_memory_and_at_urls() -> None:
@@ -175,8 +175,8 @@ def test_what_is_beside_or_in_memory_is_apart(home: Path) -> None:
 
 
 @each_path
-def test_commands_refuse_their_inputs(path: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = path.format(home=home)
+def test_commands_refuse_their_inputs(place: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = place.format(home=home)
     MODEL.fit(DATA.system()).result_.to_zarr("fit.zarr")
     os.symlink("fit.zarr", "other.zarr")
     before = state(home)
