@@ -41,6 +41,7 @@ __all__ = [
     "forward",
     "gram_kernel",
     "products_kernel",
+    "regressor_gram_kernel",
     "residual_kernel",
     "root_kernel",
     "scratch",
@@ -104,6 +105,11 @@ def gram_kernel(block: Block, params: None = None) -> GramMoments | None:
         raise bad_values(block)
     cross -= np.multiply.outer(weight * offset, offset, out=product)
     return GramMoments(Head(n_rows, weight, log_weight, anchor, offset), cross)
+
+
+def regressor_gram_kernel(block: Block, params: None = None) -> GramMoments | None:
+    """`gram_kernel` of the q columns of X alone, over the rows that the fit uses."""
+    return gram_kernel(replace(block, y=()), params)
 
 
 def root_kernel(block: Block, params: None = None) -> RootMoments | None:

@@ -17,8 +17,8 @@ from lrgls_dask.rows.kernels import (
     StreamParams,
     design_kernel,
     direction_kernel,
-    gram_kernel,
     products_kernel,
+    regressor_gram_kernel,
     residual_kernel,
 )
 from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments
@@ -124,8 +124,9 @@ class Streamed:
         size = 8 * design.n_regressors**2
         if PARTIALS_IN_FLIGHT * size > self.spare_bytes:
             return None
-        x_only = replace(self.rows, y=())
-        moments = run_pass(x_only, gram_kernel, None, partial_bytes=size, meter=self.meter, label="X'X")
+        # responses are read again only where their holes say which rows are used
+        read = self.rows if self.rows.complete_only else replace(self.rows, y=())
+        moments = run_pass(read, regressor_gram_kernel, None, partial_bytes=size, meter=self.meter, label="X'X")
         return np.vstack([np.sqrt(moments.head.weight) * moments.head.mean, root_of(moments.cross)])
 
     def _mean_residual(self, c: np.ndarray) -> np.ndarray:

@@ -101,8 +101,12 @@ def test_vectors_in_another_order_are_refused(role: str, labelled: Any, index: p
 
 def test_numbers_from_elsewhere_are_no_numbering() -> None:
     """A frame cut out of another keeps the numbers of its rows, which say that they are other rows."""
-    check_refused(lambda: System.from_arrays(frame(Y, pd.RangeIndex(N)), frame(X, pd.RangeIndex(100, 100 + N))), "Xs", "Y", 0)
-    check_refused(lambda: System.from_arrays(frame(Y, pd.RangeIndex(100, 100 + N)), frame(X, pd.RangeIndex(N))), "Xs", "Y", 0)
+    check_refused(
+        lambda: System.from_arrays(frame(Y, pd.RangeIndex(N)), frame(X, pd.RangeIndex(100, 100 + N))), "Xs", "Y", 0
+    )
+    check_refused(
+        lambda: System.from_arrays(frame(Y, pd.RangeIndex(100, 100 + N)), frame(X, pd.RangeIndex(N))), "Xs", "Y", 0
+    )
     check_refused(lambda: System.from_arrays(frame(Y, INDEXES["dates"]), frame(X, pd.RangeIndex(N))), "Xs", "Y", 0)
     last = pd.Index([*range(N - 1), N])
     check_refused(lambda: System.from_arrays(frame(Y, pd.RangeIndex(N)), frame(X, last)), "Xs", "Y", N - 1)

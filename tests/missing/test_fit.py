@@ -343,8 +343,11 @@ def test_every_structure_imputes(tmp_path: Path) -> None:
      {"algorithm": "fgls", "debiased": True}],
     ids=["als", "em", "restricted", "full", "fgls"],
 )  # fmt: skip
-def test_dropping_rows_is_fitting_the_others(options: dict[str, Any], engine: str, every_chunk: None) -> None:
-    data = with_holes(simulate("shared", n=300, weighted=True), 0.08)
+@pytest.mark.parametrize("kind", ["shared", "own", "mixed"])
+def test_dropping_rows_is_fitting_the_others(
+    kind: str, options: dict[str, Any], engine: str, every_chunk: None
+) -> None:
+    data = with_holes(simulate(kind, n=300, weighted=True), 0.08)
     kept = complete(data)
     chosen: dict[str, Any] = {"rank": 2, "engine": engine} | TIGHT | options
     got = LowRankGLS(missing="drop", **chosen).fit(data.system(dask_rows(70))).result_
@@ -354,6 +357,19 @@ def test_dropping_rows_is_fitting_the_others(options: dict[str, Any], engine: st
     assert got.loglik == pytest.approx(expected.loglik, rel=1e-10)
     assert_params_close(got, expected, 1e-6)
     np.testing.assert_allclose(got.std_errors.values, expected.std_errors.values, rtol=1e-6, atol=1e-8)
+
+
+@ENGINES
+@pytest.mark.parametrize("kind", ["shared", "own", "mixed"])
+def test_every_standard_error_is_of_the_complete_rows(kind: str, engine: str) -> None:
+    data = with_holes(simulate(kind, n=300, weighted=True), 0.08)
+    kept, groups = complete(data), np.arange(300) // 6
+    got = fit(data.system(dask_rows(70), groups=groups), missing="drop", engine=engine)
+    expected = fit(data.take(kept).system(groups=groups[kept]), engine=engine)
+    for cov in ("classical", "robust", "cluster"):
+        np.testing.assert_allclose(got.cov(cov).values, expected.cov(cov).values, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(got.r2, expected.r2, rtol=1e-8)
+    assert got.wald_test("*:x1 = 0").statistic == pytest.approx(expected.wald_test("*:x1 = 0").statistic, rel=1e-6)
 
 
 def test_what_follows_a_fit_of_complete_rows_sees_those_rows(tmp_path: Path) -> None:
