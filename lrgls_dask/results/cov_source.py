@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -22,20 +22,33 @@ from lrgls_dask.rows.moments import Head
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.system import System
 
-__all__ = ["CellsSource", "CompleteSource", "OneSigmaFit", "check_debiased", "degrees", "estimate_of"]
+__all__ = [
+    "CellsSource",
+    "CompleteSource",
+    "FitSource",
+    "Made",
+    "OneSigmaFit",
+    "check_debiased",
+    "degrees",
+    "estimate_of",
+]
 
 
-class PartsOfEstimate(Protocol):
+class Made(Protocol):
     """What was estimated, and how."""
 
     @property
     def estimated(self) -> Estimated: ...
 
     @property
-    def one_sigma(self) -> OneSigma: ...
+    def settings(self) -> Settings: ...
+
+
+class PartsOfEstimate(Made, Protocol):
+    """With one Sigma."""
 
     @property
-    def settings(self) -> Settings: ...
+    def one_sigma(self) -> OneSigma: ...
 
 
 class OneSigmaFit(PartsOfEstimate, Protocol):
@@ -48,6 +61,9 @@ class OneSigmaFit(PartsOfEstimate, Protocol):
     def _classical(self) -> CoefficientCovariance: ...
 
     def _fitted_rows(self, kind: str, system: System | None) -> System: ...
+
+
+F = TypeVar("F", bound=Made)
 
 
 class RowsOfX(Protocol):
@@ -76,11 +92,10 @@ def degrees(n_obs: int, free: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False)
-class CompleteSource:
-    """Of a fit to complete rows, compressed or streamed."""
+class FitSource(Generic[F]):
+    """What every fit answers alike."""
 
-    fit: OneSigmaFit
-    kept: RowsOfX
+    fit: F
 
     @property
     def design(self) -> Design:
@@ -93,6 +108,13 @@ class CompleteSource:
     @property
     def free(self) -> np.ndarray:
         return free_coefficients(self.design, self.fit.settings.restrictions)
+
+
+@dataclass(frozen=True, eq=False)
+class CompleteSource(FitSource[OneSigmaFit]):
+    """Of a fit to complete rows, compressed or streamed."""
+
+    kept: RowsOfX
 
     def rows(self, kind: CovKind, system: System | None) -> System:
         return self.fit._fitted_rows(kind.name, system)
@@ -143,29 +165,16 @@ def estimate_of(fit: PartsOfEstimate, rows: Compressed) -> Estimate:
 
 
 @dataclass(frozen=True, eq=False)
-class CellsSource:
+class CellsSource(FitSource[OneSigmaFit]):
     """Of a fit to rows with holes, which has two kinds; both read the rows unless the fit came with them.
 
     shown : (K,) rows that show each equation.  streamed : whether the rows of each pattern were not compressed.
     refusal : the error for what needs complete rows.
     """
 
-    fit: OneSigmaFit
     shown: np.ndarray
     streamed: bool
     refusal: Refusal
-
-    @property
-    def design(self) -> Design:
-        return self.fit.estimated.design
-
-    @property
-    def n_obs(self) -> int:
-        return self.fit.estimated.n_obs
-
-    @property
-    def free(self) -> np.ndarray:
-        return free_coefficients(self.design, self.fit.settings.restrictions)
 
     def rows(self, kind: CovKind, system: System | None) -> System:
         raise self._refused(f"kind={kind.name!r}")

@@ -10,14 +10,13 @@ import numpy as np
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.design.design import Design
-from lrgls_dask.design.restrictions import free_coefficients
 from lrgls_dask.inference.gradient_kernels import SigmaRuns
 from lrgls_dask.inference.segmented import SegmentedBread
 from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.results.cov.kind import CovKind, cut
 from lrgls_dask.results.cov.registry import KINDS
-from lrgls_dask.results.cov_source import check_debiased, degrees
-from lrgls_dask.results.parts import BehindErrors, Estimated, Settings
+from lrgls_dask.results.cov_source import FitSource, Made, check_debiased, degrees
+from lrgls_dask.results.parts import BehindErrors
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_here
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.rows.run_pass import Meter
@@ -27,17 +26,11 @@ from lrgls_dask.varying.sigmas import SegmentSigmas
 __all__ = ["SegmentSource"]
 
 
-class SegmentsFit(Protocol):
+class SegmentsFit(Made, Protocol):
     """What is asked of a fit with a Sigma for each segment."""
 
     @property
-    def estimated(self) -> Estimated: ...
-
-    @property
     def sigmas(self) -> SegmentSigmas: ...
-
-    @property
-    def settings(self) -> Settings: ...
 
     @property
     def behind_errors(self) -> BehindErrors: ...
@@ -49,22 +42,8 @@ class SegmentsFit(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentSource:
+class SegmentSource(FitSource[SegmentsFit]):
     """Each row counts with the Sigma_t of its segment."""
-
-    fit: SegmentsFit
-
-    @property
-    def design(self) -> Design:
-        return self.fit.estimated.design
-
-    @property
-    def n_obs(self) -> int:
-        return self.fit.estimated.n_obs
-
-    @property
-    def free(self) -> np.ndarray:
-        return free_coefficients(self.design, self.fit.settings.restrictions)
 
     def rows(self, kind: CovKind, system: System | None) -> System:
         return self.fit._fitted_rows(kind.name, system)
