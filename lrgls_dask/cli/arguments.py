@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lrgls_dask.cli.objects import argument_type
-from lrgls_dask.data.places import check_apart, location_of
+from lrgls_dask.data.places import check_apart, local_path, location_of
 from lrgls_dask.data.storage import open_group
 from lrgls_dask.options import OPTIONS
 from lrgls_dask.results.fit import Fit
@@ -56,5 +56,6 @@ def check_output(path: str | Path, overwrite: bool, inputs: Iterable[str | Path 
     """Before the work, not after it: refuse an output that exists, or that is, holds or lies in an input."""
     places = [location_of(each) for each in inputs if each is not None]
     check_apart(str(path), [place for place in places if place is not None])
-    if not overwrite and "://" not in str(path) and Path(path).exists():
+    local = local_path(path)
+    if not overwrite and local is not None and local.exists():
         raise FileExistsError(f"{path} exists. Choose another name, or pass --overwrite to replace it.")

@@ -99,8 +99,10 @@ def location_of(path: Any, storage_options: dict[str, Any] | None = None) -> Loc
 def check_apart(path: Any, places: Iterable[Location], storage_options: dict[str, Any] | None = None) -> None:
     """Raise ValueError, naming both, where `path` is one of the places, lies in one or around one."""
     target = location_of(path, storage_options)
-    for place in sorted(places, key=lambda place: place.called) if target is not None else ():
-        if target is not None and (target.holds(place) or place.holds(target)):
+    if target is None:
+        return
+    for place in sorted(places, key=lambda place: place.called):
+        if target.holds(place) or place.holds(target):
             relation = "is" if target == place else "lies in" if place.holds(target) else "holds"
             raise ValueError(
                 f"{path!s} {relation} {place.called}, which is read for what would be written there: its data would be "

@@ -202,6 +202,17 @@ def test_commands_write_to_urls(home: Path) -> None:
     assert sorted(each.name for each in home.iterdir()) == ["drawn.zarr", "fit.zarr", "link", "outer.zarr", "yhat.zarr"]
 
 
+@pytest.mark.parametrize("place", ["fit.zarr", "file://{home}/fit.zarr"])
+def test_commands_refuse_an_output_that_exists_before_the_work(
+    place: str, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MODEL.fit(DATA.system()).result_.to_zarr("fit.zarr")
+    monkeypatch.setattr(LowRankGLS, "fit", lambda *_: pytest.fail("the work was done first"))
+    out = place.format(home=home)
+    assert main(["fit", "outer.zarr/data.zarr", "--rank", "1", "--out", out]) == 1
+    assert f"{out} exists. Choose another name, or pass --overwrite" in capsys.readouterr().err
+
+
 def test_other_services_are_other_places() -> None:
     here = location_of("memory://a/b")
     assert here is not None and here == location_of("memory:///a/b/") and here.holds(location_of("memory://a/b/c"))
