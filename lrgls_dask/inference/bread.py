@@ -18,6 +18,7 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.inference.classical import orthonormal
 from lrgls_dask.inference.gradient_kernels import Clusters, GradientParams, SigmaRuns
 from lrgls_dask.inference.operator import InformationOperator
+from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.moments import Head
 from lrgls_dask.sigma.interface import Sigma
@@ -35,6 +36,7 @@ class Bread:
     x_rows : (r, q) with x_rows'x_rows = X'X, the first row sqrt(W) * mean.  head : of [X Y], None where it is not
     known.  coefficients : (P,).  sigma : of all rows; of runs of them in a `SegmentedBread`.
     y_scale : (K,) the units in which lam_B penalises.  restrictions : (m, P) R of estimates under R b = r, or None.
+    fitted : by which the rows are told from others, None where that was not kept.
     """
 
     design: Design
@@ -46,6 +48,7 @@ class Bread:
     y_scale: np.ndarray
     lam_B: float
     restrictions: np.ndarray | None = None
+    fitted: Fingerprint | None = None
 
     # ------------------------------------------------------------------------------------------ the sandwich
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lrgls_dask.rows.fingerprint import Fingerprint, Watched, WatchedMoments
 from lrgls_dask.rows.memory import require_memory
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Kernel, Meter, run_pass
@@ -17,6 +18,7 @@ def gradient_pass(
     params: Any,
     *,
     n_obs: int,
+    fitted: Fingerprint | None,
     partial_bytes: int,
     client_bytes: int,
     meter: Meter,
@@ -25,15 +27,21 @@ def gradient_pass(
 ) -> Any:
     """The kernel's sum over all rows, which must be those that were fitted.
 
-    n_obs : rows of positive weight that were fitted.  partial_bytes : of one sum.  client_bytes : what is done with it.
+    n_obs : rows of positive weight that were fitted.  fitted : what else is known of them; None in old files, and then
+    other rows of the same number pass.  partial_bytes : of one sum.  client_bytes : what is done with it.
     remedy : what to do where memory is short.
-    Raises MemoryError before any read, ValueError for another number of rows of positive weight.
+    Raises MemoryError before any read, ValueError for rows that are not those of the fit.
     """
     require_memory(rows, partial_bytes, client_bytes, label, remedy)
+    if fitted is not None:
+        kernel = Watched(kernel, fitted, rows.design.groups)
     moments = run_pass(rows, kernel, params, partial_bytes=partial_bytes, meter=meter, label=label)
-    if moments.n_rows != n_obs:
+    found = moments.found if isinstance(moments, WatchedMoments) else moments
+    if found.n_rows != n_obs:
         raise ValueError(
-            f"the system has {moments.n_rows:,} rows of positive weight but the fit was made of {n_obs:,}. "
+            f"the system has {found.n_rows:,} rows of positive weight but the fit was made of {n_obs:,}. "
             "Pass the system that was fitted."
         )
-    return moments
+    if fitted is not None:
+        fitted.check(moments.fingerprint(fitted), rows.design)
+    return found

@@ -11,6 +11,7 @@ from lrgls_dask.inference.joint_gradients import GradientGroup, GradientParams, 
 from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.solve.fingerprint import fingerprint_of_compressed
 
 __all__ = ["huber_white_cov"]
 
@@ -32,6 +33,7 @@ def huber_white_cov(estimate: Estimate, rows: Rows, meter: Meter) -> np.ndarray:
         joint_gradient_kernel,
         _params(estimate, joint),
         n_obs=estimate.compressed.n_obs,
+        fitted=fingerprint_of_compressed([estimate.compressed]),
         partial_bytes=size,
         client_bytes=3 * size,
         meter=meter,

@@ -135,6 +135,7 @@ def _run(rows: Rows, kernel: Kernel, params: GradientParams, bread: Bread, size:
         kernel,
         params,
         n_obs=bread.n_obs,
+        fitted=bread.fitted,
         partial_bytes=size,
         client_bytes=client,
         meter=meter,

@@ -11,6 +11,7 @@ from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.gradient_kernels import SigmaRuns
+from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.solve.in_memory import InMemory
@@ -35,6 +36,7 @@ class SegmentedBread(Bread):
         coefficients: np.ndarray,
         lam_B: float,
         restrictions: Restrictions | None,
+        fitted: Fingerprint | None = None,
     ) -> SegmentedBread:
         """From the segments alone, Sigma_t and coefficients in the user's units."""
         together = reduce(Compressed.merge, segments)
@@ -48,6 +50,7 @@ class SegmentedBread(Bread):
             InMemory(together, lam_B=lam_B, meter=Meter()).whitened.y_scale,
             lam_B,
             None if restrictions is None else restrictions.matrix,
+            fitted,
             segments,
         )
 

@@ -19,6 +19,7 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.prediction.fitted import check_same_design
+from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_memory
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
@@ -136,7 +137,8 @@ class FittedCells:
     """A fit to rows with holes, in the user's units: what covariances of its coefficients are made of.
 
     coefficients : (P,).  sigma : with factors and own variances.  n_obs : rows that show something.  cells : (K,) rows
-    that show each equation.  streamed : whether the rows of each pattern were not compressed.
+    that show each equation.  fingerprint : what else is known of those, None in old files.
+    streamed : whether the rows of each pattern were not compressed.
     """
 
     design: Design
@@ -144,6 +146,7 @@ class FittedCells:
     sigma: Sigma
     n_obs: int
     cells: np.ndarray
+    fingerprint: Fingerprint | None
     streamed: bool
     lam_B: float
     lam_F: float
@@ -172,6 +175,8 @@ def incomplete_covariance(fit: FittedCells, rows: Rows, kind: Literal["classical
             f"these are not the rows that were fitted: {problem.n_cells:,} responses observed in {problem.n_obs:,} "
             f"rows, where the fit had {int(fit.cells.sum()):,} in {fit.n_obs:,}. Pass the System that was fitted."
         )
+    if fit.fingerprint is not None:
+        fit.fingerprint.check(problem.fingerprint(fit.fingerprint), problem.design)
     sigma = _in_units_of(fit.sigma, problem)
     if kind == "classical":
         return gls_covariance(problem, widened(sigma))

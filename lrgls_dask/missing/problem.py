@@ -35,6 +35,7 @@ from lrgls_dask.missing.kernels import (
     unpacked,
 )
 from lrgls_dask.missing.patterns import FirstMoments, PatternRows, first_pass
+from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.resources import one_blas_thread
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
@@ -42,6 +43,7 @@ from lrgls_dask.sigma.interface import LOG_2PI
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.solve.constraint import Constraint
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
+from lrgls_dask.solve.fingerprint import fingerprint_of_shown
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
 
 __all__ = ["Incomplete", "Latent"]
@@ -124,9 +126,11 @@ class Incomplete:
         self.n_cells = int(self.cells.sum())
         _check_observed(self.design, self.cells, lam_B)
         available = self._by_equation(first)
+        self.group_rows = tuple(_group_rows(g, a) for g, a in zip(self.design.groups, available, strict=True))
+        self._weight = np.array([moments.weight[i] for moments, i in available])
         self.whitened = whiten(
             self.design,
-            tuple(_group_rows(g, a) for g, a in zip(self.design.groups, available, strict=True)),
+            self.group_rows,
             n_obs=self.cells.astype(int),
             lam_B=lam_B,
             resolution=GRAM_RESOLUTION,
@@ -224,6 +228,10 @@ class Incomplete:
         return total[np.ix_(order, order)]
 
     # ------------------------------------------------------------------------------------------ user's units
+
+    def fingerprint(self, like: Fingerprint | None = None) -> Fingerprint:
+        """By which these rows are told from others.  like : in whose units."""
+        return fingerprint_of_shown(self.design, self.group_rows, self.cells, self._weight, like)
 
     def coefficients(self, c: np.ndarray) -> np.ndarray:
         """(P,) in the user's units, ordered by equation."""

@@ -21,10 +21,12 @@ from lrgls_dask.compression.parts import Parts
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.resampling.std_errors import StandardErrors
+from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.moments import GramMoments, Head, RootMoments
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.rows.tasks import run_tasks
 from lrgls_dask.sigma.interface import Sigma, Structure
+from lrgls_dask.solve.fingerprint import check_compressed
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.record import Options, Point
 from lrgls_dask.solve.refit import refit
@@ -37,13 +39,17 @@ ROUNDING = 1e-12  # in units of a column's standard deviation
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What is replicated: coefficients (P,), Sigma and its structure in the user's units, and how they were found."""
+    """What is replicated: coefficients (P,), Sigma and its structure in the user's units, and how they were found.
+
+    fingerprint : of the rows they were found from, None where that was not kept.
+    """
 
     coefficients: np.ndarray
     sigma: Sigma
     structure: Structure
     options: Options
     restrictions: Restrictions | None = None
+    fingerprint: Fingerprint | None = None
 
     def problem(self, rows: Compressed) -> InMemory:
         """Other rows under the same penalty and restrictions."""
@@ -71,7 +77,11 @@ Replicate = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def parametric(rows: Compressed, fitted: Fitted, n: int, seed: int) -> Draws:
-    """n refits of data drawn from the fitted model at the X of `rows`; no read, cost and memory free of N."""
+    """n refits of data drawn from the fitted model at the X of `rows`; no read, cost and memory free of N.
+
+    Raises ValueError for rows that are not those of the fit.
+    """
+    check_compressed(fitted.fingerprint, [rows])
     problem = fitted.problem(rows)
     scale = problem.whitened.y_scale
     sigma = fitted.sigma.rescaled(1.0 / scale)
@@ -91,8 +101,13 @@ def parametric(rows: Compressed, fitted: Fitted, n: int, seed: int) -> Draws:
 
 
 def resampled(parts: Parts, fitted: Fitted, n: int, seed: int) -> Draws:
-    """n refits of as many parts drawn with replacement; no read, (q + K)^2 flops a part and replicate."""
-    return _collect(run_tasks(_resample, _Resampler.of(parts, fitted), np.random.SeedSequence(seed).spawn(n)))
+    """n refits of as many parts drawn with replacement; no read, (q + K)^2 flops a part and replicate.
+
+    Raises ValueError for rows that are not those of the fit.
+    """
+    resampler = _Resampler.of(parts, fitted)
+    check_compressed(fitted.fingerprint, [resampler.rows(np.ones(len(parts.moments), dtype=np.int64))])
+    return _collect(run_tasks(_resample, resampler, np.random.SeedSequence(seed).spawn(n)))
 
 
 def _collect(replicates: list[Replicate | None]) -> Draws:

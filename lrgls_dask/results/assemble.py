@@ -24,6 +24,7 @@ from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Structure
 from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.checkpoint import Checkpoint
+from lrgls_dask.solve.fingerprint import fingerprint_of, fingerprint_of_compressed
 from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.record import Options, Point, Solution, Termination, TraceRow
 from lrgls_dask.system import CompressedSystem, System
@@ -66,7 +67,7 @@ def _evidence(problem: Problem, coefficients: np.ndarray, settings: Settings) ->
     if problem.compressed is not None:
         return CompressedRows(problem.compressed)
     sums = sums_of_squares(problem.group_rows, coefficients, problem.resolution, settings.restrictions)
-    return StreamedSums(x_rows, sums)
+    return StreamedSums(x_rows, sums, fingerprint_of(problem.design, [problem.group_rows], [problem.head]))
 
 
 def _estimated(
@@ -143,7 +144,9 @@ def fit_incomplete_rows(
         _one_sigma(system, estimate.covariance, problem.whitened.y_scale, floored),
         settings,
         _run(found, problem.meter, engine, table, 0),
-        CellsOfRows(problem.cells.astype(np.int64), problem.n_patterns, problem.restarts_are_free),
+        CellsOfRows(
+            problem.cells.astype(np.int64), problem.n_patterns, problem.restarts_are_free, problem.fingerprint()
+        ),
         BehindErrors(values=cov if cov is None else without_variance(cov, settings.restrictions)),
         system,
     )
@@ -189,6 +192,7 @@ def as_time_varying_fit(fitted: SegmentsFitted, settings: Settings, system: Syst
         run,
         compressed_segments=fitted.segments,
         system=system,
+        fingerprint=fingerprint_of_compressed(fitted.segments, sigmas.edges),
     )
 
 

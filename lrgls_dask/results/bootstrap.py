@@ -168,7 +168,8 @@ def bootstrap(
     how = fit.settings
     options = Options(how.algorithm, how.debiased, how.lam_B, how.d_floor)  # type: ignore[arg-type]
     structure = structure_of(fit.covariance, how.sigma_step, how.lam_F, how.l1)  # type: ignore[arg-type]
-    fitted = Fitted(fit.coefficients, fit.covariance, structure, options, fit.restrictions)
+    known = fit.restrictions, fit.evidence.fingerprint
+    fitted = Fitted(fit.coefficients, fit.covariance, structure, options, *known)
     if method == "parametric":
         draws = parametric(_compressed(fit, system), fitted, int(n), used)
     else:

@@ -17,6 +17,7 @@ from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.missing.covariance import FittedCells, incomplete_covariance
 from lrgls_dask.results.cov.kind import CovKind, cut
 from lrgls_dask.results.parts import BehindErrors, Estimated, OneSigma, Settings
+from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.moments import Head
 from lrgls_dask.sigma.interface import Sigma
@@ -71,6 +72,9 @@ class RowsOfX(Protocol):
 
     @property
     def head(self) -> Head | None: ...
+
+    @property
+    def fingerprint(self) -> Fingerprint | None: ...
 
     def x_rows(self, estimated: Estimated) -> np.ndarray: ...
 
@@ -138,7 +142,8 @@ class CompleteSource(FitSource[OneSigmaFit]):
         at, how = self.fit.estimated, self.fit.settings
         held = None if how.restrictions is None else how.restrictions.matrix
         scale, x_rows = self.fit.one_sigma.y_scale, self.kept.x_rows(at)
-        return Bread(at.design, x_rows, self.kept.head, at.coefficients, sigma, at.n_obs, scale, how.lam_B, held)
+        known = at.coefficients, sigma, at.n_obs, scale, how.lam_B, held, self.kept.fingerprint
+        return Bread(at.design, x_rows, self.kept.head, *known)
 
     def estimate(self, kind: CovKind) -> Estimate:
         remedy = "which a streamed fit does not have. Use kind='robust', or fit with engine='compress'"
@@ -169,11 +174,12 @@ class CellsSource(FitSource[OneSigmaFit]):
     """Of a fit to rows with holes, which has two kinds; both read the rows unless the fit came with them.
 
     shown : (K,) rows that show each equation.  streamed : whether the rows of each pattern were not compressed.
-    refusal : the error for what needs complete rows.
+    fingerprint : by which the rows are told from others.  refusal : the error for what needs complete rows.
     """
 
     shown: np.ndarray
     streamed: bool
+    fingerprint: Fingerprint | None
     refusal: Refusal
 
     def rows(self, kind: CovKind, system: System | None) -> System:
@@ -209,6 +215,7 @@ class CellsSource(FitSource[OneSigmaFit]):
             self.fit.one_sigma.value,
             at.n_obs,
             self.shown,
+            self.fingerprint,
             streamed=self.streamed,
             lam_B=how.lam_B,
             lam_F=how.lam_F,

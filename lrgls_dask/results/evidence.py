@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -19,9 +20,11 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference import SumsOfSquares, sums_of_squares
 from lrgls_dask.results.cov.kind import CovSource
 from lrgls_dask.results.cov_source import CellsSource, CompleteSource, OneSigmaFit
-from lrgls_dask.results.parts import Estimated, attributes_of
+from lrgls_dask.results.parts import Estimated, attributes_of, read_fingerprint, write_fingerprint
+from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.moments import Head
+from lrgls_dask.solve.fingerprint import fingerprint_of_compressed
 from lrgls_dask.solve.whiten import group_rows, resolution_of
 from lrgls_dask.system import read_compressed, write_compressed
 
@@ -62,6 +65,11 @@ class Evidence(ABC):
     @abstractmethod
     def rows_for(self, estimated: Estimated, what: str, *, streamed: str = COMPRESS, holes: str = DROP) -> Compressed:
         """The compressed rows, for `what`.  streamed, holes : why a fit of that kind has none, and what to do then."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> Fingerprint | None:
+        """By which the rows are told from others, in the pass of a statistic; None in files that do not have it."""
 
     @abstractmethod
     def write(self, group: zarr.Group) -> None:
@@ -110,6 +118,10 @@ class CompressedRows(Evidence):
         mean = self.rows.head.mean[q:]
         return mean, np.sqrt(np.mean(self.rows.root[:, q:] ** 2, axis=0)) + np.abs(mean)
 
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        return fingerprint_of_compressed([self.rows])
+
     def write(self, group: zarr.Group) -> None:
         write_compressed(group, self.rows)
 
@@ -126,12 +138,13 @@ class CompressedRows(Evidence):
 class StreamedSums(Evidence):
     """What a streamed fit has kept.
 
-    x : (r, q) rows that stand for X, None where there was no memory for them.  squares : of residuals and responses,
-    None in files of earlier versions.
+    x : (r, q) rows that stand for X, None where there was no memory for them.  squares : of residuals and responses.
+    Those and the fingerprint are None in files of earlier versions.
     """
 
     x: np.ndarray | None
     squares: SumsOfSquares | None
+    fingerprint: Fingerprint | None = None
     head: ClassVar[None] = None  # where the rows stand is not kept
     system_measures: ClassVar[str] = "not kept by a streamed fit"
 
@@ -166,6 +179,7 @@ class StreamedSums(Evidence):
         if self.squares is not None:
             for each in fields(SumsOfSquares):
                 write_array(group, f"sums_{each.name}", getattr(self.squares, each.name), ("equation",))
+        write_fingerprint(group, self.fingerprint)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,12 +187,14 @@ class CellsOfRows(Evidence):
     """Rows that show only some equations: they cannot be stood for by q + K + 1 complete ones.
 
     shown : (K,) rows that show each equation.  patterns : how many patterns of holes there are.  by_patterns : whether
-    the rows of each were compressed; streamed rows may have more patterns than were counted.
+    the rows of each were compressed; streamed rows may have more patterns than were counted.  fingerprint : None in
+    files of earlier versions.
     """
 
     shown: np.ndarray
     patterns: int
     by_patterns: bool
+    fingerprint: Fingerprint | None = None
     complete: ClassVar[bool] = False
     system_measures: ClassVar[str] = "needs complete rows"
 
@@ -222,10 +238,11 @@ class CellsOfRows(Evidence):
         ]
 
     def source(self, fit: OneSigmaFit) -> CovSource:
-        return CellsSource(fit, self.shown, not self.by_patterns, self._refusal)
+        return CellsSource(fit, self.shown, not self.by_patterns, self.fingerprint, self._refusal)
 
     def write(self, group: zarr.Group) -> None:
         write_array(group, "cells", self.shown, ("equation",))
+        write_fingerprint(group, self.fingerprint)
 
     def _counts(self, estimated: Estimated) -> tuple[int, int]:
         return int(self.shown.sum()), estimated.n_obs * estimated.design.n_equations
@@ -242,10 +259,13 @@ def read_evidence(group: zarr.Group, design: Design) -> Evidence:
     """What a saved fit has kept."""
     if "cells" in group:
         known = attributes_of(group)
-        return CellsOfRows(read_array(group, "cells"), known.get("n_patterns", 0), known["engine"] == "compress")
+        by_patterns = known["engine"] == "compress"
+        fingerprint = read_fingerprint(group)
+        return CellsOfRows(read_array(group, "cells"), known.get("n_patterns", 0), by_patterns, fingerprint)
     if "root" in group:
         return CompressedRows(read_compressed(group, design))
     squares = None
     if "sums_residual" in group:
         squares = SumsOfSquares(**{each.name: read_array(group, f"sums_{each.name}") for each in fields(SumsOfSquares)})
-    return StreamedSums(read_array(group, "x_rows") if "x_rows" in group else None, squares)
+    x = read_array(group, "x_rows") if "x_rows" in group else None
+    return StreamedSums(x, squares, read_fingerprint(group))

@@ -143,7 +143,8 @@ class Fit(Measures, PredictingBySigma):
         must ascend. These two read the data once and keep (q + K)^2 numbers a group; with "cluster", n_blocks joins
         groups at random into so many. Groups and blocks without a row that was fitted are none.
         seed : replicate i depends on it and on i alone, whatever the workers; drawn, and kept in the result, if None.
-        system : the rows, for a fit that does not hold them. Follows the active Dask client, else threads.
+        system : the fitted rows, for a fit that does not hold them; others are refused. Follows the active Dask client,
+        else threads.
 
         Every refit starts from this fit and follows its local optimum. Replicates that are singular are left out and
         counted; more than a tenth of them is a FitWarning.

@@ -17,11 +17,22 @@ import zarr
 from lrgls_dask.data.zarrio import read_array, read_design, write_array, write_design
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.registry import sigma_of
 from lrgls_dask.solve.record import Termination, TraceRow
 
-__all__ = ["CLASSICAL", "BehindErrors", "Estimated", "OneSigma", "Run", "Settings", "attributes_of"]
+__all__ = [
+    "CLASSICAL",
+    "BehindErrors",
+    "Estimated",
+    "OneSigma",
+    "Run",
+    "Settings",
+    "attributes_of",
+    "read_fingerprint",
+    "write_fingerprint",
+]
 
 Candidates = tuple[dict[str, float], ...]
 
@@ -232,3 +243,20 @@ class BehindErrors:
 
 
 CLASSICAL = BehindErrors()
+
+
+def write_fingerprint(group: zarr.Group, fingerprint: Fingerprint | None) -> None:
+    """By which the fitted rows are told from others."""
+    if fingerprint is not None:
+        for each in fields(Fingerprint):
+            values = getattr(fingerprint, each.name)
+            write_array(
+                group, f"fitted_{each.name}", values, tuple(f"fitted_{each.name}_{i}" for i in range(values.ndim))
+            )
+
+
+def read_fingerprint(group: zarr.Group) -> Fingerprint | None:
+    """The same; None from files of versions that did not keep it."""
+    if "fitted_mean" not in group:
+        return None
+    return Fingerprint(**{each.name: read_array(group, f"fitted_{each.name}") for each in fields(Fingerprint)})

@@ -302,9 +302,12 @@ class Reported(Designed):
             With missing responses "classical", (sum_i X_i' Sigma_oo^-1 X_i)^-1 over what each row shows, which comes
             with the fit, and "observed", which does not take values to be missing completely at random: one read where
             their patterns are few, else three passes, the last of 2 K (k + 1) times the work. No others.
-        system : the fitted rows, for a fit that was opened from disk.  groups : (N,) labels, by default those of the
-        system.  correction : "HC1" multiplies by N / sqrt((N - p_i) (N - p_j)), and for "cluster" by
-        G / (G - 1) (N - 1) / N too.  kernel, bandwidth : weights of lags, see `inference.hac.lag_weights`; by default
+        system : the fitted rows, for a fit that was opened from disk, in chunks of any length; "hac" takes their order
+        as it is there. Other rows, and data changed since the fit, are told by their sums in the same pass, except of
+        streamed and incomplete fits in files of versions before these sums were kept.
+        groups : (N,) labels, by default those of the system.  correction : "HC1" multiplies by
+        N / sqrt((N - p_i) (N - p_j)), and for "cluster" by G / (G - 1) (N - 1) / N too.
+        kernel, bandwidth : weights of lags, see `inference.hac.lag_weights`; by default
         the bandwidth of Newey and West (1994).
 
         Of a time-varying fit each row counts with the Sigma_t of its segment; opened from disk it takes one pass more

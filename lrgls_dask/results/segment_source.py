@@ -17,9 +17,11 @@ from lrgls_dask.results.cov.kind import CovKind, cut
 from lrgls_dask.results.cov.registry import KINDS
 from lrgls_dask.results.cov_source import FitSource, Made, check_debiased, degrees
 from lrgls_dask.results.parts import BehindErrors
+from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_here
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.solve.fingerprint import check_compressed
 from lrgls_dask.system import System
 from lrgls_dask.varying.sigmas import SegmentSigmas
 
@@ -37,6 +39,9 @@ class SegmentsFit(Made, Protocol):
 
     @property
     def compressed_segments(self) -> tuple[Compressed, ...]: ...
+
+    @property
+    def fingerprint(self) -> Fingerprint | None: ...
 
     def _fitted_rows(self, kind: str, system: System | None) -> System: ...
 
@@ -85,15 +90,16 @@ class SegmentSource(FitSource[SegmentsFit]):
                 f"the system has {system.n_obs:,} rows, and the segments of this fit cover {runs.edges[-1]:,}. "
                 "Pass the system that was fitted."
             )
-        segments = fit.compressed_segments or _read_again(system, runs)
+        segments = fit.compressed_segments or _read_again(system, runs, fit.fingerprint)
         sigma = SigmaRuns(runs, fit.sigmas.values)
         if debiased:
             sigma = sigma.rescaled(degrees(self.n_obs, self.free))
         how = fit.settings
-        return SegmentedBread.of(segments, sigma, fit.estimated.coefficients, how.lam_B, how.restrictions)
+        at = fit.estimated.coefficients
+        return SegmentedBread.of(segments, sigma, at, how.lam_B, how.restrictions, fit.fingerprint)
 
 
-def _read_again(system: System | None, runs: RowRuns) -> tuple[Compressed, ...]:
+def _read_again(system: System | None, runs: RowRuns, fitted: Fingerprint | None) -> tuple[Compressed, ...]:
     """The segments of a fit that was opened from disk; one pass."""
     assert system is not None  # who calls has asked for it
     parts = compress_parts(system.rows, runs, meter=Meter())
@@ -102,7 +108,9 @@ def _read_again(system: System | None, runs: RowRuns) -> tuple[Compressed, ...]:
             f"only {len(parts.moments):,} of the fit's {runs.n_parts:,} segments have rows of positive weight in this "
             "system. Pass the system that was fitted."
         )
-    return tuple(parts.part(number) for number in range(runs.n_parts))
+    segments = tuple(parts.part(number) for number in range(runs.n_parts))
+    check_compressed(fitted, segments)
+    return segments
 
 
 def _check_size(design: Design) -> None:

@@ -23,11 +23,20 @@ from lrgls_dask.results.cov.formed import FormedCov
 from lrgls_dask.results.cov.kind import CovSource
 from lrgls_dask.results.html import segments_html
 from lrgls_dask.results.older import read_run
-from lrgls_dask.results.parts import CLASSICAL, BehindErrors, Estimated, Run, Settings
+from lrgls_dask.results.parts import (
+    CLASSICAL,
+    BehindErrors,
+    Estimated,
+    Run,
+    Settings,
+    read_fingerprint,
+    write_fingerprint,
+)
 from lrgls_dask.results.reported import Reported, as_fitted, fitted_rows_of
 from lrgls_dask.results.segment_source import SegmentSource
 from lrgls_dask.results.store import read_parts, write_parts
 from lrgls_dask.results.text import segments_summary
+from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, is_system
 from lrgls_dask.varying.labels import parts_of, rows_in_segments
@@ -73,7 +82,8 @@ class TimeVaryingFit(Reported, Predicting):
     estimated, settings, run, behind_errors : as of a `Fit`; the log-likelihood is that of every row under the Sigma of
     its segment.  sigmas : the error covariances by segment, and how far neighbours counted.
     compressed_segments, system : the compressed rows of each segment, none in a fit opened from disk, and the rows
-    themselves; not saved.
+    themselves; not saved.  fingerprint : by which they are told from others, segment by segment; None in files of
+    earlier versions.
 
     Every array comes as an xarray object with the user's labels. Loadings of the first segment have F' D^-1 F diagonal,
     descending, with the largest entry of each column positive; each later one is rotated to be nearest to the one
@@ -87,6 +97,7 @@ class TimeVaryingFit(Reported, Predicting):
     behind_errors: BehindErrors = CLASSICAL
     compressed_segments: tuple[Compressed, ...] = ()
     system: System | None = None
+    fingerprint: Fingerprint | None = None
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in HAS_NOT:
@@ -257,6 +268,7 @@ class TimeVaryingFit(Reported, Predicting):
         def write(group: zarr.Group) -> None:
             for part in (self.estimated, self.sigmas, self.settings, self.run, behind):
                 part.write(group)
+            write_fingerprint(group, self.fingerprint)
             write_array(group, "history", self.trace["local_nll"].to_numpy(), ("sweep",))
             for name in ("bandwidth", "held_out_nll"):
                 tried = np.array([row[name] for row in self.run.candidates])
@@ -270,4 +282,5 @@ class TimeVaryingFit(Reported, Predicting):
         """A fit as `to_zarr` wrote it. Raises FileNotFoundError or ValueError for what is none."""
         group = read_parts(path, "timevarying", "time-varying fit", storage_options)
         estimated, sigmas = Estimated.read(group), SegmentSigmas.read(group)
-        return cls(estimated, sigmas, Settings.read(group), read_run(group, sigmas.rank), BehindErrors.read(group))
+        parts = Settings.read(group), read_run(group, sigmas.rank), BehindErrors.read(group)
+        return cls(estimated, sigmas, *parts, fingerprint=read_fingerprint(group))

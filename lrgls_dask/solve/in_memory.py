@@ -32,7 +32,7 @@ class InMemory:
     ) -> None:
         self.compressed: Compressed | None = system
         design = self.design = system.design
-        self.n_obs, self.meter = system.n_obs, meter
+        self.n_obs, self.head, self.meter = system.n_obs, system.head, meter
         q = design.n_regressors
         self.group_rows = group_rows(system)
         self.resolution = resolution_of(system)

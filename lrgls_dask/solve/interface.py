@@ -60,9 +60,10 @@ class Posed(Protocol):
 class Problem(Posed, Protocol):
     """Residual covariances and GLS steps of one system in whitened coordinates.
 
-    free : (K,) coefficients of each equation that restrictions leave free.
+    free : (K,) coefficients of each equation that restrictions leave free.  head : number, weight and mean of the rows.
     """
 
+    head: Head
     dense: bool
     free: np.ndarray
     compressed: Compressed | None
