@@ -18,7 +18,7 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.options.covariances import DESCRIBED, Described
 from lrgls_dask.options.rules import RULES, rules_of
 
-__all__ = ["CG_MAXIT", "OPTIONS", "Engine", "EstimatorOptions", "Option", "estimator"]
+__all__ = ["CG_MAXIT", "OPTIONS", "Engine", "EstimatorOptions", "Option", "Use", "estimator"]
 
 T = TypeVar("T")
 CG_MAXIT = 500  # far more than a GLS step takes with the preconditioner it has
@@ -26,6 +26,7 @@ CG_MAXIT = 500  # far more than a GLS step takes with the preconditioner it has
 Engine = Literal["auto", "compress", "stream"]
 Algorithm = Literal["als", "fgls", "em"]
 SigmaStep = Literal["ml", "pca"]
+Use = Literal["t", "normal", "system-t"]
 Missing = Literal["raise", "em", "drop"]
 FoldsOf = Literal["rows", "blocks"]
 Rank = int | Literal["auto", "bic", "cv"]
@@ -167,6 +168,13 @@ class EstimatorOptions:
         allowed=Flag(),
         help="find Sigma from S_ij N / sqrt((N - p_i)(N - p_j)) instead of the mean products S of residuals. Iterated, "
         "it ends at a fixed point, not at the maximum of the likelihood.",
+    )
+    use: Use | None = option(
+        default=None,
+        allowed=OneOf(get_args(Use)),
+        help='what p-values, intervals and joint tests refer to. "t": Student\'s t with N - p_j degrees of freedom, '
+        'joint tests F; "normal": normal and chi2; "system-t": t and F with N K - P. None: t with N - p_j, joint tests '
+        "chi2. Where errors are clustered, any t and F have G - 1, for G groups.",
     )
     restrictions: str | Sequence[str] | Mapping[Any, float] | Restrictions | tuple[Any, Any] | None = option(
         default=None,

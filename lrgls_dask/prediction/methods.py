@@ -10,12 +10,12 @@ from typing import Any, Literal, overload
 import dask.array as da
 import numpy as np
 import pandas as pd
-import scipy  # scipy.stats loads when first asked: it takes as long as all of this package
 import xarray as xr
 
 from lrgls_dask.checks import closest, one_of, shown, takes
 from lrgls_dask.data.labels import StoredLabels, plain_labels
 from lrgls_dask.design.design import Design
+from lrgls_dask.inference.reference import Reference
 from lrgls_dask.prediction.conditional import Given, GivenKind, given_rows, given_std_rows
 from lrgls_dask.prediction.factor_scores import FactorScoreMethod, Scoring, factor_score_rows
 from lrgls_dask.prediction.fitted import (
@@ -75,8 +75,8 @@ class Predicting(ABC):
 
     @property
     @abstractmethod
-    def _freedom(self) -> np.ndarray:
-        """(P,) degrees of freedom of Student's t for each coefficient."""
+    def reference(self) -> Reference:
+        """The distribution of intervals."""
 
     @overload
     def predict(
@@ -95,8 +95,8 @@ class Predicting(ABC):
         data : a System with the same designs, or regressors alone: a Dataset with variables named as in `from_xarray`
             (others in it are not looked at), a pandas or Dask frame with columns `fit.regressors` in any order, or an
             (N, q) array in that order.
-        interval : coverage, such as 0.95; then a Dataset with `predicted`, `std_error`, `lower`, `upper`, by Student's
-            t with N - p_j degrees of freedom.  Computed together they read the rows once.
+        interval : coverage, such as 0.95; then a Dataset with `predicted`, `std_error`, `lower`, `upper`, by the
+            distribution of the fit's intervals, see `reference`.  Computed together they read the rows once.
         kind : what the interval is for. "mean", X_j b_j with variance x_ij' V_jj x_ij from the estimated coefficients;
             "observation", a new response, whose error adds Sigma_jj, over the row's weight if the System has weights.
 
@@ -135,8 +135,7 @@ class Predicting(ABC):
     def _with_interval(
         self, mean: da.Array, std_error: da.Array, new: NewRows, interval: float, kind: str
     ) -> xr.Dataset:
-        freedom = self._freedom[self.design.offsets[:-1]]
-        half = std_error * scipy.stats.t.isf((1 - interval) / 2, freedom)
+        half = std_error * self.reference.half_width(1 - interval)
         values = {"predicted": mean, "std_error": std_error, "lower": mean - half, "upper": mean + half}
         made = {name: self._labelled_rows(value, new.obs_labels, name) for name, value in values.items()}
         return xr.Dataset(made, attrs={"interval": float(interval), "kind": kind})

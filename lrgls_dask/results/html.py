@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from html import escape
+from itertools import zip_longest
 
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.reported import Reported
@@ -48,7 +49,7 @@ def _page(
 ) -> str:
     top = "".join(
         f"<tr>{_label(a)}{_value(b)}{_label(c)}{_value(d)}</tr>"
-        for (a, b), (c, d) in zip(pairs[::2], pairs[1::2], strict=True)
+        for (a, b), (c, d) in zip_longest(pairs[::2], pairs[1::2], fillvalue=("", ""))
     )
     names, rows, missing = coefficient_table(fit, alpha, LATER if fit.n_coefficients > MOST_AT_ONCE else "")
     parts = [f"<table><caption>{escape(caption)}</caption><tbody>{top}</tbody></table>"]

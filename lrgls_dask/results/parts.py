@@ -17,6 +17,7 @@ import zarr
 from lrgls_dask.data.zarrio import read_array, read_design, write_array, write_design
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.options.table import Use
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.registry import sigma_of
@@ -126,6 +127,7 @@ class Settings:
     sigma_step: str = "ml"
     d_floor: float = 1e-8
     missing: str = "raise"
+    use: Use | None = None
     restrictions: Restrictions | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -219,12 +221,14 @@ class BehindErrors:
     """The covariance behind the standard errors, tests and intervals of a fit.
 
     kind, note : which it is and how it was made.  values : (P, P), or None where it is the classical one, not yet
-    formed: that may never take P x P numbers.
+    formed: that may never take P x P numbers.  n_groups : groups that it was made of, the fewest where there are
+    several kinds; None where there are none.
     """
 
     kind: str = "classical"
     note: str = ""
     values: np.ndarray | None = None
+    n_groups: int | None = None
 
     def __post_init__(self) -> None:
         if self.values is not None:
@@ -233,13 +237,13 @@ class BehindErrors:
     def write(self, group: zarr.Group) -> None:
         if self.values is not None:
             write_array(group, "cov", self.values, ("coefficient", "coefficient_other"))
-        group.attrs.update(cov_kind=self.kind, cov_note=self.note)
+        group.attrs.update(cov_kind=self.kind, cov_note=self.note, cov_groups=self.n_groups)
 
     @classmethod
     def read(cls, group: zarr.Group) -> BehindErrors:
         known = attributes_of(group)
         values = read_array(group, "cov") if "cov" in group else None
-        return cls(known.get("cov_kind", "classical"), known.get("cov_note", ""), values)
+        return cls(known.get("cov_kind", "classical"), known.get("cov_note", ""), values, known.get("cov_groups"))
 
 
 CLASSICAL = BehindErrors()

@@ -10,37 +10,30 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-import scipy  # scipy.stats loads when first asked: it takes as long as all of this package
 import xarray as xr
 
 from lrgls_dask.checks import check_alpha
-from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.design.hypotheses import check_open, read_hypotheses
-from lrgls_dask.design.restrictions import Restrictions, free_coefficients, without_variance
+from lrgls_dask.design.restrictions import free_coefficients, without_variance
 from lrgls_dask.inference import HypothesisTest, wald
 from lrgls_dask.inference.hac import HacKernel
-from lrgls_dask.options.stored import from_stored
+from lrgls_dask.inference.reference import Reference
+from lrgls_dask.options.table import OPTIONS, Use
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.results.comparable import check_maximised
 from lrgls_dask.results.cov.formed import CovBehind, FormedCov
 from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues
 from lrgls_dask.results.cov.registry import cov_kind
 from lrgls_dask.results.cov.sandwich import Correction
-from lrgls_dask.results.parts import BehindErrors, Estimated, Run, Settings
-from lrgls_dask.solve.record import Termination
+from lrgls_dask.results.made_of_parts import MadeOfParts
+from lrgls_dask.results.parts import BehindErrors
 from lrgls_dask.system import System, complete_only
 
 __all__ = ["Reported", "as_fitted", "fitted_rows_of"]
 
 
-class Reported(Designed):
-    """The parts that every fit has, and what follows from the coefficients and the covariance behind their errors."""
-
-    estimated: Estimated
-    settings: Settings
-    run: Run
-    behind_errors: BehindErrors
-    system: System | None
+class Reported(MadeOfParts):
+    """What follows from the coefficients and the covariance behind their errors."""
 
     @property
     @abstractmethod
@@ -67,106 +60,6 @@ class Reported(Designed):
     def _classical(self) -> CovBehind:
         """The classical covariance."""
 
-    # ------------------------------------------------------------------------------------------ of the parts
-
-    @property
-    def design(self) -> Design:
-        """Which equation has which regressors, and their labels."""
-        return self.estimated.design
-
-    @property
-    def coefficients(self) -> np.ndarray:
-        """(P,) as plain numbers, equation by equation; `params` has labels."""
-        return self.estimated.coefficients
-
-    @property
-    def n_obs(self) -> int:
-        """N, rows of positive weight that show a response."""
-        return self.estimated.n_obs
-
-    @property
-    def loglik(self) -> float:
-        """Log-likelihood of all rows, without penalties."""
-        return self.estimated.loglik
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options it was fitted with, by the names of `LowRankGLS`; a text stands for one that cannot be stored.
-
-        Nothing of a fit saved by a version that did not keep them.
-        """
-        return from_stored(self.settings.options) if self.settings.options else {}
-
-    @property
-    def obs_dim(self) -> str:
-        """What the user calls the dim of rows."""
-        return self.estimated.obs_dim
-
-    @property
-    def equation_dim(self) -> str:
-        """What the user calls the dim of equations."""
-        return self.estimated.equation_dim
-
-    @property
-    def termination(self) -> Termination:
-        """Why the iterations ended."""
-        return self.run.termination
-
-    @property
-    def n_passes(self) -> int:
-        """Passes over the data that the whole fit took."""
-        return self.run.n_passes
-
-    @property
-    def bytes_read(self) -> int:
-        """Decoded bytes that those passes read."""
-        return self.run.bytes_read
-
-    @property
-    def n_sweeps(self) -> int:
-        """Sweeps of the loop."""
-        return self.run.n_sweeps
-
-    @property
-    def n_dropped(self) -> int:
-        """Rows that missing="drop" left out: a response missing, or weight zero."""
-        return self.run.n_dropped
-
-    @property
-    def missing(self) -> str:
-        """What was done with missing responses: "raise", "em" or "drop"."""
-        return self.settings.missing
-
-    @property
-    def algorithm(self) -> str:
-        """How it was estimated: "als", "em" or "fgls"."""
-        return self.settings.algorithm
-
-    @property
-    def debiased(self) -> bool:
-        """Whether Sigma was found from mean products corrected for degrees of freedom."""
-        return self.settings.debiased
-
-    @property
-    def lam_B(self) -> float:
-        """The ridge on the coefficients."""
-        return self.settings.lam_B
-
-    @property
-    def restrictions(self) -> Restrictions | None:
-        """Linear restrictions that the coefficients keep to."""
-        return self.settings.restrictions
-
-    @property
-    def cov_kind(self) -> str:
-        """The kind of covariance behind std_errors and all that follows."""
-        return self.behind_errors.kind
-
-    @property
-    def cov_note(self) -> str:
-        """How it was made, beyond the kind."""
-        return self.behind_errors.note
-
     # ------------------------------------------------------------------------------------------ coefficients
 
     @cached_property
@@ -192,13 +85,15 @@ class Reported(Designed):
 
     @cached_property
     def pvalues(self) -> xr.DataArray:
-        """(P,) two-sided, Student's t with N - p_j degrees of freedom, p_j counting free coefficients."""
-        return self._per_coefficient(2 * scipy.stats.t.sf(np.abs(self.tvalues.values), self._freedom), "pvalues")
+        """(P,) two-sided, of the distribution that `use` asks for: Student's t with N - p_j degrees of freedom, p_j
+        counting free coefficients, unless told otherwise; with G - 1 where errors are clustered. See `reference`."""
+        freedom = np.repeat(self.reference.freedom, self.design.sizes)
+        return self._per_coefficient(self.reference.two_sided(self.tvalues.values, freedom), "pvalues")
 
     def conf_int(self, alpha: float = 0.05) -> xr.DataArray:
         """(coefficient, bound) intervals of coverage 1 - alpha; bound is "low" and "high"."""
         check_alpha(alpha)
-        half = scipy.stats.t.isf(alpha / 2, self._freedom) * self.std_errors.values
+        half = np.repeat(self.reference.half_width(alpha), self.design.sizes) * self.std_errors.values
         low_high = np.stack([self.coefficients - half, self.coefficients + half], axis=1)
         coords: dict[str, Any] = {n: ("coefficient", v) for n, v in self._coefficient_labels.items()}
         return xr.DataArray(low_high, coords | {"bound": ["low", "high"]}, ("coefficient", "bound"), name="conf_int")
@@ -256,20 +151,30 @@ class Reported(Designed):
         """Observed responses less the free coefficients, the residual degrees of freedom of the system."""
         return self.n_cells - self.df_model
 
-    def wald_test(self, hypotheses: Any, *, use_f: bool = False) -> HypothesisTest:
+    @cached_property
+    def reference(self) -> Reference:
+        """To which distribution p-values, intervals and joint tests refer, and its degrees of freedom."""
+        by_equation = np.asarray(self._shown - self._free)
+        return Reference(self.settings.use, by_equation, self.df_resid, self.behind_errors.n_groups)
+
+    def wald_test(self, hypotheses: Any, *, use_f: bool | None = None) -> HypothesisTest:
         """Wald test of linear hypotheses, at the covariance that std_errors come from; no read.
 
         hypotheses : a text such as "Telcm:smb = 0" or "food:price + food:income = 1", "*:smb = 0" for every equation
         (the language is that of `lrgls_dask.design.hypothesis_syntax`), several of them in a list, a mapping from texts
         or (equation, regressor) to values, a matrix R (m, P) for R b = 0, or a tuple (R, r).
-        use_f : the statistic over m as F(m, N K - P), systemfit's linearHypothesis with test "F", instead of chi2(m).
+        use_f : True for the statistic over m as F, False for chi2(m), None for what `use` asks for: chi2 unless it is
+            "t" or "system-t" or errors are clustered. F has N K - P degrees of freedom in the denominator, as
+            systemfit's linearHypothesis with test "F"; with use="t" N - p_j where all is about one equation; G - 1
+            where errors are clustered.
         Raises ValueError with the place in the text, for redundant or contradictory hypotheses, and for those that the
         restrictions of the fit decide.
         """
         restrictions = read_hypotheses(self.design, hypotheses)
         check_open(self.restrictions, restrictions)
         covariance = self._coefficient_cov(restrictions.matrix)
-        return wald(restrictions, self.coefficients, covariance, self.df_resid if use_f else None)
+        about = np.unique(self.design.equation_of[np.any(restrictions.matrix != 0, axis=0)])
+        return wald(restrictions, self.coefficients, covariance, self.reference.of_test(about, use_f))
 
     # ------------------------------------------------------------------------------------------ covariances
 
@@ -331,8 +236,9 @@ class Reported(Designed):
 
     def with_cov(
         self,
-        kind: str | CovKind,
+        kind: str | CovKind | None = None,
         *,
+        use: Use | None = None,
         debiased: bool = False,
         system: System | None = None,
         groups: Any = None,
@@ -342,17 +248,27 @@ class Reported(Designed):
     ) -> Self:
         """The same fit whose std_errors, tests, intervals, tables and files use another covariance; options as `cov`.
 
+        kind : None for the one it uses, no read.  use : "t", "normal" or "system-t", what p-values, intervals and joint
+        tests refer to, see `LowRankGLS`; None for that of the fit.
         The same passes and memory as `cov` of all coefficients.
         """
-        wanted = cov_kind(kind, _given(debiased, groups, correction, kernel, bandwidth))
-        found = self._computed(wanted, None, system)
-        return replace(self, behind_errors=BehindErrors(wanted.name, found.note, found.values))  # type: ignore[type-var]
+        settings = self.settings
+        if use is not None:
+            OPTIONS["use"].check(use)
+            settings = replace(settings, use=use)
+        given = _given(debiased, groups, correction, kernel, bandwidth)
+        behind = self.behind_errors
+        if kind is not None or given:
+            wanted = cov_kind("classical" if kind is None else kind, given)
+            found = self._computed(wanted, None, system)
+            behind = BehindErrors(wanted.name, found.note, found.values, found.n_groups)
+        return replace(self, settings=settings, behind_errors=behind)  # type: ignore[type-var]
 
     def _computed(self, kind: CovKind, position: int | None, system: System | None) -> CovValues:
         """What the kind makes of this fit; coefficients that restrictions hold have no variance, of whatever kind."""
         found = kind.compute(self._source, position, system)
         chosen = slice(None) if position is None else self.design.spans[position]
-        return CovValues(without_variance(found.values, self.restrictions, chosen), found.note)
+        return replace(found, values=without_variance(found.values, self.restrictions, chosen))
 
     @cached_property
     def _behind(self) -> CovBehind:
@@ -389,10 +305,6 @@ class Reported(Designed):
     def _per_coefficient(self, values: np.ndarray, name: str) -> xr.DataArray:
         coords = {label: ("coefficient", names) for label, names in self._coefficient_labels.items()}
         return xr.DataArray(values, coords, ("coefficient",), name=name)
-
-    @property
-    def _freedom(self) -> np.ndarray:
-        return np.repeat(np.maximum(self._shown - self._free, 1), self.design.sizes)
 
     @cached_property
     def _free(self) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Hashable, Sequence
+from itertools import zip_longest
 
 import numpy as np
 
@@ -59,6 +60,7 @@ def segments_header(fit: Reported, of_sigma: list[tuple[str, str]]) -> list[tupl
         ("Restrictions", f"{fit.n_restrictions}"),
         ("Std errors", _behind(fit)),
         ("Ended", _ended(fit)),
+        ("P-values", str(fit.reference)),
     ]
 
 
@@ -95,6 +97,7 @@ def header(fit: Measures) -> list[tuple[str, str]]:
         ("Std errors", _behind(fit)),
         ("Restrictions", f"{fit.n_restrictions}"),
         ("McElroy R2", _mcelroy(fit)),
+        ("P-values", str(fit.reference)),
     ]
 
 
@@ -179,7 +182,9 @@ def _with_errors(fit: Reported, alpha: float) -> tuple[list[str], list[tuple[Seq
     columns = [table[name].map(lambda value, form=form: format(value, form)) for name, form in formats.items()]
     cells = [list(row) for row in zip(*columns, strict=True)]
     percent = f"{100 * (1 - alpha):g}%"
-    return ["coef", "std err", "t", "P>|t|", f"{percent} low", "high"], list(zip(table.index, cells, strict=True))
+    letter = fit.reference.letter
+    names = ["coef", "std err", letter, f"P>|{letter}|", f"{percent} low", "high"]
+    return names, list(zip(table.index, cells, strict=True))
 
 
 def equation_table(fit: Measures) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
@@ -199,10 +204,10 @@ def equation_table(fit: Measures) -> tuple[list[str], list[tuple[Sequence[Hashab
 
 
 def pairs(items: list[tuple[str, str]]) -> list[str]:
-    """Names and values in two columns."""
+    """Names and values in two columns, the last one alone where they are odd."""
     cells = [f"{name + ':':<17}{value}" for name, value in items]
-    left = max(len(cell) for cell in cells[::2]) + 3
-    return [f"{a:<{left}}{b}" for a, b in zip(cells[::2], cells[1::2], strict=True)]
+    left = max(len(cell) for cell in cells[:-1:2]) + 3
+    return [f"{a:<{left}}{b}".rstrip() for a, b in zip_longest(cells[::2], cells[1::2], fillvalue="")]
 
 
 def coefficient_lines(fit: Reported, alpha: float, max_rows: int) -> list[str]:

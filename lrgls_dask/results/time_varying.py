@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -261,9 +261,9 @@ class TimeVaryingFit(Reported, Predicting):
         """
         behind = self.behind_errors
         if self.n_coefficients > SAVED_UP_TO:
-            behind = BehindErrors(behind.kind, behind.note)
+            behind = replace(behind, values=None)
         elif behind.values is None:
-            behind = BehindErrors(behind.kind, behind.note, self._behind.full)
+            behind = replace(behind, values=self._behind.full)
 
         def write(group: zarr.Group) -> None:
             for part in (self.estimated, self.sigmas, self.settings, self.run, behind):

@@ -11,6 +11,7 @@ import pandas as pd
 from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.gradient_kernels import Clusters
 from lrgls_dask.inference.sandwich import clustered
+from lrgls_dask.results.cov.kind import CovValues
 from lrgls_dask.results.cov.sandwich import Sandwich
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.system import System
@@ -29,14 +30,14 @@ class Cluster(Sandwich):
     groups: Any = field(default=None, metadata={"command_line": "one label a row: those of the store are used"})
     name: ClassVar[str] = "cluster"
 
-    def sandwich(self, system: System, bread: Bread, equation: int | None) -> tuple[np.ndarray, str]:
+    def sandwich(self, system: System, bread: Bread, equation: int | None) -> CovValues:
         labels = system.groups_of_rows(self.groups)
         if labels is None:
             raise ValueError("kind='cluster' needs groups: pass groups=, one label a row, or a system that has them.")
         values, n_groups = clustered(system.rows, bread, equation, clusters_of(labels), Meter())
         if self.correction == "HC1":
             values = values * (n_groups / (n_groups - 1) * (bread.n_obs - 1) / bread.n_obs)
-        return values, f"{self.correction}, {n_groups:,} groups"
+        return CovValues(values, f"{self.correction}, {n_groups:,} groups", n_groups)
 
 
 def clusters_of(labels: np.ndarray) -> Clusters:

@@ -13,6 +13,7 @@ from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.inference.sandwich import hac
+from lrgls_dask.results.cov.kind import CovValues
 from lrgls_dask.results.cov.sandwich import Sandwich
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.system import System
@@ -38,10 +39,10 @@ class Hac(Sandwich):
         if self.bandwidth is not None:
             _check_bandwidth(self.bandwidth)
 
-    def sandwich(self, system: System, bread: Bread, equation: int | None) -> tuple[np.ndarray, str]:
+    def sandwich(self, system: System, bread: Bread, equation: int | None) -> CovValues:
         check_ascending(system.obs, system.obs_dim, "kind='hac'")
         values, used = hac(system.rows, bread, equation, self.kernel, self.bandwidth, Meter())
-        return values, f"{self.correction}, {self.kernel} kernel, bandwidth {used:g}"
+        return CovValues(values, f"{self.correction}, {self.kernel} kernel, bandwidth {used:g}")
 
 
 def _check_bandwidth(value: Any) -> None:

@@ -18,10 +18,14 @@ __all__ = ["CovKind", "CovSource", "CovValues", "cut"]
 
 @dataclass(frozen=True, eq=False)
 class CovValues:
-    """values : (P, P), or (p_j, p_j) of one equation.  note : how they were made, beyond the kind."""
+    """values : (P, P), or (p_j, p_j) of one equation.  note : how they were made, beyond the kind.
+
+    n_groups : independent groups of rows they were made of, the fewest where there are several kinds; None for rows.
+    """
 
     values: np.ndarray
     note: str = ""
+    n_groups: int | None = None
 
 
 class CovSource(Protocol):

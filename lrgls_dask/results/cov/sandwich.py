@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -33,13 +33,13 @@ class Sandwich(CovKind):
         one_of("correction", self.correction, ("HC0", "HC1"))
 
     @abstractmethod
-    def sandwich(self, system: System, bread: Bread, equation: int | None) -> tuple[np.ndarray, str]:
+    def sandwich(self, system: System, bread: Bread, equation: int | None) -> CovValues:
         """The covariance without the correction, and what there is to note of it."""
 
     def compute(self, source: CovSource, equation: int | None, system: System | None) -> CovValues:
         rows = source.rows(self, system)
-        values, note = self.sandwich(rows, source.bread(rows), equation)
-        return CovValues(self._corrected(source, equation, values), note)
+        found = self.sandwich(rows, source.bread(rows), equation)
+        return replace(found, values=self._corrected(source, equation, found.values))
 
     def _corrected(self, source: CovSource, equation: int | None, values: np.ndarray) -> np.ndarray:
         if self.correction == "HC0":
@@ -57,5 +57,5 @@ class Robust(Sandwich):
 
     name: ClassVar[str] = "robust"
 
-    def sandwich(self, system: System, bread: Bread, equation: int | None) -> tuple[np.ndarray, str]:
-        return robust(system.rows, bread, equation, Meter()), self.correction
+    def sandwich(self, system: System, bread: Bread, equation: int | None) -> CovValues:
+        return CovValues(robust(system.rows, bread, equation, Meter()), self.correction)

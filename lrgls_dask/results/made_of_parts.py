@@ -1,0 +1,130 @@
+"""What every fit says of the parts it is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lrgls_dask.design.design import Design, Designed
+from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.options.stored import from_stored
+from lrgls_dask.options.table import Use
+from lrgls_dask.results.parts import BehindErrors, Estimated, Run, Settings
+from lrgls_dask.solve.record import Termination
+from lrgls_dask.system import System
+
+__all__ = ["MadeOfParts"]
+
+
+class MadeOfParts(Designed):
+    """The parts that every fit has."""
+
+    estimated: Estimated
+    settings: Settings
+    run: Run
+    behind_errors: BehindErrors
+    system: System | None
+
+    @property
+    def design(self) -> Design:
+        """Which equation has which regressors, and their labels."""
+        return self.estimated.design
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        """(P,) as plain numbers, equation by equation; `params` has labels."""
+        return self.estimated.coefficients
+
+    @property
+    def n_obs(self) -> int:
+        """N, rows of positive weight that show a response."""
+        return self.estimated.n_obs
+
+    @property
+    def loglik(self) -> float:
+        """Log-likelihood of all rows, without penalties."""
+        return self.estimated.loglik
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options it was fitted with, by the names of `LowRankGLS`; a text stands for one that cannot be stored.
+
+        Nothing of a fit saved by a version that did not keep them.
+        """
+        return from_stored(self.settings.options) if self.settings.options else {}
+
+    @property
+    def obs_dim(self) -> str:
+        """What the user calls the dim of rows."""
+        return self.estimated.obs_dim
+
+    @property
+    def equation_dim(self) -> str:
+        """What the user calls the dim of equations."""
+        return self.estimated.equation_dim
+
+    @property
+    def termination(self) -> Termination:
+        """Why the iterations ended."""
+        return self.run.termination
+
+    @property
+    def n_passes(self) -> int:
+        """Passes over the data that the whole fit took."""
+        return self.run.n_passes
+
+    @property
+    def bytes_read(self) -> int:
+        """Decoded bytes that those passes read."""
+        return self.run.bytes_read
+
+    @property
+    def n_sweeps(self) -> int:
+        """Sweeps of the loop."""
+        return self.run.n_sweeps
+
+    @property
+    def n_dropped(self) -> int:
+        """Rows that missing="drop" left out: a response missing, or weight zero."""
+        return self.run.n_dropped
+
+    @property
+    def missing(self) -> str:
+        """What was done with missing responses: "raise", "em" or "drop"."""
+        return self.settings.missing
+
+    @property
+    def algorithm(self) -> str:
+        """How it was estimated: "als", "em" or "fgls"."""
+        return self.settings.algorithm
+
+    @property
+    def use(self) -> Use | None:
+        """What p-values, intervals and tests refer to: "t", "normal", "system-t", or None."""
+        return self.settings.use
+
+    @property
+    def debiased(self) -> bool:
+        """Whether Sigma was found from mean products corrected for degrees of freedom."""
+        return self.settings.debiased
+
+    @property
+    def lam_B(self) -> float:
+        """The ridge on the coefficients."""
+        return self.settings.lam_B
+
+    @property
+    def restrictions(self) -> Restrictions | None:
+        """Linear restrictions that the coefficients keep to."""
+        return self.settings.restrictions
+
+    @property
+    def cov_kind(self) -> str:
+        """The kind of covariance behind std_errors and all that follows."""
+        return self.behind_errors.kind
+
+    @property
+    def cov_note(self) -> str:
+        """How it was made, beyond the kind."""
+        return self.behind_errors.note
