@@ -8,7 +8,7 @@ Compressed systems form a monoid: stacking two and re-triangulating is the merge
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -65,7 +65,11 @@ class Compressed:
             raise ValueError("append: the two systems differ in equations, regressors or designs. Use the same ones.")
         both = RootMoments(self.head, self.root) + RootMoments(other.head, other.root)
         route = "gram" if "gram" in (self.route, other.route) else "qr"
-        return Compressed(self.design, both.head, both.root, route)
+        design = self.design
+        if not np.array_equal(design.rounding, other.design.rounding):
+            coarser = np.maximum(design.rounding, other.design.rounding)
+            design = replace(design, precision=tuple(coarser.tolist()))
+        return Compressed(design, both.head, both.root, route)
 
 
 def partial_bytes(design: Design) -> int:

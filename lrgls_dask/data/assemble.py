@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -65,4 +66,12 @@ def build_rows(x: Sequence[Part], y: Sequence[Part], weights: Part | None, desig
 
     n_obs = int(y[0].array.shape[0])
     kept = None if weights is None else shared(weights)
+    precision = tuple(eps for part in x for eps in [rounding_of(part.array.dtype)] * part.n_columns)
+    design = replace(design, precision=precision if any(precision) else ())
     return Rows(tuple(map(shared, x)), tuple(map(shared, y)), kept, design, n_obs)
+
+
+def rounding_of(dtype: Any) -> float:
+    """Relative rounding of values stored so; 0 for float64, to which all are promoted, and for exact integers."""
+    kind = np.dtype(dtype)
+    return float(np.finfo(kind).eps) if kind.kind == "f" and kind.itemsize < 8 else 0.0

@@ -32,6 +32,8 @@ def write_design(group: zarr.Group, design: Design) -> None:
     _write_labels(group, "term", "coefficient", tuple(t for terms in design.terms for t in terms))
     write_array(group, "incidence_columns", np.concatenate(design.columns).astype(np.int64), ("coefficient",))
     write_array(group, "incidence_start", design.offsets.astype(np.int64), ("incidence_bound",))
+    if design.precision:
+        group.attrs["precision"] = list(design.precision)
     if design.equation_coords:
         coords = design.equation_coords.items()
         group.attrs["equation_coords"] = [labels_to_json((name, *labels), repr(name)) for name, labels in coords]
@@ -71,10 +73,12 @@ def read_design(group: zarr.Group) -> Design:
     terms = _read_labels(group, "term")
     spans = list(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True))
     coords: Any = group.attrs.get("equation_coords", [])
+    precision: Any = group.attrs.get("precision", [])
     return Design(
         _read_labels(group, "equation"),
         _read_labels(group, "regressor"),
         tuple(columns[a:b] for a, b in spans),
         tuple(terms[a:b] for a, b in spans),
         {name: tuple(labels) for name, *labels in map(labels_from_json, coords)},
+        tuple(precision),
     )

@@ -52,6 +52,7 @@ class Design:
     columns : K index arrays (p_j,), the columns of equation j in its own order.
     terms : K tuples of p_j labels, what equation j calls its columns.
     equation_coords : further labels of the equations by name, K each, such as the sector of every firm.
+    precision : of each regressor the relative rounding of its values as they are stored; none if all are exact.
     """
 
     equations: tuple[Hashable, ...]
@@ -59,6 +60,7 @@ class Design:
     columns: tuple[np.ndarray, ...]
     terms: tuple[tuple[Hashable, ...], ...]
     equation_coords: Mapping[Hashable, tuple[Hashable, ...]] = field(default_factory=dict)
+    precision: tuple[float, ...] = ()
 
     @property
     def n_equations(self) -> int:
@@ -67,6 +69,11 @@ class Design:
     @property
     def n_regressors(self) -> int:
         return len(self.regressors)
+
+    @cached_property
+    def rounding(self) -> np.ndarray:
+        """(q,) relative rounding of the stored values of each regressor, 0 where they are exact or float64."""
+        return np.array(self.precision) if self.precision else np.zeros(self.n_regressors)
 
     @cached_property
     def sizes(self) -> np.ndarray:

@@ -9,7 +9,7 @@ from lrgls_dask.inference.hypothesis_tests import (
     rank_test,
     wald,
 )
-from lrgls_dask.inference.measures import SumsOfSquares, mcelroy_r2, residual_covariance, sums_of_squares
+from lrgls_dask.inference.measures import SumsOfSquares, mcelroy_r2, mcelroy_r2_of_residuals, sums_of_squares
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 
 __all__ = [
@@ -21,8 +21,8 @@ __all__ = [
     "likelihood_ratio",
     "lr_diagonal",
     "mcelroy_r2",
+    "mcelroy_r2_of_residuals",
     "rank_test",
-    "residual_covariance",
     "sums_of_squares",
     "wald",
 ]

@@ -8,11 +8,14 @@ import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed, residual_rows
 from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.solve.whiten import GroupRows
+from lrgls_dask.solve.in_memory import InMemory
+from lrgls_dask.solve.whiten import GroupRows, resolution_of
 
-__all__ = ["SumsOfSquares", "mcelroy_r2", "residual_covariance", "sums_of_squares"]
+__all__ = ["SumsOfSquares", "mcelroy_r2", "mcelroy_r2_of_residuals", "sums_of_squares"]
 
+ROUNDING, VARIES = 1e-8, 1e-13  # residuals and spread, as a part of the level, that are no more than rounding
 LEVEL = 1e-6  # a combination of columns without variation is a constant if this much of its level is left
 
 
@@ -93,24 +96,37 @@ def has_constant(x: np.ndarray, resolution: float) -> bool:
     return bool(np.any(np.abs(level) > LEVEL * size))
 
 
-def residual_covariance(system: Compressed, coefficients: np.ndarray) -> np.ndarray:
-    """(K, K) S = R'R / N in the user's units."""
-    residual = residual_rows(system, coefficients)
-    covariance: np.ndarray = residual.T @ residual / system.n_obs
-    return covariance
-
-
-def mcelroy_r2(system: Compressed, coefficients: np.ndarray, sigma: Sigma | np.ndarray) -> float:
+def mcelroy_r2(system: Compressed, coefficients: np.ndarray, sigma: Sigma) -> float:
     """1 - tr(Sigma^-1 R'R) / tr(Sigma^-1 T), T the cross-product of Y about its means; NaN where no response varies.
 
-    sigma : the error covariance, or a dense one (K, K). With an intercept in every equation between 0 and 1 for
-    generalised least squares. Costs O((q + K) K k).  Source: McElroy (1977), eq. 2.13.
+    With an intercept in every equation between 0 and 1 for generalised least squares. Costs O((q + K) K k).
+    Source: McElroy (1977), eq. 2.13.
     """
     residual = residual_rows(system, coefficients)
     total = system.root[:, system.design.n_regressors :]
-    if isinstance(sigma, np.ndarray):
-        precision = np.linalg.inv(sigma)
-        parts = [float(np.sum((rows @ precision) * rows)) for rows in (residual, total)]
-    else:
-        parts = [float(np.sum(sigma.solve_rows(rows) * rows)) for rows in (residual, total)]
+    parts = [float(np.sum(sigma.solve_rows(rows) * rows)) for rows in (residual, total)]
     return 1.0 - parts[0] / parts[1] if parts[1] > 0 else float("nan")
+
+
+def mcelroy_r2_of_residuals(system: Compressed, coefficients: np.ndarray) -> float:
+    """McElroy's R2 with Sigma = R'R / N, which is 1 - K / tr((R'R)^-1 T).  Costs O((q + K) K^2).
+
+    A response that does not vary, and has no residuals, says nothing and is left out. One that varies and is fitted
+    exactly makes it 1, the limit. NaN where nothing is left, or residuals are singular for another reason.
+    """
+    residual = residual_rows(system, coefficients)
+    total = system.root[:, system.design.n_regressors :]
+    sizes, spread = np.linalg.norm(residual, axis=0), np.linalg.norm(total, axis=0)
+    level = np.linalg.norm(system.stacked()[:, system.design.n_regressors :], axis=0)
+    # the ridge only keeps collinear columns from being refused: what is exact does not depend on it
+    exact = InMemory(system, lam_B=1.0, meter=Meter()).whitened.exact & (sizes <= ROUNDING * level)
+    if np.any(exact & (spread > VARIES * level)):
+        return 1.0
+    if exact.all():
+        return float("nan")
+    kept = ~exact
+    _, s, vt = np.linalg.svd(residual[:, kept] / sizes[kept], full_matrices=False)
+    if len(s) < kept.sum() or s[-1] <= resolution_of(system):
+        return float("nan")
+    weighted = np.linalg.norm((total[:, kept] / sizes[kept]) @ (vt.T / s)) ** 2
+    return float(1.0 - kept.sum() / weighted) if weighted > 0 else float("nan")

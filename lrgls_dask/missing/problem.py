@@ -359,7 +359,7 @@ class Incomplete:
 
 
 def _fields(design: Design) -> tuple[Any, ...]:
-    return design.equations, design.regressors, design.columns, design.terms
+    return design.equations, design.regressors, design.columns, design.terms, design.equation_coords, design.precision
 
 
 def _group_rows(group: DesignGroup, of: tuple[AvailableMoments, int]) -> GroupRows:

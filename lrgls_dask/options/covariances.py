@@ -25,6 +25,10 @@ class TimeVarying:
         segments apart (and so does 1), infinity is the static fit, "cv" chooses by the likelihood of segments left out
         of their own Sigma_t: `fit.selection` has all that were tried.
 
+    A segment must be able to carry a Sigma_t: an equation that has no errors in it (a response that does not vary, or
+    that its regressors fit exactly), or no more rows than regressors and factors, is refused by `fit` unless
+    neighbours within the bandwidth give four fifths of the usual variance back, which is then said by a warning.
+
     Raises TypeError or ValueError for other ranks and bandwidths; the labels are checked by `fit`.
     """
 

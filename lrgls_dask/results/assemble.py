@@ -163,16 +163,17 @@ def _gls(problem: Incomplete, found: Solution[Point]) -> np.ndarray | None:
 
 
 def as_time_varying_fit(fitted: SegmentsFitted, settings: Settings, system: System, meter: Meter) -> TimeVaryingFit:
-    """What the loop over segments ended with, labelled; warns where it did not converge."""
+    """What the loop over segments ended with, labelled; warns where it did not converge or a segment has no errors."""
     found, sigmas = fitted.found, fitted.sigmas
+    notes = list(found.notes)
     if not found.converged:
         plural = "" if found.n_sweeps == 1 else "s"
-        warnings.warn(
-            f"LowRankGLS: not converged after {found.n_sweeps} sweep{plural}: raise max_sweeps, or rel_tol if this "
-            "precision is enough.",
-            FitWarning,
-            stacklevel=5,
+        notes.append(
+            f"not converged after {found.n_sweeps} sweep{plural}: raise max_sweeps, or rel_tol if this "
+            "precision is enough"
         )
+    if notes:
+        warnings.warn("LowRankGLS: " + "; ".join(notes) + ".", FitWarning, stacklevel=5)
     run = Run(
         found.termination,
         found.rows,

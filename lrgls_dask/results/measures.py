@@ -16,8 +16,8 @@ from lrgls_dask.inference import (
     likelihood_ratio,
     lr_diagonal,
     mcelroy_r2,
+    mcelroy_r2_of_residuals,
     rank_test,
-    residual_covariance,
 )
 from lrgls_dask.results.comparable import check_likelihood, check_nested
 from lrgls_dask.results.evidence import DROP
@@ -53,12 +53,15 @@ class Measures(SigmaReported):
 
         sigma : "reported", the fit's own, as linearmodels does; "residual", R'R / N of the final residuals, as
         systemfit does. The two agree for an unrestricted Sigma iterated to its maximum. For equations with intercepts.
+        Responses that do not vary are left out; one that varies and is fitted exactly makes it 1. "residual" is NaN
+        where the residuals of several equations together are singular.
         Raises ValueError for a streamed fit.
         """
         one_of("sigma", sigma, ("reported", "residual"))
         rows = self._rows_for("mcelroy_r2")
-        weighting = self.covariance if sigma == "reported" else residual_covariance(rows, self.coefficients)
-        return mcelroy_r2(rows, self.coefficients, weighting)
+        if sigma == "residual":
+            return mcelroy_r2_of_residuals(rows, self.coefficients)
+        return mcelroy_r2(rows, self.coefficients, self.covariance)
 
     @cached_property
     def _sums(self) -> SumsOfSquares:

@@ -141,13 +141,14 @@ def whiten(
         x /= x_scale[:, None, :]
         order = _constants_first(x)
         q, root = np.linalg.qr(np.take_along_axis(x, order[:, None, :], axis=2))
-        singular = _singular_values(x, root, order).min(axis=1) <= resolution
+        told = Told(resolution, np.stack([design.rounding[part.group.columns] for part in parts]))
+        singular = told.singular(x, _singular_values(x, root, order).min(axis=1))
         if lam_B == 0 and singular.any():
             worst = int(np.argmax(singular))
-            raise _collinear(design, parts[worst], x[worst], resolution)
+            raise _collinear(design, parts[worst], x[worst], told, worst)
         left = y - q @ (q.transpose(0, 2, 1) @ y)
-        for deficient in np.flatnonzero(singular):
-            basis = _range(x[deficient], resolution)
+        for deficient in np.flatnonzero(singular).tolist():
+            basis = told.range(x[deficient], deficient)
             left[deficient] = y[deficient] - basis @ (basis.T @ y[deficient])
         squares = np.sum(left**2, axis=1) + beyond
         total = np.sum(y**2, axis=1) + beyond
@@ -227,18 +228,61 @@ def _singular_values(x: np.ndarray, root: np.ndarray, order: np.ndarray) -> np.n
     return values
 
 
-def _range(x: np.ndarray, resolution: float) -> np.ndarray:
-    """(r, rank) orthonormal basis of the columns."""
-    u, s, _ = np.linalg.svd(_unit_columns(x)[0], full_matrices=False)
-    basis: np.ndarray = u[:, s > resolution]
-    return basis
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What is told from collinear: singular values of unit columns above the resolution of the arithmetic and above
+    what the columns' own storage leaves of a combination that is zero.
+
+    rounding : (G, p) relative rounding of the stored values of each design's columns.
+    """
+
+    resolution: float
+    rounding: np.ndarray
+
+    def singular(self, x: np.ndarray, least: np.ndarray) -> np.ndarray:
+        """(G,) whether the columns of each x (G, r, p) are collinear; least : (G,) singular values of unit columns."""
+        found: np.ndarray = least <= self.resolution
+        variation = np.linalg.norm(x[:, 1:], axis=1)
+        blurred = self._relative(np.linalg.norm(x, axis=1) / np.where(variation > 0, variation, np.inf), slice(None))
+        for g in np.flatnonzero(~found & (least <= np.linalg.norm(blurred, axis=1))).tolist():
+            found[g] = len(self.null(x[g], g)[0]) > 0
+        return found
+
+    def null(self, x: np.ndarray, g: int) -> tuple[np.ndarray, bool]:
+        """(m, p) combinations of unit columns of design g that vanish, and whether only for their storage."""
+        _, s, vt = np.linalg.svd(_unit_columns(x)[0], full_matrices=True)
+        s = np.concatenate([s, np.zeros(x.shape[1] - len(s))])
+        vanishes = s <= np.maximum(self.resolution, self._blur(x, vt, g))
+        return vt[vanishes], bool(np.any(s[vanishes] > self.resolution))
+
+    def range(self, x: np.ndarray, g: int) -> np.ndarray:
+        """(r, rank) orthonormal basis of the columns of design g."""
+        u, s, vt = np.linalg.svd(_unit_columns(x)[0], full_matrices=False)
+        basis: np.ndarray = u[:, s > np.maximum(self.resolution, self._blur(x, vt, g))]
+        return basis
+
+    def _blur(self, x: np.ndarray, combinations: np.ndarray, g: int) -> np.ndarray:
+        """(m,) what the rounding of stored values leaves of combinations (m, p) of unit columns that vanish."""
+        constant = ~x[1:].any(axis=0) & (x[0] != 0)
+        tested = x[1:] if constant.any() else x
+        sizes = np.linalg.norm(tested, axis=0)
+        grown = np.linalg.norm(x, axis=0) / np.where(sizes > 0, sizes, 1.0)
+        blur = np.where(constant | (sizes == 0), 0.0, self._relative(grown, g))
+        out: np.ndarray = np.linalg.norm(combinations * blur, axis=1)
+        return out
+
+    def _relative(self, grown: np.ndarray, g: int | slice) -> np.ndarray:
+        """Rounding of columns as a part of their variation, in which rounding of values has `grown`.
+
+        Nor is a column of few digits told apart better than sums of squares do, whoever sums them.
+        """
+        rounding = self.rounding[g]
+        return np.where(rounding > 0, np.maximum(rounding * grown, GRAM_RESOLUTION), 0.0)
 
 
-def _collinear(design: Design, part: GroupRows, x: np.ndarray, resolution: float) -> np.linalg.LinAlgError:
-    tested, constant = _unit_columns(x)
-    _, s, vt = np.linalg.svd(tested, full_matrices=True)
-    s = np.concatenate([s, np.zeros(x.shape[1] - len(s))])
-    null = vt[s <= resolution]
+def _collinear(design: Design, part: GroupRows, x: np.ndarray, told: Told, g: int) -> np.linalg.LinAlgError:
+    constant = _unit_columns(x)[1]
+    null, stored = told.null(x, g)
     involved = np.abs(null).max(axis=0) > 1e-6
     if len(constant):  # varying columns that add up to a constant involve the constant too
         norms = np.linalg.norm(x[1:], axis=0)
@@ -249,6 +293,10 @@ def _collinear(design: Design, part: GroupRows, x: np.ndarray, resolution: float
     names = [repr(term) for term, yes in zip(design.terms[j], involved, strict=True) if yes]
     listed = ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
     what = f"columns {listed} are collinear" if len(names) > 1 else f"column {listed} is zero in every row"
+    if stored:  # a column that varies by rounding alone is a constant beside the constant
+        one = "varies no more than rounding of its values"
+        what = f"{what} to the rounding of their values" if len(names) > 1 else f"column {listed} {one}"
+        what += " as they are stored, in fewer than 64 bits"
     also = f" (and {len(part.group.equations) - 1} more with the same columns)" if len(part.group.equations) > 1 else ""
     return np.linalg.LinAlgError(
         f"equation {design.equations[j]!r}{also}: {what} (rank {x.shape[1] - len(null)} of {x.shape[1]}). "

@@ -11,6 +11,7 @@ from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.sigma.ml import ml_candidates, ml_step
 from lrgls_dask.varying.als import smoothed
+from lrgls_dask.varying.carried import Carried
 from lrgls_dask.varying.segments import SegmentedProblem, check_segments, kernel_weights, segment_times
 
 __all__ = ["BandwidthScore", "held_out_scores"]
@@ -34,7 +35,7 @@ def held_out_scores(
     restrictions: Restrictions | None = None,
     d_floor: float = 1e-8,
 ) -> tuple[BandwidthScore, ...]:
-    """Each bandwidth judged by leaving every segment in turn out of its own Sigma; best first.
+    """Each bandwidth that can be fitted judged by leaving every segment in turn out of its own Sigma; best first.
 
     The coefficients are those of the static fit throughout: common to all segments, they barely notice one of them.
     Costs T Sigma steps a bandwidth.
@@ -47,9 +48,12 @@ def held_out_scores(
     static = [ml_candidates(problem.merged.residual_covariance(problem.start()), rank, floor)[0].sigma]
     c = problem.gls(problem.start(), static * len(segments), last=True)[0].x
     S = problem.residual_covariances(c)
+    carried = Carried.of(problem, range(len(segments)))
     scores = []
     for bandwidth in bandwidths:
         weights = kernel_weights(times, bandwidth)
+        if carried.refusal(weights, rank):
+            continue  # no fit with this bandwidth exists
         np.fill_diagonal(weights, 0.0)
         if not weights.any(axis=1).all():
             lonely = int(np.argmin(weights.any(axis=1)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from lrgls_dask.sigma.pca import aligned
 from lrgls_dask.solve.iterate import run
 from lrgls_dask.solve.record import Termination, TraceRow
 from lrgls_dask.varying.als import LocalSweeps
+from lrgls_dask.varying.carried import Carried
 from lrgls_dask.varying.segments import SegmentedProblem, check_segments, kernel_weights, segment_times
 
 __all__ = ["TimeVaryingSolution", "fit_time_varying"]
@@ -28,6 +30,7 @@ class TimeVaryingSolution:
     coefficients : (P,) in the user's units, equation by equation.  sigmas : T values in the user's units, their
     loadings rotated to be nearest to those of the segment before.  shares : (T,) n_t / N.
     nll : sum_t (n_t / N) nll(Sigma_t; S_t(b)), row weights and units included; loglik = -N nll.
+    notes : what there is to warn of, about segments without errors.
     n_sigma_parameters : sum_t of a Sigma's parameters times the weight of segment t in its own S_t(h), between those of
     one Sigma (static) and of T (segments apart), for information criteria (Loader 1999, section 4.4).
     segments : the compressed rows of each.
@@ -45,6 +48,7 @@ class TimeVaryingSolution:
     segments: tuple[Compressed, ...] = field(repr=False)
     rows: tuple[TraceRow, ...] = field(repr=False)
     termination: Termination
+    notes: list[str] = field(default_factory=list)
 
     @property
     def loglik(self) -> float:
@@ -80,6 +84,7 @@ def fit_time_varying(
     rank: int,
     bandwidth: float,
     *,
+    labels: Sequence[Any] | None = None,
     positions: np.ndarray | None = None,
     lam_B: float = 0.0,
     restrictions: Restrictions | None = None,
@@ -91,14 +96,19 @@ def fit_time_varying(
     """Coefficients common to all segments and a Sigma_t = F_t F_t' + diag(d_t) for each, from rows in memory: no pass.
 
     segments : T systems of the same equations in the order of time, as `compress_by` makes them in one pass.
+    labels : what messages call them, by default their numbers.
     bandwidth : in units of `positions`, (T,) increasing, by default 0 .. T - 1; 0 and infinity are allowed.
     meter : of the pass that made the segments, for the trace.
     Costs a Sigma step for every segment and one GLS solution a sweep; T K^2 numbers.
-    Raises ValueError for a negative bandwidth, segments out of order, empty or of different equations.
+    Raises ValueError for a negative bandwidth, segments out of order, empty or of different equations, and for one that
+    cannot carry a Sigma_t: without errors in some equation, or with too few rows.
     """
     check_segments(segments)
     weights = kernel_weights(segment_times(positions, len(segments)), bandwidth)
     problem = SegmentedProblem(segments, lam_B=lam_B, restrictions=restrictions)
+    carried = Carried.of(problem, range(len(segments)) if labels is None else labels)
+    if refusal := carried.refusal(weights, rank):
+        raise ValueError(refusal)
     floor = np.full(problem.design.n_equations, d_floor)
     meter = Meter() if meter is None else meter
     step = LocalSweeps(problem, weights, rank, floor, rel_tol, max_sweeps, meter)
@@ -107,6 +117,7 @@ def fit_time_varying(
     followed = tuple(_followed(at.sigmas))
     own_weight = problem.shares / (weights @ problem.shares)
     nll = float(problem.shares @ [sigma.nll(each) for sigma, each in zip(at.sigmas, at.S, strict=True)])
+    on_floor = np.stack([sigma.on_floor(floor) for sigma in at.sigmas])
     y_scale = problem.merged.whitened.y_scale
     return TimeVaryingSolution(
         problem.coefficients(at.c),
@@ -119,6 +130,7 @@ def fit_time_varying(
         tuple(segments),
         found.trace,
         found.termination,
+        carried.notes(weights, on_floor & ~problem.merged.whitened.exact, rank),
     )
 
 

@@ -86,6 +86,7 @@ def fit_segments(
         segments,
         rank,
         bandwidth,
+        labels=labels,
         lam_B=lam_B,
         restrictions=restrictions,
         d_floor=floor,

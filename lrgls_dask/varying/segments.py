@@ -170,6 +170,22 @@ class SegmentedProblem:
             out[t] = (each.beyond + residual.T @ residual) / each.n_obs
         return out
 
+    def own_squares(self, t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(K,) each: squared residuals of every equation fitted to segment t alone, squares of its response about the
+        mean there, and the rank of its regressors there; in standard units."""
+        each, K = self.segments[t], self.design.n_equations
+        fitted, ranks = np.zeros_like(each.y), np.zeros(K, dtype=int)
+        for stack, (members, _, _) in zip(each.stacks, self.coordinates.buckets, strict=True):
+            u, s, _ = np.linalg.svd(stack, full_matrices=False)
+            u *= (s > self.merged.resolution * np.max(s, axis=1, keepdims=True, initial=0.0))[:, None, :]
+            for basis, i in zip(u, members, strict=True):
+                mine = self.merged.whitened.groups[i].group.equations
+                fitted[:, mine] = basis @ (basis.T @ each.y[:, mine])
+                ranks[mine] = np.count_nonzero(basis.any(axis=0))
+        beyond = each.beyond.diagonal()
+        squares = np.sum((each.y - fitted) ** 2, axis=0) + beyond
+        return squares, np.sum(each.y[1:] ** 2, axis=0) + beyond, ranks
+
     def gls(self, c: np.ndarray, sigmas: Sequence[LowRank], *, last: bool) -> tuple[Solution, float]:
         """The coefficients at the given Sigma_t, within the restrictions, and the energy of the start.
 
