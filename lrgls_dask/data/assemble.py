@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lrgls_dask.data.labels import distinct_labels
+from lrgls_dask.data.weights import Weights
 from lrgls_dask.design.design import Design
+from lrgls_dask.design.own_columns import with_own_columns
 from lrgls_dask.rows.rows import Part, Rows
 
 __all__ = ["Use", "build_design", "build_rows"]
@@ -56,7 +58,7 @@ def build_design(
     return Design(equations, regressors, columns_of, tuple(made[id(own)][1] for own in uses))
 
 
-def build_rows(x: Sequence[Part], y: Sequence[Part], weights: Part | None, design: Design) -> Rows:
+def build_rows(x: Sequence[Part], y: Sequence[Part], weights: Weights, design: Design) -> Rows:
     """Rows of these parts; parts with equal row chunks come to share one tuple, so that comparing them is cheap."""
     known: dict[tuple[int, ...] | None, tuple[int, ...] | None] = {}
 
@@ -64,5 +66,8 @@ def build_rows(x: Sequence[Part], y: Sequence[Part], weights: Part | None, desig
         return replace(part, row_chunks=known.setdefault(part.row_chunks, part.row_chunks))
 
     n_obs = int(y[0].array.shape[0])
-    kept = None if weights is None else shared(weights)
-    return Rows(tuple(map(shared, x)), tuple(map(shared, y)), kept, design, n_obs)
+    kept, cells = None if weights.rows is None else shared(weights.rows), weights.cells
+    if cells is not None:
+        design = with_own_columns(design, cells.weighting)
+        cells = replace(cells, parts=tuple(map(shared, cells.parts)))
+    return Rows(tuple(map(shared, x)), tuple(map(shared, y)), kept, design, n_obs, cells=cells)

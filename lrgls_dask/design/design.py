@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import scipy.sparse as sp
 
-__all__ = ["Design", "DesignGroup", "Designed"]
+__all__ = ["Design", "DesignGroup", "Designed", "OwnColumns"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +52,8 @@ class Design:
     columns : K index arrays (p_j,), the columns of equation j in its own order.
     terms : K tuples of p_j labels, what equation j calls its columns.
     equation_coords : further labels of the equations by name, K each, such as the sector of every firm.
+    own : how these columns were made of the user's, where the cells of a row have weights; None where they are the
+    user's own.
     """
 
     equations: tuple[Hashable, ...]
@@ -59,6 +61,12 @@ class Design:
     columns: tuple[np.ndarray, ...]
     terms: tuple[tuple[Hashable, ...], ...]
     equation_coords: Mapping[Hashable, tuple[Hashable, ...]] = field(default_factory=dict)
+    own: OwnColumns | None = None
+
+    @property
+    def given(self) -> Design:
+        """The design in the user's columns, which predictions are made of; this one but for weights of cells."""
+        return self if self.own is None else self.own.given
 
     @property
     def n_equations(self) -> int:
@@ -125,8 +133,23 @@ class Design:
             self.equations == other.equations
             and self.regressors == other.regressors
             and self.terms == other.terms
+            and (self.own is None) == (other.own is None)
             and all(np.array_equal(a, b) for a, b in zip(self.columns, other.columns, strict=True))
         )
+
+
+@dataclass(frozen=True, eq=False)
+class OwnColumns:
+    """How q' columns scaled by the roots of the weights of cells come from the user's columns.
+
+    given : the design before.  weighting : (K,) which column of weights each equation has.  column : (q',) the column
+    of `given` that is scaled, weight : (q',) by the roots of which column of weights.
+    """
+
+    given: Design
+    weighting: np.ndarray
+    column: np.ndarray
+    weight: np.ndarray
 
 
 class HasDesign(Protocol):
@@ -147,7 +170,7 @@ class Designed:
     @property
     def n_regressors(self: HasDesign) -> int:
         """q, the number of distinct regressor columns."""
-        return self.design.n_regressors
+        return self.design.given.n_regressors
 
     @property
     def n_coefficients(self: HasDesign) -> int:
@@ -162,4 +185,4 @@ class Designed:
     @property
     def regressors(self: HasDesign) -> tuple[Hashable, ...]:
         """q labels of the distinct columns."""
-        return self.design.regressors
+        return self.design.given.regressors

@@ -9,7 +9,7 @@ import numpy as np
 from lrgls_dask.compression.compressed import Compressed, residual_rows
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.solve.whiten import GroupRows
+from lrgls_dask.solve.whiten import GroupRows, group_rows
 
 __all__ = ["SumsOfSquares", "mcelroy_r2", "residual_covariance", "sums_of_squares"]
 
@@ -57,27 +57,43 @@ def sums_of_squares(
         left = part.y - part.x @ coefficients[part.group.coefficients]
         residual[mine] = np.sum(left**2, axis=0) + part.beyond
         constant[mine] = _constants(part, resolution, restrictions)
-        about_zero, about_mean = np.sum(part.y**2, axis=0), np.sum(part.y[1:] ** 2, axis=0)
+        about_zero, about_mean = np.sum(part.y**2, axis=0), np.sum(_less_mean(part) ** 2, axis=0)
         total[mine] = np.where(constant[mine], about_mean, about_zero) + part.beyond
     return SumsOfSquares(residual, total, constant)
+
+
+def _less_mean(part: GroupRows) -> np.ndarray:
+    """(r, m) Y less its weighted mean."""
+    if part.level is None:
+        return part.y[1:]
+    squares = part.level @ part.level
+    return part.y - np.outer(part.level, part.level @ part.y / squares if squares > 0 else np.zeros(part.y.shape[1]))
 
 
 def _constants(part: GroupRows, resolution: float, restrictions: Restrictions | None) -> np.ndarray:
     """(m,) whether each equation of a design has a constant among what restrictions leave free."""
     places = part.group.coefficients.T
-    found = np.full(len(places), has_constant(part.x, resolution))
+    found = np.full(len(places), has_constant(part.x, resolution, part.level))
     if restrictions is not None and found[0]:
         for i in np.flatnonzero([bool(np.any(restrictions.matrix[:, mine])) for mine in places]):
             mine = slice(int(places[i][0]), int(places[i][-1]) + 1)
-            found[i] = has_constant(part.x @ restrictions.open_to(mine), resolution)
+            found[i] = has_constant(part.x @ restrictions.open_to(mine), resolution, part.level)
     return found
 
 
-def has_constant(x: np.ndarray, resolution: float) -> bool:
+def has_constant(x: np.ndarray, resolution: float, level: np.ndarray | None) -> bool:
     """Whether a combination of the columns is the same in every row: an intercept, or dummies that add up to one.
 
-    x : (r, p), the first row sqrt(W) * mean, the rest a root of the centred cross-product.
+    x : (r, p), the first row sqrt(W) * mean, the rest a root of the centred cross-product.  level : (r,) what a column
+    of ones is there, None for the first row.
     """
+    if level is not None:
+        if not level.any() or x.shape[1] == 0:
+            return False
+        norms = np.linalg.norm(x, axis=0)
+        unit = x / np.where(norms > 0, norms, 1.0)
+        left = level - unit @ np.linalg.lstsq(unit, level, rcond=None)[0]
+        return bool(left @ left <= LEVEL * (level @ level))
     variation = np.linalg.norm(x[1:], axis=0)
     varies = variation > 0
     if np.any(x[0, ~varies] != 0):
@@ -103,14 +119,37 @@ def residual_covariance(system: Compressed, coefficients: np.ndarray) -> np.ndar
 def mcelroy_r2(system: Compressed, coefficients: np.ndarray, sigma: Sigma | np.ndarray) -> float:
     """1 - tr(Sigma^-1 R'R) / tr(Sigma^-1 T), T the cross-product of Y about its means; NaN where no response varies.
 
+    Where cells have weights the means are those of generalised least squares, as linearmodels has them.
     sigma : the error covariance, or a dense one (K, K). With an intercept in every equation between 0 and 1 for
     generalised least squares. Costs O((q + K) K k).  Source: McElroy (1977), eq. 2.13.
     """
     residual = residual_rows(system, coefficients)
     total = system.root[:, system.design.n_regressors :]
+    if system.design.own is not None:
+        precision = np.linalg.inv(sigma) if isinstance(sigma, np.ndarray) else sigma.precision()
+        total = _less_gls_means(system, precision)
     if isinstance(sigma, np.ndarray):
         precision = np.linalg.inv(sigma)
         parts = [float(np.sum((rows @ precision) * rows)) for rows in (residual, total)]
     else:
         parts = [float(np.sum(sigma.solve_rows(rows) * rows)) for rows in (residual, total)]
     return 1.0 - parts[0] / parts[1] if parts[1] > 0 else float("nan")
+
+
+def _less_gls_means(system: Compressed, precision: np.ndarray) -> np.ndarray:
+    """(r + 1, K) rows that stand for Y less a constant for each equation, by generalised least squares.
+
+    O((q + K) K^2 + K^3).
+    """
+    rows = system.stacked()
+    y = rows[:, system.design.n_regressors :].copy()
+    levels = np.zeros(y.shape)
+    for part in group_rows(system):
+        if part.level is not None:
+            levels[: len(part.level), part.group.equations] = part.level[:, None]
+    known = np.flatnonzero(levels.any(axis=0))
+    levels = levels[:, known]
+    normal = precision[np.ix_(known, known)] * (levels.T @ levels)
+    right = np.einsum("ij,ij->j", levels, y @ precision[:, known])
+    y[:, known] -= levels * np.linalg.solve(normal, right)
+    return np.asarray(y)
