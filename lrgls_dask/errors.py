@@ -18,7 +18,8 @@ class NoAnswer(AttributeError, ValueError):
 class BadValues(ValueError):
     """A block held values no fit can use.
 
-    array : "X", "Y" or "weights".  column : its column.  what : "NaN", "infinite", "negative" or "too large".
+    array : "X", "Y", "weights" of rows or "cell weights".  column : its column, of weights the equation.
+    what : "NaN", "infinite", "negative", "zero" or "too large".
     row : first such row, counted from the first row of the data.  count : how many in rows start..stop of that column.
     name : the user's name for the column.
     """
@@ -37,11 +38,15 @@ class BadValues(ValueError):
             name = f"X, regressor {regressors[self.column]!r}"
         elif self.array == "Y":
             name = f"Y, equation {equations[self.column]!r}"
+        elif self.array == "cell weights":
+            name = f"weights, equation {equations[self.column]!r}"
         return BadValues(self.array, self.column, self.what, self.row, self.count, self.start, self.stop, name)
 
     def __str__(self) -> str:
         where = self.name or f"column {self.column} of {self.array}"
         remedy = _REMEDY[self.what]
+        if self.array == "cell weights" and self.what != "zero":
+            remedy = "A weight is a positive number, or zero for a response that is to count as missing."
         if self.array == "Y" and self.what == "NaN":
             remedy = "Drop or fill these rows, or fit with missing='em', which uses what they show, or missing='drop'."
         return (
@@ -54,6 +59,7 @@ _REMEDY = {
     "NaN": "Drop or fill these rows; every value must be observed.",
     "infinite": "Replace or drop these rows.",
     "negative": "Weights must be zero or more.",
+    "zero": "Such a response counts as missing: fit with missing='em', which uses the row's others, or missing='drop'.",
     "too large": "Divide the column by a constant: its squares must not overflow.",
 }
 

@@ -128,7 +128,7 @@ class LowRankGLS(EstimatorOptions):
         problem, options = road.problem, self._options(road.plan.engine)
         settings = self._settings(system, restrictions)
         notes: list[str] = []
-        with blas_for(system.n_regressors + system.n_equations):
+        with blas_for(system.design.n_regressors + system.n_equations):
             if isinstance(problem, Incomplete):
                 with_cov = road.plan.holds_cov
                 fit, notes = fit_incomplete_rows(
@@ -155,7 +155,7 @@ class LowRankGLS(EstimatorOptions):
         restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
         plan = self.plan(system)
         meter = Meter(Progress(self.progress))
-        with blas_for(system.n_regressors + system.n_equations):
+        with blas_for(system.design.n_regressors + system.n_equations):
             fitted = fit_segments(varying, system, self._options("compress"), restrictions, meter)
         found: Any = as_time_varying_fit(fitted, self._settings(system, restrictions), system, meter)
         self.result_, self.rank_, self.plan_ = found, found.rank, plan

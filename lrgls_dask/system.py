@@ -21,9 +21,16 @@ from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.store import read_system
 from lrgls_dask.data.storewriter import rewrites, write_system
 from lrgls_dask.data.variables import rows_from_xarray
-from lrgls_dask.data.zarrio import check_version, read_array, read_design, write_array, write_design
+from lrgls_dask.data.zarrio import (
+    check_version,
+    read_array,
+    read_design,
+    read_head,
+    write_array,
+    write_design,
+    write_head,
+)
 from lrgls_dask.design.design import Design, Designed
-from lrgls_dask.rows.moments import Head
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 
@@ -123,19 +130,15 @@ class CompressedSystem(Designed):
 
 def write_compressed(group: zarr.Group, rows: Compressed) -> None:
     """The rows themselves, without their design."""
-    write_array(group, "anchor", rows.head.anchor, ("column",))
-    write_array(group, "offset", rows.head.offset, ("column",))
+    write_head(group, rows.head)
     write_array(group, "root", rows.root, ("row", "column"))
-    head = rows.head
-    group.attrs.update(n_obs=head.n_rows, weight=head.weight, log_weight=head.log_weight, route=rows.route)
+    group.attrs.update(n_obs=rows.head.n_rows, route=rows.route)
 
 
 def read_compressed(group: zarr.Group, design: Design) -> Compressed:
     """The rows that `write_compressed` wrote."""
     known: dict[str, Any] = dict(group.attrs)
-    anchor, offset = read_array(group, "anchor"), read_array(group, "offset")
-    head = Head(known["n_obs"], known["weight"], known["log_weight"], anchor, offset)
-    return Compressed(design, head, read_array(group, "root"), known["route"])
+    return Compressed(design, read_head(group, known["n_obs"]), read_array(group, "root"), known["route"])
 
 
 def complete_only(system: System) -> System:
@@ -165,7 +168,7 @@ class System(LabelledRows):
         *,
         obs: Hashable = "obs",
         equation: Hashable = "equation",
-        weights: Hashable | xr.DataArray | None = None,
+        weights: Any = None,
         groups: Hashable | xr.DataArray | None = None,
     ) -> System:
         """A system from variables of a Dataset, which may be in memory, chunked, or a file opened lazily.
@@ -173,7 +176,10 @@ class System(LabelledRows):
         y : a variable with dims (obs, equation) in any order, or (obs,) for one equation.
         x : a list of variables for every equation, or a mapping equation -> list. Dims (obs,) give one column shared by
         all, (obs, equation) a column of its own to each; one more dim gives several of either kind, named by its
-        labels. weights, groups : variables with dim (obs,); weight w_i says Var(e_i) = Sigma / w_i.
+        labels. weights : a variable with dim (obs,), w_i: Cov(e_i) = Sigma / w_i; with dims (obs, equation), w_ij:
+        Cov(e_i) = W_i^-1/2 Sigma W_i^-1/2, which makes shared columns each equation's own in all that is summed; or
+        (equation,); or a mapping equation -> variable (obs,). A cell of weight zero counts as missing.
+        groups : a variable with dim (obs,).
         DataArrays are taken in place of names, ds may then be None. All row labels must be the same in the same order,
         see `lrgls_dask.data.labels`.
 
@@ -207,7 +213,10 @@ class System(LabelledRows):
         incidence : (q, K), true where an equation uses a column; an array or scipy sparse.
         equations : K labels.  regressors : names of the columns of Xs; for a list of arrays one list for each, or one
         for all. Frames bring their own labels; the defaults are "y0", ... and "x0", ....
-        weights, groups : (N,). Rows go by label where anything has labels, see `lrgls_dask.data.labels`.
+        weights : (N,) or (N, 1) of rows, w_i: Cov(e_i) = Sigma / w_i; (N, K) of cells, w_ij: Cov(e_i) =
+        W_i^-1/2 Sigma W_i^-1/2, which makes shared columns each equation's own in all that is summed; (K,) or (1, K) of
+        equations; or a mapping equation -> (N,) or a number. A cell of weight zero counts as missing.
+        groups : (N,). Rows go by label where anything has labels, see `lrgls_dask.data.labels`.
 
         Raises ValueError or TypeError, before any read, where shapes, dtypes or labels do not fit.
         """
@@ -301,9 +310,11 @@ class System(LabelledRows):
             lines.append(f"  {self.obs_dim!s}: labels on disk")
         elif self.obs_labels is not None:
             lines.append(f"  {self.obs_dim!s}: {self.obs_labels[0]} .. {self.obs_labels[-1]}")
-        for name, there in (("weights", self.rows.weights), ("groups", self.groups)):
-            if there is not None:
-                lines.append(f"  with {name}")
+        weighted = self.rows.weighted
+        if weighted:
+            lines.append("  with weights" if weighted == "rows" else f"  with weights of {weighted}")
+        if self.groups is not None:
+            lines.append("  with groups")
         return "\n".join(lines)
 
     def _compressed(self, rows: Compressed) -> CompressedSystem:

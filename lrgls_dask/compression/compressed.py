@@ -16,7 +16,7 @@ import numpy as np
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.kernels import gram_kernel, root_kernel
-from lrgls_dask.rows.moments import GramMoments, Head, RootMoments
+from lrgls_dask.rows.moments import GramMoments, Head, Levels, RootMoments
 from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, SavedSums, run_pass
@@ -47,6 +47,13 @@ class Compressed:
     def n_obs(self) -> int:
         return self.head.n_rows
 
+    @property
+    def weighted(self) -> str:
+        """What had weights: "rows" or "cells"; nothing where none had."""
+        if self.design.own is not None:
+            return "cells"
+        return "rows" if (self.head.weight, self.head.log_weight) != (self.head.n_rows, 0.0) else ""
+
     def stacked(self, height: int | None = None) -> np.ndarray:
         """(r + 1, q + K) with stacked'stacked = [X Y]'[X Y], the mean first; only `height` rows of the root if given.
 
@@ -60,16 +67,33 @@ class Compressed:
         return self.stacked(q)[:, :q].copy()
 
     def merge(self, other: Compressed) -> Compressed:
-        """The compressed system of both sets of rows; O((q + K)^3), no read."""
-        if not self.design.same_as(other.design):
+        """The compressed system of both sets of rows; O((q + K)^3), no read.
+
+        Rows whose cells have no weights go with rows whose cells have some, as rows of weight one.
+        """
+        mine, theirs = self.design, other.design
+        if not mine.given.same_as(theirs.given):
             raise ValueError("append: the two systems differ in equations, regressors or designs. Use the same ones.")
-        both = RootMoments(self.head, self.root) + RootMoments(other.head, other.root)
+        design = theirs if mine.own is None else mine
+        if theirs.own is not None and not design.same_as(theirs):
+            raise ValueError(
+                "append: the weights of the two systems are not shared by the same equations. Give both weights of "
+                "shape (N, K)."
+            )
+        both = self._in_columns_of(design) + other._in_columns_of(design)
         route = "gram" if "gram" in (self.route, other.route) else "qr"
-        design = self.design
-        if not np.array_equal(design.rounding, other.design.rounding):
-            coarser = np.maximum(design.rounding, other.design.rounding)
-            design = replace(design, precision=tuple(coarser.tolist()))
-        return Compressed(design, both.head, both.root, route)
+        return Compressed(design.stored_as(mine, theirs), both.head, both.root, route)
+
+    def _in_columns_of(self, design: Design) -> RootMoments:
+        """These rows in the columns that equations have of their own where cells are weighted."""
+        own, head = design.own, self.head
+        if own is None or self.design.own is not None:
+            return RootMoments(head, self.root)
+        q = self.design.n_regressors
+        columns = np.concatenate([own.column, q + np.arange(design.n_equations)])
+        levels = Levels(np.full(int(own.weighting.max()) + 1, head.weight), head.weight * head.mean[own.column])
+        moved = replace(head, anchor=head.anchor[columns], offset=head.offset[columns], levels=levels)
+        return RootMoments(moved, self.root[:, columns])
 
 
 def partial_bytes(design: Design) -> int:

@@ -13,7 +13,8 @@ import xarray as xr
 from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import pair_rows, plain_labels, row_labels
-from lrgls_dask.data.sources import axis_labels, block_parts, column_parts, group_source, raw_array, vector_part
+from lrgls_dask.data.sources import axis_labels, block_parts, column_parts, group_source, raw_array
+from lrgls_dask.data.weights import read_weights
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.rows import Part
 
@@ -43,11 +44,13 @@ def rows_from_arrays(
     else:
         x_parts, design = _together(Xs, labels, incidence, regressors)
         named = [("Xs", Xs)]
-    named = [("Y", Y), *named, ("weights", weights), ("groups", groups)]
-    dims = _dims(Y)
+    dims, n_obs = _dims(Y), int(y_array.shape[0])
+    numbered = equations is None and labels == default_equations(n_equations)
+    weighted = read_weights(weights, labels, n_obs, dims[1], numbered=numbered)
+    named = [("Y", Y), *named, *weighted.named, ("groups", groups)]
     return LabelledRows(
-        rows=build_rows(x_parts, y_parts, None if weights is None else vector_part("weights", weights), design),
-        obs_labels=_obs_labels(named, dims[0], int(y_array.shape[0])),
+        rows=build_rows(x_parts, y_parts, weighted, design),
+        obs_labels=_obs_labels(named, dims[0], n_obs),
         obs_dim=dims[0],
         equation_dim=dims[1],
         groups=None if groups is None else group_source("groups", groups),

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.data.labels import distinct_labels
+from lrgls_dask.data.weights import Weights
 from lrgls_dask.design.design import Design
+from lrgls_dask.design.own_columns import with_own_columns
 from lrgls_dask.rows.rows import Part, Rows
 
 __all__ = ["Use", "build_design", "build_rows"]
@@ -57,7 +59,7 @@ def build_design(
     return Design(equations, regressors, columns_of, tuple(made[id(own)][1] for own in uses))
 
 
-def build_rows(x: Sequence[Part], y: Sequence[Part], weights: Part | None, design: Design) -> Rows:
+def build_rows(x: Sequence[Part], y: Sequence[Part], weights: Weights, design: Design) -> Rows:
     """Rows of these parts; parts with equal row chunks come to share one tuple, so that comparing them is cheap."""
     known: dict[tuple[int, ...] | None, tuple[int, ...] | None] = {}
 
@@ -65,10 +67,13 @@ def build_rows(x: Sequence[Part], y: Sequence[Part], weights: Part | None, desig
         return replace(part, row_chunks=known.setdefault(part.row_chunks, part.row_chunks))
 
     n_obs = int(y[0].array.shape[0])
-    kept = None if weights is None else shared(weights)
     precision = tuple(eps for part in x for eps in [rounding_of(part.array.dtype)] * part.n_columns)
     design = replace(design, precision=precision if any(precision) else ())
-    return Rows(tuple(map(shared, x)), tuple(map(shared, y)), kept, design, n_obs)
+    kept, cells = None if weights.rows is None else shared(weights.rows), weights.cells
+    if cells is not None:
+        design = with_own_columns(design, cells.weighting)
+        cells = replace(cells, parts=tuple(map(shared, cells.parts)))
+    return Rows(tuple(map(shared, x)), tuple(map(shared, y)), kept, design, n_obs, cells=cells)
 
 
 def rounding_of(dtype: Any) -> float:

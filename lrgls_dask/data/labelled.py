@@ -15,7 +15,7 @@ from lrgls_dask.data.labels import RowLabels, StoredLabels, check_unique, pair_r
 from lrgls_dask.data.places import Location, read_from
 from lrgls_dask.data.sources import group_source
 from lrgls_dask.design.design import Design, Designed
-from lrgls_dask.rows.rows import Part, Rows
+from lrgls_dask.rows.rows import CellWeights, Part, Rows
 
 __all__ = ["LabelledRows"]
 
@@ -42,6 +42,8 @@ class LabelledRows(Designed):
         _check_obs_labels(self.obs_labels, self.obs_dim)
         if self.rows.weights is not None and isinstance(self.rows.weights.array, np.ndarray):
             _check_weights(self.rows.weights.name, self.rows.weights.array)
+        if self.rows.cells is not None:
+            _check_cells(self.rows.cells, self.design.equations)
 
     @property
     def design(self) -> Design:
@@ -98,6 +100,8 @@ class LabelledRows(Designed):
             return f"equation {self.equations[column]!r}"
         if array == "weights":
             return "weights" if self.rows.weights is None else self.rows.weights.name
+        if array == "cell weights":
+            return f"weights of equation {self.equations[column]!r}"
         raise ValueError(f"array must be 'X', 'Y' or 'weights'; found {array!r}.")
 
 
@@ -127,7 +131,7 @@ def _check_design(rows: Rows) -> None:
     design = rows.design
     if design.n_equations == 0:
         raise ValueError("Y has no equations. Give it at least one column.")
-    for letter, parts, expected in (("X", rows.x, design.n_regressors), ("Y", rows.y, design.n_equations)):
+    for letter, parts, expected in (("X", rows.x, design.given.n_regressors), ("Y", rows.y, design.n_equations)):
         found = sum(part.n_columns for part in parts)
         if found != expected:
             raise ValueError(f"{letter} has {found} columns but {expected} labels. Give one label for each column.")
@@ -137,7 +141,7 @@ def _check_design(rows: Rows) -> None:
         if id(terms) not in checked:
             check_unique(terms, "regressor names", f" within equation {equation!r}")
             checked.add(id(terms))
-    check_unique(design.regressors, "labels of the distinct regressor columns")
+    check_unique(design.given.regressors, "labels of the distinct regressor columns")
     bare = [equation for equation, size in zip(design.equations, design.sizes, strict=True) if size == 0]
     if bare:
         raise ValueError(f"equation {shown(bare)} has no regressors. Give it at least a constant column, or drop it.")
@@ -175,3 +179,42 @@ def _check_weights(name: str, weights: np.ndarray) -> None:
             )
     if not weights.any():
         raise ValueError(f"{name} are all zero, which leaves no rows. Give at least some rows a positive weight.")
+
+
+def _check_cells(cells: CellWeights, equations: tuple[Hashable, ...]) -> None:
+    """Raise ValueError for weights in memory that are none, naming equation and row."""
+    if cells.constant is not None:
+        _refuse_weight(~np.isfinite(cells.constant) | (cells.constant <= 0), cells.constant, cells, equations, None)
+    first = 0
+    for part in cells.parts:
+        if isinstance(part.array, np.ndarray):
+            values = part.array.reshape(len(part.array), -1)
+            wrong = ~np.isfinite(values) | (values < 0)
+            if wrong.any():
+                column = int(np.argmax(wrong.any(axis=0)))
+                row = int(np.argmax(wrong[:, column]))
+                at = np.arange(int(cells.weighting.max()) + 1) == first + column
+                _refuse_weight(at, np.where(at, float(values[row, column]), 1.0), cells, equations, row)
+        first += part.n_columns
+    in_memory = [part.array for part in cells.parts if isinstance(part.array, np.ndarray)]
+    if cells.parts and len(in_memory) == len(cells.parts) and not any(array.any() for array in in_memory):
+        raise ValueError("weights are all zero, which leaves no rows. Give at least some cells a positive weight.")
+
+
+def _refuse_weight(
+    wrong: np.ndarray, values: np.ndarray, cells: CellWeights, equations: tuple[Hashable, ...], row: int | None
+) -> None:
+    """Raise ValueError where a column of weights (C,) is wrong."""
+    if not wrong.any():
+        return
+    column = int(np.argmax(wrong))
+    equation = equations[int(np.argmax(cells.weighting == column))]
+    if row is None:
+        raise ValueError(
+            f"weights of equations must be finite and positive; found {values[column]} for equation {equation!r}. "
+            "Leave an equation that is not to count out of the system."
+        )
+    raise ValueError(
+        f"weights must be finite, and zero or positive; found {values[column]} for equation {equation!r} at row {row}. "
+        "Give a response that is to count as missing the weight 0."
+    )

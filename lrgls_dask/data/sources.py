@@ -25,7 +25,6 @@ __all__ = [
     "group_source",
     "raw_array",
     "row_chunks",
-    "vector_part",
 ]
 
 BLOCK_BYTES = 16 * 2**20
@@ -178,17 +177,6 @@ def block_parts(name: str, array: Any) -> tuple[list[Part], np.ndarray]:
         for start, stop in zip([0, *stops[:-1]], stops, strict=True)
     ]
     return parts, places
-
-
-def vector_part(name: str, data: Any) -> Part:
-    """The part of one 1-D array of real numbers, such as weights."""
-    array = raw_array(name, data)
-    check_real(name, array.dtype)
-    if array.ndim != 1:
-        raise ValueError(
-            f"{name} must be 1-D with one entry per row; found shape {tuple(array.shape)}. Pass one column."
-        )
-    return Part(name, array, row_chunks(array))
 
 
 def group_source(name: str, data: Any) -> np.ndarray | Part:

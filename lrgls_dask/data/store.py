@@ -5,7 +5,8 @@ Y, X                 chunked along obs only, equal row chunks; missing chunks of
 <obs dim>            N labels, if there are any      term        P labels, what the equations call their columns
 incidence_columns    (P,) column of each coefficient, ordered by equation
 incidence_start      (K + 1,) where each equation starts in it
-weights, groups      (N,), if there are any          attributes  lrgls_format = 1
+groups               (N,), if there are any          attributes  lrgls_format = 1
+weights              (N,) of rows, (N, K) of cells or (K,) of equations, if there are any
 any other name       (K,) further labels of the equations, such as the sector of every firm
 """
 
@@ -26,8 +27,9 @@ from lrgls_dask.data.arrays import default_equations, default_regressors
 from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import StoredLabels, decode_labels, plain_labels
-from lrgls_dask.data.sources import check_real, column_parts, row_chunks
+from lrgls_dask.data.sources import column_parts, row_chunks
 from lrgls_dask.data.storage import open_group
+from lrgls_dask.data.weights import Weights, read_weights
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.rows import Part
 
@@ -53,11 +55,9 @@ def read_system(path: Any, *, storage_options: dict[str, Any] | None = None) -> 
     else:
         x_parts, design = _together(group, _array(group, "X", path), y, equations or default_equations(n_equations))
     design = replace(design, equation_coords=_equation_coords(group, equation_dim, n_equations))
-    weights = _vector(group, "weights")
+    weights = _weights(group, y, design.equations)
     stored = group.get(str(obs_dim))
     obs = StoredLabels(stored, dict(stored.attrs)) if _holds_labels(stored, y) else None
-    if weights is not None:
-        check_real("weights", weights.array.dtype)
     return LabelledRows(
         rows=build_rows(x_parts, column_parts("Y", y), weights, design),
         obs_labels=obs,
@@ -126,10 +126,10 @@ def _labels(group: zarr.Group, name: Hashable, count: int) -> tuple[Hashable, ..
 
 
 def _equation_coords(group: zarr.Group, dim: Hashable, n_equations: int) -> dict[Hashable, tuple[Hashable, ...]]:
-    """The 1-D arrays along the equations, their own labels excepted."""
+    """The 1-D arrays along the equations, but for their own labels and weights."""
     found: dict[Hashable, tuple[Hashable, ...]] = {}
     for name, array in group.arrays():
-        if array.ndim == 1 and name != dim and _dims(array, "")[0] == dim:
+        if array.ndim == 1 and name not in (dim, "weights") and _dims(array, "")[0] == dim:
             found[name] = _labels(group, name, n_equations) or ()
     return found
 
@@ -137,6 +137,21 @@ def _equation_coords(group: zarr.Group, dim: Hashable, n_equations: int) -> dict
 def _holds_labels(stored: Any, y: zarr.Array) -> TypeGuard[zarr.Array]:
     """Whether this is one label for each row of Y."""
     return isinstance(stored, zarr.Array) and stored.shape == y.shape[:1]
+
+
+def _weights(group: zarr.Group, y: zarr.Array, equations: tuple[Hashable, ...]) -> Weights:
+    """Weights of rows, of cells, or, read now, of equations; by the names of their dims, or else by shape."""
+    stored = group.get("weights")
+    if not isinstance(stored, zarr.Array):
+        return Weights()
+    array = _undisguised(stored, "weights")
+    obs_dim, equation_dim = _dims(y, "obs", "equation")
+    n_obs, n_equations = int(y.shape[0]), len(equations)
+    given: Any = array
+    if array.ndim == 1 and n_obs == n_equations:
+        given = np.asarray(array[:])
+        given = given[None, :] if _dims(array, str(obs_dim)) == (equation_dim,) else given[:, None]
+    return read_weights(given, equations, n_obs, equation_dim, numbered=True)
 
 
 def _vector(group: zarr.Group, name: str) -> Part | None:

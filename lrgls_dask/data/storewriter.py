@@ -22,7 +22,7 @@ from lrgls_dask.data.places import Location, local_path, location_of
 from lrgls_dask.data.sources import BLOCK_BYTES
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.store import FORMAT, label_index, read_system
-from lrgls_dask.rows.rows import Part, Rows
+from lrgls_dask.rows.rows import CellWeights, Part, Rows
 
 __all__ = ["default_row_chunk", "rewrites", "write_system"]
 
@@ -124,7 +124,7 @@ def _check_names(system: LabelledRows) -> None:
 def _small_labels(system: LabelledRows) -> dict[str, tuple[np.ndarray, str, dict[str, Any]]]:
     """Everything but the rows: name -> (values, dim, attributes)."""
     obs_dim, equation_dim = (str(dim) for dim in system.dims)
-    design = system.design
+    design = system.design.given
     terms = tuple(term for own in design.terms for term in own)
     written: dict[str, tuple[np.ndarray, str, dict[str, Any]]] = {
         "incidence_columns": (np.concatenate(design.columns).astype(np.int64), "coefficient", {}),
@@ -141,6 +141,9 @@ def _small_labels(system: LabelledRows) -> dict[str, tuple[np.ndarray, str, dict
     ]
     if system.obs_labels is not None and system.obs is not None:
         indices.append((obs_dim, obs_dim, f"row labels along {obs_dim!r}", system.obs))
+    cells = system.rows.cells
+    if cells is not None and cells.constant is not None:
+        written["weights"] = cells.constant[cells.weighting], equation_dim, {}
     if isinstance(system.groups, np.ndarray):
         indices.append(("groups", obs_dim, "groups", pd.Index(system.groups, tupleize_cols=False)))
     for name, dim, what, index in indices:
@@ -185,6 +188,8 @@ def _write_rows(
     ]
     if rows.weights is not None:
         kinds.append(("weights", (rows.weights,), (obs_dim,)))
+    if rows.cells is not None and rows.cells.parts:
+        kinds.append(("weights", _by_equation(rows.cells), (obs_dim, equation_dim)))
     if isinstance(system.groups, Part):
         kinds.append(("groups", (system.groups,), (obs_dim,)))
     targets: list[zarr.Array] = []
@@ -201,6 +206,13 @@ def _write_rows(
     for start, pieces in _ahead(_blocks(parts, rows.n_obs, chunk)):
         for target, span in zip(targets, spans, strict=True):
             target[start : start + chunk] = _joined(pieces[span], target)
+
+
+def _by_equation(cells: CellWeights) -> tuple[Part, ...]:
+    """Parts with a column of weights for each equation, also where some share one."""
+    if len(cells.parts) == 1 or len(set(cells.weighting.tolist())) == len(cells.weighting):
+        return cells.parts
+    return tuple(cells.parts[i] for i in cells.weighting.tolist())
 
 
 def _joined(pieces: Sequence[np.ndarray], target: Any) -> np.ndarray:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +21,8 @@ from lrgls_dask.data.arrays import default_equations
 from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import RowLabels, labels_to_json, pair_rows, plain_labels, row_labels
-from lrgls_dask.data.sources import block_parts, chunk_lazily, column_parts, group_source, raw_array, vector_part
+from lrgls_dask.data.sources import block_parts, chunk_lazily, column_parts, group_source, raw_array
+from lrgls_dask.data.weights import Weights, read_weights
 from lrgls_dask.rows.rows import Part
 
 __all__ = ["rows_from_xarray"]
@@ -76,15 +78,14 @@ def rows_from_xarray(
         [sum(part.n_columns for part in block.parts) for block in blocks.values()],
         _uses(wanted, blocks, users),
     )
-    vectors = {role: source.vector(role, v) for role, v in (("weights", weights), ("groups", groups)) if v is not None}
-    w = vectors.get("weights")
-    g = vectors.get("groups")
+    weighted = source.weights(weights, equations)
+    g = None if groups is None else source.vector("groups", groups)
     design = replace(design, equation_coords=source.equation_coords(y_title, response))
     return LabelledRows(
         rows=build_rows(
             [part for block in blocks.values() for part in block.parts],
             column_parts(y_title, raw_array(y_title, response)),
-            None if w is None else vector_part(*w),
+            weighted,
             design,
         ),
         obs_labels=source.obs_labels,
@@ -204,6 +205,34 @@ class _Source:
             index = data.indexes.get(extra[0])
             labels = tuple(range(data.sizes[extra[0]])) if index is None else plain_labels(index, f"labels of {title}")
         return _Variable(title, data.name, self.ordered(data), own, labels)
+
+    def weights(self, given: Any, equations: tuple[Hashable, ...]) -> Weights:
+        """Weights of rows, cells or equations, by the dims of a variable; or a mapping equation -> variable."""
+        assert self.reference is not None
+        n_obs, numbered = self.reference[1], equations == default_equations(len(equations))
+        if given is None:
+            return Weights()
+        if isinstance(given, Mapping):
+            found = {
+                key: item if isinstance(item, numbers.Real) else self.vector("weights", item)[1]
+                for key, item in given.items()
+            }
+            return read_weights(found, equations, n_obs, self.equation, numbered=numbered)
+        data = given if isinstance(given, xr.DataArray) else self.ds.get(given)
+        if data is not None and data.dims == (self.equation,):
+            return read_weights(
+                data, equations, n_obs, self.equation, numbered=numbered, name=f"weights[{data.name!r}]"
+            )
+        title, data = self.find("weights", given)
+        if set(data.dims) - {self.obs, self.equation}:
+            raise ValueError(
+                f"{title} has dims {data.dims} but must have {self.obs!r}, {self.equation!r} or both. Select along the "
+                "others."
+            )
+        data = self.ordered(data)
+        if data.ndim == 2:
+            data = _in_order(title, data, self.equation, equations)
+        return read_weights(data, equations, n_obs, self.equation, numbered=True, name=title)
 
     def vector(self, role: str, item: Any) -> tuple[str, xr.DataArray]:
         title, data = self.find(role, item)

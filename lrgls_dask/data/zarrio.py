@@ -12,8 +12,18 @@ import zarr
 from lrgls_dask.data.labels import decode_labels, encode_labels, labels_from_json, labels_to_json, plain_labels
 from lrgls_dask.data.store import label_index
 from lrgls_dask.design.design import Design
+from lrgls_dask.design.own_columns import with_own_columns
+from lrgls_dask.rows.moments import Head, Levels
 
-__all__ = ["check_version", "read_array", "read_design", "write_array", "write_design"]
+__all__ = [
+    "check_version",
+    "read_array",
+    "read_design",
+    "read_head",
+    "write_array",
+    "write_design",
+    "write_head",
+]
 
 
 def check_version(group: zarr.Group, attribute: str, version: int, path: Any, what: str) -> None:
@@ -26,7 +36,10 @@ def check_version(group: zarr.Group, attribute: str, version: int, path: Any, wh
 
 
 def write_design(group: zarr.Group, design: Design) -> None:
-    """Labels and incidence, compressed by equation."""
+    """Labels and incidence, compressed by equation, in the user's columns."""
+    if design.own is not None:
+        write_array(group, "weighting", design.own.weighting.astype(np.int64), ("equation",))
+    design = design.given
     _write_labels(group, "equation", "equation", design.equations)
     _write_labels(group, "regressor", "regressor", design.regressors)
     _write_labels(group, "term", "coefficient", tuple(t for terms in design.terms for t in terms))
@@ -59,6 +72,26 @@ def read_array(group: zarr.Group, name: str) -> np.ndarray:
     return np.asarray(group[name][...])  # type: ignore[index]
 
 
+def write_head(group: zarr.Group, head: Head) -> None:
+    """Count, weight and mean of rows, with what is known of constants where cells have weights."""
+    write_array(group, "anchor", head.anchor, ("column",))
+    write_array(group, "offset", head.offset, ("column",))
+    if head.levels is not None:
+        write_array(group, "level_weight", head.levels.weight, ("weighting",))
+        write_array(group, "level_dot", head.levels.dot, ("regressor",))
+    group.attrs.update(weight=head.weight, log_weight=head.log_weight)
+
+
+def read_head(group: zarr.Group, n_rows: int) -> Head:
+    """The head that `write_head` wrote."""
+    known: dict[str, Any] = dict(group.attrs)
+    levels = None
+    if "level_dot" in group:
+        levels = Levels(read_array(group, "level_weight"), read_array(group, "level_dot"))
+    anchor, offset = read_array(group, "anchor"), read_array(group, "offset")
+    return Head(n_rows, known["weight"], known["log_weight"], anchor, offset, levels)
+
+
 def _write_labels(group: zarr.Group, name: str, dim: str, labels: tuple[Hashable, ...]) -> None:
     values, attributes = encode_labels(label_index(labels), f"{name} labels")
     write_array(group, name, values, (dim,), **attributes)
@@ -74,7 +107,7 @@ def read_design(group: zarr.Group) -> Design:
     spans = list(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True))
     coords: Any = group.attrs.get("equation_coords", [])
     precision: Any = group.attrs.get("precision", [])
-    return Design(
+    design = Design(
         _read_labels(group, "equation"),
         _read_labels(group, "regressor"),
         tuple(columns[a:b] for a, b in spans),
@@ -82,3 +115,4 @@ def read_design(group: zarr.Group) -> Design:
         {name: tuple(labels) for name, *labels in map(labels_from_json, coords)},
         tuple(precision),
     )
+    return with_own_columns(design, read_array(group, "weighting")) if "weighting" in group else design

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Protocol
@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import scipy.sparse as sp
 
-__all__ = ["Design", "DesignGroup", "Designed"]
+__all__ = ["Design", "DesignGroup", "Designed", "OwnColumns"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +53,8 @@ class Design:
     terms : K tuples of p_j labels, what equation j calls its columns.
     equation_coords : further labels of the equations by name, K each, such as the sector of every firm.
     precision : of each regressor the relative rounding of its values as they are stored; none if all are exact.
+    own : how these columns were made of the user's, where the cells of a row have weights; None where they are the
+    user's own.
     """
 
     equations: tuple[Hashable, ...]
@@ -61,6 +63,22 @@ class Design:
     terms: tuple[tuple[Hashable, ...], ...]
     equation_coords: Mapping[Hashable, tuple[Hashable, ...]] = field(default_factory=dict)
     precision: tuple[float, ...] = ()
+    own: OwnColumns | None = None
+
+    @property
+    def given(self) -> Design:
+        """The design in the user's columns, which predictions are made of; this one but for weights of cells."""
+        return self if self.own is None else self.own.given
+
+    def stored_as(self, *others: Design) -> Design:
+        """This design with each regressor as coarse as the coarsest of the others has it."""
+        coarsest = np.max([other.given.rounding for other in others], axis=0)
+        if np.array_equal(coarsest, self.given.rounding):
+            return self
+        given = replace(self.given, precision=tuple(coarsest.tolist()))
+        if self.own is None:
+            return given
+        return replace(self, precision=tuple(coarsest[self.own.column].tolist()), own=replace(self.own, given=given))
 
     @property
     def n_equations(self) -> int:
@@ -132,8 +150,23 @@ class Design:
             self.equations == other.equations
             and self.regressors == other.regressors
             and self.terms == other.terms
+            and (self.own is None) == (other.own is None)
             and all(np.array_equal(a, b) for a, b in zip(self.columns, other.columns, strict=True))
         )
+
+
+@dataclass(frozen=True, eq=False)
+class OwnColumns:
+    """How q' columns scaled by the roots of the weights of cells come from the user's columns.
+
+    given : the design before.  weighting : (K,) which column of weights each equation has.  column : (q',) the column
+    of `given` that is scaled, weight : (q',) by the roots of which column of weights.
+    """
+
+    given: Design
+    weighting: np.ndarray
+    column: np.ndarray
+    weight: np.ndarray
 
 
 class HasDesign(Protocol):
@@ -154,7 +187,7 @@ class Designed:
     @property
     def n_regressors(self: HasDesign) -> int:
         """q, the number of distinct regressor columns."""
-        return self.design.n_regressors
+        return self.design.given.n_regressors
 
     @property
     def n_coefficients(self: HasDesign) -> int:
@@ -169,4 +202,4 @@ class Designed:
     @property
     def regressors(self: HasDesign) -> tuple[Hashable, ...]:
         """q labels of the distinct columns."""
-        return self.design.regressors
+        return self.design.given.regressors

@@ -11,7 +11,7 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.in_memory import InMemory
-from lrgls_dask.solve.whiten import GroupRows, resolution_of
+from lrgls_dask.solve.whiten import GroupRows, group_rows, resolution_of
 
 __all__ = ["SumsOfSquares", "mcelroy_r2", "mcelroy_r2_of_residuals", "sums_of_squares"]
 
@@ -60,27 +60,43 @@ def sums_of_squares(
         left = part.y - part.x @ coefficients[part.group.coefficients]
         residual[mine] = np.sum(left**2, axis=0) + part.beyond
         constant[mine] = _constants(part, resolution, restrictions)
-        about_zero, about_mean = np.sum(part.y**2, axis=0), np.sum(part.y[1:] ** 2, axis=0)
+        about_zero, about_mean = np.sum(part.y**2, axis=0), np.sum(_less_mean(part) ** 2, axis=0)
         total[mine] = np.where(constant[mine], about_mean, about_zero) + part.beyond
     return SumsOfSquares(residual, total, constant)
+
+
+def _less_mean(part: GroupRows) -> np.ndarray:
+    """(r, m) Y less its weighted mean."""
+    if part.level is None:
+        return part.y[1:]
+    squares = part.level @ part.level
+    return part.y - np.outer(part.level, part.level @ part.y / squares if squares > 0 else np.zeros(part.y.shape[1]))
 
 
 def _constants(part: GroupRows, resolution: float, restrictions: Restrictions | None) -> np.ndarray:
     """(m,) whether each equation of a design has a constant among what restrictions leave free."""
     places = part.group.coefficients.T
-    found = np.full(len(places), has_constant(part.x, resolution))
+    found = np.full(len(places), has_constant(part.x, resolution, part.level))
     if restrictions is not None and found[0]:
         for i in np.flatnonzero([bool(np.any(restrictions.matrix[:, mine])) for mine in places]):
             mine = slice(int(places[i][0]), int(places[i][-1]) + 1)
-            found[i] = has_constant(part.x @ restrictions.open_to(mine), resolution)
+            found[i] = has_constant(part.x @ restrictions.open_to(mine), resolution, part.level)
     return found
 
 
-def has_constant(x: np.ndarray, resolution: float) -> bool:
+def has_constant(x: np.ndarray, resolution: float, level: np.ndarray | None) -> bool:
     """Whether a combination of the columns is the same in every row: an intercept, or dummies that add up to one.
 
-    x : (r, p), the first row sqrt(W) * mean, the rest a root of the centred cross-product.
+    x : (r, p), the first row sqrt(W) * mean, the rest a root of the centred cross-product.  level : (r,) what a column
+    of ones is there, None for the first row.
     """
+    if level is not None:
+        if not level.any() or x.shape[1] == 0:
+            return False
+        norms = np.linalg.norm(x, axis=0)
+        unit = x / np.where(norms > 0, norms, 1.0)
+        left = level - unit @ np.linalg.lstsq(unit, level, rcond=None)[0]
+        return bool(left @ left <= LEVEL * (level @ level))
     variation = np.linalg.norm(x[1:], axis=0)
     varies = variation > 0
     if np.any(x[0, ~varies] != 0):
@@ -99,11 +115,12 @@ def has_constant(x: np.ndarray, resolution: float) -> bool:
 def mcelroy_r2(system: Compressed, coefficients: np.ndarray, sigma: Sigma) -> float:
     """1 - tr(Sigma^-1 R'R) / tr(Sigma^-1 T), T the cross-product of Y about its means; NaN where no response varies.
 
-    With an intercept in every equation between 0 and 1 for generalised least squares. Costs O((q + K) K k).
-    Source: McElroy (1977), eq. 2.13.
+    Where cells have weights the means are those of generalised least squares, as linearmodels has them. With an
+    intercept in every equation between 0 and 1 for generalised least squares. Costs O((q + K) K k), and O(K^3) where
+    cells have weights.  Source: McElroy (1977), eq. 2.13.
     """
     residual = residual_rows(system, coefficients)
-    total = system.root[:, system.design.n_regressors :]
+    total = _about_means(system, None if system.design.own is None else sigma.precision())
     parts = [float(np.sum(sigma.solve_rows(rows) * rows)) for rows in (residual, total)]
     return 1.0 - parts[0] / parts[1] if parts[1] > 0 else float("nan")
 
@@ -115,7 +132,8 @@ def mcelroy_r2_of_residuals(system: Compressed, coefficients: np.ndarray) -> flo
     exactly makes it 1, the limit. NaN where nothing is left, or residuals are singular for another reason.
     """
     residual = residual_rows(system, coefficients)
-    total = system.root[:, system.design.n_regressors :]
+    weighted_cells = system.design.own is not None
+    total = _about_means(system, np.eye(residual.shape[1]) if weighted_cells else None)
     sizes, spread = np.linalg.norm(residual, axis=0), np.linalg.norm(total, axis=0)
     level = np.linalg.norm(system.stacked()[:, system.design.n_regressors :], axis=0)
     # the ridge only keeps collinear columns from being refused: what is exact does not depend on it
@@ -128,5 +146,36 @@ def mcelroy_r2_of_residuals(system: Compressed, coefficients: np.ndarray) -> flo
     _, s, vt = np.linalg.svd(residual[:, kept] / sizes[kept], full_matrices=False)
     if len(s) < kept.sum() or s[-1] <= resolution_of(system):
         return float("nan")
-    weighted = np.linalg.norm((total[:, kept] / sizes[kept]) @ (vt.T / s)) ** 2
-    return float(1.0 - kept.sum() / weighted) if weighted > 0 else float("nan")
+    root = vt.T / s / sizes[kept][:, None]
+    if weighted_cells:
+        precision = np.eye(len(kept))
+        precision[np.ix_(kept, kept)] = root @ root.T
+        total = _about_means(system, precision)
+    size = np.linalg.norm(total[:, kept] @ root) ** 2
+    return float(1.0 - kept.sum() / size) if size > 0 else float("nan")
+
+
+def _about_means(system: Compressed, precision: np.ndarray | None) -> np.ndarray:
+    """(r, K) rows that stand for Y about its means, those of generalised least squares at a precision (K, K)."""
+    if precision is None:
+        return system.root[:, system.design.n_regressors :]
+    return _less_gls_means(system, precision)
+
+
+def _less_gls_means(system: Compressed, precision: np.ndarray) -> np.ndarray:
+    """(r + 1, K) rows that stand for Y less a constant for each equation, by generalised least squares.
+
+    O((q + K) K^2 + K^3).
+    """
+    rows = system.stacked()
+    y = rows[:, system.design.n_regressors :].copy()
+    levels = np.zeros(y.shape)
+    for part in group_rows(system):
+        if part.level is not None:
+            levels[: len(part.level), part.group.equations] = part.level[:, None]
+    known = np.flatnonzero(levels.any(axis=0))
+    levels = levels[:, known]
+    normal = precision[np.ix_(known, known)] * (levels.T @ levels)
+    right = np.einsum("ij,ij->j", levels, y @ precision[:, known])
+    y[:, known] -= levels * np.linalg.solve(normal, right)
+    return np.asarray(y)

@@ -189,7 +189,7 @@ def observed_nll(rows: Rows, design: Design, coefficients: np.ndarray, sigma: Si
 
     Per row that shows something.  Raises ValueError for rows of another design.
     """
-    check_same_design(rows.design, design)
+    check_same_design(rows.design.given, design.given)
     problem = Incomplete(rows, lam_B=0.0, meter=Meter())
     c = problem.whitened_coefficients(coefficients)
     return problem.latent(c, widened(_in_units_of(sigma, problem))).nll + problem.nll_offset

@@ -8,7 +8,7 @@ returns what a streamed fit needs to start, and how many patterns it had met.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -192,6 +192,10 @@ def _available(block: Block, anchor: np.ndarray, groups: tuple[DesignGroup, ...]
         np.copyto(y, 0.0, where=missing)
         for group, total in zip(groups, sums, strict=True):
             total.add(values[:, :-n_y][:, group.take_columns], y, observed, weights, group)
+    if block.scaling is not None:
+        logs = _logs_of_cells(block, block.scaling.log_weights)
+        for group, total in zip(groups, sums, strict=True):
+            total.log_weight += logs[group.equations]
     available = tuple(
         total.centred(anchor[group.columns], anchor[-n_y:][group.equations])
         for group, total in zip(groups, sums, strict=True)
@@ -200,6 +204,12 @@ def _available(block: Block, anchor: np.ndarray, groups: tuple[DesignGroup, ...]
         if not (np.isfinite(moments.cross).all() and (np.abs(moments.mean) < LARGEST).all()):
             raise _bad_but_for_missing(block)
     return available
+
+
+def _logs_of_cells(block: Block, log_weights: np.ndarray) -> np.ndarray:
+    """(K,) sum of a row's mean log weight over the used rows that show an equation."""
+    kept = _rows_of_weight(block)
+    return np.asarray(log_weights[kept] @ ~np.isnan(side_by_side(block.y)[kept]))
 
 
 def _observed_mean(block: Block) -> np.ndarray:
@@ -239,9 +249,8 @@ def _roots(block: Block, shown: dict[bytes, np.ndarray], n_y: int) -> Patterns:
     parts: Patterns = {}
     y = side_by_side(block.y)
     for pattern, rows in shown.items():
-        weights = None if block.weights is None else np.asarray(block.weights)[rows]
         of_y = y[rows][:, shown_by(pattern, n_y)]
-        moments = root_kernel(Block(block.start, tuple(a[rows] for a in block.x), (of_y,), weights))
+        moments = root_kernel(replace(block.take(rows), y=(of_y,)))
         if moments is not None:
             parts[pattern] = moments
     return parts
@@ -271,14 +280,15 @@ def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray) -> 
         cross = np.matmul(values.T, values, out=_spare.square(len(at)))
         if not (np.isfinite(cross.diagonal()).all() and (np.abs(anchor[at] + offset) < LARGEST).all()):
             raise _bad_but_for_missing(block)
-        parts[pattern] = GramMoments(Head(len(rows), weight, log_weight, anchor[at], offset), cross)
+        head = Head(len(rows), weight, log_weight, anchor[at], offset)
+        parts[pattern] = GramMoments(head if block.scaling is None else block.take(rows).told(head), cross)
     return parts
 
 
 def _bad_but_for_missing(block: Block) -> BadValues:
     """Name the first value no sum can use, NaN in Y being none."""
     y = tuple(np.where(np.isnan(a), 0.0, a) for a in (np.asarray(a, dtype=np.float64) for a in block.y))
-    return bad_values(Block(block.start, block.x, y, block.weights))
+    return bad_values(replace(block, y=y))
 
 
 def first_pass(rows: Rows, *, meter: Meter, most: int | None = None) -> FirstMoments:

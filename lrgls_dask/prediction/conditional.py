@@ -1,7 +1,8 @@
 """Some equations of a row given others: the normal distribution, conditioned row by row on whatever is known.
 
-What Sigma says of it, `Sigma.conditional`, is for rows of weight one; the variance of others is divided by theirs. Rows
-that know the same equations share a factorisation.
+What Sigma says of it, `Sigma.conditional`, is for rows of weight one: errors go in times the roots of their weights,
+means come back over those roots, variances over the weights. A cell of weight zero is not known. Rows that know the
+same equations share a factorisation.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ class Given:
 
 def given_rows(x: np.ndarray, y: np.ndarray | None, weights: np.ndarray | None, params: Given) -> np.ndarray:
     """(n, K) known values as they are, the others predicted from them; NaN where regressors are."""
-    y, known, fitted = _known(x, y, params)
+    y, known, fitted = _known(x, y, weights, params)
+    root = _roots(weights, fitted.shape)
     out = np.where(known, y, fitted)
     for rows in _batches(len(x), params.sigma.conditional_numbers):
         used = known[rows] & ~np.isnan(fitted[rows])
         masks, which = _patterns(used)
         errors = np.where(used, y[rows] - fitted[rows], 0.0)
-        means = params.sigma.conditional(masks).means(which, errors)
+        means = params.sigma.conditional(masks).means(which, errors * root[rows]) / root[rows]
         out[rows] += np.where(known[rows], 0.0, means)
     return out
 
@@ -56,7 +58,8 @@ def given_std_rows(x: np.ndarray, y: np.ndarray | None, weights: np.ndarray | No
 
     With covariance costs O(P^2 + K^3) a row, else as the means.
     """
-    _, known, fitted = _known(x, y, params)
+    _, known, fitted = _known(x, y, weights, params)
+    root = _roots(weights, fitted.shape)
     out = np.zeros(fitted.shape)
     V, design = params.covariance, params.coefficients.design
     extra = 0 if V is None else 3 * design.n_equations**2 + 3 * design.n_coefficients
@@ -64,16 +67,25 @@ def given_std_rows(x: np.ndarray, y: np.ndarray | None, weights: np.ndarray | No
         masks, which = _patterns(known[rows] & ~np.isnan(fitted[rows]))
         errors = params.sigma.conditional(masks)
         if V is not None:
-            out[rows] = _coefficient_variance(x[rows], design, V, errors.weights(), which)
+            out[rows] = _coefficient_variance(x[rows], design, V, errors.weights(), which, root[rows])
         if params.kind != "mean":
             noise = errors.variances()[which]
-            out[rows] = add_noise(out[rows], noise, None if weights is None else weights[rows])
+            out[rows] = add_noise(out[rows], noise, weights if weights is None or len(weights) == 1 else weights[rows])
     out[np.isnan(fitted)] = np.nan
     out[known] = 0.0
     return np.sqrt(out)
 
 
-def _known(x: np.ndarray, y: np.ndarray | None, params: Given) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _roots(weights: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    """(n, K) roots of the weights of cells; ones where all of a row are the same, and where there is no weight."""
+    if weights is None or weights.shape[1] == 1:
+        return np.broadcast_to(1.0, shape)
+    return np.broadcast_to(np.sqrt(np.where(weights > 0, weights, 1.0)), shape)
+
+
+def _known(
+    x: np.ndarray, y: np.ndarray | None, weights: np.ndarray | None, params: Given
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Y, which of its entries are known and may be used, and the fitted values."""
     if y is None:
         raise ValueError("conditional prediction needs Y, which these rows lack.")
@@ -83,13 +95,19 @@ def _known(x: np.ndarray, y: np.ndarray | None, params: Given) -> tuple[np.ndarr
             f"equation {params.coefficients.design.equations[j]!r} holds {y[row, j]} among the values to predict from. "
             "Set what is not known to NaN."
         )
-    return y, ~np.isnan(y) & params.usable, params.coefficients.fitted(x)
+    known = ~np.isnan(y) & params.usable
+    if weights is not None and weights.shape[1] > 1:
+        known &= weights > 0
+    return y, known, params.coefficients.fitted(x)
 
 
 def _coefficient_variance(
-    x: np.ndarray, design: Design, V: np.ndarray, weights: np.ndarray, which: np.ndarray
+    x: np.ndarray, design: Design, V: np.ndarray, weights: np.ndarray, which: np.ndarray, root: np.ndarray
 ) -> np.ndarray:
-    """(n, K) variance of x_m'b_m - B_m (x_j'b_j)_j: diag(T H T'), T = I - B, H (K, K) the covariance of all x_j'b_j."""
+    """(n, K) variance of x_m'b_m - B_m (x_j'b_j)_j: diag(T H T'), T = I - B, H (K, K) the covariance of all x_j'b_j.
+
+    weights : B for rows of weight one; B_mj is theirs times root_j / root_m.
+    """
     wide = x[:, np.concatenate(design.columns)]
     wide[np.isnan(wide)] = 0.0  # of equations that nobody is predicted from, or whose own prediction is NaN
     H = np.empty((len(x), design.n_equations, design.n_equations))
@@ -97,6 +115,8 @@ def _coefficient_variance(
         H[:, j] = np.add.reduceat((wide[:, mine] @ V[mine]) * wide, design.offsets[:-1], axis=1)
     T = np.eye(design.n_equations) - weights
     T = T if len(T) == 1 else T[which]
+    if root.strides != (0, 0):
+        T = T * (root[:, None, :] / root[:, :, None])
     return np.maximum(np.einsum("nml,nml->nm", T @ H, np.broadcast_to(T, H.shape)), 0.0)
 
 

@@ -23,6 +23,11 @@ class Scoring:
 
 
 def factor_score_rows(x: np.ndarray, y: np.ndarray | None, weights: np.ndarray | None, params: Scoring) -> np.ndarray:
-    """(n, k) scores of sqrt(w_i) r_i, which has covariance Sigma whatever the weight; NaN where Y or X is."""
-    scores = residual_rows(x, y, weights, params.coefficients) @ params.weights
-    return scores if weights is None else scores * np.sqrt(weights)[:, None]
+    """(n, k) scores of W_i^1/2 r_i, which has covariance Sigma whatever the weights; NaN where Y or X is, or where some
+    cells of a row have weight zero."""
+    residual = residual_rows(x, y, weights, params.coefficients)
+    if weights is not None:
+        residual *= np.sqrt(weights)
+        if weights.shape[1] > 1:
+            np.copyto(residual, np.nan, where=weights == 0)
+    return np.asarray(residual @ params.weights)

@@ -66,7 +66,7 @@ class Spread:
 
 
 def std_error_rows(x: np.ndarray, y: np.ndarray | None, weights: np.ndarray | None, params: Spread) -> np.ndarray:
-    """(n, K) sqrt(x_ij' V_jj x_ij + noise_j / w_i); infinite in rows of weight zero where there is noise."""
+    """(n, K) sqrt(x_ij' V_jj x_ij + noise_j / w_ij); infinite for a weight of zero where there is noise."""
     variance = np.empty((len(x), params.design.n_equations))
     for group in params.design.groups:
         mine = np.ascontiguousarray(x[:, group.take_columns])
@@ -77,11 +77,11 @@ def std_error_rows(x: np.ndarray, y: np.ndarray | None, weights: np.ndarray | No
 
 
 def add_noise(variance: np.ndarray, noise: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """variance (n, K), plus noise (K,) or (n, K) over the weight of each row where there is any noise."""
+    """variance (n, K), plus noise (K,) or (n, K) over the weights (n, 1) or (n, K) where there is any noise."""
     if weights is None:
         return variance + noise
     with np.errstate(divide="ignore", invalid="ignore"):
-        return variance + np.where(noise > 0, noise / weights[:, None], 0.0)
+        return variance + np.where(noise > 0, noise / weights, 0.0)
 
 
 def _root(V: np.ndarray) -> np.ndarray:
@@ -96,6 +96,12 @@ def check_same_design(found: Design, expected: Design) -> None:
     """Raise ValueError naming what is missing or extra."""
     if found.same_as(expected):
         return
+    if found.given.same_as(expected.given):
+        raise ValueError(
+            f"the data do not match the fit: {_weighting(found)}, the fitted ones {_weighting(expected)}. "
+            "Build the system with such weights."
+        )
+    found, expected = found.given, expected.given
     for what, have, want in (
         ("equations", found.equations, expected.equations),
         ("regressors", found.regressors, expected.regressors),
@@ -114,3 +120,10 @@ def check_same_design(found: Design, expected: Design) -> None:
         "the data do not match the fit: the same names in another order or in other equations. "
         "Build the system with the same variables, in the same order, as the fitted one."
     )
+
+
+def _weighting(design: Design) -> str:
+    if design.own is None:
+        return "their cells have no weights"
+    count = int(design.own.weighting.max()) + 1
+    return f"their cells have {count} columns of weights" if count > 1 else "their cells have one column of weights"

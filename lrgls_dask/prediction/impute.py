@@ -41,17 +41,19 @@ def imputed(coefficients: Coefficients, sigma: Sigma, system: System) -> Imputed
     if not isinstance(system, System):
         raise TypeError(f"impute fills in the responses of a System; got a {type(system).__name__}.")
     design = coefficients.design
-    check_same_design(system.design, design)
+    check_same_design(system.design.given, design)
     given = Given(coefficients, sigma, np.ones(design.n_equations, dtype=bool))
     lazy, K = LazyRows.of(system.rows), design.n_equations
-    mean = lazy.map(given_rows, given, K, response=True)
+    mean = lazy.map(given_rows, given, K, response=True, weighted=True)
     variance = lazy.map(_variance_rows, given, K, response=True, weighted=True)
     # the same lazy arrays everywhere, so that what is predicted from a block and what is copied share its read
+    held, cells = system.rows.weights, system.rows.cells
     rows = replace(
         system.rows,
         x=tuple(_part(part.name, array) for part, array in zip(system.rows.x, lazy.x, strict=True)),
         y=(_part("Y", mean),),
-        weights=None if lazy.weights is None else _part("weights", lazy.weights[:, 0]),
+        weights=None if held is None else _part(held.name, lazy.weights[0][:, 0]),
+        cells=None if cells is None else replace(cells, parts=tuple(map(_part, cells.names, lazy.weights))),
         complete_only=False,
     )
     return Imputed(replace(system, rows=rows), system.read_from, mean, variance)

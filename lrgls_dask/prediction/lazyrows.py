@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask
@@ -13,12 +13,14 @@ import numpy as np
 from lrgls_dask.rows.kernels import side_by_side
 from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.resources import one_blas_thread
-from lrgls_dask.rows.rows import Part, Rows
+from lrgls_dask.rows.rows import CellWeights, Part, Rows
 
 __all__ = ["LazyRows", "RowFunction"]
 
 RowFunction = Callable[[np.ndarray, np.ndarray | None, np.ndarray | None, Any], np.ndarray]
-"""(x (n, q), y (n, K) or None, weights (n,) or None, params) -> (n, c), float64: what one block of rows gives."""
+"""(x (n, q), y (n, K) or None, weights or None, params) -> (n, c), float64: what one block of rows gives.
+
+weights : (n, 1) of rows, (n, K) of cells, or (1, K) where those are the same in all rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,25 +28,22 @@ class LazyRows:
     """X, Y and weights as Dask arrays whose row chunks are the same.
 
     Make it once for all that is computed from the rows: results that share these arrays share their reads.
+    weights : as they are stored, of rows or of cells.  cells : what those of cells are, or None.
     heights : rows of each block.
     """
 
     x: tuple[da.Array, ...]
     y: tuple[da.Array, ...]
-    weights: da.Array | None
+    weights: tuple[da.Array, ...]
+    cells: CellWeights | None
     heights: tuple[int, ...]
 
     @classmethod
     def of(cls, rows: Rows) -> LazyRows:
         """The rows, cut as a pass would cut them; nothing is read."""
         heights = _heights(rows)
-        weights = None if rows.weights is None else _cut(rows.weights, heights)
-        return cls(
-            tuple(_cut(part, heights) for part in rows.x),
-            tuple(_cut(part, heights) for part in rows.y),
-            weights,
-            heights,
-        )
+        x, y, weights = (tuple(_cut(part, heights) for part in of) for of in (rows.x, rows.y, rows.weight_parts))
+        return cls(x, y, weights, None if rows.cells is None else replace(rows.cells, parts=()), heights)
 
     def map(
         self,
@@ -62,14 +61,14 @@ class LazyRows:
         The row chunks are equal but for a smaller last one, as zarr wants them.
         """
         y = self.y if response else ()
-        w = (self.weights,) if weighted and self.weights is not None else ()
+        w = self.weights if weighted else ()
         made = da.map_blocks(
             _apply,
             *self.x,
             *y,
             *w,
             function=function,
-            params=dask.delayed(params, pure=True, traverse=False),
+            params=dask.delayed((params, self.cells if weighted else None), pure=True, traverse=False),
             n_x=len(self.x),
             n_y=len(y),
             dtype=np.float64,
@@ -105,7 +104,9 @@ def _cut(part: Part, heights: tuple[int, ...]) -> da.Array:
 def _apply(*arrays: np.ndarray, function: RowFunction, params: Any, n_x: int, n_y: int) -> np.ndarray:
     x = np.asarray(side_by_side(arrays[:n_x]), dtype=np.float64)
     y = np.asarray(side_by_side(arrays[n_x : n_x + n_y]), dtype=np.float64) if n_y else None
-    rest = arrays[n_x + n_y :]
-    weights = np.asarray(rest[0], dtype=np.float64)[:, 0] if rest else None
+    rest, (mine, cells) = arrays[n_x + n_y :], params
+    weights = np.asarray(side_by_side(rest), dtype=np.float64) if rest else None
+    if cells is not None:
+        weights = cells.of_cells(weights)
     with one_blas_thread:
-        return function(x, y, weights, params)
+        return function(x, y, weights, mine)

@@ -98,7 +98,8 @@ class Predicting(ABC):
         interval : coverage, such as 0.95; then a Dataset with `predicted`, `std_error`, `lower`, `upper`, by the
             distribution of the fit's intervals, see `reference`.  Computed together they read the rows once.
         kind : what the interval is for. "mean", X_j b_j with variance x_ij' V_jj x_ij from the estimated coefficients;
-            "observation", a new response, whose error adds Sigma_jj, over the row's weight if the System has weights.
+            "observation", a new response, whose error adds Sigma_jj, over the weight of its row or cell if the System
+            has weights.
 
         Raises ValueError naming all regressors that are missing or extra, and, of an interval, where the fit holds
         nothing to have standard errors from.
@@ -107,7 +108,7 @@ class Predicting(ABC):
         _check_coverage(interval)
         new = self._new_rows(data)
         rows = LazyRows.of(new.rows)
-        design, K = new.rows.design, self.design.n_equations
+        design, K = new.design, self.design.n_equations
         mean = rows.map(fitted_rows, Coefficients.of(design, self.coefficients), K)
         if interval is None:
             return self._labelled_rows(mean, new.obs_labels, "predicted")
@@ -119,8 +120,8 @@ class Predicting(ABC):
     @takes("a System, not compressed", f"{MAKE_ONE}.", check=lambda data: isinstance(data, System))
     def residuals(self, system: System) -> xr.DataArray:
         """(obs, equation) Y - X_j b_j; lazy."""
-        check_same_design(system.design, self.design)
-        coefficients = Coefficients.of(self.design, self.coefficients)
+        check_same_design(system.design.given, self.design.given)
+        coefficients = Coefficients.of(self.design.given, self.coefficients)
         values = LazyRows.of(system.rows).map(residual_rows, coefficients, self.design.n_equations, response=True)
         return self._labelled_rows(values, system.obs_labels, "residuals")
 
@@ -213,10 +214,10 @@ class PredictingBySigma(Predicting):
         _check_coverage(interval)
         new = self._new_rows(data, y, responses="conditional prediction")
         V = None if interval is None or kind == "error" else self._coefficient_cov()
-        coefficients = Coefficients.of(new.rows.design, self.coefficients)
+        coefficients = Coefficients.of(new.design, self.coefficients)
         given = Given(coefficients, self.covariance, self._usable(observed), kind, V)
         rows = LazyRows.of(new.rows)
-        mean = rows.map(given_rows, given, self.design.n_equations, response=True)
+        mean = rows.map(given_rows, given, self.design.n_equations, response=True, weighted=True)
         if interval is None:
             return self._labelled_rows(mean, new.obs_labels, "predicted")
         std_error = rows.map(given_std_rows, given, self.design.n_equations, response=True, weighted=True)
@@ -256,7 +257,7 @@ class PredictingBySigma(Predicting):
         Raises ValueError for another design, or a path over the system's own store; FileExistsError where something is
         at `path`, unless overwrite is True.
         """
-        found = imputed(Coefficients.of(self.design, self.coefficients), self.covariance, system)
+        found = imputed(Coefficients.of(self.design.given, self.coefficients), self.covariance, system)
         if path is not None:
             options = None if storage_options is None else dict(storage_options)
             write_imputed(found, path, overwrite=overwrite, storage_options=options)
@@ -271,14 +272,12 @@ class PredictingBySigma(Predicting):
         data, y : as of `predict_given`; a row with NaN has NaN scores.
         method : "regression", F' Sigma^-1 r, the mean of the factors given the residuals r (Thomson 1939); "bartlett",
             (F' D^-1 F)^-1 F' D^-1 r, unbiased given the factors (Bartlett 1937).
-        The factors have variance 1 in every row: r is y - fitted times the root of the row's weight.
+        The factors have variance 1 in every row: r is y - fitted times the root of the weight.
 
         Raises ValueError for a fit without factors, and as `predict_given` does.
         """
         new = self._new_rows(data, y, responses="factor scores")
-        scoring = Scoring(
-            Coefficients.of(new.rows.design, self.coefficients), self.covariance.factor_score_weights(method)
-        )
+        scoring = Scoring(Coefficients.of(new.design, self.coefficients), self.covariance.factor_score_weights(method))
         values = LazyRows.of(new.rows).map(
             factor_score_rows, scoring, self.covariance.rank, response=True, weighted=True
         )

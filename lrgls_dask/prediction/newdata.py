@@ -31,6 +31,11 @@ class NewRows:
     rows: Rows
     obs_labels: pd.Index | StoredLabels | None
 
+    @property
+    def design(self) -> Design:
+        """Where each equation's columns lie in the rows as they are stored."""
+        return self.rows.design.given
+
 
 def rows_to_predict(data: Any, design: Design, dims: tuple[Hashable, Hashable], y: Any = None) -> NewRows:
     """The rows of `data` for a fit with this design and these names of the dims of Y.
@@ -45,10 +50,11 @@ def rows_to_predict(data: Any, design: Design, dims: tuple[Hashable, Hashable], 
     Raises ValueError naming every regressor that is missing or extra. A Dataset may hold variables that the fit does
     not use, and a frame the responses; they are not looked at.
     """
+    design = design.given
     if isinstance(data, LabelledRows):
         if y is not None:
             raise ValueError("y was given although the data are a System, which has its own Y. Leave y out.")
-        check_same_design(data.design, design)
+        check_same_design(data.design.given, design)
         return NewRows(data.rows, data.obs_labels)
     if isinstance(data, xr.Dataset):
         parts, columns, names = _Variables(data, design, dims).matched()

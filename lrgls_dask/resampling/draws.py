@@ -22,7 +22,7 @@ from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.resampling.std_errors import StandardErrors
 from lrgls_dask.rows.fingerprint import Fingerprint
-from lrgls_dask.rows.moments import GramMoments, Head, RootMoments
+from lrgls_dask.rows.moments import GramMoments, Head, Levels, RootMoments
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.rows.tasks import run_tasks
 from lrgls_dask.sigma.interface import Sigma, Structure
@@ -214,7 +214,8 @@ def column_space(rows: Compressed) -> np.ndarray:
 class _Resampler:
     """Moments of G groups around one common row, so that sums of any multiples of them keep their digits.
 
-    n_rows, weights, log_weights : (G,).  anchor : (M,).  offsets : (G, M) means less the anchor.  cross : (G, M, M).
+    n_rows, weights, log_weights, levels : (G,).  anchor : (M,).  offsets : (G, M) means less the anchor.
+    cross : (G, M, M).
     spread : (M,) standard deviation of each column over all groups.
     """
 
@@ -222,6 +223,7 @@ class _Resampler:
     n_rows: np.ndarray
     weights: np.ndarray
     log_weights: np.ndarray
+    levels: tuple[Levels | None, ...]
     anchor: np.ndarray
     offsets: np.ndarray
     cross: np.ndarray
@@ -243,6 +245,7 @@ class _Resampler:
             np.array([head.n_rows for head in heads]),
             weights,
             np.array([head.log_weight for head in heads]),
+            tuple(head.levels for head in heads),
             anchor + centre,
             offsets,
             cross,
@@ -269,8 +272,15 @@ class _Resampler:
             float(counts @ self.log_weights),
             self.anchor,
             mean,
+            _times(self.levels, counts),
         )
         return Compressed(self.parts.design, head, root_of(cross), "gram")
+
+
+def _times(levels: tuple[Levels | None, ...], counts: np.ndarray) -> Levels | None:
+    """The sum of what heads know of constants, each so often."""
+    known = [each.times(int(n)) for each, n in zip(levels, counts, strict=True) if each is not None and n]
+    return sum(known[1:], known[0]) if known else None
 
 
 def _cross(moments: GramMoments | RootMoments) -> np.ndarray:

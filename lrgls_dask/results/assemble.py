@@ -73,8 +73,8 @@ def _evidence(problem: Problem, coefficients: np.ndarray, settings: Settings) ->
 def _estimated(
     system: System | CompressedSystem, coefficients: np.ndarray, n_obs: int, loglik: float, objective: float
 ) -> Estimated:
-    dims = str(system.obs_dim), str(system.equation_dim)
-    return Estimated(system.design, coefficients, n_obs, loglik, objective, *dims)
+    said = str(system.obs_dim), str(system.equation_dim), system.rows.weighted
+    return Estimated(system.design, coefficients, n_obs, loglik, objective, *said)
 
 
 def _one_sigma(system: System | CompressedSystem, sigma: Any, y_scale: np.ndarray, floored: np.ndarray) -> OneSigma:

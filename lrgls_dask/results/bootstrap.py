@@ -216,7 +216,7 @@ def _compressed(fit: Measures, system: System | CompressedSystem | None) -> Comp
         system = as_fitted(fit.missing, system) if isinstance(system, System) else system
         rows: Compressed = system.compress().rows
         return rows
-    size = format_bytes(8 * (fit.n_regressors + fit.n_equations) ** 2)
+    size = format_bytes(8 * (fit.design.n_regressors + fit.n_equations) ** 2)
     remedy = (
         "and a streamed fit keeps no compressed rows to replicate. Pass system=..., which is then read once into "
         f"{size}, or fit with engine='compress'"

@@ -170,7 +170,8 @@ class Fit(Measures, PredictingBySigma):
 
     @takes("a System, whose likelihood it is", f"{MAKE_ONE}.", check=is_system)
     def score(self, system: System | CompressedSystem) -> float:
-        """Mean log-likelihood per row of these parameters on the rows of a system with the same designs.
+        """Mean log-likelihood per row of these parameters on the rows of a system with the same designs, and weights of
+        its own: Sigma is that of weight one.
 
         One pass over a System, no read of a compressed one. Of a fit with missing="em" that of what each row shows,
         over the rows that show something: two passes where the patterns of missing responses are many.
@@ -180,7 +181,7 @@ class Fit(Measures, PredictingBySigma):
         if isinstance(system, System):
             system = as_fitted(self.missing, system)
         rows = system.compress().rows
-        check_same_design(rows.design, self.design)
+        check_same_design(rows.design.given, self.design.given)
         return -mean_nll(rows, self.coefficients, self.covariance)
 
     # ------------------------------------------------------------------------------------------ files

@@ -47,7 +47,8 @@ def attributes_of(group: zarr.Group) -> dict[str, Any]:
 class Estimated:
     """Coefficients (P,) by equation, from N rows, their log-likelihood, and what the dims are called.
 
-    objective : what was minimised, per row: nll and penalties.
+    objective : what was minimised, per row: nll and penalties.  weighted : what had weights, "rows", "cells" or
+    "equations", nothing where none had.
     """
 
     design: Design
@@ -57,6 +58,7 @@ class Estimated:
     objective: float
     obs_dim: str = "obs"
     equation_dim: str = "equation"
+    weighted: str = ""
 
     def __post_init__(self) -> None:
         self.coefficients.flags.writeable = False
@@ -64,7 +66,7 @@ class Estimated:
     def write(self, group: zarr.Group) -> None:
         write_design(group, self.design)
         write_array(group, "params", self.coefficients, ("coefficient",))
-        for name in ("n_obs", "loglik", "objective", "obs_dim", "equation_dim"):
+        for name in ("n_obs", "loglik", "objective", "obs_dim", "equation_dim", "weighted"):
             group.attrs[name] = getattr(self, name)
 
     @classmethod
@@ -72,8 +74,8 @@ class Estimated:
         known = attributes_of(group)
         # time-varying fits of the first version do not say what they minimised
         objective = known.get("objective", -known["loglik"] / known["n_obs"])
-        dims = known["obs_dim"], known["equation_dim"]
-        return cls(read_design(group), read_array(group, "params"), known["n_obs"], known["loglik"], objective, *dims)
+        said = known["obs_dim"], known["equation_dim"], known.get("weighted", "")
+        return cls(read_design(group), read_array(group, "params"), known["n_obs"], known["loglik"], objective, *said)
 
 
 @dataclass(frozen=True, eq=False)

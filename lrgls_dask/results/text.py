@@ -65,8 +65,8 @@ def segments_header(fit: Reported, of_sigma: list[tuple[str, str]]) -> list[tupl
 
 
 def segments_notes(fit: Reported) -> list[str]:
-    """Restrictions and rows that were left out."""
-    return [*_restrictions(fit), *_dropped(fit)]
+    """Restrictions, weights, and rows that were left out."""
+    return [*_restrictions(fit), *_weights(fit), *_dropped(fit)]
 
 
 def title(fit: Measures) -> str:
@@ -141,8 +141,8 @@ def _mcelroy(fit: Measures) -> str:
 
 
 def notes(fit: Measures) -> list[str]:
-    """Restrictions, missing responses, why there is no AIC and BIC, and which variances ended on their floor."""
-    lines = _restrictions(fit)
+    """Restrictions, weights, missing responses, why there is no AIC and BIC, which variances ended on their floor."""
+    lines = [*_restrictions(fit), *_weights(fit)]
     lines += fit.evidence.notes(fit.estimated)
     lines += _dropped(fit)
     try:
@@ -152,6 +152,11 @@ def notes(fit: Measures) -> list[str]:
     if len(fit.on_floor):
         lines.append(f"Variance on its floor (Heywood case): {', '.join(map(str, fit.on_floor))}")
     return lines
+
+
+def _weights(fit: Reported) -> list[str]:
+    weighted = fit.estimated.weighted
+    return [f"Weights: of {weighted}; Sigma is that of weight one"] if weighted else []
 
 
 def _dropped(fit: Reported) -> list[str]:

@@ -214,7 +214,7 @@ class TimeVaryingFit(Reported, Predicting):
         Raises ValueError for a segment that was not fitted, naming it, for other designs and for a compressed system.
         """
         system = rows_in_segments(system)
-        check_same_design(system.design, self.design)
+        check_same_design(system.design.given, self.design.given)
         rows = as_fitted(self.missing, system).rows
         if segments is not None:
             return segment_score(rows, *parts_of(segments, system, self.segments), self.coefficients, self.sigmas)

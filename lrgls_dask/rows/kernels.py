@@ -24,6 +24,7 @@ from lrgls_dask.rows.moments import (
     ProductMoments,
     ResidualMoments,
     RootMoments,
+    Scaling,
     triangle,
 )
 from lrgls_dask.sigma.interface import Sigma
@@ -60,16 +61,34 @@ SLAB_ROWS = 256  # but never so few rows that a rank-n update is all overhead
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Consecutive rows, as stored: x and y are tuples of (n,) or (n, c) arrays of any real dtype."""
+    """Consecutive rows, as stored: x and y are tuples of (n,) or (n, c) arrays of any real dtype.
+
+    cells : weights of cells as stored, by which rows are not scaled yet.  scaling : by what they have been.
+    """
 
     start: int
     x: tuple[np.ndarray, ...]
     y: tuple[np.ndarray, ...]
     weights: np.ndarray | None
+    cells: tuple[np.ndarray, ...] = ()
+    scaling: Scaling | None = None
 
     @property
     def n_rows(self) -> int:
         return int((*self.x, *self.y)[0].shape[0])
+
+    def take(self, rows: slice | np.ndarray) -> Block:
+        """Some of the rows, with the number of the block's first."""
+        x, y, cells = (tuple(array[rows] for array in arrays) for arrays in (self.x, self.y, self.cells))
+        weights = None if self.weights is None else np.asarray(self.weights)[rows]
+        return Block(self.start, x, y, weights, cells, None if self.scaling is None else self.scaling.take(rows))
+
+    def told(self, head: Head) -> Head:
+        """The head of these rows, with what their scaling tells."""
+        if self.scaling is None:
+            return head
+        used = slice(None) if self.weights is None else np.flatnonzero(self.weights)
+        return self.scaling.take(used).told(head, side_by_side(self.x)[used])
 
 
 # ---------------------------------------------------------------------------------------------- kernels
@@ -104,7 +123,7 @@ def gram_kernel(block: Block, params: None = None) -> GramMoments | None:
     if not _usable(anchor, offset, cross.diagonal()):
         raise bad_values(block)
     cross -= np.multiply.outer(weight * offset, offset, out=product)
-    return GramMoments(Head(n_rows, weight, log_weight, anchor, offset), cross)
+    return GramMoments(block.told(Head(n_rows, weight, log_weight, anchor, offset)), cross)
 
 
 def regressor_gram_kernel(block: Block, params: None = None) -> GramMoments | None:
@@ -120,7 +139,7 @@ def root_kernel(block: Block, params: None = None) -> RootMoments | None:
         total = part if total is None else total + part
     if total is not None and not _usable(total.head.anchor, total.head.offset, np.abs(total.root).max(axis=0) ** 2):
         raise bad_values(block)
-    return total
+    return total if total is None else replace(total, head=block.told(total.head))
 
 
 def design_kernel(block: Block, groups: tuple[DesignGroup, ...]) -> DesignMoments | None:
@@ -136,7 +155,7 @@ def design_kernel(block: Block, groups: tuple[DesignGroup, ...]) -> DesignMoment
         total = part if total is None else total + part
     if total is not None and not _usable(total.head.anchor, total.head.offset, total.yy):
         raise bad_values(block)
-    return total
+    return total if total is None else replace(total, head=block.told(total.head))
 
 
 def _usable(anchor: np.ndarray, offset: np.ndarray, squares: np.ndarray) -> bool:

@@ -14,6 +14,7 @@ from lrgls_dask.rows.kernels import slab_rows
 from lrgls_dask.rows.layout import Layout, cut_rows
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import FAN_IN
+from lrgls_dask.rows.scaled import scaled_bytes
 
 __all__ = ["MAX_COEFFICIENTS", "Cluster", "require_here", "require_memory", "this_cluster", "this_process"]
 
@@ -105,9 +106,10 @@ def this_process(memory_limit: int | str | None) -> Cluster:
 
 
 def task_bytes(rows: Rows, layout: Layout, partial: int, *, copies: int = 0) -> int:
-    """One task: blocks in flight and copies of one, two slabs, three partial sums."""
+    """One task: blocks in flight and copies of one, rows scaled by weights of cells, two slabs, three partial sums."""
     stored = sum(part.row_bytes for part in rows.parts if not isinstance(part.array, np.ndarray))
     block = layout.largest_block() * stored
     width = rows.design.n_regressors + rows.design.n_equations
     slab = 8 * width * slab_rows(width)
-    return (BLOCKS_IN_FLIGHT + copies) * block + 3 * slab + 3 * partial
+    scaled = 0 if rows.cells is None else scaled_bytes(rows.design)
+    return (BLOCKS_IN_FLIGHT + copies) * block + scaled + 3 * slab + 3 * partial

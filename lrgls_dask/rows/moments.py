@@ -7,7 +7,7 @@ their common level is huge, so x = 1e14 + noise keeps the digits of its noise (C
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,11 @@ __all__ = [
     "DirectionMoments",
     "GramMoments",
     "Head",
+    "Levels",
     "ProductMoments",
     "ResidualMoments",
     "RootMoments",
+    "Scaling",
     "Sized",
     "triangle",
 ]
@@ -46,11 +48,28 @@ def _size_of(value: Any) -> int:
 
 
 @dataclass(frozen=True, eq=False)
+class Levels(Sized):
+    """What scaled columns know of a constant: with u_c the roots of column c of the weights of cells, which is what a
+    column of ones has become, u_c'u_c (C,) and x'u (q,) of every column of X with the roots that it is scaled by."""
+
+    weight: np.ndarray
+    dot: np.ndarray
+
+    def __add__(self, other: Levels) -> Levels:
+        return Levels(self.weight + other.weight, self.dot + other.dot)
+
+    def times(self, count: float) -> Levels:
+        """Of rows taken so often."""
+        return Levels(count * self.weight, count * self.dot)
+
+
+@dataclass(frozen=True, eq=False)
 class Head(Sized):
     """Count, weight and mean of some rows of [X Y].
 
-    n_rows : rows of positive weight.  weight : their sum of weights.  log_weight : sum of log w.
-    anchor, offset : (q + K,), the weighted mean is anchor + offset.
+    n_rows : rows of positive weight.  weight : their sum of weights.  log_weight : sum of log w; of the weights of
+    cells, which the rows were scaled by, a row's is the mean over its equations.
+    anchor, offset : (q + K,), the weighted mean is anchor + offset.  levels : None where cells have no weights.
     """
 
     n_rows: int
@@ -58,6 +77,7 @@ class Head(Sized):
     log_weight: float
     anchor: np.ndarray
     offset: np.ndarray
+    levels: Levels | None = None
 
     @property
     def mean(self) -> np.ndarray:
@@ -68,8 +88,29 @@ class Head(Sized):
         weight = self.weight + other.weight
         gap = (other.anchor - self.anchor) + (other.offset - self.offset)
         offset = self.offset + (other.weight / weight) * gap
-        merged = Head(self.n_rows + other.n_rows, weight, self.log_weight + other.log_weight, self.anchor, offset)
+        levels = None if self.levels is None or other.levels is None else self.levels + other.levels
+        log_weight = self.log_weight + other.log_weight
+        merged = Head(self.n_rows + other.n_rows, weight, log_weight, self.anchor, offset, levels)
         return merged, np.sqrt(self.weight * other.weight / weight) * gap
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """By what some rows have been scaled: roots (n, C) of the weights of cells, weight (q,) which of them each column
+    of X was. log_weights : (n,) mean log weight over the equations that a row shows."""
+
+    roots: np.ndarray
+    weight: np.ndarray
+    log_weights: np.ndarray
+
+    def take(self, rows: slice | np.ndarray) -> Scaling:
+        """Of some of the rows."""
+        return Scaling(self.roots[rows], self.weight, self.log_weights[rows])
+
+    def told(self, head: Head, x: np.ndarray) -> Head:
+        """The head of scaled rows x (n, q), with what only their scaling tells of them."""
+        levels = Levels(np.sum(self.roots**2, axis=0), np.einsum("ij,ij->j", x, self.roots[:, self.weight]))
+        return replace(head, log_weight=head.log_weight + float(self.log_weights.sum()), levels=levels)
 
 
 @dataclass(frozen=True, eq=False)

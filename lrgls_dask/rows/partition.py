@@ -6,7 +6,7 @@ A partition says from a row's number alone which part it belongs to, so that how
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -137,16 +137,14 @@ def labelled_kernel(block: Block, params: tuple[Partition, Callable[[Block], Any
     order = np.argsort(codes, kind="stable")
     labels, firsts = np.unique(codes[order], return_index=True)
     parts: dict[int, Any] = {}
-    x, y = block.x, block.y
+    whole = block
     if np.any(np.diff(codes) < 0):  # rows are picked from wide arrays several times as fast as from many narrow ones
-        x, y = _side_by_side(x), _side_by_side(y)
+        whole = replace(block, x=_side_by_side(block.x), y=_side_by_side(block.y))
     for label, first, last in zip(labels, firsts, [*firsts[1:], len(order)], strict=True):
         mine = order[first:last]
         rows = slice(mine[0], mine[-1] + 1) if mine[-1] - mine[0] + 1 == len(mine) else mine
-        weights = None if block.weights is None else np.asarray(block.weights)[rows]
-        subset = Block(block.start, tuple(a[rows] for a in x), tuple(a[rows] for a in y), weights)
         try:
-            moments = kernel(subset)
+            moments = kernel(whole.take(rows))
         except BadValues:
             raise bad_values(block) from None  # which counts rows of the block, not of the part
         if moments is not None:

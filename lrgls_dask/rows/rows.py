@@ -9,7 +9,7 @@ import numpy as np
 
 from lrgls_dask.design.design import Design
 
-__all__ = ["Part", "Rows"]
+__all__ = ["CellWeights", "Part", "Rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +37,36 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
+class CellWeights:
+    """Weights w_ij of the cells of Y: Cov(e_i) = W_i^-1/2 Sigma W_i^-1/2. A cell of weight zero is not observed.
+
+    parts : stored columns of weights, C in all; none where weights are the same in every row.
+    constant : (C,) those weights then.  weighting : (K,) which column of weights each equation has.
+    """
+
+    parts: tuple[Part, ...]
+    constant: np.ndarray | None
+    weighting: np.ndarray
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the user calls the parts."""
+        return tuple(part.name for part in self.parts)
+
+    def of_cells(self, stored: np.ndarray | None) -> np.ndarray:
+        """(n, K) weights of some rows, or (1, K), from what their parts hold (n, C)."""
+        columns = self.constant[None, :] if stored is None and self.constant is not None else stored
+        assert columns is not None
+        return np.asarray(columns[:, self.weighting])
+
+
+@dataclass(frozen=True, eq=False)
 class Rows:
     """N rows of [X Y] and optional weights, in parts; column order is the order of the parts.
 
     The weight w_i of row i says Var(e_i) = Sigma / w_i; rows of weight zero are left out.
+    cells : weights of cells in place of weights of rows. The design is then that of scaled rows, each equation with
+    columns of its own, which passes make of the stored ones: see `rows.scaled`.
     complete_only : leave out rows with a NaN in Y too.
     """
 
@@ -50,11 +76,26 @@ class Rows:
     design: Design
     n_obs: int
     complete_only: bool = False
+    cells: CellWeights | None = None
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """Every part, X first, then Y, then the weights."""
-        return (*self.x, *self.y, *(() if self.weights is None else (self.weights,)))
+        return (*self.x, *self.y, *self.weight_parts)
+
+    @property
+    def weight_parts(self) -> tuple[Part, ...]:
+        """The parts that hold weights, of rows or of cells."""
+        if self.cells is not None:
+            return self.cells.parts
+        return () if self.weights is None else (self.weights,)
+
+    @property
+    def weighted(self) -> str:
+        """What has weights: "rows", "cells" or "equations"; nothing where none has."""
+        if self.cells is not None:
+            return "equations" if self.cells.constant is not None else "cells"
+        return "" if self.weights is None else "rows"
 
     @property
     def row_bytes(self) -> int:

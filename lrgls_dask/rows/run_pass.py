@@ -31,6 +31,7 @@ from lrgls_dask.rows.layout import Layout, cut_rows
 from lrgls_dask.rows.progress import Progress, report
 from lrgls_dask.rows.resources import one_blas_thread, spare_arrays
 from lrgls_dask.rows.rows import Part, Rows
+from lrgls_dask.rows.scaled import ScaledCells
 
 __all__ = ["Meter", "SavedSums", "run_pass"]
 
@@ -74,6 +75,8 @@ def run_pass(
     """
     if rows.complete_only:
         kernel = CompleteRows(kernel)
+    if rows.cells is not None:
+        kernel = ScaledCells.of(kernel, rows.design, rows.cells.constant)
     layout = cut_rows(rows, partial_bytes)
     n_bytes = rows.n_obs * rows.row_bytes
     # set once here: every task sets it too, for a cluster, but the first to come and the last to go would wait for it
@@ -100,7 +103,7 @@ def _named(rows: Rows) -> Iterator[None]:
     try:
         yield
     except BadValues as error:
-        raise error.named(rows.design.regressors, rows.design.equations) from None
+        raise error.named(rows.design.given.regressors, rows.design.equations) from None
 
 
 # ---------------------------------------------------------------------------------------------- what to read
@@ -126,14 +129,15 @@ class _Chunks:
 class _BlockPlan:
     """How to read one block.
 
-    readers, names : one a part, X then Y then weights.  graph : the Dask tasks this block alone needs.
-    shared : keys whose values it is handed.
+    readers, names : one a part, X then Y then weights.  by_cell : whether those are of cells.
+    graph : the Dask tasks this block alone needs.  shared : keys whose values it is handed.
     """
 
     start: int
     stop: int
     n_x: int
     n_y: int
+    by_cell: bool
     readers: tuple[_Stored | _Chunks, ...]
     names: tuple[str, ...]
     graph: dict[Key, Any]
@@ -164,8 +168,9 @@ def _plan_blocks(rows: Rows, layout: Layout) -> tuple[_BlockPlan, ...]:
     bounds = layout.blocks
     names = tuple(part.name for part in rows.parts)
     readers = zip(*(_readers(part, bounds) for part in rows.parts), strict=True)
+    sizes = len(rows.x), len(rows.y), rows.cells is not None
     return tuple(
-        _BlockPlan(int(a), int(b), len(rows.x), len(rows.y), of_parts, names, {}, frozenset())
+        _BlockPlan(int(a), int(b), *sizes, of_parts, names, {}, frozenset())
         for a, b, of_parts in zip(bounds[:-1], bounds[1:], readers, strict=True)
     )
 
@@ -407,8 +412,10 @@ def _read(plan: _BlockPlan, values: dict[Key, Any]) -> tuple[Block, list[np.ndar
         except Exception as error:
             raise _unreadable(plan, name, error) from error
     y_stop = plan.n_x + plan.n_y
-    weights = arrays[y_stop] if len(arrays) > y_stop else None
-    return Block(plan.start, tuple(arrays[: plan.n_x]), tuple(arrays[plan.n_x : y_stop]), weights), arrays
+    x, y, rest = tuple(arrays[: plan.n_x]), tuple(arrays[plan.n_x : y_stop]), tuple(arrays[y_stop:])
+    if plan.by_cell:
+        return Block(plan.start, x, y, None, rest), arrays
+    return Block(plan.start, x, y, rest[0] if rest else None), arrays
 
 
 def _read_stored(stored: _Box) -> np.ndarray:

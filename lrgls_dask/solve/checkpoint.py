@@ -16,8 +16,8 @@ from dask.base import tokenize
 
 from lrgls_dask.data.places import Location, check_apart
 from lrgls_dask.data.storage import open_group, remove_store
-from lrgls_dask.data.zarrio import check_version, read_array, write_array
-from lrgls_dask.rows.moments import GramMoments, Head, RootMoments
+from lrgls_dask.data.zarrio import check_version, read_array, read_head, write_array, write_head
+from lrgls_dask.rows.moments import GramMoments, RootMoments
 from lrgls_dask.rows.rows import Part, Rows
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.registry import sigma_of
@@ -95,29 +95,15 @@ class Checkpoint:
         if entry is None:
             return None
         known: dict[str, Any] = dict(entry.attrs)
-        head = Head(
-            known["n_rows"],
-            known["weight"],
-            known["log_weight"],
-            read_array(entry, "anchor"),
-            read_array(entry, "offset"),
-        )
-        matrix = read_array(entry, "matrix")
-        return MOMENTS[known["kind"]](head, matrix)
+        return MOMENTS[known["kind"]](read_head(entry, known["n_rows"]), read_array(entry, "matrix"))
 
     def save_sum(self, label: str, index: int, moments: GramMoments | RootMoments) -> None:
         entry = self.group.create_group(f"{label}-{index}", overwrite=True)
         gram = isinstance(moments, GramMoments)
         matrix = moments.cross if isinstance(moments, GramMoments) else moments.root
-        write_array(entry, "anchor", moments.head.anchor, ("column",))
-        write_array(entry, "offset", moments.head.offset, ("column",))
+        write_head(entry, moments.head)
         write_array(entry, "matrix", matrix, ("row", "column"))
-        entry.attrs.update(
-            kind="gram" if gram else "root",
-            n_rows=moments.head.n_rows,
-            weight=moments.head.weight,
-            log_weight=moments.head.log_weight,
-        )
+        entry.attrs.update(kind="gram" if gram else "root", n_rows=moments.head.n_rows)
         entry.attrs["complete"] = True
 
     # ------------------------------------------------------------------------------------------ the loop
@@ -193,7 +179,9 @@ class CheckpointLoop:
 def rows_token(rows: Rows) -> str:
     """A name for the data that reads nothing stored: memory goes by content, the rest by place, shape and dtype."""
     parts = [_part_token(part) for part in rows.parts]
-    only = ("complete rows",) if rows.complete_only else ()
+    only: tuple[Any, ...] = ("complete rows",) if rows.complete_only else ()
+    if rows.cells is not None:
+        only += ("cells", rows.cells.constant, rows.cells.weighting)
     return str(tokenize(parts, rows.design.equations, rows.design.terms, *only))
 
 

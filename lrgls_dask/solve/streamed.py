@@ -27,6 +27,7 @@ from lrgls_dask.rows.run_pass import Meter, run_pass
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
 from lrgls_dask.solve.interface import GlsStep, Products, nll_offset
+from lrgls_dask.solve.level import level_row
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
 
 __all__ = ["Streamed", "group_rows", "stream_partial_bytes"]
@@ -62,7 +63,7 @@ class Streamed:
         size = 8 * sum(len(g.columns) * (len(g.columns) + len(g.equations)) for g in groups)
         moments: DesignMoments = run_pass(rows, design_kernel, groups, partial_bytes=size, meter=meter, label="OLS")
         self.n_obs, self.head = moments.head.n_rows, moments.head
-        self.group_rows = group_rows(moments)
+        self.group_rows = group_rows(moments, rows.design)
         self.whitened = whiten(rows.design, self.group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=self.resolution)
         self.nll_offset = nll_offset(self.whitened, self.head)
         self.coordinates = Coordinates.of(self.whitened, rows.design)
@@ -172,7 +173,7 @@ def stream_partial_bytes(design: Design, dense: bool) -> int:
     return 8 * (design.n_coefficients + (2 * n_equations**2 if dense else 16 * n_equations))
 
 
-def group_rows(moments: DesignMoments) -> tuple[GroupRows, ...]:
+def group_rows(moments: DesignMoments, design: Design) -> tuple[GroupRows, ...]:
     """Rows that stand for each design's own columns and responses, from their centred moments."""
     n_y = len(moments.yy)
     mean = np.sqrt(moments.head.weight) * moments.head.mean
@@ -189,5 +190,7 @@ def group_rows(moments: DesignMoments) -> tuple[GroupRows, ...]:
             y[live] = solve_triangular(root[np.ix_(live, pivots)], moments.xy[i][pivots], trans="T")
         mean_x, mean_y = mean[:-n_y][group.columns], mean[-n_y:][group.equations]
         beyond = np.maximum(moments.yy[group.equations] - np.sum(y**2, axis=0), 0.0)
-        rows.append(GroupRows(group, np.vstack([mean_x, root]), np.vstack([mean_y, y]), beyond))
+        x = np.vstack([mean_x, root])
+        level = level_row(design, group, x, moments.head.levels)
+        rows.append(GroupRows(group, x, np.vstack([mean_y, y]), beyond, level))
     return tuple(rows)

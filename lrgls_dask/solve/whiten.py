@@ -15,6 +15,7 @@ from scipy.linalg import solve_triangular
 
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.design import Design, DesignGroup
+from lrgls_dask.solve.level import level_row
 
 __all__ = ["GroupRows", "Whitened", "WhitenedGroup", "group_rows", "resolution_of", "whiten"]
 
@@ -31,8 +32,16 @@ def group_rows(system: Compressed) -> tuple[GroupRows, ...]:
     q = system.design.n_regressors
     top = system.stacked(q)
     beyond = np.sum(system.root[q:, q:] ** 2, axis=0)
+    design, levels = system.design, system.head.levels
     return tuple(
-        GroupRows(g, top[:, g.columns], top[:, q + g.equations], beyond[g.equations]) for g in system.design.groups
+        GroupRows(
+            g,
+            top[:, g.columns],
+            top[:, q + g.equations],
+            beyond[g.equations],
+            level_row(design, g, top[:, g.columns], levels),
+        )
+        for g in design.groups
     )
 
 
@@ -47,12 +56,14 @@ class GroupRows:
 
     x : (r, p), first row sqrt(W) * mean, the rest a root of the centred X'X.  y : (r, m) in the same basis.
     beyond : (m,) sum of squares of Y outside those rows.
+    level : (r,) what a column of ones is there where cells have weights, see `level_row`; None where the first row is.
     """
 
     group: DesignGroup
     x: np.ndarray
     y: np.ndarray
     beyond: np.ndarray
+    level: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,31 @@
+"""What a column of ones is in rows scaled by the roots of the weights of cells: the constant of an equation.
+
+Scaled, a constant varies. Its products with the scaled columns are summed beside them (`rows.moments.Levels`), and say
+whether a combination of an equation's columns is a constant, and which.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lrgls_dask.design.design import Design, DesignGroup
+from lrgls_dask.rows.moments import Levels
+
+__all__ = ["level_row"]
+
+SAME = 1e-7  # of the squares of a constant, what may lie outside the columns that make it up
+
+
+def level_row(design: Design, group: DesignGroup, x: np.ndarray, levels: Levels | None) -> np.ndarray | None:
+    """(r,) the roots of a design's weights in the basis of its rows x (r, p), zero where no combination of its columns
+    is a constant; None where cells have no weights: constant is then what only the first row of x holds."""
+    if design.own is None or levels is None:
+        return None
+    norms = np.linalg.norm(x, axis=0)
+    norms = np.where(norms > 0, norms, 1.0)
+    basis, singular, _ = np.linalg.svd(x / norms, full_matrices=False)
+    basis = basis[:, singular > SAME * singular[0]]
+    # x'level is known, and level is sought among x a
+    level = basis @ np.linalg.lstsq((x / norms).T @ basis, levels.dot[group.columns] / norms, rcond=None)[0]
+    total = levels.weight[design.own.weight[group.columns[0]]]
+    return level if level @ level >= (1.0 - SAME) * total else np.zeros(len(x))
