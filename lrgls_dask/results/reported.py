@@ -16,6 +16,7 @@ import xarray as xr
 from lrgls_dask.checks import check_alpha
 from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.design.hypotheses import check_open, read_hypotheses
+from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions, free_coefficients, without_variance
 from lrgls_dask.inference import HypothesisTest, wald
 from lrgls_dask.inference.hac import HacKernel
@@ -148,8 +149,8 @@ class Reported(Designed):
         return self.settings.debiased
 
     @property
-    def lam_B(self) -> float:
-        """The ridge on the coefficients."""
+    def lam_B(self) -> Ridge:
+        """The ridge on the coefficients: one number, or values by regressor."""
         return self.settings.lam_B
 
     @property
