@@ -54,10 +54,10 @@ def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be {listed}; got {value!r}.")
 
 
-def number(name: str, value: Any, *, least: float, strict: bool) -> None:
+def number(name: str, value: Any, *, least: float, strict: bool, wanted: str = "a number") -> None:
     """Raise TypeError or ValueError for what is no finite number of at least `least`, or above it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number; got {value!r}.")
+        raise TypeError(f"{name} must be {wanted}; got {value!r}.")
     if not np.isfinite(float(value)) or value < least or (strict and value <= least):
         raise ValueError(f"{name} must be {'above' if strict else 'at least'} {least:g} and finite; got {value!r}.")
 
@@ -262,6 +262,10 @@ class Allowed(ABC):
     def read(self, text: str) -> Any:
         """The value that a word of a command line means. Raises ValueError saying what the word is not."""
         return text
+
+    def together(self, values: list[Any]) -> Any:
+        """What the words of a flag that may be repeated mean together."""
+        return values
 
     def plain(self, value: Any) -> Any:
         """An allowed value as records of a fit hold it, a number of NumPy's among others."""

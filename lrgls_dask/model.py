@@ -13,11 +13,12 @@ from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypotheses import read_hypotheses
+from lrgls_dask.design.penalties import Ridge, column_penalties
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.errors import NoAnswer
 from lrgls_dask.missing.first_look import look
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.options import EstimatorOptions, TimeVarying, estimator
+from lrgls_dask.options import OPTIONS, EstimatorOptions, TimeVarying, estimator
 from lrgls_dask.options.stored import as_stored
 from lrgls_dask.plan import Plan, make_plan, plan_compressed, plan_of_patterns
 from lrgls_dask.prediction.methods import HOW_TO_PREDICT, ROWS_TO_PREDICT
@@ -82,6 +83,7 @@ class LowRankGLS(EstimatorOptions):
     @takes("a System", f"{MAKE_ONE}.", check=is_system)
     def plan(self, system: System | CompressedSystem) -> Plan:
         """What `fit` would do and cost; reads nothing. Raises MemoryError if it would not fit."""
+        column_penalties(system.design, self._ridge)  # which refuses names of no regressor
         if isinstance(self.covariance, TimeVarying):
             return plan_segments(self.covariance, rows_in_segments(system), self.memory_limit)
         by_folds = self._by_folds(system)
@@ -168,6 +170,11 @@ class LowRankGLS(EstimatorOptions):
         return Settings(**self.given_to(Settings) | made)
 
     @property
+    def _ridge(self) -> Ridge:
+        found: Ridge = OPTIONS["lam_B"].plain(self.lam_B)
+        return found
+
+    @property
     def params_(self) -> xr.DataArray:
         """The fitted coefficients."""
         return self._fitted().params
@@ -216,18 +223,18 @@ class LowRankGLS(EstimatorOptions):
     ) -> Road:
         """What answers for the rows; compressing and looking for missing responses is the first pass."""
         if isinstance(system, CompressedSystem):
-            return Road(_in_memory(system.rows, self.lam_B, meter, restrictions), plan)
+            return Road(_in_memory(system.rows, self._ridge, meter, restrictions), plan)
         if self.missing == "em":
-            seen = look(system.rows, plan, self.lam_B, self.engine, meter, restrictions)
+            seen = look(system.rows, plan, self._ridge, self.engine, meter, restrictions)
             if isinstance(seen, Incomplete):
                 return Road(seen, plan_of_patterns(plan, seen.n_patterns, streamed=not seen.restarts_are_free))
             plan = plan_of_patterns(plan, 0, streamed=seen is None)
             if seen is not None:
-                return Road(_in_memory(seen, self.lam_B, meter, restrictions), plan)
+                return Road(_in_memory(seen, self._ridge, meter, restrictions), plan)
         if plan.engine == "stream":
             streamed = Streamed(
                 system.rows,
-                lam_B=self.lam_B,
+                lam_B=self._ridge,
                 meter=meter,
                 dense=plan.holds_sigma,
                 spare_bytes=plan.memory_limit - plan.worker_peak,
@@ -238,9 +245,9 @@ class LowRankGLS(EstimatorOptions):
             if self.folds == "blocks":
                 check_ascending(system.obs, system.obs_dim, "folds='blocks'")
             folds = compress_folds(system.rows, int(self.n_folds), self.folds, restrictions, meter=meter)
-            return Road(_in_memory(folds.parts.together(), self.lam_B, meter, restrictions), plan, folds)
+            return Road(_in_memory(folds.parts.together(), self._ridge, meter, restrictions), plan, folds)
         compressed = compress_rows(system.rows, meter=meter, saved=None if kept is None else kept.sums)
-        return Road(_in_memory(compressed, self.lam_B, meter, restrictions), plan)
+        return Road(_in_memory(compressed, self._ridge, meter, restrictions), plan)
 
     def _check_compressed(self) -> None:
         """Raise ValueError for what a compressed system cannot do."""
@@ -293,6 +300,6 @@ class LowRankGLS(EstimatorOptions):
         return (int(self.rank),)
 
 
-def _in_memory(rows: Compressed, lam_B: float, meter: Meter, restrictions: Restrictions | None) -> InMemory:
+def _in_memory(rows: Compressed, lam_B: Ridge, meter: Meter, restrictions: Restrictions | None) -> InMemory:
     with blas_for(rows.design.n_regressors + rows.design.n_equations):
         return InMemory(rows, lam_B=lam_B, meter=meter, restrictions=restrictions)

@@ -164,7 +164,7 @@ def test_a_response_without_residuals_is_named_in_one_warning(kind: str, engine:
         ({"lam_B": -1}, ValueError, "lam_B must be at least 0 and finite; got -1"),
         ({"lam_B": np.inf}, ValueError, "lam_B must be at least 0 and finite; got inf"),
         ({"lam_B": np.nan}, ValueError, "lam_B must be at least 0 and finite; got nan"),
-        ({"lam_B": True}, TypeError, "lam_B must be a number; got True"),
+        ({"lam_B": True}, TypeError, "lam_B must be a number or a mapping from names to them; got True"),
         ({"lam_F": "0.1"}, TypeError, "lam_F must be a number; got '0.1'"),
         ({"d_floor": 0}, ValueError, "d_floor must be above 0 and finite; got 0"),
         ({"d_floor": 1.0}, ValueError, "must be below 1; got 1.0"),

@@ -30,6 +30,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def model_of(args: argparse.Namespace) -> LowRankGLS:
     """The estimator that the flags describe. Raises TypeError or ValueError for flags that do not go together."""
     given = {name: value for name, value in vars(args).items() if name in OPTIONS}
+    given |= {n: OPTIONS[n].allowed.together(v) for n, v in given.items() if OPTIONS[n].allowed.form == "values"}
     described = SIGMAS.made(args, given.get("covariance", OPTIONS["covariance"].default), given)
     if described is not None:
         taken = {each.name for each in fields(described)}

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from lrgls_dask.design.design import Design
-from lrgls_dask.inference.classical import orthonormal
+from lrgls_dask.design.penalties import Ridge, column_penalties, penalises
 from lrgls_dask.inference.gradient_kernels import Clusters, GradientParams, SigmaRuns
 from lrgls_dask.inference.operator import InformationOperator
 from lrgls_dask.rows.fingerprint import Fingerprint
@@ -23,6 +23,7 @@ from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.moments import Head
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import free_directions, inverse_within
+from lrgls_dask.solve.orthonormal import orthonormal
 
 __all__ = ["Bread"]
 
@@ -46,7 +47,7 @@ class Bread:
     sigma: Sigma | SigmaRuns
     n_obs: int
     y_scale: np.ndarray
-    lam_B: float
+    lam_B: Ridge
     restrictions: np.ndarray | None = None
     fitted: Fingerprint | None = None
 
@@ -165,8 +166,8 @@ class Bread:
 
     @cached_property
     def _is_centred(self) -> np.ndarray:
-        """(K,) equations with an intercept, whose other columns may be shifted; a ridge penalty forbids it."""
-        if self.head is None or self.lam_B > 0:
+        """(K,) equations with an intercept, whose other columns may be shifted: no penalty sees that."""
+        if self.head is None:
             return np.zeros(self.design.n_equations, dtype=bool)
         return np.array([bool(self._constant[columns].any()) for columns in self.design.columns])
 
@@ -199,16 +200,12 @@ class Bread:
     @cached_property
     def _pieces(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]:
         """Per group: Q (r, p), (p, p) from orthonormal to shifted coordinates, and the ridge (p,)."""
-        pieces = []
+        pieces, penalties = [], column_penalties(self.design, self.lam_B)
         for group in self.design.groups:
             rows = self.x_rows[:, group.columns]
             if self.head is not None and self._is_centred[group.equations[0]]:
                 rows = np.vstack([np.sqrt(self.head.weight) * self._offset[group.columns], rows[1:]])
-            rms = np.sqrt(np.sum(rows**2, axis=0) / self.n_obs)
-            rms = np.where(rms > 0, rms, 1.0)
-            q, half = orthonormal(rows / rms, self.lam_B)
-            ridge = np.zeros(len(rms)) if self.lam_B == 0 else np.clip(1.0 - np.sum(q**2, axis=0), 0.0, 1.0)
-            pieces.append((q, half / rms[:, None], ridge))
+            pieces.append(orthonormal(rows, self.n_obs, penalties[group.columns]))
         return tuple(pieces)
 
     @cached_property
@@ -246,7 +243,7 @@ class Bread:
 
     @property
     def _shared(self) -> bool:
-        return len(self.design.groups) == 1 and self.lam_B == 0 and self.restrictions is None
+        return len(self.design.groups) == 1 and not penalises(self.lam_B) and self.restrictions is None
 
     def _apply(self, values: np.ndarray) -> np.ndarray:
         """A^-1 values, (P, m), in orthonormal coordinates."""

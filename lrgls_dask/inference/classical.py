@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from lrgls_dask.design.design import Design
+from lrgls_dask.design.penalties import Ridge, column_penalties, penalises
 from lrgls_dask.design.restrictions import Restrictions, without_variance
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import estimator_covariance, free_directions
+from lrgls_dask.solve.orthonormal import orthonormal
 
-__all__ = ["CoefficientCovariance", "orthonormal"]
+__all__ = ["CoefficientCovariance"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class CoefficientCovariance:
     sigma: Sigma
     n_obs: int
     y_scale: np.ndarray
-    lam_B: float
+    lam_B: Ridge
     restrictions: Restrictions | None = None
 
     @cached_property
@@ -85,33 +86,26 @@ class CoefficientCovariance:
     @property
     def has_shared_columns(self) -> bool:
         """Whether the covariance is Sigma kron (X'X)^-1, which needs no P x P array."""
-        return len(self.design.groups) == 1 and self.lam_B == 0 and self.restrictions is None
-
-    @cached_property
-    def _x_scale(self) -> np.ndarray:
-        scale = np.sqrt(np.sum(self.x_rows**2, axis=0) / self.n_obs)
-        return np.where(scale > 0, scale, 1.0)
+        return len(self.design.groups) == 1 and not penalises(self.lam_B) and self.restrictions is None
 
     @cached_property
     def _shared_inverse(self) -> np.ndarray:
         columns = self.design.groups[0].columns
-        _, half = orthonormal(self.x_rows[:, columns] / self._x_scale[columns])
-        half = half / self._x_scale[columns][:, None]
+        _, half, _ = orthonormal(self.x_rows[:, columns], self.n_obs, np.zeros(len(columns)))
         inverse: np.ndarray = half @ half.T
         return inverse
 
     def _inverse(self) -> np.ndarray:
-        design, scaled = self.design, self.x_rows / self._x_scale
+        design, penalties = self.design, column_penalties(self.design, self.lam_B)
         precision = self.sigma.rescaled(1.0 / self.y_scale).precision()
-        rows = np.empty((len(scaled), design.n_coefficients))
+        rows = np.empty((len(self.x_rows), design.n_coefficients))
         penalty = np.zeros(design.n_coefficients)
         halves: list[np.ndarray] = [np.empty(0)] * design.n_equations
         for group in design.groups:
-            q, half = orthonormal(scaled[:, group.columns], self.lam_B)
-            ridge = np.clip(1.0 - np.sum(q**2, axis=0), 0.0, 1.0) if self.lam_B > 0 else np.zeros(len(group.columns))
+            q, half, ridge = orthonormal(self.x_rows[:, group.columns], self.n_obs, penalties[group.columns])
             for j, places in zip(group.equations, group.coefficients.T, strict=True):
                 rows[:, places], penalty[places] = q, ridge
-                halves[j] = half * (self.y_scale[j] / self._x_scale[group.columns])[:, None]
+                halves[j] = half * self.y_scale[j]
         information = rows.T @ rows
         information *= precision[np.ix_(design.equation_of, design.equation_of)]
         covariance = estimator_covariance(information, penalty, self._free(halves))
@@ -129,18 +123,3 @@ class CoefficientCovariance:
             self.restrictions.matrix[:, mine] @ half for mine, half in zip(self.design.spans, halves, strict=True)
         ]
         return free_directions(np.hstack(turned))
-
-
-def orthonormal(x: np.ndarray, lam: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Q (r, p) and T (p, p) with x = Q T^-1 and Q'Q = I - diag(ridge); constants are taken first (see whiten)."""
-    p = x.shape[1]
-    order = np.argsort(np.where(np.linalg.norm(x[1:], axis=0) > 0, 1, 0), kind="stable")
-    stacked = x[:, order] if lam == 0 else np.vstack([x[:, order], np.sqrt(lam) * np.eye(p)])
-    q, root = np.linalg.qr(stacked)
-    half = np.empty((p, p))
-    half[order] = solve_triangular(root, np.eye(p))
-    q = q[: len(x)]
-    if lam > 0:
-        _, turn = np.linalg.eigh(q.T @ q)
-        q, half = q @ turn, half @ turn
-    return q, half

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lrgls_dask.design.penalties import penalises, said_of
 from lrgls_dask.inference.information import JointInformation, joint_information
 from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.sigma.tangents import batches
@@ -35,9 +36,10 @@ def kackar_harville_cov(estimate: Estimate) -> np.ndarray:
     Raises ValueError for lam_B > 0, above MAX_FLOPS or MAX_BYTES, and as `joint_information`.
     Source: Kackar & Harville (1984); Kenward & Roger (1997), equations 3 to 5.
     """
-    if estimate.lam_B > 0:
+    if penalises(estimate.lam_B):
         raise ValueError(
-            f"the Kackar-Harville covariance is that of an unpenalised estimate, but lam_B is {estimate.lam_B:g}. "
+            "the Kackar-Harville covariance is that of an unpenalised estimate, but lam_B is "
+            f"{said_of(estimate.lam_B)}. "
             "Fit with lam_B = 0, or use classical or robust standard errors, or the bootstrap."
         )
     joint = joint_information(estimate, "expected")

@@ -8,6 +8,7 @@ from functools import reduce
 import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.gradient_kernels import SigmaRuns
@@ -34,7 +35,7 @@ class SegmentedBread(Bread):
         segments: tuple[Compressed, ...],
         sigma: SigmaRuns,
         coefficients: np.ndarray,
-        lam_B: float,
+        lam_B: Ridge,
         restrictions: Restrictions | None,
         fitted: Fingerprint | None = None,
     ) -> SegmentedBread:

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
@@ -37,7 +38,7 @@ class Estimate:
     compressed: Compressed
     coefficients: np.ndarray
     sigma: Sigma
-    lam_B: float = 0.0
+    lam_B: Ridge = 0.0
     lam_F: float = 0.0
     l1: float = 0.0
     on_floor: np.ndarray | None = None

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from lrgls_dask.design.design import Design
+from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.prediction.fitted import check_same_design
@@ -148,7 +149,7 @@ class FittedCells:
     cells: np.ndarray
     fingerprint: Fingerprint | None
     streamed: bool
-    lam_B: float
+    lam_B: Ridge
     lam_F: float
     d_floor: float
     restrictions: Restrictions | None

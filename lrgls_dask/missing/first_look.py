@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lrgls_dask.compression.compressed import Compressed, compress_rows
+from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.patterns import first_pass
 from lrgls_dask.missing.problem import Incomplete
@@ -14,7 +15,7 @@ __all__ = ["look"]
 
 
 def look(
-    rows: Rows, plan: Plan, lam_B: float, engine: str, meter: Meter, restrictions: Restrictions | None
+    rows: Rows, plan: Plan, lam_B: Ridge, engine: str, meter: Meter, restrictions: Restrictions | None
 ) -> Incomplete | Compressed | None:
     """What the first pass makes of the rows: the problem with missing responses, or that there are none.
 

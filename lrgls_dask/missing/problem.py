@@ -15,6 +15,7 @@ import numpy as np
 
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design, DesignGroup
+from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.available import AvailableMoments
 from lrgls_dask.missing.kernels import (
@@ -112,7 +113,7 @@ class Incomplete:
         self,
         rows: Rows,
         *,
-        lam_B: float,
+        lam_B: Ridge,
         meter: Meter,
         most_patterns: int | None = None,
         first: FirstMoments | None = None,
@@ -124,7 +125,7 @@ class Incomplete:
         self.n_obs, self.n_empty, self.n_patterns = first.n_rows - first.empty, first.empty, first.n_patterns
         self.cells, log_weight = self._per_equation(first)
         self.n_cells = int(self.cells.sum())
-        _check_observed(self.design, self.cells, lam_B)
+        _check_observed(self.design, self.cells)
         available = self._by_equation(first)
         self.group_rows = tuple(_group_rows(g, a) for g, a in zip(self.design.groups, available, strict=True))
         self._weight = np.array([moments.weight[i] for moments, i in available])
@@ -375,7 +376,7 @@ def _group_rows(group: DesignGroup, of: tuple[AvailableMoments, int]) -> GroupRo
     return GroupRows(group, rows[:, :-1], rows[:, -1:], np.zeros(1))
 
 
-def _check_observed(design: Design, cells: np.ndarray, lam_B: float) -> None:
+def _check_observed(design: Design, cells: np.ndarray) -> None:
     sizes = design.sizes
     never = np.flatnonzero(cells == 0)
     if len(never):

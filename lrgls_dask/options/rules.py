@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
+import numpy as np
+
 from lrgls_dask.options.covariances import TimeVarying
 from lrgls_dask.sigma.interface import SigmaOption
 
@@ -55,7 +57,7 @@ def _is_one(value: Any, choices: tuple[Any, ...]) -> bool:
 def _is(value: Any, choice: Any) -> bool:
     if isinstance(choice, type):
         return isinstance(value, choice)
-    return bool(choice(value) if callable(choice) else value == choice)
+    return bool(np.all(choice(value) if callable(choice) else value == choice))
 
 
 def _by_rows(covariance: Any) -> bool:

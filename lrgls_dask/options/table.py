@@ -11,9 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, TypeVar, dataclass_transform, get_args
 
+import numpy as np
 from dask.utils import parse_bytes
 
-from lrgls_dask.checks import Allowed, FactorsOrWay, Flag, FlagOrCall, Number, OneOf, Place, WholeNumber, one_of
+from lrgls_dask.checks import (
+    Allowed,
+    FactorsOrWay,
+    Flag,
+    FlagOrCall,
+    Number,
+    OneOf,
+    Place,
+    WholeNumber,
+    number,
+    one_of,
+)
+from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.options.covariances import DESCRIBED, Described
 from lrgls_dask.options.rules import RULES, rules_of
@@ -69,6 +82,41 @@ class WordOrObject(Allowed):
     @property
     def words(self) -> tuple[str, ...]:  # type: ignore[override]
         return (*self.known, *DESCRIBED)
+
+
+@dataclass(frozen=True)
+class NumberByName(Number):
+    """A finite number of at least `least`, or one for each of some names: a mapping or a Series."""
+
+    form = "values"
+    written = "PENALTY"
+
+    def check(self, name: str, value: Any) -> None:
+        if not _is_by_name(value):
+            number(name, value, least=self.least, strict=self.strict, wanted="a number or a mapping from names to them")
+            return
+        for key, each in dict(value).items():
+            number(f"{name}[{key!r}]", each, least=self.least, strict=self.strict)
+
+    def read(self, text: str) -> Any:
+        key, equals, value = text.rpartition("=")
+        return {key: super().read(value)} if equals else super().read(text)
+
+    def together(self, values: list[Any]) -> Any:
+        if len(values) == 1:
+            return values[0]
+        if not all(map(_is_by_name, values)):
+            raise ValueError("--lam-b takes one number, or NAME=NUMBER as often as there are names; got both or two.")
+        return {key: each for value in values for key, each in value.items()}
+
+    def plain(self, value: Any) -> Any:
+        if not _is_by_name(value):
+            return super().plain(value)
+        return {key: super(NumberByName, self).plain(each) for key, each in dict(value).items()}
+
+
+def _is_by_name(value: Any) -> bool:
+    return isinstance(value, Mapping) or (hasattr(value, "items") and hasattr(value, "index"))  # a Series
 
 
 @dataclass(frozen=True)
@@ -200,11 +248,16 @@ class EstimatorOptions:
         help="penalty lam_F / 2 ||F||^2 per row, in standard units (each response by its OLS residual standard "
         "deviation), so free of the units of the data.",
     )
-    lam_B: float = option(
+    lam_B: Ridge = option(
         default=0.0,
-        allowed=Number(),
-        help="penalty lam_B / (2 N) ||b||^2 per row, in standard units (each response as for lam_F, each column by its "
-        "root mean square).",
+        allowed=NumberByName(),
+        help="penalty lam_B / (2 N) ||b||^2 per row, a ridge in standard units: each response as for lam_F, each "
+        "regressor by its standard deviation, or where its equation has no constant by its root mean square. A "
+        "constant, a column that is one number in all rows that are used, is never penalised, so that the level of a "
+        "response or a regressor changes the intercept alone. Or a mapping from names of regressors to values, written "
+        "NAME=VALUE on a command line; those it does not name are not penalised. Where equations call columns of their "
+        "own by one name, it stands for all of them, and 'name[equation]', as `regressors` lists them, for one. Of "
+        "several constants in an equation one is left free, the first of those with the least value.",
     )
     d_floor: float = option(
         default=1e-8,
@@ -315,7 +368,8 @@ class EstimatorOptions:
         return {each.name: each.plain(getattr(self, each.name)) for each in named}
 
     def __repr__(self) -> str:
-        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value != OPTIONS[name].default]
+        given = self.get_params().items()
+        changed = [f"{name}={value!r}" for name, value in given if np.any(value != OPTIONS[name].default)]
         return f"{type(self).__name__}({', '.join(changed)})"
 
 

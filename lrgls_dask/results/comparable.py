@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from lrgls_dask.design.penalties import penalises, said_of
 from lrgls_dask.results.evidence import Evidence
 from lrgls_dask.results.parts import Estimated, Run, Settings
 from lrgls_dask.solve.record import Termination
@@ -86,9 +87,9 @@ def check_unpenalised(fit: Settings, what: str) -> None:
             f"{what} compares maximised likelihoods; this fit's loadings are penalised (l1 = {fit.l1:g}). Compare aic "
             "or bic, or fit with l1=0."
         )
-    if fit.lam_B > 0 or fit.lam_F > 0:
+    if penalises(fit.lam_B) or fit.lam_F > 0:
         raise ValueError(
-            f"{what} compares maximised likelihoods; this fit is penalised (lam_B = {fit.lam_B:g}, lam_F = "
+            f"{what} compares maximised likelihoods; this fit is penalised (lam_B = {said_of(fit.lam_B)}, lam_F = "
             f"{fit.lam_F:g}). Fit again with both 0."
         )
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.design import Design
+from lrgls_dask.design.penalties import penalises, said_of
 from lrgls_dask.design.restrictions import free_coefficients
 from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.classical import CoefficientCovariance
@@ -83,10 +84,10 @@ class RowsOfX(Protocol):
 
 def check_debiased(settings: Settings) -> None:
     """Raise ValueError where there is no count of coefficients to correct for."""
-    if settings.lam_B > 0:
+    if penalises(settings.lam_B):
         raise ValueError(
-            f"debiased=True counts coefficients, which lam_B = {settings.lam_B:g} has shrunk. Use kind='classical' "
-            "as it is, or fit with lam_B = 0."
+            f"debiased=True counts coefficients, which lam_B = {said_of(settings.lam_B)} has shrunk. Use "
+            "kind='classical' as it is, or fit with lam_B = 0."
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.design.design import Design, Designed
+from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.options.stored import from_stored
 from lrgls_dask.options.table import Use
@@ -110,8 +111,8 @@ class MadeOfParts(Designed):
         return self.settings.debiased
 
     @property
-    def lam_B(self) -> float:
-        """The ridge on the coefficients."""
+    def lam_B(self) -> Ridge:
+        """The ridge on the coefficients: one number, or values by regressor."""
         return self.settings.lam_B
 
     @property

@@ -5,6 +5,7 @@ The parts of a fit share one flat group, so that `xr.open_zarr` shows it whole.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -14,9 +15,12 @@ import numpy as np
 import pandas as pd
 import zarr
 
+from lrgls_dask.data.labels import labels_from_json, labels_to_json
 from lrgls_dask.data.zarrio import read_array, read_design, write_array, write_design
 from lrgls_dask.design.design import Design
+from lrgls_dask.design.penalties import Ridge, penalises
 from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.errors import FitWarning
 from lrgls_dask.options.table import Use
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.sigma.interface import Sigma
@@ -36,6 +40,12 @@ __all__ = [
 ]
 
 Candidates = tuple[dict[str, float], ...]
+
+RIDGE = "about means, constants free"  # what lam_B means in files of this version; earlier ones do not say
+OLDER_RIDGE = (
+    "this fit was made by an earlier version, whose lam_B shrank constants too and measured regressors by their root "
+    "mean square. Its estimates are as they were; covariances and refits take lam_B as it is meant now. Fit again."
+)
 
 
 def attributes_of(group: zarr.Group) -> dict[str, Any]:
@@ -123,7 +133,7 @@ class Settings:
 
     algorithm: str = "als"
     debiased: bool = False
-    lam_B: float = 0.0
+    lam_B: Ridge = 0.0
     lam_F: float = 0.0
     l1: float = 0.0
     sigma_step: str = "ml"
@@ -136,6 +146,10 @@ class Settings:
     def write(self, group: zarr.Group) -> None:
         for name in _plain(self):
             group.attrs[name] = getattr(self, name)
+        if isinstance(self.lam_B, Mapping):
+            names = labels_to_json(list(self.lam_B), "the names in lam_B")
+            group.attrs["lam_B"] = {"names": names, "values": list(self.lam_B.values())}
+        group.attrs["ridge"] = RIDGE
         group.attrs["options"] = dict(self.options)
         if self.restrictions is not None:
             write_array(group, "restriction_matrix", self.restrictions.matrix, ("restriction", "coefficient"))
@@ -151,12 +165,21 @@ class Settings:
             matrix, values = read_array(group, "restriction_matrix"), read_array(group, "restriction_values")
             restrictions = Restrictions(matrix, values, tuple(known["restriction_texts"]))
         said = {name: known[name] for name in _plain(cls()) if name in known}
+        if isinstance(said.get("lam_B"), Mapping):
+            names, values = labels_from_json(said["lam_B"]["names"]), said["lam_B"]["values"]
+            said["lam_B"] = dict(zip(names, values, strict=True))
+        if penalises(said.get("lam_B", 0.0)) and known.get("ridge") != RIDGE:
+            warnings.warn(FitWarning(OLDER_RIDGE), stacklevel=2)
         return cls(**said, restrictions=restrictions, options=known.get("options", {}))
 
 
 def _plain(settings: Settings) -> list[str]:
     """The names of those that are a number or a text."""
-    return [each.name for each in fields(settings) if each.name not in ("restrictions", "options")]
+    return [
+        each.name
+        for each in fields(settings)
+        if not isinstance(getattr(settings, each.name), Mapping | Restrictions) and each.name != "restrictions"
+    ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from itertools import zip_longest
 import numpy as np
 
 from lrgls_dask.checks import check_alpha
+from lrgls_dask.design.penalties import said_of
 from lrgls_dask.results.comparable import check_maximised
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.reported import Reported
@@ -92,7 +93,7 @@ def header(fit: Measures) -> list[tuple[str, str]]:
         ("Engine", f"{fit.run.engine}, {_passes(fit)} over the data"),
         ("Ended", _ended(fit)),
         ("Starts", f"{fit.run.n_agreed} of {fit.run.n_starts} reached this optimum"),
-        ("Penalties", f"lam_B = {fit.lam_B:g}, {sigma.penalty.format(l1=fit.l1, lam_F=fit.lam_F)}"),
+        ("Penalties", f"lam_B = {said_of(fit.lam_B)}, {sigma.penalty.format(l1=fit.l1, lam_F=fit.lam_F)}"),
         ("Residual df", f"{fit.df_resid:,}"),
         ("Std errors", _behind(fit)),
         ("Restrictions", f"{fit.n_restrictions}"),

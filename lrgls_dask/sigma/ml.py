@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 from lrgls_dask.sigma.interface import LOOSE, TIGHT, Array, SigmaStep
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.newton import minimise
+from lrgls_dask.sigma.penalised import Penalised, minimise_penalised
 from lrgls_dask.sigma.polish import polished
 from lrgls_dask.sigma.profile import Profile
 from lrgls_dask.sigma.starts import default_start, many_starts
@@ -31,6 +32,11 @@ EXACT_UP_TO = 400
 # Up to this K the exact Hessian also costs less than the additional iterations of its approximation.
 EXACT_STARTS_UP_TO = 100
 MAX_ITERATIONS = 200
+# Up to so many loadings and variances together penalised ones are found by Newton's method with their Hessian.
+NEWTON_UP_TO = 1200
+ROUNDING = 1e-14  # the gradient to stop at where TIGHT is asked for: the next step is free of error
+# A factor without a loading of this share of its equation's standard deviation is none yet.
+LACKING = 1e-2
 
 
 def ml_step(
@@ -54,19 +60,21 @@ def ml_step(
     evaluations of the profile a start, O(K^3) each, or O(K^2) a Lanczos step above EXACT_UP_TO.  Memory: some ten
     K x K arrays.
     Raises ValueError for inputs that do not fit together.
-    Source: Lawley (1940), Joreskog (1967); lam_F > 0 has no closed form for F and is solved jointly by L-BFGS-B, then
-    polished on the gradient.
+    Source: Lawley (1940), Joreskog (1967); lam_F > 0 has no closed form for F and is solved jointly, by Newton's
+    method (`penalised`), above NEWTON_UP_TO loadings and variances by L-BFGS-B, then polished on the gradient.
     """
     if restarts:
         return ml_candidates(S, rank, floor, lam_F=lam_F, start=start)[0]
     profile, start = _prepared(S, rank, floor, start)
     if rank == 0:
         return _closed_form(profile, start)
+    if lam_F > 0.0 and start is not None:
+        return _penalised_from(profile, start, lam_F, tol)
     x, quick = np.log(default_start(profile) if start is None else start.d), _quick(profile)
     if start is None or quick.exact != profile.exact:
         x = minimise(quick, x, LOOSE, MAX_ITERATIONS).x
     point = minimise(profile, x, tol, MAX_ITERATIONS)
-    return _finished(profile, [SigmaStep(point.sigma, accept_t=1.0)], start, lam_F)[0]
+    return _finished(profile, [SigmaStep(point.sigma, accept_t=1.0)], start, lam_F, tol)[0]
 
 
 def ml_candidates(
@@ -86,7 +94,7 @@ def ml_candidates(
     loose = merged([(end.value, 1, end) for end in ends])[:MAX_CANDIDATES]
     polished = [(minimise(profile, end.x, tol, MAX_ITERATIONS), agreed) for _, agreed, end in loose]
     steps = [SigmaStep(end.sigma, 1.0, len(ends), agreed) for end, agreed in polished]
-    return _finished(profile, steps, start, lam_F)
+    return _finished(profile, steps, start, lam_F, tol)
 
 
 def _prepared(S: Array, rank: int, floor: Array, start: LowRank | None) -> tuple[Profile, LowRank | None]:
@@ -118,16 +126,29 @@ def merged(ends: list[tuple[float, int, T]]) -> list[tuple[float, int, T]]:
 
 
 def _finished(
-    profile: Profile, steps: list[SigmaStep[LowRank]], start: LowRank | None, lam_F: float
+    profile: Profile, steps: list[SigmaStep[LowRank]], start: LowRank | None, lam_F: float, tol: float
 ) -> list[SigmaStep[LowRank]]:
     """Distinct steps, best first, the penalty taken into account, the first of them never worse than the start."""
     if lam_F > 0.0:
         if start is not None:
             steps = [*steps, replace(steps[0], sigma=start, n_agreed=1)]
-        steps = [replace(step, sigma=_joint(profile, step.sigma, lam_F)) for step in steps]
+        steps = [replace(step, sigma=_joint(profile, step.sigma, lam_F, tol)) for step in steps]
     ends = merged([(penalised(step.sigma, profile.S, lam_F), step.n_agreed, step) for step in steps])
     first, *others = [replace(step, n_agreed=agreed) for _, agreed, step in ends]
     return [kept_if_better(first, start, profile.S, lam_F), *others]
+
+
+def _penalised_from(profile: Profile, start: LowRank, lam_F: float, tol: float) -> SigmaStep[LowRank]:
+    """The penalised optimum below the start, or below what is likeliest near it where the start lacks a factor.
+
+    Loadings that are all zero stay so, for their slope is zero too.
+    """
+    ends = [_joint(profile, start, lam_F, tol)]
+    if np.abs(start.F / np.sqrt(profile.ceiling)[:, None]).max(axis=0).min() < LACKING:
+        likely = minimise(_quick(profile), np.log(start.d), LOOSE, MAX_ITERATIONS)
+        ends.append(_joint(profile, likely.sigma, lam_F, tol))
+    best = min(ends, key=lambda sigma: penalised(sigma, profile.S, lam_F))
+    return kept_if_better(SigmaStep(best, accept_t=1.0), start, profile.S, lam_F)
 
 
 def joint_objective(z: Array, S: Array, rank: int, lam_F: float) -> tuple[float, Array]:
@@ -139,9 +160,13 @@ def joint_objective(z: Array, S: Array, rank: int, lam_F: float) -> tuple[float,
     return value + penalty, np.concatenate([(along_F + lam_F * sigma.F).ravel(), along_x])
 
 
-def _joint(profile: Profile, begin: LowRank, lam_F: float) -> LowRank:
+def _joint(profile: Profile, begin: LowRank, lam_F: float, tol: float) -> LowRank:
     """The penalised optimum below `begin`, over (F, log d)."""
     size = begin.F.size
+    if size + profile.floor.size <= NEWTON_UP_TO:
+        return minimise_penalised(
+            Penalised(profile.S, lam_F, profile.floor), begin, tol=tol if tol > TIGHT else ROUNDING
+        )
     z = np.concatenate([begin.F.ravel(), np.log(np.maximum(begin.d, profile.floor))])
     bounds = [(None, None)] * size + [(low, None) for low in profile.lower]
     options = {"maxiter": 500, "maxcor": 20, "ftol": 1e-15, "gtol": 1e-9}

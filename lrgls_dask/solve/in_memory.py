@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions, free_coefficients
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
@@ -28,7 +29,7 @@ class InMemory:
     dense = True
 
     def __init__(
-        self, system: Compressed, *, lam_B: float, meter: Meter, restrictions: Restrictions | None = None
+        self, system: Compressed, *, lam_B: Ridge, meter: Meter, restrictions: Restrictions | None = None
     ) -> None:
         self.compressed: Compressed | None = system
         design = self.design = system.design

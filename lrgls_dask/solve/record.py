@@ -8,6 +8,7 @@ from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
+from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.sigma.interface import Sigma, Structure
 from lrgls_dask.solve.interface import Posed, Problem
 
@@ -43,7 +44,7 @@ class Options:
 
     algorithm: Literal["als", "fgls", "em"] = "als"
     debiased: bool = False
-    lam_B: float = 0.0
+    lam_B: Ridge = 0.0
     d_floor: float = 1e-8
     rel_tol: float = 1e-10
     max_sweeps: int | None = None

@@ -12,6 +12,7 @@ from scipy.linalg import solve_triangular
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
+from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions, free_coefficients
 from lrgls_dask.rows.kernels import (
     StreamParams,
@@ -51,7 +52,7 @@ class Streamed:
         self,
         rows: Rows,
         *,
-        lam_B: float,
+        lam_B: Ridge,
         meter: Meter,
         dense: bool = True,
         spare_bytes: float = np.inf,

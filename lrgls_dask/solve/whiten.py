@@ -1,6 +1,6 @@
 """Standard units and, within each equation, orthonormal regressors: the coordinates in which the loop works.
 
-Y is divided by its equation's OLS residual standard deviation, each column of X by its root mean square, and each
+Y is divided by its equation's OLS residual standard deviation, each column of X by its unit (orthonormal.py), and each
 equation's columns are replaced by the Q of [X_j ; sqrt(lam_B) I] = Q R. Products with X then lose no digits to
 collinearity, the diagonal blocks of the normal equations are multiples of the identity, and the ridge penalty is the
 lower part of Q.
@@ -8,14 +8,16 @@ lower part of Q.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.design import Design, DesignGroup
+from lrgls_dask.design.penalties import Ridge, column_penalties, penalises
 from lrgls_dask.solve.level import level_row
+from lrgls_dask.solve.orthonormal import Columns
 
 __all__ = ["GroupRows", "Whitened", "WhitenedGroup", "group_rows", "resolution_of", "whiten"]
 
@@ -129,18 +131,19 @@ class Whitened:
 
 
 def whiten(
-    design: Design, rows: tuple[GroupRows, ...], *, n_obs: int | np.ndarray, lam_B: float, resolution: float
+    design: Design, rows: tuple[GroupRows, ...], *, n_obs: int | np.ndarray, lam_B: Ridge, resolution: float
 ) -> Whitened:
     """Standard units and orthonormal coordinates from each design's rows, designs of equal shape in one go.
 
     n_obs : how many rows the design's rows stand for, one number or one for each of the design's groups.
     resolution : the least singular value, of unit columns, that is told from zero.
-    Raises ValueError for too few rows, LinAlgError naming the collinear columns of an equation when lam_B is 0.
+    Raises ValueError for too few rows, LinAlgError naming collinear columns of an equation that lam_B leaves free.
     """
     y_scale, exact = np.empty(design.n_equations), np.zeros(design.n_equations, dtype=bool)
     groups: dict[int, WhitenedGroup] = {}
     starts: dict[int, np.ndarray] = {}
     stacks = []
+    penalties, ridged = column_penalties(design, lam_B), penalises(lam_B)
     by_group = np.broadcast_to(np.asarray(n_obs), (len(rows),))
     for members in design.buckets:
         parts = [rows[i] for i in members]
@@ -148,34 +151,34 @@ def whiten(
         _check_enough_rows(design, parts[0], int(counts[0, 0]))
         x, y = np.stack([part.x for part in parts]), np.stack([part.y for part in parts])
         beyond = np.stack([part.beyond for part in parts])
-        x_scale = _root_mean_square(x, counts)
-        x /= x_scale[:, None, :]
-        order = _constants_first(x)
-        q, root = np.linalg.qr(np.take_along_axis(x, order[:, None, :], axis=2))
+        columns = Columns.of(x, counts, np.stack([penalties[part.group.columns] for part in parts]))
+        x, order = columns.x, columns.order
+        q, root = np.linalg.qr(columns.in_order)
         told = Told(resolution, np.stack([design.rounding[part.group.columns] for part in parts]))
         singular = told.singular(x, _singular_values(x, root, order).min(axis=1))
-        if lam_B == 0 and singular.any():
-            worst = int(np.argmax(singular))
-            raise _collinear(design, parts[worst], x[worst], told, worst)
         left = y - q @ (q.transpose(0, 2, 1) @ y)
-        for deficient in np.flatnonzero(singular).tolist():
-            basis = told.range(x[deficient], deficient)
-            left[deficient] = y[deficient] - basis @ (basis.T @ y[deficient])
-        squares = np.sum(left**2, axis=1) + beyond
-        total = np.sum(y**2, axis=1) + beyond
+        for g in np.flatnonzero(singular).tolist():
+            _check_determined(design, parts[g], x[g], columns.penalties[g] == 0, told, g)
+            basis = told.range(x[g], g)
+            left[g] = y[g] - basis @ (basis.T @ y[g])
+        squares, total = np.sum(left**2, axis=1) + beyond, np.sum(y**2, axis=1) + beyond
+        about_mean = total - y[:, 0] ** 2
         # no more than rounding leaves of an exact fit
-        vanishing = squares <= resolution**2 * (total - y[:, 0] ** 2) + 1e-28 * total
-        scale = np.sqrt(np.where(vanishing, np.where(total > 0, total, counts), squares) / counts)
+        vanishing = squares <= resolution**2 * about_mean + 1e-28 * total
+        varied = columns.has_constant[:, None] & (about_mean > 1e-28 * total)
+        size = np.where(varied, about_mean, np.where(total > 0, total, counts))
+        scale = np.sqrt(np.where(vanishing, size, squares) / counts)
         ridge, turn = np.zeros(order.shape), None
-        if lam_B > 0:
-            q, root, ridge, turn = _with_ridge(x, order, lam_B)
+        if ridged:
+            made = columns.ridged()
+            q, root, ridge, turn = made.q, made.root, made.ridge, made.turn
         start = q.transpose(0, 2, 1) @ (y / scale[:, None, :])
         stacks.append(q)
         for g, i in enumerate(members):
             equations = parts[g].group.equations
             y_scale[equations], exact[equations], starts[i] = scale[g], vanishing[g], start[g]
             rotation = None if turn is None else turn[g]
-            groups[i] = WhitenedGroup(parts[g].group, x_scale[g], order[g], root[g], rotation, ridge[g], q[g])
+            groups[i] = WhitenedGroup(parts[g].group, columns.scale[g], order[g], root[g], rotation, ridge[g], q[g])
     in_order = range(len(rows))
     return Whitened(
         tuple(groups[i] for i in in_order), y_scale, tuple(starts[i] for i in in_order), exact, tuple(stacks)
@@ -188,27 +191,6 @@ def _check_enough_rows(design: Design, part: GroupRows, n_obs: int) -> None:
             f"equation {design.equations[int(part.group.equations[0])]!r} has {part.x.shape[1]} regressors but only "
             f"{n_obs} rows have a positive weight. Use more rows than regressors."
         )
-
-
-def _root_mean_square(x: np.ndarray, n_obs: np.ndarray) -> np.ndarray:
-    scale = np.sqrt(np.sum(x**2, axis=1) / n_obs)
-    return np.where(scale > 0, scale, 1.0)
-
-
-def _constants_first(x: np.ndarray) -> np.ndarray:
-    """(G, p) order of the columns by whether they vary, constants first: then R keeps the digits of small variation."""
-    return np.argsort(x[:, 1:].any(axis=1), axis=1, kind="stable")
-
-
-def _with_ridge(
-    x: np.ndarray, order: np.ndarray, lam_B: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """q (G, r, p), R, ridge (G, p) and the rotation in which the penalty is diagonal."""
-    groups, rows, p = x.shape
-    below = np.broadcast_to(np.sqrt(lam_B) * np.eye(p), (groups, p, p))
-    q, root = np.linalg.qr(np.concatenate([np.take_along_axis(x, order[:, None, :], axis=2), below], axis=1))
-    ridge, turn = np.linalg.eigh(q[:, rows:].transpose(0, 2, 1) @ q[:, rows:])
-    return q[:, :rows] @ turn, root, np.clip(ridge, 0.0, 1.0), turn
 
 
 # ---------------------------------------------------------------------------------------------- collinearity
@@ -291,17 +273,24 @@ class Told:
         return np.where(rounding > 0, np.maximum(rounding * grown, GRAM_RESOLUTION), 0.0)
 
 
-def _collinear(design: Design, part: GroupRows, x: np.ndarray, told: Told, g: int) -> np.linalg.LinAlgError:
+def _check_determined(design: Design, part: GroupRows, x: np.ndarray, free: np.ndarray, told: Told, g: int) -> None:
+    """Raise LinAlgError where columns x (r, p) of design g, those that are `free` (p,) of a penalty, are collinear."""
+    j = int(part.group.equations[0])
+    terms = [term for term, yes in zip(design.terms[j], free, strict=True) if yes]
+    x = x[:, free]
+    if not len(terms):
+        return
     constant = _unit_columns(x)[1]
-    null, stored = told.null(x, g)
+    null, stored = replace(told, rounding=told.rounding[:, free]).null(x, g)
+    if not len(null):
+        return
     involved = np.abs(null).max(axis=0) > 1e-6
     if len(constant):  # varying columns that add up to a constant involve the constant too
         norms = np.linalg.norm(x[1:], axis=0)
         weights = np.where(norms > 0, null / np.where(norms > 0, norms, 1.0), 0.0)
         if np.any(np.abs(weights @ x[0]) > 1e-6 * np.abs(weights) @ np.abs(x[0])):
             involved[constant[0]] = True
-    j = int(part.group.equations[0])
-    names = [repr(term) for term, yes in zip(design.terms[j], involved, strict=True) if yes]
+    names = [repr(term) for term, yes in zip(terms, involved, strict=True) if yes]
     listed = ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
     what = f"columns {listed} are collinear" if len(names) > 1 else f"column {listed} is zero in every row"
     if stored:  # a column that varies by rounding alone is a constant beside the constant
@@ -309,7 +298,8 @@ def _collinear(design: Design, part: GroupRows, x: np.ndarray, told: Told, g: in
         what = f"{what} to the rounding of their values" if len(names) > 1 else f"column {listed} {one}"
         what += " as they are stored, in fewer than 64 bits"
     also = f" (and {len(part.group.equations) - 1} more with the same columns)" if len(part.group.equations) > 1 else ""
-    return np.linalg.LinAlgError(
-        f"equation {design.equations[j]!r}{also}: {what} (rank {x.shape[1] - len(null)} of {x.shape[1]}). "
+    unpenalised = " of those that lam_B does not name" if len(terms) < len(free) else ""
+    raise np.linalg.LinAlgError(
+        f"equation {design.equations[j]!r}{also}: {what} (rank {x.shape[1] - len(null)} of {x.shape[1]}{unpenalised}). "
         "Drop one, or set lam_B > 0."
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.sigma.ml import ml_candidates, ml_step
 from lrgls_dask.varying.als import smoothed
@@ -31,7 +32,7 @@ def held_out_scores(
     bandwidths: Sequence[float],
     *,
     positions: np.ndarray | None = None,
-    lam_B: float = 0.0,
+    lam_B: Ridge = 0.0,
     restrictions: Restrictions | None = None,
     d_floor: float = 1e-8,
 ) -> tuple[BandwidthScore, ...]:

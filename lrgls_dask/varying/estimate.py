@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.lowrank import LowRank
@@ -86,7 +87,7 @@ def fit_time_varying(
     *,
     labels: Sequence[Any] | None = None,
     positions: np.ndarray | None = None,
-    lam_B: float = 0.0,
+    lam_B: Ridge = 0.0,
     restrictions: Restrictions | None = None,
     d_floor: float = 1e-8,
     rel_tol: float = 1e-10,

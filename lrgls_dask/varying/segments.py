@@ -14,6 +14,7 @@ import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed, partial_bytes
 from lrgls_dask.design.design import Design
+from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.options import CG_MAXIT
 from lrgls_dask.rows.run_pass import Meter
@@ -138,7 +139,7 @@ class SegmentedProblem:
     """
 
     def __init__(
-        self, segments: Sequence[Compressed], *, lam_B: float = 0.0, restrictions: Restrictions | None = None
+        self, segments: Sequence[Compressed], *, lam_B: Ridge = 0.0, restrictions: Restrictions | None = None
     ) -> None:
         check_segments(segments)
         together = reduce(Compressed.merge, segments)

@@ -36,7 +36,7 @@ WORDS: dict[str, tuple[str, dict[str, Any]]] = {
     "engine": ("--engine stream", {"engine": "stream"}),
     "sigma_step": ("--sigma-step pca", {"sigma_step": "pca"}),
     "lam_F": ("--lam-f 0.25", {"lam_F": 0.25}),
-    "lam_B": ("--lam-b 2", {"lam_B": 2.0}),
+    "lam_B": ("--lam-b a=b=2 --lam-b z=0.5", {"lam_B": {"a=b": 2.0, "z": 0.5}}),
     "d_floor": ("--d-floor 1e-4", {"d_floor": 1e-4}),
     "rel_tol": ("--rel-tol 1e-7", {"rel_tol": 1e-7}),
     "max_sweeps": ("--max-sweeps 9", {"max_sweeps": 9}),

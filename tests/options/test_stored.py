@@ -29,6 +29,7 @@ def kept(**options: Any) -> dict[str, Any]:
     [
         ({}, {}),
         ({"rank": np.int64(3), "lam_B": np.float64(0.5)}, {"rank": 3, "lam_B": 0.5}),
+        ({"lam_B": {"x": 1.0, ("a", 2): np.float64(0.5)}}, {}),
         ({"checkpoint": Path("kept.zarr")}, {"checkpoint": "kept.zarr"}),
         ({"restrictions": ["a:x = 1", "b:x = a:x"]}, {}),
         ({"restrictions": {"a:x": 1.0}}, {}),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn.base
 
@@ -34,7 +35,7 @@ VALID: dict[str, list[Any]] = {
     "engine": ["auto", "compress", "stream"],
     "sigma_step": ["ml", "pca"],
     "lam_F": [0, 0.5, np.float64(2.0)],
-    "lam_B": [0, 0.5],
+    "lam_B": [0, 0.5, {}, {"x": 1.0, 2: np.float64(0.5)}, pd.Series({"x": 1.0})],
     "d_floor": [1e-8, 0.5],
     "rel_tol": [None, 1e-6],
     "max_sweeps": [1, np.int32(7)],
@@ -66,7 +67,12 @@ INVALID: dict[str, list[tuple[Any, type[Exception], str]]] = {
     "engine": [("dask", ValueError, "'compress' or 'stream'"), (np.array(["auto"]), ValueError, "'auto'")],
     "sigma_step": [("ML", ValueError, "'ml' or 'pca'")],
     "lam_F": [(-0.1, ValueError, "at least 0 and finite"), ("0", TypeError, "a number"), (True, TypeError, "a number")],
-    "lam_B": [(np.inf, ValueError, "at least 0 and finite"), (None, TypeError, "a number")],
+    "lam_B": [
+        (np.inf, ValueError, "at least 0 and finite"),
+        (None, TypeError, "a number or a mapping"),
+        ("x=1", TypeError, "a mapping from names"),
+        ([1.0], TypeError, "a mapping from names"),
+    ],
     "d_floor": [(0, ValueError, "above 0 and finite"), (1.0, ValueError, "a fraction of each residual variance")],
     "rel_tol": [(0.0, ValueError, "above 0 and finite"), ("1e-6", TypeError, "a number")],
     "max_sweeps": [(0, ValueError, "a positive integer"), (2.5, ValueError, "a positive integer")],
@@ -91,6 +97,7 @@ def test_what_an_option_may_be(name: str, value: Any) -> None:
     model = LowRankGLS(**{name: value})
     assert getattr(model, name) is value and model.get_params()[name] is value
     assert LowRankGLS().set_params(**{name: value}).get_params()[name] is value
+    assert repr(model) == "LowRankGLS()" or f"{name}={value!r}" in repr(model)
 
 
 @pytest.mark.parametrize(

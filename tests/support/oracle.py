@@ -1,8 +1,9 @@
 """A dense textbook oracle: explicit Kronecker products and inverses, nothing taken from lrgls_dask.
 
 Notation as in DESIGN sections 1 and 5.  Row i has errors of covariance Sigma / w_i, and N counts rows of positive
-weight, so every mean below is a sum with weights divided by N.  Penalties act on b~ = b rms(x) / s and F~ = F / s,
-where s_j is the standard deviation of the residuals of equation j fitted by itself.
+weight, so every mean below is a sum with weights divided by N.  Penalties act on F~ = F / s, where
+s_j is the standard deviation of the residuals of equation j fitted by itself, and on b~: b sd(x) / s in an equation
+with a constant, 0 for that constant, and b rms(x) / s in an equation without.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Dense:
     Xs: list[np.ndarray]
     weights: np.ndarray | None = None
     lam_F: float = 0.0
-    lam_B: float = 0.0
+    lam_B: float | np.ndarray = 0.0  # of all, or of each of the P coefficients
 
     @property
     def N(self) -> int:
@@ -78,9 +79,16 @@ class Dense:
 
     @cached_property
     def unit(self) -> np.ndarray:
-        """(P,) b~ = unit * b."""
-        rms = [np.sqrt(self.w @ X**2 / self.N) for X in self.Xs]
-        return np.concatenate([r / s for r, s in zip(rms, self.s, strict=True)])
+        """(P,) b~ = unit * b, 0 for the first constant of an equation."""
+        units = []
+        for X, s in zip(self.Xs, self.s, strict=True):
+            flat = np.ptp(X, axis=0) == 0
+            constants = np.flatnonzero(flat & (X[0] != 0))
+            mean = np.average(X, axis=0, weights=self.w) if len(constants) else np.zeros(X.shape[1])
+            size = np.sqrt(self.w @ (X - np.where(flat, 0.0, mean)) ** 2 / self.N)
+            size[constants[:1]] = 0.0
+            units.append(size / s)
+        return np.concatenate(units)
 
     def nll(self, b: np.ndarray, sigma: np.ndarray) -> float:
         """Per row, row by row."""
@@ -94,7 +102,7 @@ class Dense:
 
     def objective(self, b: np.ndarray, F: np.ndarray, d: np.ndarray) -> float:
         penalty = self.lam_F / 2 * np.sum((F / self.s[:, None]) ** 2)
-        penalty += self.lam_B / (2 * self.N) * np.sum((self.unit * b) ** 2)
+        penalty += np.sum(self.lam_B * (self.unit * b) ** 2) / (2 * self.N)
         return self.nll(b, F @ F.T + np.diag(d)) + float(penalty)
 
     # ------------------------------------------------------------------------------------ estimates
@@ -118,12 +126,13 @@ class Dense:
     def joint(self, k: int, *, starts: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         """b, F, d and the objective of the best joint minimum that BFGS finds from `starts` random points."""
         P, K = len(self.ols), self.K
-        best = None
+        size = np.sqrt(self.w @ np.hstack(self.Xs) ** 2 / self.N) / np.repeat(self.s, np.diff(self.edges))
+        ratio, best = self.unit / size, None
         rng = np.random.default_rng(seed)
 
         def unpack(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             F = theta[P : P + K * k].reshape(K, k) * self.s[:, None]
-            return theta[:P] / self.unit, F, np.exp(theta[P + K * k :]) * self.s**2
+            return theta[:P] / size, F, np.exp(theta[P + K * k :]) * self.s**2
 
         def value_and_gradient(theta: np.ndarray) -> tuple[float, np.ndarray]:
             b, F, d = unpack(theta)
@@ -135,16 +144,16 @@ class Dense:
             db = -np.concatenate([X.T @ weighted[:, j] for j, X in enumerate(self.Xs)]) / self.N
             G = 0.5 * (inverse - inverse @ self.S(b) @ inverse)
             F_unit = F / self.s[:, None]
-            value += self.lam_F / 2 * np.sum(F_unit**2) + self.lam_B / (2 * self.N) * np.sum(theta[:P] ** 2)
+            value += self.lam_F / 2 * np.sum(F_unit**2) + np.sum(self.lam_B * (ratio * theta[:P]) ** 2) / (2 * self.N)
             d_theta = [
-                db / self.unit + self.lam_B / self.N * theta[:P],
+                db / size + self.lam_B / self.N * ratio**2 * theta[:P],
                 (2 * G @ F * self.s[:, None] + self.lam_F * F_unit).ravel(),
                 np.diag(G) * d,
             ]
             return value, np.concatenate(d_theta)
 
         for _ in range(starts):
-            begin = np.concatenate([self.ols * self.unit, 0.5 * rng.normal(size=K * k), np.log(np.full(K, 0.5))])
+            begin = np.concatenate([self.ols * size, 0.5 * rng.normal(size=K * k), np.log(np.full(K, 0.5))])
             found = scipy.optimize.minimize(
                 value_and_gradient, begin, jac=True, method="BFGS", options={"gtol": 1e-11, "maxiter": 5000}
             )

@@ -44,7 +44,7 @@ class Data:
             options["incidence"] = incidence
         return System.from_arrays(wrap(self.Y), wrap(self.X), **options)
 
-    def dense(self, **penalties: float) -> Dense:
+    def dense(self, **penalties: Any) -> Dense:
         return Dense(self.Y, self.Xs, self.weights, **penalties)
 
     def take(self, rows: Any) -> Data:

@@ -19,6 +19,7 @@ SCRIPTS = (
     "memory",
     "missing",
     "missing_at_random",
+    "penalised_factors",
     "rank_recovery",
     "read_limit",
     "recovery",
