@@ -156,6 +156,19 @@ def test_measured_memory_stays_below_the_plan(tmp_path: Path, engine: str) -> No
     assert peaks[1] < peaks[0] * 1.1
 
 
+@pytest.mark.parametrize("engine", ["compress", "stream"])
+def test_memory_of_weighted_cells_stays_below_the_plan_and_near_it(tmp_path: Path, engine: str) -> None:
+    """12 shared columns of 60 equations are 720 columns once cells have weights; a few MB of them exist at a time."""
+    n, q, K = 30_000, 12, 60
+    rng = da.random.default_rng(1)
+    X, Y = rng.normal(size=(n, q), chunks=(10_000, q)), rng.normal(size=(n, K), chunks=(10_000, K))
+    W = rng.uniform(0.5, 2.0, size=(n, K), chunks=(10_000, K))
+    System.from_arrays(Y, X, weights=W).to_zarr(tmp_path / "rows.zarr", row_chunk=2_000)
+    found = measured(tmp_path / "rows.zarr", engine)
+    assert found["bytes"] >= n * (q + 2 * K) * 8
+    assert found["peak"] < found["planned"] < 2 * found["peak"]
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_memory_of_segments_stays_below_the_plan_and_near_it(tmp_path: Path, own: bool) -> None:
     """60 segments, one pass; what they take apart is a large part of the plan."""

@@ -143,7 +143,7 @@ def test_unknown_dask_chunks():
         (np.where(np.arange(N) == 3, -1.5, 1.0), r"weights must be zero or positive; found -1.5 at row 3, 1 such"),
         (np.where(np.arange(N) > 17, np.nan, 1.0), "weights must be finite; found nan at row 18, 2 such"),
         (np.zeros(N), "weights are all zero"),
-        (np.ones((N, 1)), r"weights must be 1-D .* shape \(20, 1\)"),
+        (np.ones((N, 2)), r"weights has shape \(20, 2\) but there are N = 20 rows and K = 3 equations"),
     ],
 )
 def test_weights_that_are_none(weights, match):
@@ -238,7 +238,8 @@ def test_x_that_does_not_fit(ds, x, match):
         ({"equation": "equation"}, r"y\['ret'\] has dims .* Select along 'firm', or pass obs"),
         ({"equation": "time"}, "obs and equation are both 'time'"),
         ({"y": "rets"}, r"y names 'rets' but ds has .*did you mean 'ret'"),
-        ({"weights": "ret"}, r"weights\['ret'\] has dims \('time', 'firm'\) but must have 'time' only"),
+        ({"weights": "cube"}, r"weights\['cube'\] has dims \('time', 'a', 'b'\) but must have 'time', 'firm' or both"),
+        ({"groups": "ret"}, r"groups\['ret'\] has dims \('time', 'firm'\) but must have 'time' only"),
         ({"groups": "decade"}, "groups names 'decade' but ds has"),
     ],
 )
@@ -319,8 +320,8 @@ def store_of(**members: Any) -> zarr.Group:
         ({"Y": Y, "X": X[1:]}, "X has 19 rows but Y has 20"),
         ({"Y": Y, "X": np.ones((N, 2, 2))}, "X has 3 dimensions"),
         ({"Y": Y, "X": X, "equation": np.arange(2)}, "equation has 2 labels for 3 columns"),
-        ({"Y": Y, "X": X, "weights": X}, r"weights must be 1-D .* shape \(20, 2\)"),
-        ({"Y": Y, "X": X, "weights": np.ones(3)}, "weights has 3 rows but Y has 20"),
+        ({"Y": Y, "X": X, "weights": X}, r"weights has shape \(20, 2\) but there are N = 20 rows and K = 3"),
+        ({"Y": Y, "X": X, "weights": np.ones(4)}, "weights has 4 rows but Y has 20"),
         (
             {"Y": Y, "X": X, "incidence_start": np.arange(3), "incidence_columns": np.arange(2)},
             "incidence_start must rise",

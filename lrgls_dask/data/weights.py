@@ -75,6 +75,11 @@ def read_weights(
         return Weights(None, CellWeights(tuple(column_parts(name, array)), None, np.arange(K)), ((name, given),))
     if shape in ((K,), (1, K)):
         return _constant(np.asarray(array).reshape(K), name)
+    if len(shape) == 1:
+        raise ValueError(
+            f"{name} has {shape[0]} rows but Y has {N}, and {K} equations: every array needs one row for each "
+            "observation. Align them first."
+        )
     raise ValueError(
         f"{name} has shape {shape} but there are N = {N} rows and K = {K} equations: it must be {SHAPES}. Reshape it."
     )

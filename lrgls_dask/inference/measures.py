@@ -21,7 +21,7 @@ LEVEL = 1e-6  # a combination of columns without variation is a constant if this
 
 @dataclass(frozen=True, eq=False)
 class SumsOfSquares:
-    """What R2 is made of, with row weights, in the user's units squared.
+    """What R2 is made of, with weights, in the user's units squared.
 
     residual : (K,) of the residuals.  total : (K,) of Y about its weighted mean where the equation has a constant,
     about zero elsewhere.  constant : (K,) whether some combination of the equation's columns that is free is constant.

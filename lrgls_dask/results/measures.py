@@ -37,7 +37,7 @@ class Measures(SigmaReported):
     def r2(self) -> xr.DataArray:
         """(equation,) 1 - residual / total sum of squares, about the mean where the equation has a constant, else zero.
 
-        NaN where a response does not vary. With row weights both sums are weighted. A constant that restrictions do not
+        NaN where a response does not vary. With weights both sums are weighted. A constant that restrictions do not
         leave free is none.
         """
         return xr.DataArray(self._sums.r2, {"equation": self._index}, ("equation",), name="r2")

@@ -152,7 +152,7 @@ def test_as_many_rows_as_equations_must_say_which() -> None:
 @pytest.mark.parametrize(
     ("weights", "match"),
     [
-        (np.ones(59), r"shape \(59,\) but there are N = 60 rows and K = 3 equations"),
+        (np.ones(59), "weights has 59 rows but Y has 60, and 3 equations"),
         (np.ones((60, 2)), r"shape \(60, 2\) but there are N = 60"),
         (np.ones((60, 3, 1)), "but there are N = 60"),
         (WEIGHTS[["a", "b"]], r"shape \(60, 2\)"),
