@@ -1,4 +1,4 @@
-"""Measures of fit: R2 of each equation, adjusted, and of the system (McElroy), from rows in memory: no read."""
+"""Measures of fit: R2 of each equation, adjusted, and those of the system, from rows in memory: no read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.whiten import GroupRows
 
-__all__ = ["SumsOfSquares", "mcelroy_r2", "residual_covariance", "sums_of_squares"]
+__all__ = ["SumsOfSquares", "mcelroy_r2", "residual_covariance", "sums_of_squares", "system_r2"]
 
 LEVEL = 1e-6  # a combination of columns without variation is a constant if this much of its level is left
 
@@ -114,3 +114,38 @@ def mcelroy_r2(system: Compressed, coefficients: np.ndarray, sigma: Sigma | np.n
     else:
         parts = [float(np.sum(sigma.solve_rows(rows) * rows)) for rows in (residual, total)]
     return 1.0 - parts[0] / parts[1] if parts[1] > 0 else float("nan")
+
+
+def system_r2(
+    system: Compressed, coefficients: np.ndarray, sigma: Sigma | np.ndarray, r2: np.ndarray, degrees: np.ndarray
+) -> dict[str, float]:
+    """The R2s of the system by the names of their authors, of responses T about their means; NaN where undefined.
+
+    judge : 1 - sum of squared residuals / tr T, every equation in its own units.  dhrymes : the R2s of the equations,
+    weighted by their shares of tr T.  berndt : 1 - |Sigma| / |T / N|.  mcelroy : see `mcelroy_r2`.
+    sigma : the error covariance, or a dense one (K, K).  r2 : (K,) of the equations.  degrees : (K,) by which T / N is
+    multiplied from both sides, where Sigma is corrected for degrees of freedom in the same way.
+    Costs O((q + K) K^2).  Source: Judge et al. (1985), section 12.1; Dhrymes (1974), p. 240; Berndt (1991), p. 468.
+    """
+    residual = residual_rows(system, coefficients)
+    total = system.root[:, system.design.n_regressors :]
+    sizes = np.sum(total**2, axis=0)
+    varies = sizes > 0
+    nothing = float("nan")
+    berndt = nothing
+    if varies.all() and len(total) >= len(sizes):
+        units = np.sqrt(sizes / system.n_obs)  # no determinant under- or overflows by the units of the data
+        scaled = total / np.sqrt(sizes)
+        sign, of_total = np.linalg.slogdet(scaled.T @ scaled)
+        if isinstance(sigma, np.ndarray):
+            of_errors = float(np.linalg.slogdet(sigma / np.multiply.outer(units, units))[1])
+        else:
+            of_errors = sigma.rescaled(1.0 / units).logdet
+        if sign > 0:
+            berndt = 1.0 - float(np.exp(of_errors - of_total - 2.0 * np.log(degrees).sum()))
+    return {
+        "mcelroy": mcelroy_r2(system, coefficients, sigma),
+        "berndt": berndt,
+        "judge": 1.0 - float(np.sum(residual**2) / sizes.sum()) if varies.any() else nothing,
+        "dhrymes": float(r2[varies] @ sizes[varies] / sizes.sum()) if varies.any() else nothing,
+    }
