@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Hashable
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -143,8 +143,8 @@ class Reported(Designed):
         return self.settings.algorithm
 
     @property
-    def debiased(self) -> bool:
-        """Whether Sigma was found from mean products corrected for degrees of freedom."""
+    def debiased(self) -> bool | Literal["Theil", "max"]:
+        """Whether, and how, Sigma was found from mean products corrected for degrees of freedom."""
         return self.settings.debiased
 
     @property
