@@ -247,11 +247,11 @@ def labels_of(values: Any) -> list[list[Hashable] | None] | None:
 class Allowed(ABC):
     """What an option may be, as `options` declares it, and how a command line writes it.
 
-    form : as a flag without a value, with one, or as often as there are values.  words : the only ones that may be
-    written, () where there are more.  written : what stands for the value in a usage line.
+    form : as a flag without a value, with one, with one or none, or as often as there are values.  words : the only
+    ones that may be written, () where there are more.  written : what stands for the value in a usage line.
     """
 
-    form: ClassVar[Literal["flag", "value", "values"]] = "value"
+    form: ClassVar[Literal["flag", "value", "flag or value", "values"]] = "value"
     words: tuple[str, ...] = ()
     written: ClassVar[str] = "TEXT"
 
@@ -291,6 +291,19 @@ class Flag(Allowed):
     def check(self, name: str, value: Any) -> None:
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False; got {value!r}.")
+
+
+@dataclass(frozen=True)
+class FlagOrWord(Allowed):
+    """False, True, or one of a few words for how; a command line has the flag alone for True."""
+
+    words: tuple[str, ...]
+    form = "flag or value"
+
+    def check(self, name: str, value: Any) -> None:
+        if not isinstance(value, bool) and value not in self.words:
+            error = ValueError if isinstance(value, str) else TypeError
+            raise error(f"{name} must be True, False, {_either(map(repr, self.words))}; got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -364,6 +377,28 @@ class FactorsOrWay(Allowed):
 
     def read(self, text: str) -> int | str:
         return text if text in self.ways else _read(int, text, f"a whole number, {_either(self.ways)}")
+
+
+@dataclass(frozen=True)
+class NumbersOfFactors(Allowed):
+    """Several numbers of factors, each once; a command line has commas between them."""
+
+    written = "RANKS"
+
+    def check(self, name: str, value: Any) -> None:
+        if isinstance(value, str) or not isinstance(value, Iterable) or not hasattr(value, "__len__"):
+            raise TypeError(f"{name} must be a list of integers; got {value!r}.")
+        each: list[Any] = list(value)
+        if not each or any(isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 0 for k in each):
+            raise ValueError(f"{name} must be a list of integers of 0 or more, at least one; got {value!r}.")
+        if len(set(each)) < len(each):
+            raise ValueError(f"{name} must have each number of factors once; got {value!r}.")
+
+    def read(self, text: str) -> tuple[int, ...]:
+        return tuple(_read(int, each, "whole numbers with commas between") for each in text.split(","))
+
+    def plain(self, value: Any) -> tuple[int, ...]:
+        return tuple(int(each) for each in value)
 
 
 @dataclass(frozen=True)

@@ -100,10 +100,13 @@ class LowRankGLS(EstimatorOptions):
             by_rounds=self.algorithm == "em",
         )
         if by_folds and plan.engine == "stream":
+            allowed, use = True, "fewer folds, a larger memory_limit"
+            if self.engine == "stream":
+                allowed, use = False, "engine='compress'"
             raise ValueError(
                 f"rank='cv' keeps the cross-products of {self.n_folds} folds apart, which engine='stream' does not, "
-                f"and engine='compress' {'was not allowed' if self.engine == 'stream' else 'does not fit in memory'}. "
-                "Use engine='compress', fewer folds or a larger memory_limit, or rank='bic'."
+                f"and engine='compress' {'does not fit in memory' if allowed else 'was not allowed'}. "
+                f"Use {use} or rank='bic'."
             )
         return plan
 
@@ -290,6 +293,10 @@ class LowRankGLS(EstimatorOptions):
 
     def _candidates(self, n_equations: int) -> tuple[int, ...]:
         """The ranks to fit, ascending; raises ValueError for one that K equations do not identify."""
+        if self.ranks is not None:
+            for rank in self.ranks:
+                check_identified(int(rank), n_equations)
+            return tuple(sorted(int(rank) for rank in self.ranks))
         most = max_rank(n_equations)
         if self.rank == "auto":
             return (min(8, -(-n_equations // 10), most),)

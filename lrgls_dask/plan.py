@@ -368,7 +368,8 @@ def _refusal(plan: Plan, others: list[Plan], needs_matrix: bool) -> str:
         remedies.append("use fewer threads")
     if plan.largest_block > 32 * 2**20:
         remedies.append("store the data in row chunks of 8 to 30 MB")
-    remedies.append(f"raise memory_limit to {format_bytes(int(peak * 1.05))}")
+    needed = max(peak, 0 if plan.in_process else plan.client_peak)  # one limit is for both
+    remedies.append(f"raise memory_limit to {format_bytes(int(needed * 1.05))}")
     return (
         f"engine {plan.engine!r} needs {format_bytes(peak)} in {where}; "
         f"the limit is {format_bytes(limit)}. Either {' or '.join(remedies)}."

@@ -59,6 +59,8 @@ def _how(option: Option) -> dict[str, Any]:
         how["action"] = "store_false" if option.default else "store_true"
     elif allowed.words:
         how["choices"] = allowed.words
+        if allowed.form == "flag or value":
+            how |= {"nargs": "?", "const": True}
     else:
         how |= {"metavar": allowed.written, "type": argument_type(allowed.read)}
     if allowed.form == "values":

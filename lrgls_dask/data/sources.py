@@ -30,14 +30,14 @@ __all__ = [
 BLOCK_BYTES = 16 * 2**20
 """Below the allocator's 32 MB mmap threshold, so that buffers are recycled, and large enough to hide per-task cost."""
 
-_NUMBERS = "convert it first, e.g. with .astype('float64')"
+_NUMBERS = "convert numbers with .astype('float64')"
 _REMEDIES = {
-    "O": f"{_NUMBERS}; if it mixes kinds, mend the entries that are not numbers",
+    "O": f"{_NUMBERS}, turn categories into 0/1 columns, and mend entries that are neither",
     "S": "turn categories into 0/1 columns, or convert numbers written as text with .astype('float64')",
     "c": "pass .real and .imag as two columns",
     "M": "count from an origin, e.g. (t - t[0]) / np.timedelta64(1, 'D')",
     "m": "divide by a unit, e.g. by np.timedelta64(1, 'D')",
-    "V": _NUMBERS,
+    "V": "pass each of its fields as a column",
     "f": "convert it with .astype('float64')",
 }
 _REMEDIES["U"] = _REMEDIES["T"] = _REMEDIES["S"]

@@ -101,8 +101,8 @@ class _Source:
     def __init__(self, ds: xr.Dataset | None, obs: Hashable, equation: Hashable) -> None:
         if ds is not None and not isinstance(ds, xr.Dataset):
             raise TypeError(
-                f"ds is a {type(ds).__name__} but must be an xarray.Dataset, or None where y and x are DataArrays. "
-                "Use .to_dataset(name=...), or System.from_arrays for plain arrays."
+                f"ds is a {type(ds).__name__} but must be an xarray.Dataset, or None where y and x are DataArrays. Use "
+                f"{'.to_dataset(name=...)' if hasattr(ds, 'to_dataset') else 'System.from_arrays(Y, X) for frames'}."
             )
         if obs == equation:
             raise ValueError(f"obs and equation are both {obs!r} but must name the two dims of y. Name two dims.")
@@ -258,8 +258,10 @@ def _in_order(title: str, data: xr.DataArray, dim: Hashable, equations: tuple[Ha
     lacking = [label for label in equations if label not in place]
     surplus = list(place.keys() - set(equations))
     if lacking or surplus or len(labels) != len(equations):
-        found = f"lacks {shown(lacking)}" if lacking else f"has {shown(surplus or labels)}, more than y"
-        raise ValueError(f"{title} must have the labels of y along {dim!r} but {found}. Use .sel({dim}=y[{dim!r}]).")
+        found = f"has {shown(surplus or labels)}, more than y. Use .sel({dim}=y[{dim!r}])."
+        if lacking:
+            found = f"lacks {shown(lacking)}. Add them, or leave these equations out of y."
+        raise ValueError(f"{title} must have the labels of y along {dim!r} but {found}")
     return data.isel({dim: [place[label] for label in equations]})
 
 

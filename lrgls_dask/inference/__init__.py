@@ -9,7 +9,13 @@ from lrgls_dask.inference.hypothesis_tests import (
     rank_test,
     wald,
 )
-from lrgls_dask.inference.measures import SumsOfSquares, mcelroy_r2, mcelroy_r2_of_residuals, sums_of_squares
+from lrgls_dask.inference.measures import (
+    SumsOfSquares,
+    mcelroy_r2,
+    mcelroy_r2_of_residuals,
+    sums_of_squares,
+    system_r2,
+)
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 
 __all__ = [
@@ -24,5 +30,6 @@ __all__ = [
     "mcelroy_r2_of_residuals",
     "rank_test",
     "sums_of_squares",
+    "system_r2",
     "wald",
 ]

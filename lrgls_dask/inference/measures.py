@@ -1,4 +1,4 @@
-"""Measures of fit: R2 of each equation, adjusted, and of the system (McElroy), from rows in memory: no read."""
+"""Measures of fit: R2 of each equation, adjusted, and those of the system, from rows in memory: no read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.whiten import GroupRows, group_rows, resolution_of
 
-__all__ = ["SumsOfSquares", "mcelroy_r2", "mcelroy_r2_of_residuals", "sums_of_squares"]
+__all__ = ["SumsOfSquares", "mcelroy_r2", "mcelroy_r2_of_residuals", "sums_of_squares", "system_r2"]
 
 ROUNDING, VARIES = 1e-8, 1e-13  # residuals and spread, as a part of the level, that are no more than rounding
 LEVEL = 1e-6  # a combination of columns without variation is a constant if this much of its level is left
@@ -153,6 +153,44 @@ def mcelroy_r2_of_residuals(system: Compressed, coefficients: np.ndarray) -> flo
         total = _about_means(system, precision)
     size = np.linalg.norm(total[:, kept] @ root) ** 2
     return float(1.0 - kept.sum() / size) if size > 0 else float("nan")
+
+
+def system_r2(
+    system: Compressed, coefficients: np.ndarray, sigma: Sigma | None, r2: np.ndarray, degrees: np.ndarray
+) -> dict[str, float]:
+    """The R2s of the system by the names of their authors, of responses T about their means; NaN where undefined.
+
+    judge : 1 - sum of squared residuals / tr T, every equation in its own units.  dhrymes : the R2s of the equations,
+    weighted by their shares of tr T.  berndt : 1 - |Sigma| / |T / N|.  mcelroy : see `mcelroy_r2`.
+    sigma : the error covariance, None for R'R / N.  r2 : (K,) of the equations.  degrees : (K,) by which T / N is
+    multiplied from both sides, where Sigma is corrected for degrees of freedom in the same way.
+    Costs O((q + K) K^2).  Source: Judge et al. (1985), section 12.1; Dhrymes (1974), p. 240; Berndt (1991), p. 468.
+    """
+    residual = residual_rows(system, coefficients)
+    total = _about_means(system, None if system.design.own is None else np.eye(len(r2)))
+    sizes = np.sum(total**2, axis=0)
+    varies = sizes > 0
+    nothing = float("nan")
+    berndt = nothing
+    if varies.all() and len(total) >= len(sizes):
+        scaled = total / np.sqrt(sizes)  # no determinant under- or overflows by the units of the data
+        sign, of_total = np.linalg.slogdet(scaled.T @ scaled)
+        if sigma is None:
+            left = residual / np.sqrt(sizes)
+            of_errors = float(np.linalg.slogdet(left.T @ left)[1])
+        else:
+            of_errors = sigma.rescaled(np.sqrt(system.n_obs / sizes)).logdet
+        if sign > 0:
+            berndt = 1.0 - float(np.exp(of_errors - of_total - 2.0 * np.log(degrees).sum()))
+    mcelroy = (
+        mcelroy_r2_of_residuals(system, coefficients) if sigma is None else mcelroy_r2(system, coefficients, sigma)
+    )
+    return {
+        "mcelroy": mcelroy,
+        "berndt": berndt,
+        "judge": 1.0 - float(np.sum(residual**2) / sizes.sum()) if varies.any() else nothing,
+        "dhrymes": float(r2[varies] @ sizes[varies] / sizes.sum()) if varies.any() else nothing,
+    }
 
 
 def _about_means(system: Compressed, precision: np.ndarray | None) -> np.ndarray:

@@ -110,9 +110,16 @@ RULES: tuple[Rule, ...] = (
         ("em",),
     ),
     _of_factors(("full", "diagonal"), "rank", "has no factors", ("auto", 0)),
+    _of_factors(("full", "diagonal"), "ranks", "has no factors"),
     _of_factors(("full", "diagonal"), "lam_F", "has no factors"),
     _of_factors(("full", "diagonal"), "sigma_step", "has no factors"),
-    *(_of_factors(OBJECTS, name, "says what the factors are") for name in ("rank", "lam_F", "sigma_step")),
+    *(_of_factors(OBJECTS, name, "says what the factors are") for name in ("rank", "ranks", "lam_F", "sigma_step")),
+    Rule(
+        "rank",
+        (Integral,),
+        "ranks",
+        "rank={other} is the number of factors, so ranks has nothing to choose; got {given}. Leave one of them out.",
+    ),
     Rule(
         "covariance",
         (TimeVarying,),

@@ -19,7 +19,9 @@ from lrgls_dask.checks import (
     FactorsOrWay,
     Flag,
     FlagOrCall,
+    FlagOrWord,
     Number,
+    NumbersOfFactors,
     OneOf,
     Place,
     WholeNumber,
@@ -40,6 +42,7 @@ Engine = Literal["auto", "compress", "stream"]
 Algorithm = Literal["als", "fgls", "em"]
 SigmaStep = Literal["ml", "pca"]
 Use = Literal["t", "normal", "system-t"]
+Divisor = Literal["Theil", "max"]
 Missing = Literal["raise", "em", "drop"]
 FoldsOf = Literal["rows", "blocks"]
 Rank = int | Literal["auto", "bic", "cv"]
@@ -57,7 +60,7 @@ class SizeInBytes(Allowed):
             raise TypeError(f"{name} must be bytes or a text such as '1GB'; got {value!r}.")
         try:
             n_bytes = parse_bytes(value)
-        except ValueError:
+        except (ValueError, OverflowError):  # of an infinity
             raise ValueError(f"{name} must be bytes or a text such as '1GB'; got {value!r}.") from None
         if not n_bytes > 0:
             raise ValueError(f"{name} must be positive; got {value!r}.")
@@ -194,6 +197,12 @@ class EstimatorOptions:
         "the same whose likelihood of rows left out is within one standard error of the best; all at most what K "
         "identifies.",
     )
+    ranks: Sequence[int] | None = option(
+        default=None,
+        allowed=NumbersOfFactors(),
+        help='the numbers of factors that rank="bic" and "cv" choose from, such as [0, 2, 4]; 0 is a diagonal Sigma. '
+        'With rank="auto" the least BIC chooses too. None: those named under `rank`.',
+    )
     covariance: Covariance | Described = option(
         default="lowrank",
         allowed=WordOrObject(get_args(Covariance)),
@@ -211,11 +220,13 @@ class EstimatorOptions:
         "weighted, and the log-likelihood that of the reported coefficients and Sigma. With restrictions OLS keeps to "
         "them too, all squared residuals counted alike in the units of the data.",
     )
-    debiased: bool = option(
+    debiased: bool | Divisor = option(
         default=False,
-        allowed=Flag(),
-        help="find Sigma from S_ij N / sqrt((N - p_i)(N - p_j)) instead of the mean products S of residuals. Iterated, "
-        "it ends at a fixed point, not at the maximum of the likelihood.",
+        allowed=FlagOrWord(get_args(Divisor)),
+        help="find Sigma from S_ij N / sqrt((N - p_i)(N - p_j)) instead of the mean products S of residuals, as "
+        'systemfit\'s "geomean"; "max" divides by N - max(p_i, p_j), "Theil" by N - p_i - p_j + tr(P_i P_j), P_j the '
+        "projection on the regressors of an equation: both may leave no covariance, which is refused. Iterated, all "
+        "end at a fixed point, not at the maximum of the likelihood.",
     )
     use: Use | None = option(
         default=None,
@@ -361,6 +372,14 @@ class EstimatorOptions:
             vars(self).update(before)
             raise
         return self
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn, which asks, is told: `fit` takes a System, not arrays, so that no search or pipeline of
+        its own can fit this estimator; `clone`, `get_params` and `set_params` are as it has them."""
+        from sklearn.utils import InputTags, Tags, TargetTags  # there, since it asks
+
+        takes = InputTags(two_d_array=False, allow_nan=self.missing != "raise")
+        return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=takes)
 
     def given_to(self, record: type) -> dict[str, Any]:
         """The options that are fields of a dataclass, by name."""

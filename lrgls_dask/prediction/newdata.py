@@ -90,7 +90,8 @@ def _table(data: Any, design: Design) -> tuple[list[Part], np.ndarray, tuple[Has
     names = design.regressors if index is None else plain_labels(index, "the columns of the data")
     if index is not None:
         check_unique(names, "columns of the data")
-        _compare(names, design)
+        names_of = f"data.sel({data.dims[1]}=list(fit.regressors))" if isinstance(data, xr.DataArray) else ""
+        _compare(names, design, names_of or "data[list(fit.regressors)]")
         wanted = set(design.regressors)
         kept = [i for i, name in enumerate(names) if name in wanted]
         if len(kept) < len(names):
@@ -108,7 +109,8 @@ def _table(data: Any, design: Design) -> tuple[list[Part], np.ndarray, tuple[Has
     return parts, np.array([place[name] for name in design.regressors], dtype=np.intp), names
 
 
-def _compare(names: Sequence[Hashable], design: Design) -> None:
+def _compare(names: Sequence[Hashable], design: Design, selection: str) -> None:
+    """selection : how the columns are had of data that have them all."""
     have, want = set(names), set(design.regressors)
     missing = [name for name in design.regressors if name not in have]
     extra = [name for name in names if name not in want and name not in set(design.equations)]
@@ -117,7 +119,11 @@ def _compare(names: Sequence[Hashable], design: Design) -> None:
         sides += [f"have {shown(extra, NAMES_SHOWN)} besides"] if extra else []
         raise ValueError(
             f"the columns of the data must be the regressors of the fit; they {' and '.join(sides)}. "
-            "Select them with data[list(fit.regressors)]."
+            + (
+                "Add what is missing, or rename the columns that hold it."
+                if missing
+                else f"Select them with {selection}."
+            )
         )
 
 

@@ -59,7 +59,7 @@ def check_maximised(how: Settings, rank: int, what: str) -> None:
     if how.algorithm == "fgls":
         found, remedy = "algorithm='fgls' takes one step towards it", "algorithm='als'"
     elif how.debiased:
-        found, remedy = "debiased=True moves Sigma away from it", "debiased=False"
+        found, remedy = f"debiased={how.debiased!r} moves Sigma away from it", "debiased=False"
     elif how.sigma_step == "pca" and rank > 0:
         found, remedy = "sigma_step='pca' does not look for it", "sigma_step='ml'"
     if found:

@@ -216,12 +216,10 @@ class CellsOfRows(Evidence):
 
     def x_rows(self, estimated: Estimated) -> np.ndarray:
         P = estimated.design.n_coefficients
-        raise self._refusal(
-            estimated,
-            "the covariance behind these standard errors",
-            f"The {8e-9 * P**2:.2f} GB it takes did not fit: fit again with a larger memory_limit, or fewer equations; "
-            f"at most {MAX_COEFFICIENTS} coefficients have one",
-        )
+        why = f"The {8e-9 * P**2:.2f} GB it takes did not fit: fit again with a larger memory_limit, or fewer equations"
+        if P > MAX_COEFFICIENTS:
+            why = f"It is limited to {MAX_COEFFICIENTS} coefficients, and these are {P}: fit fewer equations"
+        raise self._refusal(estimated, "the covariance behind these standard errors", why)
 
     def sums(self, estimated: Estimated, restrictions: Restrictions | None) -> SumsOfSquares:
         raise self._refusal(estimated, "R2", DROP)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -106,8 +106,8 @@ class MadeOfParts(Designed):
         return self.settings.use
 
     @property
-    def debiased(self) -> bool:
-        """Whether Sigma was found from mean products corrected for degrees of freedom."""
+    def debiased(self) -> bool | Literal["Theil", "max"]:
+        """Whether, and how, Sigma was found from mean products corrected for degrees of freedom."""
         return self.settings.debiased
 
     @property

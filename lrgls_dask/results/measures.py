@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import xarray as xr
 
 from lrgls_dask.checks import one_of, takes
@@ -18,6 +19,7 @@ from lrgls_dask.inference import (
     mcelroy_r2,
     mcelroy_r2_of_residuals,
     rank_test,
+    system_r2,
 )
 from lrgls_dask.results.comparable import check_likelihood, check_nested
 from lrgls_dask.results.evidence import DROP
@@ -25,7 +27,7 @@ from lrgls_dask.results.sigma_reported import SigmaReported
 
 __all__ = ["Measures"]
 
-COMPARE = "Fit both models with missing='em' and compare them with lr_test"
+COMPARE = "Fit {} with missing='em' too and compare them with lr_test"
 
 
 class Measures(SigmaReported):
@@ -62,6 +64,24 @@ class Measures(SigmaReported):
         if sigma == "residual":
             return mcelroy_r2_of_residuals(rows, self.coefficients)
         return mcelroy_r2(rows, self.coefficients, self.covariance)
+
+    def system_r2(self, sigma: Literal["reported", "residual"] = "reported") -> xr.DataArray:
+        """(measure,) the R2s of the system, "mcelroy", "berndt", "judge" and "dhrymes", as linearmodels computes them.
+
+        With T the cross-product of Y about its means: McElroy's, see `mcelroy_r2`; Berndt's, 1 - |Sigma| / |T / N|;
+        Judge's, 1 - tr R'R / tr T; Dhrymes', the R2s of the equations weighted by their shares of tr T. The last two
+        depend on the units of the responses.
+        sigma : of the first two, "reported", the fit's own, or "residual", R'R / N of the final residuals. With
+        debiased=True the fit's own is compared with T corrected for the same degrees of freedom.
+        NaN where a response that does not vary leaves one undefined. Raises ValueError for a streamed fit.
+        """
+        one_of("sigma", sigma, ("reported", "residual"))
+        rows = self._rows_for("system_r2")
+        weighting = self.covariance if sigma == "reported" else None
+        corrected = self.debiased and sigma == "reported"
+        degrees = np.sqrt(self.n_obs / (self.n_obs - self._free)) if corrected else np.ones(self.n_equations)
+        found = system_r2(rows, self.coefficients, weighting, self.r2.values, degrees)
+        return xr.DataArray(list(found.values()), {"measure": list(found)}, ("measure",), name="system_r2")
 
     @cached_property
     def _sums(self) -> SumsOfSquares:
@@ -106,7 +126,7 @@ class Measures(SigmaReported):
         is an approximation. Raises ValueError for a streamed or diagonal fit, and for one that is not at a maximum.
         """
         check_likelihood(self, "lr_diagonal")
-        rows = self._rows_for("lr_diagonal", COMPARE)
+        rows = self._rows_for("lr_diagonal", COMPARE.format("covariance='diagonal'"))
         return lr_diagonal(rows, self.loglik, self.covariance, self.restrictions)
 
     def rank_test(self, *, bartlett: bool = False) -> HypothesisTest:
@@ -117,6 +137,6 @@ class Measures(SigmaReported):
         restrict nothing, and where an unrestricted Sigma has no maximum likelihood estimate.
         """
         check_likelihood(self, "rank_test")
-        rows = self._rows_for("rank_test", COMPARE)
+        rows = self._rows_for("rank_test", COMPARE.format("a larger rank"))
         free = self.df_model / self.n_equations
         return rank_test(rows, self.loglik, self.covariance, self.restrictions, free=free, bartlett=bartlett)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -132,7 +132,7 @@ class Settings:
     """
 
     algorithm: str = "als"
-    debiased: bool = False
+    debiased: bool | Literal["Theil", "max"] = False
     lam_B: Ridge = 0.0
     lam_F: float = 0.0
     l1: float = 0.0

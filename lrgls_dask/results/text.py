@@ -79,7 +79,8 @@ def title(fit: Measures) -> str:
         if fit.settings.debiased
         else "ML"
     )
-    debiased = ", debiased" if fit.settings.debiased else ""
+    how = fit.settings.debiased
+    debiased = "" if how is False else ", debiased" if how is True else f", debiased ({how})"
     return f"Seemingly unrelated regressions, {fit.covariance.describe().formula}; {method}{debiased}"
 
 

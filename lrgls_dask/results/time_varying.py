@@ -61,6 +61,7 @@ HAS_NOT = dict.fromkeys(("covariance", "predict_given", "impute", "factor_scores
         "r2",
         "adj_r2",
         "mcelroy_r2",
+        "system_r2",
         "lr_test",
         "breusch_pagan",
         "lr_diagonal",

@@ -91,7 +91,10 @@ def run_pass(
     meter.passes += 1
     meter.bytes_read += n_bytes
     if total is None and rows.complete_only:
-        raise ValueError("Y: no row of positive weight shows every equation. Use missing='em'.")
+        raise ValueError(
+            "Y: no row of positive weight shows every equation. Use missing='em' with covariance='lowrank' and "
+            "algorithm='als', or leave out the equations that miss most."
+        )
     if total is None:
         raise ValueError("weights: no row has a positive weight. Give at least one row a weight above zero.")
     return total

@@ -306,6 +306,10 @@ class Structure(ABC):
         """
         return self
 
+    def by_likelihood(self) -> Structure:
+        """The same found by maximum likelihood: itself, unless its step is another."""
+        return self
+
     def by_rows(self) -> FactorStructure:
         """Itself, if the loadings can be found equation by equation given the factors; else raises ValueError."""
         raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -34,6 +34,10 @@ class LowRankStructure(FactorStructure):
     @cached_property
     def line_search(self) -> bool:  # type: ignore[override]  # nothing writes to a frozen structure
         return self.sigma_step == "pca"
+
+    def by_likelihood(self) -> LowRankStructure:
+        """The same, found by maximum likelihood."""
+        return replace(self, sigma_step="ml")
 
     def start(self, S: Array, floor: Array) -> LowRank:
         """diag(S)."""

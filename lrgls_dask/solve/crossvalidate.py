@@ -38,6 +38,7 @@ class Folds:
     """The rows fold by fold, and what every fit to them keeps to."""
 
     parts: Parts
+    by: Literal["rows", "blocks"] = "rows"
     restrictions: Restrictions | None = None
 
 
@@ -59,8 +60,16 @@ def compress_folds(
     parts = compress_parts(rows, partition, meter=meter)
     empty = sorted(set(range(n_folds)) - set(parts.moments))
     if empty:
-        raise ValueError(f"fold {empty[0] + 1} of {n_folds} has no row of positive weight. Use fewer folds.")
-    return Folds(parts, restrictions)
+        raise ValueError(
+            f"fold {empty[0] + 1} of {n_folds} has no row of positive weight. Use fewer folds, or {_other_ways(by)}."
+        )
+    return Folds(parts, by, restrictions)
+
+
+def _other_ways(by: Literal["rows", "blocks"]) -> str:
+    """What does without folds of this kind."""
+    others = "" if by == "rows" else "folds='rows', or "
+    return f"{others}rank='bic', which leaves no rows out"
 
 
 def held_out_nll(
@@ -87,8 +96,8 @@ def _one_fold(task: _Task, number: int) -> list[float]:
         problem = InMemory(rows, lam_B=options.lam_B, meter=Meter(), restrictions=folds.restrictions)
     except (np.linalg.LinAlgError, ValueError) as error:
         raise np.linalg.LinAlgError(
-            f"without the rows of fold {number + 1} of {len(folds.parts.moments)}: {error} Or use folds='rows', or "
-            "more folds, so that every fit sees the rows it needs."
+            f"without the rows of fold {number + 1} of {len(folds.parts.moments)}: {error} Or use "
+            f"{_other_ways(folds.by)}."
         ) from error
     held_out, scale = folds.parts.part(number), problem.whitened.y_scale
     out = []

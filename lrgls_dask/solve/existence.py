@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.sigma.full import Full, SingularCovariance
+from lrgls_dask.solve.gls import starting_residuals
 from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.record import Options
 from lrgls_dask.solve.whiten import resolution_of
@@ -78,5 +80,15 @@ def no_maximum(problem: Problem, options: Options, involved: np.ndarray | None =
     return ValueError(
         f"no maximum likelihood fit with covariance='full' exists: with {size}, a combination of the responses of "
         f"{which} is an exact combination of their regressors, so the likelihood has no bound. "
-        "Use algorithm='fgls', covariance='lowrank', fewer equations or more rows."
+        f"Use {_one_step(problem)}covariance='lowrank', fewer equations or more rows."
     )
+
+
+def _one_step(problem: Problem) -> str:
+    """The advice to take one step of GLS, where the residuals it starts from have a covariance with an inverse."""
+    _, S = starting_residuals(problem, pooled=True)
+    try:
+        Full().update(S, np.zeros(len(S)), None)
+    except SingularCovariance:
+        return ""
+    return "algorithm='fgls', "

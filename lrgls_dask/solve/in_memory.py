@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from lrgls_dask.design.restrictions import Restrictions, free_coefficients
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
+from lrgls_dask.solve.divisors import overlaps
 from lrgls_dask.solve.interface import GlsStep, Products, nll_offset
 from lrgls_dask.solve.whiten import group_rows, resolution_of, whiten
 
@@ -41,7 +43,7 @@ class InMemory:
         self.nll_offset = nll_offset(self.whitened, system.head)
         self.coordinates = Coordinates.of(self.whitened, design)
         self.constraint = constraint_on(self.whitened, self.coordinates, restrictions)
-        self.free = free_coefficients(self.design, restrictions)
+        self.free, self.restrictions = free_coefficients(self.design, restrictions), restrictions
         self._stacks = self.whitened.stacks
         self._y = system.stacked(q)[:, q:] / self.whitened.y_scale
         scaled = system.root[q:, q:] / self.whitened.y_scale
@@ -84,6 +86,13 @@ class InMemory:
             return image + at.ridge * p
 
         return GlsStep(gradient, product, lambda solution, _: self.residual_covariance(solution))
+
+    @cached_property
+    def overlaps(self) -> np.ndarray:
+        x = np.zeros((len(self.group_rows[0].x), self.design.n_regressors))  # all in the basis of the compressed rows
+        for part in self.group_rows:
+            x[:, part.group.columns] = part.x
+        return overlaps(self.design, x, self.restrictions)
 
     def x_rows(self) -> np.ndarray | None:
         return None  # the compressed system has them

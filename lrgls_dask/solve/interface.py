@@ -61,6 +61,7 @@ class Problem(Posed, Protocol):
     """Residual covariances and GLS steps of one system in whitened coordinates.
 
     free : (K,) coefficients of each equation that restrictions leave free.  head : number, weight and mean of the rows.
+    overlaps : (K, K) see `divisors.overlaps`.
     """
 
     head: Head
@@ -69,6 +70,9 @@ class Problem(Posed, Protocol):
     compressed: Compressed | None
     group_rows: tuple[GroupRows, ...]
     resolution: float
+
+    @property
+    def overlaps(self) -> np.ndarray: ...
 
     def residual_covariance(self, c: np.ndarray) -> np.ndarray:
         """S = R'R / N, (K, K), in standard units; not where `dense` is False."""

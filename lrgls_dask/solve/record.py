@@ -10,6 +10,7 @@ import numpy as np
 
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.sigma.interface import Sigma, Structure
+from lrgls_dask.solve.divisors import corrected
 from lrgls_dask.solve.interface import Posed, Problem
 
 __all__ = [
@@ -43,7 +44,7 @@ class Options:
     """How to fit; see LowRankGLS for the meaning of each. max_sweeps : None for each algorithm's own (iterate.py)."""
 
     algorithm: Literal["als", "fgls", "em"] = "als"
-    debiased: bool = False
+    debiased: bool | Literal["Theil", "max"] = False
     lam_B: Ridge = 0.0
     d_floor: float = 1e-8
     rel_tol: float = 1e-10
@@ -122,8 +123,5 @@ def penalised(problem: Posed, structure: Structure, c: np.ndarray, sigma: Sigma,
 
 
 def debiased(problem: Problem, options: Options, S: np.ndarray) -> np.ndarray:
-    """What Sigma is found from: S_ij, or S_ij N / sqrt((N - p_i)(N - p_j)), p_j the free coefficients."""
-    if not options.debiased:
-        return S
-    root = np.sqrt(problem.n_obs / (problem.n_obs - problem.free))
-    return S * root[:, None] * root
+    """What Sigma is found from: S, or S corrected for the coefficients that were estimated."""
+    return corrected(problem, options.debiased, S)

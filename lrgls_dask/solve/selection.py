@@ -42,7 +42,9 @@ def choose(
     The best has the least BIC or, given the folds of the rows, the least negative log-likelihood of rows left out; of
     those that tie the first. On a compressed system every candidate is fitted to the end, from the starts of its own
     and from the optimum one rank below. Streamed, where that would cost passes, candidates are compared at the OLS
-    residual covariance, from which the coefficients hardly move it, and only the winner is fitted.
+    residual covariance, from which the coefficients hardly move it, and only the winner is fitted. So they are where
+    the fit that is asked for maximises no likelihood and has no BIC: in one step, corrected for degrees of freedom, by
+    principal components. That of its candidates is of maximum likelihood factor analysis.
     structures : by ascending rank.
     checkpoint : where a streamed loop keeps its last point, and goes on from one that is there.
     Raises ValueError where the likelihood of an unrestricted Sigma has no maximum.
@@ -117,6 +119,9 @@ def _fit_all(
     search = _Search(problem, options, *_start(problem, options))
     if len(structures) == 1:
         return _fit_one(search, structures[0]), ()
+    if folds is None and (options.algorithm == "fgls" or options.debiased or structures[-1].line_search):
+        best, table = _compared(problem, structures, options, search.S)
+        return _fit_one(search, structures[best]), table
     width = problem.design.n_regressors + problem.design.n_equations
     solutions = _in_parallel(width, _fit_one, search, structures)
     if options.algorithm == "als":
@@ -201,7 +206,7 @@ def _compared(
     if len(structures) == 1:
         return 0, ()
     floor = np.full(len(S), options.d_floor)
-    firsts = [each.candidates(debiased(problem, options, S), floor)[0].sigma for each in structures]
+    firsts = [each.by_likelihood().candidates(S, floor)[0].sigma for each in structures]
     return best_of(
         [criteria(problem, each, sigma.nll(S)) for each, sigma in zip(structures, firsts, strict=True)], "bic"
     )
@@ -240,9 +245,10 @@ def _without_covariance(
 ) -> Solution[Point]:
     structure, size = structures[0], problem.design.n_equations
     wanted = "rank='bic'" if len(structures) > 1 else "algorithm='fgls'" if options.algorithm == "fgls" else ""
-    wanted = wanted or ("debiased=True" if options.debiased else "")
+    wanted = wanted or (f"debiased={options.debiased!r}" if options.debiased else "")
     if wanted or structure.needs_matrix:
         remedy = "Give rank as an integer" if len(structures) > 1 else "Use algorithm='als' and debiased=False"
+        remedy = "Use covariance='lowrank'" if structure.needs_matrix else remedy
         raise ValueError(
             f"{wanted or 'this covariance'} needs the ({size} x {size}) residual covariance, "
             f"which does not fit. {remedy}, or raise memory_limit."

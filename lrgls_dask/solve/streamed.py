@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
+from lrgls_dask.solve.divisors import overlaps
 from lrgls_dask.solve.interface import GlsStep, Products, nll_offset
 from lrgls_dask.solve.level import level_row
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
@@ -69,7 +71,7 @@ class Streamed:
         self.nll_offset = nll_offset(self.whitened, self.head)
         self.coordinates = Coordinates.of(self.whitened, rows.design)
         self.constraint = constraint_on(self.whitened, self.coordinates, restrictions)
-        self.free = free_coefficients(self.design, restrictions)
+        self.free, self.restrictions = free_coefficients(self.design, restrictions), restrictions
         self._mean_rows = [stack[:, :1] for stack in self.whitened.stacks]
         q = rows.design.n_regressors
         self._mean_y = (np.sqrt(self.head.weight) * self.head.mean[q:] / self.whitened.y_scale)[None, :]
@@ -116,6 +118,17 @@ class Streamed:
             return covariance
 
         return GlsStep(gradient, product, finish)
+
+    @cached_property
+    def overlaps(self) -> np.ndarray:
+        """One pass where designs differ. Raises ValueError where X'X does not fit."""
+        x = self.x_rows()
+        if x is None:
+            raise ValueError(
+                f"debiased='Theil' needs X'X, {self.design.n_regressors} x {self.design.n_regressors}, which does not "
+                "fit. Use debiased=True or 'max', or raise memory_limit."
+            )
+        return overlaps(self.design, x, self.restrictions)
 
     def x_rows(self) -> np.ndarray | None:
         design = self.design

@@ -29,6 +29,7 @@ Run = Callable[..., tuple[int, str, str]]
 # Words for every option, and what they mean.
 WORDS: dict[str, tuple[str, dict[str, Any]]] = {
     "rank": ("--rank 3", {"rank": 3}),
+    "ranks": ("--ranks 0,2,4 --rank bic", {"ranks": (0, 2, 4), "rank": "bic"}),
     "covariance": ("--covariance full", {"covariance": "full"}),
     "algorithm": ("--algorithm fgls", {"algorithm": "fgls"}),
     "debiased": ("--debiased", {"debiased": True}),
@@ -116,6 +117,11 @@ def test_every_option_has_its_flag(name: str) -> None:
     words, expected = WORDS[name]
     assert name in expected
     assert model_of(parsed(words)).get_params() == LowRankGLS(**expected).get_params()
+
+
+@pytest.mark.parametrize(("words", "debiased"), [("Theil", "Theil"), ("max", "max"), ("--rank 1", True)])
+def test_a_flag_that_may_have_a_word(words: str, debiased: Any) -> None:
+    assert model_of(parsed(f"--debiased {words}")).debiased == debiased
 
 
 def test_without_words_the_defaults_are_those_of_the_library() -> None:

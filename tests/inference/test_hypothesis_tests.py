@@ -239,7 +239,7 @@ def test_breusch_pagan_with_weights() -> None:
 STREAMED = "needs the compressed rows, which a streamed fit does not keep. Fit with engine='compress'"
 
 
-@pytest.mark.parametrize("name", ["breusch_pagan", "lr_diagonal", "rank_test", "mcelroy_r2"])
+@pytest.mark.parametrize("name", ["breusch_pagan", "lr_diagonal", "rank_test", "mcelroy_r2", "system_r2"])
 def test_what_a_streamed_fit_cannot_test(name: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{name} {STREAMED}")):
         getattr(fit(DATA.system(), engine="stream", rank=1), name)()

@@ -35,7 +35,8 @@ def same_by_linearmodels(data: Data, *, constant: bool = True) -> tuple[Any, Fit
         X = data.X[:, 1:] if data.kind == "shared" else data.X
         data = dataclasses.replace(data, X=X, columns=tuple(c[1:] - (data.kind == "shared") for c in data.columns))
     made = fit(data.system(), rank=0)
-    return result, at(made, result.params.to_numpy(), result.sigma.to_numpy())
+    level = 1.0 if data.weights is None else data.weights.mean()  # linearmodels weighs by w over its mean
+    return result, at(made, result.params.to_numpy(), result.sigma.to_numpy() * level)
 
 
 @pytest.mark.parametrize("constant", [True, False])
@@ -51,6 +52,8 @@ def test_measures_are_those_of_linearmodels(kind: str, weighted: bool, constant:
         np.testing.assert_allclose(made.r2.sel(equation=name).item(), theirs.rsquared, rtol=1e-9)
         np.testing.assert_allclose(made.adj_r2.sel(equation=name).item(), theirs.rsquared_adj, rtol=1e-9)
     np.testing.assert_allclose(made.mcelroy_r2(), result.system_rsquared["mcelroy"], rtol=1e-9)
+    of_system = made.system_r2().to_series()
+    np.testing.assert_allclose(of_system[result.system_rsquared.index], result.system_rsquared, rtol=1e-9)
     assert (made.df_model, made.df_resid) == (result.df_model, result.df_resid)
 
 
@@ -65,6 +68,8 @@ def test_digits_of_linearmodels_and_systemfit(case: str) -> None:
         here = at(made, b, np.array(expected["sigma"]))
         np.testing.assert_allclose(here.r2.values, list(expected["r2_per_equation"].values()), rtol=1e-8)
         np.testing.assert_allclose(here.mcelroy_r2(), expected["system_rsquared"]["mcelroy"], rtol=1e-8)
+        for measure, value in here.system_r2().to_series().items():
+            np.testing.assert_allclose(value, expected["system_rsquared"][measure], rtol=1e-7)
         np.testing.assert_allclose(here._sums.residual.sum(), expected["resid_ss"], rtol=1e-8)
         np.testing.assert_allclose(here._sums.total.sum(), expected["total_ss"], rtol=1e-8)
     for name in ("sur_onestep_noDfCor", "sur_iterated_noDfCor"):  # systemfit weights by the final residuals
@@ -74,6 +79,8 @@ def test_digits_of_linearmodels_and_systemfit(case: str) -> None:
         np.testing.assert_allclose(here.r2.values, expected["r2_per_equation"], rtol=1e-8)
         np.testing.assert_allclose(here.adj_r2.values, expected["adj_r2_per_equation"], rtol=1e-8)
         np.testing.assert_allclose(here.mcelroy_r2("residual"), expected["mcelroy_r2"], rtol=1e-8)
+        judge = here.system_r2("residual").sel(measure="judge").item()
+        np.testing.assert_allclose(judge, expected["system_ols_r2"], rtol=1e-8)
         assert here.df_resid == expected["df_residual_sys"]
 
 
@@ -137,6 +144,37 @@ def test_mcelroy_at_the_two_covariances() -> None:
         made.mcelroy_r2("weighting")
 
 
+@pytest.mark.parametrize("debiased", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_system_r2_of_one_step_fits_are_those_of_linearmodels(kind: str, debiased: bool) -> None:
+    data = simulate(kind, n=60, unit=7.0)
+    equations = {f"y{j}": {"dependent": data.Y[:, [j]], "exog": X} for j, X in enumerate(data.Xs)}
+    expected = SUR(equations).fit(method="gls", cov_type="unadjusted", debiased=debiased).system_rsquared
+    made = fit(data.system(), rank="auto", covariance="full", algorithm="fgls", debiased=debiased)
+    np.testing.assert_allclose(made.system_r2().to_series()[expected.index], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-60])
+def test_system_r2_at_factors_and_at_the_residuals_by_hand(unit: float) -> None:
+    """Determinants of 6 x 6 in units of 1e-60 under- or overflow; the ratio does not."""
+    data = simulate("own", n=60)
+    data = dataclasses.replace(data, Y=data.Y * unit)
+    made = fit(data.system(), rank=2)
+    R, T = (data.dense().residuals(made.params.values) / unit, (data.Y - data.Y.mean(axis=0)) / unit)
+    rss, tss = np.sum(R**2, axis=0), np.sum(T**2, axis=0)
+    for choice, sigma in (("reported", made.sigma().values / unit**2), ("residual", R.T @ R / 60)):
+        by_name = made.system_r2(choice).to_series()
+        expected = {
+            "berndt": 1 - np.linalg.det(sigma) / np.linalg.det(T.T @ T / 60),
+            "judge": 1 - rss.sum() / tss.sum(),
+            "dhrymes": np.sum((1 - rss / tss) * tss) / tss.sum(),
+            "mcelroy": made.mcelroy_r2(choice),
+        }
+        assert dict(by_name) == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(ValueError, match=r"sigma must be 'reported' or 'residual'; got 'ols'\."):
+        made.system_r2("ols")
+
+
 @pytest.mark.filterwarnings("ignore:LowRankGLS. a constant response or a perfect fit")
 def test_a_response_that_does_not_vary_has_no_r2() -> None:
     data = simulate("shared", n=40)
@@ -144,6 +182,10 @@ def test_a_response_that_does_not_vary_has_no_r2() -> None:
     Y[:, 2] = 4.2
     made = fit(dataclasses.replace(data, Y=Y).system(), rank=1)
     assert np.isnan(made.r2.values).tolist() == [False, False, True, False, False, False]
+    of_system, varies = made.system_r2().to_series(), [0, 1, 3, 4, 5]
+    weights = np.var(Y[:, varies], axis=0)
+    np.testing.assert_allclose(of_system["dhrymes"], np.average(made.r2.values[varies], weights=weights), rtol=1e-9)
+    assert np.isnan(of_system["berndt"]) and 0 < of_system["judge"] < 1
     assert made.summary().splitlines()[-5].split()[-1] == "-"
 
 

@@ -412,7 +412,7 @@ def test_a_checkpoint_knows_which_rows_are_left_out(tmp_path: Path, monkeypatch:
 # ---------------------------------------------------------------------------------- what a fit says of itself
 
 
-REFUSED = {"r2", "adj_r2", "mcelroy_r2", "breusch_pagan", "lr_diagonal", "rank_test", "bootstrap"}
+REFUSED = {"r2", "adj_r2", "mcelroy_r2", "system_r2", "breusch_pagan", "lr_diagonal", "rank_test", "bootstrap"}
 REFUSED |= {"loadings_std_errors", "idio_var_std_errors", "sigma_std_errors"}
 CALLS: dict[str, tuple[Any, ...]] = {
     "conf_int": (),
@@ -424,6 +424,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "sigma_std_errors": (),
     "summary": (),
     "mcelroy_r2": (),
+    "system_r2": (),
     "breusch_pagan": (),
     "lr_diagonal": (),
     "rank_test": (),

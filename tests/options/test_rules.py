@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar
 
 import pytest
@@ -14,7 +15,7 @@ from lrgls_dask.options import OPTIONS
 from lrgls_dask.options.rules import RULES, Rule
 from lrgls_dask.sigma.interface import SigmaOption
 
-OBJECTS = {SigmaOption: SparseLowRank(2), TimeVarying: TimeVarying(1, "time.year")}
+OBJECTS: dict[Any, Any] = {SigmaOption: SparseLowRank(2), TimeVarying: TimeVarying(1, "time.year"), Integral: 2}
 # For each option a value that some rule forbids.
 FORBIDDEN = {
     "covariance": "full",
@@ -22,6 +23,7 @@ FORBIDDEN = {
     "debiased": True,
     "sigma_step": "pca",
     "rank": "cv",
+    "ranks": [1, 2],
     "lam_F": 0.5,
     "engine": "stream",
     "checkpoint": "kept.zarr",

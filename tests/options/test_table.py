@@ -30,10 +30,11 @@ VALID: dict[str, list[Any]] = {
         TimeVarying(1, "time"),
     ],
     "algorithm": ["als", "fgls", "em"],
-    "debiased": [True, False],
+    "debiased": [True, False, "Theil", "max"],
     "restrictions": [None, "a:x = b:x", ["a:x = 1"], {"a:x": 1.0}, (np.eye(2), [0.0, 1.0]), np.eye(2)],
     "engine": ["auto", "compress", "stream"],
     "sigma_step": ["ml", "pca"],
+    "ranks": [None, [1, 2], (0, 3), np.array([2, 4]), range(1, 4)],
     "lam_F": [0, 0.5, np.float64(2.0)],
     "lam_B": [0, 0.5, {}, {"x": 1.0, 2: np.float64(0.5)}, pd.Series({"x": 1.0})],
     "d_floor": [1e-8, 0.5],
@@ -61,8 +62,13 @@ INVALID: dict[str, list[tuple[Any, type[Exception], str]]] = {
         (2, ValueError, "'lowrank'"),
         (None, ValueError, ""),
     ],
+    "ranks": [
+        ([], ValueError, "at least one"),
+        ("2", TypeError, "a list of integers"),
+        ([1.5], ValueError, "integers"),
+    ],
     "algorithm": [("gmm", ValueError, "'als' or 'fgls' or 'em'"), (None, ValueError, "'als'")],
-    "debiased": [(1, TypeError, "True or False"), (None, TypeError, "True or False")],
+    "debiased": [(1, TypeError, "'Theil' or 'max'"), (None, TypeError, "True, False"), ("geomean", ValueError, "True")],
     "restrictions": [(3, TypeError, "a pair (R, r) or a mapping"), (True, TypeError, "texts")],
     "engine": [("dask", ValueError, "'compress' or 'stream'"), (np.array(["auto"]), ValueError, "'auto'")],
     "sigma_step": [("ML", ValueError, "'ml' or 'pca'")],
@@ -84,7 +90,12 @@ INVALID: dict[str, list[tuple[Any, type[Exception], str]]] = {
     "missing": [("mean", ValueError, "'raise' or 'em' or 'drop'")],
     "checkpoint": [(3, TypeError, "a path or URL"), (True, TypeError, "a path or URL")],
     "progress": [("yes", TypeError, "True, False or a callable"), (1, TypeError, "True, False or a callable")],
-    "memory_limit": [(0, ValueError, "positive"), ("lots", ValueError, "'1GB'"), ([1], TypeError, "bytes or a text")],
+    "memory_limit": [
+        (0, ValueError, "positive"),
+        (float("inf"), ValueError, "bytes or a text"),
+        ("lots", ValueError, "'1GB'"),
+        ([1], TypeError, "bytes or a text"),
+    ],
 }
 
 
@@ -140,7 +151,7 @@ def test_the_command_line_has_a_flag_for_each(command: str, capsys: pytest.Captu
     shown = " ".join(capsys.readouterr().out.split())
     for option in OPTIONS.values():
         flag = f"--{(option.flag or option.name).lower().replace('_', '-')}"
-        assert re.search(rf"{flag}( [A-Z]+| {{[a-z,-]+}})? {re.escape(option.help[:25])}", shown), flag
+        assert re.search(rf"{flag}( [A-Z]+| \[?{{[a-zA-Z,-]+}}\]?)? {re.escape(option.help[:25])}", shown), flag
 
 
 def test_a_fit_remembers_each(tmp_path: Path) -> None:
@@ -158,7 +169,7 @@ def test_it_reads_sets_and_clones_as_estimators_do() -> None:
     assert repr(model) == "LowRankGLS(rank=2, algorithm='em', accelerate=False, checkpoint='kept.zarr')"
     assert sklearn.base.clone(model).get_params() == model.get_params()
     assert model.set_params(accelerate=True) is model and model.accelerate is True
-    with pytest.raises(ValueError, match=r"unknown parameter 'ranks'; the parameters are rank, covariance, "):
-        model.set_params(ranks=3)
-    with pytest.raises(TypeError, match=r"LowRankGLS.__init__.*unexpected keyword argument 'ranks'"):
-        LowRankGLS(ranks=3)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match=r"unknown parameter 'factors'; the parameters are rank, ranks, "):
+        model.set_params(factors=3)
+    with pytest.raises(TypeError, match=r"LowRankGLS.__init__.*unexpected keyword argument 'factors'"):
+        LowRankGLS(factors=3)  # type: ignore[call-arg]

@@ -141,24 +141,38 @@ def test_an_update_is_never_worse_than_its_start(structure: Any, tol: float) -> 
 # ---------------------------------------------------------------------------------- textbook
 
 
+def divisors(data: Data, debiased: bool | str) -> np.ndarray:
+    """(K, K) what R'R is divided by, as systemfit's manual has it, projections formed."""
+    dense = data.dense()
+    p, root = np.array([X.shape[1] for X in dense.Xs]), np.sqrt(dense.w)[:, None]
+    if debiased == "Theil":
+        hats = [root * X @ np.linalg.pinv(root * X) for X in dense.Xs]
+        return np.array(
+            [[dense.N - p[i] - p[j] + np.trace(a @ b) for j, b in enumerate(hats)] for i, a in enumerate(hats)]
+        )
+    if debiased == "max":
+        return dense.N - np.maximum.outer(p, p)
+    return np.outer(np.sqrt(dense.N - p), np.sqrt(dense.N - p)) if debiased else np.full((dense.K, dense.K), dense.N)
+
+
 def by_kronecker(
-    data: Data, *, sweeps: int, debiased: bool = False, lam_B: float = 0.0
+    data: Data, *, sweeps: int, debiased: bool | str = False, lam_B: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """b and the Sigma that weighted it, from explicit Kronecker products."""
     dense = data.dense(lam_B=lam_B)
-    root = np.sqrt(dense.N / (dense.N - np.array([X.shape[1] for X in dense.Xs]))) if debiased else np.ones(dense.K)
+    scale = dense.N / divisors(data, debiased)
     b = dense.ols if lam_B == 0 else dense.gls(np.diag(dense.s**2))
     for _ in range(sweeps):
-        sigma = dense.S(b) * np.outer(root, root)
+        sigma = dense.S(b) * scale
         b = dense.gls(sigma)
     return b, sigma
 
 
-@pytest.mark.parametrize("debiased", [False, True])
+@pytest.mark.parametrize("debiased", [False, True, "Theil", "max"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("algorithm", ["fgls", "als"])
-def test_full_is_the_textbook_estimator(algorithm: str, engine: str, weighted: bool, debiased: bool) -> None:
+def test_full_is_the_textbook_estimator(algorithm: str, engine: str, weighted: bool, debiased: bool | str) -> None:
     data = simulate("mixed", n=50, K=4, weighted=weighted, unit=3.0)
     sweeps = 1 if algorithm == "fgls" else 60
     b, sigma = by_kronecker(data, sweeps=sweeps, debiased=debiased)
@@ -349,9 +363,35 @@ def test_options_that_do_not_go_together(options: dict[str, Any], text: str) -> 
         LowRankGLS(**options)
 
 
-def test_debiased_is_true_or_false() -> None:
-    with pytest.raises(TypeError, match="debiased must be True or False; got 'geomean'"):
-        LowRankGLS(debiased="geomean")  # type: ignore[arg-type]
+def test_debiased_is_true_or_false_or_a_way_to_count() -> None:
+    for wrong, error in (("geomean", ValueError), (1, TypeError)):
+        with pytest.raises(error, match=f"debiased must be True, False, 'Theil' or 'max'; got {wrong!r}"):
+            LowRankGLS(debiased=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("way", ["Theil", "max"])
+def test_divisors_count_what_restrictions_leave_free(way: Any) -> None:
+    """A coefficient held at zero is a column that is not there."""
+    data = simulate("own", n=40, K=3)
+    held = full(data, algorithm="fgls", debiased=way, restrictions=["y1:x1 = 0"])
+    terms = held.design.terms
+    without = [[t for t in mine if (j, t) != (1, "x1")] for j, mine in enumerate(terms)]
+    Xs = [X[:, [terms[j].index(t) for t in without[j]]] for j, X in enumerate(data.Xs)]
+    dropped = System.from_arrays(data.Y, Xs, regressors=without)
+    expected = LowRankGLS(covariance="full", algorithm="fgls", debiased=way).fit(dropped).result_
+    np.testing.assert_allclose(held.sigma().values, expected.sigma().values, rtol=1e-9)
+    np.testing.assert_allclose(held.std_errors.values[held.std_errors.values > 0], expected.std_errors, rtol=1e-9)
+
+
+def test_divisors_that_leave_no_covariance_are_refused_with_one_that_does() -> None:
+    rng = np.random.default_rng(0)
+    x = np.column_stack([np.ones(12), rng.normal(size=(12, 8))])
+    y = rng.normal(size=12)
+    y -= x @ np.linalg.lstsq(x, y, rcond=None)[0]  # both equations have the same residuals, nearly
+    system = System.from_arrays(np.column_stack([y, y + 1e-3 * rng.normal(size=12)]), [x[:, :1], x])
+    with pytest.raises(ValueError, match=r"debiased='max' divides .* not positive definite\. Use debiased=True"):
+        LowRankGLS(covariance="full", algorithm="fgls", debiased="max").fit(system)
+    assert LowRankGLS(covariance="full", algorithm="fgls", debiased=True).fit(system).result_.debiased is True
 
 
 def test_a_full_fit_has_no_loadings() -> None:

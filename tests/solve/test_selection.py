@@ -250,3 +250,64 @@ def test_the_plan_prices_the_folds() -> None:
     system = simulate("shared", K=40, n=300).system()
     plain, folded = LowRankGLS("bic").plan(system), LowRankGLS("cv", n_folds=50).plan(system)
     assert folded.client_peak > plain.client_peak
+
+
+# ---------------------------------------------------------------------------------------------- candidates, criterion
+
+
+@pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance on d_floor")
+@pytest.mark.parametrize("engine", ["compress", "stream"])
+@pytest.mark.parametrize("rank", ["bic", "auto"])
+def test_ranks_are_the_candidates(rank: Any, engine: Any) -> None:
+    data = simulate("mixed", n=230, K=7)
+    found = LowRankGLS(rank, ranks=[3, 0, 2], engine=engine).fit(data.system()).result_
+    table = found.selection
+    assert list(table.index) == [0, 2, 3] and found.rank == table["bic"].idxmin()
+    if engine == "compress":
+        alone = [fit(data.system(), rank=k).loglik for k in (0, 2, 3)]
+        np.testing.assert_allclose(table["loglik"], alone, rtol=1e-8)
+
+
+def test_ranks_are_the_candidates_of_folds_and_of_rows_with_holes() -> None:
+    data = simulate("mixed", n=230, K=7)
+    found = LowRankGLS("cv", ranks=(2, 1), n_folds=3).fit(data.system()).result_
+    assert list(found.selection.index) == [1, 2]
+    Y = data.Y.copy()
+    Y[::9, 2] = np.nan
+    holes = System.from_arrays(Y, data.Xs)
+    for rank in ("bic", "auto"):
+        seen = LowRankGLS(rank, ranks=[0, 2], missing="em").fit(holes).result_
+        assert list(seen.selection.index) == [0, 2] and seen.rank == seen.selection["bic"].idxmin()
+
+
+def test_ranks_that_the_equations_do_not_identify_and_that_nothing_chooses_from() -> None:
+    with pytest.raises(ValueError, match=r"rank"):
+        LowRankGLS("bic", ranks=[1, 9]).fit(DATA.system())
+    with pytest.raises(ValueError, match=r"rank=2 is the number of factors.*Leave one of them out"):
+        LowRankGLS(2, ranks=[1, 2])
+    assert LowRankGLS("cv", ranks=[2]).fit(DATA.system()).result_.rank == 2
+
+
+@pytest.mark.parametrize("engine", ["compress", "stream"])
+@pytest.mark.filterwarnings("ignore:LowRankGLS. stalled")
+@pytest.mark.parametrize("options", [{"algorithm": "fgls"}, {"debiased": True}, {"sigma_step": "pca"}])
+def test_rank_of_fits_without_a_likelihood_is_chosen_by_that_of_the_residuals(
+    options: dict[str, Any], engine: Any
+) -> None:
+    """The bic of factor analysis of the OLS residuals by scikit-learn, whatever the winner is then fitted by."""
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    data = simulate("own", n=150, K=8, k=2, seed=5)
+    R = data.Y - np.column_stack(
+        [X @ np.linalg.lstsq(X, y, rcond=None)[0] for X, y in zip(data.Xs, data.Y.T, strict=True)]
+    )
+    R -= R.mean(axis=0)  # zero but for rounding: every design has a constant
+    expected = []
+    for k in (1, 2):
+        analysis = decomposition.FactorAnalysis(k, tol=1e-7, max_iter=50_000, svd_method="lapack").fit(R)
+        n_parameters = sum(X.shape[1] for X in data.Xs) + 8 * (k + 1) - k * (k - 1) // 2
+        expected.append(-2 * 150 * analysis.score(R) + np.log(150) * n_parameters)
+    found = LowRankGLS("bic", ranks=[1, 2], engine=engine, **options).fit(data.system()).result_
+    np.testing.assert_allclose(found.selection["bic"], expected, rtol=1e-6)
+    assert found.rank == 1 + int(np.argmin(expected))
+    alone = LowRankGLS(found.rank, engine=engine, **options).fit(data.system()).result_
+    np.testing.assert_allclose(found.params, alone.params, rtol=1e-9)

@@ -217,13 +217,14 @@ def test_nothing_is_used_by_tests_alone() -> None:
 
 
 def test_tests_have_the_rooms_of_the_package() -> None:
-    """In the folder of their room, or beside the rooms under the name of one; those of the whole in `whole`."""
+    """In the folder of their room, or beside the rooms under the name of one; those of the whole in `whole`, and those
+    of other packages, run on this one, in `peers`."""
     files = [path.relative_to(TESTS) for path in TESTS.rglob("test_*.py")]
     alone = tuple(f"test_{name}{end}" for name in ROOMS for end in (".", "_"))
     beside = [file.name for file in files if len(file.parts) == 1 and not file.name.startswith(alone)]
     folders = {str(file.parent) for file in files if len(file.parts) > 1}
     assert beside == []
-    assert folders - {*ROOMS, "whole"} == set()
+    assert folders - {*ROOMS, "whole", "peers"} == set()
 
 
 def test_tests_share_by_support_alone() -> None:

@@ -14,6 +14,7 @@ GRUNFELD = ["case01a_grunfeld_greene5", "case01c_grunfeld_correct5"]
 KMENTA, KMENTA2 = "case02_kmenta", "case02b_kmenta_system2"
 MUNNELL, FRINGE = "case03a_munnell", "case03c_fringe_same_regressors"
 SCALING = {"noDfCor": False, "geomean": True}
+BY_PAIRS = {"Theil": "Theil", "max": "max"}
 ONE_STEP = [*GRUNFELD, KMENTA, KMENTA2, MUNNELL, FRINGE]
 ITERATED = [*GRUNFELD, KMENTA2, FRINGE]
 JOINT = ["case05a_sim_k1_K6_N300", "case05c_sim_k2_K7_N250_scales", "case05e_real_holzinger_K8_N301"]
@@ -46,6 +47,15 @@ def test_one_step_feasible_gls(case: str, scaling: str) -> None:
     reference, fit = fitted(case, algorithm="fgls", debiased=SCALING[scaling])
     assert_same(fit, reference["fits"][f"sur_onestep_{scaling}"])
     assert (fit.termination, fit.n_passes) == (Termination.CONVERGED, 1)
+
+
+@pytest.mark.parametrize("engine", ["compress", "stream"])
+@pytest.mark.parametrize("scaling", BY_PAIRS)
+@pytest.mark.parametrize("case", [*GRUNFELD, KMENTA, KMENTA2])
+def test_divisors_of_their_own_for_every_pair_of_equations(case: str, scaling: str, engine: str) -> None:
+    reference, fit = fitted(case, algorithm="fgls", debiased=BY_PAIRS[scaling], engine=engine, cg_tol=1e-12)
+    assert_same(fit, reference["fits"][f"sur_onestep_{scaling}"])
+    assert fit.debiased == scaling and f"debiased ({scaling})" in fit.summary()
 
 
 @pytest.mark.parametrize("scaling", SCALING)
