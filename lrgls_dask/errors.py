@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-__all__ = ["BadValues", "FitWarning", "NoAnswer", "UnreadableRows"]
+__all__ = ["BadValues", "ClusterLost", "FitWarning", "NoAnswer", "UnreadableRows"]
 
 
 class FitWarning(UserWarning):
@@ -13,6 +13,11 @@ class FitWarning(UserWarning):
 
 class NoAnswer(AttributeError, ValueError):
     """A kind of result was asked for what it does not have: why not, and what to do. `hasattr` is false there."""
+
+
+class ClusterLost(RuntimeError):
+    """A cluster that cannot finish what it was given: its scheduler went away, a worker was stopped, or has another
+    version of this package. What is wrong, and how to go on."""
 
 
 class BadValues(ValueError):

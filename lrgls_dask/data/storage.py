@@ -90,10 +90,13 @@ def new_store(
 
 
 def remove_store(path: Any) -> None:
-    """Delete a zarr store of our own making: a local path or a URL."""
+    """Delete a zarr store of our own making: a local path, which is gone at once and not in part, or a URL."""
     local = local_path(path)
     if local is not None:
-        shutil.rmtree(local)
+        target = Path(os.path.abspath(local))
+        aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}.removed")
+        os.rename(target, aside)
+        shutil.rmtree(aside)
         return
     filesystem, root = fsspec.core.url_to_fs(str(path))
     filesystem.rm(root, recursive=True)

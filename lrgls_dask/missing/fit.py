@@ -14,8 +14,8 @@ from lrgls_dask.missing.starts import random_starts, starting_points
 from lrgls_dask.sigma.interface import FactorStructure, Sigma
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
-from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop
-from lrgls_dask.solve.iterate import Goal, Half, State, go_on, iterate, run
+from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop, run_from_kept
+from lrgls_dask.solve.iterate import Goal, Half, State, iterate, run
 from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point, Solution, best_of_starts
 from lrgls_dask.solve.selection import Table, best_of, criteria
 
@@ -61,7 +61,7 @@ def _by_rounds(
     kept: CheckpointLoop | None = None,
 ) -> Solution[Point]:
     step = IncompleteRounds(problem, structure, options, sigma)
-    return run(step, Point(c, NO_COVARIANCE, sigma), step.goal(), kept=kept)
+    return run_from_kept(step, Point(c, NO_COVARIANCE, sigma), step.goal(), kept)
 
 
 def _together(
@@ -84,10 +84,6 @@ def _streamed(
     problem: Incomplete, structure: FactorStructure, options: Options, kept: CheckpointLoop | None
 ) -> Solution[Point]:
     """The rounds from the point that is kept, else from the start."""
-    saved = None if kept is None else kept.saved()
-    if saved is not None:
-        step = IncompleteRounds(problem, structure, options, widened(saved.sigma))
-        return go_on(step, saved, step.goal(), kept)
     c, (sigma, *_) = starting_points(problem, structure, options)
     return _by_rounds(problem, structure, options, c, sigma, kept)
 

@@ -105,10 +105,11 @@ def _dropped(settings: Settings, system: System | CompressedSystem, n_obs: int) 
 def _with_last_read(history: tuple[TraceRow, ...], meter: Meter) -> tuple[TraceRow, ...]:
     """The trace with the pass that standard errors took after the loop, if they took one."""
     last = history[-1]
-    if meter.passes == last.passes:
+    passes, bytes_read = meter.totals
+    if passes == last.passes:
         return history
     moved = replace(last, step="covariance", accept_t=1.0, cg_iterations=0)
-    return (*history, replace(moved, passes=meter.passes, bytes_read=meter.bytes_read, seconds=meter.seconds))
+    return (*history, replace(moved, passes=passes, bytes_read=bytes_read, seconds=meter.seconds))
 
 
 # ---------------------------------------------------------------------------------------------- missing responses

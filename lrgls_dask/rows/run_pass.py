@@ -26,6 +26,7 @@ from dask.core import get_dependencies
 from dask.typing import Key
 
 from lrgls_dask.errors import BadValues, UnreadableRows
+from lrgls_dask.rows.cluster import check_versions, client_of, computed, scattered
 from lrgls_dask.rows.kernels import Block, CompleteRows
 from lrgls_dask.rows.layout import Layout, cut_rows
 from lrgls_dask.rows.progress import Progress, report
@@ -44,17 +45,30 @@ Kernel = Callable[[Block, Any], Any]
 
 @dataclass
 class Meter:
-    """Counts what a fit has cost so far: passes over the rows, decoded bytes they read; began on its own clock."""
+    """Counts what a fit has cost so far: passes over the rows, decoded bytes they read; began on its own clock.
+
+    earlier : passes and bytes of a client that was killed before, less those of it that this one had to make again.
+    """
 
     progress: Progress = field(default_factory=Progress)
     passes: int = 0
     bytes_read: int = 0
     began: float = field(default_factory=time.perf_counter)
+    earlier: tuple[int, int] = (0, 0)
 
     @property
     def seconds(self) -> float:
         """Since the fit began."""
         return time.perf_counter() - self.began
+
+    @property
+    def totals(self) -> tuple[int, int]:
+        """Passes and bytes of the fit, as if it had not been interrupted."""
+        return self.passes + self.earlier[0], self.bytes_read + self.earlier[1]
+
+    def go_on_from(self, totals: tuple[int, int]) -> None:
+        """What was read up to here is what these totals say, however often."""
+        self.earlier = totals[0] - self.passes, totals[1] - self.bytes_read
 
 
 def run_pass(
@@ -240,8 +254,9 @@ def _sum_groups(rows: Rows, layout: Layout, chosen: slice, kernel: Kernel, param
     groups = range(layout.n_groups)[chosen]
     first, last = layout.groups[groups[0]], layout.groups[groups[-1] + 1]
     plans, graph = _inline(_plan_blocks(rows, layout)[first:last], _source_graph(rows, layout))
-    client = getattr(get, "__self__", None)
-    if isinstance(client, distributed.Client):
+    client = client_of(get)
+    if client is not None:
+        check_versions(client)
         plans = _scatter(client, plans, graph, token)
     params_key = f"lrgls-params-{token}"
     graph[params_key] = _Box(params)
@@ -259,7 +274,7 @@ def _sum_groups(rows: Rows, layout: Layout, chosen: slice, kernel: Kernel, param
         nodes = [level[i : i + FAN_IN] for i in range(0, len(level), FAN_IN)]
         level = [(f"lrgls-add{depth}-{token}", i) for i in range(len(nodes))]
         graph.update({key: (_add, node) for key, node in zip(level, nodes, strict=True)})
-    return get(graph, level[0])
+    return computed(get, graph, level[0])
 
 
 def _source_graph(rows: Rows, layout: Layout) -> dict[Key, Any]:
@@ -347,7 +362,7 @@ def _scatter(
         new = {key for key in (k for r in readers if isinstance(r, _Chunks) for k, _, _ in r.pieces) if key in views}
         moved.append(replace(plan, readers=tuple(readers), shared=plan.shared | new))
     if views:
-        futures = client.scatter(list(views.values()), hash=False)
+        futures = scattered(client, list(views.values()))
         graph.update(zip(views, futures, strict=True))
     return tuple(moved)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import dask
-import distributed
 from dask.base import get_scheduler
 from dask.typing import Key
 
+from lrgls_dask.rows.cluster import check_versions, client_of, computed, scattered
 from lrgls_dask.rows.resources import one_blas_thread
 
 __all__ = ["run_tasks"]
@@ -37,10 +37,11 @@ def run_tasks(
     get = dask.threaded.get if here else get_scheduler() or dask.threaded.get
     token = uuid.uuid4().hex
     state_key = f"lrgls-state-{token}"
-    client = getattr(get, "__self__", None)
+    client = client_of(get)
     graph: dict[Key, Any] = {state_key: Box(state)}
-    if isinstance(client, distributed.Client):
-        graph[state_key] = client.scatter(Box(state), hash=False)
+    if client is not None:
+        check_versions(client)
+        graph[state_key] = scattered(client, Box(state))
     size = -(-len(items) // BATCHES)
     keys: list[Key] = []
     for first in range(0, len(items), size or 1):
@@ -48,7 +49,7 @@ def run_tasks(
         graph[key] = (_run_batch, function, state_key, Box(list(items[first : first + size])))
         keys.append(key)
     with one_blas_thread:
-        return [result for batch in get(graph, keys) for result in batch]
+        return [result for batch in computed(get, graph, keys) for result in batch]
 
 
 def _run_batch(function: Callable[[Any, Any], Any], state: Box, items: Box) -> list[Any]:

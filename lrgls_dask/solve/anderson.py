@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Anderson"]
+__all__ = ["KEPT", "Anderson"]
 
 # Differences kept: deeper gained nothing on factor-structured data.  Ridge of the least squares, relative to its
 # largest singular value squared: smaller lets nearly parallel differences through, larger slows the last digits.
 DEPTH, RIDGE = 8, 1e-10
+KEPT = ("points", "images", "value", "returned")  # of `Anderson.marks`
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,18 @@ class Anderson:
     value: float = np.inf
     forgets: bool = True
     returned: bool = False
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the points and images, each (m, n), 2 (depth + 1) n numbers at most."""
+        vectors = {"points": np.stack(self.points), "images": np.stack(self.images)}
+        return vectors | {"value": self.value, "returned": self.returned}
+
+    def of(self, marks: Mapping[str, Any]) -> Anderson:
+        """The same extrapolation with what was kept."""
+        points, images = tuple(marks["points"]), tuple(marks["images"])
+        value, returned = float(marks["value"]), bool(marks["returned"])
+        return replace(self, points=points, images=images, value=value, returned=returned)
 
     @property
     def plain(self) -> bool:

@@ -1,12 +1,14 @@
-"""What a killed client needs to go on: partial sums of a long pass, and the last point of a streamed loop.
+"""What a killed client needs to go on: partial sums of a long pass, and the state of a streamed loop.
 
-A checkpoint is a zarr group that belongs to one set of unread rows and is deleted when the fit is complete.
+A checkpoint is a zarr group that belongs to one set of unread rows and is deleted when the fit is complete. Whatever
+was being written when a client died, the next one finds what was there before: the group appears complete, an entry
+counts once it says so, a loop's states take turns in two places, and the group is moved away before it is deleted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import dask.array as da
@@ -15,15 +17,16 @@ import zarr
 from dask.base import tokenize
 
 from lrgls_dask.data.places import Location, check_apart
-from lrgls_dask.data.storage import open_group, remove_store
+from lrgls_dask.data.storage import new_store, open_group, remove_store
 from lrgls_dask.data.zarrio import check_version, read_array, read_head, write_array, write_head
 from lrgls_dask.rows.moments import GramMoments, RootMoments
 from lrgls_dask.rows.rows import Part, Rows
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.registry import sigma_of
-from lrgls_dask.solve.record import Point, Solution, Termination
+from lrgls_dask.solve.iterate import Goal, Half, Step, Trace, go_on, run
+from lrgls_dask.solve.record import Point, Solution, Termination, TraceRow
 
-__all__ = ["Checkpoint", "CheckpointLoop", "SavedPoint"]
+__all__ = ["Checkpoint", "CheckpointLoop", "SavedPoint", "run_from_kept"]
 
 CHECKPOINT_FORMAT = 1
 MOMENTS = {"gram": GramMoments, "root": RootMoments}
@@ -33,14 +36,16 @@ MOMENTS = {"gram": GramMoments, "root": RootMoments}
 class SavedPoint:
     """A point of a loop after a completed sweep.
 
-    marks : what the sweeps so far say of those to come (`State.marks`).
-    ended : why the loop ended there, None where it would go on.
+    marks : what the sweeps so far say of those to come (`State.marks`), or of an end its objective.
+    ended : why the loop ended there, None where it would go on.  trace, totals : the rows and the passes so far.
     """
 
     sweep: int
     point: Point
     marks: Mapping[str, Any] = field(default_factory=dict)
     ended: Termination | None = None
+    trace: tuple[TraceRow, ...] = ()
+    totals: tuple[int, int] = (0, 0)
 
     @property
     def sigma(self) -> Sigma:
@@ -67,7 +72,9 @@ class Checkpoint:
             group = open_group(path)
         except FileNotFoundError:
             attributes: dict[str, Any] = {"lrgls_checkpoint_format": CHECKPOINT_FORMAT, "rows": token}
-            return cls(path, zarr.open_group(str(path), mode="w", zarr_format=3, attributes=attributes))
+            with new_store(str(path)) as store:
+                zarr.open_group(store, mode="w", zarr_format=3, attributes=attributes)
+            return cls(path, zarr.open_group(str(path), mode="r+"))
         check_version(group, "lrgls_checkpoint_format", CHECKPOINT_FORMAT, path, "checkpoint")
         if group.attrs["rows"] != token:
             raise ValueError(
@@ -110,35 +117,129 @@ class Checkpoint:
 
     def load_point(self, name: str) -> SavedPoint | None:
         """The last point saved under `name`, or None."""
-        last = self.group.attrs.get(name)
-        entry = self._entry(str(last)) if last else None
+        entry, _ = self._latest(name)
         if entry is None:
             return None
         known: dict[str, Any] = dict(entry.attrs)
-        sigma = sigma_of(known["covariance"], lambda array: read_array(entry, array))
-        point = Point(read_array(entry, "c"), read_array(entry, "S"), sigma)
-        ended = known.get("ended")
-        marks = known.get("marks", {})
-        return SavedPoint(known["sweep"], point, marks, None if ended is None else Termination(ended))
+        arrays = _unpacked(np.asarray(entry[...]), known["layout"])
+        points = {key: _point_of(key, kind, arrays) for key, kind in known["points"].items()}
+        marks = known["marks"] | {key: arrays[f"marks/{key}"] for key in known["arrays"]} | points
+        ended = None if known["ended"] is None else Termination(known["ended"])
+        trace = _read_trace(arrays["trace"], known["steps"])
+        return SavedPoint(known["sweep"], marks.pop("point"), marks, ended, trace, tuple(known["totals"]))
 
-    def save_point(self, name: str, point: SavedPoint) -> None:
-        key = f"{name}-{point.sweep}"
-        entry = self.group.create_group(key, overwrite=True)
-        write_array(entry, "c", point.point.c, ("coefficient",))
-        write_array(entry, "S", point.point.S, ("equation", "equation_other"))
-        for array, (values, dims) in point.sigma.stored().items():
-            write_array(entry, array, values, dims)
-        ended = None if point.ended is None else point.ended.value
-        entry.attrs.update(sweep=point.sweep, covariance=point.sigma.kind, ended=ended, marks=dict(point.marks))
+    def save_point(self, name: str, saved: SavedPoint) -> None:
+        """Keep it beside the one before, whose predecessor it replaces; all its numbers in one array."""
+        _, serial = self._latest(name)
+        marks = saved.marks
+        points = {"point": saved.point} | {key: value for key, value in marks.items() if isinstance(value, Point)}
+        arrays = {key: value for key, value in marks.items() if isinstance(value, np.ndarray)}
+        rows, steps = _as_trace(saved.trace)
+        parts = {"trace": rows} | {f"marks/{key}": values for key, values in arrays.items()}
+        for key, point in points.items():
+            parts |= {f"{key}/c": point.c, f"{key}/S": point.S}
+            parts |= {f"{key}/{own}": values for own, (values, _) in point.sigma.stored().items()}
+        numbers, layout = _packed(parts)
+        attributes: dict[str, Any] = {
+            "serial": serial + 1,
+            "sweep": saved.sweep,
+            "ended": None if saved.ended is None else saved.ended.value,
+            "marks": {key: _plain(value) for key, value in marks.items() if key not in arrays | points},
+            "arrays": list(arrays),
+            "points": {key: point.sigma.kind for key, point in points.items()},
+            "layout": layout,
+            "steps": steps,
+            "totals": list(saved.totals),
+        }
+        entry = self.group.create_array(
+            _place(name, serial + 1),
+            shape=numbers.shape,
+            chunks=numbers.shape,
+            dtype=numbers.dtype,
+            compressors=None,
+            attributes=attributes,
+            overwrite=True,
+        )
+        entry[...] = numbers
         entry.attrs["complete"] = True
-        previous = self.group.attrs.get(name)
-        self.group.attrs[name] = key
-        if previous and previous != key:
-            del self.group[str(previous)]
 
-    def _entry(self, key: str) -> zarr.Group | None:
-        entry = self.group.get(key)
-        return entry if isinstance(entry, zarr.Group) and entry.attrs.get("complete") else None
+    def _latest(self, name: str) -> tuple[Any, int]:
+        """The later of the two states that are kept of a loop, and its number; None and 0 where there is none."""
+        found = [entry for entry in (self._entry(_place(name, i)) for i in (0, 1)) if entry is not None]
+        latest = max(found, key=lambda entry: int(entry.attrs["serial"]), default=None)
+        return latest, 0 if latest is None else int(latest.attrs["serial"])
+
+    def _entry(self, key: str) -> Any:
+        """A complete group or array, None for one whose writing or deleting was cut short."""
+        try:
+            entry = self.group.get(key)
+        except Exception:  # metadata cut short in the middle, in whatever way that shows
+            return None
+        return entry if entry is not None and entry.attrs.get("complete") else None
+
+
+def _place(name: str, serial: int) -> str:
+    """Where state number `serial` of a loop stands: never where the one before it does."""
+    return f"{name}-{'even' if serial % 2 == 0 else 'odd'}"
+
+
+# ---------------------------------------------------------------------------------------------- what is in an entry
+
+
+def _packed(parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, dict[str, Any]]]:
+    """All numbers in one array, and where each part stands; texts and integers stand there themselves.
+
+    The order in which a matrix lies in memory is kept too: the last bit of a product depends on it.
+    """
+    layout: dict[str, dict[str, Any]] = {}
+    numbers = []
+    for name, values in parts.items():
+        if values.dtype != np.float64:
+            layout[name] = {"values": values.tolist(), "dtype": values.dtype.str, "shape": list(values.shape)}
+            continue
+        by_column = values.flags.f_contiguous and not values.flags.c_contiguous
+        layout[name] = {"shape": list(values.shape), "order": "F" if by_column else "C"}
+        numbers.append(values.ravel(order="F" if by_column else "C"))
+    return np.concatenate(numbers), layout
+
+
+def _unpacked(numbers: np.ndarray, layout: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    parts, first = {}, 0
+    for name, place in layout.items():
+        if "values" in place:
+            parts[name] = np.array(place["values"], dtype=place["dtype"]).reshape(place["shape"])
+            continue
+        size = int(np.prod(place["shape"], dtype=np.int64))
+        parts[name] = numbers[first : first + size].copy().reshape(place["shape"], order=place["order"])
+        first += size
+    return parts
+
+
+def _point_of(key: str, kind: str, arrays: Mapping[str, np.ndarray]) -> Point:
+    return Point(arrays[f"{key}/c"], arrays[f"{key}/S"], sigma_of(kind, lambda own: arrays[f"{key}/{own}"]))
+
+
+def _as_trace(trace: tuple[TraceRow, ...]) -> tuple[np.ndarray, list[str]]:
+    """(half-steps, columns) the rows as numbers, and the names of steps that numbers stand for."""
+    steps = list(dict.fromkeys(row.step for row in trace))
+    rows = [[steps.index(value) if name == "step" else value for name, value in vars(row).items()] for row in trace]
+    return np.array(rows, dtype=np.float64).reshape(len(trace), len(fields(TraceRow))), steps
+
+
+def _read_trace(rows: np.ndarray, steps: list[str]) -> tuple[TraceRow, ...]:
+    found = []
+    for row in rows.tolist():
+        known = dict(zip((each.name for each in fields(TraceRow)), row, strict=True))
+        whole = {name: int(known[name]) for name in ("rank", "sweep", "cg_iterations", "passes", "bytes_read")}
+        found.append(TraceRow(**(known | whole | {"step": steps[int(known["step"])]})))
+    return tuple(found)
+
+
+def _plain(value: Any) -> Any:
+    """Of numbers and lists of them what JSON holds: an infinite one is none there."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return repr(value) if isinstance(value, float) and not np.isfinite(value) else value
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,14 +267,34 @@ class CheckpointLoop:
         """The one an earlier client left, or None."""
         return self.checkpoint.load_point(self.name)
 
-    def keep(self, sweep: int, point: Point, marks: Mapping[str, Any]) -> None:
+    def keep(self, sweep: int, point: Point, marks: Mapping[str, Any], trace: Trace) -> None:
         """Save a point to go on from."""
-        self.checkpoint.save_point(self.name, SavedPoint(sweep, point, marks))
+        self._save(SavedPoint(sweep, point, marks), trace)
 
-    def finish(self, found: Solution[Point]) -> None:
+    def finish(self, found: Solution[Point], trace: Trace) -> None:
         """Save the point at which the loop ended."""
-        last = SavedPoint(found.trace[-1].sweep, found.point, ended=found.termination)
-        self.checkpoint.save_point(self.name, last)
+        marks = {"image": [found.nll, found.obj]}
+        self._save(SavedPoint(found.trace[-1].sweep, found.point, marks, found.termination), trace)
+
+    def _save(self, saved: SavedPoint, trace: Trace) -> None:
+        whole = replace(saved, trace=tuple(trace.rows), totals=trace.meter.totals)
+        self.checkpoint.save_point(self.name, whole)
+
+
+def run_from_kept(
+    step: Step[Point],
+    point: Point,
+    goal: Goal,
+    kept: CheckpointLoop | None,
+    *,
+    looked: Half[Point] | None = None,
+) -> Solution[Point]:
+    """The solution a step leads to: from the state that an earlier client left, else from a point.
+
+    What comes before the loop, a pass or two, is made again.
+    """
+    saved = None if kept is None else kept.saved()
+    return run(step, point, goal, looked=looked, kept=kept) if saved is None else go_on(step, saved, goal, kept)
 
 
 def rows_token(rows: Rows) -> str:

@@ -21,11 +21,11 @@ from lrgls_dask.sigma.interface import LOOSE, FactorStructure
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.anderson import Anderson
-from lrgls_dask.solve.checkpoint import CheckpointLoop, SavedPoint
+from lrgls_dask.solve.checkpoint import CheckpointLoop, run_from_kept
 from lrgls_dask.solve.constraint import Preconditioner
 from lrgls_dask.solve.gls import gls
 from lrgls_dask.solve.interface import Posed, Problem, Products
-from lrgls_dask.solve.iterate import MOST_PLAIN_ROUNDS, MOST_ROUNDS, Goal, Half, Space, State, Trace, go_on, run
+from lrgls_dask.solve.iterate import MOST_PLAIN_ROUNDS, MOST_ROUNDS, Goal, Half, Space, State, Trace
 from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point, Solution, penalised
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "Rounds",
     "as_vector",
     "fit_em",
-    "resume_em",
     "starting_sigma",
     "units_of",
     "units_of_sigma",
@@ -137,8 +136,12 @@ class Rounds(ABC):
         return Half(Point(c, NO_COVARIANCE, sigma))
 
     def finish(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
-        sigma = widened(looked.point.sigma)
-        c, iterations = self.refined(looked.point.c, sigma, looked.seen)
+        sigma, seen = widened(looked.point.sigma), looked.seen
+        if seen is None:  # an earlier client saw it: looked at again, which counts as that look
+            totals = self.problem.meter.totals
+            _, seen = self.read(looked.point.c, sigma)
+            self.problem.meter.go_on_from(totals)
+        c, iterations = self.refined(looked.point.c, sigma, seen)
         half = self._looked("beta", c, sigma) if iterations else replace(looked, name="beta", accept_t=1.0, left=np.inf)
         return replace(half, point=Point(c, NO_COVARIANCE, self.structure.value(sigma)), cg=iterations)
 
@@ -191,15 +194,7 @@ def fit_em(
     floor = np.full(problem.design.n_equations, options.d_floor)
     sigma = _first_sigma(problem, structure, c, floor) if sigma is None else sigma
     step = CompleteRounds(problem, structure, options, sigma)
-    return run(step, Point(c, NO_COVARIANCE, sigma), step.goal(), kept=kept)
-
-
-def resume_em(
-    problem: Problem, structure: FactorStructure, options: Options, saved: SavedPoint, kept: CheckpointLoop | None
-) -> Solution[Point]:
-    """The solution from a point that was kept."""
-    step = CompleteRounds(problem, structure, options, widened(saved.sigma))
-    return go_on(step, saved, step.goal(), kept)
+    return run_from_kept(step, Point(c, NO_COVARIANCE, sigma), step.goal(), kept)
 
 
 def _first_sigma(problem: Problem, structure: FactorStructure, c: np.ndarray, floor: np.ndarray) -> LowRank:

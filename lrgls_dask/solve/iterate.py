@@ -26,7 +26,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from lrgls_dask.rows.run_pass import Meter
-from lrgls_dask.solve.anderson import Anderson
+from lrgls_dask.solve.anderson import KEPT, Anderson
 from lrgls_dask.solve.record import Solution, Termination, TraceRow
 
 __all__ = [
@@ -175,10 +175,30 @@ class State(Generic[P]):
 
     @property
     def marks(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the point: what the sweeps so far say of those to come."""
-        whole = self.image is not None and self.image.whole
-        numbers = {name: getattr(self, name) for name in ("obj", "gain") if np.isfinite(getattr(self, name))}
-        return {**numbers, "energies": list(self.energies), "idle": self.idle, "whole": whole}
+        """What a checkpoint keeps beside the image of the last accepted point, which leads on: all the rest of it.
+
+        Numbers, arrays and, where points are extrapolated and may be refused, the last accepted look.
+        """
+        assert self.image is not None
+        kept = {"obj": self.obj, "gain": self.gain, "energies": list(self.energies), "idle": self.idle}
+        kept |= {"image": [self.image.nll, self.image.obj, float(self.image.whole)]}
+        if self.anderson is None or self.best is None:
+            return kept
+        best = {"best": [self.best.nll, self.best.obj], "best_point": self.best.point}
+        return kept | best | {f"anderson_{name}": value for name, value in self.anderson.marks.items()}
+
+    @classmethod
+    def of(cls, sweep: int, point: P, marks: Mapping[str, Any], space: Space[P] | None) -> State[P]:
+        """The state before it looks ahead, from what was kept of it."""
+        nll, obj, whole = map(float, marks["image"])
+        image: Half[P] = Half(point, nll=nll, obj=obj, whole=bool(whole))
+        energies, idle = tuple(map(float, marks["energies"])), int(marks["idle"])
+        state = cls(sweep, point, image=image, obj=float(marks["obj"]), gain=float(marks["gain"]), energies=energies)
+        if space is None:
+            return replace(state, idle=idle)
+        nll, obj = map(float, marks["best"])
+        best: Half[P] = Half(marks["best_point"], nll=nll, obj=obj)
+        return replace(state, idle=idle, best=best, anderson=space.start.of({n: marks[f"anderson_{n}"] for n in KEPT}))
 
 
 @dataclass(frozen=True)
@@ -278,7 +298,7 @@ class Trace:
         """One more row, unless the half-step has no name."""
         if half.name:
             nll, obj = half.nll + self.nll_offset, half.obj + self.nll_offset
-            totals = (self.meter.passes, self.meter.bytes_read, self.meter.seconds)
+            totals = (*self.meter.totals, self.meter.seconds)
             self.rows.append(TraceRow(self.rank, sweep, half.name, nll, obj, half.accept_t, half.cg, *totals))
 
     def solution(self, half: Half[P], why: Termination) -> Solution[P]:
@@ -287,7 +307,8 @@ class Trace:
 
 
 class Saved(Protocol[P_co]):
-    """What a checkpoint holds of a loop: the point after a sweep, `State.marks`, and why it ended there if it did."""
+    """What a checkpoint holds of a loop: the point after a sweep, `State.marks`, the trace and the totals of the meter
+    so far, and the solution if it ended there."""
 
     @property
     def sweep(self) -> int: ...
@@ -299,15 +320,21 @@ class Saved(Protocol[P_co]):
     def marks(self) -> Mapping[str, Any]: ...
 
     @property
+    def trace(self) -> tuple[TraceRow, ...]: ...
+
+    @property
+    def totals(self) -> tuple[int, int]: ...
+
+    @property
     def ended(self) -> Termination | None: ...
 
 
 class Kept(Protocol[P]):
     """Where a loop keeps what a killed client could go on from."""
 
-    def keep(self, sweep: int, point: P, marks: Mapping[str, Any]) -> None: ...
+    def keep(self, sweep: int, point: P, marks: Mapping[str, Any], trace: Trace) -> None: ...
 
-    def finish(self, found: Solution[P]) -> None: ...
+    def finish(self, found: Solution[P], trace: Trace) -> None: ...
 
 
 def run(
@@ -323,19 +350,18 @@ def run(
 
 
 def go_on(step: Step[P], saved: Saved[P], goal: Goal, kept: Kept[P] | None) -> Solution[P]:
-    """The solution from a point that `kept` was given; where the loop had ended there, that point, looked at once."""
-    trace, opened, image = step.trace(), None, None
-    if step.first or saved.ended is not None:
-        opened = step.start(saved.point)
-        trace.note(saved.sweep, opened)
-        if saved.ended is not None:
-            return trace.solution(opened, saved.ended)
-        image = replace(opened, whole=bool(saved.marks.get("whole")))
-    known = {name: saved.marks[name] for name in ("obj", "gain", "idle") if name in saved.marks}
-    energies = tuple(saved.marks.get("energies", ()))
-    anderson = None if step.space is None else step.space.start
-    state = State(saved.sweep + 1, saved.point, opened=opened, image=image, energies=energies, anderson=anderson)
-    return iterate(step, replace(state, **known), goal, trace, kept)
+    """The solution from a point that `kept` was given, the same to the last bit as if nothing had happened since.
+
+    Where the loop had ended there, that is the solution.
+    """
+    trace = step.trace()
+    trace.rows.extend(saved.trace)
+    trace.meter.go_on_from(saved.totals)
+    if saved.ended is not None:
+        nll, obj = map(float, saved.marks["image"])
+        return trace.solution(Half(saved.point, nll=nll, obj=obj), saved.ended)
+    state = State.of(saved.sweep + 1, saved.point, saved.marks, step.space)
+    return iterate(step, _ahead(step.space, state), goal, trace, kept)
 
 
 def iterate(step: Step[P], state: State[P], goal: Goal, trace: Trace, kept: Kept[P] | None = None) -> Solution[P]:
@@ -344,7 +370,7 @@ def iterate(step: Step[P], state: State[P], goal: Goal, trace: Trace, kept: Kept
         looked = step.look(state) if state.looked is None else state.looked
         why = goal.ended(looked, state.idle)
         if why is not None and state.image is not None and state.image.whole:
-            return _ended(trace.solution(state.image, why), kept)
+            return _ended(trace, state.image, why, kept)
         trace.note(state.sweep, looked)
         refused = state.refuses(looked)
         best = looked if not refused or state.best is None else state.best
@@ -352,7 +378,7 @@ def iterate(step: Step[P], state: State[P], goal: Goal, trace: Trace, kept: Kept
             last = step.finish(best, state)
             trace.note(state.sweep, last)
             why = why or goal.ended(last, state.idle_after(last, goal.patience)) or Termination.MAX_SWEEPS
-            return _ended(trace.solution(last, why), kept)
+            return _ended(trace, last, why, kept)
         if refused:
             state = state.back(step.space, looked, state.idle)
             continue
@@ -361,25 +387,34 @@ def iterate(step: Step[P], state: State[P], goal: Goal, trace: Trace, kept: Kept
         idle = state.idle_after(image, goal.patience)
         why = goal.ended(image, idle)
         if why is not None:
-            return _ended(trace.solution(image, why), kept)
+            return _ended(trace, image, why, kept)
         if state.refuses(image):
             state = state.back(step.space, looked, idle)
             continue
-        state = state.onward(looked, image, idle)
+        state = _accepted(step.space, state.onward(looked, image, idle), looked, image)
         if kept is not None:
-            kept.keep(state.sweep - 1, image.point, state.marks)
-        if state.anderson is not None and step.space is not None:
-            state = _extrapolated(step.space, state, state.anderson, looked, image)
+            kept.keep(state.sweep - 1, image.point, state.marks, trace)
+        state = _ahead(step.space, state)
 
 
-def _extrapolated(space: Space[P], state: State[P], anderson: Anderson, looked: Half[P], image: Half[P]) -> State[P]:
-    """The next sweep, from where the images of accepted points lead."""
+def _accepted(space: Space[P] | None, state: State[P], looked: Half[P], image: Half[P]) -> State[P]:
+    """With one more point to extrapolate from."""
+    if space is None or state.anderson is None:
+        return state
     value = next(each.value for each in (looked, image) if each.value is not None)
-    anderson = anderson.accepted(space.vector(looked.point), space.vector(image.point), value)
-    return replace(state, anderson=anderson, point=space.at(anderson.ahead(), image.point))
+    vectors = space.vector(looked.point), space.vector(image.point)
+    return replace(state, anderson=state.anderson.accepted(*vectors, value))
 
 
-def _ended(found: Solution[P], kept: Kept[P] | None) -> Solution[P]:
+def _ahead(space: Space[P] | None, state: State[P]) -> State[P]:
+    """The next sweep, from where the images of accepted points lead."""
+    if space is None or state.anderson is None or state.image is None:
+        return state
+    return replace(state, point=space.at(state.anderson.ahead(), state.image.point))
+
+
+def _ended(trace: Trace, half: Half[P], why: Termination, kept: Kept[P] | None) -> Solution[P]:
+    found = trace.solution(half, why)
     if kept is not None:
-        kept.finish(found)
+        kept.finish(found, trace)
     return found

@@ -14,14 +14,14 @@ from lrgls_dask.sigma.full import SingularCovariance
 from lrgls_dask.sigma.interface import LOOSE, FactorStructure, SigmaStep, Structure
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
-from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop, SavedPoint
+from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop
 from lrgls_dask.solve.crossvalidate import Candidate, Folds, held_out_nll
-from lrgls_dask.solve.em import fit_em, resume_em
+from lrgls_dask.solve.em import fit_em
 from lrgls_dask.solve.existence import no_maximum, vanishing_combination
 from lrgls_dask.solve.gls import starting_residuals
 from lrgls_dask.solve.interface import Posed, Problem
 from lrgls_dask.solve.record import Options, Point, Solution, best_of_starts, debiased, slack
-from lrgls_dask.solve.starts import als_from, fit_structure, resume_als
+from lrgls_dask.solve.starts import als_from, fit_structure
 
 __all__ = ["Table", "best_of", "choose", "criteria"]
 
@@ -66,15 +66,10 @@ def _choose(
     if problem.restarts_are_free:
         return _fit_all(problem, structures, options, folds)
     kept = None if checkpoint is None else checkpoint.loop(structures, options, problem.constraint)
-    saved = None if kept is None else kept.saved()
     if options.algorithm == "em" and problem.dense:
-        return _by_em(problem, structures, options, kept, saved)
+        return _by_em(problem, structures, options, kept)
     if not problem.dense:
-        return _without_covariance(problem, structures, options, kept, saved), ()
-    if kept is not None and saved is not None and options.algorithm == "als":
-        _, table = _compared(problem, structures, options, saved.point.S)
-        chosen = next(structure for structure in structures if structure.rank == saved.sigma.rank)
-        return resume_als(problem, chosen, options, saved, kept), table
+        return _without_covariance(problem, structures, options, kept), ()
     c, S = _start(problem, options)
     best, table = _compared(problem, structures, options, S)
     return fit_structure(problem, structures[best], options, c, S, kept=kept), table
@@ -217,17 +212,11 @@ def _by_em(
     structures: tuple[Structure, ...],
     options: Options,
     kept: CheckpointLoop | None,
-    saved: SavedPoint | None,
 ) -> tuple[Solution[Point], Table]:
-    """EM for one rank, compared with the others as `_choose` does; it goes on from a saved point."""
+    """EM for one rank, compared with the others as `_choose` does."""
     c, S = _start(problem, options) if len(structures) > 1 else (_start_alone(problem), np.zeros((0, 0)))
     best, table = _compared(problem, structures, options, S)
-    if saved is not None:
-        best = next(i for i, structure in enumerate(structures) if structure.rank == saved.sigma.rank)
-    structure = structures[best].by_rows()
-    if saved is not None:
-        return resume_em(problem, structure, options, saved, kept), table
-    return fit_em(problem, structure, options, c, kept=kept), table
+    return fit_em(problem, structures[best].by_rows(), options, c, kept=kept), table
 
 
 def _start_alone(problem: Problem) -> np.ndarray:
@@ -241,7 +230,6 @@ def _without_covariance(
     structures: tuple[Structure, ...],
     options: Options,
     kept: CheckpointLoop | None,
-    saved: SavedPoint | None,
 ) -> Solution[Point]:
     structure, size = structures[0], problem.design.n_equations
     wanted = "rank='bic'" if len(structures) > 1 else "algorithm='fgls'" if options.algorithm == "fgls" else ""
@@ -253,8 +241,6 @@ def _without_covariance(
             f"{wanted or 'this covariance'} needs the ({size} x {size}) residual covariance, "
             f"which does not fit. {remedy}, or raise memory_limit."
         )
-    if saved is not None:
-        return resume_em(problem, structure.by_rows(), options, saved, kept)
     return fit_em(problem, structure.by_rows(), options, _start_alone(problem), kept=kept)
 
 

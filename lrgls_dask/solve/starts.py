@@ -9,12 +9,12 @@ import numpy as np
 from lrgls_dask.sigma.interface import LOOSE, TIGHT, Sigma, SigmaStep, Structure
 from lrgls_dask.solve.accelerated import Accelerated
 from lrgls_dask.solve.als import Alternating
-from lrgls_dask.solve.checkpoint import CheckpointLoop, SavedPoint
+from lrgls_dask.solve.checkpoint import CheckpointLoop, run_from_kept
 from lrgls_dask.solve.interface import Problem
-from lrgls_dask.solve.iterate import go_on, run
+from lrgls_dask.solve.iterate import run
 from lrgls_dask.solve.record import Options, Point, Solution, Termination, best_of_starts, debiased, slack
 
-__all__ = ["als_from", "fit_structure", "resume_als"]
+__all__ = ["als_from", "fit_structure"]
 
 
 def fit_structure(
@@ -68,16 +68,8 @@ def als_from(
         found = replace(found, termination=Termination.CONVERGED)
     else:
         step = _step(problem, structure, options, first.sigma)
-        found = run(step, start, step.goal(wanted=wanted), looked=step.looked(start, first), kept=kept)
+        found = run_from_kept(step, start, step.goal(wanted=wanted), kept, looked=step.looked(start, first))
     return replace(found, n_starts=first.n_starts, n_agreed=first.n_agreed)
-
-
-def resume_als(
-    problem: Problem, structure: Structure, options: Options, saved: SavedPoint, kept: CheckpointLoop
-) -> Solution[Point]:
-    """The solution from a point that was kept."""
-    step = _step(problem, structure, options, saved.sigma)
-    return go_on(step, saved, step.goal(), kept)
 
 
 def _step(problem: Problem, structure: Structure, options: Options, near: Sigma) -> Alternating:

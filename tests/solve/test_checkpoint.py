@@ -102,20 +102,18 @@ def test_killed_rounds_over_missing_responses_go_on(
     revive()
     resumed = model.fit(holes).result_
     assert resumed.n_passes <= whole.n_passes - spared
-    assert resumed.trace["passes"].iloc[-1] == resumed.n_passes
+    assert resumed.trace["passes"].iloc[-1] == whole.n_passes
     assert resumed.rank == whole.rank
-    assert resumed.loglik == pytest.approx(whole.loglik, rel=0.01 * rel_tol)
-    near = {"rtol": rel_tol**0.5, "atol": rel_tol**0.5}
-    np.testing.assert_allclose(resumed.params.values, whole.params.values, **near)
-    np.testing.assert_allclose(resumed.sigma().values, whole.sigma().values, **near)
+    assert resumed.loglik == whole.loglik
+    np.testing.assert_array_equal(resumed.params.values, whole.params.values)
+    np.testing.assert_array_equal(resumed.sigma().values, whole.sigma().values)
     assert not (tmp_path / "progress").exists()
     if rank == "bic":
-        np.testing.assert_array_equal(resumed.selection["bic"][:2], whole.selection["bic"][:2])
-        np.testing.assert_allclose(resumed.selection["bic"], whole.selection["bic"], rtol=1e-7)
+        np.testing.assert_array_equal(resumed.selection["bic"], whole.selection["bic"])
 
 
-def test_a_rank_that_had_ended_takes_one_pass(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed while standard errors are found, after the loop: its point is looked at once, and it is the same point."""
+def test_a_rank_that_had_ended_takes_no_pass(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while standard errors are found, after the loop: what it ended with is not looked at again."""
     holes = holes_in(system, tmp_path)
     model = LowRankGLS(2, missing="em", engine="stream", checkpoint=str(tmp_path / "progress"), max_sweeps=1)
     whole = fit_quietly(LowRankGLS(**{**model.get_params(), "checkpoint": None}), holes)
@@ -129,7 +127,7 @@ def test_a_rank_that_had_ended_takes_one_pass(system: System, tmp_path: Path, mo
         with pytest.raises(KeyboardInterrupt):
             model.fit(holes)
     resumed = fit_quietly(model, holes)
-    assert resumed.n_passes == 4  # patterns, the point, pairs of equations never seen together, standard errors
+    assert resumed.n_passes == 3  # patterns, pairs of equations never seen together, standard errors
     assert resumed.termination is Termination.MAX_SWEEPS and resumed.n_sweeps == whole.n_sweeps
     assert np.array_equal(resumed.params, whole.params) and np.array_equal(resumed.covariance.d, whole.covariance.d)
 
