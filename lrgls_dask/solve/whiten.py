@@ -15,6 +15,7 @@ from scipy.linalg import solve_triangular
 
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.design import Design, DesignGroup
+from lrgls_dask.solve.magnitudes import check_ratios, check_sizes
 
 __all__ = ["GroupRows", "Whitened", "WhitenedGroup", "group_rows", "resolution_of", "whiten"]
 
@@ -137,6 +138,7 @@ def whiten(
         _check_enough_rows(design, parts[0], int(counts[0, 0]))
         x, y = np.stack([part.x for part in parts]), np.stack([part.y for part in parts])
         beyond = np.stack([part.beyond for part in parts])
+        check_sizes(design, parts, x, np.concatenate([y, np.sqrt(beyond)[:, None, :]], axis=1), counts)
         x_scale = _root_mean_square(x, counts)
         x /= x_scale[:, None, :]
         order = _constants_first(x)
@@ -155,6 +157,7 @@ def whiten(
         # no more than rounding leaves of an exact fit
         vanishing = squares <= resolution**2 * (total - y[:, 0] ** 2) + 1e-28 * total
         scale = np.sqrt(np.where(vanishing, np.where(total > 0, total, counts), squares) / counts)
+        check_ratios(design, parts, x * x_scale[:, None, :] / np.sqrt(counts)[:, :, None], scale)
         ridge, turn = np.zeros(order.shape), None
         if lam_B > 0:
             q, root, ridge, turn = _with_ridge(x, order, lam_B)
