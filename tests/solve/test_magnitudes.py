@@ -215,3 +215,11 @@ def test_systems_in_several_chunks_and_appended(engine: str) -> None:
         LowRankGLS(1, engine=engine).fit(tiny)
     with pytest.raises(ValueError, match="Y, equation 'y0': values of the order"):
         LowRankGLS(1).fit(tiny.compress().append(tiny))
+
+
+@pytest.mark.parametrize("engine", ["compress", "stream"])
+def test_weights_that_make_squares_overflow(engine: str) -> None:
+    Y, X = drawn()
+    large = System.from_arrays(Y * np.array([1.0, 1.0, 1e148, 1.0]), X, weights=np.full(N, 1e20))
+    with pytest.raises(ValueError, match="Y, equation 'y2': too large value at row"):
+        LowRankGLS(1, engine=engine).fit(large)
