@@ -410,8 +410,20 @@ def bad_values(block: Block) -> BadValues:
         found = _first_bad(block, name, arrays, used)
         if found is not None:
             return found
-    stop = block.start + block.n_rows
-    return BadValues("X", 0, "too large", block.start, block.n_rows, block.start, stop)
+    return _largest(block)
+
+
+def _largest(block: Block) -> BadValues:
+    """The value, roots of weights included, whose square made a sum overflow though every value has a square."""
+    root = 1.0 if block.weights is None else np.sqrt(np.asarray(block.weights, dtype=np.float64))[:, None]
+    found, stop = [], block.start + block.n_rows
+    for name, arrays in (("X", block.x), ("Y", block.y)):
+        if arrays:
+            sizes = np.abs(side_by_side(arrays).astype(np.float64)) * root
+            row, column = divmod(int(np.argmax(sizes)), sizes.shape[1])
+            found.append((float(sizes[row, column]), name, column, row))
+    _, name, column, row = max(found)
+    return BadValues(name, column, "too large", block.start + row, 1, block.start, stop)
 
 
 def _first_bad(

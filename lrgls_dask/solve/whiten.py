@@ -17,6 +17,7 @@ from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.design.penalties import Ridge, column_penalties, penalises
 from lrgls_dask.solve.level import level_row
+from lrgls_dask.solve.magnitudes import check_ratios, check_sizes
 from lrgls_dask.solve.orthonormal import Columns
 
 __all__ = ["GroupRows", "Whitened", "WhitenedGroup", "group_rows", "resolution_of", "whiten"]
@@ -151,6 +152,7 @@ def whiten(
         _check_enough_rows(design, parts[0], int(counts[0, 0]))
         x, y = np.stack([part.x for part in parts]), np.stack([part.y for part in parts])
         beyond = np.stack([part.beyond for part in parts])
+        check_sizes(design, parts, x, np.concatenate([y, np.sqrt(beyond)[:, None, :]], axis=1), counts)
         columns = Columns.of(x, counts, np.stack([penalties[part.group.columns] for part in parts]))
         x, order = columns.x, columns.order
         q, root = np.linalg.qr(columns.in_order)
@@ -168,6 +170,7 @@ def whiten(
         varied = columns.has_constant[:, None] & (about_mean > 1e-28 * total)
         size = np.where(varied, about_mean, np.where(total > 0, total, counts))
         scale = np.sqrt(np.where(vanishing, size, squares) / counts)
+        check_ratios(design, parts, x * columns.scale[:, None, :] / np.sqrt(counts)[:, :, None], scale)
         ridge, turn = np.zeros(order.shape), None
         if ridged:
             made = columns.ridged()
