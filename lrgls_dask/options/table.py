@@ -174,7 +174,7 @@ class EstimatorOptions:
         allowed=OneOf(get_args(Use)),
         help='what p-values, intervals and joint tests refer to. "t": Student\'s t with N - p_j degrees of freedom, '
         'joint tests F; "normal": normal and chi2; "system-t": t and F with N K - P. None: t with N - p_j, joint tests '
-        "chi2. Where errors are clustered, any t and F have G - 1, for G groups.",
+        "chi2. Where errors are clustered, any t and F have G - 1, G the number of groups.",
     )
     restrictions: str | Sequence[str] | Mapping[Any, float] | Restrictions | tuple[Any, Any] | None = option(
         default=None,

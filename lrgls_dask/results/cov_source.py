@@ -106,6 +106,10 @@ class FitSource(Generic[F]):
         return self.fit.estimated.n_obs
 
     @property
+    def debiased(self) -> bool:
+        return self.fit.settings.debiased
+
+    @property
     def free(self) -> np.ndarray:
         return free_coefficients(self.design, self.fit.settings.restrictions)
 
@@ -121,9 +125,10 @@ class CompleteSource(FitSource[OneSigmaFit]):
 
     def classical(self, kind: CovKind, equation: int | None, system: System | None, *, debiased: bool) -> np.ndarray:
         sigma, formed = self.fit.one_sigma.value, self.fit._classical
-        if debiased:
+        if debiased != self.debiased:
             check_debiased(self.fit.settings)
-            sigma = sigma if self.fit.settings.debiased else sigma.rescaled(degrees(self.n_obs, self.free))
+            factors = degrees(self.n_obs, self.free)
+            sigma = sigma.rescaled(factors if debiased else 1.0 / factors)
             formed = formed.at(sigma)
         if equation is None:
             return formed.full

@@ -119,7 +119,7 @@ class Fit(Measures, PredictingBySigma):
         values = self.behind_errors.values
         if values is None:
             _ = self._classical  # which says why, where there is none
-            return self._source.classical(Classical(), equation, None, debiased=False)
+            return self._source.classical(Classical(), equation, None, debiased=self.debiased)
         return cut(self._source, equation, values)
 
     def _fitted_rows(self, kind: str, system: System | None) -> System:
