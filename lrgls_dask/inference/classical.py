@@ -66,7 +66,7 @@ class CoefficientCovariance:
     def block(self, equation: int) -> np.ndarray:
         """(p_j, p_j) covariance of one equation's coefficients."""
         if self.has_shared_columns:
-            return self.sigma.variances[equation] * self._shared_inverse
+            return np.asarray(self.sigma.variances[equation] * self._shared_inverse)
         mine = self.design.spans[equation]
         return self.full[mine, mine]
 
@@ -87,6 +87,11 @@ class CoefficientCovariance:
         """Whether the covariance is Sigma kron (X'X)^-1, which needs no P x P array."""
         return len(self.design.groups) == 1 and self.lam_B == 0 and self.restrictions is None
 
+    @property
+    def has_blocks_alone(self) -> bool:
+        """Whether the block of one equation needs no P x P array."""
+        return self.has_shared_columns
+
     @cached_property
     def _x_scale(self) -> np.ndarray:
         scale = np.sqrt(np.sum(self.x_rows**2, axis=0) / self.n_obs)
@@ -102,7 +107,6 @@ class CoefficientCovariance:
 
     def _inverse(self) -> np.ndarray:
         design, scaled = self.design, self.x_rows / self._x_scale
-        precision = self.sigma.rescaled(1.0 / self.y_scale).precision()
         rows = np.empty((len(scaled), design.n_coefficients))
         penalty = np.zeros(design.n_coefficients)
         halves: list[np.ndarray] = [np.empty(0)] * design.n_equations
@@ -112,14 +116,18 @@ class CoefficientCovariance:
             for j, places in zip(group.equations, group.coefficients.T, strict=True):
                 rows[:, places], penalty[places] = q, ridge
                 halves[j] = half * (self.y_scale[j] / self._x_scale[group.columns])[:, None]
-        information = rows.T @ rows
-        information *= precision[np.ix_(design.equation_of, design.equation_of)]
-        covariance = estimator_covariance(information, penalty, self._free(halves))
+        covariance = self._orthonormal_covariance(rows.T @ rows, penalty, self._free(halves))
         for mine, half in zip(design.spans, halves, strict=True):
             covariance[mine] = half @ covariance[mine]
         for mine, half in zip(design.spans, halves, strict=True):
             covariance[:, mine] = covariance[:, mine] @ half.T
         return without_variance(0.5 * (covariance + covariance.T), self.restrictions)
+
+    def _orthonormal_covariance(self, gram: np.ndarray, penalty: np.ndarray, free: np.ndarray | None) -> np.ndarray:
+        """(P, P) of coefficients of orthonormal columns in standard units; spends `gram`, their products."""
+        precision = self.sigma.rescaled(1.0 / self.y_scale).precision()
+        gram *= precision[np.ix_(self.design.equation_of, self.design.equation_of)]
+        return estimator_covariance(gram, penalty, free)
 
     def _free(self, halves: list[np.ndarray]) -> np.ndarray | None:
         """(P, P - m) what restrictions leave free in orthonormal coordinates, b_j = halves_j c_j."""

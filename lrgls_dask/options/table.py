@@ -24,7 +24,7 @@ T = TypeVar("T")
 CG_MAXIT = 500  # far more than a GLS step takes with the preconditioner it has
 
 Engine = Literal["auto", "compress", "stream"]
-Algorithm = Literal["als", "fgls", "em"]
+Algorithm = Literal["als", "fgls", "em", "ols"]
 SigmaStep = Literal["ml", "pca"]
 Use = Literal["t", "normal", "system-t"]
 Missing = Literal["raise", "em", "drop"]
@@ -161,7 +161,9 @@ class EstimatorOptions:
         'expectation-maximisation, which ends at the same optimum and streamed is a pass a round; "fgls", feasible GLS '
         "in one step: Sigma from the OLS residuals, one GLS step, done. The Sigma reported is then the one that "
         "weighted, and the log-likelihood that of the reported coefficients and Sigma. With restrictions OLS keeps to "
-        "them too, all squared residuals counted alike in the units of the data.",
+        'them too, all squared residuals counted alike in the units of the data; "ols", these OLS coefficients '
+        "themselves, Sigma from their residuals, and the covariance of all coefficients together from both, for joint "
+        "tests across equations without GLS.",
     )
     debiased: bool = option(
         default=False,

@@ -20,6 +20,7 @@ from lrgls_dask.results.parts import BehindErrors, Estimated, OneSigma, Settings
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.moments import Head
 from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.system import System
 
 __all__ = [
@@ -132,12 +133,17 @@ class CompleteSource(FitSource[OneSigmaFit]):
             formed = formed.at(sigma)
         if equation is None:
             return formed.full
-        if self.design.n_coefficients > MAX_COEFFICIENTS and not formed.has_shared_columns:
+        if self.design.n_coefficients > MAX_COEFFICIENTS and not formed.has_blocks_alone:
             return self._bread(sigma).classical_block(equation)
         return formed.block(equation)
 
     def bread(self, system: System) -> Bread:
-        return self._bread(self.fit.one_sigma.value)
+        if self.fit.settings.algorithm != "ols":
+            return self._bread(self.fit.one_sigma.value)
+        # all squared residuals count alike; where nothing ties equations together, in any units
+        scale = self.fit.one_sigma.y_scale
+        weights = scale**2 if self.fit.settings.restrictions is None else np.ones_like(scale)
+        return self._bread(LowRank(np.zeros((len(scale), 0)), weights))
 
     def _bread(self, sigma: Sigma) -> Bread:
         at, how = self.fit.estimated, self.fit.settings
@@ -146,6 +152,11 @@ class CompleteSource(FitSource[OneSigmaFit]):
         return Bread(at.design, x_rows, self.kept.head, at.coefficients, sigma, at.n_obs, scale, how.lam_B, held)
 
     def estimate(self, kind: CovKind) -> Estimate:
+        if self.fit.settings.algorithm == "ols":
+            raise ValueError(
+                f"kind={kind.name!r} is of estimates at a maximum of the likelihood, and algorithm='ols' is least "
+                "squares. Use kind='classical' or 'robust', or fit with algorithm='als'."
+            )
         remedy = "which a streamed fit does not have. Use kind='robust', or fit with engine='compress'"
         rows = self.kept.rows_for(self.fit.estimated, f"kind={kind.name!r}", streamed=remedy)
         return estimate_of(self.fit, rows)

@@ -71,13 +71,8 @@ def segments_notes(fit: Reported) -> list[str]:
 
 def title(fit: Measures) -> str:
     """What kind of model, and how it was fitted."""
-    method = (
-        "one-step feasible GLS"
-        if fit.settings.algorithm == "fgls"
-        else "iterated GLS"
-        if fit.settings.debiased
-        else "ML"
-    )
+    steps = {"fgls": "one-step feasible GLS", "ols": "OLS"}
+    method = steps.get(fit.settings.algorithm, "iterated GLS" if fit.settings.debiased else "ML")
     debiased = ", debiased" if fit.settings.debiased else ""
     return f"Seemingly unrelated regressions, {fit.covariance.describe().formula}; {method}{debiased}"
 

@@ -23,6 +23,7 @@ FORBIDDEN = {
     "sigma_step": "pca",
     "rank": "cv",
     "lam_F": 0.5,
+    "lam_B": 2.0,
     "engine": "stream",
     "checkpoint": "kept.zarr",
     "cg_tol": 1e-9,

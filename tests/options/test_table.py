@@ -28,7 +28,7 @@ VALID: dict[str, list[Any]] = {
         GroupedLowRank(1, "sector"),
         TimeVarying(1, "time"),
     ],
-    "algorithm": ["als", "fgls", "em"],
+    "algorithm": ["als", "fgls", "em", "ols"],
     "debiased": [True, False],
     "use": [None, "t", "normal", "system-t"],
     "restrictions": [None, "a:x = b:x", ["a:x = 1"], {"a:x": 1.0}, (np.eye(2), [0.0, 1.0]), np.eye(2)],
