@@ -96,6 +96,8 @@ def argument_type(read: Callable[[str], Any]) -> Callable[[str], Any]:
 def _how(field: Field[Any]) -> dict[str, Any]:
     if isinstance(field.default, bool):
         return {"action": "store_false" if field.default else "store_true"}
+    if field.type == "bool | None":  # None leaves it to the program, and so does no flag
+        return {"action": "store_true"}
     return {"metavar": "VALUE", "type": argument_type(field.metadata.get("command_line", _value))}
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from lrgls_dask.checks import shown
 from lrgls_dask.data.labels import RowLabels, StoredLabels, check_unique, pair_rows, row_labels
 from lrgls_dask.data.places import Location, read_from
-from lrgls_dask.data.sources import group_source
+from lrgls_dask.data.sources import group_source, vectors_of
 from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.rows.rows import CellWeights, Part, Rows
 
@@ -91,6 +91,13 @@ class LabelledRows(Designed):
         if given is not None:
             return self.values_of_rows("groups", given)
         return None if self.groups is None else _in_memory(self.groups)
+
+    def groupings_of_rows(self, given: Any = None) -> tuple[np.ndarray, ...]:
+        """(N,) each: the groups that are given, of one kind or of several, or else the system's own; read now."""
+        if given is None:
+            own = self.groups_of_rows()
+            return () if own is None else (own,)
+        return tuple(self.values_of_rows("groups", each) for each in vectors_of(given))
 
     def column_name(self, array: str, column: int) -> str:
         """What the user calls a column of "X", "Y" or "weights", for messages."""

@@ -25,6 +25,7 @@ __all__ = [
     "group_source",
     "raw_array",
     "row_chunks",
+    "vectors_of",
 ]
 
 BLOCK_BYTES = 16 * 2**20
@@ -188,6 +189,28 @@ def group_source(name: str, data: Any) -> np.ndarray | Part:
             f"{name} must be 1-D with one label per row; found shape {tuple(array.shape)}. Pass one column."
         )
     return array if isinstance(array, np.ndarray) else Part(name, array, row_chunks(array))
+
+
+def vectors_of(data: Any) -> list[Any]:
+    """What is given for each row, one or several of them: columns of a frame or (N, m) array, or of a list of vectors.
+
+    A list of other things, texts or numbers or tuples, is one vector of labels.
+    """
+    if isinstance(data, pd.DataFrame):
+        return [data.iloc[:, i] for i in range(data.shape[1])]
+    if isinstance(data, xr.Dataset):
+        return list(data.data_vars.values())
+    if isinstance(data, xr.DataArray) and data.ndim == 2:
+        return [data.isel({data.dims[1]: i}) for i in range(data.shape[1])]
+    if hasattr(data, "columns"):  # a Dask frame
+        return [data[name] for name in data.columns]
+    if isinstance(data, list | tuple) and data and all(isinstance(each, list) or _is_vector(each) for each in data):
+        return list(data)
+    return [data[:, i] for i in range(data.shape[1])] if getattr(data, "ndim", 1) == 2 else [data]
+
+
+def _is_vector(data: Any) -> bool:
+    return getattr(data, "ndim", 0) == 1
 
 
 def axis_labels(data: Any, axis: int) -> pd.Index | None:

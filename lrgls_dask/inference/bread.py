@@ -17,6 +17,7 @@ import numpy as np
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge, column_penalties, penalises
 from lrgls_dask.inference.gradient_kernels import Clusters, GradientParams, SigmaRuns
+from lrgls_dask.inference.leverage import Leverage
 from lrgls_dask.inference.operator import InformationOperator
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
@@ -95,7 +96,8 @@ class Bread:
         as_stored: bool = False,
         project: np.ndarray | None = None,
         weights: np.ndarray | None = None,
-        clusters: Clusters | None = None,
+        clusters: tuple[Clusters, ...] = (),
+        leverage: Leverage | None = None,
     ) -> GradientParams:
         """What the kernels need for gradients in these coordinates, or of the columns as stored; the rest as given."""
         design, anchor = self.design, self._anchor
@@ -123,7 +125,47 @@ class Bread:
             project=project,
             weights=weights,
             clusters=clusters,
+            leverage=leverage,
         )
+
+    def leverage(self, power: float) -> Leverage:
+        """Leverages of the rows, where residuals are those of weighted least squares of every equation.
+
+        Sigma diagonal, whatever the restrictions: the diagonal of the hat matrix of the stacked equations. Or columns
+        shared by all equations and no restrictions, where GLS is least squares of each. K = 1 is both.
+        Raises ValueError for GLS else, where a row's fitted value has weights on other equations' residuals too, and
+        for ridge estimates.
+        """
+        if not self._is_least_squares:
+            correction = "HC2" if power < 1 else "HC3"
+            raise ValueError(
+                f"correction={correction!r} needs leverages, which are those of least squares: of one equation, "
+                "covariance='diagonal', algorithm='ols', or all equations with the same regressors, without lam_B. "
+                "These are GLS estimates. Use correction='HC1', or fit with algorithm='ols'."
+            )
+        shift = np.where(self._is_centred[:, None], 0.0, self._anchor[: self.design.n_regressors])
+        parts = []
+        for group, (_, half, _) in zip(self.design.groups, self._pieces, strict=True):
+            moved = shift[group.equations[0], group.columns]
+            if self.restrictions is None:
+                parts.append((group.equations, group.columns, moved, half))
+                continue
+            for j in group.equations:
+                mine = self.design.spans[j]
+                values, vectors = np.linalg.eigh(self._inverse[mine, mine] / self._scaled_sigma.variances[j])
+                root = half @ (vectors * np.sqrt(np.maximum(values, 0.0)))
+                parts.append((np.array([j]), group.columns, moved, root))
+        return Leverage(tuple(parts), power)
+
+    @property
+    def _is_least_squares(self) -> bool:
+        """Whether residuals are those of weighted least squares of every equation, restricted together or not."""
+        if penalises(self.lam_B) or isinstance(self.sigma, SigmaRuns):
+            return False
+        if self._shared:
+            return True
+        precision = self._scaled_sigma.precision()
+        return np.count_nonzero(precision) == np.count_nonzero(precision.diagonal())
 
     def stored_gradients(self) -> np.ndarray:
         """(P, P) J with J s the gradients of the columns as stored, s those of `gradient_params()`."""

@@ -67,7 +67,7 @@ class CoefficientCovariance:
     def block(self, equation: int) -> np.ndarray:
         """(p_j, p_j) covariance of one equation's coefficients."""
         if self.has_shared_columns:
-            return self.sigma.variances[equation] * self._shared_inverse
+            return np.asarray(self.sigma.variances[equation] * self._shared_inverse)
         mine = self.design.spans[equation]
         return self.full[mine, mine]
 
@@ -88,6 +88,11 @@ class CoefficientCovariance:
         """Whether the covariance is Sigma kron (X'X)^-1, which needs no P x P array."""
         return len(self.design.groups) == 1 and not penalises(self.lam_B) and self.restrictions is None
 
+    @property
+    def has_blocks_alone(self) -> bool:
+        """Whether the block of one equation needs no P x P array."""
+        return self.has_shared_columns
+
     @cached_property
     def _shared_inverse(self) -> np.ndarray:
         columns = self.design.groups[0].columns
@@ -97,7 +102,6 @@ class CoefficientCovariance:
 
     def _inverse(self) -> np.ndarray:
         design, penalties = self.design, column_penalties(self.design, self.lam_B)
-        precision = self.sigma.rescaled(1.0 / self.y_scale).precision()
         rows = np.empty((len(self.x_rows), design.n_coefficients))
         penalty = np.zeros(design.n_coefficients)
         halves: list[np.ndarray] = [np.empty(0)] * design.n_equations
@@ -106,14 +110,18 @@ class CoefficientCovariance:
             for j, places in zip(group.equations, group.coefficients.T, strict=True):
                 rows[:, places], penalty[places] = q, ridge
                 halves[j] = half * self.y_scale[j]
-        information = rows.T @ rows
-        information *= precision[np.ix_(design.equation_of, design.equation_of)]
-        covariance = estimator_covariance(information, penalty, self._free(halves))
+        covariance = self._orthonormal_covariance(rows.T @ rows, penalty, self._free(halves))
         for mine, half in zip(design.spans, halves, strict=True):
             covariance[mine] = half @ covariance[mine]
         for mine, half in zip(design.spans, halves, strict=True):
             covariance[:, mine] = covariance[:, mine] @ half.T
         return without_variance(0.5 * (covariance + covariance.T), self.restrictions)
+
+    def _orthonormal_covariance(self, gram: np.ndarray, penalty: np.ndarray, free: np.ndarray | None) -> np.ndarray:
+        """(P, P) of coefficients of orthonormal columns in standard units; spends `gram`, their products."""
+        precision = self.sigma.rescaled(1.0 / self.y_scale).precision()
+        gram *= precision[np.ix_(self.design.equation_of, self.design.equation_of)]
+        return estimator_covariance(gram, penalty, free)
 
     def _free(self, halves: list[np.ndarray]) -> np.ndarray | None:
         """(P, P - m) what restrictions leave free in orthonormal coordinates, b_j = halves_j c_j."""

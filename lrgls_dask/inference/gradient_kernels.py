@@ -13,8 +13,18 @@ from functools import cached_property
 import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
-from lrgls_dask.inference.gradient_moments import ClusterMoments, GradientSums, HacMoments, LagMoments, MeatMoments
-from lrgls_dask.rows.kernels import Block, bad_values, checked_weights, fill, forward, scratch, slab_rows, width_of
+from lrgls_dask.inference.gradient_moments import (
+    ClusterMoments,
+    GradientSums,
+    GroupSums,
+    HacMoments,
+    LagMoments,
+    MeatMoments,
+    WaysMoments,
+)
+from lrgls_dask.inference.leverage import Leverage
+from lrgls_dask.rows.block import Block, bad_values, width_of
+from lrgls_dask.rows.kernels import checked_weights, fill, forward, scratch, slab_rows
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.sigma.interface import Sigma
 
@@ -23,7 +33,9 @@ __all__ = [
     "GradientParams",
     "SigmaRuns",
     "cluster_kernel",
+    "filtered",
     "gradient_sums_kernel",
+    "group_sums_kernel",
     "hac_kernel",
     "lag_kernel",
     "meat_kernel",
@@ -81,7 +93,8 @@ class GradientParams:
     slopes : per group (p, m) from columns less anchor to Y.  intercept : (K,) residual of a row at the anchor.
     sigma : of all rows, or of runs of them.  scale : (K,) units of Y in which it is given.
     project : (P, m) directions, or None for the gradients themselves.
-    weights : (L + 1,) of lags, for "hac"; for autocovariances only their number counts.  clusters : for "cluster".
+    weights : (L + 1,) of lags, for "hac"; for autocovariances only their number counts.  clusters : ways of
+    grouping rows.  leverage : by which residuals are enlarged, None for as they are.
     """
 
     groups: tuple[DesignGroup, ...]
@@ -95,7 +108,8 @@ class GradientParams:
     sigma: Sigma | SigmaRuns
     project: np.ndarray | None = None
     weights: np.ndarray | None = None
-    clusters: Clusters | None = None
+    clusters: tuple[Clusters, ...] = ()
+    leverage: Leverage | None = None
 
     @cached_property
     def even_slopes(self) -> np.ndarray | None:
@@ -142,39 +156,76 @@ def gradient_sums_kernel(block: Block, params: GradientParams) -> GradientSums:
     return total
 
 
-def cluster_kernel(block: Block, params: GradientParams) -> ClusterMoments:
-    """ClusterMoments of a block: at most n P^2 flops, and P numbers for every group that no one slab holds whole."""
-    assert params.clusters is not None
-    first, last = params.clusters.first, params.clusters.last
-    codes = params.clusters.rows(block.start, block.start + block.n_rows)
-    meat = np.zeros((params.width, params.width))
-    product = scratch("meat", meat.shape)
-    kept = _straddling(block, params, codes)
-    sums, seen = np.zeros((len(kept), params.width)), np.zeros(len(kept), dtype=bool)
-    n_rows, n_groups, start = 0, 0, 0
+def cluster_kernel(block: Block, params: GradientParams) -> WaysMoments:
+    """WaysMoments of a block: for each way of grouping at most n P^2 flops, and P numbers for every group that no one
+    slab holds whole."""
+    tallies = [_Tally.of(block, params, clusters) for clusters in params.clusters]
+    start = 0
     for gradients, weights in _gradient_slabs(block, params):
-        begin, end = block.start + start, block.start + start + len(gradients)
-        of_rows = codes[start : start + len(gradients)]
-        if weights is not None:  # a group without a row that is used is none
-            used = weights > 0
-            gradients, of_rows = gradients[used], of_rows[used]
-        n_rows += len(gradients)
-        start = end - block.start
+        # a group without a row that is used is none
+        used = slice(None) if weights is None else weights > 0
+        for tally in tallies:
+            tally.add(start, len(gradients), gradients, used)
+        start += len(gradients)
+    for tally in tallies:
+        _check(block, tally.meat.diagonal(), tally.sums)
+    return WaysMoments(tuple(tally.moments() for tally in tallies))
+
+
+class _Tally:
+    """Sums of gradients by group while the slabs of a block go by; groups inside one slab go straight to the meat."""
+
+    def __init__(self, block: Block, clusters: Clusters, kept: np.ndarray, width: int) -> None:
+        self.first, self.last, self.kept = clusters.first, clusters.last, kept
+        self.codes = clusters.rows(block.start, block.start + block.n_rows)
+        self.begin, self.stop = block.start, block.start + block.n_rows
+        self.meat = np.zeros((width, width))
+        self.sums, self.seen = np.zeros((len(kept), width)), np.zeros(len(kept), dtype=bool)
+        self.n_rows = self.n_groups = 0
+
+    @classmethod
+    def of(cls, block: Block, params: GradientParams, clusters: Clusters) -> _Tally:
+        return cls(block, clusters, _straddling(block, params, clusters), params.width)
+
+    def add(self, start: int, n_rows: int, gradients: np.ndarray, used: slice | np.ndarray) -> None:
+        """A slab of n_rows rows, the first of them number `start` of the block."""
+        begin, end = self.begin + start, self.begin + start + n_rows
+        of_rows, gradients = self.codes[start : start + n_rows][used], gradients[used]
+        self.n_rows += len(gradients)
         if not len(gradients):
-            continue
+            return
         here, of_groups = _sum_by_group(gradients, of_rows)
-        whole = (first[here] >= begin) & (last[here] < end)
+        whole = (self.first[here] >= begin) & (self.last[here] < end)
         done = of_groups[whole]
-        meat += np.matmul(done.T, done, out=product)
-        n_groups += len(done)
-        places = np.searchsorted(kept, here[~whole])
-        sums[places] += of_groups[~whole]
-        seen[places] = True
-    _check(block, meat.diagonal(), sums)
-    kept, sums = kept[seen], sums[seen]
-    spans = np.stack([first[kept], last[kept]], axis=1)
-    stop = block.start + block.n_rows
-    return ClusterMoments(block.start, stop, n_rows, n_groups, meat, kept, spans, sums).folded()
+        self.meat += np.matmul(done.T, done, out=scratch("meat", self.meat.shape))
+        self.n_groups += len(done)
+        places = np.searchsorted(self.kept, here[~whole])
+        self.sums[places] += of_groups[~whole]
+        self.seen[places] = True
+
+    def moments(self) -> ClusterMoments:
+        kept, sums = self.kept[self.seen], self.sums[self.seen]
+        spans = np.stack([self.first[kept], self.last[kept]], axis=1)
+        return ClusterMoments(self.begin, self.stop, self.n_rows, self.n_groups, self.meat, kept, spans, sums).folded()
+
+
+def group_sums_kernel(block: Block, params: GradientParams) -> GroupSums:
+    """GroupSums of a block, n P flops and P numbers for every group in it."""
+    (clusters,) = params.clusters
+    of_rows = clusters.rows(block.start, block.start + block.n_rows)
+    codes = np.unique(of_rows)
+    sums, used = np.zeros((len(codes), params.width)), np.zeros(len(codes))
+    n_rows, start = 0, 0
+    for gradients, weights in _gradient_slabs(block, params):
+        n_rows += _n_used(gradients, weights)
+        mine = of_rows[start : start + len(gradients)]
+        here, of_groups = _sum_by_group(gradients, mine)
+        sums[np.searchsorted(codes, here)] += of_groups
+        counted = mine if weights is None else mine[weights > 0]
+        used += np.bincount(np.searchsorted(codes, counted), minlength=len(codes))
+        start += len(gradients)
+    _check(block, sums)
+    return GroupSums(n_rows, codes, sums, used)
 
 
 def hac_kernel(block: Block, params: GradientParams) -> HacMoments:
@@ -189,8 +240,8 @@ def hac_kernel(block: Block, params: GradientParams) -> HacMoments:
     for gradients, weights in _gradient_slabs(block, params):
         n_rows += _n_used(gradients, weights)
         rows = np.concatenate([earlier, gradients])
-        filtered = _filtered(rows, len(earlier), params.weights, bands)
-        half += np.matmul(filtered.T, gradients, out=product)
+        along = _filtered(rows, len(earlier), params.weights, bands)
+        half += np.matmul(along.T, gradients, out=product)
         first, earlier = _first_rows(first, gradients, n_lags), rows[max(0, len(rows) - n_lags) :]
     _check(block, half.diagonal(), earlier)
     return HacMoments(n_rows, half, params.weights, first, earlier)
@@ -238,6 +289,8 @@ def _gradient_slabs(block: Block, params: GradientParams) -> Iterator[tuple[np.n
         residual = values[:, width - n_y :] - _fitted(x, params, n_y)
         residual += params.intercept
         residual /= params.scale
+        if params.leverage is not None:
+            params.leverage.enlarge(residual, x, weights, block.start + first)
         solved = params.solve_rows(residual, block.start + first)
         if weights is not None:
             solved *= weights[:, None]
@@ -301,12 +354,11 @@ def _check(block: Block, *sums: np.ndarray) -> None:
 # ---------------------------------------------------------------------------------------------- groups and lags
 
 
-def _straddling(block: Block, params: GradientParams, codes: np.ndarray) -> np.ndarray:
+def _straddling(block: Block, params: GradientParams, clusters: Clusters) -> np.ndarray:
     """Codes, ascending, of the groups in this block that no single slab holds whole."""
-    assert params.clusters is not None
     height = _slab_height(block, params)
-    here = np.unique(codes)
-    first, last = params.clusters.first[here] - block.start, params.clusters.last[here] - block.start
+    here = np.unique(clusters.rows(block.start, block.start + block.n_rows))
+    first, last = clusters.first[here] - block.start, clusters.last[here] - block.start
     whole = (first >= 0) & (last < block.n_rows) & (first // height == last // height)
     return here[~whole]
 
@@ -326,6 +378,11 @@ def _first_rows(first: np.ndarray, gradients: np.ndarray, n_lags: int) -> np.nda
     """The first n_lags rows so far, in memory of their own."""
     missing = n_lags - len(first)
     return np.concatenate([first, gradients[:missing]]) if missing > 0 else first
+
+
+def filtered(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(n, P) for each row half of it and the weighted rows before it, weights (L + 1,) of lags."""
+    return _filtered(rows, 0, weights, {})
 
 
 def _filtered(

@@ -11,7 +11,16 @@ import numpy as np
 
 from lrgls_dask.rows.moments import Sized
 
-__all__ = ["ClusterMoments", "GradientSums", "HacMoments", "LagMoments", "MeatMoments", "lag_matrix"]
+__all__ = [
+    "ClusterMoments",
+    "GradientSums",
+    "GroupSums",
+    "HacMoments",
+    "LagMoments",
+    "MeatMoments",
+    "WaysMoments",
+    "lag_matrix",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +93,39 @@ class ClusterMoments(Sized):
         n_groups = self.n_groups + len(done)
         codes, spans, sums = self.codes[still], self.spans[still], self.sums[still]
         return ClusterMoments(self.start, self.stop, self.n_rows, n_groups, meat, codes, spans, sums)
+
+
+@dataclass(frozen=True, eq=False)
+class WaysMoments(Sized):
+    """ClusterMoments of the same rows in several groupings."""
+
+    ways: tuple[ClusterMoments, ...]
+
+    @property
+    def n_rows(self) -> int:
+        return self.ways[0].n_rows
+
+    def __add__(self, other: WaysMoments) -> WaysMoments:
+        return WaysMoments(tuple(a + b for a, b in zip(self.ways, other.ways, strict=True)))
+
+
+@dataclass(frozen=True, eq=False)
+class GroupSums(Sized):
+    """codes : (g,) ascending, groups with rows here.  sums : (g, P) of their gradients.  used : (g,) how many of their
+    rows have a positive weight."""
+
+    n_rows: int
+    codes: np.ndarray
+    sums: np.ndarray
+    used: np.ndarray
+
+    def __add__(self, other: GroupSums) -> GroupSums:
+        codes, place = np.unique(np.concatenate([self.codes, other.codes]), return_inverse=True)
+        sums = np.zeros((len(codes), self.sums.shape[1]))
+        sums[place[: len(self.codes)]] = self.sums
+        sums[place[len(self.codes) :]] += other.sums
+        used = np.bincount(place, np.concatenate([self.used, other.used]), len(codes))
+        return GroupSums(self.n_rows + other.n_rows, codes, sums, used)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.fullml import diagonal_loglik, full_loglik
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.solve.gls import starting_residuals
 from lrgls_dask.solve.in_memory import InMemory
 
 __all__ = ["HypothesisTest", "breusch_pagan", "likelihood_ratio", "lr_diagonal", "rank_test", "wald"]
@@ -105,13 +106,15 @@ def likelihood_ratio(small: float, large: float, df: int, *, name: str, null: st
     return _chi2(name, null, max(statistic, 0.0), df)
 
 
-def breusch_pagan(system: Compressed) -> HypothesisTest:
+def breusch_pagan(system: Compressed, restrictions: Restrictions | None = None) -> HypothesisTest:
     """N sum_{i<j} r_ij^2, r the correlations of OLS residuals about zero; chi2 with K (K - 1) / 2 degrees of freedom.
+
+    restrictions : to which OLS keeps, all squared residuals counted alike.
 
     Needs no normal distribution of the errors' fourth moments across equations, but N large beside K.
     Raises ValueError for one equation, or one that its regressors fit exactly.  Source: Breusch & Pagan (1980), 4.1.
     """
-    correlation, _ = _by_itself(system, "breusch_pagan")
+    correlation, _ = _by_itself(system, "breusch_pagan", restrictions)
     K = len(correlation)
     statistic = system.n_obs * float(np.sum(np.tril(correlation, -1) ** 2))
     return _chi2("Breusch-Pagan LM test", DIAGONAL, statistic, K * (K - 1) // 2)
@@ -139,19 +142,21 @@ def lr_diagonal(
     return likelihood_ratio(diagonal, loglik, df, name="LR test of a diagonal Sigma", null=DIAGONAL)
 
 
-def _by_itself(system: Compressed, name: str) -> tuple[np.ndarray, float]:
+def _by_itself(system: Compressed, name: str, restrictions: Restrictions | None = None) -> tuple[np.ndarray, float]:
     """(K, K) correlations of the residuals of every equation's own least squares, and the nll offset of their units."""
     equations = system.design.equations
     if len(equations) < 2:
         raise ValueError(f"{name} tests correlations between equations; this system has one equation.")
-    problem = InMemory(system, lam_B=0.0, meter=Meter())
+    problem = InMemory(system, lam_B=0.0, meter=Meter(), restrictions=restrictions)
     if problem.whitened.exact.any():
         j = int(np.argmax(problem.whitened.exact))
         raise ValueError(
             f"{name} needs residuals that vary; equation {equations[j]!r} is fitted exactly by its regressors. "
             "Fit the system without it."
         )
-    return problem.residual_covariance(problem.coordinates.flat(problem.whitened.start)), problem.nll_offset
+    _, S = starting_residuals(problem, pooled=True)
+    size = np.sqrt(S.diagonal())
+    return S / np.outer(size, size), problem.nll_offset
 
 
 def rank_test(

@@ -16,7 +16,8 @@ import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
 from lrgls_dask.inference.gradient_moments import MeatMoments
-from lrgls_dask.rows.kernels import Block, bad_values, scratch, slab_rows, slabs
+from lrgls_dask.rows.block import Block, bad_values
+from lrgls_dask.rows.kernels import scratch, slab_rows, slabs
 
 __all__ = ["GradientGroup", "GradientParams", "SigmaGradients", "joint_gradient_kernel"]
 

@@ -24,8 +24,8 @@ class Reference:
         so that F(1, .) is t^2, and with N K - P across equations, as systemfit.
         "system-t": t and F with N K - P.
         None: t as "t", joint tests chi2.
-        Where errors are clustered, any t has G - 1 degrees of freedom, joint tests F with G - 1, as Stata and
-        statsmodels: G groups are as many independent pieces, however many rows and equations they have.
+        Where errors are clustered, any t and F have G - 1 degrees of freedom, as in Stata and statsmodels: G groups are
+        as many independent pieces, however many rows and equations they have.
     by_equation : (K,) rows that show an equation less its free coefficients.  system : observed responses less all free
     coefficients.  n_groups : G, the least of several kinds of groups; None where there are none.
     Source: Cameron and Miller (2015), section VI.D, for G - 1.
@@ -52,8 +52,7 @@ class Reference:
 
         use_f : whether it is F, where that was said apart from `use`.
         """
-        asked = self.use in ("t", "system-t") or (self.use is None and self.n_groups is not None)
-        if not (asked if use_f is None else use_f):
+        if not (self.use in ("t", "system-t") if use_f is None else use_f):
             return None
         if self.n_groups is not None:
             return self.n_groups - 1
@@ -73,7 +72,7 @@ class Reference:
         least, most = int(self.freedom.min()), int(self.freedom.max())
         count = f"{least:,}" if least == most else f"{least:,} to {most:,}"
         of_rows = "N K - P" if self.use == "system-t" else "N - p_j"
-        whence = of_rows if self.n_groups is None else "groups less 1"
+        whence = of_rows if self.n_groups is None else "G - 1"
         joint = "chi2" if self.of_test(np.zeros(0, dtype=np.intp), None) is None else "F"
         return f"t, {count} df ({whence}); joint tests {joint}"
 

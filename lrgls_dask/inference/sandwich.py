@@ -17,39 +17,53 @@ from lrgls_dask.inference.gradient_kernels import (
     Clusters,
     GradientParams,
     cluster_kernel,
+    filtered,
     gradient_sums_kernel,
+    group_sums_kernel,
     hac_kernel,
     lag_kernel,
     meat_kernel,
 )
-from lrgls_dask.inference.gradient_moments import ClusterMoments, GradientSums, HacMoments, LagMoments, MeatMoments
+from lrgls_dask.inference.gradient_moments import (
+    GradientSums,
+    GroupSums,
+    HacMoments,
+    LagMoments,
+    MeatMoments,
+    WaysMoments,
+)
 from lrgls_dask.inference.gradient_pass import gradient_pass
 from lrgls_dask.inference.hac import HacKernel, bandwidth_of, lag_weights, pilot_lags
+from lrgls_dask.inference.leverage import Leverage
 from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Kernel, Meter
 
-__all__ = ["clustered", "hac", "robust"]
+__all__ = ["clustered", "driscoll_kraay", "hac", "robust"]
 
 LEAST_LAGS = 12  # autocovariances kept while the bandwidth is not yet known, where the rule looks at fewer
 LAGS_BYTES = 256 * 2**20  # and the memory they may take; beyond, the bandwidth has two small passes of its own
 
 
-def robust(rows: Rows, bread: Bread, equation: int | None, meter: Meter) -> np.ndarray:
+def robust(
+    rows: Rows, bread: Bread, equation: int | None, meter: Meter, leverage: Leverage | None = None
+) -> np.ndarray:
     """Heteroskedasticity-robust covariance (HC0), (P, P) or (p_j, p_j). One pass; partial sums of the same size.
 
-    Source: White (1980), of the system's gradients.
+    leverage : by which residuals are enlarged (HC2, HC3); n p^2 flops for each design more.
+    Source: White (1980), of the system's gradients; MacKinnon and White (1985).
     """
-    params = _params(bread, equation)
+    params = _params(bread, equation, leverage=leverage)
     moments: MeatMoments = _run(rows, meat_kernel, params, bread, 8 * params.width**2, meter, "robust covariance")
     return _filled(bread, moments.meat, equation)
 
 
 def clustered(
-    rows: Rows, bread: Bread, equation: int | None, clusters: Clusters, meter: Meter
-) -> tuple[np.ndarray, int]:
-    """Covariance that is robust to correlation within groups of rows, and how many groups were used. One pass.
+    rows: Rows, bread: Bread, equation: int | None, ways: tuple[Clusters, ...], meter: Meter
+) -> list[tuple[np.ndarray, int]]:
+    """For each way of grouping the rows the covariance that is robust to correlation within its groups, and how many
+    groups were used. One pass for all; a P x P sum for each.
 
     Which rows are used (of positive weight, complete with missing="drop") is seen in that pass; groups with none of
     them do not count.
@@ -59,16 +73,17 @@ def clustered(
     Source: Liang and Zeger (1986).
     Raises ValueError for fewer than two groups that were used.
     """
-    params = _params(bread, equation, clusters=clusters)
-    size = 8 * params.width * (params.width + _most_open(rows, clusters))
-    moments: ClusterMoments = _run(rows, cluster_kernel, params, bread, size, meter, "clustered covariance")
-    n_groups = moments.n_groups
-    if n_groups < 2:
-        raise ValueError(
-            f"a clustered covariance needs at least two groups with rows that were fitted; of {len(clusters.first):,} "
-            f"groups, {n_groups} has rows of positive weight (and complete ones, with missing='drop'). Use other "
-            "groups, or kind='robust'."
-        )
+    params = _params(bread, equation, clusters=ways)
+    size = 8 * params.width * sum(params.width + _most_open(rows, clusters) for clusters in ways)
+    moments: WaysMoments = _run(rows, cluster_kernel, params, bread, size, meter, "clustered covariance")
+    for clusters, way in zip(ways, moments.ways, strict=True):
+        if way.n_groups < 2:
+            raise ValueError(
+                "a clustered covariance needs at least two groups with rows that were fitted; of "
+                f"{len(clusters.first):,} groups, {way.n_groups} has rows of positive weight (and complete ones, with "
+                "missing='drop'). Use other groups, or kind='robust'."
+            )
+    n_groups = min(way.n_groups for way in moments.ways)
     if n_groups < params.width:
         warnings.warn(
             f"clustered covariance: {n_groups} groups are fewer than {params.width} coefficients, so the matrix is "
@@ -76,7 +91,48 @@ def clustered(
             FitWarning,
             stacklevel=6,
         )
-    return _filled(bread, moments.meat, equation), n_groups
+    return [(_filled(bread, way.meat, equation), way.n_groups) for way in moments.ways]
+
+
+def driscoll_kraay(
+    rows: Rows,
+    bread: Bread,
+    equation: int | None,
+    times: Clusters,
+    kernel: HacKernel,
+    bandwidth: float | None,
+    meter: Meter,
+) -> tuple[np.ndarray, float, int]:
+    """Covariance that is robust to correlation among all rows of a time and, along times, to autocorrelation; its
+    bandwidth, in times, and how many times have rows that were fitted.
+
+    times : which time each row belongs to, codes 0..T-1 in order; a time none of whose rows was fitted keeps its place
+    with a sum of zero and is not counted, times without a row have no place. One pass, whatever the bandwidth; T P
+    numbers.
+    Source: Driscoll and Kraay (1998).
+    Raises ValueError for a bandwidth that reaches back beyond the first time, and fewer than two times that count.
+    """
+    params = _params(bread, None, clusters=(times,)) if equation is None else bread.gradient_params(clusters=(times,))
+    n_times = len(times.first)
+    size = 8 * params.width * n_times
+    moments: GroupSums = _run(rows, group_sums_kernel, params, bread, size, meter, "Driscoll-Kraay covariance")
+    sums, n_used = moments.sums, int(np.count_nonzero(moments.used))
+    if n_used < 2:
+        raise ValueError(
+            f"a Driscoll-Kraay covariance needs at least two times with rows that were fitted; of {n_times:,} times, "
+            f"{n_used} has. Use kind='robust'."
+        )
+    if bandwidth is None:
+        pilot = pilot_lags(kernel, n_used)
+        stored = sums @ bread.stored_gradients().T
+        series = stored @ _inverse_deviations(np.sum(stored**2, axis=0), stored.sum(axis=0), n_used)
+        lags = [float(series[lag:] @ series[: n_times - lag]) for lag in range(pilot + 1)]
+        bandwidth = bandwidth_of(kernel, np.array(lags) / n_used, n_used)
+    weights = _weights(kernel, bandwidth, n_times, "times")
+    if equation is not None:
+        sums = sums @ bread.projection(equation)
+    half = filtered(sums, weights).T @ sums
+    return _filled(bread, half + half.T, equation), float(bandwidth), n_used
 
 
 def hac(
@@ -114,7 +170,12 @@ def hac(
 
 
 def _params(
-    bread: Bread, equation: int | None, *, weights: np.ndarray | None = None, clusters: Clusters | None = None
+    bread: Bread,
+    equation: int | None,
+    *,
+    weights: np.ndarray | None = None,
+    clusters: tuple[Clusters, ...] = (),
+    leverage: Leverage | None = None,
 ) -> GradientParams:
     """Gradients by all coefficients, or projected on one equation's. Raises ValueError where P x P is too large."""
     n_coefficients = bread.design.n_coefficients
@@ -124,12 +185,13 @@ def _params(
             f"is limited to {MAX_COEFFICIENTS:,}. Ask for one equation at a time: cov(..., equation=...)."
         )
     project = None if equation is None else bread.projection(equation)
-    return bread.gradient_params(project=project, weights=weights, clusters=clusters)
+    return bread.gradient_params(project=project, weights=weights, clusters=clusters, leverage=leverage)
 
 
 def _run(rows: Rows, kernel: Kernel, params: GradientParams, bread: Bread, size: int, meter: Meter, label: str) -> Any:
     n_coefficients = bread.design.n_coefficients
-    client = 8 * (5 * n_coefficients**2 if params.project is None else 4 * n_coefficients * params.width)
+    n_sums = max(1, len(params.clusters))
+    client = 8 * ((4 + n_sums) * n_coefficients**2 if params.project is None else 4 * n_coefficients * params.width)
     return gradient_pass(
         rows,
         kernel,
@@ -158,11 +220,11 @@ def _weighted(rows: Rows, bread: Bread, equation: int | None, weights: np.ndarra
 # ---------------------------------------------------------------------------------------------- bandwidth
 
 
-def _weights(kernel: HacKernel, bandwidth: float, n_rows: int) -> np.ndarray:
+def _weights(kernel: HacKernel, bandwidth: float, n_rows: int, what: str = "rows") -> np.ndarray:
     weights = lag_weights(kernel, bandwidth, n_rows)
     if len(weights) > n_rows:
         raise ValueError(
-            f"bandwidth {bandwidth:g} reaches back {len(weights) - 1:,} rows but there are only {n_rows:,}. "
+            f"bandwidth {bandwidth:g} reaches back {len(weights) - 1:,} {what} but there are only {n_rows:,}. "
             f"Use at most {n_rows - 1:,}."
         )
     return weights

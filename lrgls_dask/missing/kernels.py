@@ -19,7 +19,8 @@ from typing import Any, Self
 import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
-from lrgls_dask.rows.kernels import Block, adjoint, forward, slabs, width_of
+from lrgls_dask.rows.block import Block, width_of
+from lrgls_dask.rows.kernels import adjoint, forward, slabs
 from lrgls_dask.rows.moments import Sized
 from lrgls_dask.sigma.lowrank import LowRank
 

@@ -19,17 +19,8 @@ from lrgls_dask.errors import BadValues
 from lrgls_dask.missing.available import AvailableMoments, AvailableSums, available_of, shown_by
 from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of
 from lrgls_dask.plan import PATTERNS_IN_A_SUM, most_patterns
-from lrgls_dask.rows.kernels import (
-    LARGEST,
-    Block,
-    bad_values,
-    checked_weights,
-    root_kernel,
-    scratch,
-    side_by_side,
-    slabs,
-    width_of,
-)
+from lrgls_dask.rows.block import Block, bad_values, side_by_side, width_of
+from lrgls_dask.rows.kernels import LARGEST, checked_weights, root_kernel, scratch, slabs
 from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, Sized, triangle
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass

@@ -103,6 +103,12 @@ RULES: tuple[Rule, ...] = (
     _of_rounds("debiased", (False,), ", or debiased=False"),
     _of_rounds("sigma_step", ("ml",), ", or leave sigma_step out"),
     Rule(
+        "algorithm",
+        ("ols",),
+        "lam_B",
+        "algorithm={other} is least squares, which does not go with {name}={given}. Use algorithm='fgls' or 'als'.",
+    ),
+    Rule(
         "accelerate",
         (False,),
         "algorithm",

@@ -39,7 +39,7 @@ T = TypeVar("T")
 CG_MAXIT = 500  # far more than a GLS step takes with the preconditioner it has
 
 Engine = Literal["auto", "compress", "stream"]
-Algorithm = Literal["als", "fgls", "em"]
+Algorithm = Literal["als", "fgls", "em", "ols"]
 SigmaStep = Literal["ml", "pca"]
 Use = Literal["t", "normal", "system-t"]
 Divisor = Literal["Theil", "max"]
@@ -218,7 +218,9 @@ class EstimatorOptions:
         'expectation-maximisation, which ends at the same optimum and streamed is a pass a round; "fgls", feasible GLS '
         "in one step: Sigma from the OLS residuals, one GLS step, done. The Sigma reported is then the one that "
         "weighted, and the log-likelihood that of the reported coefficients and Sigma. With restrictions OLS keeps to "
-        "them too, all squared residuals counted alike in the units of the data.",
+        'them too, all squared residuals counted alike in the units of the data; "ols", these OLS coefficients '
+        "themselves, Sigma from their residuals, and the covariance of all coefficients together from both, for joint "
+        "tests across equations without GLS.",
     )
     debiased: bool | Divisor = option(
         default=False,
@@ -233,7 +235,7 @@ class EstimatorOptions:
         allowed=OneOf(get_args(Use)),
         help='what p-values, intervals and joint tests refer to. "t": Student\'s t with N - p_j degrees of freedom, '
         'joint tests F; "normal": normal and chi2; "system-t": t and F with N K - P. None: t with N - p_j, joint tests '
-        "chi2. Where errors are clustered, any t and F have G - 1, for G groups.",
+        "chi2. Where errors are clustered, any t and F have G - 1, G the number of groups.",
     )
     restrictions: str | Sequence[str] | Mapping[Any, float] | Restrictions | tuple[Any, Any] | None = option(
         default=None,

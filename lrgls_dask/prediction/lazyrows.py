@@ -10,7 +10,7 @@ import dask
 import dask.array as da
 import numpy as np
 
-from lrgls_dask.rows.kernels import side_by_side
+from lrgls_dask.rows.block import side_by_side
 from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.resources import one_blas_thread
 from lrgls_dask.rows.rows import CellWeights, Part, Rows

@@ -95,7 +95,7 @@ def parametric(rows: Compressed, fitted: Fitted, n: int, seed: int) -> Draws:
         mean=problem.fitted(c),
         basis=basis,
         root=np.linalg.cholesky(sigma.dense()),
-        errors=StandardErrors.of(problem),
+        errors=_errors_of(problem, fitted),
     )
     return _collect(run_tasks(_simulate, simulator, np.random.SeedSequence(seed).spawn(n)))
 
@@ -120,6 +120,10 @@ def _collect(replicates: list[Replicate | None]) -> Draws:
     params, std_errors, variances, idio_var = (np.stack([r[i] for _, r in found]) for i in range(4))
     numbers = np.array([i for i, _ in found])
     return Draws(numbers, params, std_errors, variances, idio_var, len(replicates) - len(found))
+
+
+def _errors_of(problem: InMemory, fitted: Fitted) -> StandardErrors:
+    return StandardErrors.of(problem, least_squares=fitted.options.algorithm == "ols")
 
 
 def _refitted(problem: InMemory, c: np.ndarray, sigma: Sigma, fitted: Fitted, errors: StandardErrors) -> Replicate:
@@ -296,6 +300,6 @@ def _resample(resampler: _Resampler, seed: np.random.SeedSequence) -> Replicate 
         problem = fitted.problem(resampler.rows(counts))
         c = problem.coordinates.flat(problem.whitened.coordinates(fitted.coefficients))
         sigma = fitted.sigma.rescaled(1.0 / problem.whitened.y_scale)
-        return _refitted(problem, c, sigma, fitted, StandardErrors.of(problem))
+        return _refitted(problem, c, sigma, fitted, _errors_of(problem, fitted))
     except (np.linalg.LinAlgError, ValueError):
         return None

@@ -9,7 +9,7 @@ from scipy.linalg import lapack
 
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.solve.constraint import estimator_covariance, free_directions
+from lrgls_dask.solve.constraint import estimator_covariance, free_directions, inverse_within
 from lrgls_dask.solve.in_memory import InMemory
 
 __all__ = ["StandardErrors"]
@@ -31,9 +31,10 @@ class StandardErrors:
     """sqrt diag of (X' Sigma^-1 X)^-1, or of the ridge sandwich, in the user's units, for any Sigma in standard units;
     within the restrictions of the problem.
 
-    gram : (P, P) products of all whitened columns, None where all equations share theirs: then the covariance is
-    Sigma kron (X'X)^-1.  equation_of, ridge : (P,).  null : (P, P - m) orthonormal basis of the changes that restricted
-    coefficients may make.
+    gram : (P, P) products of all whitened columns, None where all equations share theirs, so that the covariance is
+    Sigma kron (X'X)^-1, or are fitted by least squares: the block of an equation is then Sigma_jj (X_j'X_j)^-1.
+    equation_of, ridge : (P,).  null : (P, P - m) orthonormal basis of the changes that restricted coefficients may
+    make.  pooled : (P,) how much squared residuals count, of restricted least squares; None for GLS.
     Source: Zellner (1962); the algebra of CoefficientCovariance in whitened coordinates.
     """
 
@@ -43,16 +44,17 @@ class StandardErrors:
     ridge: np.ndarray
     null: np.ndarray | None
     n_coefficients: int
+    pooled: np.ndarray | None = None
 
     @classmethod
-    def of(cls, problem: InMemory) -> StandardErrors:
+    def of(cls, problem: InMemory, *, least_squares: bool = False) -> StandardErrors:
         """Costs q P^2 flops and P^2 numbers, nothing of the sort where all equations share their columns.
 
         Raises ValueError above MAX_COEFFICIENTS coefficients, unless they do.
         """
         design, whitened, at = problem.design, problem.whitened, problem.coordinates
         n_coefficients = design.n_coefficients
-        shared = len(design.groups) == 1 and not at.ridge.any() and problem.constraint is None
+        shared = (least_squares or len(design.groups) == 1) and not at.ridge.any() and problem.constraint is None
         if not shared and n_coefficients > MAX_COEFFICIENTS:
             raise ValueError(
                 f"the standard errors of every replicate need a ({n_coefficients} x {n_coefficients}) matrix, which is "
@@ -72,7 +74,9 @@ class StandardErrors:
         blocks = tuple(_Blocks(*(np.stack(part) for part in zip(*same, strict=True))) for same in by_size.values())
         gram = None if columns is None else columns.T @ columns
         null = None if problem.constraint is None else free_directions(problem.constraint.rows)
-        return cls(blocks, gram, equation_of, at.ridge, null, n_coefficients)
+        scale = whitened.y_scale
+        pooled = ((scale / scale.max()) ** 2)[equation_of] if least_squares and null is not None else None
+        return cls(blocks, gram, equation_of, at.ridge, null, n_coefficients, pooled)
 
     def coefficients(self, c: np.ndarray) -> np.ndarray:
         """(P,) coefficients in the user's units from all c (P,), in a few batched products."""
@@ -99,6 +103,10 @@ class StandardErrors:
 
     def _whitened_covariance(self, sigma: Sigma, gram: np.ndarray) -> np.ndarray:
         """The lower triangle of the covariance of the whitened coefficients."""
+        if self.pooled is not None and self.null is not None:
+            inverse = inverse_within(np.diag(self.pooled), self.null)
+            errors = gram * sigma.dense()[self.equation_of[:, None], self.equation_of]
+            return np.asarray(inverse @ (self.pooled[:, None] * errors * self.pooled) @ inverse)
         precision = sigma.precision()
         information = gram * precision[self.equation_of[:, None], self.equation_of]
         if self.null is not None:

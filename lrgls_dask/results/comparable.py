@@ -51,13 +51,15 @@ class Likelihood(Protocol):
 def check_maximised(how: Settings, rank: int, what: str) -> None:
     """Raise ValueError where estimates by these settings maximise no likelihood, penalised or not.
 
-    One step of GLS, a Sigma corrected for degrees of freedom and principal components are estimates of another kind:
-    their likelihood lies below its maximum by an amount that differs from model to model. At a Sigma that is known the
-    one step is the maximum, and that is not made with these options.
+    Least squares, one step of GLS, a Sigma corrected for degrees of freedom and principal components are estimates of
+    another kind: their likelihood lies below its maximum by an amount that differs from model to model. At a Sigma that
+    is known the one step is the maximum, and that is not made with these options.
     """
     found = remedy = ""
     if how.algorithm == "fgls":
         found, remedy = "algorithm='fgls' takes one step towards it", "algorithm='als'"
+    elif how.algorithm == "ols":
+        found, remedy = "algorithm='ols' is least squares, which does not look for it", "algorithm='als'"
     elif how.debiased:
         found, remedy = f"debiased={how.debiased!r} moves Sigma away from it", "debiased=False"
     elif how.sigma_step == "pca" and rank > 0:

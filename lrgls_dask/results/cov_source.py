@@ -22,6 +22,7 @@ from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.moments import Head
 from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.system import System
 
 __all__ = [
@@ -83,7 +84,12 @@ class RowsOfX(Protocol):
 
 
 def check_debiased(settings: Settings) -> None:
-    """Raise ValueError where there is no count of coefficients to correct for."""
+    """Raise ValueError where there is no count of coefficients to correct for, or another was corrected for."""
+    if isinstance(settings.debiased, str):
+        raise ValueError(
+            f"the fit was made with debiased={settings.debiased!r}, which debiased=False does not take back. Leave "
+            "debiased out, or fit with debiased=False."
+        )
     if penalises(settings.lam_B):
         raise ValueError(
             f"debiased=True counts coefficients, which lam_B = {said_of(settings.lam_B)} has shrunk. Use "
@@ -111,6 +117,10 @@ class FitSource(Generic[F]):
         return self.fit.estimated.n_obs
 
     @property
+    def debiased(self) -> bool:
+        return bool(self.fit.settings.debiased)
+
+    @property
     def free(self) -> np.ndarray:
         return free_coefficients(self.design, self.fit.settings.restrictions)
 
@@ -126,18 +136,24 @@ class CompleteSource(FitSource[OneSigmaFit]):
 
     def classical(self, kind: CovKind, equation: int | None, system: System | None, *, debiased: bool) -> np.ndarray:
         sigma, formed = self.fit.one_sigma.value, self.fit._classical
-        if debiased:
+        if debiased != self.debiased:
             check_debiased(self.fit.settings)
-            sigma = sigma if self.fit.settings.debiased else sigma.rescaled(degrees(self.n_obs, self.free))
+            factors = degrees(self.n_obs, self.free)
+            sigma = sigma.rescaled(factors if debiased else 1.0 / factors)
             formed = formed.at(sigma)
         if equation is None:
             return formed.full
-        if self.design.n_coefficients > MAX_COEFFICIENTS and not formed.has_shared_columns:
+        if self.design.n_coefficients > MAX_COEFFICIENTS and not formed.has_blocks_alone:
             return self._bread(sigma).classical_block(equation)
         return formed.block(equation)
 
     def bread(self, system: System) -> Bread:
-        return self._bread(self.fit.one_sigma.value)
+        if self.fit.settings.algorithm != "ols":
+            return self._bread(self.fit.one_sigma.value)
+        # all squared residuals count alike; where nothing ties equations together, in any units
+        scale = self.fit.one_sigma.y_scale
+        weights = scale**2 if self.fit.settings.restrictions is None else np.ones_like(scale)
+        return self._bread(LowRank(np.zeros((len(scale), 0)), weights))
 
     def _bread(self, sigma: Sigma) -> Bread:
         at, how = self.fit.estimated, self.fit.settings
@@ -147,6 +163,11 @@ class CompleteSource(FitSource[OneSigmaFit]):
         return Bread(at.design, x_rows, self.kept.head, *known)
 
     def estimate(self, kind: CovKind) -> Estimate:
+        if self.fit.settings.algorithm == "ols":
+            raise ValueError(
+                f"kind={kind.name!r} is of estimates at a maximum of the likelihood, and algorithm='ols' is least "
+                "squares. Use kind='classical' or 'robust', or fit with algorithm='als'."
+            )
         remedy = "which a streamed fit does not have. Use kind='robust', or fit with engine='compress'"
         rows = self.kept.rows_for(self.fit.estimated, f"kind={kind.name!r}", streamed=remedy)
         return estimate_of(self.fit, rows)

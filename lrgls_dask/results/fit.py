@@ -15,6 +15,7 @@ from lrgls_dask.checks import takes
 from lrgls_dask.compression.compressed import mean_nll
 from lrgls_dask.data.places import Location
 from lrgls_dask.inference.classical import CoefficientCovariance
+from lrgls_dask.inference.least_squares import LeastSquaresCovariance
 from lrgls_dask.missing.covariance import observed_nll
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.methods import PredictingBySigma
@@ -109,7 +110,8 @@ class Fit(Measures, PredictingBySigma):
     def _classical(self) -> CoefficientCovariance:
         at, how = self.estimated, self.settings
         x_rows, scale = self.evidence.x_rows(at), self.one_sigma.y_scale
-        return CoefficientCovariance(at.design, x_rows, self.covariance, at.n_obs, scale, how.lam_B, how.restrictions)
+        made = LeastSquaresCovariance if how.algorithm == "ols" else CoefficientCovariance
+        return made(at.design, x_rows, self.covariance, at.n_obs, scale, how.lam_B, how.restrictions)
 
     @property
     def _source(self) -> CovSource:
@@ -120,7 +122,7 @@ class Fit(Measures, PredictingBySigma):
         values = self.behind_errors.values
         if values is None:
             _ = self._classical  # which says why, where there is none
-            return self._source.classical(Classical(), equation, None, debiased=False)
+            return self._source.classical(Classical(), equation, None, debiased=self._source.debiased)
         return cut(self._source, equation, values)
 
     def _fitted_rows(self, kind: str, system: System | None) -> System:

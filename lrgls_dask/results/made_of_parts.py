@@ -97,7 +97,7 @@ class MadeOfParts(Designed):
 
     @property
     def algorithm(self) -> str:
-        """How it was estimated: "als", "em" or "fgls"."""
+        """How it was estimated: "als", "em", "fgls" or "ols"."""
         return self.settings.algorithm
 
     @property

@@ -115,9 +115,10 @@ class Measures(SigmaReported):
         """Lagrange multiplier test of a diagonal Sigma, N sum r_ij^2 over the correlations of OLS residuals; no read.
 
         The correlations are about zero; with an intercept in every equation that is about the mean. It does not depend
-        on this fit's Sigma. Raises ValueError for a streamed fit, one equation, or one fitted exactly.
+        on this fit's Sigma; under restrictions OLS keeps to them. Raises ValueError for a streamed fit, one equation,
+        or one fitted exactly.
         """
-        return breusch_pagan(self._rows_for("breusch_pagan"))
+        return breusch_pagan(self._rows_for("breusch_pagan"), self.restrictions)
 
     def lr_diagonal(self) -> HypothesisTest:
         """Likelihood ratio test of a diagonal Sigma against the fitted one; no read.

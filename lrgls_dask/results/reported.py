@@ -163,10 +163,10 @@ class Reported(MadeOfParts):
         hypotheses : a text such as "Telcm:smb = 0" or "food:price + food:income = 1", "*:smb = 0" for every equation
         (the language is that of `lrgls_dask.design.hypothesis_syntax`), several of them in a list, a mapping from texts
         or (equation, regressor) to values, a matrix R (m, P) for R b = 0, or a tuple (R, r).
-        use_f : True for the statistic over m as F, False for chi2(m), None for what `use` asks for: chi2 unless it is
-            "t" or "system-t" or errors are clustered. F has N K - P degrees of freedom in the denominator, as
-            systemfit's linearHypothesis with test "F"; with use="t" N - p_j where all is about one equation; G - 1
-            where errors are clustered.
+        use_f : True for the statistic over m as F, False for chi2(m), None for what `use` asks for: F where it is "t"
+            or "system-t", else chi2. F has N K - P degrees of freedom in the denominator, as systemfit's
+            linearHypothesis with test "F"; with use="t" N - p_j where all is about one equation; G - 1 where errors are
+            clustered.
         Raises ValueError with the place in the text, for redundant or contradictory hypotheses, and for those that the
         restrictions of the fit decide.
         """
@@ -183,20 +183,23 @@ class Reported(MadeOfParts):
         kind: str | CovKind | None = None,
         *,
         equation: Hashable | None = None,
-        debiased: bool = False,
+        debiased: bool | None = None,
         system: System | None = None,
         groups: Any = None,
-        correction: Correction = "HC0",
-        kernel: HacKernel = "bartlett",
+        group_debias: bool | None = None,
+        times: Any = None,
+        correction: Correction | None = None,
+        kernel: HacKernel | None = None,
         bandwidth: float | None = None,
     ) -> xr.DataArray:
         """(coefficient, coefficient_other) covariance of the coefficients, of all or of one equation's.
 
         kind : None for the one this fit uses, "classical" unless `with_cov` chose another.
-            "classical": (X' Sigma^-1 X)^-1 at a known Sigma; no read. debiased=True scales Sigma_ij by
-            N / sqrt((N - p_i) (N - p_j)).
+            "classical": (X' Sigma^-1 X)^-1 at a known Sigma; of algorithm="ols" (X'X)^-1 X'(Sigma kron I) X (X'X)^-1;
+            no read.
             "robust": against unequal variances of rows, from scores x_ij (Sigma^-1 r_i)_j; one pass.
             "cluster": against correlation within `groups`; one pass.
+            "driscoll-kraay": against correlation within a time and autocorrelation along `times`; one pass.
             "hac": against autocorrelation of rows in time order, by ascending labels where they have any; one pass at
             a given bandwidth, up to three without.
             "observed": inverse of the observed information of coefficients and Sigma together; no read.
@@ -210,10 +213,16 @@ class Reported(MadeOfParts):
         system : the fitted rows, for a fit that was opened from disk, in chunks of any length; "hac" takes their order
         as it is there. Other rows, and data changed since the fit, are told by their sums in the same pass, except of
         streamed and incomplete fits in files of versions before these sums were kept.
-        groups : (N,) labels, by default those of the system.  correction : "HC1" multiplies by
-        N / sqrt((N - p_i) (N - p_j)), and for "cluster" by G / (G - 1) (N - 1) / N too.
-        kernel, bandwidth : weights of lags, see `inference.hac.lag_weights`; by default
-        the bandwidth of Newey and West (1994).
+        groups : (N,) labels, by default those of the system; for groups of several kinds at once a list of such, an
+        (N, m) array or a frame (Cameron, Gelbach and Miller 2011).  times : (N,), or the name of a level of the rows'
+        labels, by default the level that holds dates or has the name of a time.
+        correction : "HC1" multiplies by N / sqrt((N - p_i) (N - p_j)); for "cluster" it and "CR1" by
+        G / (G - 1) (N - 1) / N too, as Stata and statsmodels. "HC2" and "HC3", for "robust" estimates of least squares,
+        divide residuals by sqrt(1 - h) and 1 - h. "none" and "HC0" change nothing.
+        debiased : True for the factor N / sqrt((N - p_i) (N - p_j)), of Sigma_ij for "classical"; None for as the fit
+        was made.  group_debias : the factor G / (G - 1) (N - 1) / N by itself. The two are those of linearmodels.
+        kernel, bandwidth : weights of lags, see `inference.hac.lag_weights`; by default "bartlett" and the bandwidth of
+        Newey and West (1994).
 
         Of a time-varying fit each row counts with the Sigma_t of its segment; opened from disk it takes one pass more
         and `system`, and "observed" and the two after it are not defined.
@@ -228,9 +237,9 @@ class Reported(MadeOfParts):
         if kind is None and behind.values is not None:
             chosen = slice(None) if position is None else self.design.spans[position]
             return self._labelled_cov(behind.kind, behind.values[chosen, chosen], behind.note, position)
-        wanted = cov_kind(
-            "classical" if kind is None else kind, _given(debiased, groups, correction, kernel, bandwidth)
-        )
+        of_groups = _given(groups=groups, group_debias=group_debias, times=times)
+        given = of_groups | _given(debiased=debiased, correction=correction, kernel=kernel, bandwidth=bandwidth)
+        wanted = cov_kind("classical" if kind is None else kind, given)
         found = self._computed(wanted, position, system)
         return self._labelled_cov(wanted.name, found.values, found.note, position)
 
@@ -239,11 +248,13 @@ class Reported(MadeOfParts):
         kind: str | CovKind | None = None,
         *,
         use: Use | None = None,
-        debiased: bool = False,
+        debiased: bool | None = None,
         system: System | None = None,
         groups: Any = None,
-        correction: Correction = "HC0",
-        kernel: HacKernel = "bartlett",
+        group_debias: bool | None = None,
+        times: Any = None,
+        correction: Correction | None = None,
+        kernel: HacKernel | None = None,
         bandwidth: float | None = None,
     ) -> Self:
         """The same fit whose std_errors, tests, intervals, tables and files use another covariance; options as `cov`.
@@ -256,7 +267,15 @@ class Reported(MadeOfParts):
         if use is not None:
             OPTIONS["use"].check(use)
             settings = replace(settings, use=use)
-        given = _given(debiased, groups, correction, kernel, bandwidth)
+        given = _given(
+            debiased=debiased,
+            groups=groups,
+            group_debias=group_debias,
+            times=times,
+            correction=correction,
+            kernel=kernel,
+            bandwidth=bandwidth,
+        )
         behind = self.behind_errors
         if kind is not None or given:
             wanted = cov_kind("classical" if kind is None else kind, given)
@@ -318,16 +337,9 @@ class Reported(MadeOfParts):
             raise KeyError(f"no equation {equation!r}; the first are {list(self.design.equations[:5])}") from None
 
 
-def _given(debiased: bool, groups: Any, correction: str, kernel: str, bandwidth: float | None) -> dict[str, Any]:
-    """The options that are not left at their defaults."""
-    given = {
-        "debiased": (debiased, debiased is not False),
-        "groups": (groups, groups is not None),
-        "correction": (correction, correction != "HC0"),
-        "kernel": (kernel, kernel != "bartlett"),
-        "bandwidth": (bandwidth, bandwidth is not None),
-    }
-    return {name: value for name, (value, is_given) in given.items() if is_given}
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that are not left to their defaults."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def as_fitted(missing: str, system: System) -> System:

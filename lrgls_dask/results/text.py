@@ -72,13 +72,8 @@ def segments_notes(fit: Reported) -> list[str]:
 
 def title(fit: Measures) -> str:
     """What kind of model, and how it was fitted."""
-    method = (
-        "one-step feasible GLS"
-        if fit.settings.algorithm == "fgls"
-        else "iterated GLS"
-        if fit.settings.debiased
-        else "ML"
-    )
+    steps = {"fgls": "one-step feasible GLS", "ols": "OLS"}
+    method = steps.get(fit.settings.algorithm, "iterated GLS" if fit.settings.debiased else "ML")
     how = fit.settings.debiased
     debiased = "" if how is False else ", debiased" if how is True else f", debiased ({how})"
     return f"Seemingly unrelated regressions, {fit.covariance.describe().formula}; {method}{debiased}"

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.design.design import Design, DesignGroup
-from lrgls_dask.rows.kernels import Block, forward, slabs
+from lrgls_dask.rows.block import Block
+from lrgls_dask.rows.kernels import forward, slabs
 from lrgls_dask.rows.moments import Sized
 from lrgls_dask.rows.partition import RowRuns
 

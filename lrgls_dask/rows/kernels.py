@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
-from lrgls_dask.errors import BadValues
+from lrgls_dask.rows.block import LARGEST, Block, bad_values, width_of
 from lrgls_dask.rows.moments import (
     DesignMoments,
     DirectionMoments,
@@ -24,17 +24,14 @@ from lrgls_dask.rows.moments import (
     ProductMoments,
     ResidualMoments,
     RootMoments,
-    Scaling,
     triangle,
 )
 from lrgls_dask.sigma.interface import Sigma
 
 __all__ = [
-    "Block",
     "CompleteRows",
     "StreamParams",
     "adjoint",
-    "bad_values",
     "checked_weights",
     "design_kernel",
     "direction_kernel",
@@ -46,49 +43,14 @@ __all__ = [
     "residual_kernel",
     "root_kernel",
     "scratch",
-    "side_by_side",
     "slab_rows",
     "slabs",
-    "width_of",
 ]
 
 SLAB_BYTES = 2 * 2**20  # a slab and the triangle it updates stay in the processor's cache
 ANCHOR_ROWS = 64  # enough for a mean within a fraction of the spread
-LARGEST = 1e150  # whose square is still a number
 LARGEST_KEPT = 32 * 2**20  # bytes of scratch memory a thread keeps
 SLAB_ROWS = 256  # but never so few rows that a rank-n update is all overhead
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Consecutive rows, as stored: x and y are tuples of (n,) or (n, c) arrays of any real dtype.
-
-    cells : weights of cells as stored, by which rows are not scaled yet.  scaling : by what they have been.
-    """
-
-    start: int
-    x: tuple[np.ndarray, ...]
-    y: tuple[np.ndarray, ...]
-    weights: np.ndarray | None
-    cells: tuple[np.ndarray, ...] = ()
-    scaling: Scaling | None = None
-
-    @property
-    def n_rows(self) -> int:
-        return int((*self.x, *self.y)[0].shape[0])
-
-    def take(self, rows: slice | np.ndarray) -> Block:
-        """Some of the rows, with the number of the block's first."""
-        x, y, cells = (tuple(array[rows] for array in arrays) for arrays in (self.x, self.y, self.cells))
-        weights = None if self.weights is None else np.asarray(self.weights)[rows]
-        return Block(self.start, x, y, weights, cells, None if self.scaling is None else self.scaling.take(rows))
-
-    def told(self, head: Head) -> Head:
-        """The head of these rows, with what their scaling tells."""
-        if self.scaling is None:
-            return head
-        used = slice(None) if self.weights is None else np.flatnonzero(self.weights)
-        return self.scaling.take(used).told(head, side_by_side(self.x)[used])
 
 
 # ---------------------------------------------------------------------------------------------- kernels
@@ -382,72 +344,3 @@ def adjoint(
     if root_weight is not None:
         values *= root_weight
     return tuple(x[:, g.take_columns].T @ values[:, g.take_equations] for g in groups)
-
-
-def side_by_side(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-    """(n, c) all columns of the arrays, without a copy where it is one array."""
-    return arrays[0].reshape(len(arrays[0]), -1) if len(arrays) == 1 else np.column_stack(arrays)
-
-
-def width_of(arrays: tuple[np.ndarray, ...]) -> int:
-    """Columns of all arrays together."""
-    return sum(1 if a.ndim == 1 else a.shape[1] for a in arrays)
-
-
-# ---------------------------------------------------------------------------------------------- bad values
-
-
-def bad_values(block: Block) -> BadValues:
-    """Name the first column with a value no sum can use; called once a sum has shown that there is one."""
-    used = np.ones(block.n_rows, dtype=bool)
-    if block.weights is not None:
-        weights = np.asarray(block.weights, dtype=np.float64)[:, None]
-        found = _first_bad(block, "weights", (weights,), used, (weights < 0)[:, 0])
-        if found is not None:
-            return found
-        used = weights[:, 0] > 0
-    for name, arrays in (("X", block.x), ("Y", block.y)):
-        found = _first_bad(block, name, arrays, used)
-        if found is not None:
-            return found
-    return _largest(block)
-
-
-def _largest(block: Block) -> BadValues:
-    """The value, roots of weights included, whose square made a sum overflow though every value has a square."""
-    root = 1.0 if block.weights is None else np.sqrt(np.asarray(block.weights, dtype=np.float64))[:, None]
-    found, stop = [], block.start + block.n_rows
-    for name, arrays in (("X", block.x), ("Y", block.y)):
-        if arrays:
-            sizes = np.abs(side_by_side(arrays).astype(np.float64)) * root
-            row, column = divmod(int(np.argmax(sizes)), sizes.shape[1])
-            found.append((float(sizes[row, column]), name, column, row))
-    _, name, column, row = max(found)
-    return BadValues(name, column, "too large", block.start + row, 1, block.start, stop)
-
-
-def _first_bad(
-    block: Block, name: str, arrays: tuple[np.ndarray, ...], used: np.ndarray, negative: np.ndarray | None = None
-) -> BadValues | None:
-    column = 0
-    for array in arrays:
-        for values in np.asarray(array, dtype=np.float64).reshape(block.n_rows, -1).T:
-            # squares are summed, so a finite value whose square overflows is unusable too
-            bad = (~np.isfinite(values) | (np.abs(values) > LARGEST)) & used
-            if negative is not None:
-                bad |= negative
-            if bad.any():
-                first = int(np.flatnonzero(bad)[0])
-                what = _what(float(values[first]))
-                stop = block.start + block.n_rows
-                return BadValues(name, column, what, block.start + first, int(bad.sum()), block.start, stop)
-            column += 1
-    return None
-
-
-def _what(value: float) -> str:
-    if np.isnan(value):
-        return "NaN"
-    if np.isinf(value):
-        return "infinite"
-    return "negative" if -LARGEST < value < 0 else "too large"

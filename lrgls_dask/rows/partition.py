@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from lrgls_dask.errors import BadValues
-from lrgls_dask.rows.kernels import Block, bad_values
+from lrgls_dask.rows.block import Block, bad_values
 from lrgls_dask.rows.moments import Sized
 
 __all__ = ["GivenParts", "HashedRows", "LabelledMoments", "Partition", "RowBlocks", "RowRuns", "labelled_kernel"]

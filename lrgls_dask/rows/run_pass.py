@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -25,13 +24,26 @@ from dask.base import get_scheduler
 from dask.core import get_dependencies
 from dask.typing import Key
 
-from lrgls_dask.errors import BadValues, UnreadableRows
+from lrgls_dask.errors import BadValues
+from lrgls_dask.rows.block import Block
+from lrgls_dask.rows.block_plan import (
+    BlockPlan,
+    Box,
+    Chunks,
+    Stored,
+    chunk_name,
+    edges_of,
+    is_split,
+    plan_blocks,
+    read_ahead,
+    read_stored,
+)
 from lrgls_dask.rows.cluster import check_versions, client_of, computed, scattered
-from lrgls_dask.rows.kernels import Block, CompleteRows
+from lrgls_dask.rows.kernels import CompleteRows
 from lrgls_dask.rows.layout import Layout, cut_rows
 from lrgls_dask.rows.progress import Progress, report
 from lrgls_dask.rows.resources import one_blas_thread, spare_arrays
-from lrgls_dask.rows.rows import Part, Rows
+from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.scaled import ScaledCells
 
 __all__ = ["Meter", "SavedSums", "run_pass"]
@@ -96,7 +108,7 @@ def run_pass(
     # set once here: every task sets it too, for a cluster, but the first to come and the last to go would wait for it
     with meter.progress.watch(label, n_bytes) as topic, _named(rows), one_blas_thread:
         if layout.n_groups == 1 and all(isinstance(part.array, np.ndarray) for part in rows.parts):
-            total = _sum_group(kernel, _Box(params), _Box(_Group(_plan_blocks(rows, layout), (), topic)), [])
+            total = _sum_group(kernel, Box(params), Box(_Group(plan_blocks(rows, layout), (), topic)), [])
         else:
             try:
                 total = _run_graph(rows, layout, kernel, params, topic, saved)
@@ -123,98 +135,13 @@ def _named(rows: Rows) -> Iterator[None]:
         raise error.named(rows.design.given.regressors, rows.design.equations) from None
 
 
-# ---------------------------------------------------------------------------------------------- what to read
-
-
-@dataclass(frozen=True, eq=False)
-class _Stored:
-    """Rows start..stop of an array that is sliced where the task runs."""
-
-    array: Any
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Chunks:
-    """Rows of values in the graph: (key, first, last) for each chunk they lie in."""
-
-    pieces: tuple[tuple[Key, int, int], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _BlockPlan:
-    """How to read one block.
-
-    readers, names : one a part, X then Y then weights.  by_cell : whether those are of cells.
-    graph : the Dask tasks this block alone needs.  shared : keys whose values it is handed.
-    """
-
-    start: int
-    stop: int
-    n_x: int
-    n_y: int
-    by_cell: bool
-    readers: tuple[_Stored | _Chunks, ...]
-    names: tuple[str, ...]
-    graph: dict[Key, Any]
-    shared: frozenset[Key]
-
-    @property
-    def keys(self) -> list[Key]:
-        return [key for reader in self.readers if isinstance(reader, _Chunks) for key, _, _ in reader.pieces]
-
-
 @dataclass(frozen=True, eq=False)
 class _Group:
     """Consecutive blocks of one task, the keys of what it is handed, and where it reports progress."""
 
-    blocks: tuple[_BlockPlan, ...]
+    blocks: tuple[BlockPlan, ...]
     shared: tuple[Key, ...]
     topic: str | None
-
-
-@dataclass(frozen=True, eq=False)
-class _Box:
-    """Keeps a scheduler from looking for task keys inside a value."""
-
-    value: Any
-
-
-def _plan_blocks(rows: Rows, layout: Layout) -> tuple[_BlockPlan, ...]:
-    bounds = layout.blocks
-    names = tuple(part.name for part in rows.parts)
-    readers = zip(*(_readers(part, bounds) for part in rows.parts), strict=True)
-    sizes = len(rows.x), len(rows.y), rows.cells is not None
-    return tuple(
-        _BlockPlan(int(a), int(b), *sizes, of_parts, names, {}, frozenset())
-        for a, b, of_parts in zip(bounds[:-1], bounds[1:], readers, strict=True)
-    )
-
-
-def _readers(part: Part, bounds: np.ndarray) -> list[_Stored] | list[_Chunks]:
-    spans = [(int(a), int(b)) for a, b in pairwise(bounds)]
-    if isinstance(part.array, da.Array):
-        rest = (0,) * (part.array.ndim - 1)
-        return [_Chunks(_pieces(part.array.name, rest, _edges(part), a, b)) for a, b in spans]
-    if _is_split(part, bounds):
-        return [_Chunks(_pieces(_chunk_name(part), (), _edges(part), a, b)) for a, b in spans]
-    if isinstance(part.array, np.ndarray):  # a view each, so that a task is sent its own rows only
-        return [_Stored(part.array[a:b], 0, b - a) for a, b in spans]
-    return [_Stored(part.array, a, b) for a, b in spans]
-
-
-def _pieces(
-    name: str, rest: tuple[int, ...], edges: np.ndarray, start: int, stop: int
-) -> tuple[tuple[Key, int, int], ...]:
-    pieces: list[tuple[Key, int, int]] = []
-    chunk = int(np.searchsorted(edges, start, side="right")) - 1
-    while chunk < len(edges) - 1 and edges[chunk] < stop:
-        first, last = max(start, int(edges[chunk])), min(stop, int(edges[chunk + 1]))
-        if last > first:
-            pieces.append(((name, chunk, *rest), first - int(edges[chunk]), last - int(edges[chunk])))
-        chunk += 1
-    return tuple(pieces)
 
 
 # ---------------------------------------------------------------------------------------------- the graph
@@ -253,19 +180,19 @@ def _sum_groups(rows: Rows, layout: Layout, chosen: slice, kernel: Kernel, param
     token = uuid.uuid4().hex
     groups = range(layout.n_groups)[chosen]
     first, last = layout.groups[groups[0]], layout.groups[groups[-1] + 1]
-    plans, graph = _inline(_plan_blocks(rows, layout)[first:last], _source_graph(rows, layout))
+    plans, graph = _inline(plan_blocks(rows, layout)[first:last], _source_graph(rows, layout))
     client = client_of(get)
     if client is not None:
         check_versions(client)
         plans = _scatter(client, plans, graph, token)
     params_key = f"lrgls-params-{token}"
-    graph[params_key] = _Box(params)
+    graph[params_key] = Box(params)
     level: list[Key] = []
     for g in groups:
         blocks = plans[layout.groups[g] - first : layout.groups[g + 1] - first]
         shared = tuple(dict.fromkeys(key for block in blocks for key in sorted(block.shared, key=str)))
         key = (f"lrgls-rows-{token}", g)
-        graph[key] = (_sum_group, kernel, params_key, _Box(_Group(blocks, shared, topic)), list(shared))
+        graph[key] = (_sum_group, kernel, params_key, Box(_Group(blocks, shared, topic)), list(shared))
         level.append(key)
     # a name for each level: a scheduler spreads tasks evenly only if it sees that their group depends on nothing
     depth = 0
@@ -283,26 +210,14 @@ def _source_graph(rows: Rows, layout: Layout) -> dict[Key, Any]:
     for part in rows.parts:
         if isinstance(part.array, da.Array):
             graph.update(part.array.__dask_graph__())
-        elif _is_split(part, layout.blocks):
-            edges = _edges(part)
+        elif is_split(part, layout.blocks):
+            edges = edges_of(part)
             for chunk, (start, stop) in enumerate(pairwise(edges.tolist())):
-                graph[(_chunk_name(part), chunk)] = (_read_stored, _Box(_Stored(part.array, start, stop)))
+                graph[(chunk_name(part), chunk)] = (read_stored, Box(Stored(part.array, start, stop)))
     return graph
 
 
-def _is_split(part: Part, bounds: np.ndarray) -> bool:
-    return part.row_chunks is not None and not np.isin(bounds, _edges(part)).all()
-
-
-def _edges(part: Part) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(np.array(part.row_chunks))])
-
-
-def _chunk_name(part: Part) -> str:
-    return f"lrgls-chunk-{id(part)}"
-
-
-def _inline(plans: tuple[_BlockPlan, ...], graph: dict[Key, Any]) -> tuple[tuple[_BlockPlan, ...], dict[Key, Any]]:
+def _inline(plans: tuple[BlockPlan, ...], graph: dict[Key, Any]) -> tuple[tuple[BlockPlan, ...], dict[Key, Any]]:
     """Give each block the tasks it alone needs; the rest, closed under dependencies, stays a graph around them."""
     user: dict[Key, int] = {}
     needs: dict[Key, set[Key]] = {}
@@ -345,21 +260,21 @@ def _is_task(value: Any) -> bool:
 
 
 def _scatter(
-    client: distributed.Client, plans: tuple[_BlockPlan, ...], graph: dict[Key, Any], token: str
-) -> tuple[_BlockPlan, ...]:
+    client: distributed.Client, plans: tuple[BlockPlan, ...], graph: dict[Key, Any], token: str
+) -> tuple[BlockPlan, ...]:
     """Send arrays that live on the client to the workers, each block's rows to where it is worked on."""
     views: dict[Key, np.ndarray] = {}
     moved = []
     for index, plan in enumerate(plans):
-        readers: list[_Stored | _Chunks] = []
+        readers: list[Stored | Chunks] = []
         for position, reader in enumerate(plan.readers):
-            if isinstance(reader, _Stored) and isinstance(reader.array, np.ndarray):
+            if isinstance(reader, Stored) and isinstance(reader.array, np.ndarray):
                 key = (f"lrgls-sent-{token}", index, position)
                 views[key] = reader.array
-                readers.append(_Chunks(((key, 0, reader.stop),)))
+                readers.append(Chunks(((key, 0, reader.stop),)))
             else:
                 readers.append(reader)
-        new = {key for key in (k for r in readers if isinstance(r, _Chunks) for k, _, _ in r.pieces) if key in views}
+        new = {key for key in (k for r in readers if isinstance(r, Chunks) for k, _, _ in r.pieces) if key in views}
         moved.append(replace(plan, readers=tuple(readers), shared=plan.shared | new))
     if views:
         futures = scattered(client, list(views.values()))
@@ -370,13 +285,13 @@ def _scatter(
 # ---------------------------------------------------------------------------------------------- inside a task
 
 
-def _sum_group(kernel: Kernel, params: _Box, group: _Box, shared: Sequence[Any]) -> Any:
+def _sum_group(kernel: Kernel, params: Box, group: Box, shared: Sequence[Any]) -> Any:
     plan: _Group = group.value
     values = dict(zip(plan.shared, shared, strict=True))
     total = None
     # a kernel finds bad values by what they do to its sums, and says where they are
     with one_blas_thread, np.errstate(all="ignore"):
-        for block, arrays in _read_ahead(plan.blocks, values):
+        for block, arrays in read_ahead(plan.blocks, values):
             part = kernel(block, params.value)
             spare_arrays.give_back(arrays)
             if total is None:
@@ -395,61 +310,3 @@ def _add(parts: Sequence[Any]) -> Any:
             if part is not None:
                 total = part if total is None else total + part
     return total
-
-
-def _read_ahead(plans: tuple[_BlockPlan, ...], values: dict[Key, Any]) -> Iterator[tuple[Block, list[np.ndarray]]]:
-    """Each block in turn, the next one being read meanwhile where reading takes any time."""
-    if len(plans) == 1 or all(isinstance(r, _Stored) and isinstance(r.array, np.ndarray) for r in plans[0].readers):
-        for plan in plans:
-            yield _read(plan, values)
-        return
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(_read, plans[0], values)
-        for plan in plans[1:]:
-            block = ahead.result()
-            ahead = pool.submit(_read, plan, values)
-            yield block
-            del block
-        yield ahead.result()
-
-
-def _read(plan: _BlockPlan, values: dict[Key, Any]) -> tuple[Block, list[np.ndarray]]:
-    """The block and the arrays it is made of."""
-    computed = {key: values[key] for key in plan.shared}
-    if plan.graph:
-        wanted = [key for key in dict.fromkeys(plan.keys) if key in plan.graph]
-        try:
-            results = dask.get({**plan.graph, **computed}, wanted)
-        except Exception as error:
-            raise _unreadable(plan, " and ".join(dict.fromkeys(plan.names)), error) from error
-        computed.update(zip(wanted, results, strict=True))
-    arrays = []
-    for reader, name in zip(plan.readers, plan.names, strict=True):
-        try:
-            arrays.append(_read_part(reader, computed))
-        except Exception as error:
-            raise _unreadable(plan, name, error) from error
-    y_stop = plan.n_x + plan.n_y
-    x, y, rest = tuple(arrays[: plan.n_x]), tuple(arrays[plan.n_x : y_stop]), tuple(arrays[y_stop:])
-    if plan.by_cell:
-        return Block(plan.start, x, y, None, rest), arrays
-    return Block(plan.start, x, y, rest[0] if rest else None), arrays
-
-
-def _read_stored(stored: _Box) -> np.ndarray:
-    return np.asarray(stored.value.array[stored.value.start : stored.value.stop])
-
-
-def _read_part(reader: _Stored | _Chunks, values: dict[Key, Any]) -> np.ndarray:
-    if isinstance(reader, _Stored) and hasattr(reader.array, "read_into"):
-        array = spare_arrays.take((reader.stop - reader.start, *reader.array.shape[1:]), reader.array.dtype)
-        reader.array.read_into(array, reader.start)
-        return array
-    if isinstance(reader, _Stored):
-        return np.asarray(reader.array[reader.start : reader.stop])
-    pieces = [np.asarray(values[key])[first:last] for key, first, last in reader.pieces]
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-
-
-def _unreadable(plan: _BlockPlan, name: str, error: Exception) -> UnreadableRows:
-    return UnreadableRows(name, plan.start, plan.stop, f"{type(error).__name__}: {error}")

@@ -14,7 +14,7 @@ import numpy as np
 
 from lrgls_dask.design.design import Design, OwnColumns
 from lrgls_dask.errors import BadValues
-from lrgls_dask.rows.kernels import Block, side_by_side
+from lrgls_dask.rows.block import Block, side_by_side
 from lrgls_dask.rows.moments import Scaling
 
 __all__ = ["ScaledCells", "scaled_bytes"]

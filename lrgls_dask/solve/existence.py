@@ -67,10 +67,11 @@ def no_maximum(problem: Problem, options: Options, involved: np.ndarray | None =
     """The refusal, naming N, q, K, the equations if they are known, and the remedy."""
     design = problem.design
     size = f"{problem.n_obs:,} rows, {design.n_regressors:,} distinct regressors and {design.n_equations:,} equations"
-    if options.algorithm == "fgls":
+    if options.one_step:
+        wanted = "weight by its inverse" if options.algorithm == "fgls" else "have a likelihood"
         return ValueError(
             f"the residual covariance of {design.n_equations:,} equations fitted one by one is singular "
-            f"({size}), so covariance='full' cannot weight by its inverse. "
+            f"({size}), so covariance='full' cannot {wanted}. "
             "Use covariance='lowrank', fewer equations or more rows."
         )
     which = "some of the equations"

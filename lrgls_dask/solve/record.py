@@ -43,7 +43,7 @@ class Termination(enum.Enum):
 class Options:
     """How to fit; see LowRankGLS for the meaning of each. max_sweeps : None for each algorithm's own (iterate.py)."""
 
-    algorithm: Literal["als", "fgls", "em"] = "als"
+    algorithm: Literal["als", "fgls", "em", "ols"] = "als"
     debiased: bool | Literal["Theil", "max"] = False
     lam_B: Ridge = 0.0
     d_floor: float = 1e-8
@@ -52,6 +52,11 @@ class Options:
     cg_tol: float | None = None
     cg_maxit: int = 500
     accelerate: bool = True
+
+    @property
+    def one_step(self) -> bool:
+        """Whether Sigma is that of the residuals of least squares, all of which count alike."""
+        return self.algorithm in ("fgls", "ols")
 
 
 @dataclass(frozen=True)

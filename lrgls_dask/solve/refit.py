@@ -59,11 +59,13 @@ def refit(problem: Problem, structure: Structure, options: Options, start: Point
 
     start : its c, within the restrictions, and S in the coordinates of `problem`.  The local optimum that `start` leads
     to, to a precision far below the statistical error, in two to four sweeps where N is much larger than P / K; one
-    step from the starting residuals with algorithm="fgls".
+    step from the starting residuals with algorithm="fgls", none with "ols".
     """
     step: Alternating = _Refit(problem, structure, options, max(TIGHT, REFIT_GRADIENT / np.sqrt(problem.n_obs)))
-    if options.algorithm == "fgls":
+    if options.one_step:
         start = Point(*starting_residuals(problem, pooled=True), start.sigma)
+    if options.algorithm == "ols":
+        return step.look(State(step.first, start)).point
     if options.algorithm == "fgls" or structure.fixed:
         return run(step, start, replace(step.goal(), most=1)).point
     looked = None

@@ -23,8 +23,8 @@ def choose_l1(problem: Problem, family: Structure, options: Options) -> tuple[St
     residuals.
     """
     design, n_obs = problem.design, problem.n_obs
-    c, S = starting_residuals(problem, pooled=options.algorithm == "fgls")
-    if problem.restarts_are_free and options.algorithm != "fgls":
+    c, S = starting_residuals(problem, pooled=options.one_step)
+    if problem.restarts_are_free and not options.one_step:
         S = fit_structure(problem, LowRankStructure(family.rank), options, c, S).point.S
     held = 0 if problem.constraint is None else len(problem.constraint.values)
     chosen, rows = family.chosen(

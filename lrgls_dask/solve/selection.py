@@ -76,7 +76,7 @@ def _choose(
 
 
 def _start(problem: Problem, options: Options) -> tuple[np.ndarray, np.ndarray]:
-    return starting_residuals(problem, pooled=options.algorithm == "fgls")
+    return starting_residuals(problem, pooled=options.one_step)
 
 
 def _check_bounded(problem: Problem, structures: tuple[Structure, ...], options: Options) -> None:
@@ -88,7 +88,7 @@ def _check_bounded(problem: Problem, structures: tuple[Structure, ...], options:
         return
     if problem.whitened.exact.any():
         raise no_maximum(problem, options, np.flatnonzero(problem.whitened.exact))
-    if problem.compressed is None or options.algorithm == "fgls" or problem.constraint is not None:
+    if problem.compressed is None or options.one_step or problem.constraint is not None:
         return
     involved = vanishing_combination(problem.compressed)
     if len(involved):
@@ -232,7 +232,7 @@ def _without_covariance(
     kept: CheckpointLoop | None,
 ) -> Solution[Point]:
     structure, size = structures[0], problem.design.n_equations
-    wanted = "rank='bic'" if len(structures) > 1 else "algorithm='fgls'" if options.algorithm == "fgls" else ""
+    wanted = "rank='bic'" if len(structures) > 1 else f"algorithm={options.algorithm!r}" if options.one_step else ""
     wanted = wanted or (f"debiased={options.debiased!r}" if options.debiased else "")
     if wanted or structure.needs_matrix:
         remedy = "Give rank as an integer" if len(structures) > 1 else "Use algorithm='als' and debiased=False"

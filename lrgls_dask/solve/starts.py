@@ -12,6 +12,7 @@ from lrgls_dask.solve.als import Alternating
 from lrgls_dask.solve.checkpoint import CheckpointLoop, run_from_kept
 from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.iterate import run
+from lrgls_dask.solve.ols import LeastSquares
 from lrgls_dask.solve.record import Options, Point, Solution, Termination, best_of_starts, debiased, slack
 
 __all__ = ["als_from", "fit_structure"]
@@ -34,7 +35,7 @@ def fit_structure(
     floor = np.full(problem.design.n_equations, options.d_floor)
     scaled = debiased(problem, options, S)
     start = Point(c, S, structure.start(S, floor))
-    if not problem.restarts_are_free or options.algorithm == "fgls":
+    if not problem.restarts_are_free or options.one_step:
         first = structure.candidates(scaled, floor)[0]
         return als_from(problem, structure, options, start, first, kept=kept)
     solutions: list[Solution[Point]] = []
@@ -62,8 +63,8 @@ def als_from(
 
     wanted : the objective another start reached; the loop ends, as MAX_SWEEPS, once it shows it will not get there.
     """
-    if options.algorithm == "fgls" or structure.fixed:
-        step = Alternating(problem, structure, options)
+    if options.one_step or structure.fixed:
+        step = (LeastSquares if options.algorithm == "ols" else Alternating)(problem, structure, options)
         found = run(step, start, replace(step.goal(), most=1), looked=step.looked(start, first))
         found = replace(found, termination=Termination.CONVERGED)
     else:

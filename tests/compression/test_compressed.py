@@ -15,8 +15,8 @@ from lrgls_dask import CompressedSystem, System
 from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.compression.roots import root_of
+from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.kernels import (
-    Block,
     StreamParams,
     design_kernel,
     direction_kernel,

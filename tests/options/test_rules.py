@@ -25,6 +25,7 @@ FORBIDDEN = {
     "rank": "cv",
     "ranks": [1, 2],
     "lam_F": 0.5,
+    "lam_B": 2.0,
     "engine": "stream",
     "checkpoint": "kept.zarr",
     "cg_tol": 1e-9,

@@ -19,7 +19,7 @@ import zarr
 
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.errors import UnreadableRows
-from lrgls_dask.rows.kernels import Block
+from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.run_pass import Meter, run_pass
 from support.counted import counted, counted_array
 from support.fits import fit

@@ -158,6 +158,21 @@ def test_rows_left_out_for_a_missing_response() -> None:
     assert dropped.n_dropped == 4 and "Rows left out for a missing response: 4" in dropped.summary()
 
 
+def test_groups_of_several_kinds_and_sums_along_time() -> None:
+    data = simulate("mixed")
+    found, other, times = made(data), np.random.default_rng(8).permutation(GROUPS), np.arange(240) // 8
+    s, half = scores(found, data), bread(found, data)
+    same = (GROUPS[:, None] == GROUPS) | (other[:, None] == other)
+    wanted = half @ s.T @ same @ s @ half
+    assert np.all(np.diag(wanted) > 0)
+    with pytest.warns(FitWarning, match="not positive semidefinite"):
+        crossed = found.cov("cluster", groups=[GROUPS, other])
+    assert off_by(crossed, wanted) < 1e-7
+    sums = np.array([s[times == t].sum(axis=0) for t in range(30)])
+    wanted = half @ meat(sums, weights=1 - np.arange(4) / 4) @ half
+    assert off_by(found.cov("driscoll-kraay", times=times, bandwidth=3), wanted) < 1e-7
+
+
 def test_a_chosen_covariance_is_behind_everything(tmp_path: Any) -> None:
     data = simulate("mixed")
     found = made(data)

@@ -13,11 +13,15 @@ __all__ = ["Classical"]
 
 @dataclass(frozen=True)
 class Classical(CovKind):
-    """(X' Sigma^-1 X)^-1; no read.  debiased : with Sigma_ij N / sqrt((N - p_i) (N - p_j))."""
+    """(X' Sigma^-1 X)^-1; no read.
 
-    debiased: bool = False
+    debiased : with Sigma_ij N / sqrt((N - p_i) (N - p_j)), False for without; None for as the fit itself was.
+    """
+
+    debiased: bool | None = None
     name: ClassVar[str] = "classical"
 
     def compute(self, source: CovSource, equation: int | None, system: System | None) -> CovValues:
-        values = source.classical(self, equation, system, debiased=self.debiased)
-        return CovValues(values, "debiased" if self.debiased else "")
+        debiased = source.debiased if self.debiased is None else self.debiased
+        values = source.classical(self, equation, system, debiased=debiased)
+        return CovValues(values, "debiased" if debiased else "")

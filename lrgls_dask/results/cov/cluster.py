@@ -1,18 +1,21 @@
-"""The covariance that is robust to correlation within groups of rows."""
+"""The covariance that is robust to correlation within groups of rows, of one kind or of several."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
+from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.gradient_kernels import Clusters
+from lrgls_dask.inference.multiway import MOST_WAYS, crossed, crossed_sum
 from lrgls_dask.inference.sandwich import clustered
 from lrgls_dask.results.cov.kind import CovValues
-from lrgls_dask.results.cov.sandwich import Sandwich
+from lrgls_dask.results.cov.sandwich import BY_DEGREES, Correction, Sandwich
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.system import System
 
@@ -21,44 +24,111 @@ __all__ = ["Cluster", "clusters_of"]
 
 @dataclass(frozen=True, eq=False)
 class Cluster(Sandwich):
-    """Against correlation within groups; correction "HC1" also multiplies by G / (G - 1) (N - 1) / N.
+    """Against correlation within groups, of one kind or of several at once.
 
-    G counts the groups with rows that were fitted: of positive weight, and complete ones with missing="drop".
-    groups : (N,) labels, paired with the rows by theirs; None for those of the system.  Source: Liang and Zeger (1986).
+    groups : (N,) labels, paired with the rows by theirs; several of them as a list, an (N, m) array or a frame, up to
+    four, for errors that are correlated within groups of any kind: sums of the covariances of each kind less those of
+    the crossings. None for those of the system.
+    correction : "HC1" or "CR1" also multiplies by G / (G - 1) (N - 1) / N; with one equation that is Stata's and
+    statsmodels' (N - 1) / (N - p) G / (G - 1).
+    group_debias : whether to multiply by G / (G - 1) (N - 1) / N, whatever the correction. As linearmodels' options:
+    debiased=True, group_debias=True or False.
+
+    G counts the groups with rows that were fitted: of positive weight, and complete ones with missing="drop"; of
+    several kinds each covariance has its own, and tests the least. A sum of several kinds may have negative
+    eigenvalues, which is warned of; where a variance is negative they are taken for zero.
+    Source: Liang and Zeger (1986); Cameron, Gelbach and Miller (2011).
     """
 
     groups: Any = field(default=None, metadata={"command_line": "one label a row: those of the store are used"})
+    group_debias: bool | None = None
     name: ClassVar[str] = "cluster"
+    corrections: ClassVar[tuple[str, ...]] = ("none", "HC0", "HC1", "CR1")
 
-    def sandwich(self, system: System, bread: Bread, equation: int | None) -> CovValues:
-        labels = system.groups_of_rows(self.groups)
-        if labels is None:
+    def sandwich(self, system: System, bread: Bread, equation: int | None, correction: Correction) -> CovValues:
+        kinds = system.groupings_of_rows(self.groups)
+        if not kinds:
             raise ValueError("kind='cluster' needs groups: pass groups=, one label a row, or a system that has them.")
-        values, n_groups = clustered(system.rows, bread, equation, clusters_of(labels), Meter())
-        if self.correction == "HC1":
-            values = values * (n_groups / (n_groups - 1) * (bread.n_obs - 1) / bread.n_obs)
-        return CovValues(values, f"{self.correction}, {n_groups:,} groups", n_groups)
+        if len(kinds) > MOST_WAYS:
+            raise ValueError(
+                f"groups has {len(kinds)} kinds of groups, and a covariance is clustered by at most {MOST_WAYS}. Pass "
+                "one label a row, or a list of a few such."
+            )
+        codes = [_codes_of(labels) for labels in kinds]
+        sets = crossed(len(kinds))
+        ways = tuple(_runs_of(_crossing([codes[i] for i in each])) for each, _ in sets)
+        found = clustered(system.rows, bread, equation, ways, Meter())
+        by_group = self.correction in BY_DEGREES if self.group_debias is None else self.group_debias
+        factors = [_of_groups(n, bread.n_obs) if by_group else 1.0 for _, n in found]
+        parts = [f * sign * values for f, (_, sign), (values, _) in zip(factors, sets, found, strict=True)]
+        counts = [n for _, n in found[: len(kinds)]]
+        counted = " and ".join(f"{n:,}" for n in counts)
+        note = f"{_said(correction, by_group)}, {counted} groups"
+        if len(kinds) == 1:
+            return CovValues(parts[0], note, counts[0])
+        values, doubt = crossed_sum(parts, len(kinds))
+        if doubt:
+            note += f", {doubt}"
+            warnings.warn(
+                f"clustered covariance: {doubt}, since there are few groups of some kind beside {len(values)} "
+                "coefficients. Single standard errors are rough, joint tests of many coefficients are not to be had.",
+                FitWarning,
+                stacklevel=5,
+            )
+        return CovValues(values, note, min(counts))
 
 
-def clusters_of(labels: np.ndarray) -> Clusters:
-    """The groups of rows by label (N,), of any dtype.
+def _of_groups(n_groups: int, n_rows: int) -> float:
+    return n_groups / (n_groups - 1) * (n_rows - 1) / n_rows
 
-    Memory a few times the labels. Raises ValueError for missing ones, and fewer than two groups.
+
+def _said(correction: str, by_group: bool) -> str:
+    """The factors, for tables."""
+    if correction in BY_DEGREES:
+        return correction if by_group else f"{correction} without G / (G - 1)"
+    return "HC0 with G / (G - 1)" if by_group else "HC0"
+
+
+def clusters_of(labels: np.ndarray, what: str = "groups", *, sort: bool = False) -> Clusters:
+    """The groups of rows by label (N,), of any dtype, numbered by first occurrence or in ascending order.
+
+    Memory a few times the labels. Raises ValueError for missing ones, fewer than two, and what has no order.
     """
-    n_rows = len(labels)
-    codes, distinct = pd.factorize(labels)
+    return _runs_of(_codes_of(labels, what, sort=sort))
+
+
+def _codes_of(labels: np.ndarray, what: str = "groups", *, sort: bool = False) -> np.ndarray:
+    """(N,) codes 0..G-1 of labels; see `clusters_of`."""
+    try:
+        codes, distinct = pd.factorize(labels, sort=sort)
+    except TypeError as error:
+        raise ValueError(f"{what} must have an order; got labels of several kinds ({error}).") from None
     if (codes < 0).any():
         row = int(np.argmax(codes < 0))
         raise ValueError(
-            f"groups: the label at row {row} is missing, {int((codes < 0).sum())} such labels in all. "
-            "Give every row a group, or drop the row."
+            f"{what}: the label at row {row} is missing, {int((codes < 0).sum())} such labels in all. "
+            "Give every row a label, or drop the row."
         )
     if len(distinct) < 2:
-        raise ValueError(f"a clustered covariance needs at least two groups; all rows are in {distinct[0]!r}.")
-    codes = codes.astype(np.int32 if len(distinct) < 2**31 else np.int64)
+        raise ValueError(f"a clustered covariance needs at least two {what}; all rows are in {distinct[0]!r}.")
+    return np.asarray(codes)
+
+
+def _crossing(codes: list[np.ndarray]) -> np.ndarray:
+    """(N,) codes of the groups of rows that agree in all of `codes`."""
+    joint = codes[0].astype(np.int64)
+    for other in codes[1:]:
+        joint = pd.factorize(joint * (int(other.max()) + 1) + other)[0].astype(np.int64)
+    return joint
+
+
+def _runs_of(codes: np.ndarray) -> Clusters:
+    """The groups of rows by codes 0..G-1 (N,), each of which occurs."""
+    n_rows, n_groups = len(codes), int(codes.max()) + 1
+    codes = codes.astype(np.int32 if n_groups < 2**31 else np.int64)
     edges = np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1, [n_rows]])
     of_runs = codes[edges[:-1]]
-    first, last = np.full(len(distinct), n_rows), np.zeros(len(distinct), dtype=np.int64)
+    first, last = np.full(n_groups, n_rows), np.zeros(n_groups, dtype=np.int64)
     np.minimum.at(first, of_runs, edges[:-1])
     np.maximum.at(last, of_runs, edges[1:] - 1)
     return Clusters(edges, of_runs, first, last)

@@ -14,11 +14,11 @@ from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.inference.sandwich import hac
 from lrgls_dask.results.cov.kind import CovValues
-from lrgls_dask.results.cov.sandwich import Sandwich
+from lrgls_dask.results.cov.sandwich import Correction, Sandwich
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.system import System
 
-__all__ = ["Hac"]
+__all__ = ["Hac", "check_kernel"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,17 +35,19 @@ class Hac(Sandwich):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("kernel", self.kernel, ("bartlett", "parzen", "qs"))
-        if self.bandwidth is not None:
-            _check_bandwidth(self.bandwidth)
+        check_kernel(self.kernel, self.bandwidth)
 
-    def sandwich(self, system: System, bread: Bread, equation: int | None) -> CovValues:
+    def sandwich(self, system: System, bread: Bread, equation: int | None, correction: Correction) -> CovValues:
         check_ascending(system.obs, system.obs_dim, "kind='hac'")
         values, used = hac(system.rows, bread, equation, self.kernel, self.bandwidth, Meter())
-        return CovValues(values, f"{self.correction}, {self.kernel} kernel, bandwidth {used:g}")
+        return CovValues(values, f"{correction}, {self.kernel} kernel, bandwidth {used:g}")
 
 
-def _check_bandwidth(value: Any) -> None:
+def check_kernel(kernel: Any, value: Any) -> None:
+    """Raise ValueError or TypeError for another kernel, and a bandwidth that is none."""
+    one_of("kernel", kernel, ("bartlett", "parzen", "qs"))
+    if value is None:
+        return
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"bandwidth must be a number of rows or None; got {value!r}.")
     if not 0 <= float(value) < np.inf:

@@ -42,6 +42,11 @@ class CovSource(Protocol):
         """(K,) coefficients of each equation that restrictions leave free."""
         ...
 
+    @property
+    def debiased(self) -> bool:
+        """Whether Sigma was found from mean products corrected for degrees of freedom."""
+        ...
+
     def rows(self, kind: CovKind, system: System | None) -> System:
         """The rows of the fit, as it saw them: those it holds, or a system that was passed."""
         ...

@@ -15,47 +15,70 @@ from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.system import System
 
-__all__ = ["Correction", "Robust", "Sandwich"]
+__all__ = ["BY_DEGREES", "Correction", "Robust", "Sandwich"]
 
-Correction = Literal["HC0", "HC1"]
+Correction = Literal["none", "HC0", "HC1", "HC2", "HC3", "CR1"]
+BY_DEGREES = ("HC1", "CR1")
 
 
 @dataclass(frozen=True, eq=False)
 class Sandwich(CovKind):
     """From scores x_ij (Sigma^-1 r_i)_j; one pass.
 
-    correction : "HC1" multiplies by N / sqrt((N - p_i) (N - p_j)), p_j the free coefficients of an equation.
+    correction : "HC1" multiplies by N / sqrt((N - p_i) (N - p_j)), p_j the free coefficients of an equation; "none" or
+    "HC0" by nothing.  None for what `debiased` says.
+    debiased : True for "HC1" as linearmodels' debiased, False for "none", None for as the fit itself was.
     """
 
-    correction: Correction = "HC0"
+    correction: Correction | None = None
+    debiased: bool | None = None
+    corrections: ClassVar[tuple[str, ...]] = ("none", "HC0", "HC1")
 
     def __post_init__(self) -> None:
-        one_of("correction", self.correction, ("HC0", "HC1"))
+        if self.correction is None:
+            return
+        one_of("correction", self.correction, self.corrections)
+        if self.debiased is not None and self.debiased != (self.correction in BY_DEGREES):
+            raise ValueError(
+                f"correction={self.correction!r} and debiased={self.debiased} say two things of the factor for degrees "
+                "of freedom. Leave one of them out."
+            )
 
     @abstractmethod
-    def sandwich(self, system: System, bread: Bread, equation: int | None) -> CovValues:
-        """The covariance without the correction, and what there is to note of it."""
+    def sandwich(self, system: System, bread: Bread, equation: int | None, correction: Correction) -> CovValues:
+        """The covariance without the factor for degrees of freedom, and what there is to note of it."""
 
     def compute(self, source: CovSource, equation: int | None, system: System | None) -> CovValues:
         rows = source.rows(self, system)
-        found = self.sandwich(rows, source.bread(rows), equation)
-        return replace(found, values=self._corrected(source, equation, found.values))
-
-    def _corrected(self, source: CovSource, equation: int | None, values: np.ndarray) -> np.ndarray:
-        if self.correction == "HC0":
-            return values
+        correction = self._resolved(source)
+        found = self.sandwich(rows, source.bread(rows), equation, correction)
+        if correction not in BY_DEGREES:
+            return found
         factors = np.sqrt(source.n_obs / (source.n_obs - source.free))
         if equation is not None:
-            return np.asarray(values * factors[equation] ** 2)
+            return replace(found, values=np.asarray(found.values * factors[equation] ** 2))
         each = np.repeat(factors, source.design.sizes)
-        return values * np.multiply.outer(each, each)
+        return replace(found, values=found.values * np.multiply.outer(each, each))
+
+    def _resolved(self, source: CovSource) -> Correction:
+        if self.correction is not None:
+            return "HC0" if self.correction == "none" else self.correction
+        return "HC1" if (source.debiased if self.debiased is None else self.debiased) else "HC0"
 
 
 @dataclass(frozen=True, eq=False)
 class Robust(Sandwich):
-    """Against unequal variances of rows.  Source: White (1980)."""
+    """Against unequal variances of rows.
+
+    correction : as of the others; "HC2" and "HC3" divide residuals by sqrt(1 - h) and 1 - h, h the leverage of the row
+    in its equation, which least squares has: K = 1, a diagonal Sigma, algorithm="ols", or regressors that all
+    equations share.  Source: White (1980); MacKinnon and White (1985).
+    """
 
     name: ClassVar[str] = "robust"
+    corrections: ClassVar[tuple[str, ...]] = ("none", "HC0", "HC1", "HC2", "HC3")
 
-    def sandwich(self, system: System, bread: Bread, equation: int | None) -> CovValues:
-        return CovValues(robust(system.rows, bread, equation, Meter()), self.correction)
+    def sandwich(self, system: System, bread: Bread, equation: int | None, correction: Correction) -> CovValues:
+        power = {"HC2": 0.5, "HC3": 1.0}.get(correction)
+        leverage = None if power is None else bread.leverage(power)
+        return CovValues(robust(system.rows, bread, equation, Meter(), leverage), correction)

@@ -1,0 +1,192 @@
+"""How blocks of rows are read: what a task opens or is handed, and the block it makes of that.
+
+A block of a stored array is sliced where its task runs; chunks of Dask arrays, and stored chunks that several blocks
+share, are values in the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.typing import Key
+
+from lrgls_dask.errors import UnreadableRows
+from lrgls_dask.rows.block import Block
+from lrgls_dask.rows.layout import Layout
+from lrgls_dask.rows.resources import spare_arrays
+from lrgls_dask.rows.rows import Part, Rows
+
+__all__ = [
+    "BlockPlan",
+    "Box",
+    "Chunks",
+    "Stored",
+    "chunk_name",
+    "edges_of",
+    "is_split",
+    "plan_blocks",
+    "read_ahead",
+    "read_stored",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Rows start..stop of an array that is sliced where the task runs."""
+
+    array: Any
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, eq=False)
+class Chunks:
+    """Rows of values in the graph: (key, first, last) for each chunk they lie in."""
+
+    pieces: tuple[tuple[Key, int, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockPlan:
+    """How to read one block.
+
+    readers, names : one a part, X then Y then weights.  by_cell : whether those are of cells.
+    graph : the Dask tasks this block alone needs.  shared : keys whose values it is handed.
+    """
+
+    start: int
+    stop: int
+    n_x: int
+    n_y: int
+    by_cell: bool
+    readers: tuple[Stored | Chunks, ...]
+    names: tuple[str, ...]
+    graph: dict[Key, Any]
+    shared: frozenset[Key]
+
+    @property
+    def keys(self) -> list[Key]:
+        return [key for reader in self.readers if isinstance(reader, Chunks) for key, _, _ in reader.pieces]
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Keeps a scheduler from looking for task keys inside a value."""
+
+    value: Any
+
+
+def plan_blocks(rows: Rows, layout: Layout) -> tuple[BlockPlan, ...]:
+    bounds = layout.blocks
+    names = tuple(part.name for part in rows.parts)
+    readers = zip(*(_readers(part, bounds) for part in rows.parts), strict=True)
+    sizes = len(rows.x), len(rows.y), rows.cells is not None
+    return tuple(
+        BlockPlan(int(a), int(b), *sizes, of_parts, names, {}, frozenset())
+        for a, b, of_parts in zip(bounds[:-1], bounds[1:], readers, strict=True)
+    )
+
+
+def _readers(part: Part, bounds: np.ndarray) -> list[Stored] | list[Chunks]:
+    spans = [(int(a), int(b)) for a, b in pairwise(bounds)]
+    if isinstance(part.array, da.Array):
+        rest = (0,) * (part.array.ndim - 1)
+        return [Chunks(_pieces(part.array.name, rest, edges_of(part), a, b)) for a, b in spans]
+    if is_split(part, bounds):
+        return [Chunks(_pieces(chunk_name(part), (), edges_of(part), a, b)) for a, b in spans]
+    if isinstance(part.array, np.ndarray):  # a view each, so that a task is sent its own rows only
+        return [Stored(part.array[a:b], 0, b - a) for a, b in spans]
+    return [Stored(part.array, a, b) for a, b in spans]
+
+
+def _pieces(
+    name: str, rest: tuple[int, ...], edges: np.ndarray, start: int, stop: int
+) -> tuple[tuple[Key, int, int], ...]:
+    pieces: list[tuple[Key, int, int]] = []
+    chunk = int(np.searchsorted(edges, start, side="right")) - 1
+    while chunk < len(edges) - 1 and edges[chunk] < stop:
+        first, last = max(start, int(edges[chunk])), min(stop, int(edges[chunk + 1]))
+        if last > first:
+            pieces.append(((name, chunk, *rest), first - int(edges[chunk]), last - int(edges[chunk])))
+        chunk += 1
+    return tuple(pieces)
+
+
+def is_split(part: Part, bounds: np.ndarray) -> bool:
+    return part.row_chunks is not None and not np.isin(bounds, edges_of(part)).all()
+
+
+def edges_of(part: Part) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(np.array(part.row_chunks))])
+
+
+def chunk_name(part: Part) -> str:
+    return f"lrgls-chunk-{id(part)}"
+
+
+# ---------------------------------------------------------------------------------------------- inside a task
+
+
+def read_ahead(plans: tuple[BlockPlan, ...], values: dict[Key, Any]) -> Iterator[tuple[Block, list[np.ndarray]]]:
+    """Each block in turn, the next one being read meanwhile where reading takes any time."""
+    if len(plans) == 1 or all(isinstance(r, Stored) and isinstance(r.array, np.ndarray) for r in plans[0].readers):
+        for plan in plans:
+            yield _read(plan, values)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(_read, plans[0], values)
+        for plan in plans[1:]:
+            block = ahead.result()
+            ahead = pool.submit(_read, plan, values)
+            yield block
+            del block
+        yield ahead.result()
+
+
+def _read(plan: BlockPlan, values: dict[Key, Any]) -> tuple[Block, list[np.ndarray]]:
+    """The block and the arrays it is made of."""
+    computed = {key: values[key] for key in plan.shared}
+    if plan.graph:
+        wanted = [key for key in dict.fromkeys(plan.keys) if key in plan.graph]
+        try:
+            results = dask.get({**plan.graph, **computed}, wanted)
+        except Exception as error:
+            raise _unreadable(plan, " and ".join(dict.fromkeys(plan.names)), error) from error
+        computed.update(zip(wanted, results, strict=True))
+    arrays = []
+    for reader, name in zip(plan.readers, plan.names, strict=True):
+        try:
+            arrays.append(_read_part(reader, computed))
+        except Exception as error:
+            raise _unreadable(plan, name, error) from error
+    y_stop = plan.n_x + plan.n_y
+    x, y, rest = tuple(arrays[: plan.n_x]), tuple(arrays[plan.n_x : y_stop]), tuple(arrays[y_stop:])
+    if plan.by_cell:
+        return Block(plan.start, x, y, None, rest), arrays
+    return Block(plan.start, x, y, rest[0] if rest else None), arrays
+
+
+def read_stored(stored: Box) -> np.ndarray:
+    return np.asarray(stored.value.array[stored.value.start : stored.value.stop])
+
+
+def _read_part(reader: Stored | Chunks, values: dict[Key, Any]) -> np.ndarray:
+    if isinstance(reader, Stored) and hasattr(reader.array, "read_into"):
+        array = spare_arrays.take((reader.stop - reader.start, *reader.array.shape[1:]), reader.array.dtype)
+        reader.array.read_into(array, reader.start)
+        return array
+    if isinstance(reader, Stored):
+        return np.asarray(reader.array[reader.start : reader.stop])
+    pieces = [np.asarray(values[key])[first:last] for key, first, last in reader.pieces]
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _unreadable(plan: BlockPlan, name: str, error: Exception) -> UnreadableRows:
+    return UnreadableRows(name, plan.start, plan.stop, f"{type(error).__name__}: {error}")
