@@ -31,7 +31,7 @@ Notation, in kernels and covariances only: Y (N, K) responses, X (N, q) distinct
 S = R'R / N, Sigma = F F' + D, F (K, k) loadings, D = diag(d), b coefficients, c the same in whitened coordinates.
 """
 
-from lrgls_dask.errors import FitWarning
+from lrgls_dask.errors import FitWarning, UnwrittenChunks
 from lrgls_dask.inference import HypothesisTest
 from lrgls_dask.model import LowRankGLS
 from lrgls_dask.options import TimeVarying
@@ -54,6 +54,7 @@ __all__ = [
     "Termination",
     "TimeVarying",
     "TimeVaryingFit",
+    "UnwrittenChunks",
     *registry.__all__,
 ]
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-__all__ = ["BadValues", "ClusterLost", "FitWarning", "NoAnswer", "UnreadableRows"]
+__all__ = ["BadValues", "ClusterLost", "FitWarning", "NoAnswer", "UnreadableRows", "UnwrittenChunks"]
 
 
 class FitWarning(UserWarning):
     """A fit ended in a way its user should know of: not converged, or a variance on its floor."""
+
+
+class UnwrittenChunks(UserWarning):
+    """A zarr store lacks chunks of an array of rows, which read as its fill value."""
 
 
 class NoAnswer(AttributeError, ValueError):

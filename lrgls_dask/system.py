@@ -15,11 +15,12 @@ from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.data.arrays import rows_from_arrays
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.labels import StoredLabels
 from lrgls_dask.data.places import Location
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.store import read_system
+from lrgls_dask.data.storedlabels import StoredLabels
 from lrgls_dask.data.storewriter import rewrites, write_system
+from lrgls_dask.data.unwritten import check_written
 from lrgls_dask.data.variables import rows_from_xarray
 from lrgls_dask.data.zarrio import (
     check_version,
@@ -170,6 +171,7 @@ class System(LabelledRows):
         equation: Hashable = "equation",
         weights: Any = None,
         groups: Hashable | xr.DataArray | None = None,
+        strict: bool = False,
     ) -> System:
         """A system from variables of a Dataset, which may be in memory, chunked, or a file opened lazily.
 
@@ -180,13 +182,16 @@ class System(LabelledRows):
         Cov(e_i) = W_i^-1/2 Sigma W_i^-1/2, which makes shared columns each equation's own in all that is summed; or
         (equation,); or a mapping equation -> variable (obs,). A cell of weight zero counts as missing.
         groups : a variable with dim (obs,).
+        strict : refuse arrays of zarr whose chunks were not all written, of which there is a warning otherwise; costs a
+        listing of their keys, see `lrgls_dask.data.unwritten`.
         DataArrays are taken in place of names, ds may then be None. All row labels must be the same in the same order,
         see `lrgls_dask.data.labels`.
 
         Raises ValueError or TypeError, before any read, for unknown or duplicate names, dims or labels that do not
         fit, dtypes that are no real numbers, and too few rows.
         """
-        return cls._of(rows_from_xarray(ds, y, x, obs=obs, equation=equation, weights=weights, groups=groups))
+        made = rows_from_xarray(ds, y, x, obs=obs, equation=equation, weights=weights, groups=groups)
+        return cls._of(made, strict)
 
     @classmethod
     @takes(
@@ -204,8 +209,9 @@ class System(LabelledRows):
         regressors: Iterable[Any] | None = None,
         weights: Any = None,
         groups: Any = None,
+        strict: bool = False,
     ) -> System:
-        """A system from NumPy, Dask or zarr arrays, data frames or DataArrays; row chunks may differ between them.
+        """A system from NumPy, Dask or zarr arrays, pandas or Dask frames or DataArrays; row chunks may differ.
 
         Y : (N, K), or (N,) for one equation.
         Xs : (N, p) shared by all equations; or (N, q) distinct columns with `incidence`; or (N, K, p), or a list of K
@@ -217,31 +223,37 @@ class System(LabelledRows):
         W_i^-1/2 Sigma W_i^-1/2, which makes shared columns each equation's own in all that is summed; (K,) or (1, K) of
         equations; or a mapping equation -> (N,) or a number. A cell of weight zero counts as missing.
         groups : (N,). Rows go by label where anything has labels, see `lrgls_dask.data.labels`.
+        strict : refuse zarr arrays whose chunks were not all written, see `lrgls_dask.data.unwritten`.
 
-        Raises ValueError or TypeError, before any read, where shapes, dtypes or labels do not fit.
+        Nullable, Arrow and mixed columns and masked arrays are taken as float64, NaN where a value is missing. Of Dask
+        frames the index is read, once, which also counts their rows; nothing else is read.
+
+        Raises ValueError or TypeError, before any other read, where shapes, dtypes or labels do not fit.
         """
-        return cls._of(
-            rows_from_arrays(
-                Y,
-                Xs,
-                incidence=incidence,
-                equations=equations,
-                regressors=regressors,
-                weights=weights,
-                groups=groups,
-            )
+        made = rows_from_arrays(
+            Y,
+            Xs,
+            incidence=incidence,
+            equations=equations,
+            regressors=regressors,
+            weights=weights,
+            groups=groups,
         )
+        return cls._of(made, strict)
 
     @classmethod
-    def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None) -> System:
+    def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None, strict: bool = False) -> System:
         """A system in a zarr group: format 1, or any with `Y` and `X`, or `Y` and one `X/<equation>` per equation.
 
         path : a path, an fsspec URL such as s3://..., a zarr store or group.  storage_options : for the URL.
+        strict : refuse a store that lacks chunks of rows, of which there is a warning otherwise; costs a listing of
+        the keys of arrays whose fill value is not NaN, see `lrgls_dask.data.unwritten`.
         Reads metadata and the labels of equations and regressors; rows and row labels stay on disk.
 
         Raises FileNotFoundError where nothing is, ValueError for a store of another kind or of a newer format.
         """
-        return cls._of(read_system(path, storage_options=None if storage_options is None else dict(storage_options)))
+        options = None if storage_options is None else dict(storage_options)
+        return cls._of(read_system(path, storage_options=options), strict)
 
     def compress(self, by: Any = None) -> Any:
         """These rows as q + K + 1 equivalent ones: a `CompressedSystem`, or one per label of `by`, in a dict.
@@ -321,7 +333,8 @@ class System(LabelledRows):
         return CompressedSystem(rows, self.obs_dim, self.equation_dim, self.read_from)
 
     @classmethod
-    def _of(cls, made: LabelledRows) -> System:
+    def _of(cls, made: LabelledRows, strict: bool) -> System:
+        check_written(made.sources, strict=strict)
         return cls(**{field.name: getattr(made, field.name) for field in fields(made)})
 
 

@@ -9,6 +9,7 @@ import xarray as xr
 
 from lrgls_dask.cli.arguments import AnyFit, add_overwrite, check_output, open_fit
 from lrgls_dask.data.storage import new_store
+from lrgls_dask.data.storedlabels import encode_labels
 from lrgls_dask.prediction.conditional import GivenKind
 from lrgls_dask.system import System
 
@@ -29,7 +30,7 @@ def _predict(args: argparse.Namespace) -> None:
     check_output(args.out, args.overwrite, [args.fit, args.store])
     fit, system = open_fit(args.fit), System.from_zarr(args.store)
     with new_store(args.out, overwrite=args.overwrite, apart_from=system.read_from) as store:
-        _predicted(fit, system, args).to_zarr(store, zarr_format=2)
+        _with_stored_labels(_predicted(fit, system, args)).to_zarr(store, zarr_format=2)
     print(f"Fitted values: {args.out}")
 
 
@@ -62,7 +63,16 @@ def _predicted(fit: AnyFit, system: System, args: argparse.Namespace) -> xr.Data
         found = fit.predict_given(system, observed=given, interval=args.interval, kind=kind)
     made = found.to_dataset(name="yhat") if isinstance(found, xr.DataArray) else found.rename(predicted="yhat")
     if args.scores is not None:
-        made["factor_scores"] = fit.factor_scores(system, method=args.scores)
+        made = xr.merge([made, fit.factor_scores(system, method=args.scores)], join="exact", compat="equals")
+    return made
+
+
+def _with_stored_labels(made: xr.Dataset) -> xr.Dataset:
+    """The labels as `System.to_zarr` stores them: xarray has no way to store zones, periods, tuples and levels."""
+    for dim, index in {dim: made.indexes[dim] for dim in made.dims if dim in made.indexes}.items():
+        values, attributes = encode_labels(index, f"labels along {dim!r}")
+        made = made.drop_vars([dim, *filter(None, index.names)], errors="ignore")
+        made = made.assign_coords({dim: (dim, values, attributes)})
     return made
 
 

@@ -11,8 +11,9 @@ import scipy.sparse as sp
 import xarray as xr
 
 from lrgls_dask.data.assemble import Use, build_design, build_rows
+from lrgls_dask.data.daskframes import CountedFrame, counted
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.labels import pair_rows, plain_labels, row_labels
+from lrgls_dask.data.labels import RowLabels, dim_of_rows, pair_rows, plain_labels, row_labels
 from lrgls_dask.data.sources import axis_labels, block_parts, column_parts, group_source, raw_array
 from lrgls_dask.data.weights import read_weights
 from lrgls_dask.design.design import Design
@@ -32,6 +33,7 @@ def rows_from_arrays(
     groups: Any = None,
 ) -> LabelledRows:
     """The rows behind `System.from_arrays`."""
+    Y, Xs, weights, groups = counted(Y, Xs, weights, groups)
     y_array = raw_array("Y", Y)
     y_parts = column_parts("Y", y_array)
     n_equations = sum(part.n_columns for part in y_parts)
@@ -44,13 +46,15 @@ def rows_from_arrays(
     else:
         x_parts, design = _together(Xs, labels, incidence, regressors)
         named = [("Xs", Xs)]
-    dims, n_obs = _dims(Y), int(y_array.shape[0])
+    n_obs = int(y_array.shape[0])
     numbered = equations is None and labels == default_equations(n_equations)
-    weighted = read_weights(weights, labels, n_obs, dims[1], numbered=numbered)
+    weighted = read_weights(weights, labels, n_obs, _dims(Y, ())[1], numbered=numbered)
     named = [("Y", Y), *named, *weighted.named, ("groups", groups)]
+    labels_of_rows = [row_labels(name, data) for name, data in named]
+    dims = _dims(Y, labels_of_rows)
     return LabelledRows(
         rows=build_rows(x_parts, y_parts, weighted, design),
-        obs_labels=_obs_labels(named, dims[0], n_obs),
+        obs_labels=_obs_labels(named, labels_of_rows, dims[0], n_obs),
         obs_dim=dims[0],
         equation_dim=dims[1],
         groups=None if groups is None else group_source("groups", groups),
@@ -67,10 +71,10 @@ def default_regressors(count: int) -> tuple[Hashable, ...]:
     return tuple(f"x{i}" for i in range(count))
 
 
-def _dims(Y: Any) -> tuple[Hashable, Hashable]:
+def _dims(Y: Any, labels_of_rows: Sequence[RowLabels | None]) -> tuple[Hashable, Hashable]:
     if isinstance(Y, xr.DataArray):
         return Y.dims[0], Y.dims[1] if Y.ndim > 1 else "equation"
-    return "obs", "equation"
+    return dim_of_rows(labels_of_rows, "obs"), "equation"
 
 
 def _equation_labels(Y: Any, given: Iterable[Hashable] | None, count: int) -> tuple[Hashable, ...]:
@@ -82,19 +86,21 @@ def _equation_labels(Y: Any, given: Iterable[Hashable] | None, count: int) -> tu
     index = axis_labels(Y, 1)
     if index is not None:
         return plain_labels(index, "the columns of Y")
-    if isinstance(Y, pd.Series | xr.DataArray) and Y.ndim == 1 and Y.name is not None:
+    if isinstance(Y, pd.Series | xr.DataArray | CountedFrame) and Y.ndim == 1 and Y.name is not None:
         return plain_labels([Y.name], "the name of Y")
     return default_equations(count)
 
 
-def _obs_labels(named: Sequence[tuple[str, Any]], dim: Hashable, n_obs: int) -> pd.Index | None:
+def _obs_labels(
+    named: Sequence[tuple[str, Any]], labelled: Sequence[RowLabels | None], dim: Hashable, n_obs: int
+) -> pd.Index | None:
     """Row labels of the first array that has any; all others that have some must have the same."""
     for name, data in named:
         if isinstance(data, xr.DataArray) and dim in data.dims[1:]:
             raise ValueError(
                 f"{name} has dims {data.dims} but rows, {dim!r}, must come first. Use .transpose({dim!r}, ...)."
             )
-    common = pair_rows((row_labels(name, data) for name, data in named), dim)
+    common = pair_rows(labelled, dim)
     if common is None:
         return None
     labels = common.read()
@@ -110,10 +116,12 @@ def _names(given: Iterable[Any] | None, X: Any, count: int, name: str) -> tuple[
         if len(labels) != count:
             raise ValueError(f"regressors has {len(labels)} names but {name} has {count} columns. Give one for each.")
         return labels
-    index = axis_labels(X, X.ndim - 1) if isinstance(X, pd.DataFrame | xr.DataArray) and X.ndim > 1 else None
+    index = (
+        axis_labels(X, X.ndim - 1) if isinstance(X, pd.DataFrame | xr.DataArray | CountedFrame) and X.ndim > 1 else None
+    )
     if index is not None:
         return plain_labels(index, f"the columns of {name}")
-    if isinstance(X, pd.Series) and X.name is not None:
+    if isinstance(X, pd.Series | CountedFrame) and X.ndim == 1 and X.name is not None:
         return plain_labels([X.name], f"the name of {name}")
     return default_regressors(count)
 

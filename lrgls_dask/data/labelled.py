@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from lrgls_dask.checks import shown
-from lrgls_dask.data.labels import RowLabels, StoredLabels, check_unique, pair_rows, row_labels
+from lrgls_dask.data.daskframes import counted
+from lrgls_dask.data.labels import RowLabels, check_present, check_unique, pair_rows, row_labels
 from lrgls_dask.data.places import Location, read_from
 from lrgls_dask.data.sources import group_source, vectors_of
+from lrgls_dask.data.storedlabels import StoredLabels, decode_labels, is_coded
 from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.rows.rows import CellWeights, Part, Rows
 
@@ -60,13 +62,18 @@ class LabelledRows(Designed):
         """Names of the dims of Y: rows, equations."""
         return self.obs_dim, self.equation_dim
 
+    @property
+    def sources(self) -> list[tuple[str, Any]]:
+        """Whatever the rows and their labels are read from, with its name."""
+        sources = [(part.name, part.array) for part in self.rows.parts]
+        sources += [("groups", self.groups.array)] if isinstance(self.groups, Part) else []
+        labels = self.obs_labels
+        return sources + ([(str(self.obs_dim), labels.array)] if isinstance(labels, StoredLabels) else [])
+
     @cached_property
     def read_from(self) -> frozenset[Location]:
         """Where the stores lie that the rows and their labels are read from; none for what is in memory."""
-        sources = [part.array for part in self.rows.parts]
-        sources += [self.groups.array] if isinstance(self.groups, Part) else []
-        sources += [self.obs_labels.array] if isinstance(self.obs_labels, StoredLabels) else []
-        return read_from(sources)
+        return read_from(array for _, array in self.sources)
 
     @cached_property
     def obs(self) -> pd.Index | None:
@@ -78,12 +85,19 @@ class LabelledRows(Designed):
 
         Paired by label where both have any: see `labels`. Raises ValueError for other labels, and another shape.
         """
+        (given,) = counted(given)
         source, theirs = group_source(name, given), row_labels(name, given)
         if theirs is not None and self.obs is not None:
             pair_rows((RowLabels("the system", self.obs, "system.obs"), theirs), self.obs_dim)
         values = _in_memory(source)
         if values.shape != (self.n_obs,):
             raise ValueError(f"{name} must hold one label for each of {self.n_obs} rows; found shape {values.shape}.")
+        missing = pd.isna(values)
+        if missing.any():
+            raise ValueError(
+                f"{name}: the label of row {int(missing.argmax())} is missing, {int(missing.sum())} such labels in "
+                "all. Give every row one, or drop the row."
+            )
         return values
 
     def groups_of_rows(self, given: Any = None) -> np.ndarray | None:
@@ -113,7 +127,11 @@ class LabelledRows(Designed):
 
 
 def _in_memory(values: np.ndarray | Part) -> np.ndarray:
-    return np.asarray(values.array[:] if isinstance(values, Part) else values)
+    """Labels, decoded where a store keeps them in coded form."""
+    if not isinstance(values, Part):
+        return values
+    found, attributes = np.asarray(values.array[:]), dict(getattr(values.array, "attrs", {}))
+    return found if not is_coded(attributes) else np.asarray(decode_labels(found, attributes), dtype=object)
 
 
 def _check_row_counts(rows: Rows, obs: pd.Index | StoredLabels | None, groups: np.ndarray | Part | None) -> None:
@@ -142,12 +160,15 @@ def _check_design(rows: Rows) -> None:
         found = sum(part.n_columns for part in parts)
         if found != expected:
             raise ValueError(f"{letter} has {found} columns but {expected} labels. Give one label for each column.")
+    check_present(design.equations, "equation labels")
     check_unique(design.equations, "equation labels")
     checked: set[int] = set()
     for equation, terms in zip(design.equations, design.terms, strict=True):
         if id(terms) not in checked:
+            check_present(terms, "regressor names", f" within equation {equation!r}")
             check_unique(terms, "regressor names", f" within equation {equation!r}")
             checked.add(id(terms))
+    check_present(design.given.regressors, "labels of the distinct regressor columns")
     check_unique(design.given.regressors, "labels of the distinct regressor columns")
     bare = [equation for equation, size in zip(design.equations, design.sizes, strict=True) if size == 0]
     if bare:
@@ -163,6 +184,14 @@ def _check_design(rows: Rows) -> None:
 def _check_obs_labels(obs: pd.Index | StoredLabels | None, dim: Hashable) -> None:
     if not isinstance(obs, pd.Index):
         return
+    levels = obs.codes if isinstance(obs, pd.MultiIndex) else ()
+    missing = np.any([codes == -1 for codes in levels], axis=0) if levels else obs.isna()
+    if missing.any():
+        row = int(missing.argmax())
+        raise ValueError(
+            f"row labels along {dim!r} must not be missing; found {obs[[row]].tolist()[0]!r} at row {row}, "
+            f"{int(missing.sum())} such rows in all. Drop these rows, or number all rows with .reset_index(drop=True)."
+        )
     # asking for order first spares sorted labels the hash table that uniqueness otherwise builds
     if obs.is_monotonic_increasing and obs.is_unique:
         return

@@ -1,4 +1,4 @@
-"""The user's labels: plain Python values, checked for duplicates, compared, and written to zarr and back.
+"""The user's labels: plain Python values, checked for duplicates and gaps, and compared.
 
 Rows are paired by label, or not at all
 ---------------------------------------
@@ -13,16 +13,25 @@ rows; labels that a store keeps; the index of a Dask frame.
 No labels: NumPy, Dask and zarr arrays, lists, a pandas Index or Categorical of values, a DataArray without an index.
 These go by position beside whatever has labels, as `.to_numpy()` does where the rows correspond as they stand.
 
-What is not in memory, labels of a store and the index of a Dask frame, is read when something with labels is to be
-compared with it, one read of one column, and stays where it is otherwise. A system remembers the labels of what it was
-made of, so that what comes later is held to them; a compressed system has no rows left to pair.
+Labels of a store are read when something with labels is to be compared with them, one read of one column, and stay
+where they are otherwise. The index of a Dask frame is read at once, with the lengths of its partitions; one that Dask
+numbered anew in each partition is numbered through. A system remembers the labels of what it was
+made of, so that what comes later is held to them; a compressed system has no rows left to pair. `append` and `score`
+take rows of their own, which are new ones whatever they are called.
+
+What the dims are called
+------------------------
+Rows have the name that the user's labels have: the dim of xarray objects, the name of a pandas or Dask index, the dim
+in a store, of the first of Y, X, weights, groups that has one. They are "obs" where no labels have a name, where they
+have levels, which keep theirs, and where results use the name for something else (`TAKEN`). What is predicted goes by
+the data it is predicted from, and by the fit where these say nothing, so that `fit.predict(data).to_pandas()` has the
+index of `data`. Equations are the dim of xarray objects and stores that they lie along, and "equation" elsewhere.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,24 +39,23 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from lrgls_dask.data.daskframes import CountedFrame
+from lrgls_dask.data.storedlabels import StoredLabels
+
 __all__ = [
-    "FrameLabels",
+    "STORED_NAMES",
+    "TAKEN",
     "RowLabels",
-    "StoredLabels",
     "check_ascending",
+    "check_present",
     "check_unique",
-    "decode_labels",
+    "coords_of_rows",
+    "dim_of_rows",
     "distinct_labels",
-    "encode_labels",
-    "labels_from_json",
-    "labels_to_json",
     "pair_rows",
     "plain_labels",
     "row_labels",
 ]
-
-_JSON = {"lrgls_labels": "json"}
-_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
 
 def plain_labels(labels: Iterable[Any], what: str) -> tuple[Hashable, ...]:
@@ -61,7 +69,7 @@ def plain_labels(labels: Iterable[Any], what: str) -> tuple[Hashable, ...]:
         labels = labels.to_index()
     if isinstance(labels, pd.Index) or (isinstance(labels, np.ndarray) and labels.dtype.kind in "mM"):
         labels = pd.Index(labels).tolist()
-    plain = tuple(label.item() if isinstance(label, np.generic) else label for label in labels)
+    plain = tuple(_plain(label) for label in labels)
     for position, label in enumerate(plain):
         if not isinstance(label, Hashable):
             raise TypeError(
@@ -69,6 +77,27 @@ def plain_labels(labels: Iterable[Any], what: str) -> tuple[Hashable, ...]:
                 f"{type(label).__name__}, {label!r}. Use strings, numbers or tuples of them."
             )
     return plain
+
+
+def _plain(label: Any) -> Any:
+    if isinstance(label, np.datetime64):
+        return pd.Timestamp(label)
+    if isinstance(label, np.timedelta64):
+        return pd.Timedelta(label)
+    return label.item() if isinstance(label, np.generic) else label
+
+
+def check_present(labels: Sequence[Hashable], what: str, where: str = "") -> None:
+    """Raise ValueError naming the first label that is None, NaN, NaT or NA: nothing can be found by it."""
+    for position, label in enumerate(labels):
+        if any(map(_is_missing, label)) if isinstance(label, tuple) else _is_missing(label):
+            raise ValueError(
+                f"{what} must not be missing{where}; found {label!r} at position {position}. Give it a name."
+            )
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or label is pd.NA or label is pd.NaT or (isinstance(label, float) and label != label)
 
 
 def check_unique(labels: Sequence[Hashable], what: str, where: str = "") -> None:
@@ -124,68 +153,7 @@ def distinct_labels(terms: Sequence[Hashable], equations: Sequence[Hashable]) ->
     return tuple(term if count[term] == 1 else f"{term}[{equation}]" for term, equation in pairs)
 
 
-def encode_labels(labels: pd.Index, what: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Labels as an array that zarr can hold, with the attributes that `decode_labels` and xarray need.
-
-    Numbers stay numbers, times become CF integers, strings stay strings, anything else JSON text.
-    """
-    if isinstance(labels, pd.DatetimeIndex):
-        attributes = {"units": f"{_UNITS[labels.unit]} since 1970-01-01", "calendar": "proleptic_gregorian"}
-        if labels.tz is not None:
-            attributes["lrgls_timezone"] = str(labels.tz)
-            labels = labels.tz_convert("UTC")
-        return labels.asi8, attributes
-    if isinstance(labels.dtype, np.dtype) and labels.dtype.kind in "biuf":
-        return labels.to_numpy(), {}
-    values = labels.tolist()
-    if all(isinstance(value, str) for value in values):
-        return np.array(values, dtype=object), {}
-    if all(type(value) is int and -(2**63) <= value < 2**63 for value in values):
-        return np.array(values, dtype=np.int64), {}
-    return np.array([_to_json(value, what) for value in values], dtype=object), dict(_JSON)
-
-
-def decode_labels(values: np.ndarray, attributes: dict[str, Any]) -> pd.Index:
-    """The labels that `encode_labels`, or xarray by the CF conventions, wrote."""
-    if attributes.get("lrgls_labels") == "json":
-        return pd.Index([_from_json(json.loads(value)) for value in values.tolist()], tupleize_cols=True)
-    if "since" in str(attributes.get("units", "")):
-        cf = {key: attributes[key] for key in ("units", "calendar") if key in attributes}
-        index = xr.decode_cf(xr.Dataset({"label": ("label", values, cf)})).indexes["label"].rename(None)
-        zone = attributes.get("lrgls_timezone")
-        return index if zone is None else pd.DatetimeIndex(index).tz_localize("UTC").tz_convert(zone)
-    if values.dtype.kind in "OTU":
-        return pd.Index(values.tolist())
-    return pd.Index(values)
-
-
-@dataclass(frozen=True, eq=False)
-class StoredLabels:
-    """Row labels that stay on disk until somebody asks: at 10^8 rows they are larger than a row block."""
-
-    array: Any
-    attributes: dict[str, Any]
-
-    def __len__(self) -> int:
-        return int(self.array.shape[0])
-
-    def read(self) -> pd.Index:
-        """All N labels; one read of one 1-D array."""
-        return decode_labels(np.asarray(self.array[:]), self.attributes)
-
-
 # ---------------------------------------------------------------------------------------------- labels of rows
-
-
-@dataclass(frozen=True, eq=False)
-class FrameLabels:
-    """The index of a Dask frame, which nobody knows before it is read."""
-
-    index: Any
-
-    def read(self) -> pd.Index:
-        """All N labels; reads the frame as far as its index needs."""
-        return pd.Index(self.index.compute())
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,12 +162,14 @@ class RowLabels:
 
     name : of the thing, in messages.  values : its labels, read or not.
     as_code : Python that gives them.  reindexed : Python that puts the thing in the order of other labels, `{}`.
+    dim : what the user calls the rows, None for nothing.
     """
 
     name: str
-    values: pd.Index | StoredLabels | FrameLabels
+    values: pd.Index | StoredLabels
     as_code: str
     reindexed: str = ""
+    dim: Hashable = None
 
     def read(self) -> pd.Index:
         """The labels in memory."""
@@ -212,15 +182,49 @@ def row_labels(name: str, data: Any, dim: Hashable = None) -> RowLabels | None:
     dim : along which an xarray object has its rows, by default the first.
     """
     if isinstance(data, pd.DataFrame | pd.Series):
-        return RowLabels(name, data.index, f"{name}.index", f"{name}.reindex({{}})")
+        called = None if isinstance(data.index, pd.MultiIndex) else data.index.name
+        return RowLabels(name, data.index, f"{name}.index", f"{name}.reindex({{}})", called)
     if isinstance(data, xr.DataArray) and data.ndim:
         dim = data.dims[0] if dim is None else dim
         index = data.indexes.get(dim)
         code = f"{name}.indexes[{dim!r}]", f"{name}.reindex({{{{{dim!r}: {{}}}}}})"
-        return None if index is None else RowLabels(name, index, *code)
-    if hasattr(data, "to_dask_array") and hasattr(data, "index"):
-        return RowLabels(name, FrameLabels(data.index), f"{name}.index.compute()")
+        return None if index is None else RowLabels(name, index, *code, dim)
+    if isinstance(data, CountedFrame):
+        return RowLabels(name, data.index, f"{name}.index.compute()", "", data.index.name)
     return None
+
+
+STORED_NAMES = frozenset(
+    ("Y", "X", "weights", "groups", "term", "incidence_columns", "incidence_start", "coefficient", "regressor")
+)
+"""What a store has its own arrays and dims for."""
+
+TAKEN = STORED_NAMES | frozenset(
+    ("equation", "factor", "predicted", "std_error", "lower", "upper", "Y_variance", "yhat", "factor_scores")
+)
+"""What results and stores call other things than rows."""
+
+
+def dim_of_rows(labelled: Iterable[RowLabels | None], default: Hashable, taken: Iterable[Hashable] = ()) -> Hashable:
+    """What rows are called, see above: the first name that their labels have and nothing else has, or the default."""
+    others = TAKEN | set(taken)
+    names = (each.dim for each in labelled if each is not None)
+    good = (name for name in names if isinstance(name, str) and name and "/" not in name and name not in others)
+    return next(good, default)
+
+
+def coords_of_rows(
+    labels: pd.Index | StoredLabels | None, dim: Hashable, taken: Iterable[Hashable]
+) -> Mapping[Any, Any]:
+    """Coordinates of rows along `dim`; the levels of a MultiIndex keep those of their names that nothing else has."""
+    if labels is None:
+        return {}
+    index = labels.read() if isinstance(labels, StoredLabels) else labels
+    if not isinstance(index, pd.MultiIndex):
+        return {dim: index.rename(dim)}
+    others = TAKEN | {dim, *taken}
+    names = [None if name in others or index.names.count(name) > 1 else name for name in index.names]
+    return xr.Coordinates.from_pandas_multiindex(index.set_names(names), dim)
 
 
 def pair_rows(given: Iterable[RowLabels | None], dim: Hashable) -> RowLabels | None:
@@ -280,38 +284,3 @@ def _equal(a: Any, b: Any) -> bool:
         return a is b or bool(a == b) or bool(a != a and b != b)
     except (TypeError, ValueError):  # of values that cannot be compared, such as pandas.NA
         return False
-
-
-def labels_to_json(labels: Sequence[Any], what: str) -> list[Any]:
-    """The labels as a JSON document can hold them. what : names them in the TypeError for those it cannot."""
-    return [_json_value(label, what) for label in labels]
-
-
-def labels_from_json(values: Sequence[Any]) -> tuple[Hashable, ...]:
-    """The labels that `labels_to_json` made a document of."""
-    return tuple(_from_json(value) for value in values)
-
-
-def _to_json(label: Any, what: str) -> str:
-    return json.dumps(_json_value(label, what))
-
-
-def _json_value(label: Any, what: str) -> Any:
-    if isinstance(label, np.generic) and not isinstance(label, np.datetime64):
-        label = label.item()
-    if label is None or isinstance(label, str | int | float | bool):
-        return label
-    if isinstance(label, tuple):
-        return [_json_value(item, what) for item in label]
-    if isinstance(label, pd.Timestamp):
-        return {"time": label.isoformat()}
-    raise TypeError(
-        f"{what} must be strings, numbers, times or tuples of them to be stored; found {label!r} of type "
-        f"{type(label).__name__}. Convert them, e.g. with .astype(str)."
-    )
-
-
-def _from_json(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_from_json(item) for item in value)
-    return pd.Timestamp(value["time"]) if isinstance(value, dict) else value

@@ -19,7 +19,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, ZipStore
 
-__all__ = ["Location", "check_apart", "local_path", "location_of", "read_from"]
+__all__ = ["Location", "check_apart", "local_path", "location_of", "read_from", "stored_arrays"]
 
 Locations = frozenset["Location"]
 
@@ -111,11 +111,20 @@ def check_apart(path: Any, places: Iterable[Location], storage_options: dict[str
 
 
 def read_from(arrays: Iterable[Any]) -> Locations:
-    """Where the zarr arrays lie that these arrays are read from, through Dask and xarray; those in memory have none.
+    """Where the zarr arrays lie that these arrays are read from, see `stored_arrays`; those in memory have none."""
+    found: set[Location] = set()
+    for array in stored_arrays(arrays):
+        place = location_of(array.store_path.store)
+        if place is not None:
+            found.add(place.group_of(array.store_path.path))
+    return frozenset(found)
+
+
+def stored_arrays(arrays: Iterable[Any]) -> Iterator[zarr.Array]:
+    """The zarr arrays that these arrays are read from, through Dask and xarray, whatever is selected of them.
 
     Looks at the tasks of Dask arrays once, and reads nothing.
     """
-    found: set[Location] = set()
     seen: dict[int, Any] = {}  # the things themselves too, so that no other gets the number of one
     waiting = list(arrays)
     while waiting:
@@ -123,12 +132,10 @@ def read_from(arrays: Iterable[Any]) -> Locations:
         if id(item) in seen:
             continue
         seen[id(item)] = item
-        place = location_of(item.store_path.store) if hasattr(item, "store_path") else None
-        if place is not None:
-            found.add(place.group_of(item.store_path.path))
+        if isinstance(item, zarr.Array):
+            yield item
         else:
             waiting.extend(_inside(item))
-    return frozenset(found)
 
 
 def _inside(item: Any) -> Iterator[Any]:

@@ -12,6 +12,8 @@ import pandas as pd
 import scipy.sparse as sp
 import xarray as xr
 
+from lrgls_dask.data.daskframes import CountedFrame
+from lrgls_dask.data.numbers import check_real, numbers_of_masked, numbers_of_pandas
 from lrgls_dask.data.plainchunks import plain_if_possible
 from lrgls_dask.rows.rows import Part
 
@@ -19,7 +21,6 @@ __all__ = [
     "BLOCK_BYTES",
     "axis_labels",
     "block_parts",
-    "check_real",
     "chunk_lazily",
     "column_parts",
     "group_source",
@@ -31,42 +32,24 @@ __all__ = [
 BLOCK_BYTES = 16 * 2**20
 """Below the allocator's 32 MB mmap threshold, so that buffers are recycled, and large enough to hide per-task cost."""
 
-_NUMBERS = "convert numbers with .astype('float64')"
-_REMEDIES = {
-    "O": f"{_NUMBERS}, turn categories into 0/1 columns, and mend entries that are neither",
-    "S": "turn categories into 0/1 columns, or convert numbers written as text with .astype('float64')",
-    "c": "pass .real and .imag as two columns",
-    "M": "count from an origin, e.g. (t - t[0]) / np.timedelta64(1, 'D')",
-    "m": "divide by a unit, e.g. by np.timedelta64(1, 'D')",
-    "V": "pass each of its fields as a column",
-    "f": "convert it with .astype('float64')",
-}
-_REMEDIES["U"] = _REMEDIES["T"] = _REMEDIES["S"]
-_KINDS = {"O": "object", "S": "bytes", "U": "string", "T": "string", "c": "complex", "M": "datetime", "m": "timedelta"}
-
-
-def check_real(name: str, dtype: Any) -> None:
-    """Raise TypeError unless the dtype is a float of at most 64 bits, an integer or a boolean."""
-    kind = getattr(dtype, "kind", "O")
-    if (kind == "f" and np.dtype(dtype).itemsize <= 8) or kind in "iub":
-        return
-    raise TypeError(
-        f"{name} has dtype {dtype} ({_KINDS.get(kind, 'not a plain number')}) but must hold real numbers of at most "
-        f"64 bits: {_REMEDIES.get(kind, _NUMBERS)}."
-    )
-
 
 def raw_array(name: str, data: Any) -> Any:
     """The array inside a pandas or xarray object, a list as NumPy; anything lazy stays lazy.
 
-    Raises TypeError for what is no array, or an array that NumPy would strip of its mask or zeros.
+    Nullable, Arrow, sparse and mixed columns of frames and masked arrays become float64, NaN where a value is missing.
+    Raises TypeError for what is no array, and for columns of frames that hold no real numbers.
     """
-    if isinstance(data, xr.DataArray):
-        return chunk_lazily(data, data.dims[0] if data.dims else "").data
+    if isinstance(data, xr.DataArray):  # which may hold an array of pandas or a masked one in turn
+        return raw_array(name, chunk_lazily(data, data.dims[0] if data.dims else "").data)
     if isinstance(data, pd.DataFrame | pd.Series):
-        return _from_pandas(name, data)
+        return numbers_of_pandas(name, data)
+    if isinstance(data, pd.Index | pd.api.extensions.ExtensionArray):
+        return numbers_of_pandas(name, pd.Series(data))
+    if isinstance(data, CountedFrame):
+        return data.numbers(name)
     if isinstance(data, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, whose mask would be lost. Use .filled(np.nan), or drop the rows.")
+        check_real(name, data.dtype)
+        return numbers_of_masked(data)
     if sp.issparse(data):
         raise TypeError(
             f"{name} is a scipy sparse matrix but must be dense. Use .toarray(), or select columns by incidence."
@@ -78,22 +61,14 @@ def raw_array(name: str, data: Any) -> Any:
             raise ValueError(f"{name} is a list that makes no rectangular array: {error}. Give one array.") from error
     if isinstance(data, da.Array):
         return _from_dask(name, data)
+    if isinstance(data, np.matrix):  # whose slices and products are not those of arrays
+        return np.asarray(data)
     if all(hasattr(data, attribute) for attribute in ("shape", "dtype", "ndim", "__getitem__")):
         return data
     raise TypeError(
-        f"{name} is a {type(data).__name__} but must be a NumPy, Dask or zarr array, an xarray.DataArray or a pandas "
-        "frame. For a Dask data frame use .to_dask_array(lengths=True)."
+        f"{name} is a {type(data).__name__} but must be a NumPy, Dask or zarr array, an xarray.DataArray, or a pandas "
+        "or Dask frame. Use np.asarray(...)."
     )
-
-
-def _from_pandas(name: str, data: pd.DataFrame | pd.Series) -> np.ndarray:
-    columns = data.to_frame() if isinstance(data, pd.Series) else data
-    for label, dtype in columns.dtypes.items():
-        check_real(name if isinstance(data, pd.Series) else f"{name}[{label!r}]", dtype)
-    plain = {dtype for dtype in columns.dtypes if isinstance(dtype, np.dtype)}
-    if len(plain) == 1 and all(isinstance(dtype, np.dtype) for dtype in columns.dtypes):
-        return data.to_numpy()
-    return data.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _from_dask(name: str, data: da.Array) -> da.Array:
@@ -102,7 +77,10 @@ def _from_dask(name: str, data: da.Array) -> da.Array:
             f"{name} is a Dask array with unknown chunk sizes, so its rows cannot be counted without reading. "
             "Call .compute_chunk_sizes() on it first."
         )
-    if not isinstance(data._meta, np.ndarray) or isinstance(data._meta, np.ma.MaskedArray):
+    if isinstance(data._meta, np.ma.MaskedArray):
+        check_real(name, data.dtype)
+        data = da.map_blocks(numbers_of_masked, data, dtype=np.float64, meta=np.empty((0,) * data.ndim))
+    if not isinstance(data._meta, np.ndarray):
         raise TypeError(
             f"{name} is a Dask array of {type(data._meta).__name__} blocks but must have NumPy blocks. "
             "Use .map_blocks(...) to convert them."
@@ -182,8 +160,7 @@ def block_parts(name: str, array: Any) -> tuple[list[Part], np.ndarray]:
 
 def group_source(name: str, data: Any) -> np.ndarray | Part:
     """Group labels of the rows, any dtype: NumPy if they are in memory, else an unread part."""
-    labels = isinstance(data, pd.Series | pd.Index | pd.Categorical)
-    array = np.asarray(data) if labels else raw_array(name, data)
+    array = _labels(name, data)
     if array.ndim != 1:
         raise ValueError(
             f"{name} must be 1-D with one label per row; found shape {tuple(array.shape)}. Pass one column."
@@ -213,15 +190,34 @@ def _is_vector(data: Any) -> bool:
     return getattr(data, "ndim", 0) == 1
 
 
+def _labels(name: str, data: Any) -> Any:
+    if isinstance(data, xr.DataArray) and isinstance(data.data, pd.api.extensions.ExtensionArray):
+        data = data.data
+    if isinstance(data, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
+        whole = pd.Series(data)
+        kind = getattr(whole.dtype, "numpy_dtype", None)
+        numbered = kind is not None and kind.kind in "iufb" and not whole.isna().any()
+        return whole.to_numpy(dtype=kind) if numbered else np.asarray(whole)
+    if isinstance(data, CountedFrame) and data.ndim == 1:
+        return data.labels()
+    if isinstance(data, np.ma.MaskedArray):
+        if not np.ma.is_masked(data):
+            return data.data
+        values = np.array(data.data, dtype=object)
+        values[np.ma.getmaskarray(data)] = None
+        return values
+    return raw_array(name, data)
+
+
 def axis_labels(data: Any, axis: int) -> pd.Index | None:
     """Names of columns, equations or terms along an axis after the rows; None for a bare array or a default numbering.
 
     What rows are called is for `labels.row_labels` to say.
     """
-    if isinstance(data, pd.DataFrame | pd.Series):
+    if isinstance(data, pd.DataFrame | pd.Series | CountedFrame):
         if axis >= data.ndim:
             return None
-        index = data.axes[axis]
+        index = data.columns
         unnumbered = isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
         return None if unnumbered else index
     if isinstance(data, xr.DataArray) and axis < data.ndim:

@@ -26,9 +26,10 @@ from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.arrays import default_equations, default_regressors
 from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.labels import StoredLabels, decode_labels, plain_labels
+from lrgls_dask.data.labels import plain_labels
 from lrgls_dask.data.sources import column_parts, row_chunks
 from lrgls_dask.data.storage import open_group
+from lrgls_dask.data.storedlabels import StoredLabels, decode_labels
 from lrgls_dask.data.weights import Weights, read_weights
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.rows import Part
@@ -57,7 +58,8 @@ def read_system(path: Any, *, storage_options: dict[str, Any] | None = None) -> 
     design = replace(design, equation_coords=_equation_coords(group, equation_dim, n_equations))
     weights = _weights(group, y, design.equations)
     stored = group.get(str(obs_dim))
-    obs = StoredLabels(stored, dict(stored.attrs)) if _holds_labels(stored, y) else None
+    named = None if obs_dim == "obs" else obs_dim
+    obs = StoredLabels(stored, dict(stored.attrs), named) if _holds_labels(stored, y) else None
     return LabelledRows(
         rows=build_rows(x_parts, column_parts("Y", y), weights, design),
         obs_labels=obs,
@@ -89,12 +91,15 @@ def _array(group: zarr.Group, name: str, path: Any) -> zarr.Array:
     return _undisguised(found, name)
 
 
-def _undisguised(array: zarr.Array, name: str) -> zarr.Array:
-    """The array, unless its numbers mean something else by the CF conventions that only xarray applies."""
+def _undisguised(array: zarr.Array, name: str, *, labels: bool = False) -> zarr.Array:
+    """The array, unless its numbers mean something else by the CF conventions that only xarray applies.
+
+    labels : whether it holds labels, whose times are decoded where they are read.
+    """
     attributes = dict(array.attrs)
     coded: list[str] = [key for key in ("scale_factor", "add_offset") if key in attributes]
     coded += [key for key in ("_FillValue", "missing_value") if key in attributes and not _is_nan(attributes[key])]
-    if coded or "since" in str(attributes.get("units", "")):
+    if coded or (not labels and "since" in str(attributes.get("units", ""))):
         raise ValueError(
             f"{name} is stored in coded form (attributes {shown(coded or ['units'])}), which zarr does not decode. "
             "Use System.from_xarray(xr.open_zarr(...), ...)."
@@ -160,7 +165,7 @@ def _vector(group: zarr.Group, name: str) -> Part | None:
         return None
     if stored.ndim != 1:
         raise ValueError(f"{name} must be 1-D with one entry per row; found shape {stored.shape}. Store one column.")
-    return Part(name, _undisguised(stored, name), row_chunks(stored))
+    return Part(name, _undisguised(stored, name, labels=name == "groups"), row_chunks(stored))
 
 
 def _together(

@@ -17,17 +17,17 @@ from zarr.abc.store import Store
 from zarr.errors import ZarrUserWarning
 
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.labels import StoredLabels, encode_labels
+from lrgls_dask.data.labels import STORED_NAMES
 from lrgls_dask.data.places import Location, local_path, location_of
 from lrgls_dask.data.sources import BLOCK_BYTES
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.store import FORMAT, label_index, read_system
+from lrgls_dask.data.storedlabels import StoredLabels, encode_labels
 from lrgls_dask.rows.rows import CellWeights, Part, Rows
 
 __all__ = ["default_row_chunk", "rewrites", "write_system"]
 
 _LABEL_CHUNK = 1 << 20
-_RESERVED = {"Y", "X", "weights", "groups", "term", "incidence_columns", "incidence_start", "coefficient", "regressor"}
 
 
 def write_system(
@@ -89,7 +89,7 @@ def rewrites(system: LabelledRows, path: Any, storage_options: dict[str, Any] | 
         stored
         and (system.obs_labels is None) == (there.obs_labels is None)
         and system.design.same_as(there.design)
-        and set(group.keys()) <= _RESERVED | labels
+        and set(group.keys()) <= STORED_NAMES | labels
     )
 
 
@@ -114,10 +114,10 @@ def _dtype(parts: Sequence[Part]) -> np.dtype:
 
 def _check_names(system: LabelledRows) -> None:
     for dim in system.dims:
-        if dim in _RESERVED:
+        if dim in STORED_NAMES:
             raise ValueError(f"the dim {dim!r} has a name that the format keeps for itself. Rename it.")
     for name in system.design.equation_coords:
-        if str(name) in _RESERVED or name in system.dims:
+        if str(name) in STORED_NAMES or name in system.dims:
             raise ValueError(f"the coordinate {name!r} has a name that the format keeps for itself. Rename or drop it.")
 
 
@@ -200,7 +200,10 @@ def _write_rows(
         dtype = _dtype(of_kind) if np.dtype(of_kind[0].array.dtype).kind in "iufb" else str
         names = tuple(str(dim) for dim in dims)
         shape, chunks = (rows.n_obs, *width), (chunk, *width)
-        targets.append(_create(group, name, shape, chunks, dtype, dimension_names=names, compressors=compressors))
+        target = _create(group, name, shape, chunks, dtype, dimension_names=names, compressors=compressors)
+        if name == "groups":  # which may be kept in coded form
+            target.attrs.update(dict(getattr(of_kind[0].array, "attrs", {})))
+        targets.append(target)
         spans.append(slice(len(parts), len(parts) + len(of_kind)))
         parts.extend(of_kind)
     for start, pieces in _ahead(_blocks(parts, rows.n_obs, chunk)):

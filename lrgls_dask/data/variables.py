@@ -20,8 +20,9 @@ from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.arrays import default_equations
 from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.labels import RowLabels, labels_to_json, pair_rows, plain_labels, row_labels
+from lrgls_dask.data.labels import RowLabels, pair_rows, plain_labels, row_labels
 from lrgls_dask.data.sources import block_parts, chunk_lazily, column_parts, group_source, raw_array
+from lrgls_dask.data.storedlabels import labels_to_json
 from lrgls_dask.data.weights import Weights, read_weights
 from lrgls_dask.rows.rows import Part
 

@@ -22,8 +22,10 @@ import pandas as pd
 import xarray as xr
 
 from lrgls_dask.checks import closest, shown
+from lrgls_dask.data.daskframes import CountedFrame, counted
 from lrgls_dask.data.labels import plain_labels
-from lrgls_dask.data.sources import axis_labels, check_real, column_parts, raw_array, row_chunks
+from lrgls_dask.data.numbers import check_real
+from lrgls_dask.data.sources import axis_labels, column_parts, raw_array, row_chunks
 from lrgls_dask.rows.rows import CellWeights, Part
 
 __all__ = ["Weights", "read_weights"]
@@ -56,14 +58,13 @@ def read_weights(
         labels = axis_labels(given, 0) if isinstance(given, xr.DataArray) else getattr(given, "index", None)
         order = _order(labels, equations, numbered, name)
         return _constant(np.asarray(raw_array(name, given))[order], name)
-    if isinstance(given, xr.DataArray | pd.DataFrame) and given.ndim == 2 and given.shape[1] == len(equations) > 1:
-        order = _order(axis_labels(given, 1), equations, numbered, name)
-        if not np.array_equal(order, np.arange(len(equations))):
-            given = given.iloc[:, order] if isinstance(given, pd.DataFrame) else given[:, order]
+    columns = axis_labels(given, 1)
+    if columns is not None and len(columns) == len(equations) > 1:
+        given = _select(given, _order(columns, equations, numbered, name))
     array = raw_array(name, given)
     check_real(name, array.dtype)
     shape, N, K = tuple(int(n) for n in array.shape), n_obs, len(equations)
-    if not isinstance(given, pd.Series | xr.DataArray) and shape == (N,) and N == K:
+    if not isinstance(given, pd.Series | xr.DataArray | CountedFrame) and shape == (N,) and N == K:
         raise ValueError(
             f"{name} has {N} entries for as many rows as equations, so it does not say which are weighted. Give it the "
             f"shape ({N}, 1) for weights of rows, or (1, {K}) for weights of equations."
@@ -83,6 +84,15 @@ def read_weights(
     raise ValueError(
         f"{name} has shape {shape} but there are N = {N} rows and K = {K} equations: it must be {SHAPES}. Reshape it."
     )
+
+
+def _select(given: Any, order: np.ndarray) -> Any:
+    """The columns of a frame or DataArray in this order."""
+    if np.array_equal(order, np.arange(len(order))):
+        return given
+    if isinstance(given, CountedFrame):
+        return given.select(order.tolist())
+    return given.iloc[:, order] if isinstance(given, pd.DataFrame) else given[:, order]
 
 
 def _along_equations(given: Any, equations: tuple[Hashable, ...], n_obs: int, dim: Hashable) -> bool:
@@ -123,7 +133,8 @@ def _places(labels: tuple[Hashable, ...], equations: tuple[Hashable, ...], name:
 def _by_equation(given: Mapping[Any, Any], equations: tuple[Hashable, ...], n_obs: int, name: str) -> Weights:
     """A number or a vector of rows for each equation; what is given twice is read once."""
     order = _places(plain_labels(given, f"the keys of {name}"), equations, name)
-    values = [list(given.values())[i] for i in order.tolist()]
+    found = counted(*given.values())
+    values = [found[i] for i in order.tolist()]
     if all(isinstance(value, numbers.Real) for value in values):
         return _constant(np.array(values, dtype=np.float64), name)
     parts: list[Part] = []

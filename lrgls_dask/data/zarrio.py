@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import zarr
 
-from lrgls_dask.data.labels import decode_labels, encode_labels, labels_from_json, labels_to_json, plain_labels
+from lrgls_dask.data.labels import plain_labels
 from lrgls_dask.data.store import label_index
+from lrgls_dask.data.storedlabels import decode_labels, encode_labels, labels_from_json, labels_to_json
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.own_columns import with_own_columns
 from lrgls_dask.rows.moments import Head, Levels

@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from lrgls_dask.checks import closest, one_of, shown, takes
-from lrgls_dask.data.labels import StoredLabels, plain_labels
+from lrgls_dask.data.labels import coords_of_rows, plain_labels
 from lrgls_dask.design.design import Design
 from lrgls_dask.inference.reference import Reference
 from lrgls_dask.prediction.conditional import Given, GivenKind, given_rows, given_std_rows
@@ -111,7 +111,7 @@ class Predicting(ABC):
         design, K = new.design, self.design.n_equations
         mean = rows.map(fitted_rows, Coefficients.of(design, self.coefficients), K)
         if interval is None:
-            return self._labelled_rows(mean, new.obs_labels, "predicted")
+            return self._labelled_rows(mean, new, "predicted")
         noise = self._error_variances() if kind == "observation" else np.zeros(K)
         spread = Spread.of(design, [self._cov_block(j) for j in range(K)], noise)
         std_error = rows.map(std_error_rows, spread, K, weighted=kind == "observation")
@@ -123,7 +123,7 @@ class Predicting(ABC):
         check_same_design(system.design.given, self.design.given)
         coefficients = Coefficients.of(self.design.given, self.coefficients)
         values = LazyRows.of(system.rows).map(residual_rows, coefficients, self.design.n_equations, response=True)
-        return self._labelled_rows(values, system.obs_labels, "residuals")
+        return self._labelled_rows(values, _whole(system), "residuals")
 
     def _new_rows(self, data: Any, y: Any = None, *, responses: str = "") -> NewRows:
         if isinstance(data, CompressedSystem):
@@ -138,20 +138,13 @@ class Predicting(ABC):
     ) -> xr.Dataset:
         half = std_error * self.reference.half_width(1 - interval)
         values = {"predicted": mean, "std_error": std_error, "lower": mean - half, "upper": mean + half}
-        made = {name: self._labelled_rows(value, new.obs_labels, name) for name, value in values.items()}
+        made = {name: self._labelled_rows(value, new, name) for name, value in values.items()}
         return xr.Dataset(made, attrs={"interval": float(interval), "kind": kind})
 
-    def _labelled_rows(self, values: Any, labels: pd.Index | StoredLabels | None, name: str) -> xr.DataArray:
-        coords = {
-            self.equation_dim: pd.Index(self.design.equations, name=self.equation_dim, tupleize_cols=False),
-            **self._row_coords(labels),
-        }
-        return xr.DataArray(values, coords, (self.obs_dim, self.equation_dim), name=name)
-
-    def _row_coords(self, labels: pd.Index | StoredLabels | None) -> dict[str, Any]:
-        if labels is None:
-            return {}
-        return {self.obs_dim: labels.read() if isinstance(labels, StoredLabels) else labels}
+    def _labelled_rows(self, values: Any, new: NewRows, name: str) -> xr.DataArray:
+        equations = pd.Index(self.design.equations, name=self.equation_dim, tupleize_cols=False)
+        found = xr.DataArray(values, {self.equation_dim: equations}, (new.dim, self.equation_dim), name=name)
+        return found.assign_coords(coords_of_rows(new.obs_labels, new.dim, (self.equation_dim,)))
 
 
 class PredictingBySigma(Predicting):
@@ -219,7 +212,7 @@ class PredictingBySigma(Predicting):
         rows = LazyRows.of(new.rows)
         mean = rows.map(given_rows, given, self.design.n_equations, response=True, weighted=True)
         if interval is None:
-            return self._labelled_rows(mean, new.obs_labels, "predicted")
+            return self._labelled_rows(mean, new, "predicted")
         std_error = rows.map(given_std_rows, given, self.design.n_equations, response=True, weighted=True)
         return self._with_interval(mean, std_error, new, interval, kind)
 
@@ -263,7 +256,7 @@ class PredictingBySigma(Predicting):
             write_imputed(found, path, overwrite=overwrite, storage_options=options)
             return None
         filled = {"Y": found.mean, "Y_variance": found.variance}
-        return xr.Dataset({name: self._labelled_rows(each, system.obs_labels, name) for name, each in filled.items()})
+        return xr.Dataset({name: self._labelled_rows(each, _whole(system), name) for name, each in filled.items()})
 
     @takes(WITH_RESPONSES, HOW_TO_PREDICT)
     def factor_scores(self, data: Any, y: Any = None, *, method: FactorScoreMethod = "regression") -> xr.DataArray:
@@ -281,8 +274,10 @@ class PredictingBySigma(Predicting):
         values = LazyRows.of(new.rows).map(
             factor_score_rows, scoring, self.covariance.rank, response=True, weighted=True
         )
-        coords: dict[str, Any] = {"factor": self.covariance.factor_labels, **self._row_coords(new.obs_labels)}
-        return xr.DataArray(values, coords, (self.obs_dim, "factor"), name="factor_scores")
+        scores = xr.DataArray(
+            values, {"factor": self.covariance.factor_labels}, (new.dim, "factor"), name="factor_scores"
+        )
+        return scores.assign_coords(coords_of_rows(new.obs_labels, new.dim, (self.equation_dim,)))
 
     def _usable(self, observed: Iterable[Hashable] | None) -> np.ndarray:
         """(K,) whether the values of an equation may be used."""
@@ -294,6 +289,11 @@ class PredictingBySigma(Predicting):
             hint = closest(unknown[0], self.design.equations)
             raise ValueError(f"observed names {shown(unknown)}, which the fit does not have{hint}")
         return np.array([name in names for name in self.design.equations])
+
+
+def _whole(system: System) -> NewRows:
+    """All rows of a system, as they are."""
+    return NewRows(system.rows, system.obs_labels, system.obs_dim)
 
 
 def _check_coverage(interval: Any) -> None:

@@ -14,9 +14,12 @@ import pandas as pd
 import xarray as xr
 
 from lrgls_dask.checks import closest, shown
+from lrgls_dask.data.daskframes import CountedFrame, counted
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.labels import RowLabels, StoredLabels, check_unique, pair_rows, plain_labels, row_labels
+from lrgls_dask.data.labels import RowLabels, check_unique, dim_of_rows, pair_rows, plain_labels, row_labels
 from lrgls_dask.data.sources import axis_labels, block_parts, chunk_lazily, column_parts, raw_array
+from lrgls_dask.data.storedlabels import StoredLabels
+from lrgls_dask.data.unwritten import check_written
 from lrgls_dask.design.design import Design
 from lrgls_dask.prediction.fitted import NAMES_SHOWN, check_same_design
 from lrgls_dask.rows.rows import Part, Rows
@@ -26,10 +29,14 @@ __all__ = ["NewRows", "rows_to_predict"]
 
 @dataclass(frozen=True, eq=False)
 class NewRows:
-    """Unread rows, in columns that their own design knows: the fit's, with its columns where the data have them."""
+    """Unread rows, in columns that their own design knows: the fit's, with its columns where the data have them.
+
+    dim : what the rows are called.
+    """
 
     rows: Rows
     obs_labels: pd.Index | StoredLabels | None
+    dim: Hashable
 
     @property
     def design(self) -> Design:
@@ -45,21 +52,22 @@ def rows_to_predict(data: Any, design: Design, dims: tuple[Hashable, Hashable], 
     y : responses of data that is no System: (N, K) in the order of the fit, or a frame or DataArray labelled by
         equation, which may leave some out; the name of a variable where data is a Dataset. Its rows go by label where
         both have any, see `data.labels`.
-    Nothing is read, but the lengths of the partitions of a Dask frame, which costs a read of it.
+    Nothing is read, but the index of a Dask frame, once.
 
     Raises ValueError naming every regressor that is missing or extra. A Dataset may hold variables that the fit does
     not use, and a frame the responses; they are not looked at.
     """
     design = design.given
+    data, y = counted(data, y)
     if isinstance(data, LabelledRows):
         if y is not None:
             raise ValueError("y was given although the data are a System, which has its own Y. Leave y out.")
         check_same_design(data.design.given, design)
-        return NewRows(data.rows, data.obs_labels)
+        return NewRows(data.rows, data.obs_labels, data.obs_dim)
     if isinstance(data, xr.Dataset):
         parts, columns, names = _Variables(data, design, dims).matched()
         index = data.indexes.get(dims[0])
-        labels = None if index is None else RowLabels("the data", index, f"data.indexes[{dims[0]!r}]")
+        labels = None if index is None else RowLabels("the data", index, f"data.indexes[{dims[0]!r}]", "", dims[0])
         if isinstance(y, str):
             y = _variable(data, y)
     else:
@@ -69,9 +77,11 @@ def rows_to_predict(data: Any, design: Design, dims: tuple[Hashable, Hashable], 
     n_obs = int(parts[0].array.shape[0])
     if n_obs == 0:
         raise ValueError("the data have no rows. Check the selection that made them.")
-    responses = () if y is None else tuple(_responses(y, design, dims, n_obs, labels))
-    index = labels.values if labels is not None and isinstance(labels.values, pd.Index) else None
-    return NewRows(Rows(tuple(parts), responses, None, _moved(design, columns, names), n_obs), index)
+    dim = dim_of_rows([labels], dims[0], (dims[1],))
+    responses = () if y is None else tuple(_responses(y, design, (dim, dims[1]), n_obs, labels))
+    index = None if labels is None else labels.values
+    check_written((part.name, part.array) for part in (*parts, *responses))
+    return NewRows(Rows(tuple(parts), responses, None, _moved(design, columns, names), n_obs), index, dim)
 
 
 def _moved(design: Design, columns: np.ndarray, names: tuple[Hashable, ...]) -> Design:
@@ -85,8 +95,7 @@ def _moved(design: Design, columns: np.ndarray, names: tuple[Hashable, ...]) -> 
 
 def _table(data: Any, design: Design) -> tuple[list[Part], np.ndarray, tuple[Hashable, ...]]:
     """Parts of a frame or array, where each regressor lies in them, and the names of all their columns."""
-    is_dask_frame = hasattr(data, "to_dask_array") and hasattr(data, "columns")
-    index = pd.Index(data.columns) if is_dask_frame else axis_labels(data, 1)
+    index = data.columns if isinstance(data, CountedFrame) else axis_labels(data, 1)
     names = design.regressors if index is None else plain_labels(index, "the columns of the data")
     if index is not None:
         check_unique(names, "columns of the data")
@@ -95,12 +104,11 @@ def _table(data: Any, design: Design) -> tuple[list[Part], np.ndarray, tuple[Has
         wanted = set(design.regressors)
         kept = [i for i, name in enumerate(names) if name in wanted]
         if len(kept) < len(names):
-            data = (
-                data.isel({data.dims[1]: kept}) if isinstance(data, xr.DataArray) else data[data.columns[kept].tolist()]
-            )
+            if isinstance(data, xr.DataArray):
+                data = data.isel({data.dims[1]: kept})
+            else:
+                data = data.select(kept) if isinstance(data, CountedFrame) else data.iloc[:, kept]
             names = tuple(names[i] for i in kept)
-    if is_dask_frame:
-        data = data.to_dask_array(lengths=True)
     parts = column_parts("data", raw_array("data", data))
     found = sum(part.n_columns for part in parts)
     if found != design.n_regressors:
@@ -276,6 +284,8 @@ def _responses(
         y = chunk_lazily(y.transpose(*dims), dims[0])
     pair_rows((labels, row_labels("y", y)), dims[0])
     index = axis_labels(y, 1)
+    if index is not None and isinstance(y, CountedFrame):
+        y = xr.DataArray(y.numbers("y"), {dims[1]: index.rename(dims[1])}, dims)
     if index is not None:
         names = plain_labels(index, "the columns of y")
         check_unique(names, "equations of y")

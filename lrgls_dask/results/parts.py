@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from lrgls_dask.data.labels import labels_from_json, labels_to_json
+from lrgls_dask.data.storedlabels import labels_from_json, labels_to_json
 from lrgls_dask.data.zarrio import read_array, read_design, write_array, write_design
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge, penalises

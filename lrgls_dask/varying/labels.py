@@ -66,7 +66,7 @@ def _by_name(name: str, system: System) -> np.ndarray:
     groups_of_rows = system.groups_of_rows() if name == "groups" else None
     if groups_of_rows is not None:
         return groups_of_rows
-    if dim == str(system.obs_dim) and system.obs is not None:
+    if dim in (str(system.obs_dim), "obs") and system.obs is not None:
         found = getattr(system.obs, part, None) if part else system.obs
         if isinstance(found, pd.Index):
             return np.asarray(found)

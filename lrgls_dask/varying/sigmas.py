@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from lrgls_dask.data.labels import decode_labels, encode_labels
+from lrgls_dask.data.storedlabels import decode_labels, encode_labels
 from lrgls_dask.data.zarrio import read_array, write_array
 from lrgls_dask.sigma.lowrank import LowRank
 
