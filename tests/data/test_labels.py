@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 
 from lrgls_dask import Fit, LowRankGLS, System, TimeVarying
-from lrgls_dask.data.labels import StoredLabels
+from lrgls_dask.data.storedlabels import StoredLabels
 from lrgls_dask.varying.labels import segments_of
 from support.fits import fit
 from support.sandwiches import meat, off_by, scores
