@@ -201,6 +201,8 @@ def test_values_of_fields_are_numbers_lists_arrays_of_files_or_texts(tmp_path: P
         ("--covariance sparse --rank bic", "rank must be an integer; got 'bic'"),
         ("--covariance time-varying --rank 1 --segments time --checkpoint c", "takes no checkpoint; got 'c'"),
         ("--d-floor 1", "d_floor is a fraction"),
+        ("--lam-b x=1 --lam-b 2", "--lam-b takes one number, or NAME=NUMBER as often as there are names"),
+        ("--lam-b x=-1", r"lam_B\['x'\] must be at least 0"),
     ],
 )
 def test_words_that_do_not_go_together(words: str, message: str) -> None:
@@ -220,6 +222,7 @@ def test_words_that_do_not_go_together(words: str, message: str) -> None:
         ("--rank 1 --debiased --algorithm fgls", LowRankGLS(1, debiased=True, algorithm="fgls")),
         ("--covariance sparse --rank 1 --l1 0.05", LowRankGLS(covariance=SparseLowRank(1, 0.05))),
         ("--covariance grouped --rank 1 --groups sector", LowRankGLS(covariance=GroupedLowRank(1, "sector"))),
+        ("--rank 1 --lam-b x=5 --lam-b const=1", LowRankGLS(1, lam_B={"x": 5.0, "const": 1.0})),
         ("--rank 1 --checkpoint progress.zarr --engine stream", LowRankGLS(1, engine="stream")),
     ],
 )

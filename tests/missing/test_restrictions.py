@@ -19,6 +19,7 @@ from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.structures import LowRankStructure
 from support.fits import assert_params_close, fit
 from support.incomplete import TIGHT, dense_information, estimates, with_holes
+from support.oracle import Dense
 from support.systems import Data, restrictions_of, simulate
 
 ENGINES = pytest.mark.parametrize("engine", ["compress", "stream"])
@@ -106,14 +107,12 @@ def test_gls_covariance_is_that_of_the_bordered_system(
     R, r = bound
     found = fit(holes.system(), 1, missing="em", engine=engine, restrictions=(R, r), lam_B=lam_B)
     information = dense_information(holes, found.sigma().values)
-    unit = np.concatenate(
-        [
-            np.sqrt(np.average(x[seen] ** 2, axis=0, weights=w[seen]) * w[seen].sum() / seen.sum()) / scale
-            for x, seen, w, scale in zip(
-                holes.Xs, ~np.isnan(holes.Y).T, [holes.weights] * 5, found.one_sigma.y_scale, strict=True
-            )
-        ]
-    )
+    alone = [
+        Dense(y[seen][:, None], [x[seen]], holes.weights[seen])
+        for x, y, seen in zip(holes.Xs, holes.Y.T, ~np.isnan(holes.Y).T, strict=True)
+    ]
+    unit = np.concatenate([each.unit for each in alone])
+    np.testing.assert_allclose(found.one_sigma.y_scale, [each.s.item() for each in alone], rtol=1e-9)
     A = information + np.diag(lam_B * unit**2)
     inverse = np.linalg.inv(np.block([[A, R.T], [R, np.zeros((3, 3))]]))[: len(A), : len(A)]
     expected = inverse @ information @ inverse
