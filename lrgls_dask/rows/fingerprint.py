@@ -205,15 +205,13 @@ class Watched:
         scale, n_y = self.fitted.scale[t], self.fitted.mixed.shape[1]
         in_mixture = self.fitted.in_mixture[t] * scale  # one or zero
         parts = [mixture(len(g.columns)) * in_mixture[g.columns] for g in self.groups]
-        coefficients = tuple(
-            np.repeat(p[:, None], len(g.equations), axis=1) for p, g in zip(parts, self.groups, strict=True)
-        )
+        coefficients = tuple(part[:, None] for part in parts)  # the same for every response
         total = None
         for values, _, weights in slabs(block, self.fitted.mean[t]):
             values /= scale
             each = np.ones(len(values)) if weights is None else weights
             mixed = forward(values[:, :-n_y], coefficients, self.groups, n_y) + values[:, -n_y:] * in_mixture[-n_y:]
-            squares = np.einsum("i,ij,ij->j", each, values, values), np.einsum("i,ij,ij->j", each, mixed, mixed)
+            squares = each @ (values * values), each @ (mixed * mixed)
             part = ColumnSums(float(each.sum()), each @ values, squares[0], each @ mixed, squares[1])
             total = part if total is None else total + part
         return total
