@@ -45,6 +45,7 @@ from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.solve.constraint import Constraint
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
 from lrgls_dask.solve.fingerprint import fingerprint_of_shown
+from lrgls_dask.solve.level import check_digits
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
 
 __all__ = ["Incomplete", "Latent"]
@@ -138,6 +139,8 @@ class Incomplete:
         )
         self.coordinates = Coordinates.of(self.whitened, self.design)
         self.constraint: Constraint | None = constraint_on(self.whitened, self.coordinates, restrictions)
+        totals = np.array([found.cross[i, -1, -1] + found.weight[i] * found.mean[i, -1] ** 2 for found, i in available])
+        check_digits(rows.design, np.arange(len(totals)), totals, self.whitened.y_scale, self.cells)
         log_scale = np.log(self.whitened.y_scale)
         self.nll_offset = float(log_scale @ self.cells - 0.5 * log_weight.sum()) / self.n_obs
         self.restarts_are_free = first.patterns is not None

@@ -11,7 +11,9 @@ import numpy as np
 from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.rows.moments import Levels
 
-__all__ = ["level_row"]
+__all__ = ["check_digits", "level_row"]
+
+LOST = 1e-11  # of a response's squares: a residual that small keeps four digits where squares are summed
 
 SAME = 1e-7  # of the squares of a constant, what may lie outside the columns that make it up
 
@@ -29,3 +31,25 @@ def level_row(design: Design, group: DesignGroup, x: np.ndarray, levels: Levels 
     level = basis @ np.linalg.lstsq((x / norms).T @ basis, levels.dot[group.columns] / norms, rcond=None)[0]
     total = levels.weight[design.own.weight[group.columns[0]]]
     return level if level @ level >= (1.0 - SAME) * total else np.zeros(len(x))
+
+
+def check_digits(
+    design: Design, equations: np.ndarray, totals: np.ndarray, y_scale: np.ndarray, n_obs: int | np.ndarray
+) -> None:
+    """Raise ValueError where sums of squares of scaled responses (m,) have lost the digits of their residuals.
+
+    Scaled by weights of cells a constant varies, so it cannot be taken out of the rows before they are squared.
+    y_scale : (m,) residual standard deviations of `equations`.  n_obs : rows, (m,) or one number.
+    """
+    if design.own is None:
+        return
+    squares = y_scale**2 * n_obs  # those of the response itself where its residuals are rounding
+    lost = ((squares <= LOST * totals) | (squares >= (1.0 - 1e-12) * totals)) & (totals > 0)
+    if lost.any():
+        j = int(equations[int(np.argmax(lost))])
+        size = float(np.sqrt(totals / n_obs)[int(np.argmax(lost))])
+        raise ValueError(
+            f"equation {design.equations[j]!r}: with weights of cells, sums of squares of its responses (of size "
+            f"{size:.3g}) keep too few digits of its residuals. Subtract a number near its mean from the response, "
+            "which its constant takes up; a response that is fitted exactly, leave out."
+        )

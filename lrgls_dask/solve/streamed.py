@@ -30,7 +30,7 @@ from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
 from lrgls_dask.solve.divisors import overlaps
 from lrgls_dask.solve.interface import GlsStep, Products, nll_offset
-from lrgls_dask.solve.level import level_row
+from lrgls_dask.solve.level import check_digits, level_row
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
 
 __all__ = ["Streamed", "group_rows", "stream_partial_bytes"]
@@ -68,6 +68,10 @@ class Streamed:
         self.n_obs, self.head = moments.head.n_rows, moments.head
         self.group_rows = group_rows(moments, rows.design)
         self.whitened = whiten(rows.design, self.group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=self.resolution)
+        for part in self.group_rows:
+            total = np.sum(part.y**2, axis=0) + part.beyond
+            mine = part.group.equations
+            check_digits(self.design, mine, total, self.whitened.y_scale[mine], self.n_obs)
         self.nll_offset = nll_offset(self.whitened, self.head)
         self.coordinates = Coordinates.of(self.whitened, rows.design)
         self.constraint = constraint_on(self.whitened, self.coordinates, restrictions)

@@ -94,6 +94,18 @@ def test_responses_far_from_zero_keep_their_digits() -> None:
     np.testing.assert_allclose(moved.params - shift, fitted(system_of(near)).params, atol=2e-8)
 
 
+@pytest.mark.parametrize("options", [{"engine": "stream"}, {"missing": "em"}, {"missing": "em", "engine": "stream"}])
+def test_digits_that_sums_of_squares_lose_are_missed_by_name(options: dict[str, Any]) -> None:
+    """And the remedy is true."""
+    far, near = weighted_cells(level=1e8), weighted_cells(level=0.0)
+    if "missing" in options:
+        far, near = far.with_holes(), near.with_holes()
+    with pytest.raises(ValueError, match=r"equation 'y0': with weights of cells, .*Subtract a number near its mean"):
+        fitted(system_of(far), **options)
+    found = fitted(system_of(Weighted(far.Y - 1e8, far.X, far.W)), **options)
+    np.testing.assert_allclose(found.params, fitted(system_of(near), **options).params, atol=1e-5)
+
+
 @pytest.mark.parametrize("engine", ["compress", "stream"])
 def test_missing_responses(engine: str) -> None:
     data = DATA.with_holes()
