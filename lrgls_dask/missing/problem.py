@@ -42,6 +42,7 @@ from lrgls_dask.sigma.interface import LOG_2PI
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.solve.constraint import Constraint
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
+from lrgls_dask.solve.starting_values import starting_values
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
 
 __all__ = ["Incomplete", "Latent"]
@@ -150,9 +151,8 @@ class Incomplete:
     # ------------------------------------------------------------------------------------------ the answers
 
     def start(self) -> np.ndarray:
-        """(P,) every equation fitted by itself to the rows that show it, moved as little as the restrictions allow."""
-        c = self.coordinates.flat(self.whitened.start)
-        return c if self.constraint is None else self.constraint.nearest(c, np.ones_like(c))
+        """(P,) every equation fitted by itself to the rows that show it, moved to keep to the restrictions."""
+        return starting_values(self)[0]
 
     def latent(self, c: np.ndarray, sigma: LowRank) -> Latent:
         """The likelihood at (c, sigma): one pass, or none from pseudo-rows."""

@@ -18,10 +18,10 @@ from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop, SavedPoint
 from lrgls_dask.solve.crossvalidate import Candidate, Folds, held_out_nll
 from lrgls_dask.solve.em import fit_em, resume_em
 from lrgls_dask.solve.existence import no_maximum, vanishing_combination
-from lrgls_dask.solve.gls import starting_residuals
 from lrgls_dask.solve.interface import Posed, Problem
-from lrgls_dask.solve.record import Options, Point, Solution, best_of_starts, debiased, slack
-from lrgls_dask.solve.starts import als_from, fit_structure, resume_als
+from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point, Solution, best_of_starts, debiased, slack
+from lrgls_dask.solve.starting_values import starting_values
+from lrgls_dask.solve.starts import Starts, als_from, fit_structure, resume_als, starting_points
 
 __all__ = ["Table", "best_of", "choose", "criteria"]
 
@@ -73,13 +73,9 @@ def _choose(
         _, table = _compared(problem, structures, options, saved.point.S)
         chosen = next(structure for structure in structures if structure.rank == saved.sigma.rank)
         return resume_als(problem, chosen, options, saved, kept), table
-    c, S = _start(problem, options)
-    best, table = _compared(problem, structures, options, S)
-    return fit_structure(problem, structures[best], options, c, S, kept=kept), table
-
-
-def _start(problem: Problem, options: Options) -> tuple[np.ndarray, np.ndarray]:
-    return starting_residuals(problem, pooled=options.algorithm == "fgls")
+    starts = starting_points(problem, options)
+    best, table = _compared(problem, structures, options, starts[0][1])
+    return fit_structure(problem, structures[best], options, starts, kept=kept), table
 
 
 def _check_bounded(problem: Problem, structures: tuple[Structure, ...], options: Options) -> None:
@@ -103,18 +99,17 @@ def _check_bounded(problem: Problem, structures: tuple[Structure, ...], options:
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """What the fits of all candidates share: every equation fitted by itself, c (P,) and S (K, K)."""
+    """What the fits of all candidates share."""
 
     problem: Problem
     options: Options
-    c: np.ndarray
-    S: np.ndarray
+    starts: Starts
 
 
 def _fit_all(
     problem: Problem, structures: tuple[Structure, ...], options: Options, folds: Folds | None
 ) -> tuple[Solution[Point], Table]:
-    search = _Search(problem, options, *_start(problem, options))
+    search = _Search(problem, options, starting_points(problem, options))
     if len(structures) == 1:
         return _fit_one(search, structures[0]), ()
     width = problem.design.n_regressors + problem.design.n_equations
@@ -163,18 +158,20 @@ def _in_parallel(width: int, function: Callable[[Any, Any], Any], state: Any, it
 def _fit_one(search: _Search, structure: Structure) -> Solution[Point]:
     if search.options.algorithm == "em":
         return _em_from_every_start(search, structure.by_rows())
-    return fit_structure(search.problem, structure, search.options, search.c, search.S)
+    return fit_structure(search.problem, structure, search.options, search.starts)
 
 
 def _em_from_every_start(search: _Search, structure: FactorStructure) -> Solution[Point]:
     """The best of EM from its own start and, accelerated, from what the other starts for Sigma lead to."""
     problem, options = search.problem, search.options
-    starts: list[LowRank | None] = [None]
-    if options.accelerate and structure.rank:
-        floor = np.full(len(search.S), options.d_floor)
-        found: list[SigmaStep[Any]] = [*structure.candidates(search.S, floor, tol=LOOSE)]
-        starts += [widened(step.sigma) for step in found]
-    return best_of_starts([fit_em(problem, structure, options, search.c, sigma=sigma) for sigma in starts])
+    solutions: list[Solution[Point]] = []
+    for number, (c, S) in enumerate(search.starts):
+        starts: list[LowRank | None] = [None]
+        if options.accelerate and structure.rank:
+            found: list[SigmaStep[Any]] = structure.candidates(S, np.full(len(S), options.d_floor), tol=LOOSE)
+            starts = [None, *(widened(step.sigma) for step in found)] if number == 0 else [widened(found[0].sigma)]
+        solutions += [fit_em(problem, structure, options, c, sigma=sigma) for sigma in starts]
+    return best_of_starts(solutions, len(solutions))
 
 
 def _from_below(
@@ -215,7 +212,8 @@ def _by_em(
     saved: SavedPoint | None,
 ) -> tuple[Solution[Point], Table]:
     """EM for one rank, compared with the others as `_choose` does; it goes on from a saved point."""
-    c, S = _start(problem, options) if len(structures) > 1 else (_start_alone(problem), np.zeros((0, 0)))
+    c = starting_values(problem)[0]
+    S = problem.residual_covariance(c) if len(structures) > 1 else NO_COVARIANCE
     best, table = _compared(problem, structures, options, S)
     if saved is not None:
         best = next(i for i, structure in enumerate(structures) if structure.rank == saved.sigma.rank)
@@ -223,12 +221,6 @@ def _by_em(
     if saved is not None:
         return resume_em(problem, structure, options, saved, kept), table
     return fit_em(problem, structure, options, c, kept=kept), table
-
-
-def _start_alone(problem: Problem) -> np.ndarray:
-    """c (P,) without the residual covariance that a pass would take."""
-    c = problem.coordinates.flat(problem.whitened.start)
-    return c if problem.constraint is None else problem.constraint.nearest(c, np.ones_like(c))
 
 
 def _without_covariance(
@@ -249,7 +241,7 @@ def _without_covariance(
         )
     if saved is not None:
         return resume_em(problem, structure.by_rows(), options, saved, kept)
-    return fit_em(problem, structure.by_rows(), options, _start_alone(problem), kept=kept)
+    return fit_em(problem, structure.by_rows(), options, starting_values(problem)[0], kept=kept)
 
 
 # ---------------------------------------------------------------------------------------------- the table
