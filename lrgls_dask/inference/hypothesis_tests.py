@@ -14,8 +14,8 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.fullml import diagonal_loglik, full_loglik
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.solve.gls import starting_residuals
 from lrgls_dask.solve.in_memory import InMemory
+from lrgls_dask.solve.starting_values import starting_residuals
 
 __all__ = ["HypothesisTest", "breusch_pagan", "likelihood_ratio", "lr_diagonal", "rank_test", "wald"]
 

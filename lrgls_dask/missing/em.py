@@ -29,10 +29,6 @@ class IncompleteRounds(Rounds):
 
     problem: Incomplete
 
-    @property
-    def cells(self) -> np.ndarray:
-        return self.problem.cells
-
     def read(self, c: np.ndarray, sigma: LowRank) -> tuple[float, Latent]:
         seen = self.problem.latent(c, sigma)
         return seen.nll, seen

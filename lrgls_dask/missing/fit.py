@@ -12,7 +12,6 @@ from lrgls_dask.missing.polish import nearly_bare
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import random_starts, starting_points
 from lrgls_dask.sigma.interface import FactorStructure, Sigma
-from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop, run_from_kept
 from lrgls_dask.solve.iterate import Goal, Half, State, iterate, run
@@ -35,33 +34,31 @@ def fit_incomplete(
     """
     if not problem.restarts_are_free:
         return _streamed(problem, structure, options, kept)
-    c, starts = starting_points(problem, structure, options)
+    starts = starting_points(problem, structure, options)
     if options.algorithm != "als":
-        return best_of_starts([_by_rounds(problem, structure, options, c, sigma) for sigma in starts])
+        return best_of_starts([_by_rounds(problem, structure, options, start) for start in starts], len(starts))
     sweeps = IncompleteSweeps(problem, structure, options)
-
-    def alternated(sigma: LowRank) -> Solution[Point]:
-        return run(sweeps, Point(c, NO_COVARIANCE, sigma), sweeps.goal())
-
-    solutions = [alternated(sigma) for sigma in starts]
-    best = best_of_starts(solutions)
+    solutions = [run(sweeps, start, sweeps.goal()) for start in starts]
+    best = best_of_starts(solutions, len(solutions))
     if problem.n_pseudo_cells > CELLS_OF_MORE_STARTS or not nearly_bare(widened(best.point.sigma)).any():
         return _together(problem, structure, options, best)
-    solutions.append(_by_rounds(problem, structure, options, c, starts[0]))
-    solutions += [alternated(sigma) for sigma in random_starts(problem, structure)]
-    return best_of_starts([_together(problem, structure, options, found) for found in solutions])
+    more = [Point(starts[0].c, NO_COVARIANCE, sigma) for sigma in random_starts(problem, structure)]
+    solutions += [run(sweeps, start, sweeps.goal()) for start in more]
+    ends = [_together(problem, structure, options, found) for found in solutions]
+    rounds = _together(problem, structure, options, _by_rounds(problem, structure, options, starts[0]))
+    ends[0] = min(ends[0], rounds, key=lambda found: found.obj)  # two roads from one start
+    return best_of_starts(ends, len(ends))
 
 
 def _by_rounds(
     problem: Incomplete,
     structure: FactorStructure,
     options: Options,
-    c: np.ndarray,
-    sigma: LowRank,
+    start: Point,
     kept: CheckpointLoop | None = None,
 ) -> Solution[Point]:
-    step = IncompleteRounds(problem, structure, options, sigma)
-    return run_from_kept(step, Point(c, NO_COVARIANCE, sigma), step.goal(), kept)
+    step = IncompleteRounds(problem, structure, options, widened(start.sigma))
+    return run_from_kept(step, start, step.goal(), kept)
 
 
 def _together(
@@ -84,8 +81,7 @@ def _streamed(
     problem: Incomplete, structure: FactorStructure, options: Options, kept: CheckpointLoop | None
 ) -> Solution[Point]:
     """The rounds from the point that is kept, else from the start."""
-    c, (sigma, *_) = starting_points(problem, structure, options)
-    return _by_rounds(problem, structure, options, c, sigma, kept)
+    return _by_rounds(problem, structure, options, starting_points(problem, structure, options)[0], kept)
 
 
 def choose_incomplete(

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.optimize
 
 from lrgls_dask.missing.problem import Incomplete, Latent
-from lrgls_dask.sigma.em import unflattened
+from lrgls_dask.sigma.em import LARGEST_VARIANCE, unflattened
 from lrgls_dask.sigma.interface import FactorStructure
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.solve.em import as_vector, units_of
@@ -21,7 +21,6 @@ from lrgls_dask.solve.record import Options, penalised
 
 __all__ = ["minimised", "nearly_bare", "polished", "slope_of_sigma"]
 
-LARGEST_VARIANCE = 1e6  # in standard units: far beyond any optimum, where a long trial step would overflow
 BARE = 1e-2  # of an equation's variance
 # Gain in log-likelihood that the slope of an ordinary problem promises, below which there is nothing to do.
 WORTH = 1e-9
@@ -102,7 +101,7 @@ class _Search:
     @cached_property
     def units(self) -> np.ndarray:
         """(P + K k + K,)."""
-        return units_of(self.problem, self.problem.cells, self.sigma)
+        return units_of(self.problem, self.sigma)
 
     @cached_property
     def floor(self) -> np.ndarray:

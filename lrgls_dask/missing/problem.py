@@ -46,6 +46,7 @@ from lrgls_dask.solve.constraint import Constraint
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
 from lrgls_dask.solve.fingerprint import fingerprint_of_shown
 from lrgls_dask.solve.level import check_digits
+from lrgls_dask.solve.starting_values import starting_values
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
 
 __all__ = ["Incomplete", "Latent"]
@@ -158,9 +159,8 @@ class Incomplete:
     # ------------------------------------------------------------------------------------------ the answers
 
     def start(self) -> np.ndarray:
-        """(P,) every equation fitted by itself to the rows that show it, moved as little as the restrictions allow."""
-        c = self.coordinates.flat(self.whitened.start)
-        return c if self.constraint is None else self.constraint.nearest(c, np.ones_like(c))
+        """(P,) every equation fitted by itself to the rows that show it, moved to keep to the restrictions."""
+        return starting_values(self)[0]
 
     def latent(self, c: np.ndarray, sigma: LowRank) -> Latent:
         """The likelihood at (c, sigma): one pass, or none from pseudo-rows."""

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from lrgls_dask.missing.kernels import PairMoments
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.sigma.interface import FactorStructure, SigmaStep
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
-from lrgls_dask.solve.record import Options
+from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point
+from lrgls_dask.solve.starting_values import starting_values
 
 __all__ = ["pairs_never_seen", "random_starts", "starting_points"]
 
@@ -21,25 +23,33 @@ N_RANDOM, RANDOM_SIZE, SEED = 6, 0.5, 20260101
 STARTS = 4  # distinct optima followed where that costs no pass
 
 
-def starting_points(
-    problem: Incomplete, structure: FactorStructure, options: Options
-) -> tuple[np.ndarray, list[LowRank]]:
-    """Every equation fitted by itself, c (P,), and Sigmas to start from, the most promising first.
+def starting_points(problem: Incomplete, structure: FactorStructure, options: Options) -> list[Point]:
+    """Every equation fitted by itself with several Sigmas, the most promising first; streamed one of them, by a pass.
 
-    Sigma is fitted to the residual covariance pair by pair; one pass. For more equations than a pass can sum pairs of,
-    a random basis, which the first rounds turn towards the leading factors.
+    Where restrictions tie equations and it is free, other coefficients that keep to them with one Sigma each.
+    Sigma is fitted to the residual covariance pair by pair. For more equations than a pass can sum pairs of, it is a
+    random basis, which the first rounds turn towards the leading factors.
     Raises ValueError where the pairs observed are fewer than the loadings.
     """
-    c, rank = problem.start(), structure.rank
-    n_equations = problem.design.n_equations
-    floor = np.full(n_equations, options.d_floor)
-    if rank == 0:
-        return c, [LowRank(np.zeros((n_equations, 0)), np.ones(n_equations))]
+    c, n_equations = problem.start(), problem.design.n_equations
+    others = starting_values(problem)[1:] if problem.restarts_are_free else []
+    if structure.rank == 0:
+        apart = LowRank(np.zeros((n_equations, 0)), np.ones(n_equations))
+        return [Point(each, NO_COVARIANCE, apart) for each in (c, *others)]
     if n_equations > LARGEST_PAIRS:
-        basis, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((n_equations, rank)))
+        basis, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((n_equations, structure.rank)))
         free = structure.loadings(n_equations).free
-        return c, [LowRank(0.5 * basis * free, np.full(n_equations, 0.75))]
-    pairs = problem.pairs_at_start
+        return [Point(c, NO_COVARIANCE, LowRank(0.5 * basis * free, np.full(n_equations, 0.75)))]
+    points = [Point(c, NO_COVARIANCE, sigma) for sigma in _sigmas(problem, structure, options, problem.pairs_at_start)]
+    for other in others:
+        sigma, *_ = _sigmas(problem, structure, options, problem.pairs(other))
+        points.append(Point(other, NO_COVARIANCE, sigma))
+    return points
+
+
+def _sigmas(problem: Incomplete, structure: FactorStructure, options: Options, pairs: PairMoments) -> list[LowRank]:
+    """Sigmas fitted to residual cross-products, pair by pair; one where rows are streamed."""
+    floor = np.full(problem.design.n_equations, options.d_floor)
     _check_pairs(structure, pairs.pairs)
     S = pairs.cross / np.maximum(pairs.pairs, 1.0)
     own = np.maximum(S.diagonal(), floor)
@@ -50,8 +60,8 @@ def starting_points(
     sigmas = [widened(step.sigma) for step in found]
     softer = [_softened(sigma) for sigma in sigmas]
     if not problem.restarts_are_free:
-        return c, softer[:1]
-    return c, [*softer[:STARTS], *(a for a, b in zip(sigmas[:STARTS], softer, strict=False) if a is not b)]
+        return softer[:1]
+    return [*softer[:STARTS], *(a for a, b in zip(sigmas[:STARTS], softer, strict=False) if a is not b)]
 
 
 def random_starts(problem: Incomplete, structure: FactorStructure) -> list[LowRank]:

@@ -242,7 +242,10 @@ class EstimatorOptions:
         allowed=Hypotheses(),
         flag="restrict",
         help="linear restrictions R b = r that every estimate keeps to: texts over labels, such as "
-        '"food:price + food:income = 1" or "a:x = b:x", or a pair (R, r), (m, P) and (m,), equation by equation.',
+        '"food:price + food:income = 1" or "a:x = b:x", or a pair (R, r), (m, P) and (m,), equation by equation. '
+        "Those that tie equations together can give the likelihood several optima: a compressed system is fitted from "
+        "several starts and the best kept; streamed, where each costs passes, from one, the best for independent "
+        "errors.",
     )
     engine: Engine = option(
         default="auto",
@@ -287,7 +290,8 @@ class EstimatorOptions:
         default=None,
         allowed=WholeNumber(1),
         help='the most sweeps, of algorithm="em" the most rounds; ending there is a warning, not an error. None: 50 '
-        'sweeps; 500 rounds of EM, 10,000 with accelerate=False. Streamed, EM is also what algorithm="als" runs for '
+        "sweeps, 2,000 where restrictions tie equations together on a compressed system; 500 rounds of EM, 10,000 with "
+        'accelerate=False. Streamed, EM is also what algorithm="als" runs for '
         "rows that miss responses and where K x K sums do not fit.",
     )
     cg_tol: float | None = option(

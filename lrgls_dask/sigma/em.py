@@ -13,7 +13,18 @@ from numpy.typing import NDArray
 from lrgls_dask.sigma.interface import LOG_2PI, Array
 from lrgls_dask.sigma.lowrank import LowRank
 
-__all__ = ["em_products", "em_update", "flattened", "nll_from_products", "on_factors", "unflattened"]
+__all__ = [
+    "LARGEST_VARIANCE",
+    "em_products",
+    "em_update",
+    "flattened",
+    "nll_from_products",
+    "on_factors",
+    "rounding_of_products",
+    "unflattened",
+]
+
+LARGEST_VARIANCE = 1e6  # in standard units: far beyond any optimum, where a long trial step would overflow
 
 
 def em_products(sigma: LowRank) -> Array:
@@ -72,12 +83,18 @@ def nll_from_products(sigma: LowRank, SB: Array, diag_S: Array) -> float:
     return 0.5 * (sigma.n_equations * LOG_2PI + sigma.logdet + trace)
 
 
+def rounding_of_products(sigma: LowRank, diag_S: Array) -> float:
+    """What rounding leaves uncertain of `nll_from_products`: of each term of the difference a few units in the last."""
+    return float(2.0 * np.finfo(float).eps * (diag_S / sigma.d).sum())
+
+
 def flattened(sigma: LowRank) -> Array:
     """(F, log d) as one vector, (K (k + 1),): the coordinates in which the EM map is accelerated."""
     return np.concatenate([sigma.F.ravel(), np.log(sigma.d)])
 
 
 def unflattened(z: Array, rank: int, floor: Array) -> LowRank:
-    """The Sigma of a flat vector (K (rank + 1),), d brought up to floor (K,)."""
+    """The Sigma of a flat vector (K (rank + 1),), d brought up to floor (K,) and down to LARGEST_VARIANCE."""
     size = floor.size * rank
-    return LowRank(z[:size].reshape(floor.size, rank), np.maximum(np.exp(z[size:]), floor))
+    d = np.exp(np.minimum(z[size:], np.log(LARGEST_VARIANCE)))
+    return LowRank(z[:size].reshape(floor.size, rank), np.maximum(d, floor))

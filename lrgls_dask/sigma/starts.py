@@ -58,7 +58,9 @@ def many_starts(profile: Profile) -> Iterator[Array]:
     """Every start worth trying, (K,) each: three above MANY_UP_TO equations, six to twenty below."""
     base = default_start(profile)
     yield base
-    yield principal_start(profile)
+    principal = principal_start(profile)
+    if not np.array_equal(base, principal):  # which base is where S is singular
+        yield principal
     yield FLAT * profile.ceiling
     if base.size > MANY_UP_TO:
         return

@@ -18,8 +18,9 @@ import numpy as np
 from lrgls_dask.sigma.interface import TIGHT, Sigma, SigmaStep, Structure
 from lrgls_dask.solve.gls import BetaStep, gls, inner_energy
 from lrgls_dask.solve.interface import Problem
-from lrgls_dask.solve.iterate import MOST_SWEEPS, Goal, Half, Space, State, Trace, to_come
+from lrgls_dask.solve.iterate import MOST_SWEEPS, MOST_TIED_SWEEPS, Goal, Half, Space, State, Trace, to_come
 from lrgls_dask.solve.record import Options, Point, debiased, penalised
+from lrgls_dask.solve.starting_values import ties_equations
 
 __all__ = ["Alternating", "settled_energy"]
 
@@ -63,9 +64,13 @@ class Alternating:
         rel_tol = self.options.rel_tol
         return Goal(self.most, rel_tol, settled_energy(self.problem, rel_tol), np.inf, patience=1, wanted=wanted)
 
-    @property
+    @cached_property
     def most(self) -> int:
-        return MOST_SWEEPS if self.options.max_sweeps is None else self.options.max_sweeps
+        """What is asked for, else as many as steps that gain a digit need, or those that restrictions slow down."""
+        if self.options.max_sweeps is not None:
+            return self.options.max_sweeps
+        slow = self.problem.restarts_are_free and ties_equations(self.problem)
+        return MOST_TIED_SWEEPS if slow else MOST_SWEEPS
 
     def trace(self) -> Trace:
         return Trace(self.structure.rank, self.problem.nll_offset, self.problem.meter)

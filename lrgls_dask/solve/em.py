@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lrgls_dask.sigma.em import em_products, em_update, flattened, nll_from_products, unflattened
+from lrgls_dask.sigma.em import em_products, em_update, flattened, nll_from_products, rounding_of_products, unflattened
 from lrgls_dask.sigma.interface import LOOSE, FactorStructure
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
@@ -38,6 +38,8 @@ __all__ = [
     "units_of_sigma",
 ]
 
+# The least share of its own variance with which an equation starts, where the factors leave that much to all together.
+LEAST_OWN = 0.1
 OVERSAMPLING = 8  # further columns of the random basis that finds the leading factors
 # EM converges slowly: the rounds to come gain up to a hundred times what one does, and it has plateaus of one round.
 ROUNDS_TO_COME = 100.0
@@ -52,10 +54,10 @@ def as_vector(c: np.ndarray, sigma: LowRank) -> np.ndarray:
     return np.concatenate([c, flattened(sigma)])
 
 
-def units_of(problem: Posed, cells: np.ndarray, sigma: LowRank) -> np.ndarray:
+def units_of(problem: Posed, sigma: LowRank) -> np.ndarray:
     """What makes a change of each coordinate count by about its share of the log-likelihood per row."""
     coefficients = 1.0 / np.sqrt(problem.n_obs * problem.coordinates.expand(sigma.d))
-    return np.concatenate([coefficients, units_of_sigma(problem.n_obs, cells, sigma)])
+    return np.concatenate([coefficients, units_of_sigma(problem.n_obs, problem.cells, sigma)])
 
 
 def units_of_sigma(n_obs: int, cells: np.ndarray, sigma: LowRank) -> np.ndarray:
@@ -82,14 +84,13 @@ class Rounds(ABC):
 
     first: ClassVar[int] = 0
 
-    @property
-    @abstractmethod
-    def cells(self) -> np.ndarray:
-        """(K,) rows that show each equation."""
-
     @abstractmethod
     def read(self, c: np.ndarray, sigma: LowRank) -> tuple[float, Any]:
         """nll per row at a point, and what leads on from there; one pass where rows are streamed."""
+
+    def rounding(self, sigma: LowRank, seen: Any) -> float:
+        """By how much rounding moves the nll that was read, beside its last digits."""
+        return 0.0
 
     @abstractmethod
     def image(self, c: np.ndarray, sigma: LowRank, seen: Any) -> tuple[np.ndarray, LowRank]:
@@ -106,7 +107,7 @@ class Rounds(ABC):
         """Of (c, F, log d). With accelerate=False it is the plain iteration, whose objective falls every round."""
         if not self.options.accelerate:
             return None
-        units = units_of(self.problem, self.cells, self.near)
+        units = units_of(self.problem, self.near)
 
         def at(vector: np.ndarray, image: Point) -> Point:
             z, n = vector / units, len(image.c)
@@ -128,7 +129,8 @@ class Rounds(ABC):
     def look(self, state: State[Point]) -> Half[Point]:
         half = self._looked("em", state.point.c, widened(state.point.sigma))
         gain = max(abs(state.obj - half.obj), state.gain)
-        left = 0.0 if gain <= LOOK_ROUNDING * max(1.0, abs(half.obj)) else ROUNDS_TO_COME * gain
+        rounding = half.rounding + LOOK_ROUNDING * max(1.0, abs(half.obj))
+        left = 0.0 if gain <= rounding else ROUNDS_TO_COME * gain
         return replace(half, left=left, accept_t=1.0 if half.obj < state.obj else 0.0)
 
     def move(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
@@ -148,7 +150,9 @@ class Rounds(ABC):
     def _looked(self, name: str, c: np.ndarray, sigma: LowRank) -> Half[Point]:
         nll, seen = self.read(c, sigma)
         obj = penalised(self.problem, self.structure, c, sigma, nll)
-        return Half(Point(c, NO_COVARIANCE, sigma), name, nll, obj, value=obj, seen=seen)
+        return Half(
+            Point(c, NO_COVARIANCE, sigma), name, nll, obj, value=obj, rounding=self.rounding(sigma, seen), seen=seen
+        )
 
     @cached_property
     def _floor(self) -> np.ndarray:
@@ -168,9 +172,10 @@ def starting_sigma(problem: Problem, rank: int, c: np.ndarray, floor: np.ndarray
     left, size, _ = np.linalg.svd(np.linalg.solve(root, seen.along.T).T, full_matrices=False)
     F = left[:, :rank] * size[:rank]
     own = seen.diagonal - np.sum(F**2, axis=1)
-    # principal components take up own variance too: leave each equation at least a tenth of its own
-    shrink = np.sqrt(np.minimum(1.0, 0.9 * seen.diagonal / np.maximum(np.sum(F**2, axis=1), 1e-300)))
-    return LowRank(F * shrink[:, None], np.maximum(np.maximum(own, 0.1 * seen.diagonal), floor))
+    # principal components take up own variance too: leave each equation a tenth, or less where little is left to all
+    least = np.clip(own.sum() / seen.diagonal.sum(), np.finfo(float).eps, LEAST_OWN)
+    shrink = np.sqrt(np.minimum(1.0, (1.0 - least) * seen.diagonal / np.maximum(np.sum(F**2, axis=1), 1e-300)))
+    return LowRank(F * shrink[:, None], np.maximum(np.maximum(own, least * seen.diagonal), floor))
 
 
 def _bounded_below(matrix: np.ndarray) -> np.ndarray:
@@ -209,13 +214,12 @@ class CompleteRounds(Rounds):
 
     problem: Problem
 
-    @property
-    def cells(self) -> np.ndarray:
-        return np.full(self.problem.design.n_equations, float(self.problem.n_obs))
-
     def read(self, c: np.ndarray, sigma: LowRank) -> tuple[float, Products]:
         seen = self.problem.products(c, em_products(sigma), sigma)
         return nll_from_products(sigma, seen.along, seen.diagonal), seen
+
+    def rounding(self, sigma: LowRank, seen: Products) -> float:
+        return rounding_of_products(sigma, seen.diagonal)
 
     def image(self, c: np.ndarray, sigma: LowRank, seen: Products) -> tuple[np.ndarray, LowRank]:
         ridge = self.problem.coordinates.ridge

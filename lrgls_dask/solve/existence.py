@@ -10,9 +10,9 @@ import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.sigma.full import Full, SingularCovariance
-from lrgls_dask.solve.gls import starting_residuals
 from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.record import Options
+from lrgls_dask.solve.starting_values import starting_residuals
 from lrgls_dask.solve.whiten import resolution_of
 
 __all__ = ["no_maximum", "vanishing_combination"]

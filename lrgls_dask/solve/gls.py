@@ -1,4 +1,4 @@
-"""The generalised-least-squares step: coefficients at a given Sigma by conjugate gradients, and where they start."""
+"""The generalised-least-squares step: coefficients at a given Sigma by conjugate gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lrgls_dask.solve.constraint import Preconditioner
 from lrgls_dask.solve.interface import Posed, Problem
 from lrgls_dask.solve.record import Options
 
-__all__ = ["BetaStep", "final_energy", "gls", "inner_energy", "starting_residuals"]
+__all__ = ["BetaStep", "final_energy", "gls", "inner_energy"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,17 +85,3 @@ def gls(
     )
     S = system.finish(found.x, found.steps)
     return BetaStep(found.x, S, len(found.steps), energy, min(tol, found.energy) <= final)
-
-
-def starting_residuals(problem: Problem, *, pooled: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """c (P,) and S (K, K): every equation fitted by itself, moved as little as the restrictions allow.
-
-    pooled : count squared residuals of all equations alike in the user's units, which is restricted ordinary least
-    squares as one-step programs understand it, rather than in standard units.
-    """
-    c = problem.coordinates.flat(problem.whitened.start)
-    if problem.constraint is not None:
-        scale, ridge = problem.whitened.y_scale, problem.coordinates.ridge
-        weight = problem.coordinates.expand((scale / scale.max()) ** 2 if pooled else np.ones_like(scale))
-        c = problem.constraint.nearest(c, weight * (1.0 - ridge) + ridge)
-    return c, problem.residual_covariance(c)

@@ -36,6 +36,7 @@ class InMemory:
         self.compressed: Compressed | None = system
         design = self.design = system.design
         self.n_obs, self.head, self.meter = system.n_obs, system.head, meter
+        self.cells = np.full(design.n_equations, float(system.n_obs))
         q = design.n_regressors
         self.group_rows = group_rows(system)
         self.resolution = resolution_of(system)

@@ -45,13 +45,17 @@ class Products:
 
 
 class Posed(Protocol):
-    """What every loop knows of its problem, whether responses are missing or not."""
+    """What every loop knows of its problem, whether responses are missing or not.
+
+    cells : (K,) rows that show each equation.
+    """
 
     design: Design
     whitened: Whitened
     coordinates: Coordinates
     constraint: Constraint | None
     n_obs: int
+    cells: np.ndarray
     nll_offset: float
     meter: Meter
     restarts_are_free: bool

@@ -33,6 +33,7 @@ __all__ = [
     "MOST_PLAIN_ROUNDS",
     "MOST_ROUNDS",
     "MOST_SWEEPS",
+    "MOST_TIED_SWEEPS",
     "PATIENCE",
     "ROUNDING",
     "Goal",
@@ -49,9 +50,9 @@ __all__ = [
     "to_come",
 ]
 
-# The most sweeps where none are asked for. Alternating steps gain a digit or more a sweep; a round of EM a tenth of one
-# if accelerated, and a hundredth or less if not.
-MOST_SWEEPS, MOST_ROUNDS, MOST_PLAIN_ROUNDS = 50, 500, 10_000
+# The most sweeps where none are asked for. Alternating steps gain a digit or more a sweep, where restrictions tie
+# equations as little as a hundredth of one; a round of EM a tenth of one if accelerated, a hundredth or less if not.
+MOST_SWEEPS, MOST_TIED_SWEEPS, MOST_ROUNDS, MOST_PLAIN_ROUNDS = 50, 2_000, 500, 10_000
 # An objective that rises by less than this, relative to max(1, |objective|), has not risen.
 ROUNDING = 1e-14
 # A move with more than this share of the least energy before it is no shorter: rounding, or convergence as slow.

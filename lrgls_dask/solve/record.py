@@ -110,13 +110,13 @@ def slack(obj: float) -> float:
     return SAME_OBJECTIVE * max(1.0, abs(obj))
 
 
-def best_of_starts(solutions: list[Solution[P]]) -> Solution[P]:
+def best_of_starts(solutions: list[Solution[P]], n_starts: int) -> Solution[P]:
     """The best of what several starting points led to, and how many of them led there too.
 
     A start that stands for others, which led to the same Sigma before any sweep, counts as all of them.
+    n_starts : how many there were, no two of them the same.
     """
     best = min(solutions, key=lambda found: found.obj)
-    n_starts = max(best.n_starts, len(solutions))
     agreed = sum(found.n_agreed for found in solutions if found.obj - best.obj <= slack(best.obj))
     return replace(best, n_starts=n_starts, n_agreed=min(agreed, n_starts))
 

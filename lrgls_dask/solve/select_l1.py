@@ -6,11 +6,10 @@ import numpy as np
 
 from lrgls_dask.sigma.interface import Structure
 from lrgls_dask.sigma.structures import LowRankStructure
-from lrgls_dask.solve.gls import starting_residuals
 from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.record import Options, debiased
 from lrgls_dask.solve.selection import Table
-from lrgls_dask.solve.starts import fit_structure
+from lrgls_dask.solve.starts import fit_structure, starting_points
 
 __all__ = ["choose_l1"]
 
@@ -23,9 +22,10 @@ def choose_l1(problem: Problem, family: Structure, options: Options) -> tuple[St
     residuals.
     """
     design, n_obs = problem.design, problem.n_obs
-    c, S = starting_residuals(problem, pooled=options.one_step)
+    starts = starting_points(problem, options)
+    S = starts[0][1]
     if problem.restarts_are_free and not options.one_step:
-        S = fit_structure(problem, LowRankStructure(family.rank), options, c, S).point.S
+        S = fit_structure(problem, LowRankStructure(family.rank), options, starts).point.S
     held = 0 if problem.constraint is None else len(problem.constraint.values)
     chosen, rows = family.chosen(
         debiased(problem, options, S),

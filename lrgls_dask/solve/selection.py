@@ -18,10 +18,10 @@ from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop
 from lrgls_dask.solve.crossvalidate import Candidate, Folds, held_out_nll
 from lrgls_dask.solve.em import fit_em
 from lrgls_dask.solve.existence import no_maximum, vanishing_combination
-from lrgls_dask.solve.gls import starting_residuals
 from lrgls_dask.solve.interface import Posed, Problem
-from lrgls_dask.solve.record import Options, Point, Solution, best_of_starts, debiased, slack
-from lrgls_dask.solve.starts import als_from, fit_structure
+from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point, Solution, best_of_starts, debiased, slack
+from lrgls_dask.solve.starting_values import starting_values
+from lrgls_dask.solve.starts import Starts, als_from, fit_structure, starting_points
 
 __all__ = ["Table", "best_of", "choose", "criteria"]
 
@@ -70,13 +70,9 @@ def _choose(
         return _by_em(problem, structures, options, kept)
     if not problem.dense:
         return _without_covariance(problem, structures, options, kept), ()
-    c, S = _start(problem, options)
-    best, table = _compared(problem, structures, options, S)
-    return fit_structure(problem, structures[best], options, c, S, kept=kept), table
-
-
-def _start(problem: Problem, options: Options) -> tuple[np.ndarray, np.ndarray]:
-    return starting_residuals(problem, pooled=options.one_step)
+    starts = starting_points(problem, options)
+    best, table = _compared(problem, structures, options, starts[0][1])
+    return fit_structure(problem, structures[best], options, starts, kept=kept), table
 
 
 def _check_bounded(problem: Problem, structures: tuple[Structure, ...], options: Options) -> None:
@@ -100,22 +96,21 @@ def _check_bounded(problem: Problem, structures: tuple[Structure, ...], options:
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """What the fits of all candidates share: every equation fitted by itself, c (P,) and S (K, K)."""
+    """What the fits of all candidates share."""
 
     problem: Problem
     options: Options
-    c: np.ndarray
-    S: np.ndarray
+    starts: Starts
 
 
 def _fit_all(
     problem: Problem, structures: tuple[Structure, ...], options: Options, folds: Folds | None
 ) -> tuple[Solution[Point], Table]:
-    search = _Search(problem, options, *_start(problem, options))
+    search = _Search(problem, options, starting_points(problem, options))
     if len(structures) == 1:
         return _fit_one(search, structures[0]), ()
     if folds is None and (options.algorithm == "fgls" or options.debiased or structures[-1].line_search):
-        best, table = _compared(problem, structures, options, search.S)
+        best, table = _compared(problem, structures, options, search.starts[0][1])
         return _fit_one(search, structures[best]), table
     width = problem.design.n_regressors + problem.design.n_equations
     solutions = _in_parallel(width, _fit_one, search, structures)
@@ -163,18 +158,20 @@ def _in_parallel(width: int, function: Callable[[Any, Any], Any], state: Any, it
 def _fit_one(search: _Search, structure: Structure) -> Solution[Point]:
     if search.options.algorithm == "em":
         return _em_from_every_start(search, structure.by_rows())
-    return fit_structure(search.problem, structure, search.options, search.c, search.S)
+    return fit_structure(search.problem, structure, search.options, search.starts)
 
 
 def _em_from_every_start(search: _Search, structure: FactorStructure) -> Solution[Point]:
     """The best of EM from its own start and, accelerated, from what the other starts for Sigma lead to."""
     problem, options = search.problem, search.options
-    starts: list[LowRank | None] = [None]
-    if options.accelerate and structure.rank:
-        floor = np.full(len(search.S), options.d_floor)
-        found: list[SigmaStep[Any]] = [*structure.candidates(search.S, floor, tol=LOOSE)]
-        starts += [widened(step.sigma) for step in found]
-    return best_of_starts([fit_em(problem, structure, options, search.c, sigma=sigma) for sigma in starts])
+    solutions: list[Solution[Point]] = []
+    for number, (c, S) in enumerate(search.starts):
+        starts: list[LowRank | None] = [None]
+        if options.accelerate and structure.rank:
+            found: list[SigmaStep[Any]] = structure.candidates(S, np.full(len(S), options.d_floor), tol=LOOSE)
+            starts = [None, *(widened(step.sigma) for step in found)] if number == 0 else [widened(found[0].sigma)]
+        solutions += [fit_em(problem, structure, options, c, sigma=sigma) for sigma in starts]
+    return best_of_starts(solutions, len(solutions))
 
 
 def _from_below(
@@ -214,15 +211,10 @@ def _by_em(
     kept: CheckpointLoop | None,
 ) -> tuple[Solution[Point], Table]:
     """EM for one rank, compared with the others as `_choose` does."""
-    c, S = _start(problem, options) if len(structures) > 1 else (_start_alone(problem), np.zeros((0, 0)))
+    c = starting_values(problem)[0]
+    S = problem.residual_covariance(c) if len(structures) > 1 else NO_COVARIANCE
     best, table = _compared(problem, structures, options, S)
     return fit_em(problem, structures[best].by_rows(), options, c, kept=kept), table
-
-
-def _start_alone(problem: Problem) -> np.ndarray:
-    """c (P,) without the residual covariance that a pass would take."""
-    c = problem.coordinates.flat(problem.whitened.start)
-    return c if problem.constraint is None else problem.constraint.nearest(c, np.ones_like(c))
 
 
 def _without_covariance(
@@ -241,7 +233,7 @@ def _without_covariance(
             f"{wanted or 'this covariance'} needs the ({size} x {size}) residual covariance, "
             f"which does not fit. {remedy}, or raise memory_limit."
         )
-    return fit_em(problem, structure.by_rows(), options, _start_alone(problem), kept=kept)
+    return fit_em(problem, structure.by_rows(), options, starting_values(problem)[0], kept=kept)
 
 
 # ---------------------------------------------------------------------------------------------- the table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,39 +15,55 @@ from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.iterate import run
 from lrgls_dask.solve.ols import LeastSquares
 from lrgls_dask.solve.record import Options, Point, Solution, Termination, best_of_starts, debiased, slack
+from lrgls_dask.solve.starting_values import starting_residuals, starting_values
 
-__all__ = ["als_from", "fit_structure"]
+__all__ = ["Starts", "als_from", "fit_structure", "starting_points"]
+
+Starts = Sequence[tuple[np.ndarray, np.ndarray]]  # coefficients c (P,) and their residual covariances S (K, K)
+
+
+def starting_points(problem: Problem, options: Options) -> Starts:
+    """Several where that is free, one where each would take a pass or there is only one step."""
+    if options.one_step:
+        return [starting_residuals(problem, pooled=True)]
+    found = starting_values(problem)
+    return [(c, problem.residual_covariance(c)) for c in (found if problem.restarts_are_free else found[:1])]
 
 
 def fit_structure(
     problem: Problem,
     structure: Structure,
     options: Options,
-    c: np.ndarray,
-    S: np.ndarray,
+    starts: Starts,
     *,
     kept: CheckpointLoop | None = None,
 ) -> Solution[Point]:
-    """The best solution for one structure from coefficients c with residual covariance S.
+    """The best solution for one structure from any of several coefficients c with residual covariances S.
 
-    Several deterministic starts for Sigma; every distinct optimum among them is followed to the end of its loop on a
-    compressed system, where that is free, and only the best one where a sweep costs passes or there is one step.
+    Several deterministic starts for Sigma at the first of them; every distinct optimum among them is followed to the
+    end of its loop on a compressed system, where that is free, and only the best one where a sweep costs passes or
+    there is one step. At other coefficients, whose loops go where each of them leads, the best Sigma is followed.
     """
     floor = np.full(problem.design.n_equations, options.d_floor)
-    scaled = debiased(problem, options, S)
-    start = Point(c, S, structure.start(S, floor))
-    if not problem.restarts_are_free or options.one_step:
-        first = structure.candidates(scaled, floor)[0]
-        return als_from(problem, structure, options, start, first, kept=kept)
+    if not problem.restarts_are_free or options.one_step or structure.fixed:
+        c, S = starts[0]
+        first = structure.candidates(debiased(problem, options, S), floor)[0]
+        return als_from(problem, structure, options, Point(c, S, structure.start(S, floor)), first, kept=kept)
     solutions: list[Solution[Point]] = []
-    # the loop itself polishes what it follows, at better coefficients than these, if it is given more than one sweep
-    for first in structure.candidates(scaled, floor, tol=TIGHT if options.max_sweeps == 1 else LOOSE):
-        wanted = np.inf
-        if solutions and not options.debiased:  # then no sweep raises the objective
-            least = min(s.obj for s in solutions)
-            wanted = least + slack(least)
-        solutions.append(als_from(problem, structure, options, start, first, wanted=wanted))
-    return best_of_starts(solutions)
+    n_starts = 0
+    for number, (c, S) in enumerate(starts[:1] if structure.line_search else starts):  # which ends where it stalls
+        start = Point(c, S, structure.start(S, floor))
+        # the loop itself polishes what it follows, at better coefficients, if it is given more than one sweep
+        tol = TIGHT if options.max_sweeps == 1 else LOOSE
+        firsts = structure.candidates(debiased(problem, options, S), floor, tol=tol)
+        n_starts += firsts[0].n_starts
+        for first in firsts if number == 0 else firsts[:1]:
+            wanted = np.inf
+            if solutions and number == 0 and not options.debiased:  # then no sweep raises the objective
+                least = min(s.obj for s in solutions)
+                wanted = least + slack(least)
+            solutions.append(als_from(problem, structure, options, start, first, wanted=wanted))
+    return best_of_starts(solutions, n_starts)
 
 
 def als_from(

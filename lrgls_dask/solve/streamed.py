@@ -66,6 +66,7 @@ class Streamed:
         size = 8 * sum(len(g.columns) * (len(g.columns) + len(g.equations)) for g in groups)
         moments: DesignMoments = run_pass(rows, design_kernel, groups, partial_bytes=size, meter=meter, label="OLS")
         self.n_obs, self.head = moments.head.n_rows, moments.head
+        self.cells = np.full(rows.design.n_equations, float(self.n_obs))
         self.group_rows = group_rows(moments, rows.design)
         self.whitened = whiten(rows.design, self.group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=self.resolution)
         for part in self.group_rows:

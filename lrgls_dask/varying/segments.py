@@ -22,8 +22,8 @@ from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.solve.cg import Solution, conjugate_gradients
 from lrgls_dask.solve.constraint import Preconditioner
 from lrgls_dask.solve.coordinates import Coordinates
-from lrgls_dask.solve.gls import starting_residuals
 from lrgls_dask.solve.in_memory import InMemory
+from lrgls_dask.solve.starting_values import starting_residuals
 from lrgls_dask.solve.whiten import WhitenedGroup
 
 __all__ = [

@@ -14,8 +14,8 @@ from lrgls_dask.rows.partition import HashedRows
 from lrgls_dask.sigma.full import Full, FullSigma
 from lrgls_dask.sigma.registry import structure_of
 from lrgls_dask.sigma.structures import LowRankStructure, diagonal
-from lrgls_dask.solve.gls import starting_residuals
 from lrgls_dask.solve.record import Options
+from lrgls_dask.solve.starting_values import starting_residuals
 from support.fits import fit
 from support.systems import Data, restrictions_of, simulate
 
