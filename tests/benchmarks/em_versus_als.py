@@ -6,6 +6,8 @@ exponents of a power law by least squares of logarithms, over all sizes and over
 the cost of waking others does not blur them. `converge` runs the dense EM, ours plain and accelerated, and ALS on the
 same data, from each one's own start, to their last digits: a count is of the first round, or sweep, whose change of the
 nll per row is below a tolerance relative to the nll, or that is within 1e-8 of the least nll of all.
+`strong` is the same question where the factors explain nearly everything: errors of the equations' own are `own` times
+as large as those of the factors. How many fits by EM converged, how far below ALS they ended, and in how many rounds.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 from harness import Case, Report, Session, main, median, timed
 from threadpoolctl import threadpool_limits
 
-from lrgls_dask import Fit, LowRankGLS, System
+from lrgls_dask import Fit, LowRankGLS, System, Termination
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.em import em_products, em_update, nll_from_products
 from lrgls_dask.sigma.lowrank import LowRank
@@ -35,6 +37,8 @@ FULL: dict[str, Any] = {
     "converge": {"n_obs": 2_000, "n_regressors": 5, "rank": 3},
     "converge_equations": [50],
     "seeds": 3,
+    "own": [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7],
+    "strong": {"ranks": [1, 2, 3], "seeds": 40},
 }
 SMALL: dict[str, Any] = {
     "n_equations": [100, 400],
@@ -42,6 +46,8 @@ SMALL: dict[str, Any] = {
     "converge": {"n_obs": 300, "n_regressors": 2, "rank": 2},
     "converge_equations": [10],
     "seeds": 1,
+    "own": [1e-2, 1e-6],
+    "strong": {"ranks": [1], "seeds": 2},
 }
 TOLERANCES = (1e-6, 1e-7, 1e-8)
 GAP = 1e-8  # of nll per row
@@ -216,6 +222,37 @@ def converge(n_equations: int, n_obs: int, n_regressors: int, rank: int, seed: i
     }
 
 
+def strong(own: float, engine: str, ranks: Sequence[int], seeds: int) -> dict[str, Any]:
+    """A task: EM against ALS where factors explain nearly everything; 200 rows, 4 + 2 k equations."""
+    converged, below, rounds, spent = 0, [], [], 0.0
+    for k in ranks:
+        for seed in range(seeds):
+            system = strong_factors(seed, own, k)
+            als = LowRankGLS(k).fit(system).result_
+            em, seconds = timed(lambda k=k, system=system: LowRankGLS(k, algorithm="em", engine=engine).fit(system))
+            converged += em.result_.termination is Termination.CONVERGED
+            below.append(als.loglik - em.result_.loglik)
+            rounds.append(int(em.result_.trace["sweep"].iloc[-1]))
+            spent += seconds
+    return {
+        "seconds": spent,
+        "fits": len(ranks) * seeds,
+        "converged": converged,
+        "most_below_als": max(below),
+        "median_rounds": float(np.median(rounds)),
+        "most_rounds": max(rounds),
+    }
+
+
+def strong_factors(seed: int, own: float, rank: int) -> System:
+    """Errors of the equations' own with `own` times the standard deviation that the factors give each."""
+    rng, n_equations = np.random.default_rng(seed), 4 + 2 * rank
+    X, F = np.c_[np.ones(200), rng.normal(size=(200, 2))], rng.normal(size=(n_equations, rank))
+    E = rng.normal(size=(200, rank)) @ F.T
+    E += own * np.sqrt(np.sum(F**2, axis=1)) * rng.normal(size=E.shape)
+    return System.from_arrays(X @ rng.normal(size=(3, n_equations)) + E, X)
+
+
 def path_of(fit: Fit) -> list[float]:
     """nll per row at the start and after every sweep of ALS, or at every round of EM."""
     return [row.nll for row in fit.run.history if row.step in ("start", "beta" if fit.algorithm == "als" else "em")]
@@ -245,6 +282,11 @@ def run(session: Session) -> Report:
         for K in size["converge_equations"]
         for seed in range(size["seeds"])
     ]
+    cases += [
+        Case(f"strong {engine} own={own:g}", "strong", {"own": own, "engine": engine, **size["strong"]}, at_most=1)
+        for own in size["own"]
+        for engine in ("compress", "stream")
+    ]
     runs = session.alternate(cases)
     table, summary = [], {}
     measured = (("algebra", "bytes"), ("algebra", "seconds"), ("round", "seconds"))
@@ -263,12 +305,14 @@ def run(session: Session) -> Report:
         for tol in ends[0]["to_change"]:
             summary[f"rounds_to_{tol}_{name}"] = [r["to_change"][tol][name] for r in ends]
         summary[f"rounds_to_gap_{name}"] = [r["to_gap"][name] for r in ends]
+    for r in (r for r in runs if r["case"].startswith("strong")):
+        summary[r["case"]] = {key: r[key] for key in ("fits", "converged", "most_below_als", "most_rounds")}
     for key in ("nll_apart", "params_apart", "sigma_apart"):
         summary[f"most_{key}"] = max(r[key] for r in ends)
     return Report({**size, "gap": GAP}, runs, summary, table)
 
 
-TASKS = {"algebra": algebra, "whole_round": whole_round, "converge": converge}
+TASKS = {"algebra": algebra, "whole_round": whole_round, "converge": converge, "strong": strong}
 
 
 def cli(argv: Sequence[str] | None = None) -> None:
