@@ -191,7 +191,7 @@ class Answers(Numbers, SystemResults):
             "resid_ss": rss.sum(),
             "total_ss": tss.sum(),
             "sigma": pd.DataFrame(sigma, labels, labels),
-            "system_r2": self._system_r2_of(fit),
+            "system_r2": self._system_r2_of(fit, "residual" if ols else "reported"),
             "individual": {},
         }
         super().__init__(AttrDict({**shared, **whole}))
@@ -228,9 +228,9 @@ class Answers(Numbers, SystemResults):
         return self._fits[use]
 
     @staticmethod
-    def _system_r2_of(fit: Fit) -> pd.Series:
+    def _system_r2_of(fit: Fit, sigma: Any) -> pd.Series:
         if hasattr(fit, "system_r2"):
-            return fit.system_r2().to_series()
+            return fit.system_r2(sigma).to_series()
         return pd.Series({"mcelroy": fit.mcelroy_r2(), "berndt": np.nan, "judge": np.nan, "dhrymes": np.nan})
 
     @staticmethod
