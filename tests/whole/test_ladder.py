@@ -87,7 +87,7 @@ def test_compress_equals_stream(kind: str, weighted: bool, penalties: dict[str, 
     assert (compressed.engine, streamed.engine) == ("compress", "stream")
     assert compressed.n_passes == 1 < streamed.n_passes
     # with lam_F the factor step has no closed form and ends where the objective shows no more digits: half as many
-    assert_all_close(streamed, compressed, 2e-7 if "lam_F" in penalties else 1e-8)
+    assert_all_close(streamed, compressed, 2e-7 if "lam_F" in penalties else 2e-8)
     np.testing.assert_allclose(streamed.loadings.values, compressed.loadings.values, rtol=1e-5, atol=1e-5)
 
 
