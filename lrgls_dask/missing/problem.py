@@ -15,7 +15,7 @@ import numpy as np
 
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design, DesignGroup
-from lrgls_dask.design.penalties import Ridge
+from lrgls_dask.design.penalties import Ridge, penalises
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.available import AvailableMoments
 from lrgls_dask.missing.kernels import (
@@ -45,7 +45,7 @@ from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.solve.constraint import Constraint
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
 from lrgls_dask.solve.fingerprint import fingerprint_of_shown
-from lrgls_dask.solve.level import check_digits
+from lrgls_dask.solve.level import NO_RIDGE, check_digits
 from lrgls_dask.solve.starting_values import starting_values
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
 
@@ -121,6 +121,8 @@ class Incomplete:
         first: FirstMoments | None = None,
         restrictions: Restrictions | None = None,
     ) -> None:
+        if penalises(lam_B) and rows.cells is not None and rows.cells.constant is None:
+            raise ValueError(NO_RIDGE)
         self.rows, self.meter, self.restrictions = rows, meter, restrictions
         self.design: Design = _Apart(*_fields(rows.design))
         first = first_pass(rows, meter=meter, most=most_patterns) if first is None else first

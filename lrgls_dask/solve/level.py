@@ -6,14 +6,21 @@ whether a combination of an equation's columns is a constant, and which.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.rows.moments import Levels
 
-__all__ = ["check_digits", "level_row"]
+__all__ = ["NO_RIDGE", "check_constants", "check_digits", "level_row"]
 
 LOST = 1e-11  # of a response's squares: a residual that small keeps four digits where squares are summed
+
+NO_RIDGE = (
+    "lam_B penalises regressors about their means and leaves constants alone, which is not defined with weights of "
+    "cells that differ from row to row. Use weights of rows or of equations, or lam_B = 0."
+)
 
 SAME = 1e-7  # of the squares of a constant, what may lie outside the columns that make it up
 
@@ -53,3 +60,9 @@ def check_digits(
             f"{size:.3g}) keep too few digits of its residuals. Subtract a number near its mean from the response, "
             "which its constant takes up; a response that is fitted exactly, leave out."
         )
+
+
+def check_constants(levels: Iterable[np.ndarray | None]) -> None:
+    """Raise ValueError where weights leave no constant a constant, beside which the ridge is defined."""
+    if any(level is not None and np.linalg.norm(level[1:]) > 1e-6 * np.linalg.norm(level) for level in levels):
+        raise ValueError(NO_RIDGE)

@@ -16,7 +16,7 @@ from scipy.linalg import solve_triangular
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.design.penalties import Ridge, column_penalties, penalises
-from lrgls_dask.solve.level import level_row
+from lrgls_dask.solve.level import check_constants, level_row
 from lrgls_dask.solve.magnitudes import check_ratios, check_sizes
 from lrgls_dask.solve.orthonormal import Columns
 
@@ -145,6 +145,8 @@ def whiten(
     starts: dict[int, np.ndarray] = {}
     stacks = []
     penalties, ridged = column_penalties(design, lam_B), penalises(lam_B)
+    if ridged:
+        check_constants(part.level for part in rows)
     by_group = np.broadcast_to(np.asarray(n_obs), (len(rows),))
     for members in design.buckets:
         parts = [rows[i] for i in members]
@@ -304,5 +306,5 @@ def _check_determined(design: Design, part: GroupRows, x: np.ndarray, free: np.n
     unpenalised = " of those that lam_B does not name" if len(terms) < len(free) else ""
     raise np.linalg.LinAlgError(
         f"equation {design.equations[j]!r}{also}: {what} (rank {x.shape[1] - len(null)} of {x.shape[1]}{unpenalised}). "
-        "Drop one, or set lam_B > 0."
+        f"Drop one{'' if part.level is not None else ', or set lam_B > 0'}."
     )

@@ -310,3 +310,18 @@ def test_refused_for_rows_of_other_weights() -> None:
     found = fitted(system_of(DATA))
     with pytest.raises(ValueError, match="their cells have no weights, the fitted ones"):
         found.cov("robust", system=System.from_arrays(DATA.Y, DATA.X))
+
+
+@pytest.mark.parametrize("engine", ["compress", "stream"])
+@pytest.mark.parametrize("missing", ["raise", "em"])
+def test_the_ridge_refuses_weights_of_cells_and_takes_those_of_equations(engine: str, missing: str) -> None:
+    rng = np.random.default_rng(4)
+    x = np.column_stack([np.ones(60), rng.normal(size=60)])
+    y = 280.0 + x[:, 1:] + rng.normal(size=(60, 3))
+    if missing == "em":
+        y[:5, 1] = np.nan
+    model = LowRankGLS(0, lam_B=2.0, engine=engine, missing=missing)
+    with pytest.raises(ValueError, match="weights of rows or of equations"):
+        model.fit(System.from_arrays(y, x, weights=rng.uniform(0.5, 2.0, (60, 3))))
+    fit = model.fit(System.from_arrays(y, x, weights=np.array([[0.5, 1.0, 2.0]]))).result_
+    np.testing.assert_allclose(fit.coefficients[::2], 280.0, atol=1.0)
