@@ -278,7 +278,7 @@ def separate(keys: list[str], labels: list[str] | None = None) -> zarr.Group:
         array = group.create_array("equation", shape=(len(labels),), dtype=str)
         array[:] = np.array(labels, dtype=object)
     for j, key in enumerate(keys):
-        group.create_array(f"X/{key}", data=np.full((N, j + 1), float(j)))
+        group.create_array(f"X/{key}", data=np.full((N, j + 1), float(j + 1)))
     return group
 
 
@@ -289,7 +289,7 @@ def test_one_array_for_each_equation():
     assert system.equations == ("b", "a")
     assert system.design.terms == (("x0", "x1"), ("const",))
     assert [part.name for part in system.rows.x] == ["X/b", "X/a"]
-    assert designs(system)["b"]["x1"] == [1.0] * N
+    assert designs(system)["b"]["x1"] == [2.0] * N
     assert System.from_zarr(separate(["0", "1"])).equations == ("0", "1")
 
 
