@@ -24,7 +24,7 @@ from distributed.comm import CommClosedError
 
 from lrgls_dask.errors import ClusterLost
 
-__all__ = ["check_versions", "client_of", "computed", "scattered"]
+__all__ = ["check_connected", "check_versions", "client_of", "computed", "scattered"]
 
 # Seconds between two looks, and for an answer to one; a worker sends a heartbeat every half second to five seconds.
 LOOK_EVERY, ANSWER_WITHIN = 2.0, 10.0
@@ -86,7 +86,7 @@ def check_versions(client: distributed.Client) -> None:
             task.cancel()
         return {address: theirs for task in answered for address, theirs in task.result().items()}
 
-    _check_connected(client)
+    check_connected(client)
     try:
         found = client.sync(ask, callback_timeout=2 * VERSION_WITHIN)
     except TimeoutError:
@@ -112,7 +112,7 @@ def _attended(
     client: distributed.Client, begin: Callable[[], Coroutine[Any, Any, Any]], keys: Collection[Key] | None
 ) -> Any:
     """The result of a coroutine on the client's loop, the cluster being looked after meanwhile."""
-    _check_connected(client)
+    check_connected(client)
     waiting = asyncio.run_coroutine_threadsafe(begin(), _loop(client))
     watch = _Watch(client, keys)
     try:
@@ -137,7 +137,8 @@ def _loop(client: distributed.Client) -> asyncio.AbstractEventLoop:
     return found
 
 
-def _check_connected(client: distributed.Client) -> None:
+def check_connected(client: distributed.Client) -> None:
+    """Raise ClusterLost where the client has no scheduler any more."""
     if client.status != "running":
         raise _scheduler_gone(client)
 

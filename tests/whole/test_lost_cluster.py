@@ -109,7 +109,9 @@ def test_a_slow_worker_is_waited_for(impatient: None, client: Client) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
-def test_a_scheduler_that_goes_away_is_named(impatient: None, tmp_path: Path, end: signal.Signals) -> None:
+def test_a_scheduler_that_goes_away_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: signal.Signals
+) -> None:
     file = tmp_path / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]
     scheduler = subprocess.Popen(
@@ -123,6 +125,7 @@ def test_a_scheduler_that_goes_away_is_named(impatient: None, tmp_path: Path, en
         with Client(scheduler_file=str(file), timeout=120) as client:
             client.wait_for_workers(1)
             assert LowRankGLS(1).fit(slow_rows(0.0)).result_.n_obs == 240
+            monkeypatch.setattr(attended, "LOST", 12.0)
             killer = stopping(scheduler.pid, end, 2.0)
             with pytest.raises(ClusterLost, match=r"the scheduler tcp://127.0.0.1:\d+ .* checkpoint="):
                 LowRankGLS(1).fit(slow_rows(5.0))
