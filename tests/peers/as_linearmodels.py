@@ -104,10 +104,9 @@ def _kind(cov_type: str, config: dict[str, Any], debiased: bool) -> dict[str, An
         given |= {"kernel": KERNELS.get(kernel, kernel), "bandwidth": config.pop("bandwidth", None), "asked": kernel}
     if name == "cluster":
         given["groups"] = np.squeeze(np.asarray(config.pop("clusters")))
-        if config.pop("group_debias", False):
-            given["correction"] = "CR1"
-    if debiased and name != "classical":
-        given["correction"] = "HC1"
+        given["group_debias"] = config.pop("group_debias", False)
+    if name != "classical":
+        given["debiased"] = debiased
     return given | config
 
 
