@@ -178,7 +178,7 @@ def test_a_response_without_residuals_is_named_in_one_warning(kind: str, engine:
         ({"cg_maxit": -3}, ValueError, "cg_maxit must be a positive integer; got -3"),
         ({"engine": "dask"}, ValueError, "engine must be 'auto' or 'compress' or 'stream'; got 'dask'"),
         ({"covariance": "dense"}, ValueError, "covariance must be 'lowrank' or 'full' or 'diagonal'; got 'dense'"),
-        ({"algorithm": "gmm"}, ValueError, "algorithm must be 'als' or 'fgls' or 'em'; got 'gmm'"),
+        ({"algorithm": "gmm"}, ValueError, "algorithm must be 'als' or 'fgls' or 'em' or 'ols'; got 'gmm'"),
         ({"sigma_step": "ML"}, ValueError, "sigma_step must be 'ml' or 'pca'; got 'ML'"),
         ({"missing": "mean"}, ValueError, "missing must be 'raise' or 'em' or 'drop'; got 'mean'"),
         ({"progress": "yes"}, TypeError, "progress must be True, False or a callable; got 'yes'"),
@@ -197,7 +197,7 @@ def test_options_are_checked_when_they_are_given(options: dict[str, Any], kind: 
 
 
 def test_set_params_refuses_unknown_names() -> None:
-    with pytest.raises(ValueError, match="unknown parameter 'lamB'; the parameters are rank, covariance"):
+    with pytest.raises(ValueError, match="unknown parameter 'lamB'; the parameters are rank, ranks, covariance"):
         LowRankGLS().set_params(lamB=1.0)
 
 

@@ -179,7 +179,7 @@ def vectors_of(data: Any) -> list[Any]:
         return list(data.data_vars.values())
     if isinstance(data, xr.DataArray) and data.ndim == 2:
         return [data.isel({data.dims[1]: i}) for i in range(data.shape[1])]
-    if hasattr(data, "columns"):  # a Dask frame
+    if getattr(data, "ndim", 1) == 2 and hasattr(data, "columns"):  # a Dask frame
         return [data[name] for name in data.columns]
     if isinstance(data, list | tuple) and data and all(isinstance(each, list) or _is_vector(each) for each in data):
         return list(data)

@@ -9,7 +9,7 @@ Source: Hirose & Yamamoto (2015) for the penalised likelihood and its path; Kais
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -49,6 +49,7 @@ MANY_UP_TO = 200
 SEED, N_RANDOM = 20260101, 2
 # The path goes from this share of the l1 that empties the loadings upwards.
 LEAST_SHARE = 1e-3
+TIED = 1e-10  # relative, by which BICs differ for rounding
 ORTHOMAX_TOL, ORTHOMAX_SWEEPS = 1e-12, 500
 
 
@@ -355,10 +356,19 @@ def sparse_path(
         else:
             step = sparse_step(S, rank, floor, l1=l1, start=sigma)
         sigma = step.sigma if _objective(step.sigma, S, l1) < _objective(empty, S, l1) else empty
-        points.append(_judged(sigma, S, floor, l1, n_obs, n_coefficients, refit))
+        points.append(_same_if_tied(_judged(sigma, S, floor, l1, n_obs, n_coefficients, refit), points[-1:]))
         if points[-1].n_loadings == 0:
             break
     return tuple(points)
+
+
+def _same_if_tied(point: PathPoint, before: list[PathPoint]) -> PathPoint:
+    """The same zeros are refitted to the same optimum: BICs that differ by rounding must not choose between them."""
+    for other in before:
+        alike = np.array_equal(point.sigma.F == 0.0, other.sigma.F == 0.0)
+        if alike and abs(point.bic - other.bic) <= TIED * abs(other.bic):
+            return replace(point, bic=other.bic)
+    return point
 
 
 def _default_l1s(ml: LowRank, S: Array, n: int) -> list[float]:

@@ -3,7 +3,7 @@
 Where restrictions tie equations together that can be done with many weights for the equations, and the likelihood may
 have an optimum near each: with independent errors it is -sum_j N / 2 log RSS_j(b), high where one equation is fitted
 closely at the cost of the others. That likelihood is known without the rows, RSS_j(c) = RSS_j + |c_j - c_j^|^2 about
-each equation's own fit c_j^ in orthonormal coordinates, and its optima are where other structures are searched from.
+each equation's own fit c_j^ in orthonormal coordinates, and its best optimum is where other structures start too.
 """
 
 from __future__ import annotations
@@ -50,22 +50,25 @@ def starting_values(problem: Posed) -> list[np.ndarray]:
     """Distinct c (P,) to start from, the most promising first, which is the one to take where each costs passes.
 
     Every equation fitted by itself, the only one unless restrictions tie equations. Then that moved as little as
-    possible, the least squares of all equations alike in the user's units, and before these the distinct optima with
-    errors independent across equations, best first, as far as they are found from these two and from every equation
-    in turn kept to its own fit.  No pass; some tens of times O(m^2 P) for m restrictions.
+    possible, the least squares of all equations alike in the user's units, and before these the optimum with errors
+    independent across equations, the best that is found from these two and from every equation in turn kept to its own
+    fit.  No pass; some tens of times O(m^2 P) for m restrictions.
     """
     first = _weighted(problem, np.ones(problem.design.n_equations))
     if not ties_equations(problem):
         return [first]
     pooled = _weighted(problem, _in_user_units(problem))
-    return _distinct([*_optima(problem, first, pooled), first, pooled])
+    return _distinct([*_optimum(problem, first, pooled), first, pooled])
 
 
 # ---------------------------------------------------------------------------------------------- inside
 
 
-def _optima(problem: Posed, first: np.ndarray, pooled: np.ndarray) -> list[np.ndarray]:
-    """The c (P,) to which independent errors lead, best first; none where that would cost much."""
+def _optimum(problem: Posed, first: np.ndarray, pooled: np.ndarray) -> list[np.ndarray]:
+    """The best c (P,) to which independent errors lead; none where that would cost much.
+
+    Their other optima are no starts: from there a full Sigma goes on to errors that nearly cancel.
+    """
     assert problem.constraint is not None
     if len(problem.constraint.values) * problem.constraint.rows.size > COSTLY:
         return []
@@ -73,7 +76,7 @@ def _optima(problem: Posed, first: np.ndarray, pooled: np.ndarray) -> list[np.nd
     leading = np.arange(n) if n <= EACH_UP_TO else np.argsort(_variances(problem, first), kind="stable")[:FEW]
     kept = [_weighted(problem, np.where(np.arange(n) == j, FIRST, 1.0)) for j in leading]
     ends = [_with_independent_errors(problem, c) for c in (first, pooled, *kept)]
-    return [c for _, c in sorted(ends, key=lambda end: end[0])]
+    return [min(ends, key=lambda end: end[0])[1]]
 
 
 def _distinct(points: list[np.ndarray]) -> list[np.ndarray]:

@@ -232,7 +232,7 @@ def test_the_remedy_for_objects_works(values: list[Any]) -> None:
         (pd.Series(pd.date_range("2000", periods=N, tz="UTC")), r"weights has dtype datetime64.*count from an origin"),
         (pd.Series(pd.period_range("2000", periods=N)), r"weights has dtype period"),
         (pd.Series(pd.interval_range(0, N)), r"weights has dtype interval"),
-        (np.array(1.0), r"weights must be 1-D"),
+        (np.array(1.0), r"weights has shape \(\)"),
         (np.zeros(N, dtype=[("u", "f8"), ("v", "f8")]), r"weights has dtype .*structured_to_unstructured"),
         (dd.from_pandas(pd.Series(["a"] * N), npartitions=2), r"weights has dtype string"),
         (np.ma.masked_array(np.ones(N) + 1j), r"weights has dtype complex128"),

@@ -338,7 +338,7 @@ def test_time_is_found_among_the_labels_of_rows() -> None:
         plain.cov("driscoll-kraay")
     with pytest.raises(ValueError, match="reaches back 15 times but there are only 15"):
         plain.cov("driscoll-kraay", times=TIME, bandwidth=15)
-    with pytest.raises(ValueError, match="times: the label at row 3 is missing"):
+    with pytest.raises(ValueError, match="times: the label of row 3 is missing"):
         plain.cov("driscoll-kraay", times=np.where(np.arange(N) == 3, np.nan, TIME))
 
 

@@ -40,7 +40,7 @@ from support.systems import simulate, zarr_rows
         ("cluster", {}, "kind='cluster' needs groups"),
         ("cluster", {"groups": GROUPS[:239]}, r"one label for each of 240 rows; found shape \(239,\)"),
         ("cluster", {"groups": np.zeros(240)}, r"at least two groups; all rows are in .*0\.0"),
-        ("cluster", {"groups": np.where(GROUPS == 3, np.nan, GROUPS)}, r"label at row \d+ is missing, \d such labels"),
+        ("cluster", {"groups": np.where(GROUPS == 3, np.nan, GROUPS)}, r"label of row \d+ is missing, \d such labels"),
     ],
 )
 def test_options_that_make_no_sense(kind: Any, options: dict[str, Any], message: str) -> None:

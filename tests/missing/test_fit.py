@@ -462,7 +462,7 @@ def test_debiased_covariance_needs_complete_rows(found: Fit) -> None:
 
 def test_tests_and_intervals_use_the_rows_of_each_equation(holes: Data, found: Fit) -> None:
     seen = (~np.isnan(holes.Y)).sum(axis=0)
-    np.testing.assert_array_equal(found._freedom, np.repeat(seen - found.design.sizes, found.design.sizes))
+    np.testing.assert_array_equal(found.reference.freedom, seen - found.design.sizes)
     V = found.cov().values
     R = np.zeros(len(V))
     R[[1, 5]] = 1.0, -1.0
@@ -554,7 +554,7 @@ def test_less_memory_compresses_fewer_patterns_then_streams_then_refuses() -> No
         ({"algorithm": "em", "debiased": True}, r"algorithm='em' does not go with debiased=True"),
         ({"algorithm": "em", "sigma_step": "pca"}, r"algorithm='em' does not go with sigma_step='pca'"),
         ({"accelerate": False}, r"accelerate=False is for algorithm='em'; got algorithm='als'"),
-        ({"algorithm": "ecm"}, "algorithm must be 'als' or 'fgls' or 'em'; got 'ecm'"),
+        ({"algorithm": "ecm"}, "algorithm must be 'als' or 'fgls' or 'em' or 'ols'; got 'ecm'"),
     ],
 )
 def test_options_that_do_not_go_together(options: dict[str, Any], message: str) -> None:

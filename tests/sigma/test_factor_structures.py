@@ -377,7 +377,7 @@ def test_coordinates_of_no_use_as_labels_are_left_out(tmp_path: Path) -> None:
     lists = np.empty(9, dtype=object)
     lists[:] = [[1], [2]] * 4 + [[3]]
     system = firms(labelled(odd=lists, span=pd.timedelta_range("1h", periods=9).to_numpy(), **SECTORS))
-    assert list(system.design.equation_coords) == ["sector"]
+    assert list(system.design.equation_coords) == ["span", "sector"]
     system.to_zarr(tmp_path / "system.zarr")
 
 

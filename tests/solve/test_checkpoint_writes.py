@@ -121,7 +121,7 @@ def test_a_second_death_on_the_way_is_no_worse(monkeypatch: pytest.MonkeyPatch, 
     whole, deaths = fit(**EM), 0
     for _ in range(200):
         try:
-            with dying(monkeypatch, Dying(11, half=deaths % 2 == 0)):
+            with dying(monkeypatch, Dying(6, half=deaths % 2 == 0)):
                 found = fit(checkpoint=tmp_path / "kept", **EM)
             break
         except Killed:

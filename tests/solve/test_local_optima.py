@@ -253,9 +253,3 @@ def test_restrictions_within_equations_have_one_start() -> None:
     R = np.zeros((1, 9))
     R[0, 1], R[0, 2] = 1.0, -1.0
     assert Tied(data.Y, data.Xs, R).fit(covariance="full").n_starts == 1
-
-
-def test_a_likelihood_without_bound_is_refused_from_any_start() -> None:
-    """Eight rows, seven equations: some combination of the responses is one of three pooled columns."""
-    with pytest.raises(ValueError, match="the likelihood has no bound"):
-        simulated(0, 8, 7, 2).fit(covariance="full")

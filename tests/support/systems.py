@@ -88,7 +88,11 @@ def zarr_rows(rows: int) -> Wrap:
 
     def wrap(a: np.ndarray) -> zarr.Array:
         made = zarr.create_array(
-            zarr.storage.MemoryStore(), shape=a.shape, chunks=(min(rows, len(a)), *a.shape[1:]), dtype=a.dtype
+            zarr.storage.MemoryStore(),
+            shape=a.shape,
+            chunks=(min(rows, len(a)), *a.shape[1:]),
+            dtype=a.dtype,
+            config={"write_empty_chunks": True},
         )
         made[...] = a
         return made

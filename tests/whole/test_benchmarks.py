@@ -245,7 +245,7 @@ def test_missing_at_random(small):
 
 def test_em_versus_als(small):
     found = small("em_versus_als")
-    assert len(found["runs"]) == 5 and [row["K"] for row in found["table"]] == [100, 400]
+    assert len(found["runs"]) == 9 and [row["K"] for row in found["table"]] == [100, 400]
     summary = found["summary"]
     assert summary["exponent_algebra_bytes_dense"] > 1.6 and summary["exponent_algebra_bytes_ours"] < 1.1
     assert summary["most_nll_apart"] < 1e-8

@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 import warnings
+from array import array
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import pytest
 import scipy.sparse as sp
 import xarray as xr
 import zarr
+from numpy.lib.recfunctions import structured_to_unstructured
 
 from lrgls_dask import (
     BlockLowRank,
@@ -34,6 +36,7 @@ from lrgls_dask import (
     SparseLowRank,
     System,
     TimeVarying,
+    UnwrittenChunks,
 )
 from lrgls_dask.cli import main
 from lrgls_dask.results.cov.cluster import Cluster
@@ -97,6 +100,14 @@ def of(ds: Any = DS, y: Any = "ret", x: Any = ("const", "mkt"), **options: Any) 
 
 def with_holes(**options: Any) -> Fit:
     return LowRankGLS(options.pop("rank", 1), missing="em", **options).fit(System.from_arrays(HOLES, X)).result_
+
+
+def structured() -> np.ndarray:
+    return np.array([tuple(row) for row in X], dtype=[("a", float), ("b", float), ("c", float)])
+
+
+def weighted(weights: Any, **options: Any) -> Any:
+    return fit(Y, X, options.pop("rank", 1), _weights=weights, **options)
 
 
 def labelled(values: np.ndarray, names: list[str], index: Any = None) -> pd.DataFrame:
@@ -395,19 +406,18 @@ INPUT: list[Case] = [
         ),
     ),
     Case(
-        "convert numbers with .astype.*turn categories into 0/1 columns",
+        r"convert it first, with .astype\('Float64'\)",
         lambda: arrays(Y, pd.DataFrame({"c": 1.0, "side": np.where(X[:, 1] > 0, "up", "down")}, dtype=object)),
         (
             lambda: arrays(Y, pd.DataFrame({"c": np.ones(N), "up": (X[:, 1] > 0).astype(int)})),
+            lambda: arrays(Y, pd.DataFrame(X).astype(object).astype("Float64")),
             lambda: arrays(Y, X.astype(object).astype("float64")),
         ),
     ),
     Case(
-        "pass each of its fields as a column",
-        lambda: arrays(
-            Y, np.array([tuple(row) for row in X], dtype=[("a", float), ("b", float), ("c", float)])[:, None]
-        ),
-        (lambda: arrays(Y, np.column_stack([X[:, 0], X[:, 1], X[:, 2]])),),
+        "take its fields as columns, e.g. with numpy.lib.recfunctions.structured_to_unstructured",
+        lambda: arrays(Y, structured()[:, None]),
+        (lambda: arrays(Y, structured_to_unstructured(structured())),),
     ),
     Case(
         "is a scipy sparse matrix.* Use .toarray",
@@ -432,9 +442,9 @@ INPUT: list[Case] = [
         ),
     ),
     Case(
-        "must be 1-D with one entry per row.* Pass one column",
+        "weights has shape .* of rows, .* of cells, .* of equations. Reshape it",
         lambda: arrays(weights=np.ones((N, 2))),
-        (lambda: arrays(weights=np.ones((N, 2))[:, 0]),),
+        (lambda: arrays(weights=np.ones((N, 1))), lambda: arrays(weights=np.ones((N, K)))),
     ),
     Case(
         "must be 1-D with one label per row.* Pass one column",
@@ -511,8 +521,8 @@ INPUT: list[Case] = [
     ),
     Case(
         "must have 'time' only. Select one column",
-        lambda: of(weights=np.abs(DS["own"])),
-        (lambda: of(weights=np.abs(DS["own"])[:, 0].drop_vars("firm")),),
+        lambda: of(groups=np.abs(DS["own"])),
+        (lambda: of(groups=np.abs(DS["own"])[:, 0].drop_vars("firm")),),
     ),
     Case(
         "NaN value at row 0.* or fit with missing='em'.*, or missing='drop'",
@@ -701,7 +711,7 @@ RESULTS: list[Case] = [
         (lambda: fitted(1).cov("cluster", groups=GROUPS), lambda: fit(Y, X, 1, _groups=GROUPS).cov("cluster")),
     ),
     Case(
-        "the label at row 0 is missing.* Give every row a group, or drop the row",
+        "the label of row 0 is missing.* Give every row one, or drop the row",
         lambda: fitted(1).cov("cluster", groups=np.where(np.arange(N) == 0, np.nan, GROUPS)),
         (
             lambda: fitted(1).cov("cluster", groups=np.where(np.arange(N) == 0, 0.0, GROUPS)),
@@ -812,7 +822,7 @@ RESULTS: list[Case] = [
         ),
     ),
     Case(
-        "groups: the label of row 0 is missing. Give every row a group",
+        "groups: the label of row 0 is missing.* Give every row one",
         lambda: fitted(1).bootstrap(5, "cluster", groups=np.where(np.arange(N) == 0, np.nan, GROUPS)),
         (lambda: fitted(1).bootstrap(5, "cluster", groups=GROUPS),),
     ),
@@ -974,7 +984,7 @@ RESULTS: list[Case] = [
         (lambda: LowRankGLS(**VARYING).fit(SYSTEM),),
     ),
     Case(
-        "segments: the label of row 0 is missing. Give every row one",
+        "segments: the label of row 0 is missing.* Give every row one",
         lambda: segmented(np.where(np.arange(N) == 0, np.nan, YEARS)),
         (lambda: segmented(YEARS),),
     ),
@@ -1545,7 +1555,213 @@ def wanted(limit: str) -> str:
     return found[1]
 
 
-CASES = [*OPTIONS, *INPUT, *HYPOTHESES, *RESULTS, *PREDICTION, *STORES, *SIGMAS]
+CELLS = 1.0 + RNG.random((N, K))
+OWN = [np.column_stack([X[:, 0], X[:, 1] + Y[:, (j + 1) % K]]) for j in range(K)]  # a design to each equation
+TWO_LEVELS = pd.MultiIndex.from_arrays([np.repeat(DATES[:12], 5), list("abcde") * 12], names=["day", "unit"])
+DEAD = np.where((YEARS == 1)[:, None] & (np.arange(K) == 2), 3.0, Y)
+WEIGHTS: list[Case] = [
+    Case(
+        "as many rows as equations, so it does not say which are weighted. Give it the shape",
+        lambda: arrays(Y[:K], X[:K, :1], weights=np.ones(K)),
+        (
+            lambda: arrays(Y[:K], X[:K, :1], weights=np.ones((K, 1))),
+            lambda: arrays(Y[:K], X[:K, :1], weights=np.ones((1, K))),
+        ),
+    ),
+    Case(
+        "whose labels fit both. Give .to_numpy",
+        lambda: arrays(pd.DataFrame(Y[:K]), X[:K, :1], weights=pd.Series(np.ones(K)), equations=range(K)),
+        (
+            lambda: arrays(
+                pd.DataFrame(Y[:K]), X[:K, :1], weights=pd.Series(np.ones(K)).to_numpy()[None], equations=range(K)
+            ),
+        ),
+    ),
+    Case(
+        "has 7 rows but Y has 60, and 5 equations.* Align them first",
+        lambda: arrays(weights=np.ones(7)),
+        (lambda: arrays(weights=np.ones(N)),),
+    ),
+    Case(
+        "one entry for each equation but .* Name equations as Y does",
+        lambda: arrays(weights={"y0": 1.0, "z": 2.0}),
+        (lambda: arrays(weights=dict.fromkeys([f"y{j}" for j in range(K)], 2.0)),),
+    ),
+    Case(
+        "all zero, which leaves no rows. Give at least some cells a positive weight",
+        lambda: arrays(weights=np.zeros((N, K))),
+        (lambda: arrays(weights=np.where(np.arange(N)[:, None] < 9, 0.0, CELLS)),),
+    ),
+    Case(
+        "Give a response that is to count as missing the weight 0",
+        lambda: arrays(weights=np.where(np.arange(N)[:, None] == 0, -1.0, CELLS)),
+        (lambda: weighted(np.where(np.arange(N)[:, None] == 0, 0.0, CELLS), missing="drop"),),
+    ),
+    Case(
+        "Leave an equation that is not to count out of the system",
+        lambda: arrays(weights=np.array([[1.0, 2.0, 0.0, 1.0, 1.0]])),
+        (lambda: arrays(Y[:, [0, 1, 3, 4]], weights=np.array([[1.0, 2.0, 1.0, 1.0]])),),
+    ),
+    Case(
+        "Such a response counts as missing: fit with missing='em', which uses the row's others, or missing='drop'",
+        lambda: weighted(np.where((np.arange(N)[:, None] == 0) & (np.arange(K) == 1), 0.0, CELLS)),
+        (
+            lambda: weighted(np.where((np.arange(N)[:, None] == 0) & (np.arange(K) == 1), 0.0, CELLS), missing="em"),
+            lambda: weighted(np.where((np.arange(N)[:, None] == 0) & (np.arange(K) == 1), 0.0, CELLS), missing="drop"),
+        ),
+    ),
+    Case(
+        "lam_B penalises regressors .* Use weights of rows or of equations, or lam_B = 0",
+        lambda: weighted(CELLS, lam_B=1.0),
+        (
+            lambda: weighted(CELLS[:, :1], lam_B=1.0),
+            lambda: weighted(CELLS[:1], lam_B=1.0),
+            lambda: weighted(CELLS, lam_B=0.0),
+        ),
+    ),
+    Case(
+        "not shared by the same equations. Give both weights of shape",
+        lambda: (
+            arrays(weights=np.array([[1.0, 1.0, 2.0, 2.0, 2.0]]))
+            .compress()
+            .append(arrays(weights=np.array([[1.0, 3.0, 2.0, 2.0, 2.0]])).compress())
+        ),
+        (lambda: arrays(weights=CELLS).compress().append(arrays(weights=2.0 * CELLS).compress()),),
+    ),
+]
+STATISTICS: list[Case] = [
+    Case(
+        "algorithm='ols' is least squares, which does not go with lam_B.* Use algorithm='fgls' or 'als'",
+        lambda: LowRankGLS(1, algorithm="ols", lam_B=1.0),
+        (
+            lambda: LowRankGLS(1, algorithm="fgls", lam_B=1.0).fit(SYSTEM),
+            lambda: LowRankGLS(1, algorithm="als", lam_B=1.0).fit(SYSTEM),
+        ),
+    ),
+    Case(
+        "at a maximum of the likelihood.* Use kind='classical' or 'robust', or fit with algorithm='als'",
+        lambda: fitted(1, algorithm="ols").cov("observed"),
+        (
+            lambda: fitted(1, algorithm="ols").cov("classical"),
+            lambda: fitted(1, algorithm="ols").cov("robust"),
+            lambda: fitted(1, algorithm="als").cov("observed"),
+        ),
+    ),
+    Case(
+        "which debiased=False does not take back. Leave debiased out, or fit with debiased=False",
+        lambda: fitted(1, algorithm="fgls", debiased="max").cov("classical", debiased=False),
+        (
+            lambda: fitted(1, algorithm="fgls", debiased="max").cov("classical"),
+            lambda: fitted(1, algorithm="fgls", debiased=False).cov("classical", debiased=False),
+        ),
+    ),
+    Case(
+        "needs leverages.* Use correction='HC1', or fit with algorithm='ols'",
+        lambda: fit(Y, OWN, 1).cov("robust", correction="HC3"),
+        (
+            lambda: fit(Y, OWN, 1).cov("robust", correction="HC1"),
+            lambda: fit(Y, OWN, 1, algorithm="ols").cov("robust", correction="HC3"),
+        ),
+    ),
+    Case(
+        "divides by 1 - h.* Use correction='HC1', or drop that regressor",
+        lambda: fit(Y, np.column_stack([X, np.arange(N) == 3]), 1).cov("robust", correction="HC3"),
+        (
+            lambda: fit(Y, np.column_stack([X, np.arange(N) == 3]), 1).cov("robust", correction="HC1"),
+            lambda: fit(Y, X, 1).cov("robust", correction="HC3"),
+        ),
+    ),
+    Case(
+        "say two things of the factor for degrees.* Leave one of them out",
+        lambda: fitted(1).cov("robust", correction="HC1", debiased=False),
+        (lambda: fitted(1).cov("robust", correction="HC1"), lambda: fitted(1).cov("robust", debiased=False)),
+    ),
+    Case(
+        "at least two times with rows that were fitted.* Use kind='robust'",
+        lambda: weighted(1.0 * (YEARS == 1)).cov("driscoll-kraay", times=YEARS),
+        (lambda: weighted(1.0 * (YEARS == 1)).cov("robust"),),
+    ),
+    Case(
+        "needs the time of each row: pass times=, one time a row, or the name of a level",
+        lambda: fitted(1).cov("driscoll-kraay"),
+        (
+            lambda: fitted(1).cov("driscoll-kraay", times=GROUPS),
+            lambda: fit(pd.DataFrame(Y, TWO_LEVELS), X, 1).cov("driscoll-kraay", times="day"),
+        ),
+    ),
+    Case(
+        "is no level of the rows' labels.* Pass one time a row, or name one",
+        lambda: fit(pd.DataFrame(Y, TWO_LEVELS), X, 1).cov("driscoll-kraay", times="week"),
+        (
+            lambda: fit(pd.DataFrame(Y, TWO_LEVELS), X, 1).cov("driscoll-kraay", times=GROUPS),
+            lambda: fit(pd.DataFrame(Y, TWO_LEVELS), X, 1).cov("driscoll-kraay", times="day"),
+        ),
+    ),
+    Case(
+        "Pass the System that was fitted, in",
+        lambda: fitted(1).cov("robust", system=arrays(2.0 * Y, X, regressors=NAMES)),
+        (lambda: fitted(1).cov("robust", system=SYSTEM),),
+    ),
+    Case(
+        "Leave the equation out, join the segment",
+        lambda: fit(DEAD, X, covariance=TimeVarying(1, YEARS, bandwidth=0.0)),
+        (
+            lambda: fit(np.delete(DEAD, 2, axis=1), X, covariance=TimeVarying(1, YEARS, bandwidth=0.0)),
+            lambda: fit(DEAD, X, covariance=TimeVarying(1, np.minimum(YEARS, 1), bandwidth=0.0)),
+        ),
+    ),
+    Case(
+        "Join it to its neighbour, or use",
+        lambda: fit(Y, X, covariance=TimeVarying(1, np.where(np.arange(N) < 3, 0, 1), bandwidth=0.0)),
+        (lambda: fit(Y, X, covariance=TimeVarying(1, np.where(np.arange(N) < 3, 1, 1), bandwidth=0.0)),),
+    ),
+]
+
+
+def told(way: Any) -> Any:
+    """What it gives where the warning that remains is heeded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnwrittenChunks)
+        return way()
+
+
+def gappy() -> Any:
+    made = zarr.create_array(zarr.storage.MemoryStore(), shape=X.shape, chunks=(20, 3), dtype=float, fill_value=0.0)
+    made[:40] = X[:40]
+    return made
+
+
+ROWS: list[Case] = [
+    Case(
+        "must have 'time', 'firm' or both. Select along the others",
+        lambda: of(weights=np.abs(DS["two"])),
+        (lambda: of(weights=np.abs(DS["two"])[:, :, 0]),),
+    ),
+    Case(
+        "row labels .* must not be missing.* Drop these rows, or number all rows with .reset_index",
+        lambda: arrays(pd.DataFrame(Y, [*range(N - 1), None])),
+        (
+            lambda: arrays(pd.DataFrame(Y, [*range(N - 1), None]).iloc[:-1], X[:-1]),
+            lambda: arrays(pd.DataFrame(Y, [*range(N - 1), None]).reset_index(drop=True)),
+        ),
+    ),
+    Case(
+        "must not be missing; found None at position 1. Give it a name",
+        lambda: arrays(equations=["a", None, "c", "d", "e"]),
+        (lambda: arrays(equations=["a", "b", "c", "d", "e"]),),
+    ),
+    Case(
+        "is a array but must be a NumPy.* Use np.asarray",
+        lambda: arrays(array("d", Y[:, 0])),
+        (lambda: arrays(np.asarray(array("d", Y[:, 0]))),),
+    ),
+    Case(
+        "were never written.* Write the missing chunks, or leave out strict=True",
+        lambda: arrays(Y, gappy(), strict=True),
+        (lambda: told(lambda: arrays(Y, gappy())), lambda: arrays(Y, zarr.array(X, chunks=(20, 3)), strict=True)),
+    ),
+]
+CASES = [*OPTIONS, *INPUT, *HYPOTHESES, *RESULTS, *PREDICTION, *STORES, *SIGMAS, *WEIGHTS, *STATISTICS, *ROWS]
 
 # ---------------------------------------------------------------------------------- what has no case
 
@@ -1555,13 +1771,26 @@ BY_HAND = "a store that was damaged, laid out by hand or written by another vers
 GUARD = "a guard that the checks before it leave nothing to"
 CHANCE = "data, or a run, that bring it about by chance or rounding"
 OUTSIDE = "the disk, the network or the scheduler"
+WHOLE = "part of a message that has a case as a whole"
 ELSEWHERE = {
+    "data/numbers.py: convert it first, with .astype({!r})": WHOLE,
+    "data/numbers.py: convert it with .astype({!r})": WHOLE,
+    "data/numbers.py: turn categories into 0/1 columns, or convert": WHOLE,
+    "data/unwritten.py: Leave it out.": "a store that lists no keys",
+    "design/penalties.py: Give them the same.": "one column by two names, in tests/design/test_penalties.py",
+    "results/parts.py: Fit again.": BY_HAND,
+    "rows/cluster.py: Install lrgls_dask {} on every worker and": OUTSIDE,
+    "rows/cluster.py: Start a cluster and a Client for": OUTSIDE,
+    "varying/carried.py: use longer segments, a bandwidth that reaches": CHANCE,
+    "varying/labels.py: Give every row one.": GUARD,
+    "results/bootstrap.py: Give every row a group.": GUARD,
+    "results/cov/cluster.py: Give every row a label, or drop": GUARD,
+    "results/cov/cluster.py: Pass one label a row, or a": GUARD,
     "cli/arguments.py: replace an output that exists": HELP,
     "cli/demo.py: write into a directory that this command": HELP,
     "data/arrays.py: Align them first.": GUARD,
     "data/labelled.py: Give one label for each column.": GUARD,
     "data/labels.py: Join or drop the rows that share": GUARD,
-    "data/sources.py: Use .filled(np.nan), or drop the rows.": "of masked arrays of floats; integers hold no NaN",
     "data/storage.py: Install the fsspec driver, or check the": OUTSIDE,
     "data/storage.py: Restore the store.": BY_HAND,
     "data/store.py: Add {}.": BY_HAND,
