@@ -197,7 +197,7 @@ def test_options_are_checked_when_they_are_given(options: dict[str, Any], kind: 
 
 
 def test_set_params_refuses_unknown_names() -> None:
-    with pytest.raises(ValueError, match="unknown parameter 'lamB'; the parameters are rank, ranks, covariance"):
+    with pytest.raises(ValueError, match="unknown parameter 'lamB'; the parameters are rank, covariance, ranks"):
         LowRankGLS().set_params(lamB=1.0)
 
 

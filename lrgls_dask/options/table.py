@@ -197,12 +197,6 @@ class EstimatorOptions:
         "the same whose likelihood of rows left out is within one standard error of the best; all at most what K "
         "identifies.",
     )
-    ranks: Sequence[int] | None = option(
-        default=None,
-        allowed=NumbersOfFactors(),
-        help='the numbers of factors that rank="bic" and "cv" choose from, such as [0, 2, 4]; 0 is a diagonal Sigma. '
-        'With rank="auto" the least BIC chooses too. None: those named under `rank`.',
-    )
     covariance: Covariance | Described = option(
         default="lowrank",
         allowed=WordOrObject(get_args(Covariance)),
@@ -210,6 +204,12 @@ class EstimatorOptions:
         'than equations; "diagonal", every equation by itself. `rank` is only for the first. Or an object that says '
         f"more of Sigma, see their docstrings: {', '.join(f'`{each.__name__}`' for each in DESCRIBED.values())}. With "
         "`TimeVarying` the `result_` is a `TimeVaryingFit`.",
+    )
+    ranks: Sequence[int] | None = option(
+        default=None,
+        allowed=NumbersOfFactors(),
+        help='the numbers of factors that rank="bic" and "cv" choose from, such as [0, 2, 4]; 0 is a diagonal Sigma. '
+        'With rank="auto" the least BIC chooses too. None: those named under `rank`.',
     )
     algorithm: Algorithm = option(
         default="als",
