@@ -171,7 +171,7 @@ def test_it_reads_sets_and_clones_as_estimators_do() -> None:
     assert repr(model) == "LowRankGLS(rank=2, algorithm='em', accelerate=False, checkpoint='kept.zarr')"
     assert sklearn.base.clone(model).get_params() == model.get_params()
     assert model.set_params(accelerate=True) is model and model.accelerate is True
-    with pytest.raises(ValueError, match=r"unknown parameter 'factors'; the parameters are rank, ranks, "):
+    with pytest.raises(ValueError, match=r"unknown parameter 'factors'; the parameters are rank, covariance, ranks, "):
         model.set_params(factors=3)
     with pytest.raises(TypeError, match=r"LowRankGLS.__init__.*unexpected keyword argument 'factors'"):
         LowRankGLS(factors=3)  # type: ignore[call-arg]

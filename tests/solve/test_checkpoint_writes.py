@@ -87,11 +87,10 @@ def fit(**options: Any) -> Fit:
 @pytest.mark.parametrize(
     "options",
     [
-        {"engine": "stream", "max_sweeps": 3, "rel_tol": 1e-14},
-        {"engine": "stream", "algorithm": "em", "max_sweeps": 3},
-        {},
+        pytest.param({"engine": "stream", "max_sweeps": 3, "rel_tol": 1e-14}, id="als"),
+        pytest.param({"engine": "stream", "algorithm": "em", "max_sweeps": 3}, id="em"),
+        pytest.param({}, id="sums", marks=pytest.mark.slow),  # hundreds of files
     ],
-    ids=["als", "em", "sums"],
 )
 def test_whatever_file_it_dies_at(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: dict[str, Any], half: bool

@@ -243,6 +243,7 @@ def test_missing_at_random(small):
     assert max(found["runs"][1]["bias"][::3]) < -0.1  # complete rows have small first responses: constants too low
 
 
+@pytest.mark.slow
 def test_em_versus_als(small):
     found = small("em_versus_als")
     assert len(found["runs"]) == 9 and [row["K"] for row in found["table"]] == [100, 400]
