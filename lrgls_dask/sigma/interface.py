@@ -9,12 +9,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Generic, Literal, NoReturn, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrgls_dask.sigma.conditional import Conditional, DenseConditional
+from lrgls_dask.sigma.shown import DenseRows, Rows
 from lrgls_dask.sigma.tangents import Tangents
 
 __all__ = [
@@ -208,6 +210,14 @@ class Sigma(ABC):
     def conditional(self, shown: NDArray[np.bool_]) -> Conditional:
         """The errors of the other equations given those of `shown` (u, K), for each of u patterns."""
         return DenseConditional(self.dense(), shown)
+
+    def rows(self, observed: Array) -> Rows:
+        """What rows that show only some equations say; observed (n, K), one or zero."""
+        return DenseRows(self._held_precision, self.logdet, observed)
+
+    @cached_property
+    def _held_precision(self) -> Array:
+        return self.precision()
 
     @property
     def conditional_numbers(self) -> int:
