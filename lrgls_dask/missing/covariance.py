@@ -27,12 +27,14 @@ from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Pattern, Sigma
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
-from lrgls_dask.solve.constraint import estimator_covariance, free_directions
+from lrgls_dask.solve.constraint import estimator_covariance, free_directions, inverse_within
+from lrgls_dask.solve.starting_values import in_user_units
 
 __all__ = [
     "FittedCells",
     "gls_covariance",
     "incomplete_covariance",
+    "least_squares_covariance",
     "observed_covariance",
     "observed_information",
     "observed_nll",
@@ -42,12 +44,34 @@ __all__ = [
 STEP = 1e-4
 
 
-def gls_covariance(problem: Incomplete, sigma: LowRank) -> np.ndarray:
+def gls_covariance(problem: Incomplete, sigma: Sigma) -> np.ndarray:
     """(P, P) covariance of the coefficients given Sigma, in the user's units and order; one pass, or none.
 
     sigma : in standard units. With a ridge the sandwich A^-1 I A^-1, A = I + penalty.
     """
-    return _of_estimator(problem.information(sigma), problem)
+    return _of_estimator(_information(problem, sigma), problem)
+
+
+def least_squares_covariance(problem: Incomplete, sigma: Sigma) -> np.ndarray:
+    """(P, P) covariance of the least squares of every equation over its own rows, in the user's units and order.
+
+    (X'X)^-1 X' Sigma X (X'X)^-1, of equations i and j over the rows that show both; under restrictions as
+    `LeastSquaresCovariance` has it. sigma : in standard units. One pass, or none.
+    """
+    products = problem.general_information(sigma, sigma.dense())
+    constraint = problem.constraint
+    if constraint is not None:
+        weight = problem.coordinates.expand(in_user_units(problem))
+        inverse = inverse_within(np.diag(weight), constraint.free)
+        products = inverse @ (weight[:, None] * products * weight) @ inverse
+    covariance = problem.covariance(products)
+    np.fill_diagonal(covariance, np.maximum(covariance.diagonal(), 0.0))
+    return covariance
+
+
+def _information(problem: Incomplete, sigma: Sigma) -> np.ndarray:
+    """(P, P) sum_i X_o' Sigma_oo^-1 X_o."""
+    return problem.information(widened(sigma)) if sigma.is_wide else problem.general_information(sigma)
 
 
 def observed_covariance(
@@ -139,7 +163,7 @@ class FittedCells:
 
     coefficients : (P,).  sigma : with factors and own variances.  n_obs : rows that show something.  cells : (K,) rows
     that show each equation.  fingerprint : what else is known of those, None in old files.
-    streamed : whether the rows of each pattern were not compressed.
+    streamed : whether the rows of each pattern were not compressed.  is_ols : whether these are least squares.
     """
 
     design: Design
@@ -153,6 +177,7 @@ class FittedCells:
     lam_F: float
     d_floor: float
     restrictions: Restrictions | None
+    is_ols: bool = False
 
 
 def incomplete_covariance(fit: FittedCells, rows: Rows, kind: Literal["classical", "observed"]) -> np.ndarray:
@@ -180,7 +205,7 @@ def incomplete_covariance(fit: FittedCells, rows: Rows, kind: Literal["classical
         fit.fingerprint.check(problem.fingerprint(fit.fingerprint), problem.design)
     sigma = _in_units_of(fit.sigma, problem)
     if kind == "classical":
-        return gls_covariance(problem, widened(sigma))
+        return (least_squares_covariance if fit.is_ols else gls_covariance)(problem, sigma)
     c = problem.whitened_coefficients(fit.coefficients)
     return observed_covariance(problem, c, sigma, lam_F=fit.lam_F, d_floor=fit.d_floor)
 
@@ -193,7 +218,9 @@ def observed_nll(rows: Rows, design: Design, coefficients: np.ndarray, sigma: Si
     check_same_design(rows.design.given, design.given)
     problem = Incomplete(rows, lam_B=0.0, meter=Meter())
     c = problem.whitened_coefficients(coefficients)
-    return problem.latent(c, widened(_in_units_of(sigma, problem))).nll + problem.nll_offset
+    mine = _in_units_of(sigma, problem)
+    nll = problem.latent(c, widened(mine)).nll if mine.is_wide else problem.expected(c, mine)[0].nll
+    return nll + problem.nll_offset
 
 
 def _in_units_of(sigma: Sigma, problem: Incomplete) -> Sigma:

@@ -43,6 +43,7 @@ class GroupedFactors(FactorsAndOwn):
     blocks: Blocks
     A: Array
     d: Array
+    is_wide: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("grouped",)
     saved: ClassVar[tuple[str, ...]] = ("own_loadings", "idio_var", "factor_groups", "factor_ranks", "group_names")
 

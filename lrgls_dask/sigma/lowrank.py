@@ -29,6 +29,7 @@ class LowRank(Woodbury):
 
     F: Array
     d: Array
+    is_wide: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("lowrank", "diagonal")
     saved: ClassVar[tuple[str, ...]] = ("loadings", "idio_var")
 
