@@ -221,6 +221,30 @@ def test_one_step_weights_every_row_by_the_covariance_of_what_it_shows(engine: s
     np.testing.assert_allclose(one.std_errors.values, np.sqrt(np.diag(np.linalg.inv(A))), rtol=1e-8)
 
 
+# ---------------------------------------------------------------------------------- observed information
+
+
+@pytest.mark.parametrize("name", ["full", "block", "blocks alone", "known", "known factors"])
+def test_the_observed_information_is_that_of_complete_rows_where_nothing_is_missing(name: str) -> None:
+    Y, X = drawn()
+    complete = LowRankGLS(**STRUCTURES[name]).fit(System.from_arrays(Y, designs(X), equations=NAMES)).result_
+    more, x = np.vstack([Y, np.full((1, K), np.nan)]), np.vstack([X, X[:1]])
+    found, expected = fitted(more, x, **STRUCTURES[name]).with_cov("observed"), complete.with_cov("observed")
+    np.testing.assert_allclose(found.std_errors.values, expected.std_errors.values, rtol=1e-5)
+
+
+def test_the_observed_information_of_full_is_the_curvature_of_the_profile() -> None:
+    Y, X = drawn()
+    Y = holed(Y, "late")
+    found = fitted(Y, X, covariance="full")
+    b, cov, sigma = found.params.values, found.cov("observed").values, found.sigma().values
+    at, h = 3, 0.3 * np.sqrt(cov[3, 3])
+    free = np.delete(np.eye(len(b)), at, axis=1)
+    best, fixed = found.loglik, np.eye(len(b))[at]
+    fall = [best - direct_full(Y, designs(X), b + s * h * fixed, sigma, free=free)[0] for s in (1.0, -1.0)]
+    np.testing.assert_allclose(h**2 / sum(fall), cov[at, at], rtol=1e-2)
+
+
 # ---------------------------------------------------------------------------------- what the fit then does
 
 
