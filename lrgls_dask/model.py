@@ -135,9 +135,15 @@ class LowRankGLS(EstimatorOptions):
         notes: list[str] = []
         with blas_for(system.design.n_regressors + system.n_equations):
             if isinstance(problem, Incomplete):
-                with_cov = road.plan.holds_cov
                 fit, notes = fit_incomplete_rows(
-                    problem, system, structures, options, settings, kept, with_cov=with_cov
+                    problem,
+                    system,
+                    structures,
+                    options,
+                    settings,
+                    kept,
+                    with_cov=road.plan.holds_cov,
+                    by_bic=isinstance(self.covariance, SigmaOption) and self.covariance.by_bic,
                 )
             else:
                 path: Table = ()

@@ -8,7 +8,7 @@ Sigma are not independent even in large samples unless values are missing comple
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -24,15 +24,19 @@ from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_memory
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.full import FullSigma
 from lrgls_dask.sigma.interface import Pattern, Sigma
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
-from lrgls_dask.solve.constraint import estimator_covariance, free_directions
+from lrgls_dask.sigma.tangents import Tangents
+from lrgls_dask.solve.constraint import estimator_covariance, free_directions, inverse_within
+from lrgls_dask.solve.starting_values import in_user_units
 
 __all__ = [
     "FittedCells",
     "gls_covariance",
     "incomplete_covariance",
+    "least_squares_covariance",
     "observed_covariance",
     "observed_information",
     "observed_nll",
@@ -40,14 +44,37 @@ __all__ = [
 
 # In units in which every coordinate counts alike: the square of the step is the relative error of a central difference.
 STEP = 1e-4
+AT_ONCE = 2**20  # numbers of the matrices that one pass sums for as many directions of Sigma
 
 
-def gls_covariance(problem: Incomplete, sigma: LowRank) -> np.ndarray:
+def gls_covariance(problem: Incomplete, sigma: Sigma) -> np.ndarray:
     """(P, P) covariance of the coefficients given Sigma, in the user's units and order; one pass, or none.
 
     sigma : in standard units. With a ridge the sandwich A^-1 I A^-1, A = I + penalty.
     """
-    return _of_estimator(problem.information(sigma), problem)
+    return _of_estimator(_information(problem, sigma), problem)
+
+
+def least_squares_covariance(problem: Incomplete, sigma: Sigma) -> np.ndarray:
+    """(P, P) covariance of the least squares of every equation over its own rows, in the user's units and order.
+
+    (X'X)^-1 X' Sigma X (X'X)^-1, of equations i and j over the rows that show both; under restrictions as
+    `LeastSquaresCovariance` has it. sigma : in standard units. One pass, or none.
+    """
+    products = problem.general_information(sigma, sigma.dense())
+    constraint = problem.constraint
+    if constraint is not None:
+        weight = problem.coordinates.expand(in_user_units(problem))
+        inverse = inverse_within(np.diag(weight), constraint.free)
+        products = inverse @ (weight[:, None] * products * weight) @ inverse
+    covariance = problem.covariance(products)
+    np.fill_diagonal(covariance, np.maximum(covariance.diagonal(), 0.0))
+    return covariance
+
+
+def _information(problem: Incomplete, sigma: Sigma) -> np.ndarray:
+    """(P, P) sum_i X_o' Sigma_oo^-1 X_o."""
+    return problem.information(widened(sigma)) if sigma.is_wide else problem.general_information(sigma)
 
 
 def observed_covariance(
@@ -61,10 +88,10 @@ def observed_covariance(
     """
     by_c, cross, by_sigma = observed_information(problem, c, sigma, lam_F=lam_F, d_floor=d_floor)
     try:
-        effective = by_c - cross @ cho_solve(cho_factor(by_sigma), cross.T)
+        effective = by_c - (cross @ cho_solve(cho_factor(by_sigma), cross.T) if cross.size else 0.0)
         return _of_estimator(0.5 * (effective + effective.T), problem)
     except LinAlgError:
-        shares = sigma.own_variances() / sigma.variances
+        shares = (sigma.own_variances() if sigma.rank else 1.0 / sigma.precision_diagonal) / sigma.variances
         smallest = int(np.argmin(shares))
         raise LinAlgError(
             "the observed information of all parameters is not positive definite: these estimates are no strict "
@@ -83,6 +110,8 @@ def observed_information(
     of F, which change nothing, and log d on d_floor. The block of c is exact, the others are central differences of the
     exact gradient.
     """
+    if not (sigma.is_wide and sigma.n_parameters):
+        return _of_tangents(problem, c, sigma, d_floor)
     wide = widened(sigma)
     basis = _directions(wide, sigma.pattern(), d_floor)
     by_sigma, cross = np.empty((basis.shape[1],) * 2), np.empty((len(c), basis.shape[1]))
@@ -93,6 +122,41 @@ def observed_information(
         cross[:, i] = (up[0] - down[0]) / (2 * STEP)
         by_sigma[:, i] = basis.T @ (up[1] - down[1]) / (2 * STEP)
     return problem.information(wide), cross, 0.5 * (by_sigma + by_sigma.T)
+
+
+def _of_tangents(
+    problem: Incomplete, c: np.ndarray, sigma: Sigma, d_floor: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`observed_information` by the parameters that a Sigma of K x K numbers states, less the flat ones."""
+    tangents, unit = sigma.tangents(sigma.on_floor(d_floor)), 1.0 / np.sqrt(sigma.precision_diagonal)
+    scale = np.concatenate([unit[tangents.rows], unit[tangents.own_rows] * unit[tangents.own_columns]])
+    flat = tangents.flat / scale[:, None]
+    moves = scale[:, None] * (free_directions(np.linalg.qr(flat)[0].T) if flat.shape[1] else np.eye(len(scale)))
+    by_sigma, cross = np.empty((moves.shape[1],) * 2), np.empty((len(c), moves.shape[1]))
+    height = max(1, AT_ONCE // problem.design.n_equations**2)
+    for first in range(0, moves.shape[1], height):
+        some = moves.T[first : first + height]
+        ways = [_along(sigma, tangents, sign * STEP * move) for move in some for sign in (1.0, -1.0)]
+        slopes = []
+        for found, (moved, there) in zip(problem.expected(c, *(each for each, _ in ways)), ways, strict=True):
+            Q = moved.precision()
+            slopes.append((found.gradient, problem.n_obs * moves.T @ there.gradient(Q @ found.S @ Q - Q)))
+        for i in range(len(some)):
+            (up, by_up), (down, by_down) = slopes[2 * i : 2 * i + 2]
+            cross[:, first + i] = (down - up) / (2 * STEP)
+            by_sigma[:, first + i] = (by_down - by_up) / (2 * STEP)
+    return _information(problem, sigma), cross, 0.5 * (by_sigma + by_sigma.T)
+
+
+def _along(sigma: Sigma, tangents: Tangents, change: np.ndarray) -> tuple[FullSigma, Tangents]:
+    """Sigma once its parameters have changed, and the directions from there."""
+    n, F = len(tangents.rows), tangents.F.copy()
+    F[tangents.rows, tangents.columns] += change[:n]
+    matrix = sigma.dense() - tangents.F @ tangents.F.T + F @ F.T
+    i, j, apart = tangents.own_rows, tangents.own_columns, tangents.own_rows != tangents.own_columns
+    matrix[i, j] += change[n:]
+    matrix[j[apart], i[apart]] += change[n:][apart]
+    return FullSigma(matrix), replace(tangents, F=F)
 
 
 def _of_estimator(information: np.ndarray, problem: Incomplete) -> np.ndarray:
@@ -139,7 +203,7 @@ class FittedCells:
 
     coefficients : (P,).  sigma : with factors and own variances.  n_obs : rows that show something.  cells : (K,) rows
     that show each equation.  fingerprint : what else is known of those, None in old files.
-    streamed : whether the rows of each pattern were not compressed.
+    streamed : whether the rows of each pattern were not compressed.  is_ols : whether these are least squares.
     """
 
     design: Design
@@ -153,6 +217,7 @@ class FittedCells:
     lam_F: float
     d_floor: float
     restrictions: Restrictions | None
+    is_ols: bool = False
 
 
 def incomplete_covariance(fit: FittedCells, rows: Rows, kind: Literal["classical", "observed"]) -> np.ndarray:
@@ -180,7 +245,7 @@ def incomplete_covariance(fit: FittedCells, rows: Rows, kind: Literal["classical
         fit.fingerprint.check(problem.fingerprint(fit.fingerprint), problem.design)
     sigma = _in_units_of(fit.sigma, problem)
     if kind == "classical":
-        return gls_covariance(problem, widened(sigma))
+        return (least_squares_covariance if fit.is_ols else gls_covariance)(problem, sigma)
     c = problem.whitened_coefficients(fit.coefficients)
     return observed_covariance(problem, c, sigma, lam_F=fit.lam_F, d_floor=fit.d_floor)
 
@@ -193,7 +258,9 @@ def observed_nll(rows: Rows, design: Design, coefficients: np.ndarray, sigma: Si
     check_same_design(rows.design.given, design.given)
     problem = Incomplete(rows, lam_B=0.0, meter=Meter())
     c = problem.whitened_coefficients(coefficients)
-    return problem.latent(c, widened(_in_units_of(sigma, problem))).nll + problem.nll_offset
+    mine = _in_units_of(sigma, problem)
+    nll = problem.latent(c, widened(mine)).nll if mine.is_wide else problem.expected(c, mine)[0].nll
+    return nll + problem.nll_offset
 
 
 def _in_units_of(sigma: Sigma, problem: Incomplete) -> Sigma:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lrgls_dask.missing.als import IncompleteSweeps, Together
+from lrgls_dask.missing.any_structure import fit_any_structure
 from lrgls_dask.missing.em import IncompleteRounds
 from lrgls_dask.missing.polish import nearly_bare
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import random_starts, starting_points
-from lrgls_dask.sigma.interface import FactorStructure, Sigma
+from lrgls_dask.sigma.interface import FactorStructure, Sigma, Structure
 from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop, run_from_kept
 from lrgls_dask.solve.iterate import Goal, Half, State, iterate, run
@@ -24,14 +25,17 @@ CELLS_OF_MORE_STARTS = 200_000  # of pseudo-rows: up to so many a dozen more sea
 
 
 def fit_incomplete(
-    problem: Incomplete, structure: FactorStructure, options: Options, kept: CheckpointLoop | None = None
+    problem: Incomplete, structure: Structure, options: Options, kept: CheckpointLoop | None = None
 ) -> Solution[Point]:
     """The best solution of one structure; several starts where they are free.
 
-    algorithm="als" alternates where the patterns are compressed; where every look at the rows is a pass it takes both
-    half-steps from the same pass, which are the accelerated EM rounds.
+    For factors, algorithm="als" alternates where the patterns are compressed; where every look at the rows is a pass it
+    takes both half-steps from the same pass, which are the accelerated EM rounds.
     kept : where a streamed loop keeps its last point, and goes on from one that is there.
     """
+    if options.one_step or not structure.by_equation:
+        return fit_any_structure(problem, structure, options, kept)
+    structure = structure.by_rows()
     if not problem.restarts_are_free:
         return _streamed(problem, structure, options, kept)
     starts = starting_points(problem, structure, options)
@@ -86,7 +90,7 @@ def _streamed(
 
 def choose_incomplete(
     problem: Incomplete,
-    structures: tuple[FactorStructure, ...],
+    structures: tuple[Structure, ...],
     options: Options,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[Solution[Point], Table]:

@@ -23,6 +23,7 @@ from lrgls_dask.rows.block import Block, width_of
 from lrgls_dask.rows.kernels import adjoint, forward, slabs
 from lrgls_dask.rows.moments import Sized
 from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.shown import half_inverse, posterior, posterior_root
 
 __all__ = [
     "GradientMoments",
@@ -33,7 +34,9 @@ __all__ = [
     "PairMoments",
     "SeveralMoments",
     "SeveralParams",
+    "Summed",
     "block_kernel",
+    "gradient_of",
     "image_moments",
     "information_moments",
     "latent_moments",
@@ -42,6 +45,7 @@ __all__ = [
     "residuals_of",
     "several_moments",
     "unpacked",
+    "whitened_columns",
 ]
 
 
@@ -68,7 +72,8 @@ class MaskedParams:
     origin : (q + K,) subtracted from every row.  scale : (K,) units of Y.  coefficients : per group (p, m), from
     columns of X to Y / scale.  level : (K,) residual of a row that stands at `origin`.  sigma : in units of `scale`.
     maps : per group (m, p, p), from columns less origin to whitened ones; places : per group (m, p) where those stand;
-    ends : (P,) the whitened columns at `origin`; all three for the information alone.
+    ends : (P,) the whitened columns at `origin`; all three for the information alone, and so is between : (K, K), which
+    takes the place of Sigma_oo^-1.
     """
 
     groups: tuple[DesignGroup, ...]
@@ -76,10 +81,11 @@ class MaskedParams:
     scale: np.ndarray
     coefficients: tuple[np.ndarray, ...]
     level: np.ndarray
-    sigma: LowRank
+    sigma: Any
     maps: tuple[np.ndarray, ...] = ()
     places: tuple[np.ndarray, ...] = ()
     ends: np.ndarray | None = None
+    between: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +99,7 @@ class SeveralParams:
 # ---------------------------------------------------------------------------------------------- moments
 
 
-class _Summed(Sized):
+class Summed(Sized):
     """Moments that add field by field, tuples entry by entry."""
 
     def __add__(self, other: Self) -> Self:
@@ -105,7 +111,7 @@ class _Summed(Sized):
 
 
 @dataclass(frozen=True, eq=False)
-class LatentMoments(_Summed):
+class LatentMoments(Summed):
     """All that the likelihood, its gradient and an EM step need of the rows.
 
     n_rows : rows, those with nothing observed among them.  cells : (K,) observed rows of each equation.
@@ -128,14 +134,14 @@ class LatentMoments(_Summed):
 
 
 @dataclass(frozen=True, eq=False)
-class SeveralMoments(_Summed):
+class SeveralMoments(Summed):
     """LatentMoments at several points."""
 
     points: tuple[LatentMoments, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class GradientMoments(_Summed):
+class GradientMoments(Summed):
     """gradient : per group (p, m) X'e.  unit_gradient : (K,) sum e_j."""
 
     gradient: tuple[np.ndarray, ...]
@@ -143,7 +149,7 @@ class GradientMoments(_Summed):
 
 
 @dataclass(frozen=True, eq=False)
-class PairMoments(_Summed):
+class PairMoments(Summed):
     """cross : (K, K) sum of r_j r_l, pairs : (K, K) number of rows, both over the rows that show j and l."""
 
     cross: np.ndarray
@@ -151,7 +157,7 @@ class PairMoments(_Summed):
 
 
 @dataclass(frozen=True, eq=False)
-class InformationMoments(_Summed):
+class InformationMoments(Summed):
     """What Woodbury takes from, (P, P) sum of U U', and from what, per group (m, p, p) X_j'X_j; whitened columns."""
 
     taken: np.ndarray
@@ -169,7 +175,7 @@ def latent_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> LatentM
 
 def _latent(slab: MaskedSlab, params: MaskedParams) -> LatentMoments:
     found, error = _latent_of(residuals_of(slab, params), slab.observed, slab.count, params.sigma)
-    gradient, unit_gradient = _gradient(slab, error, params)
+    gradient, unit_gradient = gradient_of(slab, error, params)
     return replace(found, gradient=gradient, unit_gradient=unit_gradient)
 
 
@@ -228,7 +234,7 @@ def image_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> Gradient
         along = residuals_of(MaskedSlab(slab.x, np.zeros_like(slab.y), slab.observed, slab.unit, slab.count), params)
         inverse, _ = posterior(slab.observed, params.sigma)
         mean = _factor_means(inverse, along, params.sigma)
-        part = GradientMoments(*_gradient(slab, _errors(along, mean, slab.observed, params.sigma), params))
+        part = GradientMoments(*gradient_of(slab, _errors(along, mean, slab.observed, params.sigma), params))
         total = part if total is None else total + part
     return total
 
@@ -249,8 +255,8 @@ def information_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> In
     total: InformationMoments | None = None
     sigma = params.sigma
     for slab in slabs:
-        columns, own = _whitened_columns(slab, params)
-        half = _half_inverse(posterior_root(slab.observed, sigma))
+        columns, own = whitened_columns(slab, params)
+        half = half_inverse(posterior_root(slab.observed, sigma))
         taken = np.zeros((columns.shape[1],) * 2)
         for row in range(sigma.rank):
             loading = (half[row, : row + 1].T @ sigma.scaled_loadings.T[: row + 1]) * slab.observed
@@ -264,7 +270,7 @@ def information_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> In
     return total
 
 
-def _whitened_columns(slab: MaskedSlab, params: MaskedParams) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+def whitened_columns(slab: MaskedSlab, params: MaskedParams) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """(n, P) whitened columns of every equation, zero where it is missing, and per group (m, p, p) their squares."""
     assert params.ends is not None
     columns = np.empty((len(slab.x), len(params.ends)))
@@ -318,55 +324,6 @@ def residuals_of(slab: MaskedSlab, params: MaskedParams) -> np.ndarray:
     return residual
 
 
-def posterior_root(observed: np.ndarray, sigma: LowRank) -> np.ndarray:
-    """(k, k, n) lower triangular Cholesky factors of C_i, all rows together, loops over k alone."""
-    k = sigma.rank
-    products = np.einsum("ja,jb->abj", sigma.F, sigma.scaled_loadings).reshape(k * k, len(sigma.d))
-    capacitance = (products @ observed.T).reshape(k, k, len(observed))
-    root = np.zeros_like(capacitance)
-    for b in range(k):
-        column = capacitance[b:, b]
-        column[0] += 1.0
-        for c in range(b):
-            column -= root[b:, c] * root[b, c]
-        np.sqrt(column[0], out=root[b, b])
-        np.divide(column[1:], root[b, b], out=root[b + 1 :, b])
-    return root
-
-
-def _half_inverse(root: np.ndarray) -> np.ndarray:
-    """(k, k, n) inverses of lower triangular factors."""
-    k = len(root)
-    inverse = np.zeros_like(root)
-    for a in range(k):
-        np.divide(1.0, root[a, a], out=inverse[a, a])
-        for b in range(a):
-            row = -root[a, b] * inverse[b, b]
-            for c in range(b + 1, a):
-                row -= root[a, c] * inverse[c, b]
-            np.multiply(row, inverse[a, a], out=inverse[a, b])
-    return inverse
-
-
-def posterior(observed: np.ndarray, sigma: LowRank) -> tuple[np.ndarray, np.ndarray]:
-    """C_i^-1 (k, k, n) and log|C_i| (n,)."""
-    root = posterior_root(observed, sigma)
-    half, k = _half_inverse(root), len(root)
-    inverse = np.empty_like(half)
-    for a in range(k):
-        for b in range(a + 1):
-            entry = inverse[a, b]
-            np.multiply(half[a, a], half[a, b], out=entry)
-            for c in range(a + 1, k):
-                entry += half[c, a] * half[c, b]
-            if b < a:
-                inverse[b, a] = entry
-    log_det = np.zeros(observed.shape[0])
-    for a in range(k):
-        log_det += np.log(root[a, a])
-    return inverse, 2.0 * log_det
-
-
 def _factor_means(inverse: np.ndarray, residual: np.ndarray, sigma: LowRank) -> np.ndarray:
     """m, (k, n)."""
     along = sigma.scaled_loadings.T @ residual.T
@@ -386,7 +343,7 @@ def _errors(residual: np.ndarray, mean: np.ndarray, observed: np.ndarray, sigma:
     return residual
 
 
-def _gradient(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+def gradient_of(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     unit = error.sum(axis=0) if slab.unit is None else slab.unit @ error
     return adjoint(slab.x, error, None, params.groups), unit
 

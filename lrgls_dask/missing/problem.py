@@ -18,6 +18,17 @@ from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.design.penalties import Ridge, penalises
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.available import AvailableMoments
+from lrgls_dask.missing.expected import (
+    DirectionMoments,
+    Expected,
+    ExpectedMoments,
+    GeneralInformation,
+    SeveralExpected,
+    direction_moments,
+    expected_moments,
+    general_image,
+    general_information,
+)
 from lrgls_dask.missing.kernels import (
     GradientMoments,
     InformationMoments,
@@ -40,7 +51,7 @@ from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.resources import one_blas_thread
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
-from lrgls_dask.sigma.interface import LOG_2PI
+from lrgls_dask.sigma.interface import LOG_2PI, Sigma
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.solve.constraint import Constraint
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
@@ -167,7 +178,7 @@ class Incomplete:
     def latent(self, c: np.ndarray, sigma: LowRank) -> Latent:
         """The likelihood at (c, sigma): one pass, or none from pseudo-rows."""
         found: LatentMoments = self._sum(latent_moments, self._params(c, sigma), "likelihood")
-        return self._latent(found, sigma, self._adjoint(found, sigma))
+        return self._latent(found, sigma, self._adjoint(found, sigma.d))
 
     def fixed(self, c: np.ndarray) -> Callable[[LowRank], Latent]:
         """`latent` at one c, its gradient left out: what Sigma alone costs, once residuals are found; pseudo-rows only.
@@ -192,16 +203,48 @@ class Incomplete:
         points = tuple(self._params(c, sigma) for sigma in sigmas)
         found: SeveralMoments = self._sum(several_moments, SeveralParams(self.origin, points), "likelihoods")
         return [
-            self._latent(part, sigma, self._adjoint(part, sigma))
+            self._latent(part, sigma, self._adjoint(part, sigma.d))
             for part, sigma in zip(found.points, sigmas, strict=True)
         ]
+
+    def expected(self, c: np.ndarray, *sigmas: Sigma) -> list[Expected]:
+        """The likelihood at c and each Sigma of K x K numbers, of any kind, and the residual products expected there.
+
+        One pass, and as many times the work; none from pseudo-rows.
+        """
+        points = SeveralParams(self.origin, tuple(self._params(c, sigma) for sigma in sigmas))
+        found: SeveralExpected = self._sum(expected_moments, points, "likelihood")
+        return [self._expected(part, sigma) for part, sigma in zip(found.points, sigmas, strict=True)]
+
+    def general_image(self, p: np.ndarray, sigma: Sigma) -> np.ndarray:
+        """`image` at any Sigma."""
+        params = self._params(-p, sigma, np.zeros(self.design.n_equations))
+        found: GradientMoments = self._sum(general_image, params, "conjugate gradients")
+        return self._adjoint(found, self._ones) + self.coordinates.ridge * p
+
+    def along(self, p: np.ndarray, c: np.ndarray, sigma: Sigma) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`general_image`, and how the filled residual products at c + t p go: S + t first + t^2 second, (K, K) sums.
+
+        One pass, or none from pseudo-rows.
+        """
+        moved = self._params(-p, sigma, np.zeros(self.design.n_equations))
+        params = SeveralParams(self.origin, (self._params(c, sigma), moved))
+        found: DirectionMoments = self._sum(direction_moments, params, "conjugate gradients")
+        image = self._adjoint(found, self._ones) + self.coordinates.ridge * p
+        return image, -(found.mixed + found.mixed.T), found.squares
+
+    def general_information(self, sigma: Sigma, between: np.ndarray | None = None) -> np.ndarray:
+        """`information` at any Sigma.  between : (K, K) in the place of every Sigma_oo^-1, if given."""
+        params = replace(self._whitened_params(sigma), between=between)
+        found: GeneralInformation = self._sum(general_information, params, "information")
+        return found.total[np.ix_(self._order, self._order)]
 
     def image(self, p: np.ndarray, sigma: LowRank) -> np.ndarray:
         """(sum_i X_o' Sigma_oo^-1 X_o + ridge) p, (P,): one pass, or none from pseudo-rows."""
         # the residual of responses that are zero, at coefficients -p, is X p
         params = self._params(-p, sigma, np.zeros(self.design.n_equations))
         found: GradientMoments = self._sum(image_moments, params, "conjugate gradients")
-        return self._adjoint(found, sigma) + self.coordinates.ridge * p
+        return self._adjoint(found, sigma.d) + self.coordinates.ridge * p
 
     @cached_property
     def pairs_at_start(self) -> PairMoments:
@@ -216,18 +259,10 @@ class Incomplete:
 
     def information(self, sigma: LowRank) -> np.ndarray:
         """sum_i X_o' Sigma_oo^-1 X_o in the coordinates c, (P, P), ridge not included: one pass, or none."""
-        groups, at = self.rows.design.groups, self.design.offsets
-        places = tuple(np.stack([np.arange(at[j], at[j + 1]) for j in g.equations]) for g in groups)
-        maps = tuple(np.stack([self._maps[j] for j in g.equations]) for g in groups)
-        params = replace(
-            self._params(np.zeros(self.design.n_coefficients), sigma),
-            maps=maps,
-            places=places,
-            ends=np.concatenate(self._ends),
-        )
+        groups, params = self.rows.design.groups, self._whitened_params(sigma)
         found: InformationMoments = self._sum(information_moments, params, "information")
         total = -found.taken
-        for group, own, where in zip(groups, found.own, places, strict=True):
+        for group, own, where in zip(groups, found.own, params.places, strict=True):
             for j, mine, block in zip(group.equations, own, where, strict=True):
                 total[np.ix_(block, block)] += mine / sigma.d[j]
         order = self._order
@@ -278,6 +313,12 @@ class Incomplete:
             n_obs=self.n_obs,
         )
 
+    def _expected(self, found: ExpectedMoments, sigma: Sigma) -> Expected:
+        """Of sums over rows; those that show nothing take no part."""
+        cross = found.cross + found.spread - self.n_empty * sigma.dense()
+        nll = 0.5 * (LOG_2PI * self.n_cells + found.log_det + found.quadratic) / self.n_obs
+        return Expected(nll, self._adjoint(found, self._ones), cross / self.n_obs, found.log_det)
+
     def _per_equation(self, first: FirstMoments) -> tuple[np.ndarray, np.ndarray]:
         cells, log_weight = np.empty(self.design.n_equations), np.empty(self.design.n_equations)
         for group, found in zip(self.rows.design.groups, first.groups, strict=True):
@@ -302,6 +343,7 @@ class Incomplete:
     def _prepare(self, available: list[tuple[AvailableMoments, int]]) -> None:
         """Per equation the map from c to b, and the whitened columns at the origin; where c of equation j stands."""
         q = self.design.n_regressors
+        self._ones = np.ones(self.design.n_equations)
         self._origin_y = self.origin[q:]
         self._maps: list[np.ndarray] = []
         self._ends: list[np.ndarray] = []
@@ -328,7 +370,17 @@ class Incomplete:
         )
         return b
 
-    def _params(self, c: np.ndarray, sigma: LowRank, origin_y: np.ndarray | None = None) -> MaskedParams:
+    def _whitened_params(self, sigma: Sigma) -> MaskedParams:
+        """What sums over whitened columns are told."""
+        groups, at = self.rows.design.groups, self.design.offsets
+        return replace(
+            self._params(np.zeros(self.design.n_coefficients), sigma),
+            maps=tuple(np.stack([self._maps[j] for j in g.equations]) for g in groups),
+            places=tuple(np.stack([np.arange(at[j], at[j + 1]) for j in g.equations]) for g in groups),
+            ends=np.concatenate(self._ends),
+        )
+
+    def _params(self, c: np.ndarray, sigma: Any, origin_y: np.ndarray | None = None) -> MaskedParams:
         level = (self._origin_y if origin_y is None else origin_y) / self.whitened.y_scale
         parts = zip(self._stacked_ends, self.coordinates.split(c), self.coordinates.buckets, strict=True)
         for ends, part, (_, equations, _) in parts:
@@ -337,16 +389,16 @@ class Incomplete:
         by_group = tuple(b[g.coefficients] for g in groups)
         return MaskedParams(groups, self.origin, self.whitened.y_scale, by_group, level, sigma)
 
-    def _adjoint(self, found: LatentMoments | GradientMoments, sigma: LowRank) -> np.ndarray:
-        """(P,) derivative with respect to c from sums of X'e and e."""
+    def _adjoint(self, found: LatentMoments | GradientMoments | ExpectedMoments, own: np.ndarray) -> np.ndarray:
+        """(P,) derivative with respect to c from sums of X'e and e that are `own` (K,) times as large."""
         b = np.empty(self.design.n_coefficients)
         for group, gradient in zip(self.rows.design.groups, found.gradient, strict=True):
-            b[group.coefficients] = gradient / sigma.d[group.equations]
-        unit, parts, taken = found.unit_gradient / sigma.d, [], b[self._order]
-        for own, ends, view, (_, equations, shape) in zip(
+            b[group.coefficients] = gradient / own[group.equations]
+        unit, parts, taken = found.unit_gradient / own, [], b[self._order]
+        for maps, ends, view, (_, equations, shape) in zip(
             self._stacked, self._stacked_ends, self.coordinates.split(taken), self.coordinates.buckets, strict=True
         ):
-            whole = own.transpose(0, 2, 1) @ view + ends[:, :, None] * unit[equations].reshape(shape[0], 1, shape[2])
+            whole = maps.transpose(0, 2, 1) @ view + ends[:, :, None] * unit[equations].reshape(shape[0], 1, shape[2])
             parts.append(whole.ravel())
         return np.concatenate(parts)
 
@@ -357,9 +409,9 @@ class Incomplete:
         points = params.points if isinstance(params, SeveralParams) else (params,)
         design, k = self.design, points[0].sigma.rank
         size = 8 * len(points) * (design.n_coefficients + design.n_equations * (4 + 2 * k + k * k))
-        if moments is pair_moments:
-            size += 16 * design.n_equations**2
-        if moments is information_moments:
+        if moments in (pair_moments, expected_moments, direction_moments):
+            size += 16 * len(points) * design.n_equations**2
+        if moments in (information_moments, general_information):
             size += 8 * design.n_coefficients**2
         return run_pass(self.rows, block_kernel(moments), params, partial_bytes=size, meter=self.meter, label=label)
 

@@ -14,7 +14,7 @@ from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point
 from lrgls_dask.solve.starting_values import starting_values
 
-__all__ = ["pairs_never_seen", "random_starts", "starting_points"]
+__all__ = ["STARTS", "pairs_never_seen", "pairwise_covariance", "random_starts", "starting_points"]
 
 LARGEST_PAIRS = 2_000  # equations whose pairwise moments (K, K) a pass may sum
 LEAST_EIGENVALUE = 1e-3  # of a pairwise correlation matrix, which need not be positive definite
@@ -51,17 +51,23 @@ def _sigmas(problem: Incomplete, structure: FactorStructure, options: Options, p
     """Sigmas fitted to residual cross-products, pair by pair; one where rows are streamed."""
     floor = np.full(problem.design.n_equations, options.d_floor)
     _check_pairs(structure, pairs.pairs)
-    S = pairs.cross / np.maximum(pairs.pairs, 1.0)
-    own = np.maximum(S.diagonal(), floor)
-    value, vector = np.linalg.eigh(S / np.sqrt(np.outer(own, own)))
-    S = (vector * np.maximum(value, LEAST_EIGENVALUE)) @ vector.T
-    S *= np.sqrt(np.outer(own, own) / np.outer(S.diagonal(), S.diagonal()))
+    S = pairwise_covariance(pairs, floor)
     found: list[SigmaStep[Any]] = [*structure.candidates(S, floor)]
     sigmas = [widened(step.sigma) for step in found]
     softer = [_softened(sigma) for sigma in sigmas]
     if not problem.restarts_are_free:
         return softer[:1]
     return [*softer[:STARTS], *(a for a, b in zip(sigmas[:STARTS], softer, strict=False) if a is not b)]
+
+
+def pairwise_covariance(pairs: PairMoments, floor: np.ndarray) -> np.ndarray:
+    """(K, K) positive definite, near the residual products of each pair over the rows that show both."""
+    S = pairs.cross / np.maximum(pairs.pairs, 1.0)
+    own = np.maximum(S.diagonal(), floor)
+    value, vector = np.linalg.eigh(S / np.sqrt(np.outer(own, own)))
+    S = (vector * np.maximum(value, LEAST_EIGENVALUE)) @ vector.T
+    S *= np.sqrt(np.outer(own, own) / np.outer(S.diagonal(), S.diagonal()))
+    return np.asarray(S)
 
 
 def random_starts(problem: Incomplete, structure: FactorStructure) -> list[LowRank]:

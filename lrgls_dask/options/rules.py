@@ -94,8 +94,7 @@ def _of_segments(name: str) -> Rule:
 
 
 RULES: tuple[Rule, ...] = (
-    _of_missing("covariance", BY_ROWS, "covariance='lowrank' or GroupedLowRank(...)"),
-    _of_missing("algorithm", ("als", "em"), "algorithm='als' or 'em'"),
+    _of_missing("covariance", ("lowrank", "diagonal", "full", SigmaOption), "covariance='lowrank'"),
     _of_missing("debiased", (False,), "debiased=False"),
     _of_missing("sigma_step", ("ml",), "sigma_step='ml'"),
     _of_missing("rank", (Integral, "auto", "bic"), "rank='bic'"),

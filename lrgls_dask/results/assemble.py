@@ -11,7 +11,8 @@ import numpy as np
 from lrgls_dask.design.restrictions import without_variance
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference import sums_of_squares
-from lrgls_dask.missing.covariance import gls_covariance
+from lrgls_dask.missing.any_structure import chosen_structure
+from lrgls_dask.missing.covariance import gls_covariance, least_squares_covariance
 from lrgls_dask.missing.fit import choose_incomplete, estimate_of
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import pairs_never_seen
@@ -22,7 +23,6 @@ from lrgls_dask.results.time_varying import TimeVaryingFit
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Structure
-from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.checkpoint import Checkpoint
 from lrgls_dask.solve.fingerprint import fingerprint_of, fingerprint_of_compressed
 from lrgls_dask.solve.interface import Problem
@@ -124,27 +124,34 @@ def fit_incomplete_rows(
     checkpoint: Checkpoint | None,
     *,
     with_cov: bool,
+    by_bic: bool = False,
 ) -> tuple[Fit, list[str]]:
     """Maximum likelihood from the responses that are observed, and what to warn of.
 
     The covariance of the coefficients at its Sigma comes with the fit: one pass, if streamed.
     checkpoint : where streamed rounds keep their last point. The first pass, which is all that few patterns take, is
     made again.
+    by_bic : whether the data choose among the family of the only structure.
     with_cov : whether that covariance fits in memory; without it the fit has no standard errors.
     """
     assert isinstance(system, System)  # a compressed one has no rows to miss anything
-    chosen = tuple(each.by_rows() for each in structures)
-    found, table = choose_incomplete(problem, chosen, options, checkpoint)
-    pairs = pairs_never_seen(problem, found.point.sigma.rank)  # a pass, where the start of the rounds was kept
+    path: Candidates = ()
+    structures = tuple(each.in_units(problem.whitened.y_scale) for each in structures)
+    if by_bic:
+        chosen, path = chosen_structure(problem, structures[0], options)
+        structures, settings = (chosen,), replace(settings, l1=chosen.l1)
+    found, table = choose_incomplete(problem, structures, options, checkpoint)
+    rank = 0 if structures[0].fixed else found.point.sigma.rank
+    pairs = pairs_never_seen(problem, rank)  # a pass, where the start of the rounds was kept
     estimate = estimate_of(problem, found, options)
-    cov = _gls(problem, found) if with_cov else None
+    cov = _gls(problem, found, options) if with_cov else None
     engine: Literal["compress", "stream"] = "compress" if problem.restarts_are_free else "stream"
     floored = np.isin(np.arange(system.n_equations), estimate.on_floor)
     fit = Fit(
         _estimated(system, estimate.coefficients, problem.n_obs, estimate.loglik, estimate.objective),
         _one_sigma(system, estimate.covariance, problem.whitened.y_scale, floored),
         settings,
-        _run(found, problem.meter, engine, table, 0),
+        _run(found, problem.meter, engine, path or table, 0),
         CellsOfRows(
             problem.cells.astype(np.int64), problem.n_patterns, problem.restarts_are_free, problem.fingerprint()
         ),
@@ -154,10 +161,10 @@ def fit_incomplete_rows(
     return fit, [pairs] if pairs else []
 
 
-def _gls(problem: Incomplete, found: Solution[Point]) -> np.ndarray | None:
+def _gls(problem: Incomplete, found: Solution[Point], options: Options) -> np.ndarray | None:
     if problem.design.n_coefficients > MAX_COEFFICIENTS:
         return None
-    return gls_covariance(problem, widened(found.point.sigma))
+    return (least_squares_covariance if options.algorithm == "ols" else gls_covariance)(problem, found.point.sigma)
 
 
 # ---------------------------------------------------------------------------------------------- segments

@@ -97,6 +97,15 @@ def check_debiased(settings: Settings) -> None:
         )
 
 
+def check_maximum(settings: Settings, kind: CovKind) -> None:
+    """Raise ValueError for estimates that maximise no likelihood."""
+    if settings.algorithm == "ols":
+        raise ValueError(
+            f"kind={kind.name!r} is of estimates at a maximum of the likelihood, and algorithm='ols' is least "
+            "squares. Use kind='classical' or 'robust', or fit with algorithm='als'."
+        )
+
+
 def degrees(n_obs: int, free: np.ndarray) -> np.ndarray:
     """(K,) sqrt(N / (N - p_j)), p_j the free coefficients."""
     return np.asarray(np.sqrt(n_obs / (n_obs - free)))
@@ -163,11 +172,7 @@ class CompleteSource(FitSource[OneSigmaFit]):
         return Bread(at.design, x_rows, self.kept.head, *known)
 
     def estimate(self, kind: CovKind) -> Estimate:
-        if self.fit.settings.algorithm == "ols":
-            raise ValueError(
-                f"kind={kind.name!r} is of estimates at a maximum of the likelihood, and algorithm='ols' is least "
-                "squares. Use kind='classical' or 'robust', or fit with algorithm='als'."
-            )
+        check_maximum(self.fit.settings, kind)
         remedy = "which a streamed fit does not have. Use kind='robust', or fit with engine='compress'"
         rows = self.kept.rows_for(self.fit.estimated, f"kind={kind.name!r}", streamed=remedy)
         return estimate_of(self.fit, rows)
@@ -221,6 +226,7 @@ class CellsSource(FitSource[OneSigmaFit]):
         raise self._refused(f"kind={kind.name!r}")
 
     def observed(self, kind: CovKind, system: System | None) -> np.ndarray:
+        check_maximum(self.fit.settings, kind)
         behind = self.fit.behind_errors
         known = behind.values if behind.kind == kind.name else None
         return self._of_rows("observed", system) if known is None else known
@@ -243,6 +249,7 @@ class CellsSource(FitSource[OneSigmaFit]):
             lam_F=how.lam_F,
             d_floor=how.d_floor,
             restrictions=how.restrictions,
+            is_ols=how.algorithm == "ols",
         )
         return incomplete_covariance(fitted, self.fit._fitted_rows(kind, system).rows, kind)
 

@@ -14,7 +14,7 @@ factor analysis, for one group of all equations without factors any Sigma.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -436,12 +436,15 @@ class BlockStructure(Structure):
         found, before = search.sigma(search.ended(search.z_of(start.psi), tol)), start.nll(S)
         if found.nll(S) <= before + ROUNDING * max(1.0, abs(before)):
             return SigmaStep(found, 1.0)
-        F = np.pad(start.F, ((0, 0), (0, self.rank - start.rank)))
-        return SigmaStep(BlockFactors(F, self.groups, start.psi), 0.0)
+        return SigmaStep(replace(start, F=np.pad(start.F, ((0, 0), (0, self.rank - start.rank)))), 0.0)
 
     def n_parameters(self, n_equations: int) -> int:
         """Loadings less rotations, and the entries of the blocks."""
         return _n_parameters(self.groups, self.rank)
+
+    def pairs_asked_for(self, n_equations: int) -> NDArray[np.bool_]:
+        """Those within a group."""
+        return np.equal.outer(self.groups.codes[1], self.groups.codes[1])
 
 
 BLOCKWISE = Kind((BlockFactors,), lambda sigma, how: BlockStructure(sigma.rank, sigma.groups))

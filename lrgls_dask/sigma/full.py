@@ -164,5 +164,9 @@ class Full(Structure):
         """K (K + 1) / 2."""
         return n_equations * (n_equations + 1) // 2
 
+    def pairs_asked_for(self, n_equations: int) -> NDArray[np.bool_]:
+        """All."""
+        return np.ones((n_equations, n_equations), dtype=bool)
+
 
 FULL = Kind((FullSigma,), lambda sigma, how: Full())

@@ -27,6 +27,7 @@ from lrgls_dask.sigma.conditional import FactorConditional
 from lrgls_dask.sigma.interface import Array, Description, Stored
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.own import Diagonal
+from lrgls_dask.sigma.shown import FactorRows
 
 __all__ = ["GroupedFactors"]
 
@@ -42,6 +43,7 @@ class GroupedFactors(FactorsAndOwn):
     blocks: Blocks
     A: Array
     d: Array
+    is_wide: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("grouped",)
     saved: ClassVar[tuple[str, ...]] = ("own_loadings", "idio_var", "factor_groups", "factor_ranks", "group_names")
 
@@ -139,6 +141,9 @@ class GroupedFactors(FactorsAndOwn):
 
     def conditional(self, shown: NDArray[np.bool_]) -> FactorConditional:
         return self.widened().conditional(shown)
+
+    def rows(self, observed: Array) -> FactorRows:
+        return self.widened().rows(observed)
 
     @property
     def conditional_numbers(self) -> int:

@@ -9,12 +9,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Generic, Literal, NoReturn, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrgls_dask.sigma.conditional import Conditional, DenseConditional
+from lrgls_dask.sigma.shown import DenseRows, Rows
 from lrgls_dask.sigma.tangents import Tangents
 
 __all__ = [
@@ -82,6 +84,7 @@ class Sigma(ABC):
     ValueError with its name and a remedy.
     """
 
+    is_wide: ClassVar[bool] = False  # whether `widened` and `pattern` answer
     kinds: ClassVar[tuple[str, ...]]  # the names it may be saved under
     saved: ClassVar[tuple[str, ...]]  # the names in `stored()`, in the order in which `from_arrays` takes the arrays
 
@@ -175,11 +178,11 @@ class Sigma(ABC):
 
     def widened(self) -> Any:
         """The same matrix as a `LowRank`, all factors side by side.  Raises unless it is factors and variances."""
-        self._lacks("form F F' + diag(d), which rounds of EM and missing responses work in", "Use covariance='lowrank'")
+        self._lacks("form F F' + diag(d), which rounds of EM work in", "Use covariance='lowrank'")
 
     def pattern(self) -> Pattern:
         """Which of the loadings of `widened` may differ from zero; raises as it does."""
-        self._lacks("form F F' + diag(d), which rounds of EM and missing responses work in", "Use covariance='lowrank'")
+        self._lacks("form F F' + diag(d), which rounds of EM work in", "Use covariance='lowrank'")
 
     def factor_score_weights(self, method: str) -> Array:
         """(K, rank) A such that the scores of a residual row r are r A; see `woodbury.Factors`.  Raises at rank 0."""
@@ -208,6 +211,14 @@ class Sigma(ABC):
     def conditional(self, shown: NDArray[np.bool_]) -> Conditional:
         """The errors of the other equations given those of `shown` (u, K), for each of u patterns."""
         return DenseConditional(self.dense(), shown)
+
+    def rows(self, observed: Array) -> Rows:
+        """What rows that show only some equations say; observed (n, K), one or zero."""
+        return DenseRows(self._held_precision, self.logdet, observed)
+
+    @cached_property
+    def _held_precision(self) -> Array:
+        return self.precision()
 
     @property
     def conditional_numbers(self) -> int:
@@ -264,6 +275,7 @@ class Structure(ABC):
     line_search : `update` is one step of a search, so that accept_t = 0 says it stalled, not that it is at the optimum.
     needs_matrix : needs S as a matrix; otherwise S B and diag S are enough where S is too large to hold.
     fixed : Sigma is given: there is nothing to find, and one GLS step ends the fit.
+    by_equation : it is a `FactorStructure`.
     lam_F, l1 : lam_F / 2 ||F||^2 and l1 sum |F_ij| are what `penalty` adds.
     """
 
@@ -273,6 +285,7 @@ class Structure(ABC):
     line_search: bool = False
     needs_matrix: bool = True
     fixed: bool = False
+    by_equation: bool = False
     lam_F: float = 0.0
     l1: float = 0.0
 
@@ -306,6 +319,10 @@ class Structure(ABC):
         """
         return self
 
+    def pairs_asked_for(self, n_equations: int) -> NDArray[np.bool_]:
+        """(K, K) pairs whose covariance only rows that show both tell: none, where factors tell it too."""
+        return np.zeros((n_equations, n_equations), dtype=bool)
+
     def by_likelihood(self) -> Structure:
         """The same found by maximum likelihood: itself, unless its step is another."""
         return self
@@ -313,9 +330,8 @@ class Structure(ABC):
     def by_rows(self) -> FactorStructure:
         """Itself, if the loadings can be found equation by equation given the factors; else raises ValueError."""
         raise ValueError(
-            f"algorithm='em' and missing='em' find loadings equation by equation given the factors, which "
-            f"{type(self).__name__} does not. Use covariance='lowrank' or GroupedLowRank(...), or algorithm='als' and "
-            "missing='drop'."
+            f"algorithm='em' finds loadings equation by equation given the factors, which {type(self).__name__} does "
+            "not. Use covariance='lowrank' or GroupedLowRank(...), or algorithm='als'."
         )
 
     def chosen(
@@ -329,7 +345,9 @@ class Structure(ABC):
 
 
 class FactorStructure(Structure):
-    """One whose loadings are found equation by equation given the factors: EM and missing responses work with it."""
+    """One whose loadings are found equation by equation given the factors: EM works with it."""
+
+    by_equation = True
 
     def by_rows(self) -> FactorStructure:
         """Itself."""

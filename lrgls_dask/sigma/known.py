@@ -58,7 +58,6 @@ class Known(SigmaOption):
     takes: ClassVar[Mapping[str, tuple[tuple[Any, ...], str]]] = {
         "algorithm": (("als",), ONE_STEP.format("algorithm")),
         "debiased": ((False,), ONE_STEP.format("debiased")),
-        "missing": (("raise", "drop"), "Use missing='drop', or covariance='lowrank'"),
     }
 
     def __post_init__(self) -> None:

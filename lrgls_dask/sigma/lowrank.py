@@ -13,6 +13,7 @@ from lrgls_dask.sigma.algebra import check_rows
 from lrgls_dask.sigma.conditional import FactorConditional
 from lrgls_dask.sigma.interface import Array, Description, Stored
 from lrgls_dask.sigma.own import Diagonal
+from lrgls_dask.sigma.shown import FactorRows
 from lrgls_dask.sigma.woodbury import Woodbury
 
 __all__ = ["LowRank"]
@@ -28,6 +29,7 @@ class LowRank(Woodbury):
 
     F: Array
     d: Array
+    is_wide: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("lowrank", "diagonal")
     saved: ClassVar[tuple[str, ...]] = ("loadings", "idio_var")
 
@@ -69,6 +71,9 @@ class LowRank(Woodbury):
 
     def conditional(self, shown: NDArray[np.bool_]) -> FactorConditional:
         return FactorConditional(self.F, self.d, shown)
+
+    def rows(self, observed: Array) -> FactorRows:
+        return FactorRows(self.F, self.scaled_loadings, self.d, observed)
 
     @property
     def conditional_numbers(self) -> int:

@@ -6,12 +6,12 @@ import numpy as np
 
 from lrgls_dask.sigma.interface import Structure
 from lrgls_dask.sigma.structures import LowRankStructure
-from lrgls_dask.solve.interface import Problem
+from lrgls_dask.solve.interface import Posed, Problem
 from lrgls_dask.solve.record import Options, debiased
 from lrgls_dask.solve.selection import Table
 from lrgls_dask.solve.starts import fit_structure, starting_points
 
-__all__ = ["choose_l1"]
+__all__ = ["choose_l1", "in_units_of_data"]
 
 
 def choose_l1(problem: Problem, family: Structure, options: Options) -> tuple[Structure, Table]:
@@ -33,10 +33,10 @@ def choose_l1(problem: Problem, family: Structure, options: Options) -> tuple[St
         n_obs=n_obs,
         n_coefficients=design.n_coefficients - held,
     )
-    return chosen, tuple(_in_units_of_data(row, problem) for row in rows)
+    return chosen, tuple(in_units_of_data(row, problem) for row in rows)
 
 
-def _in_units_of_data(row: dict[str, float], problem: Problem) -> dict[str, float]:
+def in_units_of_data(row: dict[str, float], problem: Posed) -> dict[str, float]:
     """nll per row and BIC turned into log-likelihood and BIC of the data."""
     loglik = -problem.n_obs * (row["nll"] + problem.nll_offset)
     bic = row["bic"] + 2 * problem.n_obs * problem.nll_offset

@@ -12,7 +12,7 @@ import numpy as np
 
 from lrgls_dask.solve.interface import Posed, Problem
 
-__all__ = ["starting_residuals", "starting_values", "ties_equations"]
+__all__ = ["in_user_units", "least_squares", "starting_residuals", "starting_values", "ties_equations"]
 
 # How much more an equation counts than the others where it comes first.
 FIRST = 1e4
@@ -32,8 +32,13 @@ def starting_residuals(problem: Problem, *, pooled: bool = False) -> tuple[np.nd
     pooled : count squared residuals of all equations alike in the user's units, which is restricted ordinary least
     squares as one-step programs understand it, rather than in standard units.
     """
-    c = _weighted(problem, _in_user_units(problem) if pooled else np.ones(problem.design.n_equations))
+    c = least_squares(problem) if pooled else _weighted(problem, np.ones(problem.design.n_equations))
     return c, problem.residual_covariance(c)
+
+
+def least_squares(problem: Posed) -> np.ndarray:
+    """(P,) every equation fitted by itself; within restrictions all squared residuals alike, in the user's units."""
+    return _weighted(problem, in_user_units(problem))
 
 
 def ties_equations(problem: Posed) -> bool:
@@ -57,7 +62,7 @@ def starting_values(problem: Posed) -> list[np.ndarray]:
     first = _weighted(problem, np.ones(problem.design.n_equations))
     if not ties_equations(problem):
         return [first]
-    pooled = _weighted(problem, _in_user_units(problem))
+    pooled = _weighted(problem, in_user_units(problem))
     return _distinct([*_optimum(problem, first, pooled), first, pooled])
 
 
@@ -89,7 +94,8 @@ def _distinct(points: list[np.ndarray]) -> list[np.ndarray]:
     return found
 
 
-def _in_user_units(problem: Posed) -> np.ndarray:
+def in_user_units(problem: Posed) -> np.ndarray:
+    """(K,) by what squared residuals in standard units count so that they count alike in the user's."""
     scale = problem.whitened.y_scale
     return np.asarray((scale / scale.max()) ** 2)
 

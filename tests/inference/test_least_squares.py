@@ -214,8 +214,6 @@ def test_what_least_squares_does_not_have_is_said() -> None:
         with pytest.raises(ValueError, match="algorithm='ols' is least squares"):
             ask()
     assert "AIC or BIC compares likelihoods" in made.summary()
-    with pytest.raises(ValueError, match=r"missing='em' does not go with algorithm='ols'.*missing='drop'"):
-        LowRankGLS(1, algorithm="ols", missing="em")
     with pytest.raises(ValueError, match="least squares, which does not go with lam_B=2"):
         LowRankGLS(1, algorithm="ols", lam_B=2.0)
     with pytest.raises(ValueError, match="takes no algorithm"):

@@ -544,8 +544,6 @@ def test_less_memory_compresses_fewer_patterns_then_streams_then_refuses() -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"missing": "em", "covariance": "full"}, r"missing='em' does not go with covariance='full'\. Use cov"),
-        ({"missing": "em", "algorithm": "fgls"}, r"missing='em' does not go with algorithm='fgls'\. Use alg"),
         ({"missing": "em", "debiased": True}, r"missing='em' does not go with debiased=True\. Use debiased=False"),
         ({"missing": "em", "sigma_step": "pca"}, r"missing='em' does not go with sigma_step='pca'"),
         ({"missing": "em", "rank": "cv"}, r"missing='em' does not go with rank='cv'\. Use rank='bic'"),

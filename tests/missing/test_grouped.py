@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import pkgutil
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lrgls_dask import Fit, GroupedLowRank, LowRankGLS
+from lrgls_dask import Fit, GroupedLowRank
 from lrgls_dask.results.parts import CLASSICAL
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from support.fits import fit, remade
-from support.grouped import GROUPED, GROUPS, SPARSE, bifactor
+from support.grouped import GROUPED, GROUPS, bifactor
 from support.incomplete import dense_information, dense_loglik, with_holes
 from support.systems import Data
 
@@ -144,12 +143,6 @@ def test_information_away_from_a_maximum_is_refused(holes: Data, found: Fit) -> 
     saddle = remade(found, covariance=GroupedFactors(sigma.blocks, 0.0 * sigma.A, sigma.d), behind_errors=CLASSICAL)
     with pytest.raises(np.linalg.LinAlgError, match=r"outside the factors is 1\.0e\+00, of equation 'y0'"):
         saddle.cov("observed", system=holes.system())
-
-
-def test_sparse_factors_are_refused() -> None:
-    remedy = "Use covariance='lowrank' or GroupedLowRank(...), or missing='drop'"
-    with pytest.raises(ValueError, match=re.escape(f"covariance={SPARSE!r}. {remedy}")):
-        LowRankGLS(covariance=SPARSE, missing="em")
 
 
 # ---------------------------------------------------------------------------------- EM

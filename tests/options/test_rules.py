@@ -18,7 +18,7 @@ from lrgls_dask.sigma.interface import SigmaOption
 OBJECTS: dict[Any, Any] = {SigmaOption: SparseLowRank(2), TimeVarying: TimeVarying(1, "time.year"), Integral: 2}
 # For each option a value that some rule forbids.
 FORBIDDEN = {
-    "covariance": "full",
+    "covariance": TimeVarying(1, "time.year"),
     "algorithm": "fgls",
     "debiased": True,
     "sigma_step": "pca",

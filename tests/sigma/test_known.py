@@ -249,7 +249,6 @@ def test_what_is_no_option_is_refused_at_once(arguments: dict[str, Any], error: 
         ({"algorithm": "em"}, "covariance=Known(...) does not go with algorithm='em'. A known Sigma makes"),
         ({"algorithm": "fgls"}, "covariance=Known(...) does not go with algorithm='fgls'"),
         ({"debiased": True}, "covariance=Known(...) does not go with debiased=True"),
-        ({"missing": "em"}, "covariance=Known(...) does not go with missing='em'. Use missing='drop'"),
         ({"sigma_step": "pca"}, "sigma_step must keep its default"),
         ({"rank": 2}, "rank must keep its default"),
         ({"lam_F": 1.0}, "lam_F must keep its default"),

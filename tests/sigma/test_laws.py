@@ -50,6 +50,29 @@ def test_a_value_is_the_matrix_it_stands_for(kind: str) -> None:
 
 
 @EACH
+def test_rows_that_show_some_equations_as_their_own_matrices_say(kind: str) -> None:
+    sigma, rng = value(kind), np.random.default_rng(6)
+    observed = (rng.random((40, K)) < 0.6).astype(float)
+    observed[3], observed[5], observed[10:30] = 0.0, 1.0, observed[10]
+    residual, count, dense = rng.normal(size=(40, K)) * observed, rng.integers(0, 4, 40).astype(float), sigma.dense()
+    rows = sigma.rows(observed)
+    given, taken, spread = rows.given(residual, count), np.zeros((40, K, K)), np.zeros((K, K))
+    assert not rows.given(residual).spread.any()
+    for some, each in rows.taken():
+        np.add.at(taken, some, each[:, :, None] * each[:, None, :])
+    for i, (r, shown) in enumerate(zip(residual, observed > 0, strict=True)):
+        inverse, both = np.zeros((K, K)), np.ix_(shown, shown)
+        inverse[both] = np.linalg.inv(dense[both])
+        near = {"rtol": 1e-9, "atol": 1e-10}
+        np.testing.assert_allclose(given.scaled[i], inverse @ r, **near)
+        np.testing.assert_allclose(given.filled[i], np.where(shown, r, dense @ inverse @ r), **near)
+        np.testing.assert_allclose((rows.base - taken[i])[both], inverse[both], **near)
+        assert given.log_dets[i] == pytest.approx(np.linalg.slogdet(dense[both])[1], abs=1e-10)
+        spread += count[i] * np.where(np.outer(~shown, ~shown), dense - dense @ inverse @ dense, 0.0)
+    np.testing.assert_allclose(given.spread, spread, rtol=1e-9, atol=1e-10)
+
+
+@EACH
 def test_units_go_through_everything(kind: str) -> None:
     sigma, scale = value(kind), np.random.default_rng(2).uniform(0.1, 9.0, K) * np.resize([1.0, -1.0], K)
     scaled, S = sigma.rescaled(scale), moments(5)

@@ -50,6 +50,10 @@ X = np.column_stack([np.ones(N), RNG.normal(size=(N, 2))])
 Y = X @ RNG.normal(size=(3, K)) + RNG.normal(size=(N, 1)) * [1, 0.8, 0.6, -0.9, 0.7] + RNG.normal(size=(N, K))
 HOLES = Y.copy()
 HOLES[RNG.random((N, K)) < 0.1] = np.nan
+APART = HOLES.copy()  # no row shows the first two equations together
+APART[::2, 0] = APART[1::2, 1] = np.nan
+COPIED = HOLES.copy()  # what the first equation's responses are, the second's are too
+COPIED[:, 1] = np.where(np.isnan(HOLES[:, 1]), np.nan, Y[:, 0] + X[:, 1])
 NO_ROW = Y.copy()
 NO_ROW[np.arange(N), np.arange(N) % K] = np.nan
 GROUPS = np.arange(N) // 6
@@ -154,11 +158,28 @@ OPTIONS: list[Case] = [
         (lambda: LowRankGLS("cv", n_folds=3).fit(SYSTEM),),
     ),
     Case(
-        "missing='em' does not go with covariance='full'",
-        lambda: LowRankGLS(covariance="full", missing="em"),
+        "missing='em' does not go with covariance=TimeVarying",
+        lambda: LowRankGLS(covariance=TimeVarying(1, YEARS), missing="em"),
         (
             lambda: LowRankGLS(1, covariance="lowrank", missing="em").fit(arrays(HOLES)),
-            lambda: LowRankGLS(covariance="full", missing="drop").fit(arrays(HOLES)),
+            lambda: LowRankGLS(covariance=TimeVarying(1, YEARS, bandwidth=0.0), missing="drop"),
+        ),
+    ),
+    Case(
+        "never observed in the same row.* Use covariance='lowrank'.* or 'diagonal', or leave equations out",
+        lambda: fit(APART, X, covariance="full", missing="em"),
+        (
+            lambda: fit(APART, X, 1, covariance="lowrank", missing="em"),
+            lambda: fit(APART, X, covariance="diagonal", missing="em"),
+            lambda: fit(APART[:, 1:], X, covariance="full", missing="em"),
+        ),
+    ),
+    Case(
+        "no fit with this Sigma exists.* Use covariance='lowrank', fewer equations or more rows",
+        lambda: fit(COPIED, X, covariance="full", missing="em"),
+        (
+            lambda: fit(COPIED, X, 1, covariance="lowrank", missing="em"),
+            lambda: fit(COPIED[:, 1:], X, covariance="full", missing="em"),
         ),
     ),
     Case(
@@ -221,14 +242,6 @@ OPTIONS: list[Case] = [
         (
             lambda: LowRankGLS(covariance=Known(np.eye(K))).fit(SYSTEM),
             lambda: LowRankGLS(covariance=Known(loadings=np.ones((K, 1)), idio_var=np.ones(K))).fit(SYSTEM),
-        ),
-    ),
-    Case(
-        "covariance=Known.* does not go with missing='em'",
-        lambda: LowRankGLS(covariance=Known(np.eye(K)), missing="em"),
-        (
-            lambda: LowRankGLS(covariance=Known(np.eye(K)), missing="drop").fit(arrays(HOLES)),
-            lambda: LowRankGLS(1, covariance="lowrank", missing="em").fit(arrays(HOLES)),
         ),
     ),
     Case(
@@ -1353,11 +1366,11 @@ SIGMAS: list[Case] = [
         ),
     ),
     Case(
-        "find loadings equation by .* covariance='lowrank' or GroupedLowRank.* or algorithm='als' and missing='drop'",
+        "finds loadings equation by .* covariance='lowrank' or GroupedLowRank.* or algorithm='als'",
         lambda: SparseLowRank(1, 0.1).structure(SYSTEM.rows.design).by_rows(),
         (
             lambda: fit(HOLES, X, 1, covariance="lowrank", algorithm="em", missing="em"),
-            lambda: fit(HOLES, X, covariance=SparseLowRank(1, 0.1), algorithm="als", missing="drop"),
+            lambda: fit(HOLES, X, covariance=SparseLowRank(1, 0.1), algorithm="als", missing="em"),
         ),
     ),
     Case(

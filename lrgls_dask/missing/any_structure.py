@@ -1,0 +1,108 @@
+"""Fits with responses missing for structures of Sigma whose update takes S (K, K) alone, and fits of one step.
+
+algorithm="als" is maximum likelihood. "ols" are the least squares of every equation over its own rows, within
+restrictions; its Sigma maximises the likelihood of those residuals as each row shows them, which for complete rows is
+the structure fitted to R'R / N (Schmidt 1977 compares what else is made of rows that only some equations have). "fgls"
+takes one GLS step from there, each row weighted by its own Sigma_oo^-1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lrgls_dask.design.design import Design
+from lrgls_dask.missing.ecm import ExpectedSweeps
+from lrgls_dask.missing.kernels import PairMoments
+from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.missing.starts import STARTS, pairwise_covariance
+from lrgls_dask.sigma.full import SingularCovariance
+from lrgls_dask.sigma.interface import LOOSE, TIGHT, SigmaStep, Structure
+from lrgls_dask.sigma.structures import LowRankStructure
+from lrgls_dask.solve.checkpoint import CheckpointLoop, run_from_kept
+from lrgls_dask.solve.record import Options, Point, Solution, Termination, best_of_starts
+from lrgls_dask.solve.select_l1 import in_units_of_data
+from lrgls_dask.solve.starting_values import least_squares, starting_values
+
+__all__ = ["chosen_structure", "fit_any_structure"]
+
+
+def fit_any_structure(
+    problem: Incomplete, structure: Structure, options: Options, kept: CheckpointLoop | None = None
+) -> Solution[Point]:
+    """The best solution of one structure; several starts where they are free.
+
+    kept : where a streamed loop keeps its last point, and goes on from one that is there.
+    Raises ValueError for pairs of equations that no row shows together where the structure does not tell their
+    covariance otherwise, and where the likelihood has no maximum.
+    """
+    step = ExpectedSweeps(problem, structure, options, held=options.one_step)
+    try:
+        ends = [run_from_kept(step, start, step.goal(), kept) for start in _starts(problem, structure, options)]
+    except SingularCovariance as error:
+        raise _no_maximum(problem, options) from error
+    best = best_of_starts(ends, len(ends))
+    return replace(best, termination=Termination.CONVERGED) if structure.fixed else best
+
+
+def chosen_structure(
+    problem: Incomplete, family: Structure, options: Options
+) -> tuple[Structure, tuple[dict[str, Any], ...]]:
+    """The structure of the family with the least BIC, and what was tried, at the residual products that are expected
+    at the fit with as many unpenalised factors, or at least squares in a fit of one step."""
+    held = 0 if problem.constraint is None else len(problem.constraint.values)
+    at = replace(options, algorithm="ols") if options.one_step else options
+    plain = fit_any_structure(problem, LowRankStructure(family.rank), at)
+    chosen, rows = family.chosen(
+        plain.point.S,
+        np.full(problem.design.n_equations, options.d_floor),
+        n_obs=problem.n_obs,
+        n_coefficients=problem.design.n_coefficients - held,
+    )
+    return chosen, tuple(in_units_of_data(row, problem) for row in rows)
+
+
+def _starts(problem: Incomplete, structure: Structure, options: Options) -> list[Point]:
+    """Coefficients and what their residuals say of Sigma, pair by pair; one where each would take passes."""
+    one = options.one_step or structure.fixed or not problem.restarts_are_free
+    floor = np.full(problem.design.n_equations, options.d_floor)
+    points: list[Point] = []
+    firsts = [least_squares(problem)] if options.one_step else starting_values(problem)
+    for number, c in enumerate(firsts[:1] if one else firsts):
+        plain = number == 0 and not options.one_step
+        pairs = problem.pairs_at_start if plain else problem.pairs(c)
+        _check_pairs(problem.design, structure, pairs)
+        S = pairwise_covariance(pairs, floor)
+        found: list[SigmaStep[Any]] = structure.candidates(S, floor, tol=TIGHT if one else LOOSE)
+        several = found[:STARTS] if plain and not one else found[:1]
+        points += [Point(c, S, each.sigma) for each in several]
+    return points
+
+
+def _check_pairs(design: Design, structure: Structure, pairs: PairMoments) -> None:
+    """Raise ValueError for pairs never seen together whose covariance nothing else tells."""
+    asked = structure.pairs_asked_for(design.n_equations)
+    unseen = np.argwhere(np.triu(asked & (pairs.pairs == 0), 1))
+    if not len(unseen):
+        return
+    names = [f"{design.equations[i]!r} and {design.equations[j]!r}" for i, j in unseen[:3]]
+    more = f", and {len(unseen) - 3} pairs more" if len(unseen) > 3 else ""
+    raise ValueError(
+        f"equations {', '.join(names)}{more} are never observed in the same row, and this structure of Sigma gives "
+        "each such pair a covariance of its own, of which the data then say nothing. Use covariance='lowrank', which "
+        "tells it through the factors, or 'diagonal', or leave equations out."
+    )
+
+
+def _no_maximum(problem: Incomplete, options: Options) -> ValueError:
+    design = problem.design
+    so = "it is singular" if options.one_step else "the likelihood has no bound"
+    fewest = int(np.argmin(problem.cells))
+    return ValueError(
+        "no fit with this Sigma exists: the residuals of some combination of the equations vanish in the rows that "
+        f"show them, so {so}. There are {problem.n_obs:,} rows and {design.n_equations:,} equations; the one seen "
+        f"least is {design.equations[fewest]!r}, in {int(problem.cells[fewest]):,} rows. Use covariance='lowrank', "
+        "fewer equations or more rows."
+    )

@@ -1,0 +1,156 @@
+"""What rows with missing responses contribute at given coefficients and any Sigma of K x K numbers.
+
+With r~ the residuals of a row and, where it shows none, what they are expected to be (sigma/shown.py), the products
+that are expected of complete residuals are
+
+    S* = sum_i r~_i r~_i' + Var(r_i | r_io),      and      N (Q - Q S* Q / N) / 2,  Q = Sigma^-1,
+
+is the derivative of -log L by Sigma (Fisher's identity): the likelihood, its gradient and the S of an EM step from one
+sum of K x K numbers, whatever the structure of Sigma is (Dempster, Laird and Rubin 1977, example 1 of section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lrgls_dask.missing.kernels import (
+    GradientMoments,
+    MaskedParams,
+    MaskedSlab,
+    SeveralParams,
+    Summed,
+    gradient_of,
+    residuals_of,
+    whitened_columns,
+)
+
+__all__ = [
+    "DirectionMoments",
+    "Expected",
+    "ExpectedMoments",
+    "GeneralInformation",
+    "SeveralExpected",
+    "direction_moments",
+    "expected_moments",
+    "general_image",
+    "general_information",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """The likelihood at one point (c, Sigma), and what leads on from there; standard units.
+
+    nll : per row, 2 pi terms in.  gradient : (P,) of the coefficients c, ridge not included, summed over rows.
+    S : (K, K) S* / N.  log_det : sum of log|Sigma_oo| over rows.
+    """
+
+    nll: float
+    gradient: np.ndarray
+    S: np.ndarray
+    log_det: float
+
+
+@dataclass(frozen=True, eq=False)
+class ExpectedMoments(Summed):
+    """quadratic : sum r_o' Sigma_oo^-1 r_o.  log_det : sum log|Sigma_oo|.  cross : (K, K) sum r~ r~'.  spread : (K, K)
+    sum Var(r | r_o).  gradient : per group (p, m) X_o' Sigma_oo^-1 r_o.  unit_gradient : (K,) sum Sigma_oo^-1 r_o."""
+
+    quadratic: float
+    log_det: float
+    cross: np.ndarray
+    spread: np.ndarray
+    gradient: tuple[np.ndarray, ...]
+    unit_gradient: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class SeveralExpected(Summed):
+    """ExpectedMoments at several points."""
+
+    points: tuple[ExpectedMoments, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class DirectionMoments(GradientMoments):
+    """gradient, unit_gradient : of X p.  mixed : (K, K) sum r~ (X p)~'.  squares : (K, K) sum (X p)~ (X p)~'."""
+
+    mixed: np.ndarray
+    squares: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class GeneralInformation(Summed):
+    """total : (P, P) sum X_o' Sigma_oo^-1 X_o in whitened columns."""
+
+    total: np.ndarray
+
+
+def expected_moments(slabs: Iterable[MaskedSlab], params: SeveralParams) -> SeveralExpected | None:
+    """ExpectedMoments at each of several points, about 4 n K^2 multiplications for one, and what the patterns take."""
+    total: SeveralExpected | None = None
+    for slab in slabs:
+        part = SeveralExpected(tuple(_expected(slab, point) for point in params.points))
+        total = part if total is None else total + part
+    return total
+
+
+def _expected(slab: MaskedSlab, params: MaskedParams) -> ExpectedMoments:
+    residual = residuals_of(slab, params)
+    count = np.ones(len(residual)) if slab.count is None else slab.count
+    given = params.sigma.rows(slab.observed).given(residual, count)
+    quadratic, log_det = float(np.vdot(residual, given.scaled)), float(given.log_dets @ count)
+    cross = given.filled.T @ given.filled
+    return ExpectedMoments(quadratic, log_det, cross, given.spread, *gradient_of(slab, given.scaled, params))
+
+
+def general_image(slabs: Iterable[MaskedSlab], params: MaskedParams) -> GradientMoments | None:
+    """X_o' Sigma_oo^-1 X_o p, for p the negative of `coefficients`; Y does not enter."""
+    total: GradientMoments | None = None
+    for slab in slabs:
+        scaled = params.sigma.rows(slab.observed).given(_columns_along(slab, params)).scaled
+        part = GradientMoments(*gradient_of(slab, scaled, params))
+        total = part if total is None else total + part
+    return total
+
+
+def direction_moments(slabs: Iterable[MaskedSlab], params: SeveralParams) -> DirectionMoments | None:
+    """DirectionMoments of some slabs at the first point, along the negative of the second's `coefficients`."""
+    at, along = params.points
+    total: DirectionMoments | None = None
+    for slab in slabs:
+        n, both = len(slab.x), np.concatenate([slab.observed, slab.observed])
+        stacked = np.concatenate([residuals_of(slab, at), _columns_along(slab, along)])
+        given = at.sigma.rows(both).given(stacked)
+        filled, moved = given.filled[:n], given.filled[n:]
+        gradient = gradient_of(slab, given.scaled[n:], at)
+        part = DirectionMoments(*gradient, filled.T @ moved, moved.T @ moved)
+        total = part if total is None else total + part
+    return total
+
+
+def general_information(slabs: Iterable[MaskedSlab], params: MaskedParams) -> GeneralInformation | None:
+    """GeneralInformation of some slabs: P^2 multiplications for each row and each equation that it misses."""
+    total: np.ndarray | None = None
+    of = np.empty(0 if params.ends is None else len(params.ends), dtype=np.intp)
+    for group, places in zip(params.groups, params.places, strict=True):
+        of[places] = group.equations[:, None]
+    for slab in slabs:
+        columns, _ = whitened_columns(slab, params)
+        rows = params.sigma.rows(slab.observed)
+        base = rows.base if params.between is None else params.between
+        part = columns.T @ columns
+        part *= base[np.ix_(of, of)]
+        for some, taken in rows.taken() if params.between is None else ():
+            moved = columns[some] * taken[:, of]
+            part -= moved.T @ moved
+        total = part if total is None else total + part
+    return None if total is None else GeneralInformation(total)
+
+
+def _columns_along(slab: MaskedSlab, params: MaskedParams) -> np.ndarray:
+    """(n, K) X p, zero where missing."""
+    return residuals_of(replace(slab, y=np.zeros_like(slab.y)), params)
