@@ -18,24 +18,30 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.inference.gradient_pass import check_rows
+from lrgls_dask.missing.bread import ShownBread
+from lrgls_dask.missing.gradients import JointParams, joint_kernel
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_memory
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.run_pass import Meter, run_pass
 from lrgls_dask.sigma.interface import Pattern, Sigma
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
-from lrgls_dask.solve.constraint import estimator_covariance, free_directions
+from lrgls_dask.solve.constraint import estimator_covariance, free_directions, inverse_within
 
 __all__ = [
     "FittedCells",
+    "fitted_problem",
     "gls_covariance",
     "incomplete_covariance",
     "observed_covariance",
     "observed_information",
     "observed_nll",
+    "shown_bread",
+    "shown_huber_white",
 ]
 
 # In units in which every coordinate counts alike: the square of the step is the relative error of a central difference.
@@ -61,17 +67,27 @@ def observed_covariance(
     """
     by_c, cross, by_sigma = observed_information(problem, c, sigma, lam_F=lam_F, d_floor=d_floor)
     try:
-        effective = by_c - cross @ cho_solve(cho_factor(by_sigma), cross.T)
-        return _of_estimator(0.5 * (effective + effective.T), problem)
+        return _of_estimator(_profile(by_c, cross, by_sigma)[1], problem)
     except LinAlgError:
-        shares = sigma.own_variances() / sigma.variances
-        smallest = int(np.argmin(shares))
-        raise LinAlgError(
-            "the observed information of all parameters is not positive definite: these estimates are no strict "
-            "maximum of the likelihood, or the factors are more than the data identify. The smallest share of a "
-            f"variance outside the factors is {shares[smallest]:.1e}, of equation "
-            f"{problem.design.equations[smallest]!r}. Use a smaller rank, or kind='classical'."
-        ) from None
+        raise _no_maximum(problem, sigma) from None
+
+
+def _profile(by_c: np.ndarray, cross: np.ndarray, by_sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(s, P) of Sigma's gradients on those of the coefficients, and (P, P) what information of these is left."""
+    regression = cho_solve(cho_factor(by_sigma), cross.T) if len(by_sigma) else cross.T
+    effective = by_c - cross @ regression
+    return regression, 0.5 * (effective + effective.T)
+
+
+def _no_maximum(problem: Incomplete, sigma: Sigma) -> LinAlgError:
+    shares = sigma.own_variances() / sigma.variances
+    smallest = int(np.argmin(shares))
+    return LinAlgError(
+        "the observed information of all parameters is not positive definite: these estimates are no strict "
+        "maximum of the likelihood, or the factors are more than the data identify. The smallest share of a "
+        f"variance outside the factors is {shares[smallest]:.1e}, of equation "
+        f"{problem.design.equations[smallest]!r}. Use a smaller rank, or kind='classical'."
+    )
 
 
 def observed_information(
@@ -97,9 +113,7 @@ def observed_information(
 
 def _of_estimator(information: np.ndarray, problem: Incomplete) -> np.ndarray:
     """(P, P) covariance, in the user's units, of coefficients with this information that keep to the restrictions."""
-    constraint = problem.constraint
-    free = None if constraint is None else constraint.free
-    covariance = problem.covariance(estimator_covariance(information, problem.coordinates.ridge, free))
+    covariance = problem.covariance(estimator_covariance(information, problem.coordinates.ridge, problem.free))
     # rounding, where a restriction fixes a coefficient
     np.fill_diagonal(covariance, np.maximum(covariance.diagonal(), 0.0))
     return covariance
@@ -162,8 +176,55 @@ def incomplete_covariance(fit: FittedCells, rows: Rows, kind: Literal["classical
     two, the second with 2 K (k + 1) times the work of one.
     Raises ValueError for rows that are not those of the fit, MemoryError where P x P numbers do not fit.
     """
-    check_same_design(rows.design, fit.design)
     _check_size(fit, rows)
+    problem = fitted_problem(fit, rows)
+    sigma = _in_units_of(fit.sigma, problem)
+    if kind == "classical":
+        return gls_covariance(problem, widened(sigma))
+    c = problem.whitened_coefficients(fit.coefficients)
+    return observed_covariance(problem, c, sigma, lam_F=fit.lam_F, d_floor=fit.d_floor)
+
+
+def shown_bread(fit: FittedCells, rows: Rows, sigma: Sigma) -> ShownBread:
+    """What sandwiches of a fit whose rows miss responses are made with; as many passes as a "classical" covariance.
+
+    sigma : at which rows are weighted, in the user's units.  Errors as `incomplete_covariance`.
+    """
+    _check_size(fit, rows)
+    return ShownBread(fitted_problem(fit, rows), fit.coefficients, widened(sigma))
+
+
+def shown_huber_white(fit: FittedCells, rows: Rows) -> np.ndarray:
+    """(P, P) the coefficients' block of A^-1 B A^-1, A the observed information of all parameters and B the sum of
+    squares of each row's gradients by them: "observed" and one pass more, of N P (P + 2 K (k + 1)) flops.
+
+    Errors as `incomplete_covariance` and `observed_covariance`.  Source: Huber (1967); White (1982); as lavaan's
+    se="robust.huber.white", its estimator MLR.
+    """
+    _check_size(fit, rows)
+    problem = fitted_problem(fit, rows)
+    sigma = _in_units_of(fit.sigma, problem)
+    c = problem.whitened_coefficients(fit.coefficients)
+    parts = observed_information(problem, c, sigma, lam_F=fit.lam_F, d_floor=fit.d_floor)
+    try:
+        regression, information = _profile(*parts)
+        bread = inverse_within(information + np.diag(problem.coordinates.ridge), problem.free)
+    except LinAlgError:
+        raise _no_maximum(problem, sigma) from None
+    wide, P = widened(sigma), len(c)
+    by_order = np.empty((wide.F.size + len(wide.d), P))
+    by_order[:, problem.order] = _directions(wide, sigma.pattern(), fit.d_floor) @ regression
+    params = JointParams(problem.params_at(c, wide), problem.design.equation_of, by_order)
+    moments = run_pass(
+        rows, joint_kernel, params, partial_bytes=8 * P**2, meter=Meter(), label="Huber-White covariance"
+    )
+    check_rows(moments.n_rows, problem.n_obs)
+    return ShownBread(problem, fit.coefficients, widened(fit.sigma)).joint_sandwich(moments.meat, bread)
+
+
+def fitted_problem(fit: FittedCells, rows: Rows) -> Incomplete:
+    """The rows of a fit once more: one pass.  Raises ValueError for others."""
+    check_same_design(rows.design, fit.design)
     problem = Incomplete(
         rows,
         lam_B=fit.lam_B,
@@ -178,11 +239,7 @@ def incomplete_covariance(fit: FittedCells, rows: Rows, kind: Literal["classical
         )
     if fit.fingerprint is not None:
         fit.fingerprint.check(problem.fingerprint(fit.fingerprint), problem.design)
-    sigma = _in_units_of(fit.sigma, problem)
-    if kind == "classical":
-        return gls_covariance(problem, widened(sigma))
-    c = problem.whitened_coefficients(fit.coefficients)
-    return observed_covariance(problem, c, sigma, lam_F=fit.lam_F, d_floor=fit.d_floor)
+    return problem
 
 
 def observed_nll(rows: Rows, design: Design, coefficients: np.ndarray, sigma: Sigma) -> float:

@@ -34,6 +34,8 @@ __all__ = [
     "SeveralMoments",
     "SeveralParams",
     "block_kernel",
+    "block_slabs",
+    "factors_given",
     "image_moments",
     "information_moments",
     "latent_moments",
@@ -41,7 +43,9 @@ __all__ = [
     "residual_moments",
     "residuals_of",
     "several_moments",
+    "solve_shown",
     "unpacked",
+    "whitened_columns",
 ]
 
 
@@ -226,9 +230,8 @@ def image_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> Gradient
     total: GradientMoments | None = None
     for slab in slabs:
         along = residuals_of(MaskedSlab(slab.x, np.zeros_like(slab.y), slab.observed, slab.unit, slab.count), params)
-        inverse, _ = posterior(slab.observed, params.sigma)
-        mean = _factor_means(inverse, along, params.sigma)
-        part = GradientMoments(*_gradient(slab, _errors(along, mean, slab.observed, params.sigma), params))
+        _, _, error = factors_given(along, slab.observed, params.sigma)
+        part = GradientMoments(*_gradient(slab, error, params))
         total = part if total is None else total + part
     return total
 
@@ -249,7 +252,7 @@ def information_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> In
     total: InformationMoments | None = None
     sigma = params.sigma
     for slab in slabs:
-        columns, own = _whitened_columns(slab, params)
+        columns, own = whitened_columns(slab, params)
         half = _half_inverse(posterior_root(slab.observed, sigma))
         taken = np.zeros((columns.shape[1],) * 2)
         for row in range(sigma.rank):
@@ -264,7 +267,7 @@ def information_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> In
     return total
 
 
-def _whitened_columns(slab: MaskedSlab, params: MaskedParams) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+def whitened_columns(slab: MaskedSlab, params: MaskedParams) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """(n, P) whitened columns of every equation, zero where it is missing, and per group (m, p, p) their squares."""
     assert params.ends is not None
     columns = np.empty((len(slab.x), len(params.ends)))
@@ -384,6 +387,22 @@ def _errors(residual: np.ndarray, mean: np.ndarray, observed: np.ndarray, sigma:
         fitted *= observed
         residual -= fitted
     return residual
+
+
+def solve_shown(residual: np.ndarray, observed: np.ndarray, sigma: LowRank) -> np.ndarray:
+    """(n, K) Sigma_oo^-1 r_o of every row, zero where missing, in the memory of `residual`, which is zero there too."""
+    _, _, solved = factors_given(residual, observed, sigma)
+    solved /= sigma.d
+    return solved
+
+
+def factors_given(
+    residual: np.ndarray, observed: np.ndarray, sigma: LowRank
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """C^-1 (k, k, n), the means m (k, n) of the factors, and the errors e (n, K) in the memory of `residual`."""
+    inverse, _ = posterior(observed, sigma)
+    mean = _factor_means(inverse, residual, sigma)
+    return inverse, mean, _errors(residual, mean, observed, sigma)
 
 
 def _gradient(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tuple[tuple[np.ndarray, ...], np.ndarray]:

@@ -6,9 +6,10 @@ answers come from pseudo-rows in memory where the patterns of missing values are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from lrgls_dask.missing.kernels import (
     InformationMoments,
     LatentMoments,
     MaskedParams,
+    MaskedSlab,
     PairMoments,
     SeveralMoments,
     SeveralParams,
@@ -40,7 +42,7 @@ from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.resources import one_blas_thread
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
-from lrgls_dask.sigma.interface import LOG_2PI
+from lrgls_dask.sigma.interface import LOG_2PI, Sigma
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.solve.constraint import Constraint
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
@@ -216,18 +218,10 @@ class Incomplete:
 
     def information(self, sigma: LowRank) -> np.ndarray:
         """sum_i X_o' Sigma_oo^-1 X_o in the coordinates c, (P, P), ridge not included: one pass, or none."""
-        groups, at = self.rows.design.groups, self.design.offsets
-        places = tuple(np.stack([np.arange(at[j], at[j + 1]) for j in g.equations]) for g in groups)
-        maps = tuple(np.stack([self._maps[j] for j in g.equations]) for g in groups)
-        params = replace(
-            self._params(np.zeros(self.design.n_coefficients), sigma),
-            maps=maps,
-            places=places,
-            ends=np.concatenate(self._ends),
-        )
+        groups, params = self.rows.design.groups, self._whitened_params(sigma)
         found: InformationMoments = self._sum(information_moments, params, "information")
         total = -found.taken
-        for group, own, where in zip(groups, found.own, places, strict=True):
+        for group, own, where in zip(groups, found.own, params.places, strict=True):
             for j, mine, block in zip(group.equations, own, where, strict=True):
                 total[np.ix_(block, block)] += mine / sigma.d[j]
         order = self._order
@@ -256,6 +250,44 @@ class Incomplete:
         mine = np.empty_like(of_c)
         mine[np.ix_(self._order, self._order)] = of_c
         return np.asarray(half @ mine @ half.T)
+
+    # ------------------------------------------------------------------------------------------ coordinates
+
+    @property
+    def maps(self) -> list[np.ndarray]:
+        """Per equation (p, p), from columns less `origin` to whitened ones, which are `ends` (p,) at the origin."""
+        return self._maps
+
+    @property
+    def ends(self) -> list[np.ndarray]:
+        return self._ends
+
+    @property
+    def order(self) -> np.ndarray:
+        """(P,) for each position in c its place in the order of equations."""
+        return self._order
+
+    @property
+    def weight(self) -> np.ndarray:
+        """(K,) sums of the weights of the rows that show each equation."""
+        return self._weight
+
+    @property
+    def free(self) -> np.ndarray | None:
+        """(P, P - m) directions of c that restrictions leave free, None where there are none."""
+        return None if self.constraint is None else self.constraint.free
+
+    def by_pattern(self) -> Iterator[MaskedSlab]:
+        """The pseudo-rows of each pattern in turn; none where rows are streamed."""
+        if self._pseudo is not None:
+            first = [*np.flatnonzero(self._pseudo.unit), len(self._pseudo.unit)]
+            for begin, end in pairwise(first):
+                yield self._pseudo.slab(slice(int(begin), int(end)))
+
+    def params_at(self, c: np.ndarray, sigma: Sigma) -> MaskedParams:
+        """What kernels are told of the point (c, Sigma), and of the whitened columns."""
+        columns, params = self._whitened_params(sigma), self._params(c, sigma)
+        return replace(params, maps=columns.maps, places=columns.places, ends=columns.ends)
 
     # ------------------------------------------------------------------------------------------ inside
 
@@ -328,7 +360,17 @@ class Incomplete:
         )
         return b
 
-    def _params(self, c: np.ndarray, sigma: LowRank, origin_y: np.ndarray | None = None) -> MaskedParams:
+    def _whitened_params(self, sigma: Sigma) -> MaskedParams:
+        """What sums over whitened columns are told."""
+        groups, at = self.rows.design.groups, self.design.offsets
+        return replace(
+            self._params(np.zeros(self.design.n_coefficients), sigma),
+            maps=tuple(np.stack([self._maps[j] for j in g.equations]) for g in groups),
+            places=tuple(np.stack([np.arange(at[j], at[j + 1]) for j in g.equations]) for g in groups),
+            ends=np.concatenate(self._ends),
+        )
+
+    def _params(self, c: np.ndarray, sigma: Any, origin_y: np.ndarray | None = None) -> MaskedParams:
         level = (self._origin_y if origin_y is None else origin_y) / self.whitened.y_scale
         parts = zip(self._stacked_ends, self.coordinates.split(c), self.coordinates.buckets, strict=True)
         for ends, part, (_, equations, _) in parts:

@@ -236,7 +236,7 @@ class CellsOfRows(Evidence):
         ]
 
     def source(self, fit: OneSigmaFit) -> CovSource:
-        return CellsSource(fit, self.shown, not self.by_patterns, self.fingerprint, self._refusal)
+        return CellsSource(fit, self.shown, not self.by_patterns, self.fingerprint)
 
     def write(self, group: zarr.Group) -> None:
         write_array(group, "cells", self.shown, ("equation",))

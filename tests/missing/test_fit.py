@@ -449,17 +449,6 @@ def test_every_public_member_answers_or_refuses(holes: Data, found: Fit) -> None
     assert refused == REFUSED
 
 
-@pytest.mark.parametrize("kind", ["robust", "cluster", "hac", "huber-white", "kackar-harville"])
-def test_covariances_that_need_complete_rows_say_so(found: Fit, kind: Any) -> None:
-    with pytest.raises(ValueError, match=f"kind='{kind}' needs complete rows.*Use kind='classical' or 'observed'"):
-        found.cov(kind)
-
-
-def test_debiased_covariance_needs_complete_rows(found: Fit) -> None:
-    with pytest.raises(ValueError, match="debiased=True needs complete rows"):
-        found.cov("classical", debiased=True)
-
-
 def test_tests_and_intervals_use_the_rows_of_each_equation(holes: Data, found: Fit) -> None:
     seen = (~np.isnan(holes.Y)).sum(axis=0)
     np.testing.assert_array_equal(found.reference.freedom, seen - found.design.sizes)

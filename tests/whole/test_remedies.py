@@ -770,15 +770,6 @@ RESULTS: list[Case] = [
         (lambda: fitted(1, lam_B=2.0).cov("classical"), lambda: fitted(1, lam_B=0.0).cov("classical", debiased=True)),
     ),
     Case(
-        "needs complete rows.* Use kind='classical' or 'observed', or fit complete rows with missing='drop'",
-        lambda: with_holes().cov("robust"),
-        (
-            lambda: with_holes().cov("classical"),
-            lambda: with_holes().cov("observed"),
-            lambda: fit(HOLES, X, 1, missing="drop").cov("robust"),
-        ),
-    ),
-    Case(
         "r2 needs complete rows|R2 needs complete rows.* Fit complete rows only with missing='drop'",
         lambda: with_holes().r2,
         (lambda: fit(HOLES, X, 1, missing="drop").r2,),
