@@ -170,14 +170,9 @@ class ShownBread:
         """Per equation, which of its columns is a constant over the rows that show it, and its level; None for none."""
         found: list[tuple[int, float] | None] = []
         for part, weight in zip(self.problem.group_rows, self.problem.weight, strict=True):
-            flat = np.flatnonzero(~part.x[1:].any(axis=0) & (part.x[0] != 0) & self._has_levels)
+            flat = np.flatnonzero(~part.x[1:].any(axis=0) & (part.x[0] != 0) & self.problem.has_constants)
             found.append((int(flat[0]), float(part.x[0, flat[0]] / np.sqrt(weight))) if len(flat) else None)
         return found
-
-    @property
-    def _has_levels(self) -> bool:
-        """Whether a constant is one: rows scaled by roots of weights of cells have none."""
-        return self.design.own is None
 
     @cached_property
     def _level(self) -> np.ndarray:
@@ -190,7 +185,7 @@ class ShownBread:
             mean = part.x[0] / np.sqrt(weight)
             same = np.abs(mean - origin[columns]) <= SAME * np.abs(mean)
             level[columns] &= ~part.x[1:].any(axis=0) & (part.x[0] != 0) & same
-        return np.flatnonzero(level if self._has_levels else level & False)
+        return np.flatnonzero(level if self.problem.has_constants else level & False)
 
     @cached_property
     def _anchor(self) -> np.ndarray:

@@ -44,6 +44,7 @@ __all__ = [
     "residuals_of",
     "several_moments",
     "solve_shown",
+    "summed_precision",
     "unpacked",
     "whitened_columns",
 ]
@@ -394,6 +395,17 @@ def solve_shown(residual: np.ndarray, observed: np.ndarray, sigma: LowRank) -> n
     _, _, solved = factors_given(residual, observed, sigma)
     solved /= sigma.d
     return solved
+
+
+def summed_precision(observed: np.ndarray, weight: np.ndarray, sigma: LowRank) -> np.ndarray:
+    """(K, K) sum_i weight_i Sigma_oo^-1, zero where missing; n k K^2 multiplications."""
+    total = np.diag(weight @ observed / sigma.d)
+    half = _half_inverse(posterior_root(observed, sigma))
+    root = observed * np.sqrt(weight)[:, None]
+    for row in range(sigma.rank):
+        part = (half[row, : row + 1].T @ sigma.scaled_loadings.T[: row + 1]) * root
+        total -= part.T @ part
+    return total
 
 
 def factors_given(

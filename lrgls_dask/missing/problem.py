@@ -268,6 +268,11 @@ class Incomplete:
         return self._order
 
     @property
+    def has_constants(self) -> bool:
+        """Whether a constant column is constant: scaled by roots of weights of cells none is."""
+        return self.rows.cells is None or self.rows.cells.constant is not None
+
+    @property
     def weight(self) -> np.ndarray:
         """(K,) sums of the weights of the rows that show each equation."""
         return self._weight
@@ -276,6 +281,10 @@ class Incomplete:
     def free(self) -> np.ndarray | None:
         """(P, P - m) directions of c that restrictions leave free, None where there are none."""
         return None if self.constraint is None else self.constraint.free
+
+    def summed(self, moments: Callable[..., Any], params: MaskedParams, label: str) -> Any:
+        """What `moments` sums over the rows: one pass, or none from pseudo-rows."""
+        return self._sum(moments, params, label)
 
     def by_pattern(self) -> Iterator[MaskedSlab]:
         """The pseudo-rows of each pattern in turn; none where rows are streamed."""

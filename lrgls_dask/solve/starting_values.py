@@ -12,7 +12,7 @@ import numpy as np
 
 from lrgls_dask.solve.interface import Posed, Problem
 
-__all__ = ["starting_residuals", "starting_values", "ties_equations"]
+__all__ = ["pooled_start", "starting_residuals", "starting_values", "ties_equations"]
 
 # How much more an equation counts than the others where it comes first.
 FIRST = 1e4
@@ -34,6 +34,11 @@ def starting_residuals(problem: Problem, *, pooled: bool = False) -> tuple[np.nd
     """
     c = _weighted(problem, _in_user_units(problem) if pooled else np.ones(problem.design.n_equations))
     return c, problem.residual_covariance(c)
+
+
+def pooled_start(problem: Posed) -> np.ndarray:
+    """(P,) c of ordinary least squares, all equations counted alike in the user's units where restrictions tie them."""
+    return _weighted(problem, _in_user_units(problem))
 
 
 def ties_equations(problem: Posed) -> bool:
