@@ -8,9 +8,10 @@ equation the regressors are orthonormal. A change of coordinates alters no covar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,9 +27,42 @@ from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import free_directions, inverse_within
 from lrgls_dask.solve.orthonormal import orthonormal
 
-__all__ = ["Bread"]
+__all__ = ["Bread", "BreadOfRows"]
 
 EPS = float(np.finfo(np.float64).eps)
+
+
+class BreadOfRows(Protocol):
+    """What sandwiches ask: of complete rows `Bread`, of rows that show only some equations `missing.bread`."""
+
+    @property
+    def design(self) -> Design: ...
+
+    @property
+    def n_obs(self) -> int: ...
+
+    @property
+    def fitted(self) -> Fingerprint | None: ...
+
+    def of_rows(self, kernel: Callable[..., Any]) -> Callable[..., Any]: ...
+
+    def sandwich(self, meat: np.ndarray) -> np.ndarray: ...
+
+    def projection(self, equation: int) -> np.ndarray: ...
+
+    def stored_gradients(self) -> np.ndarray: ...
+
+    def leverage(self, power: float) -> Leverage: ...
+
+    def gradient_params(
+        self,
+        *,
+        as_stored: bool = False,
+        project: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        clusters: tuple[Clusters, ...] = (),
+        leverage: Leverage | None = None,
+    ) -> GradientParams: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +123,10 @@ class Bread:
         return symmetric
 
     # ------------------------------------------------------------------------------------------ gradients
+
+    def of_rows(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        """The kernel over the rows that were fitted: of all that it is given."""
+        return kernel
 
     def gradient_params(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -65,6 +66,14 @@ class Clusters:
         return np.repeat(self.codes[a - 1 : b], np.diff(edges))
 
 
+class SigmaOfRows(Protocol):
+    """A Sigma that depends on the row."""
+
+    def solve_rows(self, E: np.ndarray, start: int) -> np.ndarray:
+        """(n, K) E Sigma_i^-1, row by row, for the rows from number `start` on."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class SigmaRuns:
     """One Sigma for each run of consecutive rows: that of part t for its rows."""
@@ -91,7 +100,7 @@ class GradientParams:
     groups : the equations by design.  anchor : (q + K,) what columns are taken less.  shift : (P,) what a coefficient's
     column gets back, None for nothing.  columns, equations : (P,) the column and equation of every coefficient.
     slopes : per group (p, m) from columns less anchor to Y.  intercept : (K,) residual of a row at the anchor.
-    sigma : of all rows, or of runs of them.  scale : (K,) units of Y in which it is given.
+    sigma : of all rows, of runs of them, or of what each row shows.  scale : (K,) units of Y in which it is given.
     project : (P, m) directions, or None for the gradients themselves.
     weights : (L + 1,) of lags, for "hac"; for autocovariances only their number counts.  clusters : ways of
     grouping rows.  leverage : by which residuals are enlarged, None for as they are.
@@ -105,7 +114,7 @@ class GradientParams:
     slopes: tuple[np.ndarray, ...]
     intercept: np.ndarray
     scale: np.ndarray
-    sigma: Sigma | SigmaRuns
+    sigma: Sigma | SigmaOfRows
     project: np.ndarray | None = None
     weights: np.ndarray | None = None
     clusters: tuple[Clusters, ...] = ()
@@ -121,9 +130,9 @@ class GradientParams:
 
     def solve_rows(self, residual: np.ndarray, start: int) -> np.ndarray:
         """(n, K) residual Sigma^-1 of rows from number `start` on."""
-        if isinstance(self.sigma, SigmaRuns):
-            return self.sigma.solve_rows(residual, start)
-        return self.sigma.solve_rows(residual)
+        if isinstance(self.sigma, Sigma):
+            return self.sigma.solve_rows(residual)
+        return self.sigma.solve_rows(residual, start)
 
     @property
     def width(self) -> int:

@@ -9,7 +9,7 @@ from lrgls_dask.rows.memory import require_memory
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Kernel, Meter, run_pass
 
-__all__ = ["gradient_pass"]
+__all__ = ["check_rows", "gradient_pass"]
 
 
 def gradient_pass(
@@ -37,11 +37,16 @@ def gradient_pass(
         kernel = Watched(kernel, fitted, rows.design.groups)
     moments = run_pass(rows, kernel, params, partial_bytes=partial_bytes, meter=meter, label=label)
     found = moments.found if isinstance(moments, WatchedMoments) else moments
-    if found.n_rows != n_obs:
-        raise ValueError(
-            f"the system has {found.n_rows:,} rows of positive weight but the fit was made of {n_obs:,}. "
-            "Pass the system that was fitted."
-        )
+    check_rows(found.n_rows, n_obs)
     if fitted is not None:
         fitted.check(moments.fingerprint(fitted), rows.design)
     return found
+
+
+def check_rows(found: int, n_obs: int) -> None:
+    """Raise ValueError where a pass met another number of rows than the fit was made of."""
+    if found != n_obs:
+        raise ValueError(
+            f"the system has {found:,} rows of positive weight but the fit was made of {n_obs:,}. "
+            "Pass the system that was fitted."
+        )

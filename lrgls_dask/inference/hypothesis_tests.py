@@ -17,7 +17,18 @@ from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.starting_values import starting_residuals
 
-__all__ = ["HypothesisTest", "breusch_pagan", "likelihood_ratio", "lr_diagonal", "rank_test", "wald"]
+__all__ = [
+    "DIAGONAL",
+    "HypothesisTest",
+    "breusch_pagan",
+    "chi2_test",
+    "likelihood_ratio",
+    "lr_diagonal",
+    "lr_of_diagonal",
+    "rank_test",
+    "rank_test_of",
+    "wald",
+]
 
 SHOWN = 6  # restrictions named in the null hypothesis; more are counted
 SINGULAR = 1e-14  # times m: an eigenvalue of a correlation matrix that is rounding
@@ -52,7 +63,8 @@ class HypothesisTest:
         return f"<pre>{escape(str(self))}</pre>"
 
 
-def _chi2(name: str, null: str, statistic: float, df: int) -> HypothesisTest:
+def chi2_test(name: str, null: str, statistic: float, df: int) -> HypothesisTest:
+    """A statistic and its p-value by chi2 with df degrees of freedom."""
     return HypothesisTest(name, null, statistic, df, float(scipy.stats.chi2.sf(statistic, df)))
 
 
@@ -84,7 +96,7 @@ def wald(
     shown = ", ".join(restrictions.texts[:SHOWN])
     null = shown if m <= SHOWN else f"{shown}, ... ({m} restrictions)"
     if freedom is None:
-        return _chi2("Wald test", null, statistic, m)
+        return chi2_test("Wald test", null, statistic, m)
     pvalue = float(scipy.stats.f.sf(statistic / m, m, freedom))
     return HypothesisTest("Wald test", null, statistic / m, m, pvalue, "F", freedom)
 
@@ -103,7 +115,7 @@ def likelihood_ratio(small: float, large: float, df: int, *, name: str, null: st
             f"{name}: the larger model has the lower log-likelihood, {large:.10g} against {small:.10g}. Either the "
             "smaller model is not a special case of it, or a fit has not reached its maximum: lower rel_tol."
         )
-    return _chi2(name, null, max(statistic, 0.0), df)
+    return chi2_test(name, null, max(statistic, 0.0), df)
 
 
 def breusch_pagan(system: Compressed, restrictions: Restrictions | None = None) -> HypothesisTest:
@@ -117,7 +129,7 @@ def breusch_pagan(system: Compressed, restrictions: Restrictions | None = None) 
     correlation, _ = _by_itself(system, "breusch_pagan", restrictions)
     K = len(correlation)
     statistic = system.n_obs * float(np.sum(np.tril(correlation, -1) ** 2))
-    return _chi2("Breusch-Pagan LM test", DIAGONAL, statistic, K * (K - 1) // 2)
+    return chi2_test("Breusch-Pagan LM test", DIAGONAL, statistic, K * (K - 1) // 2)
 
 
 def lr_diagonal(
@@ -131,14 +143,19 @@ def lr_diagonal(
     """
     correlation, offset = _by_itself(system, "lr_diagonal")
     K = len(correlation)
-    df = sigma.n_parameters - K
+    diagonal = -system.n_obs * (0.5 * K * (np.log(2 * np.pi) + 1.0) + offset)
+    if restrictions is not None:
+        diagonal = diagonal_loglik(system, restrictions)
+    return lr_of_diagonal(diagonal, loglik, sigma)
+
+
+def lr_of_diagonal(diagonal: float, loglik: float, sigma: Sigma) -> HypothesisTest:
+    """`lr_diagonal` of maximised log-likelihoods, that with a diagonal Sigma first."""
+    df = sigma.n_parameters - sigma.n_equations
     if df == 0:
         raise ValueError("lr_diagonal compares a fitted Sigma with a diagonal one, and this one is. Fit rank >= 1.")
     if df < 0:
         raise ValueError("lr_diagonal compares a fitted Sigma with a diagonal one, and this one was given, not fitted.")
-    diagonal = -system.n_obs * (0.5 * K * (np.log(2 * np.pi) + 1.0) + offset)
-    if restrictions is not None:
-        diagonal = diagonal_loglik(system, restrictions)
     return likelihood_ratio(diagonal, loglik, df, name="LR test of a diagonal Sigma", null=DIAGONAL)
 
 
@@ -169,16 +186,30 @@ def rank_test(
     eq. 4.32).
     Raises ValueError where k factors restrict nothing, or the unrestricted Sigma has no maximum likelihood estimate.
     """
-    K, k, n_obs = sigma.n_equations, sigma.rank, system.n_obs
-    df = K * (K + 1) // 2 - sigma.n_parameters
-    if df <= 0:
-        raise ValueError(f"rank_test: {k} factors leave a {K} x {K} Sigma unrestricted, so there is nothing to test.")
-    null = sigma.describe().null
-    plain = likelihood_ratio(
-        loglik, full_loglik(system, restrictions), df, name="LR test of the factor rank", null=null
-    )
-    if not bartlett:
+    _check_restricts(sigma)
+    return rank_test_of(full_loglik(system, restrictions), loglik, sigma, free, system.n_obs if bartlett else None)
+
+
+def rank_test_of(full: float, loglik: float, sigma: Sigma, free: float, corrected: int | None) -> HypothesisTest:
+    """`rank_test` of maximised log-likelihoods, that with an unrestricted Sigma first.
+
+    corrected : N for Bartlett's correction, None for none.
+    """
+    K, k, df = sigma.n_equations, sigma.rank, _check_restricts(sigma)
+    plain = likelihood_ratio(loglik, full, df, name="LR test of the factor rank", null=sigma.describe().null)
+    if corrected is None:
         return plain
     taken = free + (2 * K + 4 * k + 5) / 6  # below N, which is at least q + K here
-    statistic = plain.statistic * (1.0 - taken / n_obs)
-    return _chi2("LR test of the factor rank, Bartlett's correction", null, statistic, df)
+    statistic = plain.statistic * (1.0 - taken / corrected)
+    return chi2_test("LR test of the factor rank, Bartlett's correction", plain.null, statistic, df)
+
+
+def _check_restricts(sigma: Sigma) -> int:
+    """By how many parameters k factors restrict Sigma; raises ValueError for none."""
+    K = sigma.n_equations
+    df = K * (K + 1) // 2 - sigma.n_parameters
+    if df <= 0:
+        raise ValueError(
+            f"rank_test: {sigma.rank} factors leave a {K} x {K} Sigma unrestricted, so there is nothing to test."
+        )
+    return df

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lrgls_dask.design.penalties import penalises, said_of
+from lrgls_dask.design.penalties import Ridge, penalises, said_of
 from lrgls_dask.inference.information import JointInformation, joint_information
 from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.sigma.tangents import batches
 
-__all__ = ["kackar_harville_cov"]
+__all__ = ["MAX_FLOPS", "check_unpenalised", "kackar_harville_cov"]
 
 MAX_FLOPS = 1e14  # hours on one processor
 MAX_BYTES = 4e9
@@ -36,17 +36,22 @@ def kackar_harville_cov(estimate: Estimate) -> np.ndarray:
     Raises ValueError for lam_B > 0, above MAX_FLOPS or MAX_BYTES, and as `joint_information`.
     Source: Kackar & Harville (1984); Kenward & Roger (1997), equations 3 to 5.
     """
-    if penalises(estimate.lam_B):
-        raise ValueError(
-            "the Kackar-Harville covariance is that of an unpenalised estimate, but lam_B is "
-            f"{said_of(estimate.lam_B)}. "
-            "Fit with lam_B = 0, or use classical or robust standard errors, or the bootstrap."
-        )
+    check_unpenalised(estimate.lam_B)
     joint = joint_information(estimate, "expected")
     _check_cost(joint)
     spread = _unrestricted_spread(joint) if joint.tangents.unrestricted else _spread(joint)
     phi = joint.bread
     return joint.rows.cov(phi + phi @ _middle(joint, phi, spread) @ phi)
+
+
+def check_unpenalised(lam_B: Ridge) -> None:
+    """Raise ValueError for a ridge on the coefficients."""
+    if penalises(lam_B):
+        raise ValueError(
+            "the Kackar-Harville covariance is that of an unpenalised estimate, but lam_B is "
+            f"{said_of(lam_B)}. "
+            "Fit with lam_B = 0, or use classical or robust standard errors, or the bootstrap."
+        )
 
 
 def _check_cost(joint: JointInformation) -> None:

@@ -32,8 +32,9 @@ class Leverage:
             h = np.sum(((x[:, columns] + shift) @ root) ** 2, axis=1)
             if weights is not None:
                 h *= weights
-            if np.any(h > WHOLE):
-                row = start + int(np.argmax(h > WHOLE))
+            whole = (h > WHOLE) & ~np.isnan(residual[:, equations]).all(axis=1)
+            if whole.any():
+                row = start + int(np.argmax(whole))
                 name = "HC2" if self.power < 1 else "HC3"
                 raise ValueError(
                     f"correction={name!r} divides by 1 - h, and row {row} has leverage h = 1: a regressor, such as a "

@@ -36,10 +36,10 @@ class SumsOfSquares:
         """(K,) 1 - residual / total; NaN where a response does not vary."""
         return 1.0 - self.residual / np.where(self.total > 0, self.total, np.nan)
 
-    def adj_r2(self, n_obs: int, free: np.ndarray) -> np.ndarray:
+    def adj_r2(self, n_obs: int | np.ndarray, free: np.ndarray) -> np.ndarray:
         """(K,) with sums of squares over their degrees of freedom N - p_j and N - 1, or N without a constant.
 
-        free : (K,) p_j, coefficients that are free.
+        n_obs : N, or (K,) those of each equation.  free : (K,) p_j, coefficients that are free.
         """
         return 1.0 - (1.0 - self.r2) * (n_obs - self.constant) / np.maximum(n_obs - free, 1)
 

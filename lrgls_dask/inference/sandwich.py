@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.errors import FitWarning
-from lrgls_dask.inference.bread import Bread
+from lrgls_dask.inference.bread import BreadOfRows
 from lrgls_dask.inference.gradient_kernels import (
     Clusters,
     GradientParams,
@@ -47,7 +47,7 @@ LAGS_BYTES = 256 * 2**20  # and the memory they may take; beyond, the bandwidth 
 
 
 def robust(
-    rows: Rows, bread: Bread, equation: int | None, meter: Meter, leverage: Leverage | None = None
+    rows: Rows, bread: BreadOfRows, equation: int | None, meter: Meter, leverage: Leverage | None = None
 ) -> np.ndarray:
     """Heteroskedasticity-robust covariance (HC0), (P, P) or (p_j, p_j). One pass; partial sums of the same size.
 
@@ -60,7 +60,7 @@ def robust(
 
 
 def clustered(
-    rows: Rows, bread: Bread, equation: int | None, ways: tuple[Clusters, ...], meter: Meter
+    rows: Rows, bread: BreadOfRows, equation: int | None, ways: tuple[Clusters, ...], meter: Meter
 ) -> list[tuple[np.ndarray, int]]:
     """For each way of grouping the rows the covariance that is robust to correlation within its groups, and how many
     groups were used. One pass for all; a P x P sum for each.
@@ -96,7 +96,7 @@ def clustered(
 
 def driscoll_kraay(
     rows: Rows,
-    bread: Bread,
+    bread: BreadOfRows,
     equation: int | None,
     times: Clusters,
     kernel: HacKernel,
@@ -136,7 +136,7 @@ def driscoll_kraay(
 
 
 def hac(
-    rows: Rows, bread: Bread, equation: int | None, kernel: HacKernel, bandwidth: float | None, meter: Meter
+    rows: Rows, bread: BreadOfRows, equation: int | None, kernel: HacKernel, bandwidth: float | None, meter: Meter
 ) -> tuple[np.ndarray, float]:
     """Covariance that is robust to autocorrelation of rows in time order, and its bandwidth.
 
@@ -170,7 +170,7 @@ def hac(
 
 
 def _params(
-    bread: Bread,
+    bread: BreadOfRows,
     equation: int | None,
     *,
     weights: np.ndarray | None = None,
@@ -188,13 +188,15 @@ def _params(
     return bread.gradient_params(project=project, weights=weights, clusters=clusters, leverage=leverage)
 
 
-def _run(rows: Rows, kernel: Kernel, params: GradientParams, bread: Bread, size: int, meter: Meter, label: str) -> Any:
+def _run(
+    rows: Rows, kernel: Kernel, params: GradientParams, bread: BreadOfRows, size: int, meter: Meter, label: str
+) -> Any:
     n_coefficients = bread.design.n_coefficients
     n_sums = max(1, len(params.clusters))
     client = 8 * ((4 + n_sums) * n_coefficients**2 if params.project is None else 4 * n_coefficients * params.width)
     return gradient_pass(
         rows,
-        kernel,
+        bread.of_rows(kernel),
         params,
         n_obs=bread.n_obs,
         fitted=bread.fitted,
@@ -206,11 +208,11 @@ def _run(rows: Rows, kernel: Kernel, params: GradientParams, bread: Bread, size:
     )
 
 
-def _filled(bread: Bread, meat: np.ndarray, equation: int | None) -> np.ndarray:
+def _filled(bread: BreadOfRows, meat: np.ndarray, equation: int | None) -> np.ndarray:
     return bread.sandwich(meat) if equation is None else 0.5 * (meat + meat.T)
 
 
-def _weighted(rows: Rows, bread: Bread, equation: int | None, weights: np.ndarray, meter: Meter) -> np.ndarray:
+def _weighted(rows: Rows, bread: BreadOfRows, equation: int | None, weights: np.ndarray, meter: Meter) -> np.ndarray:
     params = _params(bread, equation, weights=weights)
     size = 8 * params.width * (params.width + 2 * (len(weights) - 1))
     moments: HacMoments = _run(rows, hac_kernel, params, bread, size, meter, "HAC covariance")
@@ -238,7 +240,7 @@ def _bandwidth(moments: LagMoments, to_stored: np.ndarray, kernel: HacKernel, pi
     return bandwidth_of(kernel, series / n_rows, n_rows)
 
 
-def _bandwidth_by_passes(rows: Rows, bread: Bread, kernel: HacKernel, pilot: int, meter: Meter) -> int:
+def _bandwidth_by_passes(rows: Rows, bread: BreadOfRows, kernel: HacKernel, pilot: int, meter: Meter) -> int:
     """The same from two passes: deviations of all gradients, then the autocovariances of one series."""
     params = bread.gradient_params(as_stored=True)
     sums: GradientSums = _run(rows, gradient_sums_kernel, params, bread, 16 * params.width, meter, "gradients")

@@ -18,12 +18,15 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.inference.gradient_pass import check_rows
+from lrgls_dask.missing.bread import ShownBread, information_of
+from lrgls_dask.missing.gradients import JointParams, joint_kernel
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_memory
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.run_pass import Meter, run_pass
 from lrgls_dask.sigma.full import FullSigma
 from lrgls_dask.sigma.interface import Pattern, Sigma
 from lrgls_dask.sigma.lowrank import LowRank
@@ -34,12 +37,15 @@ from lrgls_dask.solve.starting_values import in_user_units
 
 __all__ = [
     "FittedCells",
+    "fitted_problem",
     "gls_covariance",
     "incomplete_covariance",
     "least_squares_covariance",
     "observed_covariance",
     "observed_information",
     "observed_nll",
+    "shown_bread",
+    "shown_huber_white",
 ]
 
 # In units in which every coordinate counts alike: the square of the step is the relative error of a central difference.
@@ -52,7 +58,7 @@ def gls_covariance(problem: Incomplete, sigma: Sigma) -> np.ndarray:
 
     sigma : in standard units. With a ridge the sandwich A^-1 I A^-1, A = I + penalty.
     """
-    return _of_estimator(_information(problem, sigma), problem)
+    return _of_estimator(information_of(problem, sigma), problem)
 
 
 def least_squares_covariance(problem: Incomplete, sigma: Sigma) -> np.ndarray:
@@ -72,11 +78,6 @@ def least_squares_covariance(problem: Incomplete, sigma: Sigma) -> np.ndarray:
     return covariance
 
 
-def _information(problem: Incomplete, sigma: Sigma) -> np.ndarray:
-    """(P, P) sum_i X_o' Sigma_oo^-1 X_o."""
-    return problem.information(widened(sigma)) if sigma.is_wide else problem.general_information(sigma)
-
-
 def observed_covariance(
     problem: Incomplete, c: np.ndarray, sigma: Sigma, *, lam_F: float = 0.0, d_floor: float = 0.0
 ) -> np.ndarray:
@@ -88,17 +89,27 @@ def observed_covariance(
     """
     by_c, cross, by_sigma = observed_information(problem, c, sigma, lam_F=lam_F, d_floor=d_floor)
     try:
-        effective = by_c - (cross @ cho_solve(cho_factor(by_sigma), cross.T) if cross.size else 0.0)
-        return _of_estimator(0.5 * (effective + effective.T), problem)
+        return _of_estimator(_profile(by_c, cross, by_sigma)[1], problem)
     except LinAlgError:
-        shares = (sigma.own_variances() if sigma.rank else 1.0 / sigma.precision_diagonal) / sigma.variances
-        smallest = int(np.argmin(shares))
-        raise LinAlgError(
-            "the observed information of all parameters is not positive definite: these estimates are no strict "
-            "maximum of the likelihood, or the factors are more than the data identify. The smallest share of a "
-            f"variance outside the factors is {shares[smallest]:.1e}, of equation "
-            f"{problem.design.equations[smallest]!r}. Use a smaller rank, or kind='classical'."
-        ) from None
+        raise _no_maximum(problem, sigma) from None
+
+
+def _profile(by_c: np.ndarray, cross: np.ndarray, by_sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(s, P) of Sigma's gradients on those of the coefficients, and (P, P) what information of these is left."""
+    regression = cho_solve(cho_factor(by_sigma), cross.T) if cross.size else cross.T
+    effective = by_c - cross @ regression
+    return regression, 0.5 * (effective + effective.T)
+
+
+def _no_maximum(problem: Incomplete, sigma: Sigma) -> LinAlgError:
+    shares = (sigma.own_variances() if sigma.rank else 1.0 / sigma.precision_diagonal) / sigma.variances
+    smallest = int(np.argmin(shares))
+    return LinAlgError(
+        "the observed information of all parameters is not positive definite: these estimates are no strict "
+        "maximum of the likelihood, or the factors are more than the data identify. The smallest share of a "
+        f"variance outside the factors is {shares[smallest]:.1e}, of equation "
+        f"{problem.design.equations[smallest]!r}. Use a smaller rank, or kind='classical'."
+    )
 
 
 def observed_information(
@@ -145,7 +156,7 @@ def _of_tangents(
             (up, by_up), (down, by_down) = slopes[2 * i : 2 * i + 2]
             cross[:, first + i] = (down - up) / (2 * STEP)
             by_sigma[:, first + i] = (by_down - by_up) / (2 * STEP)
-    return _information(problem, sigma), cross, 0.5 * (by_sigma + by_sigma.T)
+    return information_of(problem, sigma), cross, 0.5 * (by_sigma + by_sigma.T)
 
 
 def _along(sigma: Sigma, tangents: Tangents, change: np.ndarray) -> tuple[FullSigma, Tangents]:
@@ -161,9 +172,7 @@ def _along(sigma: Sigma, tangents: Tangents, change: np.ndarray) -> tuple[FullSi
 
 def _of_estimator(information: np.ndarray, problem: Incomplete) -> np.ndarray:
     """(P, P) covariance, in the user's units, of coefficients with this information that keep to the restrictions."""
-    constraint = problem.constraint
-    free = None if constraint is None else constraint.free
-    covariance = problem.covariance(estimator_covariance(information, problem.coordinates.ridge, free))
+    covariance = problem.covariance(estimator_covariance(information, problem.coordinates.ridge, problem.free))
     # rounding, where a restriction fixes a coefficient
     np.fill_diagonal(covariance, np.maximum(covariance.diagonal(), 0.0))
     return covariance
@@ -227,8 +236,60 @@ def incomplete_covariance(fit: FittedCells, rows: Rows, kind: Literal["classical
     two, the second with 2 K (k + 1) times the work of one.
     Raises ValueError for rows that are not those of the fit, MemoryError where P x P numbers do not fit.
     """
-    check_same_design(rows.design, fit.design)
     _check_size(fit, rows)
+    problem = fitted_problem(fit, rows)
+    sigma = _in_units_of(fit.sigma, problem)
+    if kind == "classical":
+        return (least_squares_covariance if fit.is_ols else gls_covariance)(problem, sigma)
+    c = problem.whitened_coefficients(fit.coefficients)
+    return observed_covariance(problem, c, sigma, lam_F=fit.lam_F, d_floor=fit.d_floor)
+
+
+def shown_bread(fit: FittedCells, rows: Rows, sigma: Sigma) -> ShownBread:
+    """What sandwiches of a fit whose rows miss responses are made with; as many passes as a "classical" covariance.
+
+    sigma : at which rows are weighted, in the user's units.  Errors as `incomplete_covariance`.
+    """
+    _check_size(fit, rows)
+    return ShownBread(fitted_problem(fit, rows), fit.coefficients, sigma)
+
+
+def shown_huber_white(fit: FittedCells, rows: Rows) -> np.ndarray:
+    """(P, P) the coefficients' block of A^-1 B A^-1, A the observed information of all parameters and B the sum of
+    squares of each row's gradients by them: "observed" and one pass more, of N P (P + 2 K (k + 1)) flops.
+
+    Errors as `incomplete_covariance` and `observed_covariance`.  Source: Huber (1967); White (1982); as lavaan's
+    se="robust.huber.white", its estimator MLR.
+    """
+    _check_size(fit, rows)
+    problem = fitted_problem(fit, rows)
+    sigma = _in_units_of(fit.sigma, problem)
+    if not (sigma.is_wide and sigma.n_parameters):
+        raise ValueError(
+            "kind='huber-white' of rows with missing responses takes the gradients by factors and own variances, and "
+            "this covariance is not made of these alone. Use kind='robust'."
+        )
+    c = problem.whitened_coefficients(fit.coefficients)
+    parts = observed_information(problem, c, sigma, lam_F=fit.lam_F, d_floor=fit.d_floor)
+    try:
+        regression, information = _profile(*parts)
+        bread = inverse_within(information + np.diag(problem.coordinates.ridge), problem.free)
+    except LinAlgError:
+        raise _no_maximum(problem, sigma) from None
+    wide, P = widened(sigma), len(c)
+    by_order = np.empty((wide.F.size + len(wide.d), P))
+    by_order[:, problem.order] = _directions(wide, sigma.pattern(), fit.d_floor) @ regression
+    params = JointParams(problem.params_at(c, wide), problem.design.equation_of, by_order)
+    moments = run_pass(
+        rows, joint_kernel, params, partial_bytes=8 * P**2, meter=Meter(), label="Huber-White covariance"
+    )
+    check_rows(moments.n_rows, problem.n_obs)
+    return ShownBread(problem, fit.coefficients, fit.sigma).joint_sandwich(moments.meat, bread)
+
+
+def fitted_problem(fit: FittedCells, rows: Rows) -> Incomplete:
+    """The rows of a fit once more: one pass.  Raises ValueError for others."""
+    check_same_design(rows.design, fit.design)
     problem = Incomplete(
         rows,
         lam_B=fit.lam_B,
@@ -243,11 +304,7 @@ def incomplete_covariance(fit: FittedCells, rows: Rows, kind: Literal["classical
         )
     if fit.fingerprint is not None:
         fit.fingerprint.check(problem.fingerprint(fit.fingerprint), problem.design)
-    sigma = _in_units_of(fit.sigma, problem)
-    if kind == "classical":
-        return (least_squares_covariance if fit.is_ols else gls_covariance)(problem, sigma)
-    c = problem.whitened_coefficients(fit.coefficients)
-    return observed_covariance(problem, c, sigma, lam_F=fit.lam_F, d_floor=fit.d_floor)
+    return problem
 
 
 def observed_nll(rows: Rows, design: Design, coefficients: np.ndarray, sigma: Sigma) -> float:

@@ -36,6 +36,8 @@ __all__ = [
     "SeveralParams",
     "Summed",
     "block_kernel",
+    "block_slabs",
+    "factors_given",
     "gradient_of",
     "image_moments",
     "information_moments",
@@ -232,9 +234,8 @@ def image_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> Gradient
     total: GradientMoments | None = None
     for slab in slabs:
         along = residuals_of(MaskedSlab(slab.x, np.zeros_like(slab.y), slab.observed, slab.unit, slab.count), params)
-        inverse, _ = posterior(slab.observed, params.sigma)
-        mean = _factor_means(inverse, along, params.sigma)
-        part = GradientMoments(*gradient_of(slab, _errors(along, mean, slab.observed, params.sigma), params))
+        _, _, error = factors_given(along, slab.observed, params.sigma)
+        part = GradientMoments(*gradient_of(slab, error, params))
         total = part if total is None else total + part
     return total
 
@@ -341,6 +342,15 @@ def _errors(residual: np.ndarray, mean: np.ndarray, observed: np.ndarray, sigma:
         fitted *= observed
         residual -= fitted
     return residual
+
+
+def factors_given(
+    residual: np.ndarray, observed: np.ndarray, sigma: LowRank
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """C^-1 (k, k, n), the means m (k, n) of the factors, and the errors e (n, K) in the memory of `residual`."""
+    inverse, _ = posterior(observed, sigma)
+    mean = _factor_means(inverse, residual, sigma)
+    return inverse, mean, _errors(residual, mean, observed, sigma)
 
 
 def gradient_of(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tuple[tuple[np.ndarray, ...], np.ndarray]:

@@ -25,7 +25,7 @@ from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, Sized, trian
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
 
-__all__ = ["FirstMoments", "FirstParams", "PatternRows", "first_kernel", "first_pass"]
+__all__ = ["FirstMoments", "FirstParams", "PatternRows", "bad_but_for_missing", "first_kernel", "first_pass"]
 SPARE_BYTES = 2**26  # that a thread keeps
 SLAB_ROWS = 2048  # pseudo-rows worked on at once
 
@@ -179,7 +179,7 @@ def _available(block: Block, anchor: np.ndarray, groups: tuple[DesignGroup, ...]
         missing = np.isnan(y)
         observed = np.subtract(1.0, missing)
         if not np.isfinite(values[:, :-n_y].sum()):
-            raise _bad_but_for_missing(block)
+            raise bad_but_for_missing(block)
         np.copyto(y, 0.0, where=missing)
         for group, total in zip(groups, sums, strict=True):
             total.add(values[:, :-n_y][:, group.take_columns], y, observed, weights, group)
@@ -193,7 +193,7 @@ def _available(block: Block, anchor: np.ndarray, groups: tuple[DesignGroup, ...]
     )
     for moments in available:
         if not (np.isfinite(moments.cross).all() and (np.abs(moments.mean) < LARGEST).all()):
-            raise _bad_but_for_missing(block)
+            raise bad_but_for_missing(block)
     return available
 
 
@@ -270,13 +270,13 @@ def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray) -> 
             values *= np.sqrt(weights)[:, None]
         cross = np.matmul(values.T, values, out=_spare.square(len(at)))
         if not (np.isfinite(cross.diagonal()).all() and (np.abs(anchor[at] + offset) < LARGEST).all()):
-            raise _bad_but_for_missing(block)
+            raise bad_but_for_missing(block)
         head = Head(len(rows), weight, log_weight, anchor[at], offset)
         parts[pattern] = GramMoments(head if block.scaling is None else block.take(rows).told(head), cross)
     return parts
 
 
-def _bad_but_for_missing(block: Block) -> BadValues:
+def bad_but_for_missing(block: Block) -> BadValues:
     """Name the first value no sum can use, NaN in Y being none."""
     y = tuple(np.where(np.isnan(a), 0.0, a) for a in (np.asarray(a, dtype=np.float64) for a in block.y))
     return bad_values(replace(block, y=y))

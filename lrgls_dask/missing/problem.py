@@ -6,9 +6,10 @@ answers come from pseudo-rows in memory where the patterns of missing values are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from lrgls_dask.missing.kernels import (
     InformationMoments,
     LatentMoments,
     MaskedParams,
+    MaskedSlab,
     PairMoments,
     SeveralMoments,
     SeveralParams,
@@ -291,6 +293,53 @@ class Incomplete:
         mine = np.empty_like(of_c)
         mine[np.ix_(self._order, self._order)] = of_c
         return np.asarray(half @ mine @ half.T)
+
+    # ------------------------------------------------------------------------------------------ coordinates
+
+    @property
+    def maps(self) -> list[np.ndarray]:
+        """Per equation (p, p), from columns less `origin` to whitened ones, which are `ends` (p,) at the origin."""
+        return self._maps
+
+    @property
+    def ends(self) -> list[np.ndarray]:
+        return self._ends
+
+    @property
+    def order(self) -> np.ndarray:
+        """(P,) for each position in c its place in the order of equations."""
+        return self._order
+
+    @property
+    def has_constants(self) -> bool:
+        """Whether a constant column is constant: scaled by roots of weights of cells none is."""
+        return self.rows.cells is None or self.rows.cells.constant is not None
+
+    @property
+    def weight(self) -> np.ndarray:
+        """(K,) sums of the weights of the rows that show each equation."""
+        return self._weight
+
+    @property
+    def free(self) -> np.ndarray | None:
+        """(P, P - m) directions of c that restrictions leave free, None where there are none."""
+        return None if self.constraint is None else self.constraint.free
+
+    def summed(self, moments: Callable[..., Any], params: MaskedParams, label: str) -> Any:
+        """What `moments` sums over the rows: one pass, or none from pseudo-rows."""
+        return self._sum(moments, params, label)
+
+    def by_pattern(self) -> Iterator[MaskedSlab]:
+        """The pseudo-rows of each pattern in turn; none where rows are streamed."""
+        if self._pseudo is not None:
+            first = [*np.flatnonzero(self._pseudo.unit), len(self._pseudo.unit)]
+            for begin, end in pairwise(first):
+                yield self._pseudo.slab(slice(int(begin), int(end)))
+
+    def params_at(self, c: np.ndarray, sigma: Sigma) -> MaskedParams:
+        """What kernels are told of the point (c, Sigma), and of the whitened columns."""
+        columns, params = self._whitened_params(sigma), self._params(c, sigma)
+        return replace(params, maps=columns.maps, places=columns.places, ends=columns.ends)
 
     # ------------------------------------------------------------------------------------------ inside
 

@@ -17,7 +17,7 @@ from lrgls_dask.data.labels import coords_of_rows, plain_labels
 from lrgls_dask.design.design import Design
 from lrgls_dask.inference.reference import Reference
 from lrgls_dask.prediction.conditional import Given, GivenKind, given_rows, given_std_rows
-from lrgls_dask.prediction.factor_scores import FactorScoreMethod, Scoring, factor_score_rows
+from lrgls_dask.prediction.factor_scores import FactorScoreMethod, Scoring, ShownScoring, factor_score_rows
 from lrgls_dask.prediction.fitted import (
     Coefficients,
     Spread,
@@ -154,6 +154,11 @@ class PredictingBySigma(Predicting):
     @abstractmethod
     def covariance(self) -> Sigma: ...
 
+    @property
+    @abstractmethod
+    def missing(self) -> str:
+        """What was done with missing responses."""
+
     def _error_variances(self) -> np.ndarray:
         return self.covariance.variances
 
@@ -262,7 +267,9 @@ class PredictingBySigma(Predicting):
     def factor_scores(self, data: Any, y: Any = None, *, method: FactorScoreMethod = "regression") -> xr.DataArray:
         """(obs, factor) the common factors behind the errors of each row; lazy, and `to_zarr` writes it in chunks.
 
-        data, y : as of `predict_given`; a row with NaN has NaN scores.
+        data, y : as of `predict_given`. Of a fit with missing="em" and a diagonal own part the scores of a row with NaN
+            are those given what it shows (nothing: 0, the mean of the factors; by "bartlett" NaN where that does not
+            tell the factors apart); of other fits they are NaN.
         method : "regression", F' Sigma^-1 r, the mean of the factors given the residuals r (Thomson 1939); "bartlett",
             (F' D^-1 F)^-1 F' D^-1 r, unbiased given the factors (Bartlett 1937).
         The factors have variance 1 in every row: r is y - fitted times the root of the weight.
@@ -270,7 +277,8 @@ class PredictingBySigma(Predicting):
         Raises ValueError for a fit without factors, and as `predict_given` does.
         """
         new = self._new_rows(data, y, responses="factor scores")
-        scoring = Scoring(Coefficients.of(new.design, self.coefficients), self.covariance.factor_score_weights(method))
+        weights = self.covariance.factor_score_weights(method)
+        scoring = Scoring(Coefficients.of(new.design, self.coefficients), weights, self._shown_scoring(method))
         values = LazyRows.of(new.rows).map(
             factor_score_rows, scoring, self.covariance.rank, response=True, weighted=True
         )
@@ -278,6 +286,15 @@ class PredictingBySigma(Predicting):
             values, {"factor": self.covariance.factor_labels}, (new.dim, "factor"), name="factor_scores"
         )
         return scores.assign_coords(coords_of_rows(new.obs_labels, new.dim, (self.equation_dim,)))
+
+    def _shown_scoring(self, method: FactorScoreMethod) -> ShownScoring | None:
+        """How rows with missing responses are scored, by a fit that takes them."""
+        sigma = self.covariance
+        if self.missing != "em" or sigma.rank == 0:
+            return None
+        if not np.array_equal(sigma.own_part(), np.diag(sigma.own_variances())):
+            return None
+        return ShownScoring(sigma.loadings(), sigma.own_variances(), method == "bartlett")
 
     def _usable(self, observed: Iterable[Hashable] | None) -> np.ndarray:
         """(K,) whether the values of an equation may be used."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from lrgls_dask.design.restrictions import without_variance
 from lrgls_dask.errors import FitWarning
-from lrgls_dask.inference import sums_of_squares
+from lrgls_dask.inference import SumsOfSquares, sums_of_squares
 from lrgls_dask.missing.any_structure import chosen_structure
 from lrgls_dask.missing.covariance import gls_covariance, least_squares_covariance
 from lrgls_dask.missing.fit import choose_incomplete, estimate_of
@@ -27,6 +27,7 @@ from lrgls_dask.solve.checkpoint import Checkpoint
 from lrgls_dask.solve.fingerprint import fingerprint_of, fingerprint_of_compressed
 from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.record import Options, Point, Solution, Termination, TraceRow
+from lrgls_dask.solve.whiten import GRAM_RESOLUTION
 from lrgls_dask.system import CompressedSystem, System
 from lrgls_dask.varying.fit import SegmentsFitted
 
@@ -153,12 +154,23 @@ def fit_incomplete_rows(
         settings,
         _run(found, problem.meter, engine, path or table, 0),
         CellsOfRows(
-            problem.cells.astype(np.int64), problem.n_patterns, problem.restarts_are_free, problem.fingerprint()
+            problem.cells.astype(np.int64),
+            problem.n_patterns,
+            problem.restarts_are_free,
+            problem.fingerprint(),
+            _squares(problem, estimate.coefficients, settings),
         ),
         BehindErrors(values=cov if cov is None else without_variance(cov, settings.restrictions)),
         system,
     )
     return fit, [pairs] if pairs else []
+
+
+def _squares(problem: Incomplete, coefficients: np.ndarray, settings: Settings) -> SumsOfSquares | None:
+    """Of each equation over its own rows; where cells have weights a constant is not told from other columns."""
+    if not problem.has_constants:
+        return None
+    return sums_of_squares(problem.group_rows, coefficients, GRAM_RESOLUTION, settings.restrictions)
 
 
 def _gls(problem: Incomplete, found: Solution[Point], options: Options) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -11,16 +11,20 @@ from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import penalises, said_of
 from lrgls_dask.design.restrictions import free_coefficients
-from lrgls_dask.inference.bread import Bread
+from lrgls_dask.inference.bread import Bread, BreadOfRows
 from lrgls_dask.inference.classical import CoefficientCovariance
+from lrgls_dask.inference.huber_white import huber_white_cov
 from lrgls_dask.inference.information import observed_cov
+from lrgls_dask.inference.kackar_harville import kackar_harville_cov
 from lrgls_dask.inference.standardised import Estimate
-from lrgls_dask.missing.covariance import FittedCells, incomplete_covariance
+from lrgls_dask.missing.covariance import FittedCells, incomplete_covariance, shown_bread, shown_huber_white
+from lrgls_dask.missing.kackar_harville import shown_kackar_harville
 from lrgls_dask.results.cov.kind import CovKind, cut
 from lrgls_dask.results.parts import BehindErrors, Estimated, OneSigma, Settings
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.moments import Head
+from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.system import System
@@ -97,16 +101,7 @@ def check_debiased(settings: Settings) -> None:
         )
 
 
-def check_maximum(settings: Settings, kind: CovKind) -> None:
-    """Raise ValueError for estimates that maximise no likelihood."""
-    if settings.algorithm == "ols":
-        raise ValueError(
-            f"kind={kind.name!r} is of estimates at a maximum of the likelihood, and algorithm='ols' is least "
-            "squares. Use kind='classical' or 'robust', or fit with algorithm='als'."
-        )
-
-
-def degrees(n_obs: int, free: np.ndarray) -> np.ndarray:
+def degrees(n_obs: int | np.ndarray, free: np.ndarray) -> np.ndarray:
     """(K,) sqrt(N / (N - p_j)), p_j the free coefficients."""
     return np.asarray(np.sqrt(n_obs / (n_obs - free)))
 
@@ -125,9 +120,21 @@ class FitSource(Generic[F]):
     def n_obs(self) -> int:
         return self.fit.estimated.n_obs
 
+    def check_likelihood(self, kind: CovKind) -> None:
+        """Raise ValueError for estimates that are at no maximum of the likelihood."""
+        if self.fit.settings.algorithm == "ols":
+            raise ValueError(
+                f"kind={kind.name!r} is of estimates at a maximum of the likelihood, and algorithm='ols' is least "
+                "squares. Use kind='classical' or 'robust', or fit with algorithm='als'."
+            )
+
     @property
     def debiased(self) -> bool:
         return bool(self.fit.settings.debiased)
+
+    @property
+    def shown(self) -> np.ndarray:
+        return np.full(self.design.n_equations, self.n_obs)
 
     @property
     def free(self) -> np.ndarray:
@@ -159,10 +166,7 @@ class CompleteSource(FitSource[OneSigmaFit]):
     def bread(self, system: System) -> Bread:
         if self.fit.settings.algorithm != "ols":
             return self._bread(self.fit.one_sigma.value)
-        # all squared residuals count alike; where nothing ties equations together, in any units
-        scale = self.fit.one_sigma.y_scale
-        weights = scale**2 if self.fit.settings.restrictions is None else np.ones_like(scale)
-        return self._bread(LowRank(np.zeros((len(scale), 0)), weights))
+        return self._bread(squares_alike(self.fit))
 
     def _bread(self, sigma: Sigma) -> Bread:
         at, how = self.fit.estimated, self.fit.settings
@@ -171,14 +175,28 @@ class CompleteSource(FitSource[OneSigmaFit]):
         known = at.coefficients, sigma, at.n_obs, scale, how.lam_B, held, self.kept.fingerprint
         return Bread(at.design, x_rows, self.kept.head, *known)
 
-    def estimate(self, kind: CovKind) -> Estimate:
-        check_maximum(self.fit.settings, kind)
+    def _estimate(self, kind: CovKind) -> Estimate:
+        self.check_likelihood(kind)
         remedy = "which a streamed fit does not have. Use kind='robust', or fit with engine='compress'"
         rows = self.kept.rows_for(self.fit.estimated, f"kind={kind.name!r}", streamed=remedy)
         return estimate_of(self.fit, rows)
 
     def observed(self, kind: CovKind, system: System | None) -> np.ndarray:
-        return observed_cov(self.estimate(kind))
+        return observed_cov(self._estimate(kind))
+
+    def huber_white(self, kind: CovKind, system: System | None) -> np.ndarray:
+        estimate = self._estimate(kind)
+        return huber_white_cov(estimate, self.rows(kind, system).rows, Meter())
+
+    def kackar_harville(self, kind: CovKind, system: System | None) -> np.ndarray:
+        return kackar_harville_cov(self._estimate(kind))
+
+
+def squares_alike(fit: PartsOfEstimate) -> LowRank:
+    """The Sigma of least squares: all squared residuals count alike; in any units, where nothing ties equations."""
+    scale = fit.one_sigma.y_scale
+    weights = scale**2 if fit.settings.restrictions is None else np.ones_like(scale)
+    return LowRank(np.zeros((len(scale), 0)), weights)
 
 
 def estimate_of(fit: PartsOfEstimate, rows: Compressed) -> Estimate:
@@ -198,51 +216,65 @@ def estimate_of(fit: PartsOfEstimate, rows: Compressed) -> Estimate:
 
 @dataclass(frozen=True, eq=False)
 class CellsSource(FitSource[OneSigmaFit]):
-    """Of a fit to rows with holes, which has two kinds; both read the rows unless the fit came with them.
+    """Of a fit to rows with holes; every kind reads the rows, unless the fit came with it.
 
-    shown : (K,) rows that show each equation.  streamed : whether the rows of each pattern were not compressed.
-    fingerprint : by which the rows are told from others.  refusal : the error for what needs complete rows.
+    cells : (K,) rows that show each equation.  streamed : whether the rows of each pattern were not compressed.
+    fingerprint : by which the rows are told from others.
     """
 
-    shown: np.ndarray
+    cells: np.ndarray
     streamed: bool
     fingerprint: Fingerprint | None
-    refusal: Refusal
+
+    @property
+    def shown(self) -> np.ndarray:
+        return self.cells
 
     def rows(self, kind: CovKind, system: System | None) -> System:
-        raise self._refused(f"kind={kind.name!r}")
+        return self.fit._fitted_rows(kind.name, system)
 
     def classical(self, kind: CovKind, equation: int | None, system: System | None, *, debiased: bool) -> np.ndarray:
-        if debiased:
-            raise self._refused("debiased=True")
         behind = self.fit.behind_errors
+        if debiased != self.debiased:
+            check_debiased(self.fit.settings)
+            factors = degrees(self.shown, self.free)
+            sigma = self.fit.one_sigma.value.rescaled(factors if debiased else 1.0 / factors)
+            rows = self.rows(kind, system).rows
+            return cut(self, equation, incomplete_covariance(replace(self.fitted, sigma=sigma), rows, "classical"))
         known = behind.values if behind.kind == kind.name else None
-        return cut(self, equation, self._of_rows("classical", system) if known is None else known)
+        return cut(self, equation, self._of_rows(kind, "classical", system) if known is None else known)
 
-    def bread(self, system: System) -> Bread:
-        raise self._refused("a sandwich covariance")
-
-    def estimate(self, kind: CovKind) -> Estimate:
-        raise self._refused(f"kind={kind.name!r}")
+    def bread(self, system: System) -> BreadOfRows:
+        sigma = self.fit.one_sigma.value
+        if self.fit.settings.algorithm == "ols":
+            sigma = squares_alike(self.fit)
+        return shown_bread(self.fitted, system.rows, sigma)
 
     def observed(self, kind: CovKind, system: System | None) -> np.ndarray:
-        check_maximum(self.fit.settings, kind)
         behind = self.fit.behind_errors
-        known = behind.values if behind.kind == kind.name else None
-        return self._of_rows("observed", system) if known is None else known
+        if behind.kind == kind.name and behind.values is not None:
+            return behind.values
+        self.check_likelihood(kind)
+        return self._of_rows(kind, "observed", system)
 
-    def _refused(self, what: str) -> ValueError:
-        remedy = "Use kind='classical' or 'observed', or fit complete rows with missing='drop'"
-        return self.refusal(self.fit.estimated, what, remedy)
+    def huber_white(self, kind: CovKind, system: System | None) -> np.ndarray:
+        self.check_likelihood(kind)
+        return shown_huber_white(self.fitted, self.rows(kind, system).rows)
 
-    def _of_rows(self, kind: Literal["classical", "observed"], system: System | None) -> np.ndarray:
+    def kackar_harville(self, kind: CovKind, system: System | None) -> np.ndarray:
+        self.check_likelihood(kind)
+        return shown_kackar_harville(self.fitted, self.rows(kind, system).rows)
+
+    @property
+    def fitted(self) -> FittedCells:
+        """What is asked of the rows of the fit."""
         at, how = self.fit.estimated, self.fit.settings
-        fitted = FittedCells(
+        return FittedCells(
             at.design,
             at.coefficients,
             self.fit.one_sigma.value,
             at.n_obs,
-            self.shown,
+            self.cells,
             self.fingerprint,
             streamed=self.streamed,
             lam_B=how.lam_B,
@@ -251,8 +283,6 @@ class CellsSource(FitSource[OneSigmaFit]):
             restrictions=how.restrictions,
             is_ols=how.algorithm == "ols",
         )
-        return incomplete_covariance(fitted, self.fit._fitted_rows(kind, system).rows, kind)
 
-
-class Refusal(Protocol):
-    def __call__(self, estimated: Estimated, what: str, remedy: str) -> ValueError: ...
+    def _of_rows(self, kind: CovKind, which: Literal["classical", "observed"], system: System | None) -> np.ndarray:
+        return incomplete_covariance(self.fitted, self.rows(kind, system).rows, which)

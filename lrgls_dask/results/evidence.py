@@ -176,9 +176,7 @@ class StreamedSums(Evidence):
     def write(self, group: zarr.Group) -> None:
         if self.x is not None:
             write_array(group, "x_rows", self.x, ("x_row", "regressor"))
-        if self.squares is not None:
-            for each in fields(SumsOfSquares):
-                write_array(group, f"sums_{each.name}", getattr(self.squares, each.name), ("equation",))
+        _write_squares(group, self.squares)
         write_fingerprint(group, self.fingerprint)
 
 
@@ -188,15 +186,16 @@ class CellsOfRows(Evidence):
 
     shown : (K,) rows that show each equation.  patterns : how many patterns of holes there are.  by_patterns : whether
     the rows of each were compressed; streamed rows may have more patterns than were counted.  fingerprint : None in
-    files of earlier versions.
+    files of earlier versions, and so are squares : of residuals and responses of each equation over its own rows.
     """
 
     shown: np.ndarray
     patterns: int
     by_patterns: bool
     fingerprint: Fingerprint | None = None
+    squares: SumsOfSquares | None = None
     complete: ClassVar[bool] = False
-    system_measures: ClassVar[str] = "needs complete rows"
+    system_measures: ClassVar[str] = "mcelroy_r2(), which reads the rows"
 
     def __post_init__(self) -> None:
         self.shown.flags.writeable = False
@@ -212,7 +211,7 @@ class CellsOfRows(Evidence):
         raise self._refusal(estimated, what, holes)
 
     def has_sums(self) -> bool:
-        return False
+        return self.squares is not None
 
     def x_rows(self, estimated: Estimated) -> np.ndarray:
         P = estimated.design.n_coefficients
@@ -222,7 +221,12 @@ class CellsOfRows(Evidence):
         raise self._refusal(estimated, "the covariance behind these standard errors", why)
 
     def sums(self, estimated: Estimated, restrictions: Restrictions | None) -> SumsOfSquares:
-        raise self._refusal(estimated, "R2", DROP)
+        if self.squares is None:
+            raise ValueError(
+                "R2 of equations with missing responses needs sums of squares, which files of earlier versions, and "
+                "fits with weights of cells, do not keep. Fit again, with weights of rows or of equations."
+            )
+        return self.squares
 
     def rows_for(self, estimated: Estimated, what: str, *, streamed: str = COMPRESS, holes: str = DROP) -> Compressed:
         raise self._refusal(estimated, what, holes)
@@ -236,10 +240,11 @@ class CellsOfRows(Evidence):
         ]
 
     def source(self, fit: OneSigmaFit) -> CovSource:
-        return CellsSource(fit, self.shown, not self.by_patterns, self.fingerprint, self._refusal)
+        return CellsSource(fit, self.shown, not self.by_patterns, self.fingerprint)
 
     def write(self, group: zarr.Group) -> None:
         write_array(group, "cells", self.shown, ("equation",))
+        _write_squares(group, self.squares)
         write_fingerprint(group, self.fingerprint)
 
     def _counts(self, estimated: Estimated) -> tuple[int, int]:
@@ -259,11 +264,21 @@ def read_evidence(group: zarr.Group, design: Design) -> Evidence:
         known = attributes_of(group)
         by_patterns = known["engine"] == "compress"
         fingerprint = read_fingerprint(group)
-        return CellsOfRows(read_array(group, "cells"), known.get("n_patterns", 0), by_patterns, fingerprint)
+        patterns = known.get("n_patterns", 0)
+        return CellsOfRows(read_array(group, "cells"), patterns, by_patterns, fingerprint, _read_squares(group))
     if "root" in group:
         return CompressedRows(read_compressed(group, design))
-    squares = None
-    if "sums_residual" in group:
-        squares = SumsOfSquares(**{each.name: read_array(group, f"sums_{each.name}") for each in fields(SumsOfSquares)})
     x = read_array(group, "x_rows") if "x_rows" in group else None
-    return StreamedSums(x, squares, read_fingerprint(group))
+    return StreamedSums(x, _read_squares(group), read_fingerprint(group))
+
+
+def _write_squares(group: zarr.Group, squares: SumsOfSquares | None) -> None:
+    if squares is not None:
+        for each in fields(SumsOfSquares):
+            write_array(group, f"sums_{each.name}", getattr(squares, each.name), ("equation",))
+
+
+def _read_squares(group: zarr.Group) -> SumsOfSquares | None:
+    if "sums_residual" not in group:
+        return None
+    return SumsOfSquares(**{each.name: read_array(group, f"sums_{each.name}") for each in fields(SumsOfSquares)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -21,9 +21,17 @@ from lrgls_dask.inference import (
     rank_test,
     system_r2,
 )
+from lrgls_dask.inference.hypothesis_tests import lr_of_diagonal
+from lrgls_dask.missing.covariance import fitted_problem
+from lrgls_dask.missing.fit import fit_incomplete
+from lrgls_dask.missing.measures import shown_breusch_pagan, shown_mcelroy_r2, shown_system_r2
+from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.results.comparable import check_likelihood, check_nested
 from lrgls_dask.results.evidence import DROP
 from lrgls_dask.results.sigma_reported import SigmaReported
+from lrgls_dask.sigma.structures import diagonal
+from lrgls_dask.solve.record import Options
+from lrgls_dask.system import System
 
 __all__ = ["Measures"]
 
@@ -47,7 +55,7 @@ class Measures(SigmaReported):
     @cached_property
     def adj_r2(self) -> xr.DataArray:
         """(equation,) R2 with both sums of squares over their degrees of freedom, by free coefficients."""
-        values = self._sums.adj_r2(self.n_obs, self._free)
+        values = self._sums.adj_r2(self._shown, self._free)
         return xr.DataArray(values, {"equation": self._index}, ("equation",), name="adj_r2")
 
     def mcelroy_r2(self, sigma: Literal["reported", "residual"] = "reported") -> float:
@@ -57,9 +65,15 @@ class Measures(SigmaReported):
         systemfit does. The two agree for an unrestricted Sigma iterated to its maximum. For equations with intercepts.
         Responses that do not vary are left out; one that varies and is fitted exactly makes it 1. "residual" is NaN
         where the residuals of several equations together are singular.
-        Raises ValueError for a streamed fit.
+        With missing responses 1 - sum_i r_o' Sigma_oo^-1 r_o / sum_i (y_o - m_o)' Sigma_oo^-1 (y_o - m_o) over what
+        each row shows, m the constants, one an equation, that make the second sum least; the rows are read once,
+        streamed ones twice, and "residual", which needs complete rows, is refused.
+        Raises ValueError for a streamed fit of complete rows.
         """
         one_of("sigma", sigma, ("reported", "residual"))
+        if not self.evidence.complete:
+            self._check_reported(sigma, "mcelroy_r2")
+            return shown_mcelroy_r2(self._read_again("mcelroy_r2"), self.coefficients, self.covariance)
         rows = self._rows_for("mcelroy_r2")
         if sigma == "residual":
             return mcelroy_r2_of_residuals(rows, self.coefficients)
@@ -74,8 +88,15 @@ class Measures(SigmaReported):
         sigma : of the first two, "reported", the fit's own, or "residual", R'R / N of the final residuals. With
         debiased=True the fit's own is compared with T corrected for the same degrees of freedom.
         NaN where a response that does not vary leaves one undefined. Raises ValueError for a streamed fit.
+        With missing responses sums are over what is observed, "residual" is refused, and Berndt's, which has no
+        counterpart, is NaN; reads as `mcelroy_r2`.
         """
         one_of("sigma", sigma, ("reported", "residual"))
+        if not self.evidence.complete:
+            self._check_reported(sigma, "system_r2")
+            at = self._read_again("system_r2"), self.coefficients, self.covariance
+            of_rows = shown_system_r2(*at, self._sums.residual, self._sums.r2)
+            return xr.DataArray(list(of_rows.values()), {"measure": list(of_rows)}, ("measure",), name="system_r2")
         rows = self._rows_for("system_r2")
         weighting = self.covariance if sigma == "reported" else None
         corrected = self.debiased and sigma == "reported"
@@ -86,6 +107,40 @@ class Measures(SigmaReported):
     @cached_property
     def _sums(self) -> SumsOfSquares:
         return self.evidence.sums(self.estimated, self.restrictions)
+
+    def _check_reported(self, sigma: str, what: str) -> None:
+        if sigma == "residual":
+            raise ValueError(
+                f"{what}(sigma='residual') weights by R'R / N, which rows with missing responses do not have. Use "
+                "sigma='reported', the Sigma of the fit."
+            )
+
+    def _read_again(self, what: str) -> Incomplete:
+        """The rows of a fit with missing responses, patterns compressed: one pass."""
+        if not isinstance(self.system, System):
+            raise ValueError(
+                f"{what} of a fit with missing responses reads the rows, which a fit opened from a file does not hold. "
+                "Ask the fit that was made of them, before it is saved."
+            )
+        source: Any = self._source
+        problem = fitted_problem(source.fitted, self.system.rows)
+        if not problem.has_constants:
+            raise ValueError(
+                f"{what} is about constants, which weights of cells with missing responses leave none. Use weights of "
+                "rows or of equations."
+            )
+        return problem
+
+    def _refitted(self, what: str, structure: Any, remedy: str) -> float:
+        """The log-likelihood of another structure fitted to the same rows, from few patterns."""
+        source: Any = self._source
+        if source.streamed:
+            raise ValueError(f"{what} fits another model to the same rows, which are streamed. {remedy}.")
+        how = self.settings
+        options = Options(how.algorithm, d_floor=how.d_floor)  # type: ignore[arg-type]
+        problem = self._read_again(what)
+        solution = fit_incomplete(problem, structure, options)
+        return -problem.n_obs * (solution.nll + problem.nll_offset)
 
     def _rows_for(self, what: str, holes: str = DROP) -> Compressed:
         return self.evidence.rows_for(self.estimated, what, holes=holes)
@@ -114,10 +169,14 @@ class Measures(SigmaReported):
     def breusch_pagan(self) -> HypothesisTest:
         """Lagrange multiplier test of a diagonal Sigma, N sum r_ij^2 over the correlations of OLS residuals; no read.
 
-        The correlations are about zero; with an intercept in every equation that is about the mean. It does not depend
+        The correlations are about zero; with an intercept in every equation that is about the mean. With missing
+        responses sum N_ij r_ij^2 over the pairs of equations seen together, each r_ij over the N_ij rows that show both
+        (Shiba and Tsurumi 1988), df those pairs; the rows are read once, streamed ones twice. It does not depend
         on this fit's Sigma; under restrictions OLS keeps to them. Raises ValueError for a streamed fit, one equation,
         or one fitted exactly.
         """
+        if not self.evidence.complete:
+            return shown_breusch_pagan(self._read_again("breusch_pagan"))
         return breusch_pagan(self._rows_for("breusch_pagan"), self.restrictions)
 
     def lr_diagonal(self) -> HypothesisTest:
@@ -125,8 +184,12 @@ class Measures(SigmaReported):
 
         With factors the null lies on the boundary, where chi2 with the difference in parameters as degrees of freedom
         is an approximation. Raises ValueError for a streamed or diagonal fit, and for one that is not at a maximum.
+        With missing responses the diagonal model is fitted to what each row shows; the rows are read once.
         """
         check_likelihood(self, "lr_diagonal")
+        if not self.evidence.complete:
+            found = self._refitted("lr_diagonal", diagonal(), COMPARE.format("covariance='diagonal'"))
+            return lr_of_diagonal(found, self.loglik, self.covariance)
         rows = self._rows_for("lr_diagonal", COMPARE.format("covariance='diagonal'"))
         return lr_diagonal(rows, self.loglik, self.covariance, self.restrictions)
 

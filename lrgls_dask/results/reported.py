@@ -207,9 +207,10 @@ class Reported(MadeOfParts):
             "kackar-harville": classical, with what estimating Sigma adds in small samples; no read.
             These three need the compressed rows and a Sigma without penalty (lam_F and l1 zero), the last lam_B = 0.
             Or an object of `lrgls_dask.results.cov`, which holds its options.
-            With missing responses "classical", (sum_i X_i' Sigma_oo^-1 X_i)^-1 over what each row shows, which comes
-            with the fit, and "observed", which does not take values to be missing completely at random: one read where
-            their patterns are few, else three passes, the last of 2 K (k + 1) times the work. No others.
+            With missing responses scores are of what each row shows, x_ij (Sigma_oo^-1 r_o)_j, N_j rows of an equation
+            stand in the place of N, and rows are read again: "classical" comes with the fit; "observed", which does not
+            take values to be missing completely at random, is one read where their patterns are few, else three; a
+            sandwich one more than these, "huber-white" one more than "observed"; "kackar-harville" needs few patterns.
         system : the fitted rows, for a fit that was opened from disk, in chunks of any length; "hac" takes their order
         as it is there. Other rows, and data changed since the fit, are told by their sums in the same pass, except of
         streamed and incomplete fits in files of versions before these sums were kept.

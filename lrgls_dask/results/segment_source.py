@@ -12,7 +12,6 @@ from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.design.design import Design
 from lrgls_dask.inference.gradient_kernels import SigmaRuns
 from lrgls_dask.inference.segmented import SegmentedBread
-from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.results.cov.kind import CovKind, cut
 from lrgls_dask.results.cov.registry import KINDS
 from lrgls_dask.results.cov_source import FitSource, Made, check_debiased, degrees
@@ -67,10 +66,13 @@ class SegmentSource(FitSource[SegmentsFit]):
     def bread(self, system: System) -> SegmentedBread:
         return self._bread(system, debiased=False)
 
-    def estimate(self, kind: CovKind) -> Estimate:
+    def observed(self, kind: CovKind, system: System | None) -> np.ndarray:
         raise self._refused(kind)
 
-    def observed(self, kind: CovKind, system: System | None) -> np.ndarray:
+    def huber_white(self, kind: CovKind, system: System | None) -> np.ndarray:
+        raise self._refused(kind)
+
+    def kackar_harville(self, kind: CovKind, system: System | None) -> np.ndarray:
         raise self._refused(kind)
 
     def _refused(self, kind: CovKind) -> ValueError:

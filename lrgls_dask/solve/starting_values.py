@@ -37,7 +37,7 @@ def starting_residuals(problem: Problem, *, pooled: bool = False) -> tuple[np.nd
 
 
 def least_squares(problem: Posed) -> np.ndarray:
-    """(P,) every equation fitted by itself; within restrictions all squared residuals alike, in the user's units."""
+    """(P,) c of ordinary least squares, all equations counted alike in the user's units where restrictions tie them."""
     return _weighted(problem, in_user_units(problem))
 
 

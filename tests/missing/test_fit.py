@@ -412,7 +412,7 @@ def test_a_checkpoint_knows_which_rows_are_left_out(tmp_path: Path, monkeypatch:
 # ---------------------------------------------------------------------------------- what a fit says of itself
 
 
-REFUSED = {"r2", "adj_r2", "mcelroy_r2", "system_r2", "breusch_pagan", "lr_diagonal", "rank_test", "bootstrap"}
+REFUSED = {"rank_test", "bootstrap"}
 REFUSED |= {"loadings_std_errors", "idio_var_std_errors", "sigma_std_errors"}
 CALLS: dict[str, tuple[Any, ...]] = {
     "conf_int": (),
@@ -449,17 +449,6 @@ def test_every_public_member_answers_or_refuses(holes: Data, found: Fit) -> None
     assert refused == REFUSED
 
 
-@pytest.mark.parametrize("kind", ["robust", "cluster", "hac", "huber-white", "kackar-harville"])
-def test_covariances_that_need_complete_rows_say_so(found: Fit, kind: Any) -> None:
-    with pytest.raises(ValueError, match=f"kind='{kind}' needs complete rows.*Use kind='classical' or 'observed'"):
-        found.cov(kind)
-
-
-def test_debiased_covariance_needs_complete_rows(found: Fit) -> None:
-    with pytest.raises(ValueError, match="debiased=True needs complete rows"):
-        found.cov("classical", debiased=True)
-
-
 def test_tests_and_intervals_use_the_rows_of_each_equation(holes: Data, found: Fit) -> None:
     seen = (~np.isnan(holes.Y)).sum(axis=0)
     np.testing.assert_array_equal(found.reference.freedom, seen - found.design.sizes)
@@ -476,7 +465,7 @@ def test_tests_and_intervals_use_the_rows_of_each_equation(holes: Data, found: F
     interval = found.predict(holes.system(), interval=0.9)
     assert np.isfinite(interval["lower"].values).all()
     assert f"{holes.Y[~np.isnan(holes.Y).all(axis=1)].size - found.n_cells:,} of" in found.summary()
-    assert "needs complete rows" in found._repr_html_()
+    assert "mcelroy_r2(), which reads the rows" in found._repr_html_()
 
 
 def test_score_is_the_likelihood_of_what_other_rows_show(found: Fit) -> None:

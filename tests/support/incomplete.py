@@ -58,3 +58,10 @@ def dense_information(data: Data, sigma: np.ndarray) -> np.ndarray:
         row = x[np.concatenate(data.columns)]
         total += np.outer(row, row) * inverse[np.ix_(owner, owner)]
     return total
+
+
+def with_an_empty_row(data: Data) -> Data:
+    """Complete rows and one that shows nothing: the road of rows with holes, and the numbers of complete ones."""
+    last = {name: None if values is None else np.concatenate([values, values[-1:]])
+            for name, values in (("X", data.X), ("weights", data.weights))}  # fmt: skip
+    return replace(data, Y=np.vstack([data.Y, np.full(data.Y.shape[1], np.nan)]), **last)

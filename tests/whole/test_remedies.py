@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import warnings
 from array import array
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,19 @@ def of(ds: Any = DS, y: Any = "ret", x: Any = ("const", "mkt"), **options: Any) 
 
 def with_holes(**options: Any) -> Fit:
     return LowRankGLS(options.pop("rank", 1), missing="em", **options).fit(System.from_arrays(HOLES, X)).result_
+
+
+def exact_and_holes() -> Fit:
+    """A response that its regressors reproduce, which the fit warns of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        return fit(np.where(np.arange(K) == 0, X[:, [1]], HOLES), X, 1, missing="em")
+
+
+def cells_and_holes() -> Fit:
+    """Weights of cells beside missing responses, responses about zero."""
+    weights = 1.0 + RNG.random((N, K))
+    return LowRankGLS(1, missing="em").fit(System.from_arrays(HOLES, X, weights=weights)).result_
 
 
 def structured() -> np.ndarray:
@@ -783,22 +797,57 @@ RESULTS: list[Case] = [
         (lambda: fitted(1, lam_B=2.0).cov("classical"), lambda: fitted(1, lam_B=0.0).cov("classical", debiased=True)),
     ),
     Case(
-        "needs complete rows.* Use kind='classical' or 'observed', or fit complete rows with missing='drop'",
-        lambda: with_holes().cov("robust"),
+        "Use correction='HC1', or fit with covariance='diagonal'",
+        lambda: with_holes().cov("robust", correction="HC2"),
         (
-            lambda: with_holes().cov("classical"),
-            lambda: with_holes().cov("observed"),
-            lambda: fit(HOLES, X, 1, missing="drop").cov("robust"),
+            lambda: with_holes().cov("robust", correction="HC1"),
+            lambda: with_holes(rank="auto", covariance="diagonal").cov("robust", correction="HC2"),
         ),
     ),
     Case(
-        "r2 needs complete rows|R2 needs complete rows.* Fit complete rows only with missing='drop'",
-        lambda: with_holes().r2,
-        (lambda: fit(HOLES, X, 1, missing="drop").r2,),
+        "lam_F is 1. Fit with lam_F = 0, or use classical or robust standard errors",
+        lambda: with_holes(lam_F=1.0).cov("kackar-harville"),
+        (lambda: with_holes().cov("kackar-harville"), lambda: with_holes(lam_F=1.0).cov("robust")),
+    ),
+    Case(
+        "more than were kept. Use kind='classical', which differs from it by",
+        lambda: with_holes(engine="stream").cov("kackar-harville"),
+        (lambda: with_holes(engine="stream").cov("classical"), lambda: with_holes(engine="stream").cov("observed")),
+    ),
+    Case(
+        "is fitted exactly by its regressors. Fit the system without it",
+        lambda: exact_and_holes().breusch_pagan(),
+        (lambda: fit(HOLES[:, 1:], X, 1, missing="em").breusch_pagan(),),
+    ),
+    Case(
+        "do not keep. Fit again, with weights of rows or of equations",
+        lambda: cells_and_holes().r2,
+        (
+            lambda: fit(HOLES, X, 1, missing="em", _weights=np.arange(1.0, N + 1)).r2,
+            lambda: fit(HOLES, X, 1, missing="em", _weights=np.arange(1.0, K + 1)).r2,
+        ),
+    ),
+    Case(
+        "leave none. Use weights of rows or of equations",
+        lambda: cells_and_holes().mcelroy_r2(),
+        (
+            lambda: fit(HOLES, X, 1, missing="em", _weights=np.arange(1.0, N + 1)).mcelroy_r2(),
+            lambda: fit(HOLES, X, 1, missing="em", _weights=np.arange(1.0, K + 1)).mcelroy_r2(),
+        ),
+    ),
+    Case(
+        "which a fit opened from a file does not hold. Ask the fit that was made of",
+        lambda: replace(with_holes(), system=None).mcelroy_r2(),
+        (lambda: with_holes().mcelroy_r2(),),
+    ),
+    Case(
+        "Use sigma='reported', the Sigma of the fit",
+        lambda: with_holes().mcelroy_r2("residual"),
+        (lambda: with_holes().mcelroy_r2("reported"),),
     ),
     Case(
         "Fit covariance='diagonal' with missing='em' too and compare",
-        lambda: with_holes().lr_diagonal(),
+        lambda: with_holes(engine="stream").lr_diagonal(),
         (lambda: with_holes().lr_test(with_holes(rank="auto", covariance="diagonal")),),
     ),
     Case(
@@ -1796,6 +1845,9 @@ ELSEWHERE = {
     "rows/cluster.py: Start a cluster and a Client for": OUTSIDE,
     "varying/carried.py: use longer segments, a bandwidth that reaches": CHANCE,
     "varying/labels.py: Give every row one.": GUARD,
+    "missing/kackar_harville.py: Use a smaller rank, or classical standard": GUARD,
+    "missing/kackar_harville.py: use classical standard errors, or a smaller": LARGE,
+    "results/evidence.py: Fit complete rows only with missing='drop'": GUARD,
     "results/bootstrap.py: Give every row a group.": GUARD,
     "results/cov/cluster.py: Give every row a label, or drop": GUARD,
     "results/cov/cluster.py: Pass one label a row, or a": GUARD,

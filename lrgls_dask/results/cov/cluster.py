@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lrgls_dask.errors import FitWarning
-from lrgls_dask.inference.bread import Bread
+from lrgls_dask.inference.bread import BreadOfRows
 from lrgls_dask.inference.gradient_kernels import Clusters
 from lrgls_dask.inference.multiway import MOST_WAYS, crossed, crossed_sum
 from lrgls_dask.inference.sandwich import clustered
@@ -45,7 +45,7 @@ class Cluster(Sandwich):
     name: ClassVar[str] = "cluster"
     corrections: ClassVar[tuple[str, ...]] = ("none", "HC0", "HC1", "CR1")
 
-    def sandwich(self, system: System, bread: Bread, equation: int | None, correction: Correction) -> CovValues:
+    def sandwich(self, system: System, bread: BreadOfRows, equation: int | None, correction: Correction) -> CovValues:
         kinds = system.groupings_of_rows(self.groups)
         if not kinds:
             raise ValueError("kind='cluster' needs groups: pass groups=, one label a row, or a system that has them.")

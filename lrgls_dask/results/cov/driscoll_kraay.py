@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from lrgls_dask.inference.bread import Bread
+from lrgls_dask.inference.bread import BreadOfRows
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.inference.sandwich import driscoll_kraay
 from lrgls_dask.results.cov.cluster import clusters_of
@@ -44,7 +44,7 @@ class DriscollKraay(Sandwich):
         super().__post_init__()
         check_kernel(self.kernel, self.bandwidth)
 
-    def sandwich(self, system: System, bread: Bread, equation: int | None, correction: Correction) -> CovValues:
+    def sandwich(self, system: System, bread: BreadOfRows, equation: int | None, correction: Correction) -> CovValues:
         times = clusters_of(_times_of(system, self.times), "times", sort=True)
         values, used, n_times = driscoll_kraay(
             system.rows, bread, equation, times, self.kernel, self.bandwidth, Meter()

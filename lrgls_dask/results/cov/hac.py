@@ -10,7 +10,7 @@ import numpy as np
 
 from lrgls_dask.checks import one_of
 from lrgls_dask.data.labels import check_ascending
-from lrgls_dask.inference.bread import Bread
+from lrgls_dask.inference.bread import BreadOfRows
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.inference.sandwich import hac
 from lrgls_dask.results.cov.kind import CovValues
@@ -37,7 +37,7 @@ class Hac(Sandwich):
         super().__post_init__()
         check_kernel(self.kernel, self.bandwidth)
 
-    def sandwich(self, system: System, bread: Bread, equation: int | None, correction: Correction) -> CovValues:
+    def sandwich(self, system: System, bread: BreadOfRows, equation: int | None, correction: Correction) -> CovValues:
         check_ascending(system.obs, system.obs_dim, "kind='hac'")
         values, used = hac(system.rows, bread, equation, self.kernel, self.bandwidth, Meter())
         return CovValues(values, f"{correction}, {self.kernel} kernel, bandwidth {used:g}")

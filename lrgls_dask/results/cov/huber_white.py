@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lrgls_dask.inference.huber_white import huber_white_cov
 from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues, cut
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.system import System
 
 __all__ = ["HuberWhite"]
@@ -21,6 +19,4 @@ class HuberWhite(CovKind):
     needs_information: ClassVar[bool] = True
 
     def compute(self, source: CovSource, equation: int | None, system: System | None) -> CovValues:
-        estimate = source.estimate(self)
-        rows = source.rows(self, system).rows
-        return CovValues(cut(source, equation, huber_white_cov(estimate, rows, Meter())))
+        return CovValues(cut(source, equation, source.huber_white(self, system)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lrgls_dask.inference.kackar_harville import kackar_harville_cov
 from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues, cut
 from lrgls_dask.system import System
 
@@ -20,4 +19,4 @@ class KackarHarville(CovKind):
     needs_information: ClassVar[bool] = True
 
     def compute(self, source: CovSource, equation: int | None, system: System | None) -> CovValues:
-        return CovValues(cut(source, equation, kackar_harville_cov(source.estimate(self))))
+        return CovValues(cut(source, equation, source.kackar_harville(self, system)))

@@ -9,8 +9,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from lrgls_dask.design.design import Design
-from lrgls_dask.inference.bread import Bread
-from lrgls_dask.inference.standardised import Estimate
+from lrgls_dask.inference.bread import BreadOfRows
 from lrgls_dask.system import System
 
 __all__ = ["CovKind", "CovSource", "CovValues", "cut"]
@@ -38,6 +37,11 @@ class CovSource(Protocol):
     def n_obs(self) -> int: ...
 
     @property
+    def shown(self) -> np.ndarray:
+        """(K,) rows that show each equation: all of complete ones."""
+        ...
+
+    @property
     def free(self) -> np.ndarray:
         """(K,) coefficients of each equation that restrictions leave free."""
         ...
@@ -55,16 +59,20 @@ class CovSource(Protocol):
         """(X' Sigma^-1 X)^-1 at a known Sigma, of all coefficients or of one equation's."""
         ...
 
-    def bread(self, system: System) -> Bread:
+    def bread(self, system: System) -> BreadOfRows:
         """What turns sums of products of scores into a covariance."""
-        ...
-
-    def estimate(self, kind: CovKind) -> Estimate:
-        """What the information of all parameters is computed from."""
         ...
 
     def observed(self, kind: CovKind, system: System | None) -> np.ndarray:
         """(P, P) the coefficients' block of the inverse observed information."""
+        ...
+
+    def huber_white(self, kind: CovKind, system: System | None) -> np.ndarray:
+        """(P, P) the coefficients' block of the sandwich of all parameters."""
+        ...
+
+    def kackar_harville(self, kind: CovKind, system: System | None) -> np.ndarray:
+        """(P, P) the classical one with what estimating Sigma adds."""
         ...
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from lrgls_dask.checks import one_of
-from lrgls_dask.inference.bread import Bread
+from lrgls_dask.inference.bread import BreadOfRows
 from lrgls_dask.inference.sandwich import robust
 from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues
 from lrgls_dask.rows.run_pass import Meter
@@ -45,7 +45,7 @@ class Sandwich(CovKind):
             )
 
     @abstractmethod
-    def sandwich(self, system: System, bread: Bread, equation: int | None, correction: Correction) -> CovValues:
+    def sandwich(self, system: System, bread: BreadOfRows, equation: int | None, correction: Correction) -> CovValues:
         """The covariance without the factor for degrees of freedom, and what there is to note of it."""
 
     def compute(self, source: CovSource, equation: int | None, system: System | None) -> CovValues:
@@ -54,7 +54,7 @@ class Sandwich(CovKind):
         found = self.sandwich(rows, source.bread(rows), equation, correction)
         if correction not in BY_DEGREES:
             return found
-        factors = np.sqrt(source.n_obs / (source.n_obs - source.free))
+        factors = np.sqrt(source.shown / (source.shown - source.free))
         if equation is not None:
             return replace(found, values=np.asarray(found.values * factors[equation] ** 2))
         each = np.repeat(factors, source.design.sizes)
@@ -78,7 +78,7 @@ class Robust(Sandwich):
     name: ClassVar[str] = "robust"
     corrections: ClassVar[tuple[str, ...]] = ("none", "HC0", "HC1", "HC2", "HC3")
 
-    def sandwich(self, system: System, bread: Bread, equation: int | None, correction: Correction) -> CovValues:
+    def sandwich(self, system: System, bread: BreadOfRows, equation: int | None, correction: Correction) -> CovValues:
         power = {"HC2": 0.5, "HC3": 1.0}.get(correction)
         leverage = None if power is None else bread.leverage(power)
         return CovValues(robust(system.rows, bread, equation, Meter(), leverage), correction)

@@ -1,0 +1,123 @@
+"""Gradients of rows that show only some equations: what the sums of `inference` are told of them, and joint ones.
+
+The gradient of a row by coefficient c of equation j is x_c (Sigma_oo^-1 r_o)_j, zero where j is not shown. A row's
+log-likelihood has, in F / sqrt(d) and log d, the derivatives (e_j m - C^-1 f_j) / sqrt(d_j) and, with e_j the error and
+m the mean of the factors given the row (see kernels), 1/2 (e_j^2 / d_j - 1 + f_j' C^-1 f_j / d_j) for each j it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lrgls_dask.errors import BadValues
+from lrgls_dask.inference.gradient_moments import MeatMoments
+from lrgls_dask.missing.kernels import (
+    MaskedParams,
+    MaskedSlab,
+    block_slabs,
+    factors_given,
+    residuals_of,
+    whitened_columns,
+)
+from lrgls_dask.missing.patterns import bad_but_for_missing
+from lrgls_dask.rows.block import Block, side_by_side
+from lrgls_dask.rows.kernels import scratch, slab_rows
+from lrgls_dask.sigma.interface import Sigma
+
+__all__ = ["JointParams", "ShownRows", "ShownSigma", "joint_kernel"]
+
+
+@dataclass(frozen=True, eq=False)
+class ShownSigma:
+    """Sigma of rows whose residuals are NaN where a response is missing."""
+
+    sigma: Sigma
+
+    def solve_rows(self, E: np.ndarray, start: int) -> np.ndarray:
+        """(n, K) Sigma_oo^-1 e_o, zero where missing, of E (n, K); start : the number of the first row."""
+        missing = np.isnan(E)
+        return self.sigma.rows(np.subtract(1.0, missing)).given(np.where(missing, 0.0, E)).scaled
+
+
+@dataclass(frozen=True)
+class ShownRows:
+    """A kernel over the rows of a block that show some response; the others get weight zero and keep their place."""
+
+    kernel: Callable[[Block, Any], Any]
+
+    def __call__(self, block: Block, params: Any) -> Any:
+        empty = np.isnan(side_by_side(block.y)).all(axis=1)
+        used = block
+        if empty.any():
+            weights = np.ones(block.n_rows) if block.weights is None else np.asarray(block.weights, dtype=np.float64)
+            # a weight that is no weight is left for the kernel to name
+            used = replace(block, weights=np.where(empty & (weights > 0), 0.0, weights))
+        try:
+            return self.kernel(used, params)
+        except BadValues:
+            raise bad_but_for_missing(block) from None
+
+
+# ---------------------------------------------------------------------------------------------- all parameters
+
+
+@dataclass(frozen=True, eq=False)
+class JointParams:
+    """What the joint kernel is told.
+
+    at : the parameters, with the maps to whitened columns.  regression : (K k + K, P) of the gradients by
+    (F / sqrt(d), log d), which is taken out of those by the coefficients, in the order of equations.
+    origin : of `at`.
+    """
+
+    at: MaskedParams
+    equation_of: np.ndarray
+    regression: np.ndarray
+
+    @property
+    def origin(self) -> np.ndarray:
+        return self.at.origin
+
+
+def joint_kernel(block: Block, params: JointParams) -> MeatMoments:
+    """MeatMoments of t_i = s_b - regression' s_Sigma of a block's rows, n P (P + 2 K (k + 1)) flops.
+
+    t is a row's gradient by the whitened coefficients less what that by Sigma explains of it.
+    """
+    P = len(params.equation_of)
+    meat, n_rows = np.zeros((P, P)), 0
+    product = scratch("meat", meat.shape)
+    for slab in block_slabs(block, params.origin):
+        height = slab_rows(P + len(params.regression))
+        for first in range(0, len(slab.x), height):
+            part = _cut(slab, slice(first, first + height))
+            n_rows += int(part.observed.any(axis=1).sum())
+            gradients = _joint_gradients(part, params)
+            meat += np.matmul(gradients.T, gradients, out=product)
+    if not np.isfinite(meat.diagonal()).all():
+        raise bad_but_for_missing(block)
+    return MeatMoments(n_rows, meat)
+
+
+def _cut(slab: MaskedSlab, rows: slice) -> MaskedSlab:
+    unit = None if slab.unit is None else slab.unit[rows]
+    return MaskedSlab(slab.x[rows], slab.y[rows], slab.observed[rows], unit, None)
+
+
+def _joint_gradients(slab: MaskedSlab, params: JointParams) -> np.ndarray:
+    """(n, P) t of some rows."""
+    sigma = params.at.sigma
+    columns, _ = whitened_columns(slab, params.at)
+    inverse, mean, error = factors_given(residuals_of(slab, params.at), slab.observed, sigma)
+    columns *= (error / sigma.d)[:, params.equation_of]
+    explained = np.einsum("abn,jb->nja", inverse, sigma.F)  # C^-1 f_j
+    along = error[:, :, None] * mean.T[:, None, :] - explained
+    along *= (slab.observed / np.sqrt(sigma.d))[:, :, None]
+    own = error**2 / sigma.d - slab.observed
+    own += slab.observed * np.einsum("nja,ja->nj", explained, sigma.F / sigma.d[:, None])
+    by_sigma = np.concatenate([along.reshape(len(own), -1), 0.5 * own], axis=1)
+    return np.asarray(columns - by_sigma @ params.regression)

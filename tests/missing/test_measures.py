@@ -1,0 +1,145 @@
+"""Measures of fit and tests where rows show only some equations, against explicit sums over what is observed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lrgls_dask import Fit, System
+from support.fits import fit
+from support.incomplete import with_an_empty_row, with_holes
+from support.systems import Data, dask_rows, simulate
+
+ENGINES = pytest.mark.parametrize("engine", ["compress", "stream"])
+MEASURES = ["r2", "adj_r2", "mcelroy_r2", "judge", "dhrymes", "breusch_pagan", "lr_diagonal"]
+N = 150
+
+
+@cache
+def few(engine: str) -> tuple[Data, Fit]:
+    """Rows of a few patterns with weights, and their fit."""
+    data = with_holes(simulate("mixed", n=N, weighted=True, unit=20.0), n_patterns=6)
+    options: dict[str, Any] = {"missing": "em", "engine": engine, "rel_tol": 1e-10}
+    return data, fit(data.system(dask_rows(60)), **options)
+
+
+@cache
+def both_roads(engine: str) -> tuple[Fit, Fit]:
+    """One fit of complete rows as such, and one that went the road of rows with holes."""
+    data = simulate("mixed", n=N)
+    options: dict[str, Any] = {"missing": "em", "engine": engine, "rel_tol": 1e-13}
+    return fit(data.system()), fit(with_an_empty_row(data).system(), **options)
+
+
+def said(made: Fit, what: str) -> np.ndarray:
+    if what in ("judge", "dhrymes"):
+        return np.asarray(made.system_r2().sel(measure=what))
+    found = getattr(made, what)
+    found = found() if callable(found) else found
+    return np.asarray(found.statistic if hasattr(found, "statistic") else found)
+
+
+def residuals(made: Fit, data: Data) -> np.ndarray:
+    b = np.split(made.params.values, made.design.offsets[1:-1])
+    return data.Y - np.column_stack([X @ own for X, own in zip(data.Xs, b, strict=True)])
+
+
+def least_squares(data: Data, j: int) -> np.ndarray:
+    """(N,) residuals of an equation fitted by itself to the rows that show it, times the root of the weight."""
+    root = np.ones(N) if data.weights is None else np.sqrt(data.weights)
+    x, y = data.Xs[j] * root[:, None], data.Y[:, j] * root
+    shown = ~np.isnan(y)
+    return np.asarray(y - x @ np.linalg.lstsq(x[shown], y[shown], rcond=None)[0])
+
+
+@ENGINES
+@pytest.mark.parametrize("what", MEASURES)
+def test_without_holes_it_is_the_complete_value(what: str, engine: str) -> None:
+    complete, holes = both_roads(engine)
+    assert holes.cells is not None and holes.n_obs == N
+    if what == "lr_diagonal" and engine == "stream":
+        with pytest.raises(ValueError, match=r"which are streamed\. Fit covariance='diagonal' with missing='em' too"):
+            said(holes, what)
+        return
+    np.testing.assert_allclose(said(holes, what), said(complete, what), rtol=1e-6)
+
+
+@ENGINES
+def test_r2_is_of_the_rows_that_show_the_equation(engine: str) -> None:
+    data, made = few(engine)
+    weights, r = data.weights, residuals(made, data)
+    for j in range(6):
+        shown = ~np.isnan(r[:, j])
+        w, y = weights[shown], data.Y[shown, j]
+        total = w @ (y - w @ y / w.sum()) ** 2
+        expected = 1 - w @ r[shown, j] ** 2 / total
+        assert made.r2.values[j] == pytest.approx(expected, rel=1e-8)
+        n, p = shown.sum(), made.design.sizes[j]
+        assert made.adj_r2.values[j] == pytest.approx(1 - (1 - expected) * (n - 1) / (n - p), rel=1e-8)
+
+
+@ENGINES
+def test_mcelroys_r2_weighs_what_rows_show_about_constants(engine: str) -> None:
+    data, made = few(engine)
+    sigma, r = made.sigma().values, residuals(made, data)
+    above, H, b, squares = 0.0, np.zeros((6, 6)), np.zeros(6), 0.0
+    for y, e, w in zip(data.Y, r, data.weights, strict=True):
+        o = np.flatnonzero(~np.isnan(y))
+        inverse = w * np.linalg.inv(sigma[np.ix_(o, o)])
+        above += e[o] @ inverse @ e[o]
+        H[np.ix_(o, o)] += inverse
+        b[o] += inverse @ y[o]
+        squares += y[o] @ inverse @ y[o]
+    expected = 1 - above / (squares - b @ np.linalg.solve(H, b))
+    assert made.mcelroy_r2() == pytest.approx(expected, rel=1e-8)
+    assert np.isnan(made.system_r2().sel(measure="berndt"))
+    with pytest.raises(ValueError, match=r"do not have\. Use sigma='reported'"):
+        made.mcelroy_r2("residual")
+
+
+@ENGINES
+def test_breusch_pagan_counts_each_pair_by_its_common_rows(engine: str) -> None:
+    data, made = few(engine)
+    e = np.column_stack([least_squares(data, j) for j in range(6)])
+    expected = 0.0
+    for j in range(6):
+        for i in range(j):
+            both = ~np.isnan(e[:, i]) & ~np.isnan(e[:, j])
+            one, other = e[both, i], e[both, j]
+            expected += both.sum() * (one @ other) ** 2 / ((one @ one) * (other @ other))
+    found = made.breusch_pagan()
+    assert found.statistic == pytest.approx(expected, rel=1e-8)
+    assert found.df == 15
+
+
+def test_pairs_that_no_row_shows_do_not_count() -> None:
+    rng = np.random.default_rng(0)
+    Y = rng.normal(size=(200, 4)) + rng.normal(size=(200, 1))
+    Y[:100, 0] = Y[100:, 1] = np.nan
+    X = np.column_stack([np.ones(200), rng.normal(size=200)])
+    made = fit(System.from_arrays(Y, X), 0, missing="em")
+    assert made.breusch_pagan().df == 5
+
+
+def test_lr_diagonal_compares_with_every_equation_by_itself() -> None:
+    data, made = few("compress")
+    apart = fit(data.system(), 0, missing="em")
+    assert made.lr_diagonal().statistic == pytest.approx(made.lr_test(apart).statistic, rel=1e-8)
+    assert made.lr_diagonal().df == made.n_parameters - apart.n_parameters
+
+
+def test_r2_is_saved_and_what_reads_rows_says_so(tmp_path: Path) -> None:
+    _, made = few("compress")
+    made.to_zarr(tmp_path / "fit.zarr")
+    opened = Fit.from_zarr(tmp_path / "fit.zarr")
+    np.testing.assert_array_equal(opened.r2, made.r2)
+    for what in ("mcelroy_r2", "breusch_pagan", "lr_diagonal"):
+        with pytest.raises(ValueError, match=f"{what} of a fit with missing responses reads the rows"):
+            said(opened, what)
+    with pytest.raises(ValueError, match="R2 of equations with missing responses needs sums of squares"):
+        _ = replace(made, evidence=replace(made.evidence, squares=None)).r2
