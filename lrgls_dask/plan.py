@@ -10,6 +10,7 @@ from dask.utils import format_bytes
 
 from lrgls_dask.compression.compressed import partial_bytes
 from lrgls_dask.compression.parts import parts_at_once
+from lrgls_dask.compression.patterns import PATTERNS_IN_A_SUM, most_patterns
 from lrgls_dask.design.design import Design
 from lrgls_dask.options import Engine
 from lrgls_dask.rows.kernels import slab_rows
@@ -20,28 +21,12 @@ from lrgls_dask.rows.run_pass import FAN_IN
 from lrgls_dask.solve.streamed import stream_partial_bytes
 
 __all__ = [
-    "PATTERNS_IN_A_SUM",
     "Plan",
     "make_plan",
-    "most_patterns",
     "plan_compressed",
     "plan_of_patterns",
     "price_parts",
 ]
-
-
-MOST_PATTERNS = 256  # a few hundred roots are worth their memory, and a pass that tells them apart its time
-PATTERN_BYTES = 2**29  # of all roots together
-# That a sum of rows is taken to hold when rows are cut: with fewer, adding sums costs as much as the rows.
-PATTERNS_IN_A_SUM = 8
-
-
-# ---------------------------------------------------------------------------------------------- the pass
-
-
-def most_patterns(design: Design) -> int:
-    """How many patterns are compressed: their roots have to fit."""
-    return int(min(MOST_PATTERNS, max(1, PATTERN_BYTES // partial_bytes(design))))
 
 
 EM_PASSES = 30

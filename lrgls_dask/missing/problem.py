@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from lrgls_dask.compression.available import AvailableMoments
+from lrgls_dask.compression.patterns import FirstMoments, first_pass
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.design.penalties import Ridge, penalises
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.missing.available import AvailableMoments
 from lrgls_dask.missing.kernels import (
     GradientMoments,
     InformationMoments,
@@ -35,7 +36,7 @@ from lrgls_dask.missing.kernels import (
     several_moments,
     unpacked,
 )
-from lrgls_dask.missing.patterns import FirstMoments, PatternRows, first_pass
+from lrgls_dask.missing.pseudo_rows import PatternRows
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.resources import one_blas_thread
 from lrgls_dask.rows.rows import Rows
