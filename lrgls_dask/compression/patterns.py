@@ -18,7 +18,7 @@ from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.block import Block, bad_values, side_by_side, width_of
-from lrgls_dask.rows.kernels import LARGEST, checked_weights, root_kernel, scratch, slabs
+from lrgls_dask.rows.kernels import LARGEST, checked_weights, gram_kernel, root_kernel, scratch, slabs
 from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, Sized
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
@@ -79,7 +79,7 @@ _spare = _SpareSquares()
 class FirstMoments(Sized):
     """n_rows : rows of positive weight.  empty : rows with nothing observed.  n_patterns : distinct patterns met, a
     lower bound where they were too many.  patterns : of [X Y_o], by pattern (packed bits of the observed equations),
-    None then.  summed : AvailableMoments per group, None where the cross-products of the patterns hold them.
+    None then.  summed : AvailableMoments per group, None where the moments of the patterns hold them.
     """
 
     design: tuple[DesignGroup, ...]
@@ -99,6 +99,8 @@ class FirstMoments(Sized):
     @property
     def is_complete(self) -> bool:
         """Whether no row misses a response."""
+        if self.patterns is not None:
+            return all(shown_by(key, self.n_equations).all() for key in self.patterns)
         return all(bool((group.rows == self.n_rows).all()) for group in self.groups)
 
     def compressed(self, design: Design) -> Compressed | None:
@@ -144,8 +146,7 @@ class FirstMoments(Sized):
         return FirstMoments(self.design, self.n_equations, self.most, n_rows, empty, n_patterns, merged, summed)
 
     def _available(self, patterns: Patterns | None) -> tuple[AvailableMoments, ...]:
-        grams = {key: moments for key, moments in (patterns or {}).items() if isinstance(moments, GramMoments)}
-        return available_of(grams, self.design, self.n_equations)
+        return available_of(patterns or {}, self.design, self.n_equations)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,15 +169,24 @@ def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
     n_y = width_of(block.y)
     packed = np.packbits(~np.isnan(side_by_side(block.y)), axis=1)[kept]
     codes, first = _codes(packed)
-    few, anchor = len(first) <= params.most, _observed_mean(block)
     patterns, summed = None, None
-    if not few or params.by_qr:
-        summed = _available(block, anchor, params.groups)
-    if few:
+    if len(first) > params.most:
+        summed = _available(block, _observed_mean(block), params.groups)
+    elif len(first) == 1 and shown_by(packed[0].tobytes(), n_y).all():  # no row is copied to stand with its like
+        whole: Patterns = {packed[0].tobytes(): _complete(block, by_qr=params.by_qr)}
+        patterns = whole
+    else:
         shown = {packed[row].tobytes(): kept[rows] for row, rows in zip(first, _by_code(codes), strict=True)}
-        patterns = _roots(block, shown, n_y) if params.by_qr else _grams(block, shown, anchor)
+        patterns = _roots(block, shown, n_y) if params.by_qr else _grams(block, shown, _observed_mean(block))
     empty = int((~packed.any(axis=1)).sum())
     return FirstMoments(params.groups, n_y, params.most, len(kept), empty, len(first), patterns, summed)
+
+
+def _complete(block: Block, *, by_qr: bool) -> RootMoments | GramMoments:
+    """Moments of a block whose rows of weight, of which there are some, show every equation."""
+    moments = root_kernel(block) if by_qr else gram_kernel(block)
+    assert moments is not None
+    return moments
 
 
 def _rows_of_weight(block: Block) -> np.ndarray:
@@ -256,7 +266,10 @@ def _roots(block: Block, shown: dict[bytes, np.ndarray], n_y: int) -> Patterns:
     y = side_by_side(block.y)
     for pattern, rows in shown.items():
         of_y = y[rows][:, shown_by(pattern, n_y)]
-        moments = root_kernel(replace(block.take(rows), y=(of_y,)))
+        try:
+            moments = root_kernel(replace(block.take(rows), y=(of_y,)))
+        except BadValues:
+            raise _bad_but_for_missing(block) from None  # which counts rows and columns of the block
         if moments is not None:
             parts[pattern] = moments
     return parts

@@ -132,7 +132,6 @@ def fit_incomplete_rows(
     made again.
     with_cov : whether that covariance fits in memory; without it the fit has no standard errors.
     """
-    assert isinstance(system, System)  # a compressed one has no rows to miss anything
     chosen = tuple(each.by_rows() for each in structures)
     found, table = choose_incomplete(problem, chosen, options, checkpoint)
     pairs = pairs_never_seen(problem, found.point.sigma.rank)  # a pass, where the start of the rounds was kept

@@ -7,6 +7,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 
+from lrgls_dask.compression.by_pattern import CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import penalises, said_of
@@ -23,7 +24,7 @@ from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.moments import Head
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.system import System
+from lrgls_dask.system import CompressedSystem, System
 
 __all__ = [
     "CellsSource",
@@ -59,6 +60,9 @@ class OneSigmaFit(PartsOfEstimate, Protocol):
 
     @property
     def behind_errors(self) -> BehindErrors: ...
+
+    @property
+    def system(self) -> System | CompressedSystem | None: ...
 
     @property
     def _classical(self) -> CoefficientCovariance: ...
@@ -244,6 +248,9 @@ class CellsSource(FitSource[OneSigmaFit]):
             d_floor=how.d_floor,
             restrictions=how.restrictions,
         )
+        found = self.fit.system if system is None else system
+        if isinstance(found, CompressedSystem) and isinstance(found.rows, CompressedPatterns):
+            return incomplete_covariance(fitted, found.rows, kind)
         return incomplete_covariance(fitted, self.fit._fitted_rows(kind, system).rows, kind)
 
 

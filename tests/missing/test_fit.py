@@ -567,11 +567,12 @@ def test_accelerate_is_true_or_false() -> None:
         LowRankGLS(algorithm="em", accelerate=1)  # type: ignore[arg-type]
 
 
-def test_a_compressed_system_has_no_rows_that_miss_anything() -> None:
+@pytest.mark.parametrize("missing", ["em", "drop"])
+def test_a_complete_compressed_system_misses_nothing(missing: str) -> None:
     compressed = simulate("own", n=300, k=1).system().compress()
-    with pytest.raises(ValueError, match=r"missing='em' looks at rows, and a compressed system.*Fit the System itself"):
-        LowRankGLS(1, missing="em").fit(compressed)
-    assert LowRankGLS(1, missing="drop").fit(compressed).result_.n_dropped == 0
+    found = fit(compressed, 1, missing=missing)
+    assert_same_bits(found, fit(compressed, 1))
+    assert (found.n_dropped, found.missing) == (0, missing)
 
 
 def spoiled(case: str) -> System:
