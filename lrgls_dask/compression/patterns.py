@@ -284,8 +284,8 @@ def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray) -> 
         seen = np.flatnonzero(shown_by(pattern, n_y))
         at = np.concatenate([np.arange(q), q + seen])
         values = scratch("of a pattern", (len(rows), len(at)))
-        np.subtract(x[rows], anchor[:q], out=values[:, :q])
-        np.subtract(y[rows][:, seen], anchor[q + seen], out=values[:, q:])
+        np.concatenate([x[rows], y[rows][:, seen]], axis=1, out=values)  # which promotes them
+        values -= anchor[at]
         weight, log_weight = float(len(rows)), 0.0
         if block.weights is None:
             offset = np.ones(len(rows)) @ values / weight
