@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn
 import xarray as xr
 
 from lrgls_dask.checks import made_of, takes
+from lrgls_dask.compression.by_pattern import CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.design.design import Design
@@ -40,7 +41,16 @@ from lrgls_dask.solve.record import Options
 from lrgls_dask.solve.select_l1 import choose_l1
 from lrgls_dask.solve.selection import Table, choose
 from lrgls_dask.solve.streamed import Streamed
-from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, complete_only, is_system
+from lrgls_dask.system import (
+    MAKE_ONE,
+    CompressedSystem,
+    System,
+    check_more_rows,
+    complete_only,
+    complete_rows,
+    is_system,
+    misses_responses,
+)
 from lrgls_dask.varying.fit import fit_segments, plan_segments
 from lrgls_dask.varying.labels import rows_in_segments
 
@@ -84,12 +94,16 @@ class LowRankGLS(EstimatorOptions):
     def plan(self, system: System | CompressedSystem) -> Plan:
         """What `fit` would do and cost; reads nothing. Raises MemoryError if it would not fit."""
         column_penalties(system.design, self._ridge)  # which refuses names of no regressor
+        check_more_rows(system)
         if isinstance(self.covariance, TimeVarying):
             return plan_segments(self.covariance, rows_in_segments(system), self.memory_limit)
         by_folds = self._by_folds(system)
         if isinstance(system, CompressedSystem):
-            self._check_compressed()
-            return plan_compressed(system.design, system.n_obs, self.memory_limit)
+            self._check_compressed(system)
+            rows = system.rows
+            if self.missing == "drop" and isinstance(rows, CompressedPatterns):
+                rows = rows.complete()
+            return plan_compressed(rows, self.memory_limit)
         plan = make_plan(
             system.rows,
             engine=self.engine,
@@ -131,7 +145,7 @@ class LowRankGLS(EstimatorOptions):
         kept = self._checkpoint(system)
         road = self._road(system, plan, restrictions, meter, kept)
         problem, options = road.problem, self._options(road.plan.engine)
-        settings = self._settings(system, restrictions)
+        settings = self._settings(restrictions)
         notes: list[str] = []
         with blas_for(system.design.n_regressors + system.n_equations):
             if isinstance(problem, Incomplete):
@@ -168,14 +182,13 @@ class LowRankGLS(EstimatorOptions):
         meter = Meter(Progress(self.progress))
         with blas_for(system.design.n_regressors + system.n_equations):
             fitted = fit_segments(varying, system, self._options("compress"), restrictions, meter)
-        found: Any = as_time_varying_fit(fitted, self._settings(system, restrictions), system, meter)
+        found: Any = as_time_varying_fit(fitted, self._settings(restrictions), system, meter)
         self.result_, self.rank_, self.plan_ = found, found.rank, plan
         return self
 
-    def _settings(self, system: System | CompressedSystem, restrictions: Restrictions | None) -> Settings:
+    def _settings(self, restrictions: Restrictions | None) -> Settings:
         """What the fit remembers of how it was made."""
-        missing = self.missing if isinstance(system, System) else "raise"
-        made = {"missing": missing, "restrictions": restrictions, "options": as_stored(self.get_params())}
+        made = {"missing": self.missing, "restrictions": restrictions, "options": as_stored(self.get_params())}
         return Settings(**self.given_to(Settings) | made)
 
     @property
@@ -232,7 +245,11 @@ class LowRankGLS(EstimatorOptions):
     ) -> Road:
         """What answers for the rows; compressing and looking for missing responses is the first pass."""
         if isinstance(system, CompressedSystem):
-            return Road(_in_memory(system.rows, self._ridge, meter, restrictions), plan)
+            rows = system.rows
+            if isinstance(rows, CompressedPatterns) and self.missing == "em":
+                return Road(Incomplete(rows, lam_B=self._ridge, meter=meter, restrictions=restrictions), plan)
+            complete = complete_rows(system, self.missing)
+            return Road(_in_memory(complete, self._ridge, meter, restrictions), plan)
         if self.missing == "em":
             seen = look(system.rows, plan, self._ridge, self.engine, meter, restrictions)
             if isinstance(seen, Incomplete):
@@ -258,12 +275,12 @@ class LowRankGLS(EstimatorOptions):
         compressed = compress_rows(system.rows, meter=meter, saved=None if kept is None else kept.sums)
         return Road(_in_memory(compressed, self._ridge, meter, restrictions), plan)
 
-    def _check_compressed(self) -> None:
+    def _check_compressed(self, system: CompressedSystem) -> None:
         """Raise ValueError for what a compressed system cannot do."""
-        if self.missing == "em":
+        if self.missing == "raise" and system.n_patterns:
             raise ValueError(
-                "missing='em' looks at rows, and a compressed system, which was made of complete ones, holds none. "
-                "Fit the System itself, or use missing='raise'."
+                f"{misses_responses(system)}, and missing='raise' takes complete ones. Use missing='em', or "
+                "missing='drop', which takes the rows that show every equation."
             )
         if self.engine == "stream":
             raise ValueError("a compressed system holds no rows to stream. Use engine='compress' or 'auto'.")

@@ -8,8 +8,10 @@ from typing import Literal
 import psutil
 from dask.utils import format_bytes
 
+from lrgls_dask.compression.by_pattern import PAYS, AnyCompressed, CompressedPatterns
 from lrgls_dask.compression.compressed import partial_bytes
 from lrgls_dask.compression.parts import parts_at_once
+from lrgls_dask.compression.patterns import PATTERNS_IN_A_SUM, most_patterns
 from lrgls_dask.design.design import Design
 from lrgls_dask.options import Engine
 from lrgls_dask.rows.kernels import slab_rows
@@ -20,28 +22,12 @@ from lrgls_dask.rows.run_pass import FAN_IN
 from lrgls_dask.solve.streamed import stream_partial_bytes
 
 __all__ = [
-    "PATTERNS_IN_A_SUM",
     "Plan",
     "make_plan",
-    "most_patterns",
     "plan_compressed",
     "plan_of_patterns",
     "price_parts",
 ]
-
-
-MOST_PATTERNS = 256  # a few hundred roots are worth their memory, and a pass that tells them apart its time
-PATTERN_BYTES = 2**29  # of all roots together
-# That a sum of rows is taken to hold when rows are cut: with fewer, adding sums costs as much as the rows.
-PATTERNS_IN_A_SUM = 8
-
-
-# ---------------------------------------------------------------------------------------------- the pass
-
-
-def most_patterns(design: Design) -> int:
-    """How many patterns are compressed: their roots have to fit."""
-    return int(min(MOST_PATTERNS, max(1, PATTERN_BYTES // partial_bytes(design))))
 
 
 EM_PASSES = 30
@@ -58,6 +44,8 @@ class Plan:
     be missing.  bytes_per_pattern : what each of them takes of the peak.
     holds_cov : whether the (P, P) covariance of the coefficients of a fit with missing responses is part of the peaks.
     passes : expected passes over the data, an upper guess for "stream".  bytes_per_pass : decoded bytes read by each.
+    n_patterns, pattern_rows, pattern_bytes : of a compressed system whose rows miss responses, their patterns, the rows
+    that stand for all of them and what these take; 0 where it misses none.
     worker_peak, client_peak : predicted peak bytes of one worker process and of this one; with threads they are the
     same process and both hold the whole.  memory_limit, client_limit : what they may use.
     """
@@ -83,6 +71,9 @@ class Plan:
     most_patterns: int | None = None
     holds_cov: bool = False
     bytes_per_pattern: int = 0
+    n_patterns: int = 0
+    pattern_rows: int = 0
+    pattern_bytes: int = 0
 
     def peak_of(self, n_patterns: int) -> int:
         """The same as `peak` where so many patterns of missing responses are found, of those that are compressed."""
@@ -116,11 +107,24 @@ class Plan:
                 f"Plan: engine {self.engine!r}, because {self.reason}",
                 f"  data    {self.n_obs:,} rows; {self.n_equations:,} equations, {self.n_regressors:,} distinct "
                 f"regressors, {self.n_coefficients:,} coefficients",
+                *self._holes(),
                 f"  reads   {self._reads()}",
                 f"  runs    on {place}",
                 f"  memory  peak {peak}; limit {format_bytes(self.memory_limit)}",
             ]
         )
+
+    def _holes(self) -> list[str]:
+        """What patterns of missing responses cost that are compressed already."""
+        if not self.n_patterns:
+            return []
+        lines = [
+            f"  holes   {self.n_patterns:,} patterns of missing responses: {self.pattern_rows:,} rows, "
+            f"{format_bytes(self.pattern_bytes)}, stand for {self.n_obs:,}"
+        ]
+        if self.pattern_rows > PAYS * self.n_obs:
+            lines.append("          so many that compressing does not pay: fit the System itself, with missing='em'")
+        return lines
 
     def _reads(self) -> str:
         if self.passes == 0:
@@ -175,13 +179,25 @@ def make_plan(
     raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix))
 
 
-def plan_compressed(design: Design, n_obs: int, memory_limit: int | str | None) -> Plan:
+def plan_compressed(rows: AnyCompressed, memory_limit: int | str | None) -> Plan:
     """What fitting rows that are compressed already takes: no read, and the memory of this process."""
-    here = this_process(memory_limit)
-    peak = here.base + int(SLACK * _compress_client(design))
+    here, design, n_obs = this_process(memory_limit), rows.design, rows.n_obs
+    client, of_patterns, holds_cov = _compress_client(design), (0, 0, 0), False
+    if isinstance(rows, CompressedPatterns):
+        K, of_patterns = design.n_equations, (rows.n_patterns, rows.n_rows, rows.n_bytes)
+        pseudo = 8 * rows.n_rows * (design.n_regressors + 2 * K + 2)  # and as much for the residuals of these
+        client = _stream_client(design, K <= 2000) + 2 * pseudo + rows.n_bytes + partial_bytes(design)
+        cov = 10 * 8 * design.n_coefficients**2
+        holds_cov = design.n_coefficients <= MAX_COEFFICIENTS and here.base + int(SLACK * cov) <= here.limit
+        client = max(client, cov if holds_cov else 0)
+    peak = here.base + int(SLACK * client)
     return Plan(
         engine="compress",
         holds_sigma=True,
+        holds_cov=holds_cov,
+        n_patterns=of_patterns[0],
+        pattern_rows=of_patterns[1],
+        pattern_bytes=of_patterns[2],
         reason="the rows are compressed already",
         n_obs=n_obs,
         n_equations=design.n_equations,

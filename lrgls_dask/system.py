@@ -11,8 +11,10 @@ import xarray as xr
 import zarr
 
 from lrgls_dask.checks import made_of, shown, takes
+from lrgls_dask.compression.by_pattern import AnyCompressed, CompressedPatterns, compress_shown, merged
 from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.compression.parts import compress_by
+from lrgls_dask.compression.stored import read_any, write_any
 from lrgls_dask.data.arrays import rows_from_arrays
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.places import Location
@@ -22,15 +24,7 @@ from lrgls_dask.data.storedlabels import StoredLabels
 from lrgls_dask.data.storewriter import rewrites, write_system
 from lrgls_dask.data.unwritten import check_written
 from lrgls_dask.data.variables import rows_from_xarray
-from lrgls_dask.data.zarrio import (
-    check_version,
-    read_array,
-    read_design,
-    read_head,
-    write_array,
-    write_design,
-    write_head,
-)
+from lrgls_dask.data.zarrio import check_version, read_design, write_design
 from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
@@ -39,13 +33,14 @@ __all__ = [
     "MAKE_ONE",
     "CompressedSystem",
     "System",
+    "check_more_rows",
     "complete_only",
+    "complete_rows",
     "is_system",
-    "read_compressed",
-    "write_compressed",
+    "misses_responses",
 ]
 
-COMPRESSED_FORMAT = 1
+COMPLETE_FORMAT, PATTERNS_FORMAT = 1, 2  # of compressed systems; the second where rows miss responses
 MAKE_ONE = (
     "Make one with System.from_arrays(Y, X), Y (N, K) and X (N, p) with its constant; System.from_xarray(ds, y, x); or "
     "System.from_zarr(path)"
@@ -60,17 +55,19 @@ def is_system(data: Any) -> bool:
 @made_of(
     "rows that are compressed",
     f"{MAKE_ONE}, and compress it: system.compress().",
-    lambda rows: isinstance(rows, Compressed),
+    lambda rows: isinstance(rows, Compressed | CompressedPatterns),
 )
 @dataclass(frozen=True, eq=False)
 class CompressedSystem(Designed):
     """K equations on N rows that have been read once; fits, rank selection and appended rows cost no further read.
 
-    Made by `System.compress`. Holds 8 (q + K)^2 bytes, however many rows it stands for.
+    Made by `System.compress`. Holds 8 (q + K)^2 bytes, however many rows it stands for. Where rows miss responses it
+    holds as much for every pattern of them, less where a pattern has few rows, and is fitted with missing="em".
+    rows : q + K + 1 of them, or those of every pattern.
     read_from : where the rows that were compressed lie, so that nothing is written over them; not saved.
     """
 
-    rows: Compressed
+    rows: AnyCompressed
     obs_dim: Hashable = "obs"
     equation_dim: Hashable = "equation"
     read_from: frozenset[Location] = frozenset()
@@ -84,6 +81,11 @@ class CompressedSystem(Designed):
         """N, the rows (of positive weight) it stands for."""
         return self.rows.n_obs
 
+    @property
+    def n_patterns(self) -> int:
+        """Patterns of missing responses that are kept apart, complete rows among them; 0 where none is missing."""
+        return self.rows.n_patterns if isinstance(self.rows, CompressedPatterns) else 0
+
     def compress(self) -> CompressedSystem:
         """Itself."""
         return self
@@ -92,10 +94,12 @@ class CompressedSystem(Designed):
     def append(self, other: System | CompressedSystem) -> CompressedSystem:
         """The compressed system of these rows and those of `other`, a System (read once) or a compressed one.
 
-        Raises ValueError when equations, regressors or designs differ.
+        Any number of rows is appended, one or none complete ones too: responses may be missing, in patterns that are
+        new. A fit of the sum is that of all rows. Costs O((q + K)^3) for each pattern of both.
+        Raises ValueError, naming what differs, for other equations, regressors or designs.
         """
         more: CompressedSystem = other.compress()
-        return replace(self, rows=self.rows.merge(more.rows), read_from=self.read_from | more.read_from)
+        return replace(self, rows=merged(self.rows, more.rows), read_from=self.read_from | more.read_from)
 
     def to_zarr(self, path: Any, *, overwrite: bool = False, storage_options: Mapping[str, Any] | None = None) -> None:
         """Write it to a zarr group, complete or not at all; 8 (q + K)^2 bytes. Days later, append to it and refit.
@@ -107,44 +111,79 @@ class CompressedSystem(Designed):
         with new_store(path, overwrite=overwrite, storage_options=options, apart_from=self.read_from) as store:
             group = zarr.open_group(store, mode="w", zarr_format=3)
             write_design(group, self.design)
-            write_compressed(group, self.rows)
+            write_any(group, self.rows)
             group.attrs.update(
                 obs_dim=str(self.obs_dim),
                 equation_dim=str(self.equation_dim),
-                lrgls_compressed_format=COMPRESSED_FORMAT,
+                lrgls_compressed_format=PATTERNS_FORMAT if self.n_patterns else COMPLETE_FORMAT,
             )
 
     @classmethod
     def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None) -> CompressedSystem:
         """A compressed system as `to_zarr` wrote it, to the last bit."""
         group = open_group(path, None if storage_options is None else dict(storage_options))
-        check_version(group, "lrgls_compressed_format", COMPRESSED_FORMAT, path, "compressed system")
+        versions = COMPLETE_FORMAT, PATTERNS_FORMAT
+        check_version(group, "lrgls_compressed_format", versions, path, "compressed system")
         known: dict[str, Any] = dict(group.attrs)
-        return cls(read_compressed(group, read_design(group)), known["obs_dim"], known["equation_dim"])
+        return cls(read_any(group, read_design(group)), known["obs_dim"], known["equation_dim"])
 
     def __repr__(self) -> str:
         return (
             f"<CompressedSystem of {self.n_equations:,} equations standing for {self.n_obs:,} rows: "
-            f"{self.n_regressors:,} distinct regressors, {self.n_coefficients:,} coefficients>"
+            f"{self.n_regressors:,} distinct regressors, {self.n_coefficients:,} coefficients{self._holes()}>"
         )
 
-
-def write_compressed(group: zarr.Group, rows: Compressed) -> None:
-    """The rows themselves, without their design."""
-    write_head(group, rows.head)
-    write_array(group, "root", rows.root, ("row", "column"))
-    group.attrs.update(n_obs=rows.head.n_rows, route=rows.route)
-
-
-def read_compressed(group: zarr.Group, design: Design) -> Compressed:
-    """The rows that `write_compressed` wrote."""
-    known: dict[str, Any] = dict(group.attrs)
-    return Compressed(design, read_head(group, known["n_obs"]), read_array(group, "root"), known["route"])
+    def _holes(self) -> str:
+        rows = self.rows
+        if not isinstance(rows, CompressedPatterns):
+            return ""
+        return f"; {rows.n_patterns:,} patterns of missing responses in {rows.n_rows:,} rows, {_size(rows.n_bytes)}"
 
 
 def complete_only(system: System) -> System:
     """The system without the rows that miss a response."""
     return replace(system, rows=replace(system.rows, complete_only=True))
+
+
+def complete_rows(system: System | CompressedSystem, missing: str) -> Compressed:
+    """The q + K + 1 rows that stand for the rows of a system; a System is read.
+
+    missing : "drop" leaves out rows that miss a response.
+    Raises BadValues or ValueError where rows miss responses otherwise.
+    """
+    if isinstance(system, System):
+        rows = complete_only(system).rows if missing == "drop" else system.rows
+        return compress_rows(rows, meter=Meter())
+    if isinstance(system.rows, Compressed):
+        return system.rows
+    if missing == "drop":
+        return system.rows.complete()
+    raise ValueError(f"{misses_responses(system)}, and complete ones are needed. {DROP_OR_EM}.")
+
+
+DROP_OR_EM = "Fit with missing='em', or with missing='drop', which takes the rows that show every equation"
+
+
+def misses_responses(system: CompressedSystem) -> str:
+    """What a compressed system stands for, where that misses responses, for messages."""
+    assert isinstance(system.rows, CompressedPatterns)
+    seen = system.rows.cells
+    least = int(seen.argmin())
+    return (
+        f"the compressed system stands for rows that miss responses: equation {system.equations[least]!r} is observed "
+        f"in {seen[least]:,} of {system.n_obs:,} rows"
+    )
+
+
+def check_more_rows(system: System | CompressedSystem) -> None:
+    """Raise ValueError where there are no more rows than regressors of an equation."""
+    sizes = system.design.sizes
+    largest = int(sizes.argmax())
+    if system.n_obs <= sizes[largest]:
+        raise ValueError(
+            f"equation {system.equations[largest]!r} has {sizes[largest]} regressors but there are only "
+            f"{system.n_obs} rows: the rows must outnumber the regressors. Drop regressors or add rows."
+        )
 
 
 @made_of("rows that it has checked", f"{MAKE_ONE}.", lambda rows: isinstance(rows, Rows))
@@ -188,7 +227,7 @@ class System(LabelledRows):
         see `lrgls_dask.data.labels`.
 
         Raises ValueError or TypeError, before any read, for unknown or duplicate names, dims or labels that do not
-        fit, dtypes that are no real numbers, and too few rows.
+        fit, and dtypes that are no real numbers.
         """
         made = rows_from_xarray(ds, y, x, obs=obs, equation=equation, weights=weights, groups=groups)
         return cls._of(made, strict)
@@ -258,15 +297,18 @@ class System(LabelledRows):
     def compress(self, by: Any = None) -> Any:
         """These rows as q + K + 1 equivalent ones: a `CompressedSystem`, or one per label of `by`, in a dict.
 
+        Rows that miss responses are kept by what they show, as many equivalent ones for every pattern; there may be 256
+        patterns, and 10,000 where the rows are few. More do not pay and are refused.
         by : (N,) labels of rows (folds, segments, groups), paired with the rows by index where both have one. One pass,
         or a second one by QR where the first shows that digits would be lost; afterwards fits read nothing. Holds
         8 (q + K)^2 bytes per label.
 
-        Raises BadValues for NaN and infinite values, ValueError for labels of another length or of other rows.
+        Raises BadValues for NaN in regressors and infinite values, ValueError for too many patterns and for labels of
+        another length or of other rows.
         """
         meter = Meter()
         if by is None:
-            return self._compressed(compress_rows(self.rows, meter=meter))
+            return self._compressed(compress_shown(self.rows, meter=meter))
         parts = compress_by(self.rows, self.values_of_rows("by", by), meter=meter)
         return {label: self._compressed(rows) for label, rows in parts.items()}
 
@@ -274,7 +316,7 @@ class System(LabelledRows):
     def append(self, other: System | CompressedSystem) -> CompressedSystem:
         """The compressed system of these rows and those of `other`; reads once what has not been compressed yet.
 
-        Raises ValueError when equations, regressors or designs differ.
+        Raises ValueError, naming what differs, for other equations, regressors or designs.
         """
         return self.compress().append(other)
 
@@ -329,7 +371,7 @@ class System(LabelledRows):
             lines.append("  with groups")
         return "\n".join(lines)
 
-    def _compressed(self, rows: Compressed) -> CompressedSystem:
+    def _compressed(self, rows: AnyCompressed) -> CompressedSystem:
         return CompressedSystem(rows, self.obs_dim, self.equation_dim, self.read_from)
 
     @classmethod

@@ -312,11 +312,13 @@ def test_a_refused_plan_leaves_no_checkpoint_and_the_last_fit_as_it_was(tmp_path
 
 
 def test_plans_of_compressed_systems_refuse_what_their_fits_do() -> None:
-    compressed = simulate("own").system().compress()
+    data = simulate("own")
+    data.Y[::3, 1] = np.nan
+    compressed = data.system().compress()
     for options, said in (
-        ({"engine": "stream"}, "holds no rows to stream"),
-        ({"missing": "em"}, "looks at rows"),
-        ({"rank": "cv"}, "leaves rows out"),
+        ({"engine": "stream", "missing": "em"}, "holds no rows to stream"),
+        ({"missing": "raise"}, "stands for rows that miss responses"),
+        ({"rank": "cv", "missing": "drop"}, "leaves rows out"),
     ):
         for use in (LowRankGLS(**options).plan, LowRankGLS(**options).fit):
             with pytest.raises(ValueError, match=said):

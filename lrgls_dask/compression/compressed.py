@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lrgls_dask.checks import shown
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.kernels import gram_kernel, root_kernel
@@ -22,7 +23,16 @@ from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, SavedSums, run_pass
 from lrgls_dask.sigma.interface import Sigma
 
-__all__ = ["Compressed", "Route", "compress_rows", "partial_bytes", "residual_rows"]
+__all__ = [
+    "Compressed",
+    "Route",
+    "coarser",
+    "common_design",
+    "compress_rows",
+    "in_columns_of",
+    "partial_bytes",
+    "residual_rows",
+]
 
 Route = Literal["auto", "gram", "qr"]
 
@@ -71,29 +81,75 @@ class Compressed:
 
         Rows whose cells have no weights go with rows whose cells have some, as rows of weight one.
         """
-        mine, theirs = self.design, other.design
-        if not mine.given.same_as(theirs.given):
-            raise ValueError("append: the two systems differ in equations, regressors or designs. Use the same ones.")
-        design = theirs if mine.own is None else mine
-        if theirs.own is not None and not design.same_as(theirs):
-            raise ValueError(
-                "append: the weights of the two systems are not shared by the same equations. Give both weights of "
-                "shape (N, K)."
-            )
-        both = self._in_columns_of(design) + other._in_columns_of(design)
-        route = "gram" if "gram" in (self.route, other.route) else "qr"
-        return Compressed(design.stored_as(mine, theirs), both.head, both.root, route)
+        design = common_design(self.design, other.design)
+        both = in_columns_of(design, self.design, self._moments) + in_columns_of(design, other.design, other._moments)
+        return Compressed(design, both.head, both.root, coarser(self.route, other.route))
 
-    def _in_columns_of(self, design: Design) -> RootMoments:
-        """These rows in the columns that equations have of their own where cells are weighted."""
-        own, head = design.own, self.head
-        if own is None or self.design.own is not None:
-            return RootMoments(head, self.root)
-        q = self.design.n_regressors
-        columns = np.concatenate([own.column, q + np.arange(design.n_equations)])
-        levels = Levels(np.full(int(own.weighting.max()) + 1, head.weight), head.weight * head.mean[own.column])
-        moved = replace(head, anchor=head.anchor[columns], offset=head.offset[columns], levels=levels)
-        return RootMoments(moved, self.root[:, columns])
+    @property
+    def _moments(self) -> RootMoments:
+        return RootMoments(self.head, self.root)
+
+
+def coarser(*routes: str) -> str:
+    """The route that lost more digits."""
+    return "gram" if "gram" in routes else "qr"
+
+
+def common_design(mine: Design, theirs: Design) -> Design:
+    """The design of rows of both, whose cells have weights where those of either have.
+
+    Raises ValueError, naming what differs, for other equations, regressors or designs.
+    """
+    if not mine.given.same_as(theirs.given):
+        raise ValueError(
+            "append: the two systems differ in equations, regressors or designs: the appended one "
+            f"{_difference(mine.given, theirs.given)}. Use the same ones, in the same order."
+        )
+    design = theirs if mine.own is None else mine
+    if theirs.own is not None and not design.same_as(theirs):
+        raise ValueError(
+            "append: the weights of the two systems are not shared by the same equations. Give both weights of "
+            "shape (N, K)."
+        )
+    return design.stored_as(mine, theirs)
+
+
+def _difference(mine: Design, theirs: Design) -> str:
+    """What the other design has otherwise, the first of it."""
+    for what, had, found in (
+        ("equation", mine.equations, theirs.equations),
+        ("regressor", mine.regressors, theirs.regressors),
+    ):
+        lacking = [label for label in had if label not in set(found)]
+        surplus = [label for label in found if label not in set(had)]
+        if lacking or surplus:
+            sides = [f"lacks {what} {lacking[0]!r}"] if lacking else []
+            sides += [f"has {what} {surplus[0]!r} besides"] if surplus else []
+            return " and ".join(sides)
+        if had != found:
+            i = next(i for i, (a, b) in enumerate(zip(had, found, strict=True)) if a != b)
+            return f"has {what} {found[i]!r} at position {i}, where {had[i]!r} was"
+    uses = [[[design.regressors[c] for c in columns] for columns in design.columns] for design in (mine, theirs)]
+    for name, *both in zip(mine.equations, *uses, mine.terms, theirs.terms, strict=True):
+        for had, found in (both[:2], both[2:]):
+            if list(had) != list(found):
+                return f"has regressors {shown(found)} in equation {name!r}, where {shown(had)} were"
+    return "has them otherwise"
+
+
+def in_columns_of(design: Design, mine: Design, moments: RootMoments) -> RootMoments:
+    """Moments of rows [X Y_o] in the columns that equations have of their own where cells are weighted.
+
+    mine : the design that the rows come with.
+    """
+    own, head = design.own, moments.head
+    if own is None or mine.own is not None:
+        return moments
+    q = mine.n_regressors
+    columns = np.concatenate([own.column, np.arange(q, len(head.anchor))])
+    levels = Levels(np.full(int(own.weighting.max()) + 1, head.weight), head.weight * head.mean[own.column])
+    moved = replace(head, anchor=head.anchor[columns], offset=head.offset[columns], levels=levels)
+    return RootMoments(moved, moments.root[:, columns])
 
 
 def partial_bytes(design: Design) -> int:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from lrgls_dask.compression.by_pattern import AnyCompressed, by_pattern, patterns_kept
 from lrgls_dask.compression.compressed import LOST_DIGITS, SMALL_FLOPS, Compressed, Route, partial_bytes, smallest_pivot
+from lrgls_dask.compression.patterns import FirstParams, first_kernel
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.kernels import gram_kernel, root_kernel
 from lrgls_dask.rows.moments import GramMoments, RootMoments
-from lrgls_dask.rows.partition import GivenParts, Partition, labelled_kernel
+from lrgls_dask.rows.partition import GivenParts, LabelledMoments, Partition, labelled_kernel
 from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
@@ -77,11 +80,21 @@ def _sum_parts(rows: Rows, partition: Partition, kernel: Any, label: str, meter:
     return dict(sorted(moments.parts.items()))
 
 
-def compress_by(rows: Rows, labels: np.ndarray, *, meter: Meter) -> dict[Any, Compressed]:
-    """One compressed system per distinct label, in sorted order, from one pass."""
+def compress_by(rows: Rows, labels: np.ndarray, *, meter: Meter) -> dict[Any, AnyCompressed]:
+    """One compressed system per distinct label, in sorted order, from one pass; by patterns where rows have holes."""
     distinct, codes = np.unique(labels, return_inverse=True)
-    parts = compress_parts(rows, GivenParts(codes, len(distinct)), route="qr", meter=meter)
-    return {
-        distinct[number].item() if hasattr(distinct[number], "item") else distinct[number]: parts.part(number)
-        for number in parts.moments
-    }
+    params = FirstParams(rows.design.groups, patterns_kept(rows), by_qr=True)
+    found: LabelledMoments = run_pass(
+        rows,
+        labelled_kernel,
+        (GivenParts(codes, len(distinct)), partial(first_kernel, params=params)),
+        partial_bytes=len(distinct) * partial_bytes(rows.design),
+        meter=meter,
+        label="compress parts (QR)",
+    )
+    made: dict[Any, AnyCompressed] = {}
+    for number, first in sorted(found.parts.items()):
+        label = distinct[number].item() if hasattr(distinct[number], "item") else distinct[number]
+        whole = first.compressed(rows.design)
+        made[label] = by_pattern(first, rows.design, f" of {label!r}") if whole is None else whole
+    return made

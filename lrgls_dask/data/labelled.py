@@ -29,7 +29,7 @@ class LabelledRows(Designed):
     rows : the data.  obs_labels : N row labels, in memory or still on disk, or None.
     obs_dim, equation_dim : the user's names of the two dims of Y.  groups : (N,) or None.
 
-    Raises ValueError where the parts do not fit together: row counts, labels, N <= p_j, weights in memory.
+    Raises ValueError where the parts do not fit together: row counts, labels, weights in memory.
     """
 
     rows: Rows
@@ -173,12 +173,6 @@ def _check_design(rows: Rows) -> None:
     bare = [equation for equation, size in zip(design.equations, design.sizes, strict=True) if size == 0]
     if bare:
         raise ValueError(f"equation {shown(bare)} has no regressors. Give it at least a constant column, or drop it.")
-    largest = int(np.argmax(design.sizes))
-    if rows.n_obs <= design.sizes[largest]:
-        raise ValueError(
-            f"equation {design.equations[largest]!r} has {design.sizes[largest]} regressors but there are only "
-            f"{rows.n_obs} rows: the rows must outnumber the regressors. Drop regressors or add rows."
-        )
 
 
 def _check_obs_labels(obs: pd.Index | StoredLabels | None, dim: Hashable) -> None:

@@ -27,13 +27,15 @@ __all__ = [
 ]
 
 
-def check_version(group: zarr.Group, attribute: str, version: int, path: Any, what: str) -> None:
+def check_version(group: zarr.Group, attribute: str, version: int | tuple[int, ...], path: Any, what: str) -> None:
     """Raise ValueError unless the group says it is `what`, in a format this library reads."""
+    known = version if isinstance(version, tuple) else (version,)
     found = group.attrs.get(attribute)
     if found is None:
         raise ValueError(f"{path!s} is a zarr group but no stored {what}. Write one with its to_zarr(...).")
-    if found != version:
-        raise ValueError(f"{path!s} has {attribute} {found!r} but this lrgls_dask reads {version}. Upgrade lrgls_dask.")
+    if found not in known:
+        read = " and ".join(map(str, known))
+        raise ValueError(f"{path!s} has {attribute} {found!r} but this lrgls_dask reads {read}. Upgrade lrgls_dask.")
 
 
 def write_design(group: zarr.Group, design: Design) -> None:
@@ -79,7 +81,7 @@ def write_head(group: zarr.Group, head: Head) -> None:
     write_array(group, "offset", head.offset, ("column",))
     if head.levels is not None:
         write_array(group, "level_weight", head.levels.weight, ("weighting",))
-        write_array(group, "level_dot", head.levels.dot, ("regressor",))
+        write_array(group, "level_dot", head.levels.dot, ("scaled_regressor",))
     group.attrs.update(weight=head.weight, log_weight=head.log_weight)
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from lrgls_dask.compression.by_pattern import CompressedPatterns
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
@@ -24,7 +25,7 @@ from lrgls_dask.missing.gradients import JointParams, joint_kernel
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.rows.fingerprint import Fingerprint
-from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_memory
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_here, require_memory
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
 from lrgls_dask.sigma.full import FullSigma
@@ -229,11 +230,13 @@ class FittedCells:
     is_ols: bool = False
 
 
-def incomplete_covariance(fit: FittedCells, rows: Rows, kind: Literal["classical", "observed"]) -> np.ndarray:
+def incomplete_covariance(
+    fit: FittedCells, rows: Rows | CompressedPatterns, kind: Literal["classical", "observed"]
+) -> np.ndarray:
     """(P, P) covariance of the coefficients of a fit whose rows miss responses.
 
     The rows are read once where their patterns were compressed; streamed "classical" takes one pass more and "observed"
-    two, the second with 2 K (k + 1) times the work of one.
+    two, the second with 2 K (k + 1) times the work of one. Rows that come compressed are not read.
     Raises ValueError for rows that are not those of the fit, MemoryError where P x P numbers do not fit.
     """
     _check_size(fit, rows)
@@ -287,7 +290,7 @@ def shown_huber_white(fit: FittedCells, rows: Rows) -> np.ndarray:
     return ShownBread(problem, fit.coefficients, fit.sigma).joint_sandwich(moments.meat, bread)
 
 
-def fitted_problem(fit: FittedCells, rows: Rows) -> Incomplete:
+def fitted_problem(fit: FittedCells, rows: Rows | CompressedPatterns) -> Incomplete:
     """The rows of a fit once more: one pass.  Raises ValueError for others."""
     check_same_design(rows.design, fit.design)
     problem = Incomplete(
@@ -307,7 +310,7 @@ def fitted_problem(fit: FittedCells, rows: Rows) -> Incomplete:
     return problem
 
 
-def observed_nll(rows: Rows, design: Design, coefficients: np.ndarray, sigma: Sigma) -> float:
+def observed_nll(rows: Rows | CompressedPatterns, design: Design, coefficients: np.ndarray, sigma: Sigma) -> float:
     """Negative log-likelihood of coefficients (P,) and a Sigma, in the user's units; one or two passes.
 
     Per row that shows something.  Raises ValueError for rows of another design.
@@ -324,7 +327,7 @@ def _in_units_of(sigma: Sigma, problem: Incomplete) -> Sigma:
     return sigma.rescaled(1.0 / problem.whitened.y_scale)
 
 
-def _check_size(fit: FittedCells, rows: Rows) -> None:
+def _check_size(fit: FittedCells, rows: Rows | CompressedPatterns) -> None:
     P = fit.design.n_coefficients
     if P > MAX_COEFFICIENTS:
         raise ValueError(
@@ -333,4 +336,8 @@ def _check_size(fit: FittedCells, rows: Rows) -> None:
         )
     remedy = "Fit fewer equations at a time"
     held = 32 if fit.restrictions is None else 64
-    require_memory(rows, 8 * P**2, held * P**2, f"the covariance of {P} coefficients", remedy)
+    what = f"the covariance of {P} coefficients"
+    if isinstance(rows, Rows):
+        require_memory(rows, 8 * P**2, held * P**2, what, remedy)
+    else:
+        require_here((8 + held) * P**2, what, remedy)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lrgls_dask.compression.compressed import Compressed, compress_rows
+from lrgls_dask.compression.patterns import first_pass
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.missing.patterns import first_pass
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.plan import Plan
 from lrgls_dask.rows.rows import Rows

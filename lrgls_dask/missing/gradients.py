@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lrgls_dask.compression.patterns import bad_but_for_missing
 from lrgls_dask.errors import BadValues
 from lrgls_dask.inference.gradient_moments import MeatMoments
 from lrgls_dask.missing.kernels import (
@@ -23,7 +24,6 @@ from lrgls_dask.missing.kernels import (
     residuals_of,
     whitened_columns,
 )
-from lrgls_dask.missing.patterns import bad_but_for_missing
 from lrgls_dask.rows.block import Block, side_by_side
 from lrgls_dask.rows.kernels import scratch, slab_rows
 from lrgls_dask.sigma.interface import Sigma

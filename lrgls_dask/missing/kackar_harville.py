@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import LinAlgError, solve_triangular
 
+from lrgls_dask.compression.by_pattern import CompressedPatterns
 from lrgls_dask.inference.kackar_harville import MAX_FLOPS, check_unpenalised
 from lrgls_dask.missing.covariance import FittedCells, fitted_problem
 from lrgls_dask.missing.kernels import whitened_columns
@@ -26,7 +27,7 @@ from lrgls_dask.solve.constraint import inverse_within
 __all__ = ["shown_kackar_harville"]
 
 
-def shown_kackar_harville(fit: FittedCells, rows: Rows) -> np.ndarray:
+def shown_kackar_harville(fit: FittedCells, rows: Rows | CompressedPatterns) -> np.ndarray:
     """(P, P) in the user's units; one pass, and 2 m (U (3 K^3 + 2 P^2) + 2 P^3) flops, U patterns, m parameters.
 
     Raises ValueError for penalised estimates, for rows of more patterns than are compressed and above MAX_FLOPS, and as

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from lrgls_dask.compression.available import AvailableMoments
+from lrgls_dask.compression.by_pattern import CompressedPatterns
+from lrgls_dask.compression.patterns import FirstMoments, first_pass
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.design.penalties import Ridge, penalises
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.missing.available import AvailableMoments
 from lrgls_dask.missing.expected import (
     DirectionMoments,
     Expected,
@@ -48,7 +50,7 @@ from lrgls_dask.missing.kernels import (
     several_moments,
     unpacked,
 )
-from lrgls_dask.missing.patterns import FirstMoments, PatternRows, first_pass
+from lrgls_dask.missing.pseudo_rows import PatternRows
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.resources import one_blas_thread
 from lrgls_dask.rows.rows import Rows
@@ -114,6 +116,7 @@ class Latent:
 class Incomplete:
     """A system with missing responses in whitened coordinates c; making it costs the first pass.
 
+    rows : unread, or compressed by patterns, which takes no pass.
     most_patterns : patterns beyond which the rows are streamed; as many as fit a bound on memory if None, 0 streams.
     first : what `first_pass` found, if it was made already.  restrictions : that the coefficients keep to.
     n_obs : rows of positive weight that show something; the others say nothing.  n_empty : those that show nothing.
@@ -126,7 +129,7 @@ class Incomplete:
 
     def __init__(
         self,
-        rows: Rows,
+        rows: Rows | CompressedPatterns,
         *,
         lam_B: Ridge,
         meter: Meter,
@@ -134,11 +137,14 @@ class Incomplete:
         first: FirstMoments | None = None,
         restrictions: Restrictions | None = None,
     ) -> None:
-        if penalises(lam_B) and rows.cells is not None and rows.cells.constant is None:
+        if penalises(lam_B) and rows.varying_weights:
             raise ValueError(NO_RIDGE)
         self.rows, self.meter, self.restrictions = rows, meter, restrictions
         self.design: Design = _Apart(*_fields(rows.design))
-        first = first_pass(rows, meter=meter, most=most_patterns) if first is None else first
+        if isinstance(rows, CompressedPatterns):
+            first = rows.first()
+        elif first is None:
+            first = first_pass(rows, meter=meter, most=most_patterns)
         self.n_obs, self.n_empty, self.n_patterns = first.n_rows - first.empty, first.empty, first.n_patterns
         self.cells, log_weight = self._per_equation(first)
         self.n_cells = int(self.cells.sum())
@@ -313,7 +319,7 @@ class Incomplete:
     @property
     def has_constants(self) -> bool:
         """Whether a constant column is constant: scaled by roots of weights of cells none is."""
-        return self.rows.cells is None or self.rows.cells.constant is not None
+        return not self.rows.varying_weights
 
     @property
     def weight(self) -> np.ndarray:
@@ -455,6 +461,7 @@ class Incomplete:
         if self._pseudo is not None:
             with one_blas_thread:  # slabs are narrow: more threads only wait for each other
                 return moments(self._pseudo.slabs(), params)
+        assert isinstance(self.rows, Rows)  # compressed ones have pseudo-rows
         points = params.points if isinstance(params, SeveralParams) else (params,)
         design, k = self.design, points[0].sigma.rank
         size = 8 * len(points) * (design.n_coefficients + design.n_equations * (4 + 2 * k + k * k))

@@ -135,7 +135,6 @@ def fit_incomplete_rows(
     by_bic : whether the data choose among the family of the only structure.
     with_cov : whether that covariance fits in memory; without it the fit has no standard errors.
     """
-    assert isinstance(system, System)  # a compressed one has no rows to miss anything
     path: Candidates = ()
     structures = tuple(each.in_units(problem.whitened.y_scale) for each in structures)
     if by_bic:

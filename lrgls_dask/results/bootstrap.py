@@ -30,7 +30,7 @@ from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.registry import structure_of
 from lrgls_dask.solve.record import Options
-from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, is_system
+from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, complete_rows, is_system
 
 __all__ = ["Bootstrap", "bootstrap"]
 
@@ -213,9 +213,7 @@ def _compressed(fit: Measures, system: System | CompressedSystem | None) -> Comp
     """The rows that stand for the data, the fit's own where it has them."""
     if system is not None:
         check_same_design(system.design, fit.design)
-        system = as_fitted(fit.missing, system) if isinstance(system, System) else system
-        rows: Compressed = system.compress().rows
-        return rows
+        return complete_rows(system, fit.missing)
     size = format_bytes(8 * (fit.design.n_regressors + fit.n_equations) ** 2)
     remedy = (
         "and a streamed fit keeps no compressed rows to replicate. Pass system=..., which is then read once into "

@@ -7,6 +7,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 
+from lrgls_dask.compression.by_pattern import CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import penalises, said_of
@@ -24,10 +25,11 @@ from lrgls_dask.results.parts import BehindErrors, Estimated, OneSigma, Settings
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.moments import Head
+from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.system import System
+from lrgls_dask.system import CompressedSystem, System
 
 __all__ = [
     "CellsSource",
@@ -63,6 +65,9 @@ class OneSigmaFit(PartsOfEstimate, Protocol):
 
     @property
     def behind_errors(self) -> BehindErrors: ...
+
+    @property
+    def system(self) -> System | CompressedSystem | None: ...
 
     @property
     def _classical(self) -> CoefficientCovariance: ...
@@ -239,7 +244,7 @@ class CellsSource(FitSource[OneSigmaFit]):
             check_debiased(self.fit.settings)
             factors = degrees(self.shown, self.free)
             sigma = self.fit.one_sigma.value.rescaled(factors if debiased else 1.0 / factors)
-            rows = self.rows(kind, system).rows
+            rows = self._shown_rows(kind, system)
             return cut(self, equation, incomplete_covariance(replace(self.fitted, sigma=sigma), rows, "classical"))
         known = behind.values if behind.kind == kind.name else None
         return cut(self, equation, self._of_rows(kind, "classical", system) if known is None else known)
@@ -263,7 +268,7 @@ class CellsSource(FitSource[OneSigmaFit]):
 
     def kackar_harville(self, kind: CovKind, system: System | None) -> np.ndarray:
         self.check_likelihood(kind)
-        return shown_kackar_harville(self.fitted, self.rows(kind, system).rows)
+        return shown_kackar_harville(self.fitted, self._shown_rows(kind, system))
 
     @property
     def fitted(self) -> FittedCells:
@@ -285,4 +290,11 @@ class CellsSource(FitSource[OneSigmaFit]):
         )
 
     def _of_rows(self, kind: CovKind, which: Literal["classical", "observed"], system: System | None) -> np.ndarray:
-        return incomplete_covariance(self.fitted, self.rows(kind, system).rows, which)
+        return incomplete_covariance(self.fitted, self._shown_rows(kind, system), which)
+
+    def _shown_rows(self, kind: CovKind, system: System | None) -> Rows | CompressedPatterns:
+        """The rows, or what stands for those of each pattern where the fit is of a compressed system."""
+        found = self.fit.system if system is None else system
+        if isinstance(found, CompressedSystem) and isinstance(found.rows, CompressedPatterns):
+            return found.rows
+        return self.rows(kind, system).rows

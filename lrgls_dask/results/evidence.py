@@ -14,6 +14,7 @@ import numpy as np
 import zarr
 
 from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.compression.stored import read_compressed, write_compressed
 from lrgls_dask.data.zarrio import read_array, write_array
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.restrictions import Restrictions
@@ -26,7 +27,6 @@ from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.moments import Head
 from lrgls_dask.solve.fingerprint import fingerprint_of_compressed
 from lrgls_dask.solve.whiten import group_rows, resolution_of
-from lrgls_dask.system import read_compressed, write_compressed
 
 __all__ = ["CellsOfRows", "CompressedRows", "Evidence", "StreamedSums", "read_evidence"]
 

@@ -12,7 +12,7 @@ import pandas as pd
 import zarr
 
 from lrgls_dask.checks import takes
-from lrgls_dask.compression.compressed import mean_nll
+from lrgls_dask.compression.compressed import Compressed, mean_nll
 from lrgls_dask.data.places import Location
 from lrgls_dask.inference.classical import CoefficientCovariance
 from lrgls_dask.inference.least_squares import LeastSquaresCovariance
@@ -26,10 +26,10 @@ from lrgls_dask.results.evidence import Evidence, read_evidence
 from lrgls_dask.results.html import summary_html
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.parts import CLASSICAL, BehindErrors, Estimated, OneSigma, Run, Settings
-from lrgls_dask.results.reported import as_fitted, fitted_rows_of
+from lrgls_dask.results.reported import fitted_rows_of
 from lrgls_dask.results.store import read_parts, write_parts
 from lrgls_dask.results.text import summary
-from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, is_system
+from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, complete_rows, is_system
 
 __all__ = ["Fit"]
 
@@ -42,8 +42,8 @@ class Fit(Measures, PredictingBySigma):
     them.  settings : the options it was made with.  run : how the iterations went.  evidence : what statistics may draw
     on without a read: compressed rows, sums of a streamed fit, or counts of rows with holes.
     behind_errors : the covariance behind std_errors and all that follows.
-    system : what was fitted, for statistics that need its rows.  read_from : of a compressed system, where its rows
-    came from, which nothing is written over.  Neither is saved.
+    system : what was fitted, for statistics that need its rows or, where these miss responses, those of every pattern.
+    read_from : of a compressed system, where its rows came from, which nothing is written over.  Neither is saved.
 
     Every array comes as an xarray object with the user's labels. Loadings are fixed by a stated normalisation:
     F' D^-1 F diagonal and descending, the largest entry of each column positive. Those of a group are fixed so among
@@ -56,7 +56,7 @@ class Fit(Measures, PredictingBySigma):
     run: Run
     evidence: Evidence
     behind_errors: BehindErrors = CLASSICAL
-    system: System | None = None
+    system: System | CompressedSystem | None = None
     read_from: frozenset[Location] = frozenset()
 
     # ------------------------------------------------------------------------------------------ of the parts
@@ -179,11 +179,9 @@ class Fit(Measures, PredictingBySigma):
         One pass over a System, no read of a compressed one. Of a fit with missing="em" that of what each row shows,
         over the rows that show something: two passes where the patterns of missing responses are many.
         """
-        if self.missing == "em" and isinstance(system, System):
+        if self.missing == "em" and not isinstance(system.rows, Compressed):
             return -observed_nll(system.rows, self.design, self.coefficients, self.covariance)
-        if isinstance(system, System):
-            system = as_fitted(self.missing, system)
-        rows = system.compress().rows
+        rows = complete_rows(system, self.missing)
         check_same_design(rows.design.given, self.design.given)
         return -mean_nll(rows, self.coefficients, self.covariance)
 

@@ -13,7 +13,7 @@ from lrgls_dask.options.stored import from_stored
 from lrgls_dask.options.table import Use
 from lrgls_dask.results.parts import BehindErrors, Estimated, Run, Settings
 from lrgls_dask.solve.record import Termination
-from lrgls_dask.system import System
+from lrgls_dask.system import CompressedSystem, System
 
 __all__ = ["MadeOfParts"]
 
@@ -25,7 +25,7 @@ class MadeOfParts(Designed):
     settings: Settings
     run: Run
     behind_errors: BehindErrors
-    system: System | None
+    system: System | CompressedSystem | None
 
     @property
     def design(self) -> Design:

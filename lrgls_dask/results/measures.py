@@ -21,7 +21,7 @@ from lrgls_dask.inference import (
     rank_test,
     system_r2,
 )
-from lrgls_dask.inference.hypothesis_tests import lr_of_diagonal
+from lrgls_dask.inference.hypothesis_tests import lr_of_diagonal, rank_test_of
 from lrgls_dask.missing.covariance import fitted_problem
 from lrgls_dask.missing.fit import fit_incomplete
 from lrgls_dask.missing.measures import shown_breusch_pagan, shown_mcelroy_r2, shown_system_r2
@@ -29,9 +29,9 @@ from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.results.comparable import check_likelihood, check_nested
 from lrgls_dask.results.evidence import DROP
 from lrgls_dask.results.sigma_reported import SigmaReported
+from lrgls_dask.sigma.full import Full
 from lrgls_dask.sigma.structures import diagonal
 from lrgls_dask.solve.record import Options
-from lrgls_dask.system import System
 
 __all__ = ["Measures"]
 
@@ -117,13 +117,15 @@ class Measures(SigmaReported):
 
     def _read_again(self, what: str) -> Incomplete:
         """The rows of a fit with missing responses, patterns compressed: one pass."""
-        if not isinstance(self.system, System):
+        if self.system is None:
             raise ValueError(
                 f"{what} of a fit with missing responses reads the rows, which a fit opened from a file does not hold. "
                 "Ask the fit that was made of them, before it is saved."
             )
         source: Any = self._source
-        problem = fitted_problem(source.fitted, self.system.rows)
+        rows = self.system.rows
+        assert not isinstance(rows, Compressed)  # which would have been a complete fit
+        problem = fitted_problem(source.fitted, rows)
         if not problem.has_constants:
             raise ValueError(
                 f"{what} is about constants, which weights of cells with missing responses leave none. Use weights of "
@@ -198,9 +200,13 @@ class Measures(SigmaReported):
 
         bartlett : correct for small N, as factanal does. df = ((K - k)^2 - K - k) / 2.
         Raises ValueError for a streamed fit and one that is not at a maximum of the likelihood, where k factors
-        restrict nothing, and where an unrestricted Sigma has no maximum likelihood estimate.
+        restrict nothing, and where an unrestricted Sigma has no maximum likelihood estimate. With missing responses the
+        unrestricted Sigma is fitted to what each row shows; the rows are read once.
         """
         check_likelihood(self, "rank_test")
-        rows = self._rows_for("rank_test", COMPARE.format("a larger rank"))
         free = self.df_model / self.n_equations
+        if not self.evidence.complete:
+            full = self._refitted("rank_test", Full(), COMPARE.format("a larger rank"))
+            return rank_test_of(full, self.loglik, self.covariance, free, self.n_obs if bartlett else None)
+        rows = self._rows_for("rank_test", COMPARE.format("a larger rank"))
         return rank_test(rows, self.loglik, self.covariance, self.restrictions, free=free, bartlett=bartlett)

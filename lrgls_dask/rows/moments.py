@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.linalg.blas import dger
 
 from lrgls_dask.design.design import DesignGroup
 
@@ -131,8 +132,8 @@ class GramMoments(Sized):
         head, gap = self.head.merge(other.head)
         cross = self.cross
         cross += other.cross
-        cross += np.multiply.outer(gap, gap)
-        return GramMoments(head, cross)
+        # in place: a product of its own would be as many fresh pages for every sum of every pattern
+        return GramMoments(head, dger(1.0, gap, gap, a=cross.T, overwrite_a=1).T)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from lrgls_dask.errors import BadValues
-from lrgls_dask.rows.block import Block, bad_values
+from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.moments import Sized
 
 __all__ = ["GivenParts", "HashedRows", "LabelledMoments", "Partition", "RowBlocks", "RowRuns", "labelled_kernel"]
@@ -146,7 +146,8 @@ def labelled_kernel(block: Block, params: tuple[Partition, Callable[[Block], Any
         try:
             moments = kernel(whole.take(rows))
         except BadValues:
-            raise bad_values(block) from None  # which counts rows of the block, not of the part
+            kernel(block)  # which finds them too, and counts rows of the block, not of the part
+            raise
         if moments is not None:
             parts[int(label)] = moments
     return LabelledMoments(parts) if parts else None

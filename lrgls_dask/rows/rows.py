@@ -98,5 +98,10 @@ class Rows:
         return "" if self.weights is None else "rows"
 
     @property
+    def varying_weights(self) -> bool:
+        """Whether cells have weights that are not the same in every row of an equation."""
+        return self.cells is not None and self.cells.constant is None
+
+    @property
     def row_bytes(self) -> int:
         return sum(part.row_bytes for part in self.parts)

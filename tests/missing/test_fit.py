@@ -183,7 +183,7 @@ def test_complete_rows_give_the_complete_fit(engine: str) -> None:
 
 
 def test_complete_rows_by_cross_products_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("missing.patterns", "compression.compressed"):
+    for module in ("compression.patterns", "compression.compressed"):
         monkeypatch.setattr(f"lrgls_dask.{module}.SMALL_FLOPS", 0.0)
     data = simulate("mixed", n=300, k=1)
     got = fit(data.system(), 1, missing="em")
@@ -554,11 +554,12 @@ def test_accelerate_is_true_or_false() -> None:
         LowRankGLS(algorithm="em", accelerate=1)  # type: ignore[arg-type]
 
 
-def test_a_compressed_system_has_no_rows_that_miss_anything() -> None:
+@pytest.mark.parametrize("missing", ["em", "drop"])
+def test_a_complete_compressed_system_misses_nothing(missing: str) -> None:
     compressed = simulate("own", n=300, k=1).system().compress()
-    with pytest.raises(ValueError, match=r"missing='em' looks at rows, and a compressed system.*Fit the System itself"):
-        LowRankGLS(1, missing="em").fit(compressed)
-    assert LowRankGLS(1, missing="drop").fit(compressed).result_.n_dropped == 0
+    found = fit(compressed, 1, missing=missing)
+    assert_same_bits(found, fit(compressed, 1))
+    assert (found.n_dropped, found.missing) == (0, missing)
 
 
 def spoiled(case: str) -> System:

@@ -10,11 +10,11 @@ import pytest
 
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.compression.compressed import compress_rows
+from lrgls_dask.compression.patterns import _codes, first_pass
 from lrgls_dask.errors import BadValues
 from lrgls_dask.missing.covariance import gls_covariance, observed_covariance
 from lrgls_dask.missing.em import em_round
 from lrgls_dask.missing.fit import choose_incomplete, fit_incomplete
-from lrgls_dask.missing.patterns import _codes, first_pass
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import pairs_never_seen
 from lrgls_dask.rows.run_pass import Meter
@@ -144,7 +144,7 @@ def test_patterns_by_cross_products_are_those_by_qr(
         data.weights[::50] = 0.0
     found = []
     for flops in (2e8, 0.0):
-        monkeypatch.setattr("lrgls_dask.missing.patterns.SMALL_FLOPS", flops)
+        monkeypatch.setattr("lrgls_dask.compression.patterns.SMALL_FLOPS", flops)
         problem = problem_of(data, wrap=dask_rows(60))
         at = problem.latent(problem.start() + 1.0, some_sigma(6, 2))
         found.append((at.nll, at.squares, at.gradient, problem.information(some_sigma(6, 2))))
@@ -160,7 +160,7 @@ def test_moments_of_equations_from_patterns_are_those_of_rows(
     data = with_holes(simulate("mixed", n=300, weighted=weighted), n_patterns=12)
     if weighted:
         data.weights[::50] = 0.0
-    monkeypatch.setattr("lrgls_dask.missing.patterns.SMALL_FLOPS", 0.0)
+    monkeypatch.setattr("lrgls_dask.compression.patterns.SMALL_FLOPS", 0.0)
     rows = data.system(dask_rows(10)).rows
     found = first_pass(rows, meter=Meter(), most=most)
     assert (found.patterns is None) == (most < 12)

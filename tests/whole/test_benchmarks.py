@@ -15,6 +15,7 @@ SCRIPTS = (
     "coverage",
     "coverage_robust",
     "cross_validate",
+    "compress_patterns",
     "em_versus_als",
     "memory",
     "missing",
@@ -232,6 +233,11 @@ def test_missing(small):
     assert few["passes"] == 1 < few["patterns"] <= 50
     assert rounds["passes_to_gap"] == found["summary"]["passes_to_gap"] <= rounds["passes"]
     assert abs(rounds["last_gap"]) < 1e-6
+
+
+def test_compress_patterns(small):
+    (found,) = small("compress_patterns")["runs"]
+    assert 1 < found["patterns"] <= 50 <= found["rows_kept"] < 2_000 and found["over_complete"] > 0
 
 
 def test_missing_at_random(small):

@@ -149,9 +149,12 @@ OPTIONS: list[Case] = [
         ),
     ),
     Case(
-        "missing='em' looks at rows",
-        lambda: LowRankGLS(1, missing="em").fit(SYSTEM.compress()),
-        (lambda: LowRankGLS(1, missing="em").fit(SYSTEM), lambda: LowRankGLS(1).fit(SYSTEM.compress())),
+        "stands for rows that miss responses.* Use missing='em', or missing='drop'",
+        lambda: LowRankGLS(1).fit(arrays(HOLES).compress()),
+        (
+            lambda: LowRankGLS(1, missing="em").fit(arrays(HOLES).compress()),
+            lambda: LowRankGLS(1, missing="drop").fit(arrays(HOLES).compress()),
+        ),
     ),
     Case(
         "holds no rows to stream",
@@ -355,8 +358,11 @@ INPUT: list[Case] = [
     ),
     Case(
         "rows must outnumber the regressors. Drop regressors or add rows",
-        lambda: arrays(Y[:3], X[:3]),
-        (lambda: arrays(Y[:3], X[:3, :2]), lambda: arrays(Y[:4], X[:4])),
+        lambda: LowRankGLS(0).plan(arrays(Y[:3], X[:3])),
+        (
+            lambda: LowRankGLS(0).plan(arrays(Y[:3], X[:3, :2])),
+            lambda: LowRankGLS(0).plan(arrays(Y[:4], X[:4])),
+        ),
     ),
     Case(
         "row labels along 'obs' must be unique.* Drop the repeats, or number",

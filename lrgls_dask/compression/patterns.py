@@ -1,7 +1,7 @@
 """The first pass over rows with missing responses: moments of each equation, and few rows where patterns are few.
 
 Rows that show the same equations see the likelihood only through their own [X Y_o]'[X Y_o] and their number, so each
-pattern compresses as a complete system does (compress.py). Beyond a number of patterns that is no gain: the pass then
+pattern compresses as a complete system does (compressed.py). Beyond a number of patterns that is no gain: the pass then
 returns what a streamed fit needs to start, and how many patterns it had met.
 """
 
@@ -12,25 +12,41 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lrgls_dask.compression.available import AvailableMoments, AvailableSums, available_of, shown_by
 from lrgls_dask.compression.compressed import LOST_DIGITS, SMALL_FLOPS, Compressed, partial_bytes, smallest_pivot
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
-from lrgls_dask.missing.available import AvailableMoments, AvailableSums, available_of, shown_by
-from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of
-from lrgls_dask.plan import PATTERNS_IN_A_SUM, most_patterns
 from lrgls_dask.rows.block import Block, bad_values, side_by_side, width_of
-from lrgls_dask.rows.kernels import LARGEST, checked_weights, root_kernel, scratch, slabs
-from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, Sized, triangle
+from lrgls_dask.rows.kernels import LARGEST, checked_weights, gram_kernel, root_kernel, scratch, slabs
+from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, Sized
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
 
-__all__ = ["FirstMoments", "FirstParams", "PatternRows", "bad_but_for_missing", "first_kernel", "first_pass"]
+__all__ = [
+    "PATTERNS_IN_A_SUM",
+    "FirstMoments",
+    "FirstParams",
+    "Patterns",
+    "bad_but_for_missing",
+    "first_kernel",
+    "first_pass",
+    "most_patterns",
+]
+
+MOST_PATTERNS = 256  # a few hundred roots are worth their memory, and a pass that tells them apart its time
+PATTERN_BYTES = 2**29  # of all roots together
+# That a sum of rows is taken to hold when rows are cut: with fewer, adding sums costs as much as the rows.
+PATTERNS_IN_A_SUM = 8
 SPARE_BYTES = 2**26  # that a thread keeps
-SLAB_ROWS = 2048  # pseudo-rows worked on at once
 
 
 Patterns = dict[bytes, RootMoments | GramMoments]
+
+
+def most_patterns(design: Design) -> int:
+    """How many patterns are compressed: their roots have to fit."""
+    return int(min(MOST_PATTERNS, max(1, PATTERN_BYTES // partial_bytes(design))))
 
 
 class _SpareSquares(threading.local):
@@ -64,7 +80,7 @@ _spare = _SpareSquares()
 class FirstMoments(Sized):
     """n_rows : rows of positive weight.  empty : rows with nothing observed.  n_patterns : distinct patterns met, a
     lower bound where they were too many.  patterns : of [X Y_o], by pattern (packed bits of the observed equations),
-    None then.  summed : AvailableMoments per group, None where the cross-products of the patterns hold them.
+    None then.  summed : AvailableMoments per group, None where the moments of the patterns hold them.
     """
 
     design: tuple[DesignGroup, ...]
@@ -84,6 +100,8 @@ class FirstMoments(Sized):
     @property
     def is_complete(self) -> bool:
         """Whether no row misses a response."""
+        if self.patterns is not None:
+            return all(shown_by(key, self.n_equations).all() for key in self.patterns)
         return all(bool((group.rows == self.n_rows).all()) for group in self.groups)
 
     def compressed(self, design: Design) -> Compressed | None:
@@ -129,8 +147,7 @@ class FirstMoments(Sized):
         return FirstMoments(self.design, self.n_equations, self.most, n_rows, empty, n_patterns, merged, summed)
 
     def _available(self, patterns: Patterns | None) -> tuple[AvailableMoments, ...]:
-        grams = {key: moments for key, moments in (patterns or {}).items() if isinstance(moments, GramMoments)}
-        return available_of(grams, self.design, self.n_equations)
+        return available_of(patterns or {}, self.design, self.n_equations)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,15 +170,24 @@ def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
     n_y = width_of(block.y)
     packed = np.packbits(~np.isnan(side_by_side(block.y)), axis=1)[kept]
     codes, first = _codes(packed)
-    few, anchor = len(first) <= params.most, _observed_mean(block)
     patterns, summed = None, None
-    if not few or params.by_qr:
-        summed = _available(block, anchor, params.groups)
-    if few:
+    if len(first) > params.most:
+        summed = _available(block, _observed_mean(block), params.groups)
+    elif len(first) == 1 and shown_by(packed[0].tobytes(), n_y).all():  # no row is copied to stand with its like
+        whole: Patterns = {packed[0].tobytes(): _complete(block, by_qr=params.by_qr)}
+        patterns = whole
+    else:
         shown = {packed[row].tobytes(): kept[rows] for row, rows in zip(first, _by_code(codes), strict=True)}
-        patterns = _roots(block, shown, n_y) if params.by_qr else _grams(block, shown, anchor)
+        patterns = _roots(block, shown, n_y) if params.by_qr else _grams(block, shown, _observed_mean(block))
     empty = int((~packed.any(axis=1)).sum())
     return FirstMoments(params.groups, n_y, params.most, len(kept), empty, len(first), patterns, summed)
+
+
+def _complete(block: Block, *, by_qr: bool) -> RootMoments | GramMoments:
+    """Moments of a block whose rows of weight, of which there are some, show every equation."""
+    moments = root_kernel(block) if by_qr else gram_kernel(block)
+    assert moments is not None
+    return moments
 
 
 def _rows_of_weight(block: Block) -> np.ndarray:
@@ -241,7 +267,10 @@ def _roots(block: Block, shown: dict[bytes, np.ndarray], n_y: int) -> Patterns:
     y = side_by_side(block.y)
     for pattern, rows in shown.items():
         of_y = y[rows][:, shown_by(pattern, n_y)]
-        moments = root_kernel(replace(block.take(rows), y=(of_y,)))
+        try:
+            moments = root_kernel(replace(block.take(rows), y=(of_y,)))
+        except BadValues:
+            raise bad_but_for_missing(block) from None  # which counts rows and columns of the block
         if moments is not None:
             parts[pattern] = moments
     return parts
@@ -256,8 +285,8 @@ def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray) -> 
         seen = np.flatnonzero(shown_by(pattern, n_y))
         at = np.concatenate([np.arange(q), q + seen])
         values = scratch("of a pattern", (len(rows), len(at)))
-        np.subtract(x[rows], anchor[:q], out=values[:, :q])
-        np.subtract(y[rows][:, seen], anchor[q + seen], out=values[:, q:])
+        np.concatenate([x[rows], y[rows][:, seen]], axis=1, out=values)  # which promotes them
+        values -= anchor[at]
         weight, log_weight = float(len(rows)), 0.0
         if block.weights is None:
             offset = np.ones(len(rows)) @ values / weight
@@ -297,89 +326,3 @@ def first_pass(rows: Rows, *, meter: Meter, most: int | None = None) -> FirstMom
         rows, first_kernel, params, partial_bytes=size, meter=meter, label="patterns of missing values"
     )
     return moments
-
-
-# ---------------------------------------------------------------------------------------------- pseudo-rows
-
-
-@dataclass(frozen=True, eq=False)
-class PatternRows:
-    """Pseudo-rows of all patterns, less an origin: x (r, q), y (r, K) zero where missing, observed (r, K), unit (r,),
-    count (r,), as in MaskedSlab."""
-
-    x: np.ndarray
-    y: np.ndarray
-    observed: np.ndarray
-    unit: np.ndarray
-    count: np.ndarray
-
-    @classmethod
-    def of(cls, patterns: Patterns, design: Design, origin: np.ndarray) -> PatternRows:
-        """At most q + |o| + 1 pseudo-rows a pattern, patterns in the order of their bits."""
-        parts = [_pseudo_rows(key, patterns[key], design, origin) for key in sorted(patterns)]
-        values, observed, unit, count = (np.concatenate(column) for column in zip(*parts, strict=True))
-        q = design.n_regressors
-        # by columns: an equation uses a few of X
-        return cls(np.asfortranarray(values[:, :q]), values[:, q:], observed, unit, count)
-
-    def residuals(self, params: MaskedParams) -> PatternRows:
-        """At fixed coefficients: rows without X whose y is the residuals in units of `scale`, at most |o| a pattern.
-
-        A QR factorisation a pattern, 2 (q + |o|) |o|^2 flops: the likelihood sees R_o'R_o alone.
-        """
-        first = np.flatnonzero(self.count)
-        residual = np.concatenate([residuals_of(slab, params) for slab in self.slabs()])
-        parts = [
-            _reduced(rows, np.flatnonzero(seen))
-            for rows, seen in zip(np.split(residual, first[1:]), self.observed[first], strict=True)
-        ]
-        heights = [len(part) for part in parts]
-        observed, none = np.repeat(self.observed[first], heights, axis=0), np.zeros(sum(heights))
-        count = none.copy()
-        count[np.cumsum([0, *heights[:-1]])] = self.count[first]
-        return PatternRows(np.zeros((len(none), 0)), np.concatenate(parts), observed, none, count)
-
-    def slab(self, rows: slice) -> MaskedSlab:
-        """Some of the rows as the kernels want them."""
-        return MaskedSlab(self.x[rows], self.y[rows], self.observed[rows], self.unit[rows], self.count[rows])
-
-    def slabs(self) -> list[MaskedSlab]:
-        """The rows as the kernels want them."""
-        return [self.slab(slice(i, i + SLAB_ROWS)) for i in range(0, len(self.x), SLAB_ROWS)]
-
-
-def _reduced(rows: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """At most as many rows as columns are seen, at least one, of the same cross-product; zero elsewhere."""
-    height = max(1, len(seen))
-    if len(rows) <= height:
-        return rows
-    reduced = np.zeros((height, rows.shape[1]))
-    if len(seen):
-        reduced[:, seen] = triangle(rows[:, seen])
-    return reduced
-
-
-def _pseudo_rows(
-    key: bytes, moments: RootMoments | GramMoments, design: Design, origin: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(r, q + K) values, (r, K) observed, (r,) unit and (r,) count of one pattern."""
-    n_y, q = design.n_equations, design.n_regressors
-    shown = np.flatnonzero(shown_by(key, n_y))
-    at = np.concatenate([np.arange(q), q + shown])
-    head: Head = moments.head
-    mean = (head.anchor - origin[at]) + head.offset
-    if isinstance(moments, RootMoments):
-        root = moments.root
-    else:
-        cross = np.tril(moments.cross)
-        np.fill_diagonal(cross, np.maximum(cross.diagonal(), 0.0))  # rounding leaves less than nothing of few rows
-        root = root_of(cross)
-    root = root[root.any(axis=1)]
-    values = np.zeros((len(root) + 1, q + n_y))
-    values[0, at] = np.sqrt(head.weight) * mean
-    values[1:, at] = root
-    observed = np.zeros((len(values), n_y))
-    observed[:, shown] = 1.0
-    unit, count = np.zeros(len(values)), np.zeros(len(values))
-    unit[0], count[0] = np.sqrt(head.weight), head.n_rows
-    return values, observed, unit, count

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
-from lrgls_dask.rows.moments import GramMoments, Sized
+from lrgls_dask.rows.moments import GramMoments, RootMoments, Sized
 
 __all__ = ["AvailableMoments", "AvailableSums", "available_of", "shown_by"]
 
@@ -110,7 +110,7 @@ def shown_by(pattern: bytes, n_equations: int) -> np.ndarray:
 
 
 def available_of(
-    patterns: Mapping[bytes, GramMoments], groups: tuple[DesignGroup, ...], n_equations: int
+    patterns: Mapping[bytes, GramMoments | RootMoments], groups: tuple[DesignGroup, ...], n_equations: int
 ) -> tuple[AvailableMoments, ...]:
     """The same moments from those of [X Y_o] of every pattern, per group; sum_j (p_j + 1)^2 additions a pattern."""
     parts = [(shown_by(key, n_equations), patterns[key]) for key in sorted(patterns)]
@@ -133,7 +133,8 @@ def available_of(
     for (seen, moments), gap, total in zip(parts, gaps, weights, strict=True):
         at = np.concatenate([np.arange(q), q - 1 + np.cumsum(seen)])[column]
         away = (gap[column] - offset) * np.sqrt(total)
-        part = moments.cross[at[left], at[right]]
+        whole = moments.cross if isinstance(moments, GramMoments) else moments.root.T @ moments.root
+        part = whole[at[left], at[right]]
         part += away[left] * away[right]
         part *= seen[equation[left]]
         cross += part
@@ -148,7 +149,7 @@ def available_of(
     return tuple(found)
 
 
-def _gaps(parts: list[tuple[np.ndarray, GramMoments]], q: int) -> tuple[np.ndarray, np.ndarray]:
+def _gaps(parts: list[tuple[np.ndarray, GramMoments | RootMoments]], q: int) -> tuple[np.ndarray, np.ndarray]:
     """(q + K,) one anchor for all patterns, and (patterns, q + K) their means less it, zero where missing."""
     width = q + len(parts[0][0])
     anchor, gaps = np.zeros(width), np.zeros((len(parts), width))

@@ -1,0 +1,101 @@
+"""Few rows in place of all that show the same equations: what the likelihood sees of every pattern."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lrgls_dask.compression.available import shown_by
+from lrgls_dask.compression.patterns import Patterns
+from lrgls_dask.compression.roots import root_of
+from lrgls_dask.design.design import Design
+from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of
+from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, triangle
+
+__all__ = ["PatternRows"]
+
+SLAB_ROWS = 2048  # pseudo-rows worked on at once
+
+
+@dataclass(frozen=True, eq=False)
+class PatternRows:
+    """Pseudo-rows of all patterns, less an origin: x (r, q), y (r, K) zero where missing, observed (r, K), unit (r,),
+    count (r,), as in MaskedSlab."""
+
+    x: np.ndarray
+    y: np.ndarray
+    observed: np.ndarray
+    unit: np.ndarray
+    count: np.ndarray
+
+    @classmethod
+    def of(cls, patterns: Patterns, design: Design, origin: np.ndarray) -> PatternRows:
+        """At most q + |o| + 1 pseudo-rows a pattern, patterns in the order of their bits."""
+        parts = [_pseudo_rows(key, patterns[key], design, origin) for key in sorted(patterns)]
+        values, observed, unit, count = (np.concatenate(column) for column in zip(*parts, strict=True))
+        q = design.n_regressors
+        # by columns: an equation uses a few of X
+        return cls(np.asfortranarray(values[:, :q]), values[:, q:], observed, unit, count)
+
+    def residuals(self, params: MaskedParams) -> PatternRows:
+        """At fixed coefficients: rows without X whose y is the residuals in units of `scale`, at most |o| a pattern.
+
+        A QR factorisation a pattern, 2 (q + |o|) |o|^2 flops: the likelihood sees R_o'R_o alone.
+        """
+        first = np.flatnonzero(self.count)
+        residual = np.concatenate([residuals_of(slab, params) for slab in self.slabs()])
+        parts = [
+            _reduced(rows, np.flatnonzero(seen))
+            for rows, seen in zip(np.split(residual, first[1:]), self.observed[first], strict=True)
+        ]
+        heights = [len(part) for part in parts]
+        observed, none = np.repeat(self.observed[first], heights, axis=0), np.zeros(sum(heights))
+        count = none.copy()
+        count[np.cumsum([0, *heights[:-1]])] = self.count[first]
+        return PatternRows(np.zeros((len(none), 0)), np.concatenate(parts), observed, none, count)
+
+    def slab(self, rows: slice) -> MaskedSlab:
+        """Some of the rows as the kernels want them."""
+        return MaskedSlab(self.x[rows], self.y[rows], self.observed[rows], self.unit[rows], self.count[rows])
+
+    def slabs(self) -> list[MaskedSlab]:
+        """The rows as the kernels want them."""
+        return [self.slab(slice(i, i + SLAB_ROWS)) for i in range(0, len(self.x), SLAB_ROWS)]
+
+
+def _reduced(rows: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """At most as many rows as columns are seen, at least one, of the same cross-product; zero elsewhere."""
+    height = max(1, len(seen))
+    if len(rows) <= height:
+        return rows
+    reduced = np.zeros((height, rows.shape[1]))
+    if len(seen):
+        reduced[:, seen] = triangle(rows[:, seen])
+    return reduced
+
+
+def _pseudo_rows(
+    key: bytes, moments: RootMoments | GramMoments, design: Design, origin: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(r, q + K) values, (r, K) observed, (r,) unit and (r,) count of one pattern."""
+    n_y, q = design.n_equations, design.n_regressors
+    shown = np.flatnonzero(shown_by(key, n_y))
+    at = np.concatenate([np.arange(q), q + shown])
+    head: Head = moments.head
+    mean = (head.anchor - origin[at]) + head.offset
+    if isinstance(moments, RootMoments):
+        root = moments.root
+    else:
+        cross = np.tril(moments.cross)
+        np.fill_diagonal(cross, np.maximum(cross.diagonal(), 0.0))  # rounding leaves less than nothing of few rows
+        root = root_of(cross)
+    root = root[root.any(axis=1)]
+    values = np.zeros((len(root) + 1, q + n_y))
+    values[0, at] = np.sqrt(head.weight) * mean
+    values[1:, at] = root
+    observed = np.zeros((len(values), n_y))
+    observed[:, shown] = 1.0
+    unit, count = np.zeros(len(values)), np.zeros(len(values))
+    unit[0], count[0] = np.sqrt(head.weight), head.n_rows
+    return values, observed, unit, count
