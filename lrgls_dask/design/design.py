@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import scipy.sparse as sp
 
-__all__ = ["ColumnUsers", "Design", "DesignGroup", "Designed", "OwnColumns"]
+__all__ = ["ColumnUsers", "Design", "DesignGroup", "Designed", "OwnColumns", "as_slice"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +29,12 @@ class DesignGroup:
     @cached_property
     def take_columns(self) -> slice | np.ndarray:
         """Index of the columns, a slice where they are consecutive so that taking them copies nothing."""
-        return _as_slice(self.columns)
+        return as_slice(self.columns)
 
     @cached_property
     def take_equations(self) -> slice | np.ndarray:
         """Index of the equations, likewise."""
-        return _as_slice(self.equations)
+        return as_slice(self.equations)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,8 @@ class ColumnUsers:
     equations: np.ndarray
 
 
-def _as_slice(index: np.ndarray) -> slice | np.ndarray:
+def as_slice(index: np.ndarray) -> slice | np.ndarray:
+    """The index, a slice where it is one of consecutive positions, so that taking them copies nothing."""
     first, last = int(index[0]), int(index[-1])
     if last - first + 1 == len(index) and bool((np.diff(index) == 1).all()):
         return slice(first, last + 1)

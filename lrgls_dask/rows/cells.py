@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lrgls_dask.design.design import ColumnUsers
+from lrgls_dask.design.design import ColumnUsers, as_slice
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.block import Block, width_of
 
@@ -52,10 +52,15 @@ def only_used(block: Block, users: tuple[ColumnUsers, ...]) -> Block:
                 x[part] = np.array(x[part])
                 copied.add(part)
             view = x[part].reshape(block.n_rows, -1)
-            for column in (columns[parts == part] - starts[part]).tolist():
-                values = view[rows, column]
-                view[rows, column] = np.where(np.isinf(values), values, 0)
+            _clear(view, rows, as_slice(columns[parts == part] - starts[part]))
     return replace(block, x=tuple(x))
+
+
+def _clear(values: np.ndarray, rows: np.ndarray, columns: slice | np.ndarray) -> None:
+    """Set some rows of some columns to zero, but for infinities."""
+    at = (rows, columns) if isinstance(columns, slice) else (rows[:, None], columns)
+    infinite = np.isinf(values[at])
+    values[at] = np.where(infinite, values[at], 0) if infinite.any() else 0
 
 
 def _columns(arrays: tuple[np.ndarray, ...]) -> list[np.ndarray]:
