@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 __all__ = ["BadValues", "ClusterLost", "FitWarning", "NoAnswer", "UnreadableRows", "UnwrittenChunks"]
 
@@ -30,17 +30,37 @@ class BadValues(ValueError):
     array : "X", "Y", "weights" of rows or "cell weights".  column : its column, of weights the equation.
     what : "NaN", "infinite", "negative", "zero" or "too large".
     row : first such row, counted from the first row of the data.  count : how many in rows start..stop of that column.
-    name : the user's name for the column.
+    name : the user's name for the column.  users : of a regressor, the equations that use it in that row and are
+    observed there, by position, and then by name.  label : of the row, None where rows have none.
     """
 
     def __init__(
-        self, array: str, column: int, what: str, row: int, count: int, start: int, stop: int, name: str = ""
+        self,
+        array: str,
+        column: int,
+        what: str,
+        row: int,
+        count: int,
+        start: int,
+        stop: int,
+        name: str = "",
+        users: tuple[Hashable, ...] = (),
+        label: Hashable = None,
     ) -> None:
-        super().__init__(array, column, what, row, count, start, stop, name)
+        super().__init__(array, column, what, row, count, start, stop, name, users, label)
         self.array, self.column, self.what, self.row, self.count = array, column, what, row, count
-        self.start, self.stop, self.name = start, stop, name
+        self.start, self.stop, self.name, self.users, self.label = start, stop, name, users, label
 
-    def named(self, regressors: Sequence[Hashable], equations: Sequence[Hashable]) -> BadValues:
+    def used_by(self, equations: Sequence[int]) -> BadValues:
+        """The same error, knowing the equations whose cells in that row use the regressor."""
+        return self._with(self.name, tuple(equations), self.label)
+
+    def named(
+        self,
+        regressors: Sequence[Hashable],
+        equations: Sequence[Hashable],
+        label_of: Callable[[int], Hashable] | None = None,
+    ) -> BadValues:
         """The same error in the user's labels."""
         name = "weights"
         if self.array == "X":
@@ -49,7 +69,14 @@ class BadValues(ValueError):
             name = f"Y, equation {equations[self.column]!r}"
         elif self.array == "cell weights":
             name = f"weights, equation {equations[self.column]!r}"
-        return BadValues(self.array, self.column, self.what, self.row, self.count, self.start, self.stop, name)
+        users = tuple(equations[j] for j in self.users)  # type: ignore[call-overload]
+        label = None if label_of is None else label_of(self.row)
+        return self._with(name, users, label)
+
+    def _with(self, name: str, users: tuple[Hashable, ...], label: Hashable) -> BadValues:
+        """The same value, said of in other words."""
+        where = self.row, self.count, self.start, self.stop
+        return BadValues(self.array, self.column, self.what, *where, name, users, label)
 
     def __str__(self) -> str:
         where = self.name or f"column {self.column} of {self.array}"
@@ -58,9 +85,26 @@ class BadValues(ValueError):
             remedy = "A weight is a positive number, or zero for a response that is to count as missing."
         if self.array == "Y" and self.what == "NaN":
             remedy = "Drop or fill these rows, or fit with missing='em', which uses what they show, or missing='drop'."
+        if self.array == "X" and self.what == "NaN":
+            remedy = self._remedy_of_cells()
+        row = f"row {self.row}"
+        if self.label is not None and self.label != self.row:
+            row += f", labelled {self.label!r}" if isinstance(self.label, str) else f", labelled {self.label}"
         return (
-            f"{where}: {self.what} value at row {self.row} "
+            f"{where}: {self.what} value at {row} "
             f"({self.count} in the chunk of rows {self.start} to {self.stop - 1}). {remedy}"
+        )
+
+    def _remedy_of_cells(self) -> str:
+        """What to do about a regressor that is NaN where it is needed."""
+        users = ", ".join(repr(name) for name in self.users[:5])
+        if not users:
+            return _REMEDY["NaN"]
+        more = f" and {len(self.users) - 5} more" if len(self.users) > 5 else ""
+        return (
+            f"Drop or fill these rows; every value must be observed that an observed response uses, in this row that "
+            f"of equation{'s' if len(self.users) > 1 else ''} {users}{more}. Or set such responses to NaN too and fit "
+            "with missing='em', which uses what else the rows show; or fit with missing='drop', which leaves them out."
         )
 
 

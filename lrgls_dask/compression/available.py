@@ -157,7 +157,7 @@ def _gaps(parts: list[tuple[np.ndarray, GramMoments | RootMoments]], q: int) -> 
     for (seen, moments), gap in zip(parts, gaps, strict=True):
         at = np.concatenate([np.arange(q), q + np.flatnonzero(seen)])
         anchor[at] = np.where(known[at], anchor[at], moments.head.anchor)
-        known[at] = True
+        known[at] |= moments.head.anchor != 0  # which is that of a column that the pattern does not use
         gap[at] = (moments.head.anchor - anchor[at]) + moments.head.offset
     return anchor, gaps
 

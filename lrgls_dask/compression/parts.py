@@ -83,7 +83,7 @@ def _sum_parts(rows: Rows, partition: Partition, kernel: Any, label: str, meter:
 def compress_by(rows: Rows, labels: np.ndarray, *, meter: Meter) -> dict[Any, AnyCompressed]:
     """One compressed system per distinct label, in sorted order, from one pass; by patterns where rows have holes."""
     distinct, codes = np.unique(labels, return_inverse=True)
-    params = FirstParams(rows.design.groups, patterns_kept(rows), by_qr=True)
+    params = FirstParams.of(rows.design, patterns_kept(rows), by_qr=True)
     found: LabelledMoments = run_pass(
         rows,
         labelled_kernel,
@@ -91,6 +91,7 @@ def compress_by(rows: Rows, labels: np.ndarray, *, meter: Meter) -> dict[Any, An
         partial_bytes=len(distinct) * partial_bytes(rows.design),
         meter=meter,
         label="compress parts (QR)",
+        holes=True,
     )
     made: dict[Any, AnyCompressed] = {}
     for number, first in sorted(found.parts.items()):

@@ -11,7 +11,9 @@ import threading
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.sparse as sp
 
+from lrgls_dask.compression.anchor import observed_mean
 from lrgls_dask.compression.available import AvailableMoments, AvailableSums, available_of, shown_by
 from lrgls_dask.compression.compressed import LOST_DIGITS, SMALL_FLOPS, Compressed, partial_bytes, smallest_pivot
 from lrgls_dask.compression.roots import root_of
@@ -152,11 +154,17 @@ class FirstMoments(Sized):
 
 @dataclass(frozen=True, eq=False)
 class FirstParams:
-    """groups : of the design.  most : patterns beyond which none is kept.  by_qr : how a pattern's rows are reduced."""
+    """groups, incidence : of the design, (q, K).  most : patterns beyond which none is kept.  by_qr : how a pattern's
+    rows are reduced."""
 
     groups: tuple[DesignGroup, ...]
+    incidence: sp.csr_array
     most: int
     by_qr: bool
+
+    @classmethod
+    def of(cls, design: Design, most: int, *, by_qr: bool) -> FirstParams:
+        return cls(design.groups, design.incidence().astype(np.float64).tocsr(), most, by_qr)
 
 
 # ---------------------------------------------------------------------------------------------- the kernel
@@ -167,18 +175,20 @@ def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
     kept = _rows_of_weight(block)
     if len(kept) == 0:
         return None
-    n_y = width_of(block.y)
-    packed = np.packbits(~np.isnan(side_by_side(block.y)), axis=1)[kept]
+    n_y, observed = width_of(block.y), ~np.isnan(side_by_side(block.y))
+    packed = np.packbits(observed, axis=1)[kept]
     codes, first = _codes(packed)
     patterns, summed = None, None
     if len(first) > params.most:
-        summed = _available(block, _observed_mean(block), params.groups)
+        summed = _available(block, observed_mean(block, observed, params.incidence), params.groups)
     elif len(first) == 1 and shown_by(packed[0].tobytes(), n_y).all():  # no row is copied to stand with its like
         whole: Patterns = {packed[0].tobytes(): _complete(block, by_qr=params.by_qr)}
         patterns = whole
     else:
         shown = {packed[row].tobytes(): kept[rows] for row, rows in zip(first, _by_code(codes), strict=True)}
-        patterns = _roots(block, shown, n_y) if params.by_qr else _grams(block, shown, _observed_mean(block))
+        anchor = observed_mean(block, observed, params.incidence)
+        used = params.incidence @ observed[kept[first]].T.astype(np.float64) > 0
+        patterns = _roots(block, shown, n_y) if params.by_qr else _grams(block, shown, anchor, used.T)
     empty = int((~packed.any(axis=1)).sum())
     return FirstMoments(params.groups, n_y, params.most, len(kept), empty, len(first), patterns, summed)
 
@@ -229,17 +239,6 @@ def _logs_of_cells(block: Block, log_weights: np.ndarray) -> np.ndarray:
     return np.asarray(log_weights[kept] @ ~np.isnan(side_by_side(block.y)[kept]))
 
 
-def _observed_mean(block: Block) -> np.ndarray:
-    """(q + K,) the mean of some first rows: X as it is, Y where it is observed, 0 for anything not finite."""
-    head = np.concatenate(
-        [np.asarray(a[:64], dtype=np.float64).reshape(-1, width_of((a,))) for a in (*block.x, *block.y)], axis=1
-    )
-    usable = np.isfinite(head) & (np.abs(head) < LARGEST)
-    base = np.where(usable.any(axis=0), head[np.argmax(usable, axis=0), np.arange(head.shape[1])], 0.0)
-    less = np.where(usable, head - np.where(usable, base, 0.0), 0.0)
-    return np.asarray(base + less.sum(axis=0) / np.maximum(usable.sum(axis=0), 1))
-
-
 def _codes(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The pattern of each row (n,) as an integer, and the first row of each pattern; packed (n, bytes)."""
     wide = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), dtype=np.uint8)
@@ -276,17 +275,20 @@ def _roots(block: Block, shown: dict[bytes, np.ndarray], n_y: int) -> Patterns:
     return parts
 
 
-def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray) -> Patterns:
-    """Each pattern's rows of [X Y_o] as GramMoments, n (q + |o|)^2 flops, about the block's one anchor."""
+def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray, used: np.ndarray) -> Patterns:
+    """Each pattern's rows of [X Y_o] as GramMoments, n (q + |o|)^2 flops, about the block's one anchor.
+
+    used : (patterns, q) whether a column is, by what the pattern shows; others are zero, and taken about zero.
+    """
     parts: Patterns = {}
     x, y = side_by_side(block.x), side_by_side(block.y)
     q, n_y = x.shape[1], y.shape[1]
-    for pattern, rows in shown.items():
+    for (pattern, rows), of_x in zip(shown.items(), used, strict=True):
         seen = np.flatnonzero(shown_by(pattern, n_y))
-        at = np.concatenate([np.arange(q), q + seen])
-        values = scratch("of a pattern", (len(rows), len(at)))
+        mine = np.concatenate([np.where(of_x, anchor[:q], 0.0), anchor[q + seen]])
+        values = scratch("of a pattern", (len(rows), len(mine)))
         np.concatenate([x[rows], y[rows][:, seen]], axis=1, out=values)  # which promotes them
-        values -= anchor[at]
+        values -= mine
         weight, log_weight = float(len(rows)), 0.0
         if block.weights is None:
             offset = np.ones(len(rows)) @ values / weight
@@ -297,10 +299,10 @@ def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray) -> 
             offset = weights @ values / weight
             values -= offset
             values *= np.sqrt(weights)[:, None]
-        cross = np.matmul(values.T, values, out=_spare.square(len(at)))
-        if not (np.isfinite(cross.diagonal()).all() and (np.abs(anchor[at] + offset) < LARGEST).all()):
+        cross = np.matmul(values.T, values, out=_spare.square(len(mine)))
+        if not (np.isfinite(cross.diagonal()).all() and (np.abs(mine + offset) < LARGEST).all()):
             raise bad_but_for_missing(block)
-        head = Head(len(rows), weight, log_weight, anchor[at], offset)
+        head = Head(len(rows), weight, log_weight, mine, offset)
         parts[pattern] = GramMoments(head if block.scaling is None else block.take(rows).told(head), cross)
     return parts
 
@@ -315,14 +317,14 @@ def first_pass(rows: Rows, *, meter: Meter, most: int | None = None) -> FirstMom
     """FirstMoments of all rows: one pass.
 
     most : patterns beyond which none is kept, `most_patterns` if None; 0 keeps none.
-    Raises BadValues for NaN in X and infinities anywhere.
+    Raises BadValues for NaN in X where a response that is observed uses it, and infinities anywhere.
     """
     design = rows.design
     width = design.n_regressors + design.n_equations
     kept = most_patterns(design) if most is None else most
-    params = FirstParams(design.groups, kept, rows.n_obs * width**2 <= SMALL_FLOPS)
+    params = FirstParams.of(design, kept, by_qr=rows.n_obs * width**2 <= SMALL_FLOPS)
     size = 8 * int(((design.sizes + 1) ** 2).sum()) + min(kept, PATTERNS_IN_A_SUM) * partial_bytes(design)
     moments: FirstMoments = run_pass(
-        rows, first_kernel, params, partial_bytes=size, meter=meter, label="patterns of missing values"
+        rows, first_kernel, params, partial_bytes=size, meter=meter, label="patterns of missing values", holes=True
     )
     return moments

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -46,6 +46,8 @@ class LabelledRows(Designed):
             _check_weights(self.rows.weights.name, self.rows.weights.array)
         if self.rows.cells is not None:
             _check_cells(self.rows.cells, self.design.equations)
+        label_of = None if self.obs_labels is None else self._label_of
+        object.__setattr__(self, "rows", replace(self.rows, label_of=label_of))
 
     @property
     def design(self) -> Design:
@@ -79,6 +81,12 @@ class LabelledRows(Designed):
     def obs(self) -> pd.Index | None:
         """Row labels, or None; labels still on disk are read now, once."""
         return self.obs_labels.read() if isinstance(self.obs_labels, StoredLabels) else self.obs_labels
+
+    def _label_of(self, row: int) -> Hashable:
+        """What the user calls a row."""
+        assert self.obs is not None
+        label: Hashable = self.obs[row]
+        return label
 
     def values_of_rows(self, name: str, given: Any) -> np.ndarray:
         """(N,) what is given for each row, such as its group; read now if it is not in memory.

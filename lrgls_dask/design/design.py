@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import scipy.sparse as sp
 
-__all__ = ["Design", "DesignGroup", "Designed", "OwnColumns"]
+__all__ = ["ColumnUsers", "Design", "DesignGroup", "Designed", "OwnColumns", "as_slice"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,15 +29,27 @@ class DesignGroup:
     @cached_property
     def take_columns(self) -> slice | np.ndarray:
         """Index of the columns, a slice where they are consecutive so that taking them copies nothing."""
-        return _as_slice(self.columns)
+        return as_slice(self.columns)
 
     @cached_property
     def take_equations(self) -> slice | np.ndarray:
         """Index of the equations, likewise."""
-        return _as_slice(self.equations)
+        return as_slice(self.equations)
 
 
-def _as_slice(index: np.ndarray) -> slice | np.ndarray:
+@dataclass(frozen=True, eq=False)
+class ColumnUsers:
+    """Columns that the same equations use.
+
+    columns : (c,) indices into the q distinct columns.  equations : (m,) indices into the K equations, or none.
+    """
+
+    columns: np.ndarray
+    equations: np.ndarray
+
+
+def as_slice(index: np.ndarray) -> slice | np.ndarray:
+    """The index, a slice where it is one of consecutive positions, so that taking them copies nothing."""
     first, last = int(index[0]), int(index[-1])
     if last - first + 1 == len(index) and bool((np.diff(index) == 1).all()):
         return slice(first, last + 1)
@@ -137,6 +149,31 @@ class Design:
         for i, group in enumerate(self.groups):
             shapes.setdefault(group.coefficients.shape, []).append(i)
         return tuple(tuple(members) for members in shapes.values())
+
+    @cached_property
+    def users(self) -> tuple[ColumnUsers, ...]:
+        """Every column, with those that the same equations use."""
+        using: list[list[int]] = [[] for _ in range(self.n_regressors)]
+        for position, group in enumerate(self.groups):
+            for column in group.columns.tolist():
+                using[column].append(position)
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for column, of in enumerate(using):
+            alike.setdefault(tuple(dict.fromkeys(of)), []).append(column)
+        equations = [group.equations for group in self.groups]
+        none = np.zeros(0, dtype=np.intp)
+        return tuple(
+            ColumnUsers(np.array(columns, dtype=np.intp), np.concatenate([none, *(equations[g] for g in of)]))
+            for of, columns in alike.items()
+        )
+
+    @cached_property
+    def is_used(self) -> np.ndarray:
+        """(q,) whether any equation uses the column."""
+        used = np.zeros(self.n_regressors, dtype=bool)
+        for columns in self.columns:
+            used[columns] = True
+        return used
 
     def incidence(self) -> sp.csc_array:
         """(q, K) boolean incidence, compressed by equation; row order within an equation is not kept."""

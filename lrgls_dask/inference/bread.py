@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class BreadOfRows(Protocol):
 
     @property
     def fitted(self) -> Fingerprint | None: ...
+
+    holes: ClassVar[bool]
 
     def of_rows(self, kernel: Callable[..., Any]) -> Callable[..., Any]: ...
 
@@ -123,6 +125,8 @@ class Bread:
         return symmetric
 
     # ------------------------------------------------------------------------------------------ gradients
+
+    holes: ClassVar[bool] = False  # whether rows may miss responses
 
     def of_rows(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
         """The kernel over the rows that were fitted: of all that it is given."""

@@ -24,18 +24,19 @@ def gradient_pass(
     meter: Meter,
     label: str,
     remedy: str,
+    holes: bool = False,
 ) -> Any:
     """The kernel's sum over all rows, which must be those that were fitted.
 
     n_obs : rows of positive weight that were fitted.  fitted : what else is known of them; None in old files, and then
     other rows of the same number pass.  partial_bytes : of one sum.  client_bytes : what is done with it.
-    remedy : what to do where memory is short.
+    remedy : what to do where memory is short.  holes : whether rows may miss responses.
     Raises MemoryError before any read, ValueError for rows that are not those of the fit.
     """
     require_memory(rows, partial_bytes, client_bytes, label, remedy)
     if fitted is not None:
         kernel = Watched(kernel, fitted, rows.design.groups)
-    moments = run_pass(rows, kernel, params, partial_bytes=partial_bytes, meter=meter, label=label)
+    moments = run_pass(rows, kernel, params, partial_bytes=partial_bytes, meter=meter, label=label, holes=holes)
     found = moments.found if isinstance(moments, WatchedMoments) else moments
     check_rows(found.n_rows, n_obs)
     if fitted is not None:

@@ -205,6 +205,7 @@ def _run(
         meter=meter,
         label=label,
         remedy="Ask for one equation at a time, cov(..., equation=...)",
+        holes=bread.holes,
     )
 
 

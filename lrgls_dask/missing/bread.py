@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -54,6 +54,8 @@ class ShownBread:
     @property
     def n_obs(self) -> int:
         return self.problem.n_obs
+
+    holes: ClassVar[bool] = True
 
     def of_rows(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
         """The kernel over the rows that show something."""

@@ -284,7 +284,7 @@ def shown_huber_white(fit: FittedCells, rows: Rows) -> np.ndarray:
     by_order[:, problem.order] = _directions(wide, sigma.pattern(), fit.d_floor) @ regression
     params = JointParams(problem.params_at(c, wide), problem.design.equation_of, by_order)
     moments = run_pass(
-        rows, joint_kernel, params, partial_bytes=8 * P**2, meter=Meter(), label="Huber-White covariance"
+        rows, joint_kernel, params, partial_bytes=8 * P**2, meter=Meter(), label="Huber-White covariance", holes=True
     )
     check_rows(moments.n_rows, problem.n_obs)
     return ShownBread(problem, fit.coefficients, fit.sigma).joint_sandwich(moments.meat, bread)

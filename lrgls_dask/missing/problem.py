@@ -124,7 +124,7 @@ class Incomplete:
     restarts_are_free : whether the answers come from pseudo-rows, without a pass.
 
     Raises ValueError naming an equation that is never observed, or in no more rows than it has regressors; LinAlgError
-    naming collinear columns; BadValues for NaN in X and for infinities.
+    naming collinear columns; BadValues for NaN in X where an observed response uses it, and for infinities.
     """
 
     def __init__(
@@ -469,7 +469,8 @@ class Incomplete:
             size += 16 * len(points) * design.n_equations**2
         if moments in (information_moments, general_information):
             size += 8 * design.n_coefficients**2
-        return run_pass(self.rows, block_kernel(moments), params, partial_bytes=size, meter=self.meter, label=label)
+        kernel = block_kernel(moments)
+        return run_pass(self.rows, kernel, params, partial_bytes=size, meter=self.meter, label=label, holes=True)
 
 
 def _fields(design: Design) -> tuple[Any, ...]:

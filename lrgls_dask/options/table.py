@@ -327,9 +327,9 @@ class EstimatorOptions:
         default="raise",
         allowed=OneOf(get_args(Missing)),
         help='"raise" refuses NaN in Y. "em" maximises the likelihood of what each row shows, which is right where '
-        "values are missing at random; X must be complete. Rows that show the same equations are compressed together "
-        'where there are few such patterns, so that one pass is enough; else every round is one. "drop" leaves out '
-        "rows that miss a response.",
+        "values are missing at random; a regressor may be NaN where no observed response of its row uses it. Rows that "
+        "show the same equations are compressed together where there are few such patterns, so that one pass is "
+        'enough; else every round is one. "drop" leaves out rows that miss a response or a regressor.',
     )
     checkpoint: str | os.PathLike[str] | None = option(
         default=None,

@@ -125,17 +125,25 @@ def _usable(anchor: np.ndarray, offset: np.ndarray, squares: np.ndarray) -> bool
     return bool((np.abs(anchor + offset) < LARGEST).all() and np.isfinite(squares).all())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CompleteRows:
-    """A kernel over the rows of a block whose responses are all observed; the others get weight zero."""
+    """A kernel over the rows of a block whose cells are all observed with their regressors; others get weight zero.
+
+    used : (q,) whether any equation uses the column.
+    """
 
     kernel: Callable[[Block, Any], Any]
+    used: np.ndarray
 
     def __call__(self, block: Block, params: Any) -> Any:
         missing = np.zeros(block.n_rows, dtype=bool)
-        for array in block.y:
-            if np.issubdtype(array.dtype, np.floating):
-                missing |= np.isnan(array).reshape(block.n_rows, -1).any(axis=1)
+        for arrays, counted in ((block.x, self.used), (block.y, np.ones(width_of(block.y), dtype=bool))):
+            first = 0
+            for array in arrays:
+                last = first + width_of((array,))
+                if np.issubdtype(array.dtype, np.floating):
+                    missing |= (np.isnan(array).reshape(block.n_rows, -1) & counted[first:last]).any(axis=1)
+                first = last
         if not missing.any():
             return self.kernel(block, params)
         weights = np.ones(block.n_rows) if block.weights is None else np.asarray(block.weights, dtype=np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,8 @@ class Rows:
     The weight w_i of row i says Var(e_i) = Sigma / w_i; rows of weight zero are left out.
     cells : weights of cells in place of weights of rows. The design is then that of scaled rows, each equation with
     columns of its own, which passes make of the stored ones: see `rows.scaled`.
-    complete_only : leave out rows with a NaN in Y too.
+    complete_only : leave out rows with a NaN in Y, or in a regressor, too.
+    label_of : what the user calls a row, by its number; None where rows have no labels.
     """
 
     x: tuple[Part, ...]
@@ -77,6 +79,7 @@ class Rows:
     n_obs: int
     complete_only: bool = False
     cells: CellWeights | None = None
+    label_of: Callable[[int], Hashable] | None = None
 
     @property
     def parts(self) -> tuple[Part, ...]:

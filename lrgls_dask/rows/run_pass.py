@@ -38,6 +38,7 @@ from lrgls_dask.rows.block_plan import (
     read_ahead,
     read_stored,
 )
+from lrgls_dask.rows.cells import UsedCells
 from lrgls_dask.rows.cluster import check_versions, client_of, computed, scattered
 from lrgls_dask.rows.kernels import CompleteRows
 from lrgls_dask.rows.layout import Layout, cut_rows
@@ -92,15 +93,18 @@ def run_pass(
     meter: Meter,
     label: str = "reading",
     saved: SavedSums | None = None,
+    holes: bool = False,
 ) -> Any:
     """The sum of kernel(block, params) over all blocks of rows: one pass, every row read once.
 
     partial_bytes : size of one result of the kernel; groups are made large enough that moving it is cheap.
     saved : keeps the sums of long stretches of rows, so that a pass that was cut short goes on where it was.
+    holes : whether rows may miss responses; the kernel then sees zero in the cells of X that none of the others uses.
     Raises BadValues or UnreadableRows from the first block that showed them.
     """
+    kernel = UsedCells(kernel, rows.design.users, holes)
     if rows.complete_only:
-        kernel = CompleteRows(kernel)
+        kernel = CompleteRows(kernel, rows.design.is_used)
     if rows.cells is not None:
         kernel = ScaledCells.of(kernel, rows.design, rows.cells.constant)
     layout = cut_rows(rows, partial_bytes)
@@ -108,10 +112,10 @@ def run_pass(
     # set once here: every task sets it too, for a cluster, but the first to come and the last to go would wait for it
     with meter.progress.watch(label, n_bytes) as topic, _named(rows), one_blas_thread:
         if layout.n_groups == 1 and all(isinstance(part.array, np.ndarray) for part in rows.parts):
-            total = _sum_group(kernel, Box(params), Box(_Group(plan_blocks(rows, layout), (), topic)), [])
+            total = _sum_group(Box((kernel, params)), Box(_Group(plan_blocks(rows, layout), (), topic)), [])
         else:
             try:
-                total = _run_graph(rows, layout, kernel, params, topic, saved)
+                total = _run_graph(rows, layout, Box((kernel, params)), topic, saved)
             finally:
                 spare_arrays.clear()
     meter.passes += 1
@@ -132,7 +136,7 @@ def _named(rows: Rows) -> Iterator[None]:
     try:
         yield
     except BadValues as error:
-        raise error.named(rows.design.given.regressors, rows.design.equations) from None
+        raise error.named(rows.design.given.regressors, rows.design.equations, rows.label_of) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,16 +161,15 @@ class SavedSums(Protocol):
     def save(self, index: int, total: Any) -> None: ...
 
 
-def _run_graph(
-    rows: Rows, layout: Layout, kernel: Kernel, params: Any, topic: str | None, saved: SavedSums | None
-) -> Any:
+def _run_graph(rows: Rows, layout: Layout, work: Box, topic: str | None, saved: SavedSums | None) -> Any:
+    """work : of the kernel and its parameters, which travel to each worker once."""
     if saved is None:
-        return _sum_groups(rows, layout, slice(0, layout.n_groups), kernel, params, topic)
+        return _sum_groups(rows, layout, slice(0, layout.n_groups), work, topic)
     sums = []
     for index, first in enumerate(range(0, layout.n_groups, SAVED_GROUPS)):
         total = saved.load(index)
         if total is None:
-            total = _sum_groups(rows, layout, slice(first, first + SAVED_GROUPS), kernel, params, topic)
+            total = _sum_groups(rows, layout, slice(first, first + SAVED_GROUPS), work, topic)
             if total is not None:
                 saved.save(index, total)
         sums.append(total)
@@ -175,7 +178,7 @@ def _run_graph(
     return sums[0]
 
 
-def _sum_groups(rows: Rows, layout: Layout, chosen: slice, kernel: Kernel, params: Any, topic: str | None) -> Any:
+def _sum_groups(rows: Rows, layout: Layout, chosen: slice, work: Box, topic: str | None) -> Any:
     get = get_scheduler() or dask.threaded.get
     token = uuid.uuid4().hex
     groups = range(layout.n_groups)[chosen]
@@ -185,14 +188,14 @@ def _sum_groups(rows: Rows, layout: Layout, chosen: slice, kernel: Kernel, param
     if client is not None:
         check_versions(client)
         plans = _scatter(client, plans, graph, token)
-    params_key = f"lrgls-params-{token}"
-    graph[params_key] = Box(params)
+    work_key = f"lrgls-params-{token}"
+    graph[work_key] = work
     level: list[Key] = []
     for g in groups:
         blocks = plans[layout.groups[g] - first : layout.groups[g + 1] - first]
         shared = tuple(dict.fromkeys(key for block in blocks for key in sorted(block.shared, key=str)))
         key = (f"lrgls-rows-{token}", g)
-        graph[key] = (_sum_group, kernel, params_key, Box(_Group(blocks, shared, topic)), list(shared))
+        graph[key] = (_sum_group, work_key, Box(_Group(blocks, shared, topic)), list(shared))
         level.append(key)
     # a name for each level: a scheduler spreads tasks evenly only if it sees that their group depends on nothing
     depth = 0
@@ -285,14 +288,15 @@ def _scatter(
 # ---------------------------------------------------------------------------------------------- inside a task
 
 
-def _sum_group(kernel: Kernel, params: Box, group: Box, shared: Sequence[Any]) -> Any:
+def _sum_group(work: Box, group: Box, shared: Sequence[Any]) -> Any:
     plan: _Group = group.value
+    kernel, params = work.value
     values = dict(zip(plan.shared, shared, strict=True))
     total = None
     # a kernel finds bad values by what they do to its sums, and says where they are
     with one_blas_thread, np.errstate(all="ignore"):
         for block, arrays in read_ahead(plan.blocks, values):
-            part = kernel(block, params.value)
+            part = kernel(block, params)
             spare_arrays.give_back(arrays)
             if total is None:
                 total = part

@@ -1,0 +1,103 @@
+"""Which cells of X a row uses: those in columns of an equation that the row shows. All others count as zero.
+
+A cell (row, equation) that is not observed asks nothing of its regressors. What these hold, NaN or a number, is set to
+zero before any sum, anchor or mean is made of a block, so that no digit of a result depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from lrgls_dask.design.design import ColumnUsers, as_slice
+from lrgls_dask.errors import BadValues
+from lrgls_dask.rows.block import Block, width_of
+
+__all__ = ["UsedCells", "only_used"]
+
+
+def only_used(block: Block, users: tuple[ColumnUsers, ...]) -> Block:
+    """The block with zero in every cell of X that no equation shown in its row uses; infinities stay, to be named.
+
+    The block itself where there is no such cell. One look at the first equation of each set of users, then at the
+    others in rows that still show none of the set; a copy of the parts of X that change.
+    """
+    columns_of_y, cleared = _columns(block.y), []
+    missing: dict[int, np.ndarray] = {}
+    for each in users:
+        rows = np.arange(block.n_rows)
+        for j in each.equations.tolist():
+            if len(rows) == block.n_rows:
+                if j not in missing:
+                    missing[j] = np.flatnonzero(np.isnan(columns_of_y[j]))
+                rows = missing[j]
+            else:
+                rows = rows[np.isnan(columns_of_y[j][rows])]
+            if len(rows) == 0:
+                break
+        else:
+            cleared.append((each.columns, rows))
+    if not cleared:
+        return block
+    x, starts = list(block.x), list(accumulate((width_of((a,)) for a in block.x), initial=0))
+    copied: set[int] = set()
+    for columns, rows in cleared:
+        parts = np.searchsorted(starts, columns, side="right") - 1
+        for part in np.unique(parts).tolist():
+            if part not in copied:
+                x[part] = np.array(x[part])
+                copied.add(part)
+            view = x[part].reshape(block.n_rows, -1)
+            _clear(view, rows, as_slice(columns[parts == part] - starts[part]))
+    return replace(block, x=tuple(x))
+
+
+def _clear(values: np.ndarray, rows: np.ndarray, columns: slice | np.ndarray) -> None:
+    """Set some rows of some columns to zero, but for infinities."""
+    at = (rows, columns) if isinstance(columns, slice) else (rows[:, None], columns)
+    infinite = np.isinf(values[at])
+    values[at] = np.where(infinite, values[at], 0) if infinite.any() else 0
+
+
+def _columns(arrays: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    """Every column of the arrays, as views."""
+    return [column for array in arrays for column in array.reshape(len(array), -1).T]
+
+
+@dataclass(frozen=True, eq=False)
+class UsedCells:
+    """A kernel that sees of X only what cells that are observed use.
+
+    holes : whether rows may miss responses. Where they may not, a block is looked at again only when the kernel found
+    a value in it that it cannot use, which is what tells such values from those that nobody asks for.
+    """
+
+    kernel: Callable[[Block, Any], Any]
+    users: tuple[ColumnUsers, ...]
+    holes: bool
+
+    def __call__(self, block: Block, params: Any) -> Any:
+        if self.holes:
+            block = only_used(block, self.users)
+        try:
+            return self.kernel(block, params)
+        except BadValues as error:
+            used = block if self.holes else only_used(block, self.users)
+            if used is block:
+                raise self._of_cells(error, block) from None
+            try:
+                return self.kernel(used, params)
+            except BadValues as of_used:
+                raise self._of_cells(of_used, used) from None
+
+    def _of_cells(self, error: BadValues, block: Block) -> BadValues:
+        """The same error with the equations whose cells in that row use the regressor."""
+        if error.array != "X":
+            return error
+        row, columns = error.row - block.start, _columns(block.y)
+        users = (u.equations for u in self.users if error.column in u.columns)
+        return error.used_by([j for of in users for j in of.tolist() if columns and not np.isnan(columns[j][row])])
