@@ -62,11 +62,13 @@ def command(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_checkout_beside_itself():
     root = str(FOLDER.parents[1])
     assert "BIC over 12 ranks" in command("side_by_side.py", root, root, "--small", "--repeat", "1", "--only", "BIC")
 
 
+@pytest.mark.slow
 def test_results_recorded_twice_are_the_same(tmp_path):
     for name in ("one", "two"):
         command("same_results.py", "record", str(tmp_path / name), "--only", "weights")
@@ -106,6 +108,7 @@ def test_memory(small):
     assert found["summary"]["peak_2N_over_N"] < 1.1
 
 
+@pytest.mark.slow
 def test_time_varying(small):
     found = small("time_varying")
     assert cases(found) == ["K10-q5-3.0", "K10-q5-cv", "K20-q10-3.0"]
@@ -150,6 +153,7 @@ def test_stream_passes(small):
     assert found["summary"]["most_passes_to_1e-09_at_rel_tol_1e-10"] <= tightest["fit_passes"]
 
 
+@pytest.mark.slow
 def test_cluster(small):
     found = small("cluster")
     assert cases(found) == ["2 workers", "1 worker", "small chunks"]
@@ -161,6 +165,7 @@ def test_cluster(small):
     assert {"zarr_ms", "dask_ms"} <= set(overhead)
 
 
+@pytest.mark.slow
 def test_select_rank(small):
     found = small("select_rank")
     theirs, ours = found["runs"]
@@ -170,6 +175,7 @@ def test_select_rank(small):
     assert found["summary"]["most_nll_excess"] <= 1e-9
 
 
+@pytest.mark.slow
 def test_robust(small):
     found = small("robust")
     assert cases(found) == ["robust", "cluster", "scattered", "sum"]
@@ -202,6 +208,7 @@ def test_coverage(small):
     assert found["summary"]["coverage_bootstrap"] > 0.7
 
 
+@pytest.mark.slow
 def test_rank_recovery(small):
     found = small("rank_recovery")
     assert cases(found) == ["bic", "cv"]
@@ -217,6 +224,7 @@ def test_recovery(small):
     assert summary["error_over_static"] < 1 and summary["error_over_segmentwise"] < 1
 
 
+@pytest.mark.slow
 def test_structures(small):
     found = small("structures")
     assert cases(found) == ["unstructured", "grouped", "unstructured_absent", "grouped_absent", "sparse"]
