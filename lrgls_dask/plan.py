@@ -22,6 +22,7 @@ from lrgls_dask.solve.streamed import stream_partial_bytes
 __all__ = [
     "PATTERNS_IN_A_SUM",
     "Plan",
+    "are_few",
     "make_plan",
     "most_patterns",
     "plan_compressed",
@@ -34,6 +35,7 @@ MOST_PATTERNS = 256  # a few hundred roots are worth their memory, and a pass th
 PATTERN_BYTES = 2**29  # of all roots together
 # That a sum of rows is taken to hold when rows are cut: with fewer, adding sums costs as much as the rows.
 PATTERNS_IN_A_SUM = 8
+HELD_BYTES = 2**27  # of rows as float64: with more of them a look at all is no less work than a pass
 
 
 # ---------------------------------------------------------------------------------------------- the pass
@@ -42,6 +44,15 @@ PATTERNS_IN_A_SUM = 8
 def most_patterns(design: Design) -> int:
     """How many patterns are compressed: their roots have to fit."""
     return int(min(MOST_PATTERNS, max(1, PATTERN_BYTES // partial_bytes(design))))
+
+
+def are_few(rows: Rows) -> bool:
+    """Whether rows that have too many patterns are held in memory."""
+    return _held_bytes(rows) <= HELD_BYTES
+
+
+def _held_bytes(rows: Rows) -> int:
+    return 8 * rows.n_obs * (rows.design.n_regressors + rows.design.n_equations)
 
 
 EM_PASSES = 30
@@ -56,6 +67,7 @@ class Plan:
     holds_sigma : whether the (K, K) residual covariance is held; without it a streamed fit is EM on its products.
     most_patterns : patterns of missing responses whose rows are compressed, 0 if all are streamed, None where none may
     be missing.  bytes_per_pattern : what each of them takes of the peak.
+    keeps_rows : whether rows of more patterns are held in memory, which saves reading them again.
     holds_cov : whether the (P, P) covariance of the coefficients of a fit with missing responses is part of the peaks.
     passes : expected passes over the data, an upper guess for "stream".  bytes_per_pass : decoded bytes read by each.
     worker_peak, client_peak : predicted peak bytes of one worker process and of this one; with threads they are the
@@ -83,6 +95,7 @@ class Plan:
     most_patterns: int | None = None
     holds_cov: bool = False
     bytes_per_pattern: int = 0
+    keeps_rows: bool = False
 
     def peak_of(self, n_patterns: int) -> int:
         """The same as `peak` where so many patterns of missing responses are found, of those that are compressed."""
@@ -156,9 +169,11 @@ def make_plan(
     cluster = this_cluster(memory_limit)
     if missing:
         kept = most_patterns(rows.design)
+        held = (True, False) if are_few(rows) else (False,)
+        fewer = tuple(most for most in (kept, kept // 4, kept // 16, 1) if most)
         priced = {
-            "compress": [_price_missing(rows, cluster, most) for most in (kept, kept // 4, kept // 16, 1) if most],
-            "stream": [_price_missing(rows, cluster, 0)],
+            "compress": [_price_missing(rows, cluster, most, holds) for holds in held for most in fewer],
+            "stream": [_price_missing(rows, cluster, 0, False)],
         }
     else:
         priced = {
@@ -204,10 +219,13 @@ def plan_compressed(design: Design, n_obs: int, memory_limit: int | str | None) 
 def plan_of_patterns(plan: Plan, n_patterns: int, *, streamed: bool) -> Plan:
     """The plan of rows that may miss responses, once the first pass has found so many patterns; 0 if none is missing.
 
-    streamed : whether the rows were not compressed.
+    streamed : whether the rows were neither compressed nor held.
     """
     found = f"{n_patterns:,} patterns of missing responses" if n_patterns else "no missing response"
-    reason = f"the first pass found {found}, and {'streams' if streamed else 'compresses'} the rows"
+    does = "streams the rows" if streamed else "compresses the rows"
+    if not streamed and n_patterns > (plan.most_patterns or 0):
+        does = "holds the rows in memory"
+    reason = f"the first pass found {found}, and {does}"
     passes = 1 if not streamed else EM_PASSES if n_patterns else 1 + STREAM_PASSES
     return replace(plan, engine="stream" if streamed else "compress", reason=reason, passes=passes)
 
@@ -217,8 +235,11 @@ def price_parts(rows: Rows, parts: int) -> Plan:
     return _price(rows, this_cluster(None), "compress", True, parts)
 
 
-def _price_missing(rows: Rows, cluster: Cluster, most: int) -> Plan:
-    """Rows of which so many patterns are compressed, as sums that may each hold all of them; 0 streams."""
+def _price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool) -> Plan:
+    """Rows of which so many patterns are compressed, as sums that may each hold all of them; 0 streams.
+
+    holds : whether rows that have more patterns are held: as they were read, and as what the loop sees of them.
+    """
     design = rows.design
     width, K = design.n_regressors + design.n_equations, design.n_equations
     whole, k = partial_bytes(design), min(K, PRICED_RANK)
@@ -227,12 +248,15 @@ def _price_missing(rows: Rows, cluster: Cluster, most: int) -> Plan:
     pseudo = 8 * (width + 1) * (width + K + 2)
     priced = _price(rows, cluster, "compress" if most else "stream", K <= 2000, 1)
     in_a_sum = streamed + min(most, PATTERNS_IN_A_SUM) * whole
+    held = _held_bytes(rows) if holds else 0
+    looked_at = 2 * (held + 8 * rows.n_obs * (K + 2)) if holds else 0
     layout = cut_rows(rows, in_a_sum)
 
     def loop(patterns: int) -> tuple[int, int]:
         partial = streamed + patterns * whole
-        work = cluster.n_threads * task_bytes(rows, layout, in_a_sum) + 2 * FAN_IN * partial
-        return work, _stream_client(design, K <= 2000) + patterns * (2 * pseudo + whole) + partial
+        work = cluster.n_threads * task_bytes(rows, layout, in_a_sum) + 2 * FAN_IN * partial + held
+        client = max(patterns * (2 * pseudo + whole), looked_at) + held
+        return work, _stream_client(design, K <= 2000) + client + partial
 
     (work, client), (cov_work, cov_client) = loop(most), _information_bytes(rows, cluster)
     holds_cov = design.n_coefficients <= MAX_COEFFICIENTS and _fits(
@@ -245,13 +269,15 @@ def _price_missing(rows: Rows, cluster: Cluster, most: int) -> Plan:
     fewest = max(_peaks(cluster, max(work, cov_work), max(client, cov_client)))
     counted = "patterns of missing responses are counted in the first pass: "
     if most:
-        reason = f"{counted}the rows of at most {most} are compressed, {format_bytes(whole)} each, else streamed"
+        others = f"all rows are held, {format_bytes(held)}" if holds else "streamed"
+        reason = f"{counted}the rows of at most {most} are compressed, {format_bytes(whole)} each, else {others}"
     else:
         reason = f"sums of {format_bytes(streamed)} replace {format_bytes(whole)} for each pattern of missing responses"
     return replace(
         priced,
         reason=reason,
-        passes=EM_PASSES,
+        passes=1 if holds else EM_PASSES,
+        keeps_rows=holds,
         n_blocks=layout.n_blocks,
         largest_block=layout.largest_block() * rows.row_bytes,
         worker_peak=worker_peak,

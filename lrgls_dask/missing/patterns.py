@@ -2,7 +2,8 @@
 
 Rows that show the same equations see the likelihood only through their own [X Y_o]'[X Y_o] and their number, so each
 pattern compresses as a complete system does (compress.py). Beyond a number of patterns that is no gain: the pass then
-returns what a streamed fit needs to start, and how many patterns it had met.
+returns the rows themselves where they are few enough to be held, each a pattern of its own, and else what a streamed
+fit needs to start, and how many patterns it had met.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
 from lrgls_dask.missing.available import AvailableMoments, AvailableSums, available_of, shown_by
-from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of
-from lrgls_dask.plan import PATTERNS_IN_A_SUM, most_patterns
+from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, block_slabs, residuals_of
+from lrgls_dask.plan import PATTERNS_IN_A_SUM, are_few, most_patterns
 from lrgls_dask.rows.block import Block, bad_values, side_by_side, width_of
 from lrgls_dask.rows.kernels import LARGEST, checked_weights, root_kernel, scratch, slabs
 from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, Sized, triangle
@@ -65,6 +66,7 @@ class FirstMoments(Sized):
     """n_rows : rows of positive weight.  empty : rows with nothing observed.  n_patterns : distinct patterns met, a
     lower bound where they were too many.  patterns : of [X Y_o], by pattern (packed bits of the observed equations),
     None then.  summed : AvailableMoments per group, None where the cross-products of the patterns hold them.
+    rows : the blocks that were read, in order, where they are held; after the pass, where there are no patterns.
     """
 
     design: tuple[DesignGroup, ...]
@@ -75,6 +77,7 @@ class FirstMoments(Sized):
     n_patterns: int
     patterns: Patterns | None
     summed: tuple[AvailableMoments, ...] | None
+    rows: tuple[Block, ...] = ()
 
     @property
     def groups(self) -> tuple[AvailableMoments, ...]:
@@ -126,7 +129,10 @@ class FirstMoments(Sized):
             if n_patterns > self.most:
                 summed, merged = self._available(merged) if summed is None else summed, None
         n_rows, empty = self.n_rows + other.n_rows, self.empty + other.empty
-        return FirstMoments(self.design, self.n_equations, self.most, n_rows, empty, n_patterns, merged, summed)
+        counts = n_rows, empty, n_patterns
+        return FirstMoments(
+            self.design, self.n_equations, self.most, *counts, merged, summed, (*self.rows, *other.rows)
+        )
 
     def _available(self, patterns: Patterns | None) -> tuple[AvailableMoments, ...]:
         grams = {key: moments for key, moments in (patterns or {}).items() if isinstance(moments, GramMoments)}
@@ -135,11 +141,13 @@ class FirstMoments(Sized):
 
 @dataclass(frozen=True, eq=False)
 class FirstParams:
-    """groups : of the design.  most : patterns beyond which none is kept.  by_qr : how a pattern's rows are reduced."""
+    """groups : of the design.  most : patterns beyond which none is kept.  by_qr : how a pattern's rows are reduced.
+    keep : whether the rows are held too."""
 
     groups: tuple[DesignGroup, ...]
     most: int
     by_qr: bool
+    keep: bool = False
 
 
 # ---------------------------------------------------------------------------------------------- the kernel
@@ -161,7 +169,8 @@ def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
         shown = {packed[row].tobytes(): kept[rows] for row, rows in zip(first, _by_code(codes), strict=True)}
         patterns = _roots(block, shown, n_y) if params.by_qr else _grams(block, shown, anchor)
     empty = int((~packed.any(axis=1)).sum())
-    return FirstMoments(params.groups, n_y, params.most, len(kept), empty, len(first), patterns, summed)
+    rows = (block.copy(),) if params.keep else ()
+    return FirstMoments(params.groups, n_y, params.most, len(kept), empty, len(first), patterns, summed, rows)
 
 
 def _rows_of_weight(block: Block) -> np.ndarray:
@@ -282,21 +291,31 @@ def _bad_but_for_missing(block: Block) -> BadValues:
     return bad_values(replace(block, y=y))
 
 
-def first_pass(rows: Rows, *, meter: Meter, most: int | None = None) -> FirstMoments:
+def first_pass(rows: Rows, *, meter: Meter, most: int | None = None, keep: bool | None = None) -> FirstMoments:
     """FirstMoments of all rows: one pass.
 
     most : patterns beyond which none is kept, `most_patterns` if None; 0 keeps none.
+    keep : whether more are answered by rows that are held; if None, where `most` is None and the rows are few.
     Raises BadValues for NaN in X and infinities anywhere.
     """
     design = rows.design
     width = design.n_regressors + design.n_equations
     kept = most_patterns(design) if most is None else most
-    params = FirstParams(design.groups, kept, rows.n_obs * width**2 <= SMALL_FLOPS)
+    keep = most is None and are_few(rows) if keep is None else keep
+    params = FirstParams(design.groups, kept, rows.n_obs * width**2 <= SMALL_FLOPS, keep)
     size = 8 * int(((design.sizes + 1) ** 2).sum()) + min(kept, PATTERNS_IN_A_SUM) * partial_bytes(design)
     moments: FirstMoments = run_pass(
         rows, first_kernel, params, partial_bytes=size, meter=meter, label="patterns of missing values"
     )
-    return moments
+    if moments.patterns is not None:
+        return replace(moments, rows=())
+    return replace(moments, n_patterns=_n_patterns(moments.rows)) if keep else moments
+
+
+def _n_patterns(blocks: tuple[Block, ...]) -> int:
+    """Distinct patterns of the rows that count."""
+    packed = [np.packbits(~np.isnan(side_by_side(each.y)), axis=1)[_rows_of_weight(each)] for each in blocks]
+    return len(_codes(np.concatenate(packed))[1])
 
 
 # ---------------------------------------------------------------------------------------------- pseudo-rows
@@ -322,6 +341,17 @@ class PatternRows:
         # by columns: an equation uses a few of X
         return cls(np.asfortranarray(values[:, :q]), values[:, q:], observed, unit, count)
 
+    @classmethod
+    def of_rows(cls, blocks: tuple[Block, ...], origin: np.ndarray) -> PatternRows:
+        """The rows of positive weight themselves, each a pattern of its own."""
+        parts = [
+            (slab.x.copy(), slab.y.copy(), slab.observed, np.ones(len(slab.x)) if slab.unit is None else slab.unit)
+            for block in blocks
+            for slab in block_slabs(block, origin)  # all in the same memory
+        ]
+        x, y, observed, unit = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return cls(np.asfortranarray(x), y, observed, unit, np.ones(len(unit)))
+
     def residuals(self, params: MaskedParams) -> PatternRows:
         """At fixed coefficients: rows without X whose y is the residuals in units of `scale`, at most |o| a pattern.
 
@@ -329,6 +359,8 @@ class PatternRows:
         """
         first = np.flatnonzero(self.count)
         residual = np.concatenate([residuals_of(slab, params) for slab in self.slabs()])
+        if len(first) == len(residual):
+            return PatternRows(np.zeros((len(residual), 0)), residual, self.observed, 0.0 * self.unit, self.count)
         parts = [
             _reduced(rows, np.flatnonzero(seen))
             for rows, seen in zip(np.split(residual, first[1:]), self.observed[first], strict=True)
