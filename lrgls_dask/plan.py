@@ -11,7 +11,7 @@ from dask.utils import format_bytes
 from lrgls_dask.compression.by_pattern import PAYS, AnyCompressed, CompressedPatterns
 from lrgls_dask.compression.compressed import partial_bytes
 from lrgls_dask.compression.parts import parts_at_once
-from lrgls_dask.compression.patterns import PATTERNS_IN_A_SUM, most_patterns
+from lrgls_dask.compression.patterns import PATTERNS_IN_A_SUM, are_few, held_bytes, most_patterns
 from lrgls_dask.design.design import Design
 from lrgls_dask.options import Engine
 from lrgls_dask.rows.kernels import slab_rows
@@ -42,6 +42,7 @@ class Plan:
     holds_sigma : whether the (K, K) residual covariance is held; without it a streamed fit is EM on its products.
     most_patterns : patterns of missing responses whose rows are compressed, 0 if all are streamed, None where none may
     be missing.  bytes_per_pattern : what each of them takes of the peak.
+    keeps_rows : whether rows of more patterns are held in memory, which saves reading them again.
     holds_cov : whether the (P, P) covariance of the coefficients of a fit with missing responses is part of the peaks.
     passes : expected passes over the data, an upper guess for "stream".  bytes_per_pass : decoded bytes read by each.
     n_patterns, pattern_rows, pattern_bytes : of a compressed system whose rows miss responses, their patterns, the rows
@@ -74,6 +75,7 @@ class Plan:
     n_patterns: int = 0
     pattern_rows: int = 0
     pattern_bytes: int = 0
+    keeps_rows: bool = False
 
     def peak_of(self, n_patterns: int) -> int:
         """The same as `peak` where so many patterns of missing responses are found, of those that are compressed."""
@@ -160,9 +162,11 @@ def make_plan(
     cluster = this_cluster(memory_limit)
     if missing:
         kept = most_patterns(rows.design)
+        held = (True, False) if are_few(rows) else (False,)
+        fewer = tuple(most for most in (kept, kept // 4, kept // 16, 1) if most)
         priced = {
-            "compress": [_price_missing(rows, cluster, most) for most in (kept, kept // 4, kept // 16, 1) if most],
-            "stream": [_price_missing(rows, cluster, 0)],
+            "compress": [_price_missing(rows, cluster, most, holds) for holds in held for most in fewer],
+            "stream": [_price_missing(rows, cluster, 0, False)],
         }
     else:
         priced = {
@@ -220,10 +224,13 @@ def plan_compressed(rows: AnyCompressed, memory_limit: int | str | None) -> Plan
 def plan_of_patterns(plan: Plan, n_patterns: int, *, streamed: bool) -> Plan:
     """The plan of rows that may miss responses, once the first pass has found so many patterns; 0 if none is missing.
 
-    streamed : whether the rows were not compressed.
+    streamed : whether the rows were neither compressed nor held.
     """
     found = f"{n_patterns:,} patterns of missing responses" if n_patterns else "no missing response"
-    reason = f"the first pass found {found}, and {'streams' if streamed else 'compresses'} the rows"
+    does = "streams the rows" if streamed else "compresses the rows"
+    if not streamed and n_patterns > (plan.most_patterns or 0):
+        does = "holds the rows in memory"
+    reason = f"the first pass found {found}, and {does}"
     passes = 1 if not streamed else EM_PASSES if n_patterns else 1 + STREAM_PASSES
     return replace(plan, engine="stream" if streamed else "compress", reason=reason, passes=passes)
 
@@ -233,8 +240,11 @@ def price_parts(rows: Rows, parts: int) -> Plan:
     return _price(rows, this_cluster(None), "compress", True, parts)
 
 
-def _price_missing(rows: Rows, cluster: Cluster, most: int) -> Plan:
-    """Rows of which so many patterns are compressed, as sums that may each hold all of them; 0 streams."""
+def _price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool) -> Plan:
+    """Rows of which so many patterns are compressed, as sums that may each hold all of them; 0 streams.
+
+    holds : whether rows that have more patterns are held: as they were read, and as what the loop sees of them.
+    """
     design = rows.design
     width, K = design.n_regressors + design.n_equations, design.n_equations
     whole, k = partial_bytes(design), min(K, PRICED_RANK)
@@ -243,12 +253,15 @@ def _price_missing(rows: Rows, cluster: Cluster, most: int) -> Plan:
     pseudo = 8 * (width + 1) * (width + K + 2)
     priced = _price(rows, cluster, "compress" if most else "stream", K <= 2000, 1)
     in_a_sum = streamed + min(most, PATTERNS_IN_A_SUM) * whole
+    held = held_bytes(rows) if holds else 0
+    looked_at = 2 * (held + 8 * rows.n_obs * (K + 2)) if holds else 0
     layout = cut_rows(rows, in_a_sum)
 
     def loop(patterns: int) -> tuple[int, int]:
         partial = streamed + patterns * whole
-        work = cluster.n_threads * task_bytes(rows, layout, in_a_sum) + 2 * FAN_IN * partial
-        return work, _stream_client(design, K <= 2000) + patterns * (2 * pseudo + whole) + partial
+        work = cluster.n_threads * task_bytes(rows, layout, in_a_sum) + 2 * FAN_IN * partial + held
+        client = max(patterns * (2 * pseudo + whole), looked_at) + held
+        return work, _stream_client(design, K <= 2000) + client + partial
 
     (work, client), (cov_work, cov_client) = loop(most), _information_bytes(rows, cluster)
     holds_cov = design.n_coefficients <= MAX_COEFFICIENTS and _fits(
@@ -261,13 +274,15 @@ def _price_missing(rows: Rows, cluster: Cluster, most: int) -> Plan:
     fewest = max(_peaks(cluster, max(work, cov_work), max(client, cov_client)))
     counted = "patterns of missing responses are counted in the first pass: "
     if most:
-        reason = f"{counted}the rows of at most {most} are compressed, {format_bytes(whole)} each, else streamed"
+        others = f"all rows are held, {format_bytes(held)}" if holds else "streamed"
+        reason = f"{counted}the rows of at most {most} are compressed, {format_bytes(whole)} each, else {others}"
     else:
         reason = f"sums of {format_bytes(streamed)} replace {format_bytes(whole)} for each pattern of missing responses"
     return replace(
         priced,
         reason=reason,
-        passes=EM_PASSES,
+        passes=1 if holds else EM_PASSES,
+        keeps_rows=holds,
         n_blocks=layout.n_blocks,
         largest_block=layout.largest_block() * rows.row_bytes,
         worker_peak=worker_peak,

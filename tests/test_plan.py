@@ -208,8 +208,13 @@ MEASURE_MISSING = MEASURE.replace('"rank": 2,', '"rank": 1, "missing": "em", "me
 
 @pytest.mark.parametrize(
     ("n", "K", "q", "patterns", "engine"),
-    [(100_000, 40, 80, 40, "compress"), (100_000, 40, 80, None, "stream"), (16_000, 90, 12, None, "stream")],
-    ids=["few patterns", "scattered", "many coefficients"],
+    [
+        (100_000, 40, 80, 40, "compress"),
+        (100_000, 40, 80, None, "stream"),
+        (16_000, 90, 12, None, "stream"),
+        (40_000, 60, 20, None, "auto"),
+    ],
+    ids=["few patterns", "scattered", "many coefficients", "held"],
 )
 def test_measured_memory_with_missing_responses_is_near_the_plan(
     tmp_path: Path, n: int, K: int, q: int, patterns: int | None, engine: str
@@ -280,7 +285,8 @@ def test_the_plan_of_a_fit_is_what_was_run_on_a_compressed_system_too() -> None:
         (0.0, None, "stream", "no missing response, and streams", 17),
         (0.2, 5, "auto", "6 patterns of missing responses, and compresses", 1),
         (0.2, 5, "stream", "6 patterns of missing responses, and streams", 30),
-        (0.4, None, "auto", "patterns of missing responses, and streams", 30),
+        (0.4, None, "auto", "patterns of missing responses, and holds the rows in memory", 1),
+        (0.4, None, "stream", "patterns of missing responses, and streams", 30),
     ],
 )
 def test_the_plan_of_a_fit_says_what_the_first_pass_found(

@@ -2,7 +2,8 @@
 
 Rows that show the same equations see the likelihood only through their own [X Y_o]'[X Y_o] and their number, so each
 pattern compresses as a complete system does (compressed.py). Beyond a number of patterns that is no gain: the pass then
-returns what a streamed fit needs to start, and how many patterns it had met.
+returns the rows themselves where they are few enough to be held, each a pattern of its own, and else what a streamed
+fit needs to start, and how many patterns it had met.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ __all__ = [
     "FirstMoments",
     "FirstParams",
     "Patterns",
+    "are_few",
     "bad_but_for_missing",
     "first_kernel",
     "first_pass",
+    "held_bytes",
     "most_patterns",
 ]
 
@@ -40,6 +43,7 @@ MOST_PATTERNS = 256  # a few hundred roots are worth their memory, and a pass th
 PATTERN_BYTES = 2**29  # of all roots together
 # That a sum of rows is taken to hold when rows are cut: with fewer, adding sums costs as much as the rows.
 PATTERNS_IN_A_SUM = 8
+HELD_BYTES = 2**27  # of rows as float64: with more of them a look at all is no less work than a pass
 SPARE_BYTES = 2**26  # that a thread keeps
 
 
@@ -49,6 +53,16 @@ Patterns = dict[bytes, RootMoments | GramMoments]
 def most_patterns(design: Design) -> int:
     """How many patterns are compressed: their roots have to fit."""
     return int(min(MOST_PATTERNS, max(1, PATTERN_BYTES // partial_bytes(design))))
+
+
+def are_few(rows: Rows) -> bool:
+    """Whether rows that have too many patterns are held in memory."""
+    return held_bytes(rows) <= HELD_BYTES
+
+
+def held_bytes(rows: Rows) -> int:
+    """What they take as float64."""
+    return 8 * rows.n_obs * (rows.design.n_regressors + rows.design.n_equations)
 
 
 class _SpareSquares(threading.local):
@@ -83,6 +97,7 @@ class FirstMoments(Sized):
     """n_rows : rows of positive weight.  empty : rows with nothing observed.  n_patterns : distinct patterns met, a
     lower bound where they were too many.  patterns : of [X Y_o], by pattern (packed bits of the observed equations),
     None then.  summed : AvailableMoments per group, None where the moments of the patterns hold them.
+    rows : the blocks that were read, in order, where they are held; after the pass, where there are no patterns.
     """
 
     design: tuple[DesignGroup, ...]
@@ -93,6 +108,7 @@ class FirstMoments(Sized):
     n_patterns: int
     patterns: Patterns | None
     summed: tuple[AvailableMoments, ...] | None
+    rows: tuple[Block, ...] = ()
 
     @property
     def groups(self) -> tuple[AvailableMoments, ...]:
@@ -146,7 +162,10 @@ class FirstMoments(Sized):
             if n_patterns > self.most:
                 summed, merged = self._available(merged) if summed is None else summed, None
         n_rows, empty = self.n_rows + other.n_rows, self.empty + other.empty
-        return FirstMoments(self.design, self.n_equations, self.most, n_rows, empty, n_patterns, merged, summed)
+        counts = n_rows, empty, n_patterns
+        return FirstMoments(
+            self.design, self.n_equations, self.most, *counts, merged, summed, (*self.rows, *other.rows)
+        )
 
     def _available(self, patterns: Patterns | None) -> tuple[AvailableMoments, ...]:
         return available_of(patterns or {}, self.design, self.n_equations)
@@ -155,16 +174,17 @@ class FirstMoments(Sized):
 @dataclass(frozen=True, eq=False)
 class FirstParams:
     """groups, incidence : of the design, (q, K).  most : patterns beyond which none is kept.  by_qr : how a pattern's
-    rows are reduced."""
+    rows are reduced.  keep : whether the rows are held too."""
 
     groups: tuple[DesignGroup, ...]
     incidence: sp.csr_array
     most: int
     by_qr: bool
+    keep: bool = False
 
     @classmethod
-    def of(cls, design: Design, most: int, *, by_qr: bool) -> FirstParams:
-        return cls(design.groups, design.incidence().astype(np.float64).tocsr(), most, by_qr)
+    def of(cls, design: Design, most: int, *, by_qr: bool, keep: bool = False) -> FirstParams:
+        return cls(design.groups, design.incidence().astype(np.float64).tocsr(), most, by_qr, keep)
 
 
 # ---------------------------------------------------------------------------------------------- the kernel
@@ -190,7 +210,8 @@ def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
         used = params.incidence @ observed[kept[first]].T.astype(np.float64) > 0
         patterns = _roots(block, shown, n_y) if params.by_qr else _grams(block, shown, anchor, used.T)
     empty = int((~packed.any(axis=1)).sum())
-    return FirstMoments(params.groups, n_y, params.most, len(kept), empty, len(first), patterns, summed)
+    rows = (block.copy(),) if params.keep else ()
+    return FirstMoments(params.groups, n_y, params.most, len(kept), empty, len(first), patterns, summed, rows)
 
 
 def _complete(block: Block, *, by_qr: bool) -> RootMoments | GramMoments:
@@ -313,18 +334,28 @@ def bad_but_for_missing(block: Block) -> BadValues:
     return bad_values(replace(block, y=y))
 
 
-def first_pass(rows: Rows, *, meter: Meter, most: int | None = None) -> FirstMoments:
+def first_pass(rows: Rows, *, meter: Meter, most: int | None = None, keep: bool | None = None) -> FirstMoments:
     """FirstMoments of all rows: one pass.
 
     most : patterns beyond which none is kept, `most_patterns` if None; 0 keeps none.
+    keep : whether more are answered by rows that are held; if None, where `most` is None and the rows are few.
     Raises BadValues for NaN in X where a response that is observed uses it, and infinities anywhere.
     """
     design = rows.design
     width = design.n_regressors + design.n_equations
     kept = most_patterns(design) if most is None else most
-    params = FirstParams.of(design, kept, by_qr=rows.n_obs * width**2 <= SMALL_FLOPS)
+    keep = most is None and are_few(rows) if keep is None else keep
+    params = FirstParams.of(design, kept, by_qr=rows.n_obs * width**2 <= SMALL_FLOPS, keep=keep)
     size = 8 * int(((design.sizes + 1) ** 2).sum()) + min(kept, PATTERNS_IN_A_SUM) * partial_bytes(design)
     moments: FirstMoments = run_pass(
         rows, first_kernel, params, partial_bytes=size, meter=meter, label="patterns of missing values", holes=True
     )
-    return moments
+    if moments.patterns is not None:
+        return replace(moments, rows=())
+    return replace(moments, n_patterns=_n_patterns(moments.rows)) if keep else moments
+
+
+def _n_patterns(blocks: tuple[Block, ...]) -> int:
+    """Distinct patterns of the rows that count."""
+    packed = [np.packbits(~np.isnan(side_by_side(each.y)), axis=1)[_rows_of_weight(each)] for each in blocks]
+    return len(_codes(np.concatenate(packed))[1])

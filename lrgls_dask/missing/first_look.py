@@ -20,17 +20,18 @@ def look(
     """What the first pass makes of the rows: the problem with missing responses, or that there are none.
 
     Complete rows come compressed, or as None where they are to be streamed.
-    Raises ValueError where engine="compress" is asked for and the patterns of missing responses are too many.
+    Raises ValueError where engine="compress" is asked for and the patterns of missing responses are too many, in rows
+    that are too many to be held.
     """
     most = plan.most_patterns or 0
-    first = first_pass(rows, meter=meter, most=most)
+    first = first_pass(rows, meter=meter, most=most, keep=plan.keeps_rows)
     if first.is_complete:
         if most == 0:
             return None
         return first.compressed(rows.design) or compress_rows(rows, meter=meter)
-    if engine == "compress" and first.patterns is None:
+    if engine == "compress" and first.patterns is None and not first.rows:
         raise ValueError(
             f"engine='compress' keeps the rows of each pattern of missing responses apart, at most {most} patterns, "
-            f"and these rows have more. Use engine='auto', which streams them."
+            "and these rows have more and are too many to be held in memory. Use engine='auto', which streams them."
         )
     return Incomplete(rows, lam_B=lam_B, meter=meter, first=first, restrictions=restrictions)

@@ -22,12 +22,13 @@ from lrgls_dask.solve.selection import Table, best_of, criteria
 __all__ = ["Estimate", "choose_incomplete", "estimate_of", "fit_incomplete"]
 
 CELLS_OF_MORE_STARTS = 200_000  # of pseudo-rows: up to so many a dozen more searches are a matter of seconds
+ROUGHLY = 1e-5  # rel_tol of the sweeps that a search over coefficients and Sigma together follows in any case
 
 
 def fit_incomplete(
     problem: Incomplete, structure: Structure, options: Options, kept: CheckpointLoop | None = None
 ) -> Solution[Point]:
-    """The best solution of one structure; several starts where they are free.
+    """The best solution of one structure; several starts where a look at a point is cheap.
 
     For factors, algorithm="als" alternates where the patterns are compressed; where every look at the rows is a pass it
     takes both half-steps from the same pass, which are the accelerated EM rounds.
@@ -39,8 +40,13 @@ def fit_incomplete(
     if not problem.restarts_are_free:
         return _streamed(problem, structure, options, kept)
     starts = starting_points(problem, structure, options)
+    if problem.holds_rows:  # a look is at all of them: one start is followed, as where they are streamed
+        starts = starts[:1]
     if options.algorithm != "als":
         return best_of_starts([_by_rounds(problem, structure, options, start) for start in starts], len(starts))
+    if problem.holds_rows:
+        sweeps = IncompleteSweeps(problem, structure, replace(options, rel_tol=max(options.rel_tol, ROUGHLY)))
+        return _together(problem, structure, options, run(sweeps, starts[0], sweeps.goal()))
     sweeps = IncompleteSweeps(problem, structure, options)
     solutions = [run(sweeps, start, sweeps.goal()) for start in starts]
     best = best_of_starts(solutions, len(solutions))

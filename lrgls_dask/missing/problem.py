@@ -1,7 +1,8 @@
 """Systems with missing responses: what their maximum likelihood asks of the data, in standard units.
 
 Each equation is whitened over the rows that show it (whiten.py), so every equation is a design of its own here. The
-answers come from pseudo-rows in memory where the patterns of missing values are few, else each is one pass.
+answers come from pseudo-rows in memory where the patterns of missing values are few, from the rows themselves where
+these are, else each is one pass.
 """
 
 from __future__ import annotations
@@ -97,11 +98,14 @@ class Incomplete(ShownColumns):
     """A system with missing responses in whitened coordinates c; making it costs the first pass.
 
     rows : unread, or compressed by patterns, which takes no pass.
-    most_patterns : patterns beyond which the rows are streamed; as many as fit a bound on memory if None, 0 streams.
+    most_patterns : patterns beyond which the rows are streamed; 0 streams. If None, as many as fit a bound on memory,
+    and rows that fit another are held instead of streamed.
     first : what `first_pass` found, if it was made already.  restrictions : that the coefficients keep to.
     n_obs : rows of positive weight that show something; the others say nothing.  n_empty : those that show nothing.
     cells : (K,) rows that show each equation.
-    restarts_are_free : whether the answers come from pseudo-rows, without a pass.
+    holds_rows : whether the rows themselves are in memory.
+    restarts_are_free : whether the answers come from memory, without a pass: from rows that stand for those of each
+    pattern, or from all rows, each a pattern of its own.
 
     Raises ValueError naming an equation that is never observed, or in no more rows than it has regressors; LinAlgError
     naming collinear columns; BadValues for NaN in X where an observed response uses it, and for infinities.
@@ -145,12 +149,15 @@ class Incomplete(ShownColumns):
         check_digits(rows.design, np.arange(len(totals)), totals, self.whitened.y_scale, self.cells)
         log_scale = np.log(self.whitened.y_scale)
         self.nll_offset = float(log_scale @ self.cells - 0.5 * log_weight.sum()) / self.n_obs
-        self.restarts_are_free = first.patterns is not None
+        self.holds_rows = bool(first.rows)
+        self.restarts_are_free = first.patterns is not None or self.holds_rows
         self.origin = self._common_origin(available)
         self._prepare(available)
         self._pseudo: PatternRows | None = None
         if first.patterns is not None:
             self._pseudo = PatternRows.of(first.patterns, rows.design, self.origin)
+        elif first.rows:
+            self._pseudo = PatternRows.of_rows(first.rows, self.origin)
 
     @property
     def n_pseudo_cells(self) -> int:

@@ -10,7 +10,8 @@ from lrgls_dask.compression.available import shown_by
 from lrgls_dask.compression.patterns import Patterns
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
-from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of
+from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, block_slabs, residuals_of
+from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, triangle
 
 __all__ = ["PatternRows"]
@@ -38,6 +39,17 @@ class PatternRows:
         # by columns: an equation uses a few of X
         return cls(np.asfortranarray(values[:, :q]), values[:, q:], observed, unit, count)
 
+    @classmethod
+    def of_rows(cls, blocks: tuple[Block, ...], origin: np.ndarray) -> PatternRows:
+        """The rows of positive weight themselves, each a pattern of its own."""
+        parts = [
+            (slab.x.copy(), slab.y.copy(), slab.observed, np.ones(len(slab.x)) if slab.unit is None else slab.unit)
+            for block in blocks
+            for slab in block_slabs(block, origin)  # all in the same memory
+        ]
+        x, y, observed, unit = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return cls(np.asfortranarray(x), y, observed, unit, np.ones(len(unit)))
+
     def residuals(self, params: MaskedParams) -> PatternRows:
         """At fixed coefficients: rows without X whose y is the residuals in units of `scale`, at most |o| a pattern.
 
@@ -45,6 +57,8 @@ class PatternRows:
         """
         first = np.flatnonzero(self.count)
         residual = np.concatenate([residuals_of(slab, params) for slab in self.slabs()])
+        if len(first) == len(residual):
+            return PatternRows(np.zeros((len(residual), 0)), residual, self.observed, 0.0 * self.unit, self.count)
         parts = [
             _reduced(rows, np.flatnonzero(seen))
             for rows, seen in zip(np.split(residual, first[1:]), self.observed[first], strict=True)

@@ -38,6 +38,11 @@ class Block:
         weights = None if self.weights is None else np.asarray(self.weights)[rows]
         return Block(self.start, x, y, weights, cells, None if self.scaling is None else self.scaling.take(rows))
 
+    def copy(self) -> Block:
+        """The same in memory of its own, for who keeps it: a pass reads the next block where it read this one."""
+        x, y, cells = (tuple(np.array(array) for array in arrays) for arrays in (self.x, self.y, self.cells))
+        return Block(self.start, x, y, None if self.weights is None else np.array(self.weights), cells, self.scaling)
+
     def told(self, head: Head) -> Head:
         """The head of these rows, with what their scaling tells."""
         if self.scaling is None:

@@ -19,7 +19,7 @@ from distributed import Client
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System
 from lrgls_dask.cli import main
 from lrgls_dask.errors import BadValues
-from support.counted import counted_rows
+from support.counted import counted_array, counted_rows
 from support.fits import TIGHT, assert_params_close, assert_same_bits, fit
 from support.incomplete import dense_information, dense_loglik, with_holes
 from support.reference import MISSING_CASES, load, system_of, table
@@ -237,15 +237,40 @@ def test_few_patterns_are_read_once_and_streamed_rounds_are_passes(every_chunk: 
     assert set(reads.values()) == {before + 3}
 
 
-def test_more_patterns_than_are_compressed_stream() -> None:
+@pytest.mark.parametrize("weights", [None, "rows", "cells"])
+def test_rows_of_many_patterns_are_read_once_and_held_whatever_the_rank(
+    weights: str | None, every_chunk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They lead to the optimum of the rows streamed to the last digits."""
+    data = with_holes(simulate("own", n=300, K=6, k=1, weighted=weights == "rows"), 0.4)
+    given = data.weights
+    if weights == "cells":
+        given = np.random.default_rng(5).uniform(0.5, 2.0, size=data.Y.shape)
+    (X, of_X), (Y, of_Y) = counted_array(data.X, 50), counted_array(data.Y, 50)
+    own = np.array([[c in columns for columns in data.columns] for c in range(data.X.shape[1])])
+    system = System.from_arrays(Y, X, incidence=own, weights=given)
+    monkeypatch.setattr("lrgls_dask.plan.MOST_PATTERNS", 10)
+    model = LowRankGLS("bic", missing="em", ranks=[1, 2]).fit(system)
+    got = model.result_
+    assert set(of_X.values()) == set(of_Y.values()) == {1}
+    assert (got.n_passes, got.engine, model.plan_.passes) == (1, "compress", 1)
+    assert got.n_patterns == len(np.unique(np.isnan(data.Y), axis=0))
+    assert data.weights is None or (data.weights > 0).all()
+    streamed = fit(system, got.rank, missing="em", engine="stream", rel_tol=1e-10, max_sweeps=2000)
+    assert got.loglik > streamed.loglik - 1e-4
+    np.testing.assert_allclose(got.params, streamed.params, atol=0.02 * float(got.std_errors.min()))
+
+
+def test_more_patterns_than_are_compressed_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     data = with_holes(simulate("own", n=400, K=10, k=1), 0.4)
+    monkeypatch.setattr("lrgls_dask.plan.HELD_BYTES", 0)
     model = LowRankGLS(1, missing="em", rel_tol=1e-9).fit(data.system())
     got = model.result_
     assert model.plan(data.system()).engine == "compress" and got.engine == "stream"
     assert model.plan_.engine == "stream"  # what was run
-    assert got.n_patterns > 256
+    assert 256 < got.n_patterns <= len(np.unique(np.isnan(data.Y), axis=0))
     assert f"in at least {got.n_patterns} patterns" in got.summary()
-    with pytest.raises(ValueError, match=r"at most 256 patterns, and these rows have more\. Use engine='auto'"):
+    with pytest.raises(ValueError, match=r"at most 256 patterns, and these rows have more and are too many to be held"):
         LowRankGLS(1, missing="em", engine="compress").fit(data.system())
 
 
@@ -499,9 +524,13 @@ def test_a_plan_reads_nothing_and_says_what_decides(holes: Data) -> None:
     system, reads = counted_rows(with_holes(simulate("shared", n=200)), 20)
     plan = LowRankGLS(2, missing="em", memory_limit="100GB").plan(system)
     assert not reads
-    assert (plan.engine, plan.most_patterns, plan.passes) == ("compress", 256, 30)
-    assert "the rows of at most 256 are compressed, 800 B each, else streamed" in str(plan)
-    assert "once, or about 30 times where more than 256 patterns are found" in str(plan)
+    assert (plan.engine, plan.most_patterns, plan.keeps_rows, plan.passes) == ("compress", 256, True, 1)
+    assert "the rows of at most 256 are compressed, 800 B each, else all rows are held, 15.62 kiB" in str(plan)
+    many = System.from_arrays(da.zeros((2_000_000, 6), chunks=(50_000, 6)), da.zeros((2_000_000, 4), chunks=50_000))
+    several = LowRankGLS(2, missing="em", memory_limit="100GB").plan(many)
+    assert (several.engine, several.keeps_rows, several.passes) == ("compress", False, 30)
+    assert "are compressed, 800 B each, else streamed" in str(several)
+    assert "once, or about 30 times where more than 256 patterns are found" in str(several)
     streamed = LowRankGLS(2, missing="em", engine="stream", memory_limit="100GB").plan(system)
     assert (streamed.engine, streamed.most_patterns) == ("stream", 0)
     assert "replace 800 B for each pattern" in str(streamed)

@@ -344,7 +344,7 @@ def test_twenty_passes_are_enough() -> None:
     best = fit_incomplete(
         Incomplete(rows, lam_B=0.0, meter=Meter(), most_patterns=0), LowRankStructure(3), Options(rel_tol=1e-13)
     )
-    problem = Incomplete(rows, lam_B=0.0, meter=Meter())
+    problem = Incomplete(rows, lam_B=0.0, meter=Meter(), most_patterns=0)
     found = fit_incomplete(problem, LowRankStructure(3), Options(rel_tol=1e-6))
     assert not problem.restarts_are_free
     assert next(row.passes for row in found.trace if row.nll - best.trace[-1].nll < 1e-6) <= 20
