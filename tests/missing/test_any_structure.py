@@ -278,18 +278,18 @@ def test_a_killed_client_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     whole = LowRankGLS(**options).fit(made).result_
     seen: list[str] = []
 
-    def until_five_sweeps(label: str, done: int, total: int) -> None:
+    def until_five_looks(label: str, done: int, total: int) -> None:
         seen.append(label)
-        if done == 0 and seen.count("likelihood") > 6:
+        if seen.count("likelihood") > 4:
             raise KeyboardInterrupt
 
     kept = {"checkpoint": tmp_path / "kept"}
     with pytest.raises(KeyboardInterrupt):
-        LowRankGLS(**options, **kept, progress=until_five_sweeps).fit(made)
+        LowRankGLS(**options, **kept, progress=until_five_looks).fit(made)
     found = LowRankGLS(**options, **kept).fit(made).result_
     np.testing.assert_array_equal(found.params.values, whole.params.values)
     np.testing.assert_array_equal(found.sigma().values, whole.sigma().values)
-    assert found.n_passes == whole.n_passes
+    assert found.n_passes < whole.n_passes  # it did not start again
 
 
 def test_threads_and_workers_give_the_same_bits(client: Client) -> None:

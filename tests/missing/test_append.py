@@ -147,7 +147,9 @@ def test_a_year_of_days_is_fitted_as_if_it_had_been_there(holes: bool, level: fl
 def test_rows_stored_in_single_precision_are_appended() -> None:
     data = late(made("shared", 150))
     data = replace(data, Y=data.Y.astype(np.float32), X=data.X.astype(np.float32))
-    assert_same_fit(fit(grown(data, 60), missing="em"), fit(data.system(), missing="em"))
+    whole = fit(data.system(), missing="em")
+    # where the likelihood is flat to its last digit, steps that differ by rounding end 3e-9 apart
+    assert_same_fit(fit(grown(data, 60), missing="em"), whole, tol=1e-8)
 
 
 def test_a_system_may_start_with_one_row_or_none_complete() -> None:

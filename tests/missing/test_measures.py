@@ -143,3 +143,23 @@ def test_r2_is_saved_and_what_reads_rows_says_so(tmp_path: Path) -> None:
             said(opened, what)
     with pytest.raises(ValueError, match="R2 of equations with missing responses needs sums of squares"):
         _ = replace(made, evidence=replace(made.evidence, squares=None)).r2
+
+
+@pytest.mark.parametrize("bartlett", [False, True])
+def test_rank_test_is_against_an_unrestricted_sigma_of_the_same_cells(bartlett: bool) -> None:
+    data, made = few("compress")
+    full = fit(data.system(dask_rows(60)), missing="em", rank="auto", covariance="full", rel_tol=1e-12)
+    found = made.rank_test(bartlett=bartlett)
+    K, k = made.n_equations, made.rank
+    assert found.df == ((K - k) ** 2 - K - k) // 2
+    free = made.design.n_coefficients / K
+    factor = 1.0 - (free + (2 * K + 4 * k + 5) / 6) / made.n_obs if bartlett else 1.0
+    assert found.statistic == pytest.approx(2 * factor * (full.loglik - made.loglik), rel=1e-5)
+
+
+def test_rank_test_of_complete_rows_is_that_of_both_roads() -> None:
+    complete, holes = both_roads("compress")
+    assert holes.rank_test().statistic == pytest.approx(complete.rank_test().statistic, rel=1e-6)
+    assert holes.rank_test(bartlett=True).statistic == pytest.approx(
+        complete.rank_test(bartlett=True).statistic, rel=1e-6
+    )
