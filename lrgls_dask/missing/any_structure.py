@@ -17,7 +17,7 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.missing.ecm import ExpectedSweeps
 from lrgls_dask.missing.kernels import PairMoments
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.missing.starts import STARTS, pairwise_covariance
+from lrgls_dask.missing.starts import STARTS, check_enough_pairs, pairwise_covariance
 from lrgls_dask.sigma.full import SingularCovariance
 from lrgls_dask.sigma.interface import LOOSE, TIGHT, SigmaStep, Structure
 from lrgls_dask.sigma.structures import LowRankStructure
@@ -30,9 +30,14 @@ __all__ = ["chosen_structure", "fit_any_structure"]
 
 
 def fit_any_structure(
-    problem: Incomplete, structure: Structure, options: Options, kept: CheckpointLoop | None = None
+    problem: Incomplete,
+    structure: Structure,
+    options: Options,
+    kept: CheckpointLoop | None = None,
+    *,
+    several: bool = True,
 ) -> Solution[Point]:
-    """The best solution of one structure; several starts where they are free.
+    """The best solution of one structure; several starts where they are free and it is `several`.
 
     kept : where a streamed loop keeps its last point, and goes on from one that is there.
     Raises ValueError for pairs of equations that no row shows together where the structure does not tell their
@@ -40,7 +45,10 @@ def fit_any_structure(
     """
     step = ExpectedSweeps(problem, structure, options, held=options.one_step)
     try:
-        ends = [run_from_kept(step, start, step.goal(), kept) for start in _starts(problem, structure, options)]
+        ends = [
+            run_from_kept(step, start, step.goal(), kept)
+            for start in _starts(problem, structure, options, several=several)
+        ]
     except SingularCovariance as error:
         raise _no_maximum(problem, options) from error
     best = best_of_starts(ends, len(ends))
@@ -64,9 +72,9 @@ def chosen_structure(
     return chosen, tuple(in_units_of_data(row, problem) for row in rows)
 
 
-def _starts(problem: Incomplete, structure: Structure, options: Options) -> list[Point]:
+def _starts(problem: Incomplete, structure: Structure, options: Options, *, several: bool) -> list[Point]:
     """Coefficients and what their residuals say of Sigma, pair by pair; one where each would take passes."""
-    one = options.one_step or structure.fixed or not problem.restarts_are_free
+    one = not several or options.one_step or structure.fixed or not problem.restarts_are_free
     floor = np.full(problem.design.n_equations, options.d_floor)
     points: list[Point] = []
     firsts = [least_squares(problem)] if options.one_step else starting_values(problem)
@@ -74,10 +82,12 @@ def _starts(problem: Incomplete, structure: Structure, options: Options) -> list
         plain = number == 0 and not options.one_step
         pairs = problem.pairs_at_start if plain else problem.pairs(c)
         _check_pairs(problem.design, structure, pairs)
+        if structure.by_equation and structure.rank:
+            check_enough_pairs(structure, pairs.pairs)
         S = pairwise_covariance(pairs, floor)
         found: list[SigmaStep[Any]] = structure.candidates(S, floor, tol=TIGHT if one else LOOSE)
-        several = found[:STARTS] if plain and not one else found[:1]
-        points += [Point(c, S, each.sigma) for each in several]
+        kept = found[:STARTS] if plain and not one else found[:1]
+        points += [Point(c, S, each.sigma) for each in kept]
     return points
 
 

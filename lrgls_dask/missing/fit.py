@@ -11,9 +11,9 @@ from lrgls_dask.missing.any_structure import fit_any_structure
 from lrgls_dask.missing.em import IncompleteRounds
 from lrgls_dask.missing.polish import nearly_bare
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.missing.starts import random_starts, starting_points
+from lrgls_dask.missing.starts import LARGEST_PAIRS, random_starts, starting_points
 from lrgls_dask.sigma.interface import FactorStructure, Sigma, Structure
-from lrgls_dask.sigma.structures import widened
+from lrgls_dask.sigma.structures import LowRankStructure, widened
 from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop, run_from_kept
 from lrgls_dask.solve.iterate import Goal, Half, State, iterate, run
 from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point, Solution, best_of_starts
@@ -22,20 +22,27 @@ from lrgls_dask.solve.selection import Table, best_of, criteria
 __all__ = ["Estimate", "choose_incomplete", "estimate_of", "fit_incomplete"]
 
 CELLS_OF_MORE_STARTS = 200_000  # of pseudo-rows: up to so many a dozen more searches are a matter of seconds
-ROUGHLY = 1e-5  # rel_tol of the sweeps that a search over coefficients and Sigma together follows in any case
+ROUGHLY = 1e-8  # rel_tol at which ranks are compared: too many factors have no last digits worth their sweeps
 
 
 def fit_incomplete(
-    problem: Incomplete, structure: Structure, options: Options, kept: CheckpointLoop | None = None
+    problem: Incomplete,
+    structure: Structure,
+    options: Options,
+    kept: CheckpointLoop | None = None,
+    *,
+    several: bool = True,
 ) -> Solution[Point]:
     """The best solution of one structure; several starts where a look at a point is cheap.
 
-    For factors, algorithm="als" alternates where the patterns are compressed; where every look at the rows is a pass it
-    takes both half-steps from the same pass, which are the accelerated EM rounds.
+    Where the rows themselves are held, low rank goes by the products of responses that are expected where they are
+    missing: looks are then few, however many factors the data do not ask for. Else algorithm="als" alternates where the
+    patterns are compressed; where every look at the rows is a pass it takes both half-steps from the same pass, which
+    are the accelerated EM rounds.
     kept : where a streamed loop keeps its last point, and goes on from one that is there.
     """
-    if options.one_step or not structure.by_equation:
-        return fit_any_structure(problem, structure, options, kept)
+    if options.one_step or not structure.by_equation or _by_products(problem, structure, options):
+        return fit_any_structure(problem, structure, options, kept, several=several)
     structure = structure.by_rows()
     if not problem.restarts_are_free:
         return _streamed(problem, structure, options, kept)
@@ -44,9 +51,6 @@ def fit_incomplete(
         starts = starts[:1]
     if options.algorithm != "als":
         return best_of_starts([_by_rounds(problem, structure, options, start) for start in starts], len(starts))
-    if problem.holds_rows:
-        sweeps = IncompleteSweeps(problem, structure, replace(options, rel_tol=max(options.rel_tol, ROUGHLY)))
-        return _together(problem, structure, options, run(sweeps, starts[0], sweeps.goal()))
     sweeps = IncompleteSweeps(problem, structure, options)
     solutions = [run(sweeps, start, sweeps.goal()) for start in starts]
     best = best_of_starts(solutions, len(solutions))
@@ -58,6 +62,12 @@ def fit_incomplete(
     rounds = _together(problem, structure, options, _by_rounds(problem, structure, options, starts[0]))
     ends[0] = min(ends[0], rounds, key=lambda found: found.obj)  # two roads from one start
     return best_of_starts(ends, len(ends))
+
+
+def _by_products(problem: Incomplete, structure: Structure, options: Options) -> bool:
+    few = problem.design.n_equations <= LARGEST_PAIRS
+    plain = isinstance(structure, LowRankStructure) and structure.sigma_step == "ml" and options.algorithm == "als"
+    return problem.holds_rows and few and plain
 
 
 def _by_rounds(
@@ -104,14 +114,20 @@ def choose_incomplete(
 
     checkpoint : where streamed loops keep their last points, and go on from those that are there.
     """
+    search = len(structures) > 1 and problem.holds_rows
+    rough = replace(options, rel_tol=max(options.rel_tol, ROUGHLY)) if search else options
     solutions = []
     for each in structures:
         kept = None if checkpoint is None else checkpoint.loop("missing", each, options, problem.constraint)
-        solutions.append(fit_incomplete(problem, each, options, kept))
+        solutions.append(fit_incomplete(problem, each, rough, kept, several=not search))
     if len(structures) == 1:
         return solutions[0], ()
     rows = [criteria(problem, each, found.nll) for each, found in zip(structures, solutions, strict=True)]
     best, table = best_of(rows, "bic")
+    if search:
+        solutions[best] = fit_incomplete(problem, structures[best], options)
+        rows[best] = criteria(problem, structures[best], solutions[best].nll)
+        _, table = best_of(rows, "bic")
     return solutions[best], table
 
 

@@ -8,13 +8,21 @@ import numpy as np
 
 from lrgls_dask.missing.kernels import PairMoments
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.sigma.interface import FactorStructure, SigmaStep
+from lrgls_dask.sigma.interface import FactorStructure, SigmaStep, Structure
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point
 from lrgls_dask.solve.starting_values import starting_values
 
-__all__ = ["STARTS", "pairs_never_seen", "pairwise_covariance", "random_starts", "starting_points"]
+__all__ = [
+    "LARGEST_PAIRS",
+    "STARTS",
+    "check_enough_pairs",
+    "pairs_never_seen",
+    "pairwise_covariance",
+    "random_starts",
+    "starting_points",
+]
 
 LARGEST_PAIRS = 2_000  # equations whose pairwise moments (K, K) a pass may sum
 LEAST_EIGENVALUE = 1e-3  # of a pairwise correlation matrix, which need not be positive definite
@@ -50,7 +58,7 @@ def starting_points(problem: Incomplete, structure: FactorStructure, options: Op
 def _sigmas(problem: Incomplete, structure: FactorStructure, options: Options, pairs: PairMoments) -> list[LowRank]:
     """Sigmas fitted to residual cross-products, pair by pair; one where rows are streamed."""
     floor = np.full(problem.design.n_equations, options.d_floor)
-    _check_pairs(structure, pairs.pairs)
+    check_enough_pairs(structure, pairs.pairs)
     S = pairwise_covariance(pairs, floor)
     found: list[SigmaStep[Any]] = [*structure.candidates(S, floor)]
     sigmas = [widened(step.sigma) for step in found]
@@ -94,7 +102,7 @@ def _softened(sigma: LowRank) -> LowRank:
     return LowRank(sigma.F * np.sqrt((variances - d) / common)[:, None], d)
 
 
-def _check_pairs(structure: FactorStructure, pairs: np.ndarray) -> None:
+def check_enough_pairs(structure: Structure, pairs: np.ndarray) -> None:
     upper = np.triu_indices(len(pairs), 1)
     seen = pairs[upper] > 0
     n_seen, needed = int(seen.sum()), structure.n_parameters(len(pairs)) - len(pairs)

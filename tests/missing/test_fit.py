@@ -249,7 +249,7 @@ def test_rows_of_many_patterns_are_read_once_and_held_whatever_the_rank(
     (X, of_X), (Y, of_Y) = counted_array(data.X, 50), counted_array(data.Y, 50)
     own = np.array([[c in columns for columns in data.columns] for c in range(data.X.shape[1])])
     system = System.from_arrays(Y, X, incidence=own, weights=given)
-    monkeypatch.setattr("lrgls_dask.plan.MOST_PATTERNS", 10)
+    monkeypatch.setattr("lrgls_dask.compression.patterns.MOST_PATTERNS", 10)
     model = LowRankGLS("bic", missing="em", ranks=[1, 2]).fit(system)
     got = model.result_
     assert set(of_X.values()) == set(of_Y.values()) == {1}
@@ -263,7 +263,7 @@ def test_rows_of_many_patterns_are_read_once_and_held_whatever_the_rank(
 
 def test_more_patterns_than_are_compressed_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     data = with_holes(simulate("own", n=400, K=10, k=1), 0.4)
-    monkeypatch.setattr("lrgls_dask.plan.HELD_BYTES", 0)
+    monkeypatch.setattr("lrgls_dask.compression.patterns.HELD_BYTES", 0)
     model = LowRankGLS(1, missing="em", rel_tol=1e-9).fit(data.system())
     got = model.result_
     assert model.plan(data.system()).engine == "compress" and got.engine == "stream"
