@@ -13,6 +13,7 @@ SCRIPTS = (
     "bootstrap",
     "cluster",
     "coverage",
+    "coverage_missing",
     "coverage_robust",
     "cross_validate",
     "compress_patterns",
@@ -192,6 +193,15 @@ def test_coverage_robust(small):
     for run, kind in zip(found["runs"], ("robust", "cluster", "hac"), strict=True):
         assert run["z_sd"][kind] < run["z_sd"]["classical"]  # classical errors are too small in all three
         assert 0.75 < run["coverage"][kind] <= 1
+
+
+@pytest.mark.slow
+def test_coverage_missing(small):
+    found = small("coverage_missing")
+    assert cases(found) == ["heteroskedastic", "clustered"]
+    for run in found["runs"]:
+        assert 0.17 < run["missing"] < 0.23
+        assert all(0.7 < run["coverage"][kind] <= 1 for kind in run["kinds"])
 
 
 def test_bootstrap(small):

@@ -55,6 +55,8 @@ APART = HOLES.copy()  # no row shows the first two equations together
 APART[::2, 0] = APART[1::2, 1] = np.nan
 COPIED = HOLES.copy()  # what the first equation's responses are, the second's are too
 COPIED[:, 1] = np.where(np.isnan(HOLES[:, 1]), np.nan, Y[:, 0] + X[:, 1])
+LATE_X, FIRST_UNSEEN = X.copy(), HOLES.copy()  # a regressor that starts a row late, and responses that do
+LATE_X[0, 1] = FIRST_UNSEEN[0] = np.nan
 NO_ROW = Y.copy()
 NO_ROW[np.arange(N), np.arange(N) % K] = np.nan
 GROUPS = np.arange(N) // 6
@@ -858,7 +860,7 @@ RESULTS: list[Case] = [
     ),
     Case(
         "Fit a larger rank with missing='em' too and compare",
-        lambda: with_holes().rank_test(),
+        lambda: with_holes(engine="stream").rank_test(),
         (lambda: with_holes().lr_test(with_holes(rank=2)),),
     ),
     Case(
@@ -1434,9 +1436,26 @@ SIGMAS: list[Case] = [
         (lambda: fit(ALONE, X, 0, missing="em"), lambda: fit(HOLES, X, 1, missing="em")),
     ),
     Case(
-        "engine='compress' keeps the rows of each pattern.* Use engine='auto'",
-        lambda: LowRankGLS(1, missing="em", engine="compress").fit(SCATTERED),
-        (lambda: LowRankGLS(1, missing="em", engine="auto").fit(SCATTERED),),
+        "and missing='raise' takes complete ones. Use missing='em', or missing='drop'",
+        lambda: LowRankGLS(1).fit(System.from_arrays(HOLES, X).compress()),
+        (
+            lambda: LowRankGLS(1, missing="em").fit(System.from_arrays(HOLES, X).compress()),
+            lambda: LowRankGLS(1, missing="drop").fit(System.from_arrays(HOLES, X).compress()),
+        ),
+    ),
+    Case(
+        "every value must be observed that an observed response uses.* fit with missing='drop'",
+        lambda: LowRankGLS(1, missing="em").fit(System.from_arrays(HOLES, LATE_X)),
+        (
+            lambda: LowRankGLS(1, missing="em").fit(System.from_arrays(HOLES[1:], LATE_X[1:])),
+            lambda: LowRankGLS(1, missing="em").fit(System.from_arrays(FIRST_UNSEEN, LATE_X)),
+            lambda: LowRankGLS(1, missing="drop").fit(System.from_arrays(HOLES, LATE_X)),
+        ),
+    ),
+    Case(
+        "kind='huber-white' of rows with missing responses .* Use kind='robust'",
+        lambda: with_holes(rank="auto", covariance="full").cov("huber-white"),
+        (lambda: with_holes(rank="auto", covariance="full").cov("robust"),),
     ),
     Case(
         "observed in 2 rows and has 3 regressors.* leave it or some regressors out",
@@ -1596,10 +1615,6 @@ SIGMAS: list[Case] = [
 ]
 EXACT = np.column_stack([X @ [1.0, 2.0, 0.0], Y[:, 1:]])
 ALONE = np.where(np.arange(N)[:, None] % K == np.arange(K), Y, np.nan)
-SCATTERED = arrays(
-    np.where(np.random.default_rng(4).random((600, 12)) < 0.3, np.nan, np.random.default_rng(6).normal(size=(600, 12))),
-    np.ones((600, 1)),
-)
 
 
 def _aligned() -> Any:
@@ -1847,6 +1862,11 @@ ELSEWHERE = {
     "data/unwritten.py: Leave it out.": "a store that lists no keys",
     "design/penalties.py: Give them the same.": "one column by two names, in tests/design/test_penalties.py",
     "results/parts.py: Fit again.": BY_HAND,
+    "errors.py: Drop or fill these rows; every value": GUARD,
+    "system.py: Fit with missing='em', or with missing='drop', which": GUARD,
+    "compression/by_pattern.py: Fit the System itself with missing='em', which": LARGE,
+    "missing/first_look.py: Use engine='auto', which streams them.": "rows beyond memory, in tests/missing/test_fit.py",
+    "plan.py: fit the System itself, with missing='em'": "a line of a plan, in tests/missing/test_append.py",
     "rows/cluster.py: Install lrgls_dask {} on every worker and": OUTSIDE,
     "rows/cluster.py: Start a cluster and a Client for": OUTSIDE,
     "varying/carried.py: use longer segments, a bandwidth that reaches": CHANCE,
