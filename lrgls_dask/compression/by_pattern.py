@@ -172,8 +172,8 @@ def by_pattern(first: FirstMoments, design: Design, of: str = "") -> CompressedP
     if first.patterns is None:
         raise ValueError(
             f"the rows{of} have more than {first.most:,} patterns of missing responses, each of which is compressed by "
-            "itself: that does not pay. Fit the System itself with missing='em', which streams its rows, or with "
-            "missing='drop'."
+            "itself: that does not pay. Fit the System itself with missing='em', which holds its rows or streams "
+            "them, or with missing='drop'."
         )
     route = "qr"
     found = {}
