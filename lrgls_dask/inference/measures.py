@@ -8,10 +8,8 @@ import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed, residual_rows
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.solve.in_memory import InMemory
-from lrgls_dask.solve.whiten import GroupRows, group_rows, resolution_of
+from lrgls_dask.solve.whiten import GroupRows, fitted_exactly, group_rows, resolution_of
 
 __all__ = ["SumsOfSquares", "mcelroy_r2", "mcelroy_r2_of_residuals", "sums_of_squares", "system_r2"]
 
@@ -136,8 +134,7 @@ def mcelroy_r2_of_residuals(system: Compressed, coefficients: np.ndarray) -> flo
     total = _about_means(system, np.eye(residual.shape[1]) if weighted_cells else None)
     sizes, spread = np.linalg.norm(residual, axis=0), np.linalg.norm(total, axis=0)
     level = np.linalg.norm(system.stacked()[:, system.design.n_regressors :], axis=0)
-    # the ridge only keeps collinear columns from being refused: what is exact does not depend on it
-    exact = InMemory(system, lam_B=1.0, meter=Meter()).whitened.exact & (sizes <= ROUNDING * level)
+    exact = fitted_exactly(system) & (sizes <= ROUNDING * level)
     if np.any(exact & (spread > VARIES * level)):
         return 1.0
     if exact.all():

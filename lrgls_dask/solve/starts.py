@@ -15,9 +15,12 @@ from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.iterate import run
 from lrgls_dask.solve.ols import LeastSquares
 from lrgls_dask.solve.record import Options, Point, Solution, Termination, best_of_starts, debiased, slack
-from lrgls_dask.solve.starting_values import starting_residuals, starting_values
+from lrgls_dask.solve.starting_values import starting_residuals, starting_values, ties_equations
 
 __all__ = ["Starts", "als_from", "fit_structure", "starting_points"]
+
+# Sweeps without extrapolation that lead from a start to the neighbourhood of one optimum.
+PLAIN_SWEEPS = 50
 
 Starts = Sequence[tuple[np.ndarray, np.ndarray]]  # coefficients c (P,) and their residual covariances S (K, K)
 
@@ -62,8 +65,30 @@ def fit_structure(
             if solutions and number == 0 and not options.debiased:  # then no sweep raises the objective
                 least = min(s.obj for s in solutions)
                 wanted = least + slack(least)
-            solutions.append(als_from(problem, structure, options, start, first, wanted=wanted))
+            solutions.append(_followed(problem, structure, options, start, first, wanted))
     return best_of_starts(solutions, n_starts)
+
+
+def _followed(
+    problem: Problem,
+    structure: Structure,
+    options: Options,
+    start: Point,
+    first: SigmaStep[Sigma],
+    wanted: float,
+) -> Solution[Point]:
+    """The loop from a start. Where restrictions tie equations, the better of two: extrapolation, which far from any
+    optimum leaves the one that plain sweeps lead to, for a better or a worse one, also begins where those have led."""
+    found = als_from(problem, structure, options, start, first, wanted=wanted)
+    if not structure.closed_form or not ties_equations(problem):
+        return found
+    plain = Alternating(problem, structure, options)
+    goal = replace(plain.goal(wanted=wanted), most=min(plain.most, PLAIN_SWEEPS))
+    near = run(plain, start, goal, looked=plain.looked(start, first)).point
+    floor = np.full(problem.design.n_equations, options.d_floor)
+    there = structure.candidates(debiased(problem, options, near.S), floor)[0]
+    eased = replace(als_from(problem, structure, options, near, there, wanted=wanted), n_agreed=found.n_agreed)
+    return eased if eased.obj < found.obj - slack(found.obj) else found
 
 
 def als_from(

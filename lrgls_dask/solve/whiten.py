@@ -20,7 +20,7 @@ from lrgls_dask.solve.level import check_constants, level_row
 from lrgls_dask.solve.magnitudes import check_ratios, check_sizes
 from lrgls_dask.solve.orthonormal import Columns
 
-__all__ = ["GroupRows", "Whitened", "WhitenedGroup", "group_rows", "resolution_of", "whiten"]
+__all__ = ["GroupRows", "Whitened", "WhitenedGroup", "fitted_exactly", "group_rows", "resolution_of", "whiten"]
 
 
 QR_RESOLUTION = 1e-12  # singular values of unit columns that the qr route tells from zero
@@ -167,8 +167,7 @@ def whiten(
             left[g] = y[g] - basis @ (basis.T @ y[g])
         squares, total = np.sum(left**2, axis=1) + beyond, np.sum(y**2, axis=1) + beyond
         about_mean = total - y[:, 0] ** 2
-        # no more than rounding leaves of an exact fit
-        vanishing = squares <= resolution**2 * about_mean + 1e-28 * total
+        vanishing = _vanishing(squares, about_mean, total, resolution)
         varied = columns.has_constant[:, None] & (about_mean > 1e-28 * total)
         size = np.where(varied, about_mean, np.where(total > 0, total, counts))
         scale = np.sqrt(np.where(vanishing, size, squares) / counts)
@@ -188,6 +187,24 @@ def whiten(
     return Whitened(
         tuple(groups[i] for i in in_order), y_scale, tuple(starts[i] for i in in_order), exact, tuple(stacks)
     )
+
+
+def fitted_exactly(system: Compressed) -> np.ndarray:
+    """(K,) `Whitened.exact`, of columns that may be collinear; no units, no ridge.  Costs O(r p^2) a design."""
+    design, resolution = system.design, resolution_of(system)
+    exact = np.zeros(design.n_equations, dtype=bool)
+    for part in group_rows(system):
+        basis = Told(resolution, design.rounding[part.group.columns][None]).range(part.x, 0)
+        left = part.y - basis @ (basis.T @ part.y)
+        squares, total = np.sum(left**2, axis=0) + part.beyond, np.sum(part.y**2, axis=0) + part.beyond
+        exact[part.group.equations] = _vanishing(squares, total - part.y[0] ** 2, total, resolution)
+    return exact
+
+
+def _vanishing(squares: np.ndarray, about_mean: np.ndarray, total: np.ndarray, resolution: float) -> np.ndarray:
+    """Whether squared residuals are no more than rounding leaves of an exact fit."""
+    found: np.ndarray = squares <= resolution**2 * about_mean + 1e-28 * total
+    return found
 
 
 def _check_enough_rows(design: Design, part: GroupRows, n_obs: int) -> None:

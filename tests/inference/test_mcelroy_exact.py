@@ -84,3 +84,30 @@ def test_elsewhere_it_is_the_definition(options: Any) -> None:
     Y, X = drawn(3, 4)
     found = made(Y, X, **options)
     np.testing.assert_allclose(found.mcelroy_r2("residual"), by_hand(Y, X, found.coefficients), rtol=1e-10)
+
+
+ONE_STEP = {"algorithm": "ols", "covariance": "full"}
+
+
+@pytest.mark.parametrize("options", [ONE_STEP, {"rank": 1}, {"covariance": "diagonal"}])
+@pytest.mark.parametrize("own", [False, True])
+def test_weights_of_cells_that_differ_by_row(options: Any, own: bool) -> None:
+    """Means are those of generalised least squares of rows scaled by the roots of their weights, at R'R / N."""
+    Y, X = drawn(3, 3)
+    rng = np.random.default_rng(4)
+    W = rng.uniform(0.2, 3.0, Y.shape)
+    Xs = [X if not own else np.column_stack([X, rng.normal(size=N)]) for _ in range(3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        found = LowRankGLS(**options).fit(System.from_arrays(Y, Xs if own else X, weights=W)).result_
+    root = np.sqrt(W / W.mean(axis=0))
+    b = found.coefficients.reshape(3, -1)
+    R = root * (Y - np.column_stack([x @ one for x, one in zip(Xs, b, strict=True)]))
+    precision = np.linalg.inv(R.T @ R / N)
+    levels = np.einsum("ij,jk->ijk", root, np.eye(3))  # of each row and equation, the constants of all equations
+    left = np.einsum("ija,jk,ikb->ab", levels, precision, levels)
+    right = np.einsum("ija,jk,ik->a", levels, precision, root * Y)
+    T = root * Y - levels @ np.linalg.solve(left, right)
+    expected = 1.0 - np.trace(precision @ R.T @ R) / np.trace(precision @ T.T @ T)
+    np.testing.assert_allclose(found.mcelroy_r2("residual"), expected, rtol=1e-8)
+    np.testing.assert_allclose(found.system_r2("residual").sel(measure="mcelroy"), expected, rtol=1e-8)

@@ -273,7 +273,7 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Any:
     if report.when == "teardown":
         COUNT["fits"] = 0
         return
-    line = {"test": item.nodeid.split("/")[-1], "outcome": report.outcome, "fits": COUNT["fits"]}
+    line = {"test": f"{item.path.name}::{item.name}", "outcome": report.outcome, "fits": COUNT["fits"]}
     line["why"] = str(call.excinfo.value)[:300] if call.excinfo is not None else ""
     with Path(os.environ["LRGLS_PEERS_REPORT"]).open("a", encoding="utf-8") as out:
         out.write(json.dumps(line) + "\n")

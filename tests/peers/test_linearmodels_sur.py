@@ -23,8 +23,6 @@ import lrgls_dask
 MODULES = ["test_sur", "test_sur_against_stata", "test_nobs", "test_formula_missing"]
 NOT_SUR = "not IV3SLS and not GMM"
 
-# ---------------------------------------------------------------------------------- what stays
-
 WORDS = "refused in words of our own, which a regular expression for linearmodels' does not match"
 FAILS = {
     "test_sur.py::test_errors": WORDS,
@@ -32,28 +30,6 @@ FAILS = {
     "test_sur.py::test_invalid_kernel_options?*": WORDS,
     "test_sur.py::test_brequsch_pagan?3]": "the test is of OLS residuals, as Breusch and Pagan have it",
     "test_sur.py::test_likelihood_ratio?3]": "refused for one-step fits, which are at no maximum of the likelihood",
-}
-
-# ---------------------------------------------------------------------------------- what waits
-
-WEIGHTS = "weights that differ between equations are not taken"
-USE = "p-values are Student's t with N - p_j; linearmodels takes the normal, or t with N K - P"
-OLS = "a fit of OLS has no covariance between equations, and its p-values are Student's t"
-FAILS |= {
-    "test_sur.py::test_smoke?*-weights-*": WEIGHTS,
-    "test_sur.py::test_constraint_setting?*-weights-*": WEIGHTS,
-    "test_sur.py::test_fitted?*-weights-*": WEIGHTS,
-    "test_sur.py::test_ols_against_gls?*-weights-*": WEIGHTS,
-    "test_sur.py::test_formula_partial_weights": WEIGHTS,
-    "test_sur.py::test_formula_weights": WEIGHTS,
-    "test_sur.py::test_weighted_covariance_is_covariance_of_scaled_data?*": WEIGHTS,
-    "test_sur.py::test_weighted_residual_correlation_tests?*": WEIGHTS,
-    "test_sur.py::test_weighted_residuals_and_r2?*": WEIGHTS,
-    "test_sur.py::test_mv_ols_equivalence[[]*": USE,
-    "test_sur.py::test_mv_ols_equivalence_robust[[]*": USE,
-    "test_nobs.py::test_stacked_observations_define_df_resid_and_inference?*": USE,
-    "test_sur_against_stata.py::test_pvals?*": USE,
-    "test_sur_against_stata.py::test_sigma?common-ss]": OLS,
 }
 
 

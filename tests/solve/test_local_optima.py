@@ -209,6 +209,7 @@ def test_with_responses_missing() -> None:
         ((20, 2, 2), "pooled", True, 10),
         ((20, 4, 2), "pooled", True, 1),
         ((50, 5, 2), "pooled", True, 6),
+        ((10, 3, 1), "pooled", True, 140),  # extrapolation leaves the best optimum for another
     ],
 )
 def test_not_worse_than_plain_iteration(shape: tuple[int, int, int], kind: str, full: bool, seed: int) -> None:
