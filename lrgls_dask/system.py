@@ -13,6 +13,7 @@ import zarr
 from lrgls_dask.checks import made_of, shown, takes
 from lrgls_dask.compression.by_pattern import AnyCompressed, CompressedPatterns, compress_shown, merged
 from lrgls_dask.compression.compressed import Compressed, compress_rows
+from lrgls_dask.compression.given import compressed_of_moments
 from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.compression.stored import read_any, write_any
 from lrgls_dask.data.arrays import rows_from_arrays
@@ -71,6 +72,48 @@ class CompressedSystem(Designed):
     obs_dim: Hashable = "obs"
     equation_dim: Hashable = "equation"
     read_from: frozenset[Location] = frozenset()
+
+    @classmethod
+    def from_moments(
+        cls,
+        xx: Any,
+        xy: Any,
+        yy: Any,
+        n_obs: int,
+        means: Any = None,
+        *,
+        incidence: Any = None,
+        equations: Iterable[Hashable] | None = None,
+        regressors: Iterable[Hashable] | None = None,
+        constant: Hashable | None = None,
+    ) -> CompressedSystem:
+        """A compressed system of sums of products that were made elsewhere, in a database say; rows are never seen.
+
+        xx : (q, q) X'X of the distinct regressors.  xy : (q, K) X'Y.  yy : (K, K) Y'Y.  Frames and DataArrays bring
+        their labels.  n_obs : rows that were summed.
+        means : (q + K,) of the regressors, then of the responses, or a mapping by label. The sums are then about these
+        means, sum (x - mean)(x - mean)', which keeps digits where means are large; otherwise they are about zero.
+        constant : the regressor that is one in every row, whose products are the sums of all others; by default one
+        named "const", "Intercept" or "constant" whose sum of squares is n_obs. Without it and without means, all means
+        count as zero, which only R2s and the ridge ask for.
+        incidence : (q, K), true where an equation uses a regressor, by default all.  equations, regressors : labels.
+        Costs O((q + K)^3). Sums of squares keep half the digits of rows: where an equation's regressors are nearly
+        collinear, give rows.
+
+        Raises ValueError naming the columns whose sums no rows can have, TypeError for what is no numbers.
+        """
+        made = compressed_of_moments(
+            xx,
+            xy,
+            yy,
+            n_obs,
+            means,
+            incidence=incidence,
+            equations=equations,
+            regressors=regressors,
+            constant=constant,
+        )
+        return cls(made)
 
     @property
     def design(self) -> Design:

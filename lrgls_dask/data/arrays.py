@@ -19,7 +19,7 @@ from lrgls_dask.data.weights import read_weights
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.rows import Part
 
-__all__ = ["default_equations", "default_regressors", "rows_from_arrays"]
+__all__ = ["default_equations", "default_regressors", "incidence_columns", "rows_from_arrays"]
 
 
 def rows_from_arrays(
@@ -146,12 +146,12 @@ def _together(
     if incidence is None:
         everyone = [Use(0, np.arange(count), names)]
         return parts, build_design(equations, [count], [everyone] * len(equations), names)
-    used = _incidence(incidence, count, len(equations))
+    used = incidence_columns(incidence, count, len(equations))
     uses = [[Use(0, columns, tuple(names[c] for c in columns.tolist()))] for columns in used]
     return parts, build_design(equations, [count], uses, names)
 
 
-def _incidence(incidence: Any, n_regressors: int, n_equations: int) -> list[np.ndarray]:
+def incidence_columns(incidence: Any, n_regressors: int, n_equations: int) -> list[np.ndarray]:
     """For each equation the columns it uses, in increasing order."""
     if isinstance(incidence, pd.DataFrame | xr.DataArray):
         raise TypeError(

@@ -29,6 +29,7 @@ from numpy.lib.recfunctions import structured_to_unstructured
 
 from lrgls_dask import (
     BlockLowRank,
+    CompressedSystem,
     Fit,
     FitWarning,
     GroupedLowRank,
@@ -1844,7 +1845,65 @@ ROWS: list[Case] = [
         (lambda: told(lambda: arrays(Y, gappy())), lambda: arrays(Y, zarr.array(X, chunks=(20, 3)), strict=True)),
     ),
 ]
-CASES = [*OPTIONS, *INPUT, *HYPOTHESES, *RESULTS, *PREDICTION, *STORES, *SIGMAS, *WEIGHTS, *STATISTICS, *ROWS]
+
+# ---------------------------------------------------------------------------------- sums made elsewhere
+
+SUMS = {"xx": X.T @ X, "xy": X.T @ Y, "yy": Y.T @ Y}
+XX_FRAME = pd.DataFrame(SUMS["xx"], NAMES, NAMES)
+MEANS = np.concatenate([X.mean(axis=0), Y.mean(axis=0)])
+ABOUT = np.column_stack([X, Y]) - MEANS
+CENTRED = {
+    "xx": ABOUT[:, :3].T @ ABOUT[:, :3],
+    "xy": ABOUT[:, :3].T @ ABOUT[:, 3:],
+    "yy": ABOUT[:, 3:].T @ ABOUT[:, 3:],
+}
+SIZES = np.sqrt(SUMS["yy"].diagonal())
+NO_ROWS_SUM = 0.99 * np.outer(SIZES, SIZES) * (1 - 2 * (np.add.outer(np.arange(K), np.arange(K)) % 2))
+NO_ROWS_SUM[0, 2] *= -1
+NO_ROWS_SUM[2, 0] *= -1
+np.fill_diagonal(NO_ROWS_SUM, SIZES**2)
+
+
+def sums(**change: Any) -> Fit:
+    """A fit of sums of products."""
+    given = {"regressors": NAMES, "n_obs": N} | SUMS | change
+    return LowRankGLS(1).fit(CompressedSystem.from_moments(**given)).result_
+
+
+MOMENTS = [
+    Case("Give all sums of products", lambda: sums(xy=SUMS["xy"][:2]), (lambda: sums(),)),
+    Case("Give one for each", lambda: sums(regressors=["a"]), (lambda: sums(regressors=NAMES),)),
+    Case(
+        "Bring all into one order",
+        lambda: sums(xx=XX_FRAME, xy=pd.DataFrame(SUMS["xy"][::-1], NAMES[::-1])),
+        (lambda: sums(xx=XX_FRAME, xy=pd.DataFrame(SUMS["xy"][::-1], NAMES[::-1]).loc[NAMES].to_numpy()),),
+    ),
+    Case("Convert it to float64", lambda: sums(xx=[["a"]]), (lambda: sums(xx=SUMS["xx"].astype("float64")),)),
+    Case("Sum products of rows that miss nothing", lambda: sums(yy=HOLES.T @ HOLES), (lambda: sums(yy=Y.T @ Y),)),
+    Case("Give both halves", lambda: sums(yy=np.triu(Y.T @ Y)), (lambda: sums(),)),
+    Case(
+        "not of the same rows. Sum over the rows that miss none",
+        lambda: sums(yy=Y[:30].T @ Y[:30]),
+        (lambda: sums(yy=Y.T @ Y),),
+    ),
+    Case("the same for every sum", lambda: sums(yy=NO_ROWS_SUM), (lambda: sums(),)),
+    Case(
+        "Give the mean of every regressor and response",
+        lambda: sums(means={"u": 0.0}),
+        (lambda: sums(**CENTRED, means=MEANS),),
+    ),
+    Case(
+        "Give sums about zero, or the means of all columns",
+        lambda: sums(constant="x1"),
+        (lambda: sums(constant="const"), lambda: sums(**CENTRED, means=MEANS)),
+    ),
+    Case(
+        "Give sums about the means",
+        lambda: sums(yy=(Y + 3e6).T @ (Y + 3e6), xy=X.T @ (Y + 3e6)),
+        (lambda: sums(**CENTRED, means=MEANS + np.r_[np.zeros(3), np.full(K, 3e6)]),),
+    ),
+]
+CASES = [*OPTIONS, *INPUT, *HYPOTHESES, *RESULTS, *PREDICTION, *STORES, *SIGMAS, *WEIGHTS, *STATISTICS, *ROWS, *MOMENTS]
 
 # ---------------------------------------------------------------------------------- what has no case
 
