@@ -126,6 +126,7 @@ def test_versus_alsgls(small):
     assert found["summary"]["times_faster_N1000"] > 0
 
 
+@pytest.mark.slow
 def test_versus_linearmodels(small):
     found = small("versus_linearmodels")
     assert found["settings"]["n_obs"] == found["settings"]["n_obs_wanted"]
@@ -187,6 +188,7 @@ def test_robust(small):
     assert found["summary"]["robust_over_sum"] == robust["seconds"] / added["seconds"]
 
 
+@pytest.mark.slow
 def test_coverage_robust(small):
     found = small("coverage_robust")
     assert cases(found) == ["heteroskedastic", "clustered", "autocorrelated"]
@@ -204,6 +206,7 @@ def test_coverage_missing(small):
         assert all(0.7 < run["coverage"][kind] <= 1 for kind in run["kinds"])
 
 
+@pytest.mark.slow
 def test_bootstrap(small):
     found = small("bootstrap")
     assert cases(found) == ["alsgls", "lrgls_dask N=500", "lrgls_dask N=500000"]
@@ -211,6 +214,7 @@ def test_bootstrap(small):
     assert 0.7 < found["summary"]["over_classical_many"] < 1.3  # classical errors are right on many rows
 
 
+@pytest.mark.slow
 def test_coverage(small):
     found = small("coverage")
     assert cases(found) == ["classical", "bootstrap"]
@@ -225,6 +229,7 @@ def test_rank_recovery(small):
     assert found["summary"] == {"share_right_bic": 1, "share_right_cv": 1}
 
 
+@pytest.mark.slow
 def test_recovery(small):
     found = small("recovery")
     assert cases(found) == ["sparse", "hierarchical", "time_varying"]
@@ -244,6 +249,7 @@ def test_structures(small):
     assert 0 < sparse["loadings"] < 80
 
 
+@pytest.mark.slow
 def test_missing(small):
     found = small("missing")
     assert cases(found) == ["passes", "few", "complete", "rounds"]
@@ -258,6 +264,7 @@ def test_compress_patterns(small):
     assert 1 < found["patterns"] <= 50 <= found["rows_kept"] < 2_000 and found["over_complete"] > 0
 
 
+@pytest.mark.slow
 def test_missing_at_random(small):
     found = small("missing_at_random")
     assert cases(found) == ["em", "drop"]
@@ -279,6 +286,7 @@ def test_em_versus_als(small):
     assert 0 < reached["als"] < reached["em"] < reached["em_plain"] and reached["em"] < reached["dense"]
 
 
+@pytest.mark.slow
 def test_cross_validate(small):
     found = small("cross_validate")
     assert cases(found) == ["plain", "cv"]
