@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -250,7 +250,7 @@ class System(LabelledRows):
         x: Any,
         *,
         obs: Hashable = "obs",
-        equation: Hashable = "equation",
+        equation: Hashable | Sequence[Hashable] = "equation",
         weights: Any = None,
         groups: Hashable | xr.DataArray | None = None,
         strict: bool = False,
@@ -264,6 +264,8 @@ class System(LabelledRows):
         Cov(e_i) = W_i^-1/2 Sigma W_i^-1/2, which makes shared columns each equation's own in all that is summed; or
         (equation,); or a mapping equation -> variable (obs,). A cell of weight zero counts as missing.
         groups : a variable with dim (obs,).
+        equation : of several dims, ("lat", "lon") say, an equation for every combination, called by a tuple; variables
+        may then have any of these dims, and results come back on them, see `Fit.to_dataset`.
         strict : refuse arrays of zarr whose chunks were not all written, of which there is a warning otherwise; costs a
         listing of their keys, see `lrgls_dask.data.unwritten`.
         DataArrays are taken in place of names, ds may then be None. All row labels must be the same in the same order,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Hashable
 from typing import Any
@@ -29,6 +30,7 @@ __all__ = [
     "vectors_of",
 ]
 
+MOST_CUTS = 256  # pieces into which the blocks of an array may be cut, in the order of its columns
 BLOCK_BYTES = 16 * 2**20
 """Below the allocator's 32 MB mmap threshold, so that buffers are recycled, and large enough to hide per-task cost."""
 
@@ -139,23 +141,35 @@ def column_parts(name: str, array: Any) -> list[Part]:
 def block_parts(name: str, array: Any) -> tuple[list[Part], np.ndarray]:
     """Parts of a raw (N, K, m) array and the column (K, m) where each entry of its rows comes to lie.
 
-    Dask blocks are flattened one by one: rows are never rechunked, and equations neither. Chunks along the last axis
-    are joined, so that the order of the columns does not depend on them.
+    Equations may lie on several axes, (N, K1, K2, ..., m). Columns are in the order of the axes, the last fastest,
+    whatever the chunks: Dask blocks are flattened one by one, cut where chunks along a later axis ask for it; rows are
+    never rechunked. Chunks along the last axis are joined, and those of an axis that would cut blocks too often.
     """
     check_real(name, array.dtype)
-    n_obs, n_equations, n_terms = array.shape
-    places = np.arange(n_equations * n_terms).reshape(n_equations, n_terms)
+    n_obs, *grid = array.shape
+    places = np.arange(math.prod(grid)).reshape(grid)
     if not isinstance(array, da.Array):
-        flat = (array if isinstance(array, np.ndarray) else da.from_array(array)).reshape(n_obs, n_equations * n_terms)
+        flat = (array if isinstance(array, np.ndarray) else da.from_array(array)).reshape(n_obs, places.size)
         return column_parts(name, flat), places
-    whole = array.rechunk({2: -1})
+    whole = array.rechunk({array.ndim - 1: -1})
+    cut = _last_cut(whole)
+    while cut > 1 and math.prod(grid[: cut - 1]) > MOST_CUTS:
+        whole = whole.rechunk({cut: -1})
+        cut = _last_cut(whole)
     rows = row_chunks(whole)
-    stops = np.cumsum(whole.chunks[1]).tolist()
-    parts = [
-        Part(name, whole[:, start:stop].reshape(n_obs, (stop - start) * n_terms), rows)
-        for start, stop in zip([0, *stops[:-1]], stops, strict=True)
-    ]
+    stops = np.cumsum(whole.chunks[cut]).tolist()
+    ends = [(a, b) for a, b in zip([0, *stops[:-1]], stops, strict=True) if b > a]
+    parts = []
+    for before in np.ndindex(*grid[: cut - 1]):
+        for start, stop in ends:
+            block = whole[(slice(None), *before, slice(start, stop))]
+            parts.append(Part(name, block.reshape(n_obs, math.prod(block.shape[1:])), rows))
     return parts, places
+
+
+def _last_cut(array: da.Array) -> int:
+    """The last axis in several chunks, the first after the rows where there is none."""
+    return max([axis for axis in range(1, array.ndim) if array.numblocks[axis] > 1], default=1)
 
 
 def group_source(name: str, data: Any) -> np.ndarray | Part:

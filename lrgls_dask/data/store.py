@@ -29,12 +29,12 @@ from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import plain_labels
 from lrgls_dask.data.sources import column_parts, row_chunks
 from lrgls_dask.data.storage import open_group
-from lrgls_dask.data.storedlabels import StoredLabels, decode_labels
+from lrgls_dask.data.storedlabels import StoredLabels, decode_labels, labels_from_json, labels_to_json
 from lrgls_dask.data.weights import Weights, read_weights
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.rows import Part
 
-__all__ = ["FORMAT", "read_system"]
+__all__ = ["FORMAT", "label_index", "read_grid", "read_system", "write_grid"]
 
 FORMAT = 1
 
@@ -55,7 +55,8 @@ def read_system(path: Any, *, storage_options: dict[str, Any] | None = None) -> 
         x_parts, design = _separate(x, equations, n_equations)
     else:
         x_parts, design = _together(group, _array(group, "X", path), y, equations or default_equations(n_equations))
-    design = replace(design, equation_coords=_equation_coords(group, equation_dim, n_equations))
+    coords = _equation_coords(group, equation_dim, n_equations)
+    design = replace(design, equation_coords=coords, **read_grid(group))
     weights = _weights(group, y, design.equations)
     stored = group.get(str(obs_dim))
     named = None if obs_dim == "obs" else obs_dim
@@ -67,6 +68,24 @@ def read_system(path: Any, *, storage_options: dict[str, Any] | None = None) -> 
         equation_dim=equation_dim,
         groups=_vector(group, "groups"),
     )
+
+
+def write_grid(group: zarr.Group, design: Design) -> None:
+    """The dims that equations lie on, where there are several, and what is said of all dims."""
+    if design.attributes:
+        said = design.attributes.items()
+        group.attrs["said_of_dims"] = [[labels_to_json((name,), repr(name))[0], dict(each)] for name, each in said]
+    if design.equation_dims:
+        dims = design.equation_dims.items()
+        group.attrs["equation_dims"] = [labels_to_json((name, *labels), repr(name)) for name, labels in dims]
+
+
+def read_grid(group: zarr.Group) -> dict[str, Any]:
+    """The fields of a design that `write_grid` wrote."""
+    known: dict[str, Any] = dict(group.attrs)
+    dims = {name: tuple(labels) for name, *labels in map(labels_from_json, known.get("equation_dims", []))}
+    said = {labels_from_json([name])[0]: each for name, each in known.get("said_of_dims", [])}
+    return {"equation_dims": dims, "attributes": said}
 
 
 def _check_format(group: zarr.Group, path: Any) -> None:

@@ -70,6 +70,8 @@ def encode_labels(labels: pd.Index, what: str) -> tuple[np.ndarray, dict[str, An
         return np.array(values, dtype=object), {}
     if all(type(value) is int and -(2**63) <= value < 2**63 for value in values):
         return np.array(values, dtype=np.int64), {}
+    if all(type(value) is float for value in values):
+        return np.array(values, dtype=np.float64), {}
     levels = labels_to_json(labels.names, f"names of {what}") if isinstance(labels, pd.MultiIndex) else []
     texts = np.array([json.dumps(_to_json(value, what)) for value in values], dtype=object)
     return texts, {"lrgls_labels": "json", "lrgls_levels": levels}

@@ -21,7 +21,7 @@ from lrgls_dask.data.labels import STORED_NAMES
 from lrgls_dask.data.places import Location, local_path, location_of
 from lrgls_dask.data.sources import BLOCK_BYTES
 from lrgls_dask.data.storage import new_store, open_group
-from lrgls_dask.data.store import FORMAT, label_index, read_system
+from lrgls_dask.data.store import FORMAT, label_index, read_system, write_grid
 from lrgls_dask.data.storedlabels import StoredLabels, encode_labels
 from lrgls_dask.rows.rows import CellWeights, Part, Rows
 
@@ -59,6 +59,7 @@ def write_system(
         for name, (values, dim, attributes) in labels.items():
             _write_small(group, name, values, dim, attributes)
         _write_rows(group, system, rows, compressors, beside)
+        write_grid(group, system.design)
         del group.attrs["lrgls_incomplete"]
         group.attrs["lrgls_format"] = FORMAT
         # for xarray, which tells coordinates from variables by this list

@@ -19,8 +19,9 @@ import xarray as xr
 from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.arrays import default_equations
 from lrgls_dask.data.assemble import Use, build_design, build_rows
+from lrgls_dask.data.griddims import Grid, plain_attributes
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.labels import RowLabels, pair_rows, plain_labels, row_labels
+from lrgls_dask.data.labels import RowLabels, check_unique, pair_rows, plain_labels, row_labels
 from lrgls_dask.data.sources import block_parts, chunk_lazily, column_parts, group_source, raw_array
 from lrgls_dask.data.storedlabels import labels_to_json
 from lrgls_dask.data.weights import Weights, read_weights
@@ -33,13 +34,14 @@ __all__ = ["rows_from_xarray"]
 class _Variable:
     """A variable with its dims in the order obs, equation, other.
 
-    title : for messages.  own : a column set for each equation.  labels : along the other dim, or None without one.
+    title : for messages.  along : dims of equations, where it has any: a column set for each of their labels.
+    labels : along the other dim, or None without one.
     """
 
     title: str
     name: Hashable
     data: xr.DataArray
-    own: bool
+    along: tuple[Hashable, ...]
     labels: tuple[Hashable, ...] | None
 
 
@@ -58,22 +60,22 @@ def rows_from_xarray(
     x: Any,
     *,
     obs: Hashable = "obs",
-    equation: Hashable = "equation",
+    equation: Hashable | Sequence[Hashable] = "equation",
     weights: Any = None,
     groups: Any = None,
 ) -> LabelledRows:
     """The rows behind `System.from_xarray`."""
     source = _Source(ds, obs, equation)
     y_title, response = source.response(y)
-    equations = source.equation_labels(y_title, response)
-    wanted = _wanted(x, equations)
+    y_parts, equations = source.read_response(y_title, response)
+    wanted = source.wanted(x, equations)
     variables = {_key(item): source.regressor(item, equations) for items in _once(wanted) for item in items}
     users: dict[Hashable, list[int]] = {key: [] for key in variables}
     for j, items in enumerate(wanted):
         for item in dict.fromkeys(map(_key, items)):
             users[item].append(j)
     terms = _term_names(variables)
-    blocks = {key: _block(v, users[key], len(equations), terms[key]) for key, v in variables.items()}
+    blocks = {key: source.block(v, users[key], len(equations), terms[key]) for key, v in variables.items()}
     design = build_design(
         equations,
         [sum(part.n_columns for part in block.parts) for block in blocks.values()],
@@ -81,17 +83,19 @@ def rows_from_xarray(
     )
     weighted = source.weights(weights, equations)
     g = None if groups is None else source.vector("groups", groups)
-    design = replace(design, equation_coords=source.equation_coords(y_title, response))
+    coords = source.equation_coords(y_title, response)
+    grid = source.grid.labels if source.grid else {}
+    design = replace(design, equation_coords=coords, equation_dims=grid, attributes=source.attributes(response))
     return LabelledRows(
         rows=build_rows(
             [part for block in blocks.values() for part in block.parts],
-            column_parts(y_title, raw_array(y_title, response)),
+            y_parts,
             weighted,
             design,
         ),
         obs_labels=source.obs_labels,
         obs_dim=obs,
-        equation_dim=equation,
+        equation_dim=source.equation,
         groups=None if g is None else group_source(*g),
     )
 
@@ -99,15 +103,20 @@ def rows_from_xarray(
 class _Source:
     """Looks variables up, orders their dims, and remembers row counts and labels to compare."""
 
-    def __init__(self, ds: xr.Dataset | None, obs: Hashable, equation: Hashable) -> None:
+    def __init__(self, ds: xr.Dataset | None, obs: Hashable, equation: Hashable | Sequence[Hashable]) -> None:
         if ds is not None and not isinstance(ds, xr.Dataset):
             raise TypeError(
                 f"ds is a {type(ds).__name__} but must be an xarray.Dataset, or None where y and x are DataArrays. Use "
                 f"{'.to_dataset(name=...)' if hasattr(ds, 'to_dataset') else 'System.from_arrays(Y, X) for frames'}."
             )
-        if obs == equation:
-            raise ValueError(f"obs and equation are both {obs!r} but must name the two dims of y. Name two dims.")
-        self.ds, self.obs, self.equation = xr.Dataset() if ds is None else ds, obs, equation
+        self.dims = tuple(equation) if isinstance(equation, tuple | list) and len(equation) > 1 else (_one(equation),)
+        if obs in self.dims or len(set(self.dims)) < len(self.dims):
+            if self.dims == (obs,):
+                raise ValueError(f"obs and equation are both {obs!r} but must name the two dims of y. Name two dims.")
+            raise ValueError(f"obs={obs!r} and equation={self.dims} must name different dims of y. Name each once.")
+        self.ds, self.obs = xr.Dataset() if ds is None else ds, obs
+        self.equation = self.dims[0] if len(self.dims) == 1 else ("equation" if obs != "equation" else "equations")
+        self.grid: Grid | None = None
         self.reference: tuple[str, int] | None = None
         self.labelled: RowLabels | None = None
 
@@ -155,25 +164,51 @@ class _Source:
 
     def response(self, y: Any) -> tuple[str, xr.DataArray]:
         title, data = self.find("y", y)
-        extra = [dim for dim in data.dims if dim not in (self.obs, self.equation)]
+        extra = [dim for dim in data.dims if dim not in (self.obs, *self.dims)]
+        wanted = " and ".join(map(repr, (self.obs, *self.dims)))
         if extra:
             raise ValueError(
-                f"{title} has dims {data.dims} but must have {self.obs!r} and {self.equation!r} only. "
+                f"{title} has dims {data.dims} but must have {wanted} only. "
                 f"Select along {shown(extra)}, or pass obs=... and equation=...."
             )
+        if len(self.dims) > 1 and data.ndim <= len(self.dims):
+            raise ValueError(f"{title} has dims {data.dims} but must have {wanted}. Name the dims it has.")
         return title, self.ordered(data)
 
     def ordered(self, data: xr.DataArray) -> xr.DataArray:
-        first = [dim for dim in (self.obs, self.equation) if dim in data.dims]
+        first = [dim for dim in (self.obs, *self.dims) if dim in data.dims]
         return chunk_lazily(data.transpose(*first, ...), self.obs)
 
-    def equation_labels(self, title: str, response: xr.DataArray) -> tuple[Hashable, ...]:
+    def read_response(self, title: str, response: xr.DataArray) -> tuple[list[Part], tuple[Hashable, ...]]:
+        """The parts of Y and what their columns are called."""
+        array = raw_array(title, response)
+        if len(self.dims) == 1:
+            return column_parts(title, array), self._equation_labels(title, response)
+        labels = {}
+        for dim in self.dims:
+            index = response.indexes.get(dim)
+            found = range(response.sizes[dim]) if index is None else index
+            labels[dim] = plain_labels(found, f"labels of {title} along {dim!r}")
+            check_unique(labels[dim], f"labels of {title} along {dim!r}")
+        self.grid = Grid(labels)
+        return block_parts(title, array[..., None])[0], self.grid.equations
+
+    def _equation_labels(self, title: str, response: xr.DataArray) -> tuple[Hashable, ...]:
         if self.equation not in response.dims:
             return plain_labels([response.name], f"the name of {title}")
         index = response.indexes.get(self.equation)
         if index is None:
             return default_equations(response.sizes[self.equation])
         return plain_labels(index, f"labels of {title} along {self.equation!r}")
+
+    def wanted(self, x: Any, equations: tuple[Hashable, ...]) -> list[list[Any]]:
+        """For each equation its variables."""
+        if self.grid is not None and isinstance(x, Mapping):
+            raise TypeError(
+                f"x is a mapping, but equations along several dims, {self.dims}, all use the same variables. Give one "
+                "list."
+            )
+        return _wanted(x, equations)
 
     def equation_coords(self, title: str, response: xr.DataArray) -> dict[Hashable, tuple[Hashable, ...]]:
         """The other coordinates along the equations, such as the sector of every firm; small, so read now.
@@ -182,30 +217,55 @@ class _Source:
         """
         found = {}
         for name, coord in response.coords.items():
-            if coord.dims != (self.equation,) or name == self.equation:
+            lone = len(self.dims) == 1 and name == self.equation
+            if lone or not coord.dims or not set(coord.dims) <= set(self.dims):
                 continue
             with suppress(TypeError):
-                labels = plain_labels(np.asarray(coord), f"labels of {title} in {name!r}")
+                along = tuple(dim for dim in self.dims if dim in coord.dims)
+                values = np.asarray(coord.transpose(*along))
+                values = values if self.grid is None else self.grid.each(values, along)
+                labels = plain_labels(values, f"labels of {title} in {name!r}")
                 labels_to_json((name, *labels), f"{name!r}")
                 found[name] = labels
         return found
 
+    def attributes(self, response: xr.DataArray) -> dict[Hashable, dict[str, Any]]:
+        """Of the responses, by None, and of their dims."""
+        found = {None: response.attrs, **{dim: response[dim].attrs for dim in response.dims}}
+        plain = {name: plain_attributes(attributes) for name, attributes in found.items()}
+        return {name: attributes for name, attributes in plain.items() if attributes}
+
     def regressor(self, item: Any, equations: tuple[Hashable, ...]) -> _Variable:
         title, data = self.find("x", item)
-        extra = [dim for dim in data.dims if dim not in (self.obs, self.equation)]
+        extra = [dim for dim in data.dims if dim not in (self.obs, *self.dims)]
         if len(extra) > 1:
+            known = " and ".join(map(repr, (self.obs, *self.dims)))
             raise ValueError(
-                f"{title} has dims {data.dims}; besides {self.obs!r} and {self.equation!r} there may be one more. "
-                f"Use .stack(regressor={extra})."
+                f"{title} has dims {data.dims}; besides {known} there may be one more. Use .stack(regressor={extra})."
             )
-        own = self.equation in data.dims
-        if own:
-            data = _in_order(title, data, self.equation, equations)
+        along = tuple(dim for dim in self.dims if dim in data.dims)
+        for dim in along:
+            data = _in_order(title, data, dim, equations if self.grid is None else self.grid.labels[dim])
         labels = None
         if extra:
             index = data.indexes.get(extra[0])
             labels = tuple(range(data.sizes[extra[0]])) if index is None else plain_labels(index, f"labels of {title}")
-        return _Variable(title, data.name, self.ordered(data), own, labels)
+        return _Variable(title, data.name, self.ordered(data), along, labels)
+
+    def block(self, variable: _Variable, users: list[int], n_equations: int, terms: tuple[Hashable, ...]) -> _Block:
+        """The columns of a variable; of one with a column for each equation, those of the equations that use it."""
+        data, along = variable.data, variable.along
+        if along and len(users) < n_equations:
+            data = data[:, users]
+        array = raw_array(variable.title, data)
+        if not along:
+            parts = column_parts(variable.title, array)
+            return _Block(parts, np.arange(sum(part.n_columns for part in parts)), terms)
+        if self.grid is None and array.ndim == 2:
+            parts = column_parts(variable.title, array)
+            return _Block(parts, np.arange(sum(part.n_columns for part in parts))[:, None], terms)
+        parts, places = block_parts(variable.title, array if variable.labels is not None else array[..., None])
+        return _Block(parts, places if self.grid is None else self.grid.each(places, along), terms)
 
     def weights(self, given: Any, equations: tuple[Hashable, ...]) -> Weights:
         """Weights of rows, cells or equations, by the dims of a variable; or a mapping equation -> variable."""
@@ -220,26 +280,47 @@ class _Source:
             }
             return read_weights(found, equations, n_obs, self.equation, numbered=numbered)
         data = given if isinstance(given, xr.DataArray) else self.ds.get(given)
-        if data is not None and data.dims == (self.equation,):
+        if data is not None and self.obs not in data.dims and set(data.dims) == set(self.dims):
+            name = f"weights[{data.name!r}]"
             return read_weights(
-                data, equations, n_obs, self.equation, numbered=numbered, name=f"weights[{data.name!r}]"
+                self._flat(name, data, equations), equations, n_obs, self.equation, numbered=numbered, name=name
             )
         title, data = self.find("weights", given)
-        if set(data.dims) - {self.obs, self.equation}:
-            raise ValueError(
-                f"{title} has dims {data.dims} but must have {self.obs!r}, {self.equation!r} or both. Select along the "
-                "others."
-            )
-        data = self.ordered(data)
-        if data.ndim == 2:
-            data = _in_order(title, data, self.equation, equations)
+        if set(data.dims) - {self.obs, *self.dims}:
+            known = ", ".join(map(repr, (self.obs, *self.dims)))
+            every = "both" if len(self.dims) == 1 else "all"
+            raise ValueError(f"{title} has dims {data.dims} but must have {known} or {every}. Select along the others.")
+        data = self._flat(title, self.ordered(data), equations)
         return read_weights(data, equations, n_obs, self.equation, numbered=True, name=title)
+
+    def _flat(self, title: str, data: xr.DataArray, equations: tuple[Hashable, ...]) -> xr.DataArray:
+        """With its equations, if it varies along them, on one dim in the order of y."""
+        along = [dim for dim in self.dims if dim in data.dims]
+        if self.grid is None or not along:
+            return data if data.ndim < 2 else _in_order(title, data, self.equation, equations)
+        if len(along) < len(self.dims):
+            raise ValueError(
+                f"{title} has dims {data.dims} but must have all of {self.dims} or none. Use xr.broadcast."
+            )
+        for dim in along:
+            data = _in_order(title, data, dim, self.grid.labels[dim])
+        data = data.transpose(..., *along)
+        flat = data.data.reshape((*data.shape[: -len(along)], -1))
+        rest = data.dims[: -len(along)]
+        kept = {name: coord for name, coord in data.coords.items() if set(coord.dims) <= set(rest)}
+        return xr.DataArray(flat, kept, (*rest, self.equation), data.name)
 
     def vector(self, role: str, item: Any) -> tuple[str, xr.DataArray]:
         title, data = self.find(role, item)
         if data.dims != (self.obs,):
             raise ValueError(f"{title} has dims {data.dims} but must have {self.obs!r} only. Select one column.")
         return title, data
+
+
+def _one(equation: Any) -> Hashable:
+    """The only dim of equations."""
+    name: Hashable = equation[0] if isinstance(equation, list | tuple) and len(equation) == 1 else equation
+    return name
 
 
 def _in_order(title: str, data: xr.DataArray, dim: Hashable, equations: tuple[Hashable, ...]) -> xr.DataArray:
@@ -317,21 +398,6 @@ def _term_names(variables: dict[Hashable, _Variable]) -> dict[Hashable, tuple[Ha
         else:
             names[key] = tuple(f"{v.name}[{label}]" for label in v.labels)
     return names
-
-
-def _block(variable: _Variable, users: list[int], n_equations: int, terms: tuple[Hashable, ...]) -> _Block:
-    """The columns of a variable; of one with a column for each equation, those of the equations that use it."""
-    data = variable.data
-    if variable.own and len(users) < n_equations:
-        data = data[:, users]
-    array = raw_array(variable.title, data)
-    if variable.own and array.ndim == 3:
-        parts, places = block_parts(variable.title, array)
-    else:
-        parts = column_parts(variable.title, array)
-        places = np.arange(sum(part.n_columns for part in parts))
-        places = places[:, None] if variable.own else places
-    return _Block(parts, places, terms)
 
 
 def _uses(wanted: list[list[Any]], blocks: dict[Hashable, _Block], users: dict[Hashable, list[int]]) -> list[list[Use]]:

@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 
 from lrgls_dask.data.labels import plain_labels
-from lrgls_dask.data.store import label_index
+from lrgls_dask.data.store import label_index, read_grid, write_grid
 from lrgls_dask.data.storedlabels import decode_labels, encode_labels, labels_from_json, labels_to_json
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.own_columns import with_own_columns
@@ -53,6 +53,7 @@ def write_design(group: zarr.Group, design: Design) -> None:
     if design.equation_coords:
         coords = design.equation_coords.items()
         group.attrs["equation_coords"] = [labels_to_json((name, *labels), repr(name)) for name, labels in coords]
+    write_grid(group, design)
 
 
 def write_array(group: zarr.Group, name: str, values: np.ndarray, dims: tuple[str, ...], **attributes: Any) -> None:
@@ -117,5 +118,6 @@ def read_design(group: zarr.Group) -> Design:
         tuple(terms[a:b] for a, b in spans),
         {name: tuple(labels) for name, *labels in map(labels_from_json, coords)},
         tuple(precision),
+        **read_grid(group),
     )
     return with_own_columns(design, read_array(group, "weighting")) if "weighting" in group else design

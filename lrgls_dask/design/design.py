@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -67,6 +67,9 @@ class Design:
     precision : of each regressor the relative rounding of its values as they are stored; none if all are exact.
     own : how these columns were made of the user's, where the cells of a row have weights; None where they are the
     user's own.
+    equation_dims : where equations lie on several dims, latitudes and longitudes say, the labels along each; an
+    equation is then called by a tuple of them, and there is one for every combination. Nothing of equations in a list.
+    attributes : what the user said of the dims by name, and of the responses by None: units, long names.
     """
 
     equations: tuple[Hashable, ...]
@@ -76,6 +79,8 @@ class Design:
     equation_coords: Mapping[Hashable, tuple[Hashable, ...]] = field(default_factory=dict)
     precision: tuple[float, ...] = ()
     own: OwnColumns | None = None
+    equation_dims: Mapping[Hashable, tuple[Hashable, ...]] = field(default_factory=dict)
+    attributes: Mapping[Hashable, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def given(self) -> Design:

@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from lrgls_dask.checks import closest, one_of, shown, takes
+from lrgls_dask.data.griddims import on_dims, with_attributes
 from lrgls_dask.data.labels import coords_of_rows, plain_labels
 from lrgls_dask.design.design import Design
 from lrgls_dask.inference.reference import Reference
@@ -144,7 +145,8 @@ class Predicting(ABC):
     def _labelled_rows(self, values: Any, new: NewRows, name: str) -> xr.DataArray:
         equations = pd.Index(self.design.equations, name=self.equation_dim, tupleize_cols=False)
         found = xr.DataArray(values, {self.equation_dim: equations}, (new.dim, self.equation_dim), name=name)
-        return found.assign_coords(coords_of_rows(new.obs_labels, new.dim, (self.equation_dim,)))
+        found = found.assign_coords(coords_of_rows(new.obs_labels, new.dim, (self.equation_dim,)))
+        return with_attributes(on_dims(found, self.equation_dim, self.design), self.design)
 
 
 class PredictingBySigma(Predicting):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import xarray as xr
 
 from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.daskframes import CountedFrame, counted
+from lrgls_dask.data.griddims import off_dims
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import RowLabels, check_unique, dim_of_rows, pair_rows, plain_labels, row_labels
 from lrgls_dask.data.sources import axis_labels, block_parts, chunk_lazily, column_parts, raw_array
@@ -164,6 +166,7 @@ class _Variables:
 
     def __init__(self, ds: xr.Dataset, design: Design, dims: tuple[Hashable, Hashable]) -> None:
         self.ds, self.design, (self.obs, self.equation) = ds, design, dims
+        self.dims: tuple[Hashable, ...] = tuple(design.equation_dims) or (self.equation,)
         if self.obs not in ds.dims:
             raise ValueError(
                 f"the data have dims {shown(list(ds.dims))} but must have {self.obs!r}, as the fitted ones. "
@@ -185,25 +188,36 @@ class _Variables:
             index = variable.indexes.get(other[0])
             labels = range(variable.sizes[other[0]]) if index is None else plain_labels(index, f"labels of {name!r}")
             terms = [(label, f"{name}[{label}]") for label in labels]
-        if self.equation not in variable.dims:
+        if not set(self.dims) & set(variable.dims):
             for entry, names in enumerate(terms):
                 for term in names:
                     self.shared.setdefault(term, _Offer(name, entry))
             return
-        for i, equation in enumerate(self._equations(variable)):
-            for entry, names in enumerate(terms):
+        offers: dict[int, _Offer] = {}
+        for equation, i in self._equations(variable).items():
+            for entry, names in enumerate(terms, i * len(terms)):
+                offer = offers.setdefault(entry, _Offer(name, entry))
                 for term in names:
-                    self.own.setdefault((term, equation), _Offer(name, i * len(terms) + entry))
+                    self.own.setdefault((term, equation), offer)
 
     def _other(self, name: Hashable) -> list[Hashable]:
-        return [dim for dim in self.ds[name].dims if dim not in (self.obs, self.equation)]
+        return [dim for dim in self.ds[name].dims if dim not in (self.obs, *self.dims)]
 
-    def _equations(self, variable: xr.DataArray) -> Sequence[Hashable]:
-        index = variable.indexes.get(self.equation)
-        if index is not None:
-            return plain_labels(index, f"labels along {self.equation!r}")
-        same = variable.sizes[self.equation] == self.design.n_equations
-        return self.design.equations if same else ()
+    def _equations(self, variable: xr.DataArray) -> dict[Hashable, int]:
+        """Of the equations that the variable has columns for, which of them."""
+        along = [dim for dim in self.dims if dim in variable.dims]
+        grid = self.design.equation_dims
+        labels = []
+        for dim in along:
+            index, known = variable.indexes.get(dim), grid.get(dim, self.design.equations)
+            same = variable.sizes[dim] == len(known)
+            labels.append(known if index is None and same else () if index is None else _labels_along(index, dim))
+        if not grid:
+            return {equation: i for i, equation in enumerate(labels[0])}
+        places = {label: i for i, label in enumerate(product(*labels))}
+        position = [self.dims.index(dim) for dim in along]
+        mine = {each: tuple(each[i] for i in position) for each in self.design.equations if isinstance(each, tuple)}
+        return {equation: places[label] for equation, label in mine.items() if label in places}
 
     def matched(self) -> tuple[list[Part], np.ndarray, tuple[Hashable, ...]]:
         """Parts of the variables that are used, where each regressor lies in them, and a name for each column."""
@@ -232,8 +246,9 @@ class _Variables:
         offers, missing = [], []
         for label, uses in zip(self.design.regressors, users, strict=True):
             offer = self.shared.get(label)
-            if offer is None and len(uses) == 1:
-                offer = self.own.get(uses[0])
+            if offer is None:
+                theirs = {id(each): each for each in map(self.own.get, uses)}
+                offer = next(iter(theirs.values())) if len(theirs) == 1 else None
             if offer is None:
                 alone = [term for term, _ in uses if len(columns_of[term]) == 1]
                 offer = next((self.shared[term] for term in alone if term in self.shared), None)
@@ -256,13 +271,19 @@ class _Variables:
     def _parts(self, name: Hashable) -> tuple[list[Part], np.ndarray]:
         """Parts of one variable, and the column among them of each entry."""
         title = f"data[{name!r}]"
-        first = [dim for dim in (self.obs, self.equation) if dim in self.ds[name].dims]
+        first = [dim for dim in (self.obs, *self.dims) if dim in self.ds[name].dims]
         array = raw_array(title, chunk_lazily(self.ds[name].transpose(*first, ...), self.obs))
-        if array.ndim == 3:
+        if len(first) > 2 and array.ndim == len(first):
+            array = array[..., None]
+        if array.ndim >= 3:
             parts, places = block_parts(title, array)
             return parts, places.ravel()
         parts = column_parts(title, array)
         return parts, np.arange(sum(part.n_columns for part in parts))
+
+
+def _labels_along(index: pd.Index, dim: Hashable) -> tuple[Hashable, ...]:
+    return plain_labels(index, f"labels along {dim!r}")
 
 
 def _variable(ds: xr.Dataset, name: str) -> xr.DataArray:
@@ -279,6 +300,7 @@ def _responses(
 ) -> list[Part]:
     """Parts of Y with K columns; equations that y leaves out are NaN."""
     if isinstance(y, xr.DataArray):
+        y = off_dims(y, dims[1], design)
         if set(y.dims) != set(dims):
             raise ValueError(f"y has dims {y.dims} but must have {dims}. Use .rename or .expand_dims.")
         y = chunk_lazily(y.transpose(*dims), dims[0])

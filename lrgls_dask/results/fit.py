@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 import zarr
 
 from lrgls_dask.checks import takes
@@ -22,6 +23,7 @@ from lrgls_dask.prediction.methods import PredictingBySigma
 from lrgls_dask.results.bootstrap import Bootstrap, Method, bootstrap
 from lrgls_dask.results.cov.classical import Classical
 from lrgls_dask.results.cov.kind import CovSource, cut
+from lrgls_dask.results.dataset import as_dataset
 from lrgls_dask.results.evidence import Evidence, read_evidence
 from lrgls_dask.results.html import summary_html
 from lrgls_dask.results.measures import Measures
@@ -154,6 +156,16 @@ class Fit(Measures, PredictingBySigma):
         Raises ValueError for arguments that do not fit together, MemoryError for more groups than memory holds.
         """
         return bootstrap(self, n, method, seed, system, groups, n_blocks)
+
+    def to_dataset(self) -> xr.Dataset:
+        """Everything that is one number for each equation, or for each of its regressors, on the dims of the responses.
+
+        params, std_errors, tvalues, pvalues : (equation, regressor), NaN where an equation does not have it; r2,
+        adj_r2, idio_var : (equation,); loadings : (equation, factor), in the units of the attributes they are named
+        after. The dim of equations has the user's name; where equations lie on several dims, latitude and longitude
+        say, these stand in its place. What cannot be had is left out and said in attrs["missing"]. No read.
+        """
+        return as_dataset(self)
 
     def summary(self, *, alpha: float = 0.05, max_rows: int = 200) -> str:
         """The fit in one page of text."""

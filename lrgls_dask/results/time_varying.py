@@ -21,6 +21,7 @@ from lrgls_dask.prediction.methods import Predicting
 from lrgls_dask.results.cov.classical import Classical
 from lrgls_dask.results.cov.formed import FormedCov
 from lrgls_dask.results.cov.kind import CovSource
+from lrgls_dask.results.dataset import as_dataset
 from lrgls_dask.results.html import segments_html
 from lrgls_dask.results.older import read_run
 from lrgls_dask.results.parts import (
@@ -157,6 +158,11 @@ class TimeVaryingFit(Reported, Predicting):
         """(segment, equation) d_t, in units of Y squared."""
         coords = {"segment": self.segments, "equation": self._index}
         return xr.DataArray(self.sigmas.idio_var, coords, ("segment", "equation"), name="idio_var")
+
+    def to_dataset(self) -> xr.Dataset:
+        """The coefficients with their errors, loadings and own variances on the user's dims, as `Fit.to_dataset`; the
+        last two along `segment` too."""
+        return as_dataset(self)
 
     def sigma(self, segment: Any) -> xr.DataArray:
         """(equation, equation_other) error covariance of the rows of one segment, by its label; a dense K x K array."""

@@ -1846,6 +1846,36 @@ ROWS: list[Case] = [
     ),
 ]
 
+# ---------------------------------------------------------------------------------- equations on several dims
+
+MAP = xr.Dataset(
+    {
+        "temp": (("time", "lat", "lon"), Y[:, :4].reshape(N, 2, 2)),
+        "const": ("time", X[:, 0]),
+        "zonal": (("time", "lat"), 1 + Y[:, :2] ** 2),
+    },
+    {"time": DATES, "lat": [1.0, 2.0], "lon": [3.0, 4.0]},
+)
+
+
+def mapped(x: Any = ("const", "zonal"), equation: Any = ("lat", "lon"), **options: Any) -> Fit:
+    made = System.from_xarray(
+        MAP, "temp", x if isinstance(x, dict) else list(x), obs="time", equation=equation, **options
+    )
+    return LowRankGLS(0).fit(made).result_
+
+
+GRIDS = [
+    Case("Give one list", lambda: mapped({(1.0, 3.0): ["const"]}), (lambda: mapped(["const"]),)),
+    Case("Name each once", lambda: mapped(equation=("lat", "lat")), (lambda: mapped(equation=("lat", "lon")),)),
+    Case("Name the dims it has", lambda: mapped(equation=("lat", "lon", "z")), (lambda: mapped(),)),
+    Case(
+        "Use xr.broadcast",
+        lambda: mapped(weights="zonal"),
+        (lambda: mapped(weights=xr.broadcast(MAP["zonal"], MAP["temp"])[0]),),
+    ),
+]
+
 # ---------------------------------------------------------------------------------- sums made elsewhere
 
 SUMS = {"xx": X.T @ X, "xy": X.T @ Y, "yy": Y.T @ Y}
@@ -1903,7 +1933,20 @@ MOMENTS = [
         (lambda: sums(**CENTRED, means=MEANS + np.r_[np.zeros(3), np.full(K, 3e6)]),),
     ),
 ]
-CASES = [*OPTIONS, *INPUT, *HYPOTHESES, *RESULTS, *PREDICTION, *STORES, *SIGMAS, *WEIGHTS, *STATISTICS, *ROWS, *MOMENTS]
+CASES = [
+    *OPTIONS,
+    *INPUT,
+    *HYPOTHESES,
+    *RESULTS,
+    *PREDICTION,
+    *STORES,
+    *SIGMAS,
+    *WEIGHTS,
+    *STATISTICS,
+    *ROWS,
+    *GRIDS,
+    *MOMENTS,
+]
 
 # ---------------------------------------------------------------------------------- what has no case
 

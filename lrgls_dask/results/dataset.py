@@ -1,0 +1,59 @@
+"""A fit as one Dataset on the user's dims: what maps, tables and files are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from lrgls_dask.data.griddims import on_dims
+from lrgls_dask.results.reported import Reported
+from lrgls_dask.results.text import NOT_TO_BE_HAD
+
+__all__ = ["as_dataset"]
+
+BY_COEFFICIENT = ("params", "std_errors", "tvalues", "pvalues")
+BY_EQUATION = ("r2", "adj_r2", "idio_var", "loadings")
+
+
+def as_dataset(fit: Reported) -> xr.Dataset:
+    """The variables behind `to_dataset`, as many as there are."""
+    found: dict[str, xr.DataArray] = {}
+    missing: list[str] = []
+    for name in (*BY_COEFFICIENT, *BY_EQUATION):
+        try:
+            array: xr.DataArray = getattr(fit, name)
+        except NOT_TO_BE_HAD as error:
+            missing.append(f"{name}: {error}")
+            continue
+        except AttributeError:  # of fits of another kind
+            continue
+        found[name] = _wide(fit, array) if name in BY_COEFFICIENT else array
+    dim = fit.equation_dim
+    made = {name: on_dims(_named(array, dim), dim, fit.design) for name, array in found.items()}
+    said = {name: getattr(fit, name) for name in ("n_obs", "loglik", "rank", "cov_kind")}
+    attributes: dict[str, Any] = {**said, "termination": fit.termination.value}
+    whole = xr.Dataset(made, attrs=attributes | ({"missing": missing} if missing else {}))
+    for coord, values in whole.coords.items():
+        values.attrs.update(fit.design.attributes.get(coord, {}))
+    return whole
+
+
+def _named(array: xr.DataArray, dim: str) -> xr.DataArray:
+    return array if dim == "equation" else array.rename(equation=dim)
+
+
+def _wide(fit: Reported, array: xr.DataArray) -> xr.DataArray:
+    """(equation, regressor) of (coefficient,), NaN where an equation does not have the regressor."""
+    terms = list(dict.fromkeys(term for own in fit.design.terms for term in own))
+    place = {term: i for i, term in enumerate(terms)}
+    columns = [place[term] for own in fit.design.terms for term in own]
+    values = np.full((fit.n_equations, len(terms)), np.nan)
+    values[fit.design.equation_of, columns] = array.values
+    coords = {
+        "equation": pd.Index(fit.design.equations, name="equation", tupleize_cols=False),
+        "regressor": pd.Index(terms, name="regressor", tupleize_cols=False),
+    }
+    return xr.DataArray(values, coords, ("equation", "regressor"), name=array.name)
