@@ -7,12 +7,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 import zarr
 
 from lrgls_dask.checks import made_of, shown, takes
 from lrgls_dask.compression.by_pattern import AnyCompressed, CompressedPatterns, compress_shown, merged
 from lrgls_dask.compression.compressed import Compressed, compress_rows
+from lrgls_dask.compression.narrowed import narrowed_compressed
 from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.compression.stored import read_any, write_any
 from lrgls_dask.data.arrays import rows_from_arrays
@@ -26,6 +28,9 @@ from lrgls_dask.data.unwritten import check_written
 from lrgls_dask.data.variables import rows_from_xarray
 from lrgls_dask.data.zarrio import check_version, read_design, write_design
 from lrgls_dask.design.design import Design, Designed
+from lrgls_dask.design.narrowed import narrowed
+from lrgls_dask.design.skipped import status_of, unusable_equations
+from lrgls_dask.rows.narrowed import narrowed_rows
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 
@@ -38,8 +43,10 @@ __all__ = [
     "complete_rows",
     "is_system",
     "misses_responses",
+    "some_equations",
 ]
 
+SKIP_OTHERS = ", or use unusable='skip', which fits the other equations"
 COMPLETE_FORMAT, PATTERNS_FORMAT = 1, 2  # of compressed systems; the second where rows miss responses
 MAKE_ONE = (
     "Make one with System.from_arrays(Y, X), Y (N, K) and X (N, p) with its constant; System.from_xarray(ds, y, x); or "
@@ -175,15 +182,36 @@ def misses_responses(system: CompressedSystem) -> str:
     )
 
 
-def check_more_rows(system: System | CompressedSystem) -> None:
-    """Raise ValueError where there are no more rows than regressors of an equation."""
+def check_more_rows(system: System | CompressedSystem, *, of_any: bool = False) -> None:
+    """Raise ValueError where there are no more rows than regressors of an equation.
+
+    of_any : whether it is enough that there are of some equation.
+    """
     sizes = system.design.sizes
+    few = sizes >= system.n_obs
+    if not few.any() or (of_any and not few.all()):
+        return
     largest = int(sizes.argmax())
-    if system.n_obs <= sizes[largest]:
-        raise ValueError(
-            f"equation {system.equations[largest]!r} has {sizes[largest]} regressors but there are only "
-            f"{system.n_obs} rows: the rows must outnumber the regressors. Drop regressors or add rows."
-        )
+    also = ""
+    if few.sum() > 1 and not few.all():
+        status = [status_of(system.n_obs, int(size)) for size in sizes]
+        also = f" This stops {unusable_equations(system.equations, status)}."
+    raise ValueError(
+        f"equation {system.equations[largest]!r} has {sizes[largest]} regressors but there are only "
+        f"{system.n_obs} rows: the rows must outnumber the regressors.{also} Drop regressors or add rows"
+        f"{'' if few.all() else SKIP_OTHERS}."
+    )
+
+
+def some_equations(system: System | CompressedSystem, equations: np.ndarray) -> Any:
+    """The system of the equations at these positions, as if there were no others; nothing is read.
+
+    Of arrays in memory the columns that are left are copied, of others they are chosen as rows are read.
+    """
+    kept = narrowed(system.design, equations)
+    if isinstance(system, System):
+        return replace(system, rows=narrowed_rows(system.rows, kept))
+    return replace(system, rows=narrowed_compressed(system.rows, kept))
 
 
 @made_of("rows that it has checked", f"{MAKE_ONE}.", lambda rows: isinstance(rows, Rows))

@@ -21,6 +21,7 @@ from lrgls_dask.compression.patterns import FirstMoments, first_pass
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge, penalises
 from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.design.skipped import status_of, unusable_equations
 from lrgls_dask.missing.columns import Apart, ShownColumns, group_rows_of
 from lrgls_dask.missing.expected import (
     DirectionMoments,
@@ -330,17 +331,22 @@ class Incomplete(ShownColumns):
 
 
 def _check_observed(design: Design, cells: np.ndarray) -> None:
+    """Raise ValueError naming every equation that is not observed in more rows than it has regressors."""
     sizes = design.sizes
-    never = np.flatnonzero(cells == 0)
-    if len(never):
-        also = f" (and {len(never) - 1} more)" if len(never) > 1 else ""
-        raise ValueError(
-            f"equation {design.equations[int(never[0])]!r}{also} is observed in no row. Leave it out of the system."
-        )
     few = np.flatnonzero(cells <= sizes)
-    if len(few):
-        j = int(few[0])
+    if len(few) == 0:
+        return
+    leaves = "" if len(few) == len(sizes) else ", or use unusable='skip', which fits the others"
+    if len(few) > 1:
+        status = [status_of(int(n), int(size)) for n, size in zip(cells, sizes, strict=True)]
         raise ValueError(
-            f"equation {design.equations[j]!r} is observed in {int(cells[j])} rows and has {sizes[j]} regressors. "
-            "Every equation must be observed in more rows than it has regressors: leave it or some regressors out."
+            f"not to be estimated: {unusable_equations(design.equations, status)}. Every equation must be observed in "
+            f"more rows than it has regressors: leave it or some regressors out{leaves}."
         )
+    j = int(few[0])
+    if cells[j] == 0:
+        raise ValueError(f"equation {design.equations[j]!r} is observed in no row. Leave it out of the system{leaves}.")
+    raise ValueError(
+        f"equation {design.equations[j]!r} is observed in {int(cells[j])} rows and has {sizes[j]} regressors. "
+        f"Every equation must be observed in more rows than it has regressors: leave it or some regressors out{leaves}."
+    )
