@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lrgls_dask.compression.available import AvailableMoments
 from lrgls_dask.compression.by_pattern import CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.patterns import FirstMoments, first_pass
@@ -22,7 +23,7 @@ from lrgls_dask.rows.run_pass import Meter, run_pass
 from lrgls_dask.solve.whiten import GroupRows, group_rows
 from lrgls_dask.system import CompressedSystem, System
 
-__all__ = ["skipped_in"]
+__all__ = ["skipped_in", "statuses_shown"]
 
 SPREAD = 1e-14  # of a constant, relative: what scaling by weights of cells and back leaves
 LEFT = 1e-6  # of a constant response that its regressors reproduce, relative: rounding
@@ -38,12 +39,7 @@ def skipped_in(system: System | CompressedSystem, meter: Meter) -> Skipped | Non
     Raises ValueError where no equation can be estimated.
     """
     design = system.design
-    rows, flat = _in_compressed(system.rows) if isinstance(system, CompressedSystem) else _in_rows(system.rows, meter)
-    status = [status_of(int(n), int(size)) for n, size in zip(rows, design.sizes, strict=True)]
-    doubtful = np.flatnonzero(flat & np.array([said == OK for said in status]))
-    if len(doubtful):
-        left = _constants(system, doubtful, meter)
-        status = [CONSTANT if j in left else said for j, said in enumerate(status)]
+    status = _in_compressed(system.rows) if isinstance(system, CompressedSystem) else _in_rows(system.rows, meter)
     if all(said == OK for said in status):
         return None
     if OK not in status:
@@ -52,6 +48,18 @@ def skipped_in(system: System | CompressedSystem, meter: Meter) -> Skipped | Non
             "and be observed in more rows than it has regressors. Add rows, or drop regressors."
         )
     return Skipped(design, tuple(status))
+
+
+def statuses_shown(first: FirstMoments, design: Design) -> list[str]:
+    """(K,) what becomes of each equation over the rows that show it."""
+    rows, flat = np.zeros(design.n_equations), np.zeros(design.n_equations, dtype=bool)
+    for group, moments in zip(design.groups, first.groups, strict=True):
+        rows[group.equations], flat[group.equations] = moments.rows, moments.cross[:, -1, -1] == 0
+    status = [status_of(int(n), int(size)) for n, size in zip(rows, design.sizes, strict=True)]
+    for j, part in enumerate(_apart(first, design)) if flat.any() else ():
+        if flat[j] and status[j] == OK and _is_reproduced(part).all():
+            status[j] = CONSTANT
+    return status
 
 
 # ---------------------------------------------------------------------------------------------- the look
@@ -85,56 +93,52 @@ def shown_kernel(block: Block, weighting: np.ndarray | None) -> ShownMoments | N
     return ShownMoments((~np.isnan(y)).sum(axis=0), np.fmin.reduce(y, axis=0), np.fmax.reduce(y, axis=0))
 
 
-def _in_rows(rows: Rows, meter: Meter) -> tuple[np.ndarray, np.ndarray]:
-    """(K,) rows that show each equation, and whether its response is the same in all of them; one pass."""
+def _in_rows(rows: Rows, meter: Meter) -> list[str]:
+    """(K,) what becomes of each equation: one pass, and one of the rest where some response is constant."""
     design = rows.design
     scaled = design.own is not None
-    read = replace(rows if scaled else replace(rows, x=()), complete_only=False)
     found: ShownMoments = run_pass(
-        read,
+        replace(rows if scaled else replace(rows, x=()), complete_only=False),
         shown_kernel,
         design.own.weighting if design.own is not None else None,
         partial_bytes=24 * design.n_equations,
         meter=meter,
         label="equations that can be estimated",
     )
-    slack = (SPREAD if scaled else 0.0) * np.abs(found.largest)
-    return found.rows, found.largest - found.least <= slack
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities are for the pass that uses them to name
+        flat = found.largest - found.least <= (SPREAD if scaled else 0.0) * np.abs(found.largest)
+    status = [status_of(int(n), int(size)) for n, size in zip(found.rows, design.sizes, strict=True)]
+    doubtful = np.flatnonzero(flat & np.array([said == OK for said in status]))
+    if len(doubtful):
+        kept = narrowed(design, doubtful)
+        some = replace(narrowed_rows(rows, kept), complete_only=False)
+        first = first_pass(some, meter=meter, most=0, keep=False)
+        for j, part in zip(doubtful.tolist(), _apart(first, kept.design), strict=True):
+            status[j] = CONSTANT if _is_reproduced(part).all() else OK
+    return status
 
 
-def _in_compressed(rows: Compressed | CompressedPatterns) -> tuple[np.ndarray, np.ndarray]:
+def _in_compressed(rows: Compressed | CompressedPatterns) -> list[str]:
     """The same of compressed rows; no read."""
-    K, q = rows.design.n_equations, rows.design.n_regressors
-    if isinstance(rows, Compressed):
-        spread = np.sum(rows.root[:, q:] ** 2, axis=0)
-        return np.full(K, rows.n_obs), spread <= rows.head.weight * (SPREAD * rows.head.mean[q:]) ** 2
-    flat = np.zeros(K, dtype=bool)
-    for group, moments in zip(rows.design.groups, rows.first().groups, strict=True):
-        flat[group.equations] = moments.cross[:, -1, -1] == 0
-    return rows.cells, flat
+    design = rows.design
+    if isinstance(rows, CompressedPatterns):
+        return statuses_shown(rows.first(), design)
+    status = [status_of(rows.n_obs, int(size)) for size in design.sizes]
+    q = design.n_regressors
+    spread = np.sum(rows.root[:, q:] ** 2, axis=0)
+    flat = spread <= rows.head.weight * (SPREAD * rows.head.mean[q:]) ** 2
+    for part in group_rows(rows) if flat.any() else ():
+        for j in part.group.equations[_is_reproduced(part) & flat[part.group.equations]].tolist():
+            status[j] = CONSTANT if status[j] == OK else status[j]
+    return status
 
 
 # ---------------------------------------------------------------------------------------------- constants
 
 
-def _constants(system: System | CompressedSystem, doubtful: np.ndarray, meter: Meter) -> set[int]:
-    """Those of the equations at these positions, whose response is constant, that their regressors reproduce."""
-    if isinstance(system.rows, Compressed):
-        of_groups = group_rows(system.rows)
-        exact = {int(j) for part in of_groups for j in part.group.equations[_is_reproduced(part)]}
-        return exact & set(doubtful.tolist())
-    if isinstance(system.rows, CompressedPatterns):
-        parts = _shown_parts(system.rows.first(), system.design)
-        return {int(j) for j in doubtful if _is_reproduced(parts[j]).all()}
-    kept = narrowed(system.design, doubtful)
-    rows = replace(narrowed_rows(system.rows, kept), complete_only=False)
-    parts = _shown_parts(first_pass(rows, meter=meter, most=0, keep=False), kept.design)
-    return {int(j) for j, part in zip(doubtful, parts, strict=True) if _is_reproduced(part).all()}
-
-
-def _shown_parts(first: FirstMoments, design: Design) -> list[GroupRows]:
+def _apart(first: FirstMoments, design: Design) -> list[GroupRows]:
     """Of every equation what its own rows know."""
-    found = {}
+    found: dict[int, tuple[AvailableMoments, int]] = {}
     for group, moments in zip(design.groups, first.groups, strict=True):
         found.update({int(j): (moments, i) for i, j in enumerate(group.equations)})
     return [group_rows_of(group, found[j]) for j, group in enumerate(Apart.of(design).groups)]

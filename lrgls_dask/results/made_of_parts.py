@@ -56,6 +56,11 @@ class MadeOfParts(Designed):
         return self._whole.given.n_regressors
 
     @property
+    def n_coefficients(self) -> int:
+        """P = sum p_j, of the equations that were estimated."""
+        return self.design.n_coefficients
+
+    @property
     def regressors(self) -> tuple[Hashable, ...]:
         """q labels of the distinct columns, of all equations."""
         return self._whole.given.regressors

@@ -629,7 +629,7 @@ INPUT: list[Case] = [
         ),
     ),
     Case(
-        "2 of 5 equations: 'y0' .too few rows .2 of 3.., 'y4' .no rows.*leave it or some .*, or use unusable='skip'",
+        "2 of 5 equations: 'y0' .too few rows .2 of 3.., 'y4' .no rows.*leave those or some .*, or use unusable='skip'",
         lambda: fit(UNUSABLE, X, 1, missing="em"),
         (
             lambda: fit(UNUSABLE[:, 1:4], X, 1, missing="em"),
