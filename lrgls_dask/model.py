@@ -14,18 +14,21 @@ from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypotheses import read_hypotheses
-from lrgls_dask.design.penalties import Ridge, column_penalties
+from lrgls_dask.design.penalties import Ridge, column_penalties, ridge_of_some
 from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.errors import NoAnswer
 from lrgls_dask.missing.first_look import look
 from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.missing.unusable import skipped_in
 from lrgls_dask.options import OPTIONS, EstimatorOptions, TimeVarying, estimator
 from lrgls_dask.options.stored import as_stored
-from lrgls_dask.plan import Plan, make_plan, plan_compressed, plan_of_patterns
+from lrgls_dask.plan import Plan, look_bytes, make_plan, plan_compressed, plan_of_patterns
 from lrgls_dask.prediction.methods import HOW_TO_PREDICT, ROWS_TO_PREDICT
 from lrgls_dask.results.assemble import as_fit, as_time_varying_fit, fit_incomplete_rows, warn_of
 from lrgls_dask.results.fit import Fit
 from lrgls_dask.results.parts import Settings
+from lrgls_dask.results.time_varying import TimeVaryingFit
 from lrgls_dask.rows.progress import Progress
 from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.run_pass import Meter
@@ -50,6 +53,7 @@ from lrgls_dask.system import (
     complete_rows,
     is_system,
     misses_responses,
+    some_equations,
 )
 from lrgls_dask.varying.fit import fit_segments, plan_segments
 from lrgls_dask.varying.labels import rows_in_segments
@@ -94,7 +98,17 @@ class LowRankGLS(EstimatorOptions):
     def plan(self, system: System | CompressedSystem) -> Plan:
         """What `fit` would do and cost; reads nothing. Raises MemoryError if it would not fit."""
         column_penalties(system.design, self._ridge)  # which refuses names of no regressor
-        check_more_rows(system)
+        check_more_rows(system, of_any=self.unusable == "skip")
+        return self._with_look(self._plan(system), system)
+
+    def _with_look(self, plan: Plan, system: System | CompressedSystem) -> Plan:
+        """The plan with the look for equations that cannot be estimated, where there is one."""
+        if self.unusable == "raise" or isinstance(system, CompressedSystem):
+            return plan
+        return replace(plan, look_bytes=look_bytes(system.rows))
+
+    def _plan(self, system: System | CompressedSystem) -> Plan:
+        """What fitting all equations would do and cost."""
         if isinstance(self.covariance, TimeVarying):
             return plan_segments(self.covariance, rows_in_segments(system), self.memory_limit)
         by_folds = self._by_folds(system)
@@ -134,13 +148,40 @@ class LowRankGLS(EstimatorOptions):
 
         Warns once, with FitWarning, when the loop did not converge or a variance ended on its floor.
         """
+        meter = Meter(Progress(self.progress))
+        skipped = None
+        if self.unusable == "skip":
+            column_penalties(system.design, self._ridge)
+            skipped = skipped_in(system, meter)
+        if skipped is None:
+            self.result_, self.plan_ = self._fit_all(system, meter)
+        else:
+            some, plan = self._of_some(skipped)._fit_all(some_equations(system, skipped.equations), meter)
+            self.plan_ = self._with_look(plan, system)
+            settings = replace(some.settings, options=as_stored(self.get_params()))
+            held = None if some.system is None else system
+            self.result_ = replace(some, skipped=skipped, settings=settings, system=held)
+        self.rank_ = self.result_.rank
+        return self
+
+    def _of_some(self, skipped: Skipped) -> LowRankGLS:
+        """The estimator of the equations that are left, with what its options say of these."""
+        changed: dict[str, Any] = {"unusable": "raise"}
+        if self.restrictions is not None:
+            changed["restrictions"] = skipped.restrictions(self.restrictions)
+        if isinstance(self.covariance, SigmaOption):
+            changed["covariance"] = self.covariance.of_some(skipped.whole, skipped.equations.tolist())
+        changed["lam_B"] = ridge_of_some(skipped.whole, skipped.kept.design, self._ridge)
+        return type(self)(**(self.get_params() | changed))
+
+    def _fit_all(self, system: System | CompressedSystem, meter: Meter) -> tuple[Any, Plan]:
+        """The fit of all equations, and the plan that was run."""
         if self.missing == "drop" and isinstance(system, System):
             system = complete_only(system)
         if isinstance(self.covariance, TimeVarying):
-            return self._fit_segments(self.covariance, system)
+            return self._fit_segments(self.covariance, system, meter)
         structures = self._structures(system.design)
         restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
-        meter = Meter(Progress(self.progress))
         plan = self.plan(system)  # before a checkpoint is made: what is refused leaves nothing behind
         kept = self._checkpoint(system)
         road = self._road(system, plan, restrictions, meter, kept)
@@ -168,23 +209,21 @@ class LowRankGLS(EstimatorOptions):
                 solution, table = choose(problem, structures, options, kept, road.folds)
                 settings = replace(settings, l1=structures[0].l1)
                 fit = as_fit(problem, solution, settings, path or table, system)
-        self.result_, self.rank_, self.plan_ = fit, fit.rank, road.plan
         if kept is not None:
             kept.clear()
         warn_of(fit, problem.whitened.exact, notes)
-        return self
+        return fit, road.plan
 
-    def _fit_segments(self, varying: TimeVarying, system: System | CompressedSystem) -> LowRankGLS:
-        """The fit whose factors vary in time, a `TimeVaryingFit`."""
+    def _fit_segments(
+        self, varying: TimeVarying, system: System | CompressedSystem, meter: Meter
+    ) -> tuple[TimeVaryingFit, Plan]:
+        """The fit whose factors vary in time."""
         system = rows_in_segments(system)
         restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
         plan = self.plan(system)
-        meter = Meter(Progress(self.progress))
         with blas_for(system.design.n_regressors + system.n_equations):
             fitted = fit_segments(varying, system, self._options("compress"), restrictions, meter)
-        found: Any = as_time_varying_fit(fitted, self._settings(restrictions), system, meter)
-        self.result_, self.rank_, self.plan_ = found, found.rank, plan
-        return self
+        return as_time_varying_fit(fitted, self._settings(restrictions), system, meter), plan
 
     def _settings(self, restrictions: Restrictions | None) -> Settings:
         """What the fit remembers of how it was made."""

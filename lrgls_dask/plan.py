@@ -23,6 +23,7 @@ from lrgls_dask.solve.streamed import stream_partial_bytes
 
 __all__ = [
     "Plan",
+    "look_bytes",
     "make_plan",
     "plan_compressed",
     "plan_of_patterns",
@@ -47,6 +48,7 @@ class Plan:
     passes : expected passes over the data, an upper guess for "stream".  bytes_per_pass : decoded bytes read by each.
     n_patterns, pattern_rows, pattern_bytes : of a compressed system whose rows miss responses, their patterns, the rows
     that stand for all of them and what these take; 0 where it misses none.
+    look_bytes : read before all that by unusable="skip", which looks for equations that cannot be estimated.
     worker_peak, client_peak : predicted peak bytes of one worker process and of this one; with threads they are the
     same process and both hold the whole.  memory_limit, client_limit : what they may use.
     """
@@ -76,6 +78,7 @@ class Plan:
     pattern_rows: int = 0
     pattern_bytes: int = 0
     keeps_rows: bool = False
+    look_bytes: int = 0
 
     def peak_of(self, n_patterns: int) -> int:
         """The same as `peak` where so many patterns of missing responses are found, of those that are compressed."""
@@ -129,13 +132,14 @@ class Plan:
         return lines
 
     def _reads(self) -> str:
+        look = f"; {format_bytes(self.look_bytes)} of responses before, for unusable='skip'" if self.look_bytes else ""
         if self.passes == 0:
             return "nothing"
         times = "once" if self.passes == 1 else f"about {self.passes} times"
         if self.most_patterns and self.engine == "compress" and self.passes > 1:  # before the first pass counts them
             times = f"once, or {times} where more than {self.most_patterns} patterns are found"
         blocks = f"in {self.n_blocks:,} blocks of at most {format_bytes(self.largest_block)}"
-        return f"{format_bytes(self.bytes_per_pass)} {times}, {blocks}"
+        return f"{format_bytes(self.bytes_per_pass)} {times}, {blocks}{look}"
 
 
 def make_plan(
@@ -181,6 +185,12 @@ def make_plan(
             return replace(plan, passes=EM_PASSES) if by_rounds and plan.engine == "stream" else plan
     others = [plan for plans in priced.values() for plan in plans if plan.fits]
     raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix))
+
+
+def look_bytes(rows: Rows) -> int:
+    """What a look at the responses reads; regressors come along where cells have weights."""
+    parts = rows.parts if rows.cells is not None else (*rows.y, *rows.weight_parts)
+    return rows.n_obs * sum(part.row_bytes for part in parts)
 
 
 def plan_compressed(rows: AnyCompressed, memory_limit: int | str | None) -> Plan:

@@ -9,7 +9,7 @@ import numpy as np
 from lrgls_dask.checks import closest
 from lrgls_dask.design.design import Design
 
-__all__ = ["Ridge", "column_penalties", "penalises", "said_of"]
+__all__ = ["Ridge", "column_penalties", "penalises", "ridge_of_some", "said_of"]
 
 Ridge = float | Mapping[Hashable, float]
 
@@ -53,6 +53,14 @@ def column_penalties(design: Design, lam_B: Ridge) -> np.ndarray:
                     f"{first:g} and {value:g}. Give them the same."
                 )
     return np.array([found[column][0] if column in found else 0.0 for column in range(design.n_regressors)])
+
+
+def ridge_of_some(whole: Design, some: Design, lam_B: Ridge) -> Ridge:
+    """The penalties of a design that is part of another: without names of columns that only the rest has."""
+    if not isinstance(lam_B, Mapping):
+        return lam_B
+    known = set(some.regressors).union(*some.terms)
+    return {label: value for label, value in _by_label(whole, lam_B).items() if label in known}
 
 
 def _by_label(design: Design, lam_B: Mapping[Hashable, float]) -> dict[Hashable, float]:

@@ -21,6 +21,7 @@ from lrgls_dask.compression.patterns import FirstMoments, first_pass
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge, penalises
 from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.design.skipped import OK, unusable_equations
 from lrgls_dask.missing.columns import Apart, ShownColumns, group_rows_of
 from lrgls_dask.missing.expected import (
     DirectionMoments,
@@ -52,6 +53,7 @@ from lrgls_dask.missing.kernels import (
     unpacked,
 )
 from lrgls_dask.missing.pseudo_rows import PatternRows
+from lrgls_dask.missing.unusable import statuses_shown
 from lrgls_dask.rows.resources import one_blas_thread
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
@@ -132,7 +134,7 @@ class Incomplete(ShownColumns):
         self.n_obs, self.n_empty, self.n_patterns = first.n_rows - first.empty, first.empty, first.n_patterns
         self.cells, log_weight = self._per_equation(first)
         self.n_cells = int(self.cells.sum())
-        _check_observed(self.design, self.cells)
+        _check_observed(rows.design, self.cells, first)
         available = self._by_equation(first)
         self.group_rows = tuple(group_rows_of(g, a) for g, a in zip(self.design.groups, available, strict=True))
         self._weight = np.array([moments.weight[i] for moments, i in available])
@@ -329,18 +331,24 @@ class Incomplete(ShownColumns):
         return run_pass(self.rows, kernel, params, partial_bytes=size, meter=self.meter, label=label, holes=True)
 
 
-def _check_observed(design: Design, cells: np.ndarray) -> None:
+def _check_observed(design: Design, cells: np.ndarray, first: FirstMoments) -> None:
+    """Raise ValueError where an equation is not observed in more rows than it has regressors, naming all that cannot be
+    estimated."""
     sizes = design.sizes
-    never = np.flatnonzero(cells == 0)
-    if len(never):
-        also = f" (and {len(never) - 1} more)" if len(never) > 1 else ""
-        raise ValueError(
-            f"equation {design.equations[int(never[0])]!r}{also} is observed in no row. Leave it out of the system."
-        )
     few = np.flatnonzero(cells <= sizes)
-    if len(few):
-        j = int(few[0])
+    if len(few) == 0:
+        return
+    status = statuses_shown(first, design)
+    leaves = ", or use unusable='skip', which fits the others" if OK in status else ""
+    if sum(said != OK for said in status) > 1:
         raise ValueError(
-            f"equation {design.equations[j]!r} is observed in {int(cells[j])} rows and has {sizes[j]} regressors. "
-            "Every equation must be observed in more rows than it has regressors: leave it or some regressors out."
+            f"not to be estimated: {unusable_equations(design.equations, status)}. Every equation must be observed in "
+            f"more rows than it has regressors: leave those or some regressors out{leaves}."
         )
+    j = int(few[0])
+    if cells[j] == 0:
+        raise ValueError(f"equation {design.equations[j]!r} is observed in no row. Leave it out of the system{leaves}.")
+    raise ValueError(
+        f"equation {design.equations[j]!r} is observed in {int(cells[j])} rows and has {sizes[j]} regressors. "
+        f"Every equation must be observed in more rows than it has regressors: leave it or some regressors out{leaves}."
+    )

@@ -44,6 +44,7 @@ SigmaStep = Literal["ml", "pca"]
 Use = Literal["t", "normal", "system-t"]
 Divisor = Literal["Theil", "max"]
 Missing = Literal["raise", "em", "drop"]
+Unusable = Literal["raise", "skip"]
 FoldsOf = Literal["rows", "blocks"]
 Rank = int | Literal["auto", "bic", "cv"]
 Covariance = Literal["lowrank", "full", "diagonal"]
@@ -330,6 +331,15 @@ class EstimatorOptions:
         "values are missing at random; a regressor may be NaN where no observed response of its row uses it. Rows that "
         "show the same equations are compressed together where there are few such patterns, so that one pass is "
         'enough; else every round is one. "drop" leaves out rows that miss a response or a regressor.',
+    )
+    unusable: Unusable = option(
+        default="raise",
+        allowed=OneOf(get_args(Unusable)),
+        help='"raise" refuses equations that cannot be estimated: without an observed response, in no more rows than '
+        'they have regressors. "skip" leaves these out, and those whose response is a constant that their regressors '
+        "reproduce, with the columns that they alone use, and fits the others as if they were all; results have NaN "
+        "for them, and `fit.status` says why. One pass over Y before all others finds them. Only the others must be "
+        "complete with `missing` at its default.",
     )
     checkpoint: str | os.PathLike[str] | None = option(
         default=None,

@@ -16,6 +16,7 @@ from lrgls_dask.checks import closest, one_of, shown, takes
 from lrgls_dask.data.griddims import on_dims, with_attributes
 from lrgls_dask.data.labels import coords_of_rows, plain_labels
 from lrgls_dask.design.design import Design
+from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.inference.reference import Reference
 from lrgls_dask.prediction.conditional import Given, GivenKind, given_rows, given_std_rows
 from lrgls_dask.prediction.factor_scores import FactorScoreMethod, Scoring, ShownScoring, factor_score_rows
@@ -30,6 +31,7 @@ from lrgls_dask.prediction.fitted import (
 from lrgls_dask.prediction.impute import imputed, write_imputed
 from lrgls_dask.prediction.lazyrows import LazyRows
 from lrgls_dask.prediction.newdata import NewRows, rows_to_predict
+from lrgls_dask.prediction.skipped import as_estimated, new_rows_as_estimated, of_all_equations
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.system import MAKE_ONE, CompressedSystem, System
 
@@ -62,6 +64,11 @@ class Predicting(ABC):
     @abstractmethod
     def equation_dim(self) -> str: ...
 
+    @property
+    @abstractmethod
+    def skipped(self) -> Skipped | None:
+        """Equations that were left out of the fit."""
+
     @abstractmethod
     def _error_variances(self) -> np.ndarray:
         """(K,) variances of the errors of any row."""
@@ -91,7 +98,7 @@ class Predicting(ABC):
     def predict(
         self, data: Any, *, interval: float | None = None, kind: Literal["mean", "observation"] = "mean"
     ) -> xr.DataArray | xr.Dataset:
-        """(obs, equation) fitted values X_j b_j of new rows; lazy, nothing is read yet.
+        """(obs, equation) fitted values X_j b_j of new rows; lazy, nothing is read yet. NaN for skipped equations.
 
         data : a System with the same designs, or regressors alone: a Dataset with variables named as in `from_xarray`
             (others in it are not looked at), a pandas or Dask frame with columns `fit.regressors` in any order, or an
@@ -121,6 +128,7 @@ class Predicting(ABC):
     @takes("a System, not compressed", f"{MAKE_ONE}.", check=lambda data: isinstance(data, System))
     def residuals(self, system: System) -> xr.DataArray:
         """(obs, equation) Y - X_j b_j; lazy."""
+        system = as_estimated(system, self.skipped)
         check_same_design(system.design.given, self.design.given)
         coefficients = Coefficients.of(self.design.given, self.coefficients)
         values = LazyRows.of(system.rows).map(residual_rows, coefficients, self.design.n_equations, response=True)
@@ -129,10 +137,14 @@ class Predicting(ABC):
     def _new_rows(self, data: Any, y: Any = None, *, responses: str = "") -> NewRows:
         if isinstance(data, CompressedSystem):
             raise TypeError("a compressed system holds none of the rows to predict. Pass the System it was made of.")
-        new = rows_to_predict(data, self.design, (self.obs_dim, self.equation_dim), y)
+        skipped = self.skipped
+        if isinstance(data, System) and data.design.given.same_as(self.design.given):
+            skipped = None  # it never had them
+        whole = self.design if skipped is None else skipped.whole
+        new = rows_to_predict(data, whole, (self.obs_dim, self.equation_dim), y)
         if responses and not new.rows.y:
             raise ValueError(f"{responses} needs responses, but the data are regressors only. Pass y, or a System.")
-        return new
+        return new_rows_as_estimated(new, skipped)
 
     def _with_interval(
         self, mean: da.Array, std_error: da.Array, new: NewRows, interval: float, kind: str
@@ -143,10 +155,12 @@ class Predicting(ABC):
         return xr.Dataset(made, attrs={"interval": float(interval), "kind": kind})
 
     def _labelled_rows(self, values: Any, new: NewRows, name: str) -> xr.DataArray:
-        equations = pd.Index(self.design.equations, name=self.equation_dim, tupleize_cols=False)
+        whole = self.design if self.skipped is None else self.skipped.whole
+        equations = pd.Index(whole.equations, name=self.equation_dim, tupleize_cols=False)
+        values = of_all_equations(values, self.skipped)
         found = xr.DataArray(values, {self.equation_dim: equations}, (new.dim, self.equation_dim), name=name)
         found = found.assign_coords(coords_of_rows(new.obs_labels, new.dim, (self.equation_dim,)))
-        return with_attributes(on_dims(found, self.equation_dim, self.design), self.design)
+        return with_attributes(on_dims(found, self.equation_dim, whole), whole)
 
 
 class PredictingBySigma(Predicting):
@@ -246,8 +260,8 @@ class PredictingBySigma(Predicting):
     ) -> xr.Dataset | None:
         """`Y` (obs, equation) with its missing responses filled in, and `Y_variance`, lazy; or written to `path`.
 
-        path : where to write the whole system so filled, in format 1, which `System.from_zarr` opens. One read, block
-        by block; the store appears when it is complete.
+        path : where to write the whole system so filled, without equations that the fit skipped, in format 1, which
+        `System.from_zarr` opens. One read, block by block; the store appears when it is complete.
 
         Y holds what is observed as it is, and else what `predict_given` says; `Y_variance` (obs, equation) is 0 there
         and else the variance left given what the row shows, coefficients and Sigma taken as known. A row that shows
@@ -257,6 +271,7 @@ class PredictingBySigma(Predicting):
         Raises ValueError for another design, or a path over the system's own store; FileExistsError where something is
         at `path`, unless overwrite is True.
         """
+        system = as_estimated(system, self.skipped)
         found = imputed(Coefficients.of(self.design.given, self.coefficients), self.covariance, system)
         if path is not None:
             options = None if storage_options is None else dict(storage_options)
@@ -303,9 +318,10 @@ class PredictingBySigma(Predicting):
         if observed is None:
             return np.ones(self.design.n_equations, dtype=bool)
         names = set(plain_labels(observed, "observed"))
-        unknown = [name for name in names if name not in set(self.design.equations)]
+        known = self.design.equations if self.skipped is None else self.skipped.whole.equations
+        unknown = [name for name in names if name not in set(known)]
         if unknown:
-            hint = closest(unknown[0], self.design.equations)
+            hint = closest(unknown[0], known)
             raise ValueError(f"observed names {shown(unknown)}, which the fit does not have{hint}")
         return np.array([name in names for name in self.design.equations])
 

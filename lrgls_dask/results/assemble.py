@@ -192,7 +192,7 @@ def as_time_varying_fit(fitted: SegmentsFitted, settings: Settings, system: Syst
             "precision is enough"
         )
     if notes:
-        warnings.warn("LowRankGLS: " + "; ".join(notes) + ".", FitWarning, stacklevel=5)
+        warnings.warn("LowRankGLS: " + "; ".join(notes) + ".", FitWarning, stacklevel=6)
     run = Run(
         found.termination,
         found.rows,
@@ -235,7 +235,8 @@ def warn_of(fit: Fit, is_exact: np.ndarray, notes: list[str]) -> None:
     if exact:
         notes.append(
             f"a constant response or a perfect fit in {_listed(exact)}: the residual variance is zero to rounding and "
-            "its idiosyncratic variance sits on d_floor; drop the equation or the regressor that reproduces it"
+            "its idiosyncratic variance sits on d_floor; drop the equation or the regressor that reproduces it, or "
+            "use unusable='skip', which leaves out constant responses"
         )
     if heywood:
         notes.append(
@@ -244,7 +245,7 @@ def warn_of(fit: Fit, is_exact: np.ndarray, notes: list[str]) -> None:
         )
     notes += fit.covariance.warnings()
     if notes:
-        warnings.warn("LowRankGLS: " + "; ".join(notes) + ".", FitWarning, stacklevel=4)
+        warnings.warn("LowRankGLS: " + "; ".join(notes) + ".", FitWarning, stacklevel=5)
 
 
 def _listed(names: list[Any]) -> str:

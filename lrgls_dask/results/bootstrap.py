@@ -18,9 +18,11 @@ from lrgls_dask.checks import check_alpha, one_of
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import Parts, compress_parts
 from lrgls_dask.data.labels import check_ascending
+from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.plan import price_parts
 from lrgls_dask.prediction.fitted import check_same_design
+from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.resampling.draws import Draws, Fitted, parametric, resampled
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.parts import BehindErrors
@@ -191,7 +193,21 @@ def bootstrap(
         held = fit.restrictions.held
         params, std_errors = np.where(held, fit.coefficients, draws.params), np.where(held, 0.0, draws.std_errors)
         draws = replace(draws, params=params, std_errors=std_errors)
-    return Bootstrap(draws, fit.coefficients, errors.values, labels, fit.equations, method, used)
+    if fit.skipped is not None:
+        draws = _of_all(draws, fit.skipped)
+    return Bootstrap(draws, fit.params.values, errors.values, labels, fit.equations, method, used)
+
+
+def _of_all(draws: Draws, skipped: Skipped) -> Draws:
+    """With NaN for equations that were skipped."""
+    own = draws.idio_var  # which not every Sigma has
+    return replace(
+        draws,
+        params=skipped.placed(draws.params, "coefficient", 1),
+        std_errors=skipped.placed(draws.std_errors, "coefficient", 1),
+        variances=skipped.placed(draws.variances, "equation", 1),
+        idio_var=skipped.placed(own, "equation", 1) if own.shape == draws.variances.shape else own,
+    )
 
 
 def _check(n: Any, method: Any, seed: Any, groups: Any, n_blocks: Any) -> None:
@@ -212,9 +228,10 @@ def _check(n: Any, method: Any, seed: Any, groups: Any, n_blocks: Any) -> None:
 def _compressed(fit: Measures, system: System | CompressedSystem | None) -> Compressed:
     """The rows that stand for the data, the fit's own where it has them."""
     if system is not None:
+        system = as_estimated(system, fit.skipped)
         check_same_design(system.design, fit.design)
         return complete_rows(system, fit.missing)
-    size = format_bytes(8 * (fit.design.n_regressors + fit.n_equations) ** 2)
+    size = format_bytes(8 * (fit.design.n_regressors + fit.design.n_equations) ** 2)
     remedy = (
         "and a streamed fit keeps no compressed rows to replicate. Pass system=..., which is then read once into "
         f"{size}, or fit with engine='compress'"
@@ -231,8 +248,9 @@ def _partition(
             f"method={method!r} resamples rows, which a fit opened from a file, or one of a compressed system, does "
             "not hold. Pass system=..., the System that was fitted."
         )
-    check_same_design(system.design, fit.design)
-    system = as_fitted(fit.missing, system)
+    seen: System = as_estimated(system, fit.skipped)
+    check_same_design(seen.design, fit.design)
+    system = as_fitted(fit.missing, seen)
     n_obs = system.n_obs
     if method == "blocks":
         check_ascending(system.obs, system.obs_dim, "method='blocks'")

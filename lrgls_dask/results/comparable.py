@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Protocol
 
 import numpy as np
@@ -40,9 +39,6 @@ class Likelihood(Protocol):
 
     @property
     def n_cells(self) -> int: ...
-
-    @property
-    def equations(self) -> tuple[Hashable, ...]: ...
 
     @property
     def n_parameters(self) -> float: ...
@@ -110,8 +106,9 @@ def check_nested(small: Likelihood, large: Likelihood) -> None:
             f"lr_test compares fits of the same responses; these have {small.n_cells:,} and {large.n_cells:,}. "
             "Fit both models to the same system with the same missing=."
         )
-    if set(small.equations) != set(large.equations):
-        only = sorted(map(str, set(small.equations) ^ set(large.equations)))
+    one, other = (fit.estimated.design.equations for fit in (small, large))
+    if set(one) != set(other):
+        only = sorted(map(str, set(one) ^ set(other)))
         raise ValueError(f"lr_test compares fits of the same equations; only one of the two has {', '.join(only[:5])}.")
     if small.n_parameters == large.n_parameters:
         raise ValueError(
@@ -126,12 +123,13 @@ def _check_same_responses(small: Likelihood, large: Likelihood) -> None:
     if known is None or others is None:
         return
     one, size = known
-    places = [large.equations.index(name) for name in small.equations]
+    names = small.estimated.design.equations
+    places = [large.estimated.design.equations.index(name) for name in names]
     other = others[0][places]
     differs = np.abs(other - one) > SAME * size
     if differs.any():
         j = int(np.argmax(differs))
         raise ValueError(
-            f"lr_test compares fits of the same data; the mean of equation {small.equations[j]!r} is {one[j]:.10g} in "
+            f"lr_test compares fits of the same data; the mean of equation {names[j]!r} is {one[j]:.10g} in "
             f"one and {other[j]:.10g} in the other. Fit both models to the same system."
         )

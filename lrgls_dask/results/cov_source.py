@@ -12,6 +12,7 @@ from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import penalises, said_of
 from lrgls_dask.design.restrictions import free_coefficients
+from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.inference.bread import Bread, BreadOfRows
 from lrgls_dask.inference.classical import CoefficientCovariance
 from lrgls_dask.inference.huber_white import huber_white_cov
@@ -20,6 +21,7 @@ from lrgls_dask.inference.kackar_harville import kackar_harville_cov
 from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.missing.covariance import FittedCells, incomplete_covariance, shown_bread, shown_huber_white
 from lrgls_dask.missing.kackar_harville import shown_kackar_harville
+from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.results.cov.kind import CovKind, cut
 from lrgls_dask.results.parts import BehindErrors, Estimated, OneSigma, Settings
 from lrgls_dask.rows.fingerprint import Fingerprint
@@ -68,6 +70,9 @@ class OneSigmaFit(PartsOfEstimate, Protocol):
 
     @property
     def system(self) -> System | CompressedSystem | None: ...
+
+    @property
+    def skipped(self) -> Skipped | None: ...
 
     @property
     def _classical(self) -> CoefficientCovariance: ...
@@ -295,6 +300,8 @@ class CellsSource(FitSource[OneSigmaFit]):
     def _shown_rows(self, kind: CovKind, system: System | None) -> Rows | CompressedPatterns:
         """The rows, or what stands for those of each pattern where the fit is of a compressed system."""
         found = self.fit.system if system is None else system
+        if isinstance(found, CompressedSystem):
+            found = as_estimated(found, self.fit.skipped)
         if isinstance(found, CompressedSystem) and isinstance(found.rows, CompressedPatterns):
             return found.rows
         return self.rows(kind, system).rows

@@ -9,13 +9,14 @@ import pandas as pd
 import xarray as xr
 
 from lrgls_dask.data.griddims import on_dims
+from lrgls_dask.design.design import Design
 from lrgls_dask.results.reported import Reported
 from lrgls_dask.results.text import NOT_TO_BE_HAD
 
 __all__ = ["as_dataset"]
 
 BY_COEFFICIENT = ("params", "std_errors", "tvalues", "pvalues")
-BY_EQUATION = ("r2", "adj_r2", "idio_var", "loadings")
+BY_EQUATION = ("status", "r2", "adj_r2", "idio_var", "loadings")
 
 
 def as_dataset(fit: Reported) -> xr.Dataset:
@@ -31,14 +32,19 @@ def as_dataset(fit: Reported) -> xr.Dataset:
         except AttributeError:  # of fits of another kind
             continue
         found[name] = _wide(fit, array) if name in BY_COEFFICIENT else array
-    dim = fit.equation_dim
-    made = {name: on_dims(_named(array, dim), dim, fit.design) for name, array in found.items()}
+    dim, whole = fit.equation_dim, _of_all(fit)
+    made = {name: on_dims(_named(array, dim), dim, whole) for name, array in found.items()}
     said = {name: getattr(fit, name) for name in ("n_obs", "loglik", "rank", "cov_kind")}
     attributes: dict[str, Any] = {**said, "termination": fit.termination.value}
-    whole = xr.Dataset(made, attrs=attributes | ({"missing": missing} if missing else {}))
-    for coord, values in whole.coords.items():
-        values.attrs.update(fit.design.attributes.get(coord, {}))
-    return whole
+    told = xr.Dataset(made, attrs=attributes | ({"missing": missing} if missing else {}))
+    for coord, values in told.coords.items():
+        values.attrs.update(whole.attributes.get(coord, {}))
+    return told
+
+
+def _of_all(fit: Reported) -> Design:
+    """The design of all equations, those that were skipped too."""
+    return fit.design if fit.skipped is None else fit.skipped.whole
 
 
 def _named(array: xr.DataArray, dim: str) -> xr.DataArray:
@@ -47,13 +53,14 @@ def _named(array: xr.DataArray, dim: str) -> xr.DataArray:
 
 def _wide(fit: Reported, array: xr.DataArray) -> xr.DataArray:
     """(equation, regressor) of (coefficient,), NaN where an equation does not have the regressor."""
-    terms = list(dict.fromkeys(term for own in fit.design.terms for term in own))
+    whole = _of_all(fit)
+    terms = list(dict.fromkeys(term for own in whole.terms for term in own))
     place = {term: i for i, term in enumerate(terms)}
-    columns = [place[term] for own in fit.design.terms for term in own]
-    values = np.full((fit.n_equations, len(terms)), np.nan)
-    values[fit.design.equation_of, columns] = array.values
+    columns = [place[term] for own in whole.terms for term in own]
+    values = np.full((whole.n_equations, len(terms)), np.nan)
+    values[whole.equation_of, columns] = array.values
     coords = {
-        "equation": pd.Index(fit.design.equations, name="equation", tupleize_cols=False),
+        "equation": pd.Index(whole.equations, name="equation", tupleize_cols=False),
         "regressor": pd.Index(terms, name="regressor", tupleize_cols=False),
     }
     return xr.DataArray(values, coords, ("equation", "regressor"), name=array.name)

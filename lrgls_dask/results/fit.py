@@ -15,11 +15,13 @@ import zarr
 from lrgls_dask.checks import takes
 from lrgls_dask.compression.compressed import Compressed, mean_nll
 from lrgls_dask.data.places import Location
+from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.inference.classical import CoefficientCovariance
 from lrgls_dask.inference.least_squares import LeastSquaresCovariance
 from lrgls_dask.missing.covariance import observed_nll
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.methods import PredictingBySigma
+from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.results.bootstrap import Bootstrap, Method, bootstrap
 from lrgls_dask.results.cov.classical import Classical
 from lrgls_dask.results.cov.kind import CovSource, cut
@@ -29,6 +31,7 @@ from lrgls_dask.results.html import summary_html
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.parts import CLASSICAL, BehindErrors, Estimated, OneSigma, Run, Settings
 from lrgls_dask.results.reported import fitted_rows_of
+from lrgls_dask.results.skipped import read_skipped, write_skipped
 from lrgls_dask.results.store import read_parts, write_parts
 from lrgls_dask.results.text import summary
 from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, complete_rows, is_system
@@ -44,6 +47,7 @@ class Fit(Measures, PredictingBySigma):
     them.  settings : the options it was made with.  run : how the iterations went.  evidence : what statistics may draw
     on without a read: compressed rows, sums of a streamed fit, or counts of rows with holes.
     behind_errors : the covariance behind std_errors and all that follows.
+    skipped : the equations that unusable="skip" left out, of which every result has NaN; None where there are none.
     system : what was fitted, for statistics that need its rows or, where these miss responses, those of every pattern.
     read_from : of a compressed system, where its rows came from, which nothing is written over.  Neither is saved.
 
@@ -59,6 +63,7 @@ class Fit(Measures, PredictingBySigma):
     evidence: Evidence
     behind_errors: BehindErrors = CLASSICAL
     system: System | CompressedSystem | None = None
+    skipped: Skipped | None = None
     read_from: frozenset[Location] = frozenset()
 
     # ------------------------------------------------------------------------------------------ of the parts
@@ -191,6 +196,7 @@ class Fit(Measures, PredictingBySigma):
         One pass over a System, no read of a compressed one. Of a fit with missing="em" that of what each row shows,
         over the rows that show something: two passes where the patterns of missing responses are many.
         """
+        system = as_estimated(system, self.skipped)
         if self.missing == "em" and not isinstance(system.rows, Compressed):
             return -observed_nll(system.rows, self.design, self.coefficients, self.covariance)
         rows = complete_rows(system, self.missing)
@@ -214,6 +220,7 @@ class Fit(Measures, PredictingBySigma):
         self.one_sigma.write(group, self.design)
         for part in (self.settings, self.run, self.evidence, self.behind_errors):
             part.write(group)
+        write_skipped(group, self.skipped)
         group.attrs["n_patterns"] = self.n_patterns
 
     @classmethod
@@ -228,4 +235,5 @@ class Fit(Measures, PredictingBySigma):
             Run.read(group),
             read_evidence(group, estimated.design),
             BehindErrors.read(group),
+            skipped=read_skipped(group),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.options.stored import from_stored
 from lrgls_dask.options.table import Use
 from lrgls_dask.results.parts import BehindErrors, Estimated, Run, Settings
@@ -26,15 +28,46 @@ class MadeOfParts(Designed):
     run: Run
     behind_errors: BehindErrors
     system: System | CompressedSystem | None
+    skipped: Skipped | None
 
     @property
     def design(self) -> Design:
-        """Which equation has which regressors, and their labels."""
+        """Which equation has which regressors, and their labels, of the equations that were estimated."""
         return self.estimated.design
 
     @property
+    def _whole(self) -> Design:
+        """The design of all equations, those that were skipped too."""
+        return self.design if self.skipped is None else self.skipped.whole
+
+    @property
+    def n_equations(self) -> int:
+        """K, those that were skipped too."""
+        return self._whole.n_equations
+
+    @property
+    def equations(self) -> tuple[Hashable, ...]:
+        """K labels, those of equations that were skipped too."""
+        return self._whole.equations
+
+    @property
+    def n_regressors(self) -> int:
+        """q, the number of distinct regressor columns, of all equations."""
+        return self._whole.given.n_regressors
+
+    @property
+    def n_coefficients(self) -> int:
+        """P = sum p_j, of the equations that were estimated."""
+        return self.design.n_coefficients
+
+    @property
+    def regressors(self) -> tuple[Hashable, ...]:
+        """q labels of the distinct columns, of all equations."""
+        return self._whole.given.regressors
+
+    @property
     def coefficients(self) -> np.ndarray:
-        """(P,) as plain numbers, equation by equation; `params` has labels."""
+        """(P,) as plain numbers, by equation that was estimated; `params` has labels, and NaN for the others."""
         return self.estimated.coefficients
 
     @property

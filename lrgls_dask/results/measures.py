@@ -26,6 +26,7 @@ from lrgls_dask.missing.covariance import fitted_problem
 from lrgls_dask.missing.fit import fit_incomplete
 from lrgls_dask.missing.measures import shown_breusch_pagan, shown_mcelroy_r2, shown_system_r2
 from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.results.comparable import check_likelihood, check_nested
 from lrgls_dask.results.evidence import DROP
 from lrgls_dask.results.sigma_reported import SigmaReported
@@ -50,13 +51,12 @@ class Measures(SigmaReported):
         NaN where a response does not vary. With weights both sums are weighted. A constant that restrictions do not
         leave free is none.
         """
-        return xr.DataArray(self._sums.r2, {"equation": self._index}, ("equation",), name="r2")
+        return self._labelled(self._sums.r2, ("equation",), "r2")
 
     @cached_property
     def adj_r2(self) -> xr.DataArray:
         """(equation,) R2 with both sums of squares over their degrees of freedom, by free coefficients."""
-        values = self._sums.adj_r2(self._shown, self._free)
-        return xr.DataArray(values, {"equation": self._index}, ("equation",), name="adj_r2")
+        return self._labelled(self._sums.adj_r2(self._shown, self._free), ("equation",), "adj_r2")
 
     def mcelroy_r2(self, sigma: Literal["reported", "residual"] = "reported") -> float:
         """McElroy's R2 of the system, 1 - tr(Sigma^-1 R'R) / tr(Sigma^-1 T), T of Y about its means.
@@ -100,8 +100,8 @@ class Measures(SigmaReported):
         rows = self._rows_for("system_r2")
         weighting = self.covariance if sigma == "reported" else None
         corrected = self.debiased and sigma == "reported"
-        degrees = np.sqrt(self.n_obs / (self.n_obs - self._free)) if corrected else np.ones(self.n_equations)
-        found = system_r2(rows, self.coefficients, weighting, self.r2.values, degrees)
+        degrees = np.sqrt(self.n_obs / (self.n_obs - self._free)) if corrected else np.ones(self.design.n_equations)
+        found = system_r2(rows, self.coefficients, weighting, self._sums.r2, degrees)
         return xr.DataArray(list(found.values()), {"measure": list(found)}, ("measure",), name="system_r2")
 
     @cached_property
@@ -123,7 +123,7 @@ class Measures(SigmaReported):
                 "Ask the fit that was made of them, before it is saved."
             )
         source: Any = self._source
-        rows = self.system.rows
+        rows = as_estimated(self.system, self.skipped).rows
         assert not isinstance(rows, Compressed)  # which would have been a complete fit
         problem = fitted_problem(source.fitted, rows)
         if not problem.has_constants:
@@ -204,7 +204,7 @@ class Measures(SigmaReported):
         unrestricted Sigma is fitted to what each row shows; the rows are read once.
         """
         check_likelihood(self, "rank_test")
-        free = self.df_model / self.n_equations
+        free = self.df_model / self.design.n_equations
         if not self.evidence.complete:
             full = self._refitted("rank_test", Full(), COMPARE.format("a larger rank"))
             return rank_test_of(full, self.loglik, self.covariance, free, self.n_obs if bartlett else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
@@ -13,13 +13,15 @@ import pandas as pd
 import xarray as xr
 
 from lrgls_dask.checks import check_alpha
-from lrgls_dask.design.hypotheses import check_open, read_hypotheses
+from lrgls_dask.design.hypotheses import check_open
 from lrgls_dask.design.restrictions import free_coefficients, without_variance
+from lrgls_dask.design.skipped import OK, hypotheses_about
 from lrgls_dask.inference import HypothesisTest, wald
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.inference.reference import Reference
 from lrgls_dask.options.table import OPTIONS, Use
 from lrgls_dask.prediction.fitted import check_same_design
+from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.results.comparable import check_maximised
 from lrgls_dask.results.cov.formed import CovBehind, FormedCov
 from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues
@@ -64,7 +66,10 @@ class Reported(MadeOfParts):
 
     @cached_property
     def params(self) -> xr.DataArray:
-        """(P,) coefficients, dim `coefficient` with coordinates `equation` and `regressor`."""
+        """(P,) coefficients, dim `coefficient` with coordinates `equation` and `regressor`.
+
+        NaN for those of equations that were skipped, as in all that follows, see `status`.
+        """
         return self._per_coefficient(self.coefficients, "params")
 
     @cached_property
@@ -73,37 +78,33 @@ class Reported(MadeOfParts):
 
         Zero for a coefficient that restrictions hold: its t and p are NaN, its interval is the point.
         """
-        return self._per_coefficient(np.sqrt(self._behind.variances), "std_errors")
+        return self._per_coefficient(self._errors, "std_errors")
 
     @cached_property
     def tvalues(self) -> xr.DataArray:
         """(P,) coefficient / standard error; NaN, as its p, for a coefficient that restrictions hold."""
-        errors = self.std_errors
-        if self.restrictions is not None:
-            errors = errors.where(~self.restrictions.held)
-        return (self.params / errors).rename("tvalues")
+        return self._per_coefficient(self._ratios, "tvalues")
 
     @cached_property
     def pvalues(self) -> xr.DataArray:
         """(P,) two-sided, of the distribution that `use` asks for: Student's t with N - p_j degrees of freedom, p_j
         counting free coefficients, unless told otherwise; with G - 1 where errors are clustered. See `reference`."""
         freedom = np.repeat(self.reference.freedom, self.design.sizes)
-        return self._per_coefficient(self.reference.two_sided(self.tvalues.values, freedom), "pvalues")
+        return self._per_coefficient(self.reference.two_sided(self._ratios, freedom), "pvalues")
 
     def conf_int(self, alpha: float = 0.05) -> xr.DataArray:
         """(coefficient, bound) intervals of coverage 1 - alpha; bound is "low" and "high"."""
         check_alpha(alpha)
-        half = np.repeat(self.reference.half_width(alpha), self.design.sizes) * self.std_errors.values
+        half = np.repeat(self.reference.half_width(alpha), self.design.sizes) * self._errors
         low_high = np.stack([self.coefficients - half, self.coefficients + half], axis=1)
-        coords: dict[str, Any] = {n: ("coefficient", v) for n, v in self._coefficient_labels.items()}
-        return xr.DataArray(low_high, coords | {"bound": ["low", "high"]}, ("coefficient", "bound"), name="conf_int")
+        return self._labelled(low_high, ("coefficient", "bound"), "conf_int", {"bound": ["low", "high"]})
 
     def coef_table(self, alpha: float = 0.05) -> pd.DataFrame:
         """Coefficients, standard errors, t, p and interval, indexed by equation and regressor."""
         interval = self.conf_int(alpha).values
         index = pd.MultiIndex.from_arrays(list(self._coefficient_labels.values()), names=["equation", "regressor"])
         columns = {
-            "coef": self.coefficients,
+            "coef": self.params.values,
             "std_err": self.std_errors.values,
             "t": self.tvalues.values,
             "p": self.pvalues.values,
@@ -111,6 +112,35 @@ class Reported(MadeOfParts):
             "high": interval[:, 1],
         }
         return pd.DataFrame(columns, index=index)
+
+    @cached_property
+    def _errors(self) -> np.ndarray:
+        """(P,) standard errors of what was estimated."""
+        return np.sqrt(self._behind.variances)
+
+    @cached_property
+    def _ratios(self) -> np.ndarray:
+        """(P,) coefficients over their standard errors, NaN for those that restrictions hold."""
+        held = False if self.restrictions is None else self.restrictions.held
+        return np.asarray(self.coefficients / np.where(held, np.nan, self._errors))
+
+    @cached_property
+    def status(self) -> xr.DataArray:
+        """(equation,) what became of each equation: "ok"; "on floor", where its own variance ended on its floor, a
+        Heywood case; "constant", where its response is one that its regressors reproduce.
+
+        Of equations that unusable="skip" left out why: "no rows", "too few rows (3 of 5)" of those that would determine
+        its coefficients (or one more, where they leave no residual), or "constant".
+        """
+        said = self._conditions()
+        if self.skipped is not None:
+            found = dict(zip(self.skipped.equations.tolist(), said, strict=True))
+            said = [found.get(j, why) for j, why in enumerate(self.skipped.status)]
+        return xr.DataArray(np.array(said, dtype=str), {"equation": self._index}, ("equation",), name="status")
+
+    def _conditions(self) -> list[str]:
+        """What there is to say of every equation that was estimated."""
+        return [OK] * self.design.n_equations
 
     # ------------------------------------------------------------------------------------------ likelihood, degrees
 
@@ -167,10 +197,11 @@ class Reported(MadeOfParts):
             or "system-t", else chi2. F has N K - P degrees of freedom in the denominator, as systemfit's
             linearHypothesis with test "F"; with use="t" N - p_j where all is about one equation; G - 1 where errors are
             clustered.
-        Raises ValueError with the place in the text, for redundant or contradictory hypotheses, and for those that the
-        restrictions of the fit decide.
+        Of a fit that skipped equations "*" is all others, and a matrix has a column for each of `params`.
+        Raises ValueError with the place in the text, for redundant or contradictory hypotheses, for those that the
+        restrictions of the fit decide, and for those about an equation that was skipped.
         """
-        restrictions = read_hypotheses(self.design, hypotheses)
+        restrictions = hypotheses_about(self.design, self.skipped, hypotheses)
         check_open(self.restrictions, restrictions)
         covariance = self._coefficient_cov(restrictions.matrix)
         about = np.unique(self.design.equation_of[np.any(restrictions.matrix != 0, axis=0)])
@@ -233,16 +264,19 @@ class Reported(MadeOfParts):
         Raises ValueError for options the kind does not take, rows that are not those of the fit, and labels that do
         not fit; MemoryError, before any read, for sums that do not fit; KeyError for an unknown equation.
         """
+        if self.skipped is not None and self.skipped.why(equation):
+            size = len(self._whole.columns[self._whole.equations.index(equation)])
+            return self._labelled_cov(self.cov_kind, np.full((size, size), np.nan), "skipped", equation)
         position = None if equation is None else self._position(equation)
         behind = self.behind_errors
         if kind is None and behind.values is not None:
             chosen = slice(None) if position is None else self.design.spans[position]
-            return self._labelled_cov(behind.kind, behind.values[chosen, chosen], behind.note, position)
+            return self._labelled_cov(behind.kind, behind.values[chosen, chosen], behind.note, equation)
         of_groups = _given(groups=groups, group_debias=group_debias, times=times)
         given = of_groups | _given(debiased=debiased, correction=correction, kernel=kernel, bandwidth=bandwidth)
         wanted = cov_kind("classical" if kind is None else kind, given)
         found = self._computed(wanted, position, system)
-        return self._labelled_cov(wanted.name, found.values, found.note, position)
+        return self._labelled_cov(wanted.name, found.values, found.note, equation)
 
     def with_cov(
         self,
@@ -300,31 +334,56 @@ class Reported(MadeOfParts):
         """(P, P) V that std_errors come from, or along V along' (m, m) for combinations `along` (m, P)."""
         return self._behind.full if along is None else self._behind.of_combinations(along)
 
-    def _labelled_cov(self, kind: str, values: np.ndarray, note: str, position: int | None) -> xr.DataArray:
+    def _labelled_cov(self, kind: str, values: np.ndarray, note: str, equation: Hashable | None) -> xr.DataArray:
         """Covariance of all coefficients or one equation's."""
-        chosen = slice(None) if position is None else self.design.spans[position]
-        names = {name: labels[chosen] for name, labels in self._coefficient_labels.items()}
+        dims, attributes = ("coefficient", "coefficient_other"), {"kind": kind, "note": note}
+        if equation is None:
+            return self._labelled(values, dims, "cov", attrs=attributes)
+        mine = self._whole.spans[self._whole.equations.index(equation)]
+        names = {name: labels[mine] for name, labels in self._coefficient_labels.items()}
         coords: dict[str, Any] = {name: ("coefficient", labels) for name, labels in names.items()}
         coords |= {f"{name}_other": ("coefficient_other", labels) for name, labels in names.items()}
-        attributes = {"kind": kind, "note": note}
-        return xr.DataArray(values, coords, ("coefficient", "coefficient_other"), name="cov", attrs=attributes)
+        return xr.DataArray(values, coords, dims, name="cov", attrs=attributes)
 
     # ------------------------------------------------------------------------------------------ labels
 
     @property
     def _index(self) -> pd.Index:
-        return pd.Index(self.design.equations, name="equation", tupleize_cols=False)
+        return pd.Index(self._whole.equations, name="equation", tupleize_cols=False)
 
     @cached_property
     def _coefficient_labels(self) -> dict[str, np.ndarray]:
+        whole = self._whole
         return {
-            "equation": np.repeat(self._index.to_numpy(), self.design.sizes),
-            "regressor": pd.Index([t for terms in self.design.terms for t in terms], tupleize_cols=False).to_numpy(),
+            "equation": np.repeat(self._index.to_numpy(), whole.sizes),
+            "regressor": pd.Index([t for terms in whole.terms for t in terms], tupleize_cols=False).to_numpy(),
         }
 
+    def _labelled(
+        self,
+        values: np.ndarray,
+        dims: tuple[str, ...],
+        name: str,
+        coords: Mapping[str, Any] | None = None,
+        attrs: Mapping[str, Any] | None = None,
+    ) -> xr.DataArray:
+        """What was estimated, with the user's labels along all equations or coefficients, NaN where one was skipped.
+
+        coords : labels along other dims.
+        """
+        labels: dict[str, Any] = {}
+        for axis, dim in enumerate(dims):
+            of, suffix = dim.removesuffix("_other"), "_other" * dim.endswith("_other")
+            if of == "equation":
+                labels[dim] = self._index.rename(dim)
+            elif of == "coefficient":
+                labels |= {f"{each}{suffix}": (dim, found) for each, found in self._coefficient_labels.items()}
+            if of in ("equation", "coefficient") and self.skipped is not None:
+                values = self.skipped.placed(values, of, axis)
+        return xr.DataArray(values, labels | dict(coords or {}), dims, name=name, attrs=attrs)
+
     def _per_coefficient(self, values: np.ndarray, name: str) -> xr.DataArray:
-        coords = {label: ("coefficient", names) for label, names in self._coefficient_labels.items()}
-        return xr.DataArray(values, coords, ("coefficient",), name=name)
+        return self._labelled(values, ("coefficient",), name)
 
     @cached_property
     def _free(self) -> np.ndarray:
@@ -361,5 +420,6 @@ def fitted_rows_of(fit: Reported, kind: str, system: System | None) -> System:
             f"kind={kind!r} needs the rows themselves, a System; got a {type(found).__name__}. "
             "Pass the System that was compressed."
         )
+    found = as_estimated(found, fit.skipped)
     check_same_design(found.design, fit.design)
     return as_fitted(fit.missing, found)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from lrgls_dask.checks import one_of
+from lrgls_dask.design.skipped import CONSTANT, OK, ON_FLOOR
 from lrgls_dask.inference.sigma_errors import SigmaErrors
 from lrgls_dask.results.cov_source import estimate_of
 from lrgls_dask.results.evidence import Evidence
@@ -18,6 +19,8 @@ from lrgls_dask.results.reported import Reported
 from lrgls_dask.sigma.interface import Sigma
 
 __all__ = ["SigmaReported"]
+
+FLAT = 1e-20  # of the sum of squares of a response about its mean: rounding of none
 
 
 class SigmaReported(Reported):
@@ -63,8 +66,13 @@ class SigmaReported(Reported):
 
     @property
     def cells(self) -> np.ndarray | None:
-        """(K,) rows that show each equation, of a fit to missing responses; None of complete rows, which show all."""
-        return None if self.evidence.complete else self._shown
+        """(K,) rows that show each equation, of a fit to missing responses; None of complete rows, which show all.
+
+        0 of equations that were skipped.
+        """
+        if self.evidence.complete or self.skipped is None:
+            return None if self.evidence.complete else self._shown
+        return np.nan_to_num(self.skipped.placed(self._shown, "equation", 0)).astype(np.int64)
 
     @property
     def _shown(self) -> np.ndarray:
@@ -84,8 +92,7 @@ class SigmaReported(Reported):
         With GroupedLowRank general factors come first, then those of each group, named by it and zero outside it.
         """
         sigma = self.covariance
-        coords = {"equation": self._index, "factor": sigma.factor_labels}
-        return xr.DataArray(sigma.loadings(), coords, ("equation", "factor"), name="loadings")
+        return self._labelled(sigma.loadings(), ("equation", "factor"), "loadings", {"factor": sigma.factor_labels})
 
     @cached_property
     def idio_var(self) -> xr.DataArray:
@@ -96,7 +103,7 @@ class SigmaReported(Reported):
                 f"covariance={self.covariance_kind!r} has no idiosyncratic variances. Use sigma() for the error "
                 "covariance."
             )
-        return xr.DataArray(own, {"equation": self._index}, ("equation",), name="idio_var")
+        return self._labelled(own, ("equation",), "idio_var")
 
     @cached_property
     def loadings_std_errors(self) -> xr.DataArray:
@@ -106,29 +113,26 @@ class SigmaReported(Reported):
         Raises ValueError for a streamed or penalised fit, missing responses, and a Sigma that states no normalisation;
         LinAlgError where its parameters are not identified.
         """
-        coords = {"equation": self._index, "factor": self.covariance.factor_labels}
-        dims = ("equation", "factor")
-        return xr.DataArray(
-            self._sigma_errors("loadings_std_errors").loadings, coords, dims, name="loadings_std_errors"
-        )
+        found, coords = self._sigma_errors("loadings_std_errors"), {"factor": self.covariance.factor_labels}
+        return self._labelled(found.loadings, ("equation", "factor"), "loadings_std_errors", coords)
 
     @cached_property
     def idio_var_std_errors(self) -> xr.DataArray:
         """(equation,) standard errors of `idio_var`, zero where it is held on its floor; as `loadings_std_errors`."""
-        index, errors = self.idio_var["equation"], self._sigma_errors("idio_var_std_errors")
-        return xr.DataArray(errors.own_variances, {"equation": index}, ("equation",), name="idio_var_std_errors")
+        _ = self.idio_var  # which says so where there are none
+        errors = self._sigma_errors("idio_var_std_errors").own_variances
+        return self._labelled(errors, ("equation",), "idio_var_std_errors")
 
     def sigma_std_errors(self, information: Literal["expected", "observed"] = "expected") -> xr.Dataset:
         """Standard errors `sigma` (equation, equation_other) of `sigma()`, and `communality` (equation,) of the shares
         of variances that the factors explain, where there are factors; costs and errors of `loadings_std_errors`.
         """
         one_of("information", information, ("expected", "observed"))
-        errors, matrix = self._sigma_errors("sigma_std_errors", information), ("equation", "equation_other")
-        coords = {"equation": self._index, "equation_other": self._index.rename("equation_other")}
-        found: dict[str, Any] = {"sigma": (matrix, errors.entries)}
+        errors = self._sigma_errors("sigma_std_errors", information)
+        found = {"sigma": self._labelled(errors.entries, ("equation", "equation_other"), "sigma")}
         if self.rank:
-            found["communality"] = (("equation",), errors.communality)
-        return xr.Dataset(found, coords)
+            found["communality"] = self._labelled(errors.communality, ("equation",), "communality")
+        return xr.Dataset(found)
 
     def _sigma_errors(self, what: str, information: Literal["expected", "observed"] = "expected") -> SigmaErrors:
         rows = self.evidence.rows_for(self.estimated, what, holes="Use cov('observed'), or fit with missing='drop'")
@@ -136,15 +140,22 @@ class SigmaReported(Reported):
 
     def own_cov(self) -> xr.DataArray:
         """(equation, equation_other) Sigma - F F', what factors leave to the equations; raises as `loadings` does."""
-        coords = {"equation": self._index, "equation_other": self._index.rename("equation_other")}
-        return xr.DataArray(self.covariance.own_part(), coords, ("equation", "equation_other"), name="own_cov")
+        return self._labelled(self.covariance.own_part(), ("equation", "equation_other"), "own_cov")
 
     def sigma(self) -> xr.DataArray:
         """(equation, equation_other) error covariance; a dense K x K array."""
-        coords = {"equation": self._index, "equation_other": self._index.rename("equation_other")}
-        return xr.DataArray(self.covariance.dense(), coords, ("equation", "equation_other"), name="sigma")
+        return self._labelled(self.covariance.dense(), ("equation", "equation_other"), "sigma")
 
     @property
     def sigma_diagonal(self) -> np.ndarray:
         """(K,) error variances, without forming Sigma."""
-        return self.covariance.variances
+        found = self.covariance.variances
+        return found if self.skipped is None else self.skipped.placed(found, "equation", 0)
+
+    def _conditions(self) -> list[str]:
+        held, flat = self.one_sigma.held(self.design), np.zeros(self.design.n_equations, dtype=bool)
+        if held.any() and self.evidence.has_sums():
+            # nothing of a response that varies is as small in its own unit
+            total = self.evidence.sums(self.estimated, self.restrictions).total
+            flat = total <= FLAT * self._shown * self.one_sigma.y_scale**2
+        return [(CONSTANT if still else ON_FLOOR) if at else OK for at, still in zip(held, flat, strict=True)]

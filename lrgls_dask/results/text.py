@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Hashable, Sequence
-from itertools import zip_longest
+from itertools import compress, zip_longest
 
 import numpy as np
 
 from lrgls_dask.checks import check_alpha
 from lrgls_dask.design.penalties import said_of
+from lrgls_dask.design.skipped import unusable_equations
 from lrgls_dask.results.comparable import check_maximised
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.reported import Reported
@@ -67,7 +68,7 @@ def segments_header(fit: Reported, of_sigma: list[tuple[str, str]]) -> list[tupl
 
 def segments_notes(fit: Reported) -> list[str]:
     """Restrictions, weights, and rows that were left out."""
-    return [*_restrictions(fit), *_weights(fit), *_dropped(fit)]
+    return [*_skipped(fit), *_restrictions(fit), *_weights(fit), *_dropped(fit)]
 
 
 def title(fit: Measures) -> str:
@@ -139,7 +140,7 @@ def _mcelroy(fit: Measures) -> str:
 
 def notes(fit: Measures) -> list[str]:
     """Restrictions, weights, missing responses, why there is no AIC and BIC, which variances ended on their floor."""
-    lines = [*_restrictions(fit), *_weights(fit)]
+    lines = [*_skipped(fit), *_restrictions(fit), *_weights(fit)]
     lines += fit.evidence.notes(fit.estimated)
     lines += _dropped(fit)
     try:
@@ -149,6 +150,17 @@ def notes(fit: Measures) -> list[str]:
     if len(fit.on_floor):
         lines.append(f"Variance on its floor (Heywood case): {', '.join(map(str, fit.on_floor))}")
     return lines
+
+
+def _skipped(fit: Reported) -> list[str]:
+    if fit.skipped is None:
+        return []
+    return textwrap.wrap(unusable_equations(fit.equations, fit.skipped.status, " skipped"), WIDTH)
+
+
+def _is_shown(fit: Reported, equation: Hashable) -> bool:
+    """Whether tables have lines of an equation."""
+    return fit.skipped is None or not fit.skipped.why(equation)
 
 
 def _weights(fit: Reported) -> list[str]:
@@ -175,7 +187,8 @@ def coefficient_table(
         except NOT_TO_BE_HAD as error:
             missing = f"No standard errors, t, p and intervals: {error}"
     labels = zip(fit.params["equation"].values, fit.params["regressor"].values, strict=True)
-    return ["coef"], [(label, [f"{b:.5g}"]) for label, b in zip(labels, fit.coefficients, strict=True)], missing
+    rows = [(label, [f"{b:.5g}"]) for label, b in zip(labels, fit.params.values, strict=True)]
+    return ["coef"], [row for row in rows if _is_shown(fit, row[0][0])], missing
 
 
 def _with_errors(fit: Reported, alpha: float) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
@@ -186,7 +199,7 @@ def _with_errors(fit: Reported, alpha: float) -> tuple[list[str], list[tuple[Seq
     percent = f"{100 * (1 - alpha):g}%"
     letter = fit.reference.letter
     names = ["coef", "std err", letter, f"P>|{letter}|", f"{percent} low", "high"]
-    return names, list(zip(table.index, cells, strict=True))
+    return names, [row for row in zip(table.index, cells, strict=True) if _is_shown(fit, row[0][0])]
 
 
 def equation_table(fit: Measures) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
@@ -197,12 +210,15 @@ def equation_table(fit: Measures) -> tuple[list[str], list[tuple[Sequence[Hashab
     columns |= {"error sd": [f"{variance**0.5:.5g}" for variance in fit.sigma_diagonal]}
     own = fit.covariance.own_variances()
     if len(own):
+        own = fit.idio_var.values
         columns["own sd"] = [f"{variance**0.5:.5g}" for variance in own]
         columns["common share"] = [f"{1 - a / b:.3f}" for a, b in zip(own, fit.sigma_diagonal, strict=True)]
     shares = fit.r2.values if fit.evidence.has_sums() else np.full(fit.n_equations, np.nan)
     columns["R2"] = ["-" if np.isnan(share) else f"{share:.4f}" for share in shares]
     cells = zip(*columns.values(), strict=True)
-    return list(columns), [((name,), list(row)) for name, row in zip(fit.equations, cells, strict=True)]
+    shown = [_is_shown(fit, name) for name in fit.equations]
+    lines = [((name,), list(row)) for name, row in zip(fit.equations, cells, strict=True)]
+    return list(columns), list(compress(lines, shown))
 
 
 def pairs(items: list[tuple[str, str]]) -> list[str]:

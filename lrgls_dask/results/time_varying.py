@@ -15,9 +15,11 @@ import zarr
 from lrgls_dask.checks import takes
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.data.zarrio import write_array
+from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.errors import NoAnswer
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.methods import Predicting
+from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.results.cov.classical import Classical
 from lrgls_dask.results.cov.formed import FormedCov
 from lrgls_dask.results.cov.kind import CovSource
@@ -35,6 +37,7 @@ from lrgls_dask.results.parts import (
 )
 from lrgls_dask.results.reported import Reported, as_fitted, fitted_rows_of
 from lrgls_dask.results.segment_source import SegmentSource
+from lrgls_dask.results.skipped import read_skipped, write_skipped
 from lrgls_dask.results.store import read_parts, write_parts
 from lrgls_dask.results.text import segments_summary
 from lrgls_dask.rows.fingerprint import Fingerprint
@@ -84,7 +87,8 @@ class TimeVaryingFit(Reported, Predicting):
     estimated, settings, run, behind_errors : as of a `Fit`; the log-likelihood is that of every row under the Sigma of
     its segment.  sigmas : the error covariances by segment, and how far neighbours counted.
     compressed_segments, system : the compressed rows of each segment, none in a fit opened from disk, and the rows
-    themselves; not saved.  fingerprint : by which they are told from others, segment by segment; None in files of
+    themselves; not saved.  skipped : the equations that unusable="skip" left out.
+    fingerprint : by which they are told from others, segment by segment; None in files of
     earlier versions.
 
     Every array comes as an xarray object with the user's labels. Loadings of the first segment have F' D^-1 F diagonal,
@@ -99,6 +103,7 @@ class TimeVaryingFit(Reported, Predicting):
     behind_errors: BehindErrors = CLASSICAL
     compressed_segments: tuple[Compressed, ...] = ()
     system: System | None = None
+    skipped: Skipped | None = None
     fingerprint: Fingerprint | None = None
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -145,19 +150,18 @@ class TimeVaryingFit(Reported, Predicting):
 
     @property
     def _shown(self) -> np.ndarray:
-        return np.full(self.n_equations, self.n_obs, dtype=np.int64)
+        return np.full(self.design.n_equations, self.n_obs, dtype=np.int64)
 
     @cached_property
     def loadings(self) -> xr.DataArray:
         """(segment, equation, factor) F_t, in units of Y."""
-        coords = {"segment": self.segments, "equation": self._index, "factor": np.arange(1, self.rank + 1)}
-        return xr.DataArray(self.sigmas.loadings, coords, ("segment", "equation", "factor"), name="loadings")
+        coords = {"segment": self.segments, "factor": np.arange(1, self.rank + 1)}
+        return self._labelled(self.sigmas.loadings, ("segment", "equation", "factor"), "loadings", coords)
 
     @cached_property
     def idio_var(self) -> xr.DataArray:
         """(segment, equation) d_t, in units of Y squared."""
-        coords = {"segment": self.segments, "equation": self._index}
-        return xr.DataArray(self.sigmas.idio_var, coords, ("segment", "equation"), name="idio_var")
+        return self._labelled(self.sigmas.idio_var, ("segment", "equation"), "idio_var", {"segment": self.segments})
 
     def to_dataset(self) -> xr.Dataset:
         """The coefficients with their errors, loadings and own variances on the user's dims, as `Fit.to_dataset`; the
@@ -166,9 +170,8 @@ class TimeVaryingFit(Reported, Predicting):
 
     def sigma(self, segment: Any) -> xr.DataArray:
         """(equation, equation_other) error covariance of the rows of one segment, by its label; a dense K x K array."""
-        coords = {"equation": self._index, "equation_other": self._index.rename("equation_other")}
         dense = self.sigmas.at(segment).dense()
-        return xr.DataArray(dense, coords, ("equation", "equation_other"), name="sigma", attrs={"segment": segment})
+        return self._labelled(dense, ("equation", "equation_other"), "sigma", attrs={"segment": segment})
 
     @cached_property
     def trace(self) -> pd.DataFrame:
@@ -221,10 +224,11 @@ class TimeVaryingFit(Reported, Predicting):
         Raises ValueError for a segment that was not fitted, naming it, for other designs and for a compressed system.
         """
         system = rows_in_segments(system)
-        check_same_design(system.design.given, self.design.given)
-        rows = as_fitted(self.missing, system).rows
+        mine = as_estimated(system, self.skipped)
+        check_same_design(mine.design.given, self.design.given)
+        rows = as_fitted(self.missing, mine).rows
         if segments is not None:
-            return segment_score(rows, *parts_of(segments, system, self.segments), self.coefficients, self.sigmas)
+            return segment_score(rows, *parts_of(segments, mine, self.segments), self.coefficients, self.sigmas)
         if system is not self.system:
             raise ValueError(
                 "these are not the rows that were fitted, so their segments are not known. Pass segments=, one label "
@@ -275,6 +279,7 @@ class TimeVaryingFit(Reported, Predicting):
         def write(group: zarr.Group) -> None:
             for part in (self.estimated, self.sigmas, self.settings, self.run, behind):
                 part.write(group)
+            write_skipped(group, self.skipped)
             write_fingerprint(group, self.fingerprint)
             write_array(group, "history", self.trace["local_nll"].to_numpy(), ("sweep",))
             for name in ("bandwidth", "held_out_nll"):
@@ -290,4 +295,4 @@ class TimeVaryingFit(Reported, Predicting):
         group = read_parts(path, "timevarying", "time-varying fit", storage_options)
         estimated, sigmas = Estimated.read(group), SegmentSigmas.read(group)
         parts = Settings.read(group), read_run(group, sigmas.rank), BehindErrors.read(group)
-        return cls(estimated, sigmas, *parts, fingerprint=read_fingerprint(group))
+        return cls(estimated, sigmas, *parts, skipped=read_skipped(group), fingerprint=read_fingerprint(group))

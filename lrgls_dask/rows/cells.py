@@ -26,6 +26,8 @@ def only_used(block: Block, users: tuple[ColumnUsers, ...]) -> Block:
     The block itself where there is no such cell. One look at the first equation of each set of users, then at the
     others in rows that still show none of the set; a copy of the parts of X that change.
     """
+    if not block.x:  # of a pass over responses alone
+        return block
     columns_of_y, cleared = _columns(block.y), []
     missing: dict[int, np.ndarray] = {}
     for each in users:

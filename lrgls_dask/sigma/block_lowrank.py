@@ -24,7 +24,7 @@ from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 
 from lrgls_dask.checks import check_factors, groups_of, one_group_each
-from lrgls_dask.sigma.blocks import Blocks, Rows, blocks_of
+from lrgls_dask.sigma.blocks import Blocks, Rows, blocks_of, groups_of_some
 from lrgls_dask.sigma.identified import check_identified
 from lrgls_dask.sigma.interface import (
     LOG_2PI,
@@ -51,8 +51,7 @@ __all__ = ["BLOCKWISE", "BlockDiagonal", "BlockFactors", "BlockLowRank", "BlockS
 # Up to this many loadings their identification is checked, in a second; a share of the largest eigenvalue is zero.
 LARGEST_CHECKED, ZERO = 1500, 1e-9
 # Up to this K singular values of C^-1 S^1/2 are found, which keep the digits of small variances; above, eigenvalues.
-EXACT_UP_TO = 200
-EM_STEPS, MOST_STEPS = 10, 1000
+EXACT_UP_TO, EM_STEPS, MOST_STEPS = 200, 10, 1000
 # What a start leaves to the equations, as a share of S; where a search begins that must be able to leave the floor.
 LEAST, OFF_FLOOR = 0.05, 1e-6
 # Random starts up to this K; their loadings are so large.
@@ -75,6 +74,7 @@ class BlockLowRank(SigmaOption):
 
     rank: int
     groups: Any
+    of_some = groups_of_some
 
     def __post_init__(self) -> None:
         check_factors("rank", self.rank, least=0)

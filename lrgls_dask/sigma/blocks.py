@@ -7,17 +7,21 @@ level. Wide, they are the (K, m) loadings on all m factors, zeros outside the gr
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lrgls_dask.checks import one_group_each
 from lrgls_dask.sigma.identified import max_rank
-from lrgls_dask.sigma.interface import Array
+from lrgls_dask.sigma.interface import Array, Equations
 
-__all__ = ["Blocks", "Rows", "blocks_of"]
+__all__ = ["Blocks", "Rows", "blocks_of", "groups_of_some"]
+
+Option = TypeVar("Option", bound=Any)
 
 Rows = NDArray[np.intp] | slice
 GENERAL = "general"  # the name of the group of all equations
@@ -234,6 +238,19 @@ def blocks_of(
         outer = [repr(g) for g in groups]
         labels.append(tuple(str(name) for name in names))
     return Blocks(tuple(codes), (rank, *group_ranks), tuple(labels))
+
+
+def groups_of_some(option: Option, design: Equations, positions: Sequence[int]) -> Option:
+    """An option with `groups` of equations, with those of the equations at these positions; as `of_some`."""
+    left = set(design.equations) - {design.equations[j] for j in positions}
+
+    def of(groups: Any) -> Any:
+        mine = one_group_each(groups)
+        return mine if isinstance(mine, str) else {name: group for name, group in mine.items() if name not in left}
+
+    several = isinstance(option.groups, Sequence) and not isinstance(option.groups, str)
+    made: Option = replace(option, groups=[of(each) for each in option.groups] if several else of(option.groups))
+    return made
 
 
 def _groups_of_equations(equations: Sequence[Hashable], grouping: Mapping[Hashable, Hashable]) -> list[Hashable]:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lrgls_dask.checks import check_factors, groups_of, one_group_each
-from lrgls_dask.sigma.blocks import Blocks, blocks_of
+from lrgls_dask.sigma.blocks import Blocks, blocks_of, groups_of_some
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from lrgls_dask.sigma.groupwise import approached, cycled, leaf_candidates
 from lrgls_dask.sigma.identified import check_identified
@@ -53,6 +53,7 @@ class GroupedLowRank(SigmaOption):
     groups: Any
     group_rank: int | Sequence[int] = 1
     by_rows: ClassVar[bool] = True
+    of_some = groups_of_some
 
     def __post_init__(self) -> None:
         check_factors("rank", self.rank, least=0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Generic, Literal, NoReturn, Protocol, Self, TypeVar
@@ -393,6 +393,10 @@ class SigmaOption(ABC):
     @abstractmethod
     def structure(self, design: Equations) -> Structure:
         """For these equations.  Raises ValueError where it does not suit them."""
+
+    def of_some(self, design: Equations, positions: Sequence[int]) -> SigmaOption:
+        """What is given equation by equation, of those at these positions; itself where nothing is."""
+        return self
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,14 @@ class Known(SigmaOption):
         given = "sigma" if self.sigma is not None else "loadings, idio_var"
         return f"Known({given})"
 
+    def of_some(self, design: Equations, positions: Sequence[int]) -> Known:
+        """The covariance of the equations at these positions."""
+        names, at = design.equations, np.asarray(positions)
+        if self.sigma is not None:
+            return Known(along_equations("sigma", self.sigma, names, axes=2)[np.ix_(at, at)])
+        F, d = (along_equations(each, getattr(self, each), names, axes=1)[at] for each in ("loadings", "idio_var"))
+        return Known(loadings=F, idio_var=d)
+
     def structure(self, design: Equations) -> KnownStructure:
         """For the equations of `design`, in the units of the data."""
         names = design.equations

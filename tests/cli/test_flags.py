@@ -48,6 +48,7 @@ WORDS: dict[str, tuple[str, dict[str, Any]]] = {
     "folds": ("--folds blocks --rank cv", {"folds": "blocks", "rank": "cv"}),
     "accelerate": ("--no-accelerate --algorithm em", {"accelerate": False, "algorithm": "em"}),
     "missing": ("--missing em", {"missing": "em"}),
+    "unusable": ("--unusable skip", {"unusable": "skip"}),
     "checkpoint": ("--checkpoint p.zarr", {"checkpoint": "p.zarr"}),
     "progress": ("--progress", {"progress": True}),
     "memory_limit": ("--memory-limit 1GB", {"memory_limit": 10**9}),

@@ -232,3 +232,27 @@ def test_a_dataset_of_equations_that_have_regressors_of_their_own() -> None:
     assert told["params"].sel(equation="b", regressor="const").item() == found.params.values[3]
     assert np.isnan(told["params"].sel(equation="b", regressor=["u", "v"])).all()
     assert told.attrs["n_obs"] == 50
+
+
+@pytest.mark.parametrize("chunks", [None, {"lat": 1, "lon": 2}])
+def test_land_is_skipped_and_stays_on_the_map(chunks: Any, tmp_path: Any) -> None:
+    ds = grid(10)
+    land = xr.DataArray(np.arange(12).reshape(3, 4) % 3 == 0, {"lat": LATS, "lon": LONS}, ("lat", "lon"))
+    ds["temp"] = ds["temp"].where(~land)
+    found = fitted(ds if chunks is None else ds.chunk(chunks), unusable="skip", missing="em")
+    told = found.to_dataset()
+    assert (told["status"] == "no rows").equals(land.rename("status"))
+    for name in ("params", "std_errors", "r2", "loadings"):
+        assert (
+            told[name].isnull().any([d for d in told[name].dims if d not in ("lat", "lon")]).equals(land.rename(name))
+        )
+    sea = ~land.values.ravel()
+    columns = _regressors(ds).reshape(T, 12, 4)
+    Y = ds["temp"].values.reshape(T, -1)
+    right = LowRankGLS(1).fit(System.from_arrays(Y[:, sea], [columns[:, j] for j in np.flatnonzero(sea)])).result_
+    np.testing.assert_allclose(told["params"].values.reshape(12, 4)[sea].ravel(), right.params.values, rtol=1e-6)
+    predicted = found.predict(ds)
+    assert predicted.dims == ("time", "lat", "lon")
+    assert predicted.isnull().all("time").equals(land.rename("predicted"))
+    found.to_zarr(tmp_path / "fit.zarr")
+    xr.testing.assert_identical(Fit.from_zarr(tmp_path / "fit.zarr").to_dataset(), told)

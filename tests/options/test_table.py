@@ -47,6 +47,7 @@ VALID: dict[str, list[Any]] = {
     "folds": ["rows", "blocks"],
     "accelerate": [True],
     "missing": ["raise", "em", "drop"],
+    "unusable": ["raise", "skip"],
     "checkpoint": [None, "progress.zarr", Path("progress.zarr"), "s3://bucket/progress.zarr"],
     "progress": [True, False, print],
     "memory_limit": [None, 10**9, "1GB", 1e9],
@@ -90,6 +91,7 @@ INVALID: dict[str, list[tuple[Any, type[Exception], str]]] = {
     "folds": [("columns", ValueError, "'rows' or 'blocks'")],
     "accelerate": [(1, TypeError, "True or False"), ("no", TypeError, "True or False")],
     "missing": [("mean", ValueError, "'raise' or 'em' or 'drop'")],
+    "unusable": [("drop", ValueError, "'raise' or 'skip'"), (True, ValueError, "'raise' or 'skip'")],
     "checkpoint": [(3, TypeError, "a path or URL"), (True, TypeError, "a path or URL")],
     "progress": [("yes", TypeError, "True, False or a callable"), (1, TypeError, "True, False or a callable")],
     "memory_limit": [

@@ -60,6 +60,12 @@ LATE_X, FIRST_UNSEEN = X.copy(), HOLES.copy()  # a regressor that starts a row l
 LATE_X[0, 1] = FIRST_UNSEEN[0] = np.nan
 NO_ROW = Y.copy()
 NO_ROW[np.arange(N), np.arange(N) % K] = np.nan
+FLAT = Y.copy()
+FLAT[:, 4] = 0.1
+UNUSABLE = HOLES.copy()
+UNUSABLE[2:, 0] = UNUSABLE[:, 4] = np.nan
+UNUSABLE[:2, 0] = 1.0, 2.0
+FEW_ROWS = [X[:10], np.column_stack([X[:10], np.random.default_rng(6).normal(size=(10, 9))])]
 GROUPS = np.arange(N) // 6
 NAMES = ["const", "x1", "x2"]
 YEARS = np.repeat(np.arange(3), N // 3)
@@ -108,6 +114,18 @@ def of(ds: Any = DS, y: Any = "ret", x: Any = ("const", "mkt"), **options: Any) 
 
 def with_holes(**options: Any) -> Fit:
     return LowRankGLS(options.pop("rank", 1), missing="em", **options).fit(System.from_arrays(HOLES, X)).result_
+
+
+@cache
+def skipping() -> Fit:
+    return fit(UNUSABLE, X, 1, missing="em", unusable="skip", _regressors=NAMES)
+
+
+def quietly(done: Any, *args: Any, **options: Any) -> None:
+    """A remedy of what is only warned of: nothing is left to warn of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        done(*args, **options)
 
 
 def exact_and_holes() -> Fit:
@@ -360,6 +378,15 @@ INPUT: list[Case] = [
         (lambda: arrays(Y, X, incidence=np.ones((3, K), bool)), lambda: arrays(Y[:, 1:], X)),
     ),
     Case(
+        "has 12 regressors but there are only 10 rows.*Drop regressors or add rows, or use unusable='skip'",
+        lambda: fit(Y[:10, :2], FEW_ROWS, 0),
+        (
+            lambda: fit(Y[:10, :2], [FEW_ROWS[0], FEW_ROWS[1][:, :3]], 0),
+            lambda: fit(Y[:20, :2], [X[:20], np.column_stack([X[:20], np.eye(20)[:, :9]])], 0),
+            lambda: fit(Y[:10, :2], FEW_ROWS, 0, unusable="skip"),
+        ),
+    ),
+    Case(
         "rows must outnumber the regressors. Drop regressors or add rows",
         lambda: LowRankGLS(0).plan(arrays(Y[:3], X[:3])),
         (
@@ -595,9 +622,56 @@ INPUT: list[Case] = [
         (lambda: fit(Y, X, 1, _weights=np.ones(N)),),
     ),
     Case(
-        "is observed in no row. Leave it out",
+        "is observed in no row. Leave it out .*or use unusable='skip'",
         lambda: fit(Y * [1, 1, 1, 1, np.nan], X, 1, missing="em"),
-        (lambda: fit(Y[:, :4] * [1, 1, 1, 1], X, 1, missing="em"),),
+        (
+            lambda: fit(Y[:, :4] * [1, 1, 1, 1], X, 1, missing="em"),
+            lambda: fit(Y * [1, 1, 1, 1, np.nan], X, 1, missing="em", unusable="skip"),
+        ),
+    ),
+    Case(
+        "2 of 5 equations: 'y0' .too few rows .2 of 3.., 'y4' .no rows.*leave those or some .*, or use unusable='skip'",
+        lambda: fit(UNUSABLE, X, 1, missing="em"),
+        (
+            lambda: fit(UNUSABLE[:, 1:4], X, 1, missing="em"),
+            lambda: fit(UNUSABLE[:, :4], X[:, :1], 1, missing="em"),
+            lambda: fit(UNUSABLE, X, 1, missing="em", unusable="skip"),
+        ),
+    ),
+    Case(
+        "observed in 2 rows and has 3 regressors.*leave it or some regressors out, or use unusable='skip'",
+        lambda: fit(UNUSABLE[:, :4], X, 1, missing="em"),
+        (
+            lambda: fit(UNUSABLE[:, 1:4], X, 1, missing="em"),
+            lambda: fit(UNUSABLE[:, :4], X[:, :1], 1, missing="em"),
+            lambda: fit(UNUSABLE[:, :4], X, 1, missing="em", unusable="skip"),
+        ),
+    ),
+    Case(
+        "constant response or a perfect fit in equation 'y4'.* drop the equation or the regressor .*unusable='skip'",
+        lambda: fit(FLAT, X, 0),
+        (
+            lambda: quietly(fit, FLAT[:, :4], X, 0),
+            lambda: quietly(fit, FLAT, X[:, 1:], 0),
+            lambda: quietly(fit, FLAT, X, 0, unusable="skip"),
+        ),
+    ),
+    Case(
+        "no equation can be estimated: 5 of 5.* Add rows, or drop regressors",
+        lambda: fit(Y[:2], X[:2], 0, unusable="skip", missing="em"),
+        (lambda: fit(Y, X, 0, unusable="skip"), lambda: fit(Y[:2], X[:2, :1], 0, unusable="skip")),
+    ),
+    Case(
+        "is about equation 'y4', which is skipped .no rows.*Leave it out",
+        lambda: skipping().wald_test(["y1:x1 = 0", "y4:x1 = 0"]),
+        (lambda: skipping().wald_test(["y1:x1 = 0"]),),
+    ),
+    Case(
+        "a compressed system whose cells have weights .*Fit the System itself",
+        lambda: LowRankGLS(1, missing="em", unusable="skip").fit(
+            arrays(UNUSABLE, weights=np.full((N, K), 2.0)).compress()
+        ),
+        (lambda: fit(UNUSABLE, X, 1, missing="em", unusable="skip", _weights=np.full((N, K), 2.0)),),
     ),
     Case(
         "no row of positive weight shows every equation. Use missing='em' with covariance='lowrank' and .* or leave",
