@@ -16,6 +16,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from lrgls_dask.compression.by_pattern import CompressedPatterns
+from lrgls_dask.compression.shown_parts import SeenRows
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
@@ -290,8 +291,8 @@ def shown_huber_white(fit: FittedCells, rows: Rows) -> np.ndarray:
     return ShownBread(problem, fit.coefficients, fit.sigma).joint_sandwich(moments.meat, bread)
 
 
-def fitted_problem(fit: FittedCells, rows: Rows | CompressedPatterns) -> Incomplete:
-    """The rows of a fit once more: one pass.  Raises ValueError for others."""
+def fitted_problem(fit: FittedCells, rows: Rows | CompressedPatterns | SeenRows) -> Incomplete:
+    """The rows of a fit once more: one pass, or none of rows seen already.  Raises ValueError for others."""
     check_same_design(rows.design, fit.design)
     problem = Incomplete(
         rows,

@@ -18,6 +18,7 @@ import numpy as np
 from lrgls_dask.compression.available import AvailableMoments
 from lrgls_dask.compression.by_pattern import CompressedPatterns
 from lrgls_dask.compression.patterns import FirstMoments, first_pass
+from lrgls_dask.compression.shown_parts import SeenRows
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge, penalises
 from lrgls_dask.design.restrictions import Restrictions
@@ -97,7 +98,7 @@ class Latent:
 class Incomplete(ShownColumns):
     """A system with missing responses in whitened coordinates c; making it costs the first pass.
 
-    rows : unread, or compressed by patterns, which takes no pass.
+    rows : unread, or compressed by patterns or seen already, which takes no pass.
     most_patterns : patterns beyond which the rows are streamed; 0 streams. If None, as many as fit a bound on memory,
     and rows that fit another are held instead of streamed.
     first : what `first_pass` found, if it was made already.  restrictions : that the coefficients keep to.
@@ -113,7 +114,7 @@ class Incomplete(ShownColumns):
 
     def __init__(
         self,
-        rows: Rows | CompressedPatterns,
+        rows: Rows | CompressedPatterns | SeenRows,
         *,
         lam_B: Ridge,
         meter: Meter,
@@ -125,7 +126,7 @@ class Incomplete(ShownColumns):
             raise ValueError(NO_RIDGE)
         self.rows, self.meter, self.restrictions = rows, meter, restrictions
         self.design: Design = Apart.of(rows.design)
-        if isinstance(rows, CompressedPatterns):
+        if not isinstance(rows, Rows):
             first = rows.first()
         elif first is None:
             first = first_pass(rows, meter=meter, most=most_patterns)
@@ -143,6 +144,8 @@ class Incomplete(ShownColumns):
             lam_B=lam_B,
             resolution=GRAM_RESOLUTION,
         )
+        if isinstance(rows, SeenRows) and rows.units is not None:
+            self.whitened = self.whitened.in_units(rows.units)
         self.coordinates = Coordinates.of(self.whitened, self.design)
         self.constraint: Constraint | None = constraint_on(self.whitened, self.coordinates, restrictions)
         totals = np.array([found.cross[i, -1, -1] + found.weight[i] * found.mean[i, -1] ** 2 for found, i in available])

@@ -75,9 +75,6 @@ class Evidence(ABC):
     def write(self, group: zarr.Group) -> None:
         """Everything of it."""
 
-    def check_complete(self, estimated: Estimated, what: str, holes: str) -> None:  # noqa: B027
-        """Raise ValueError where rows miss responses.  what : is asked for.  holes : what to do then."""
-
     def has_sums(self) -> bool:
         """Whether `sums` has an answer."""
         return True
@@ -206,9 +203,6 @@ class CellsOfRows(Evidence):
 
     def cells(self, estimated: Estimated) -> np.ndarray:
         return self.shown
-
-    def check_complete(self, estimated: Estimated, what: str, holes: str) -> None:
-        raise self._refusal(estimated, what, holes)
 
     def has_sums(self) -> bool:
         return self.squares is not None

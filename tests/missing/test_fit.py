@@ -437,8 +437,7 @@ def test_a_checkpoint_knows_which_rows_are_left_out(tmp_path: Path, monkeypatch:
 # ---------------------------------------------------------------------------------- what a fit says of itself
 
 
-REFUSED = {"bootstrap"}
-REFUSED |= {"loadings_std_errors", "idio_var_std_errors", "sigma_std_errors"}
+REFUSED = {"loadings_std_errors", "idio_var_std_errors", "sigma_std_errors"}
 CALLS: dict[str, tuple[Any, ...]] = {
     "conf_int": (),
     "coef_table": (),

@@ -864,9 +864,9 @@ RESULTS: list[Case] = [
         (lambda: with_holes().lr_test(with_holes(rank=2)),),
     ),
     Case(
-        "bootstrap needs complete rows.* Use cov.'observed'. or, on complete rows, missing='drop'",
-        lambda: with_holes().bootstrap(5),
-        (lambda: with_holes().cov("observed"), lambda: fit(HOLES, X, 1, missing="drop").bootstrap(5)),
+        "draws at the holes of the fitted rows.* Pass system=",
+        lambda: replace(with_holes(), system=None).bootstrap(5),
+        (lambda: replace(with_holes(), system=None).bootstrap(5, system=arrays(HOLES)),),
     ),
     Case(
         "Use cov.'observed'., or fit with missing='drop'",
@@ -1922,6 +1922,8 @@ ELSEWHERE = {
     "resampling/draws.py: Resample in fewer, larger blocks, or use": CHANCE,
     "resampling/std_errors.py: Fit fewer equations, or give all the": LARGE,
     "results/assemble.py: try sigma_step='ml'": CHANCE,
+    "results/bootstrap.py: Fit fewer equations.": LARGE,
+    "results/bootstrap.py: Use cov('observed') or cov('cluster'), which read the": LARGE,
     "results/bootstrap.py: Resample larger blocks, or use method='parametric'.": CHANCE,
     "results/evidence.py: Fit again with a larger memory_limit.": LARGE,
     "results/evidence.py: Fit again.": BY_HAND,
