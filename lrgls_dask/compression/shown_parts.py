@@ -7,7 +7,8 @@ where those are held. Rows taken m times are the same moments with m times the w
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
+from operator import add
 
 import numpy as np
 from dask.utils import format_bytes
@@ -69,11 +70,20 @@ class ShownParts:
         if any(part.patterns is None for part in self.parts.values()):
             return False
         keys = {key for part in self.parts.values() for key in part.patterns or ()}
-        return len(keys) <= max(part.most for part in self.parts.values()) or not self._are_held
+        return len(keys) <= max(part.most for part in self.parts.values())
 
     def that_show(self) -> ShownParts:
         """Without the parts of which no row shows anything."""
         return replace(self, parts={number: each for number, each in self.parts.items() if each.n_rows > each.empty})
+
+    def together(self, *, without: int | None = None) -> SeenRows:
+        """All parts, or all but one, to the digits of their own sums."""
+        chosen = [part for number, part in self.parts.items() if number != without]
+        return self._seen(reduce(add, chosen))
+
+    def part(self, number: int) -> SeenRows:
+        """One part by itself."""
+        return self._seen(self.parts[number])
 
     def taken(self, counts: np.ndarray) -> SeenRows:
         """All rows of every part, those of part i of `parts` as often as counts[i] says, (parts,) integers."""
@@ -96,11 +106,10 @@ class ShownParts:
             found = FirstMoments(
                 first.design, first.n_equations, first.most, n_rows, empty, n_patterns, None, total, rows
             )
-        return SeenRows(self.design, self.varying_weights, found)
+        return self._seen(found)
 
-    @property
-    def _are_held(self) -> bool:
-        return all(part.rows for part in self.parts.values())
+    def _seen(self, found: FirstMoments) -> SeenRows:
+        return SeenRows(self.design, self.varying_weights, found)
 
     @cached_property
     def _pools(self) -> dict[bytes, _Pool]:

@@ -46,7 +46,7 @@ def shown_resampled(
     parts: ShownParts, cells: FittedCells, fitted: Fitted, n: int, seed: int
 ) -> tuple[Draws, np.ndarray]:
     """n refits of as many parts drawn with replacement, and standard errors as `shown_parametric`; no read."""
-    problem = fitted_problem(cells, parts.taken(np.ones(len(parts.parts), dtype=np.int64)))
+    problem = fitted_problem(cells, parts.together())
     errors = _errors(problem, fitted.sigma.rescaled(1.0 / problem.whitened.y_scale), fitted)
     return collect(run_tasks(_resample, _Resampler(parts, fitted), np.random.SeedSequence(seed).spawn(n))), errors
 

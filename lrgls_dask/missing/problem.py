@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.compression.available import AvailableMoments
-from lrgls_dask.compression.by_pattern import CompressedPatterns
+from lrgls_dask.compression.by_pattern import CompressedPatterns, by_pattern
 from lrgls_dask.compression.patterns import FirstMoments, first_pass
 from lrgls_dask.compression.shown_parts import SeenRows
 from lrgls_dask.design.design import Design
@@ -66,6 +66,8 @@ from lrgls_dask.solve.whiten import GRAM_RESOLUTION, whiten
 
 __all__ = ["Incomplete", "Latent"]
 
+KEPT_BYTES = 2**26  # of the roots of all patterns: more are found again by a pass, if anybody asks
+
 
 @dataclass(frozen=True, eq=False)
 class Latent:
@@ -105,6 +107,7 @@ class Incomplete(ShownColumns):
     n_obs : rows of positive weight that show something; the others say nothing.  n_empty : those that show nothing.
     cells : (K,) rows that show each equation.
     holds_rows : whether the rows themselves are in memory.
+    compressed : few rows of every pattern in their place, None where these were streamed, held or are many.
     restarts_are_free : whether the answers come from memory, without a pass: from rows that stand for those of each
     pattern, or from all rows, each a pattern of its own.
 
@@ -156,6 +159,7 @@ class Incomplete(ShownColumns):
         self.restarts_are_free = first.patterns is not None or self.holds_rows
         self.origin = self._common_origin(available)
         self._prepare(available)
+        self.compressed = _kept(rows, first)
         self._pseudo: PatternRows | None = None
         if first.patterns is not None:
             self._pseudo = PatternRows.of(first.patterns, rows.design, self.origin)
@@ -330,6 +334,15 @@ class Incomplete(ShownColumns):
             size += 8 * design.n_coefficients**2
         kernel = block_kernel(moments)
         return run_pass(self.rows, kernel, params, partial_bytes=size, meter=self.meter, label=label, holes=True)
+
+
+def _kept(rows: Rows | CompressedPatterns | SeenRows, first: FirstMoments) -> CompressedPatterns | None:
+    if not isinstance(rows, Rows):
+        return rows if isinstance(rows, CompressedPatterns) else None
+    if first.patterns is None:
+        return None
+    widths = [len(moments.head.anchor) for moments in first.patterns.values()]
+    return by_pattern(first, rows.design) if 8 * sum(width**2 for width in widths) <= KEPT_BYTES else None
 
 
 def _check_observed(design: Design, cells: np.ndarray) -> None:

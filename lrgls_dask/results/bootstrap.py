@@ -15,7 +15,7 @@ import xarray as xr
 from dask.utils import format_bytes
 
 from lrgls_dask.checks import check_alpha, one_of
-from lrgls_dask.compression.by_pattern import CompressedPatterns
+from lrgls_dask.compression.by_pattern import AnyCompressed, CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.compression.patterns import first_pass
@@ -244,15 +244,19 @@ def _of_shown_rows(
 
 
 def _seen(fit: Measures, system: System | CompressedSystem | None) -> SeenRows:
-    """What a first pass finds in the rows, patterns or the rows themselves; read once unless they come compressed."""
-    system = fit.system if system is None else system
-    if system is None:
-        raise ValueError(
-            "bootstrap draws at the holes of the fitted rows, which a fit opened from a file does not hold. Pass "
-            "system=..., the System that was fitted."
-        )
-    check_same_design(system.design, fit.design)
-    rows = system.rows
+    """What a first pass finds in the rows, patterns or the rows themselves; read once unless the fit keeps them."""
+    source = fit._source
+    assert isinstance(source, CellsSource)
+    rows: Rows | AnyCompressed | None = source.kept
+    if system is not None or rows is None:
+        system = fit.system if system is None else system
+        if system is None:
+            raise ValueError(
+                "bootstrap draws at the holes of the fitted rows, which a fit opened from a file holds only where they "
+                "were compressed by few patterns. Pass system=..., the System that was fitted."
+            )
+        check_same_design(system.design, fit.design)
+        rows = system.rows
     if not isinstance(rows, Rows):
         rows = CompressedPatterns.of(rows)
         return SeenRows(rows.design, rows.varying_weights, rows.first())

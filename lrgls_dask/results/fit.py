@@ -149,8 +149,8 @@ class Fit(Measures, PredictingBySigma):
         system : the fitted rows, for a fit that does not hold them; others are refused. Follows the active Dask client,
         else threads.
         With missing responses every row keeps its holes: errors are drawn for what it shows, a group is resampled with
-        them. The rows are read once, by "parametric" too, unless they come compressed; they are taken together by
-        patterns, or held where these are many, and a refit looks at all of them some tens of times.
+        them. "parametric" reads the rows once too where they were not compressed by few patterns. They are taken
+        together by patterns, or held where these are many, and a refit looks at all of them some tens of times.
 
         Every refit starts from this fit and follows its local optimum. Replicates that are singular are left out and
         counted; more than a tenth of them is a FitWarning.
