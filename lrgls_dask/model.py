@@ -18,6 +18,7 @@ from lrgls_dask.design.penalties import Ridge, column_penalties, ridge_of_some
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.errors import NoAnswer
+from lrgls_dask.missing.crossvalidate import ShownFolds, compress_any_folds
 from lrgls_dask.missing.first_look import look
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.unusable import skipped_in
@@ -71,7 +72,7 @@ class Road:
 
     problem: Problem | Incomplete
     plan: Plan
-    folds: Folds | None = None
+    folds: Folds | ShownFolds | None = None
 
 
 @made_of(
@@ -198,6 +199,7 @@ class LowRankGLS(EstimatorOptions):
                     settings,
                     kept,
                     with_cov=road.plan.holds_cov,
+                    folds=road.folds if isinstance(road.folds, ShownFolds) else None,
                     by_bic=isinstance(self.covariance, SigmaOption) and self.covariance.by_bic,
                 )
             else:
@@ -206,6 +208,7 @@ class LowRankGLS(EstimatorOptions):
                 if isinstance(self.covariance, SigmaOption) and self.covariance.by_bic:
                     chosen, path = choose_l1(problem, structures[0], options)
                     structures = (chosen,)
+                assert not isinstance(road.folds, ShownFolds)  # which come with rows that miss responses
                 solution, table = choose(problem, structures, options, kept, road.folds)
                 settings = replace(settings, l1=structures[0].l1)
                 fit = as_fit(problem, solution, settings, path or table, system)
@@ -289,6 +292,8 @@ class LowRankGLS(EstimatorOptions):
                 return Road(Incomplete(rows, lam_B=self._ridge, meter=meter, restrictions=restrictions), plan)
             complete = complete_rows(system, self.missing)
             return Road(_in_memory(complete, self._ridge, meter, restrictions), plan)
+        if self._by_folds(system):
+            return self._road_of_folds(system, plan, restrictions, meter)
         if self.missing == "em":
             seen = look(system.rows, plan, self._ridge, self.engine, meter, restrictions)
             if isinstance(seen, Incomplete):
@@ -306,13 +311,21 @@ class LowRankGLS(EstimatorOptions):
                 restrictions=restrictions,
             )
             return Road(streamed, plan)
-        if self._by_folds(system):
-            if self.folds == "blocks":
-                check_ascending(system.obs, system.obs_dim, "folds='blocks'")
-            folds = compress_folds(system.rows, int(self.n_folds), self.folds, restrictions, meter=meter)
-            return Road(_in_memory(folds.parts.together(), self._ridge, meter, restrictions), plan, folds)
         compressed = compress_rows(system.rows, meter=meter, saved=None if kept is None else kept.sums)
         return Road(_in_memory(compressed, self._ridge, meter, restrictions), plan)
+
+    def _road_of_folds(self, system: System, plan: Plan, restrictions: Restrictions | None, meter: Meter) -> Road:
+        """The same where folds of rows choose, which are compressed apart."""
+        if self.folds == "blocks":
+            check_ascending(system.obs, system.obs_dim, "folds='blocks'")
+        compress = compress_any_folds if self.missing == "em" else compress_folds
+        folds = compress(system.rows, int(self.n_folds), self.folds, restrictions, meter=meter)
+        if isinstance(folds, Folds):
+            plan = plan_of_patterns(plan, 0, streamed=False) if self.missing == "em" else plan
+            return Road(_in_memory(folds.parts.together(), self._ridge, meter, restrictions), plan, folds)
+        first = folds.parts.together().first()
+        seen = Incomplete(system.rows, lam_B=self._ridge, meter=meter, first=first, restrictions=restrictions)
+        return Road(seen, plan_of_patterns(plan, seen.n_patterns, streamed=False), folds)
 
     def _check_compressed(self, system: CompressedSystem) -> None:
         """Raise ValueError for what a compressed system cannot do."""

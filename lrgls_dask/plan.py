@@ -169,7 +169,7 @@ def make_plan(
         held = (True, False) if are_few(rows) else (False,)
         fewer = tuple(most for most in (kept, kept // 4, kept // 16, 1) if most)
         priced = {
-            "compress": [_price_missing(rows, cluster, most, holds) for holds in held for most in fewer],
+            "compress": [_price_missing(rows, cluster, most, holds, parts) for holds in held for most in fewer],
             "stream": [_price_missing(rows, cluster, 0, False)],
         }
     else:
@@ -250,14 +250,15 @@ def price_parts(rows: Rows, parts: int) -> Plan:
     return _price(rows, this_cluster(None), "compress", True, parts)
 
 
-def _price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool) -> Plan:
+def _price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, parts: int = 1) -> Plan:
     """Rows of which so many patterns are compressed, as sums that may each hold all of them; 0 streams.
 
+    parts : in which the rows of every pattern are kept apart.
     holds : whether rows that have more patterns are held: as they were read, and as what the loop sees of them.
     """
     design = rows.design
     width, K = design.n_regressors + design.n_equations, design.n_equations
-    whole, k = partial_bytes(design), min(K, PRICED_RANK)
+    whole, k = parts * partial_bytes(design), min(K, PRICED_RANK)
     available = 8 * int(((design.sizes + 1) ** 2).sum())
     streamed = available + 8 * (design.n_coefficients + K * (4 + 2 * k + k * k)) + (16 * K**2 if K <= 2000 else 0)
     pseudo = 8 * (width + 1) * (width + K + 2)

@@ -34,6 +34,12 @@ class AvailableMoments(Sized):
     def mean(self) -> np.ndarray:
         return self.anchor + self.offset
 
+    def times(self, n: int) -> AvailableMoments:
+        """Of rows taken so often."""
+        return AvailableMoments(
+            n * self.rows, n * self.weight, n * self.log_weight, self.anchor, self.offset, n * self.cross
+        )
+
     def __add__(self, other: AvailableMoments) -> AvailableMoments:
         weight = self.weight + other.weight
         mine = (self.weight > 0)[:, None]

@@ -22,7 +22,7 @@ from lrgls_dask.inference.standardised import MAX_PARAMETERS, Estimate, Standard
 from lrgls_dask.sigma.tangents import Tangents
 from lrgls_dask.solve.constraint import inverse_within
 
-__all__ = ["Information", "JointInformation", "joint_information", "observed_cov"]
+__all__ = ["Information", "JointInformation", "check_unpenalised", "joint_information", "observed_cov"]
 
 Information = Literal["expected", "observed"]
 
@@ -86,7 +86,7 @@ def joint_information(estimate: Estimate, kind: Information) -> JointInformation
     Raises ValueError above MAX_PARAMETERS parameters, for lam_F > 0 or l1 > 0, and for observed information of a Sigma
     that does not maximise the likelihood.
     """
-    _check_unpenalised(estimate)
+    check_unpenalised(estimate.lam_F, estimate.l1)
     n_parameters = _check_size(estimate)
     rows = Standardised.of(estimate)
     scaled = estimate.sigma.rescaled(1.0 / rows.unit)
@@ -118,8 +118,9 @@ def observed_cov(estimate: Estimate) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------- pieces
 
 
-def _check_unpenalised(estimate: Estimate) -> None:
-    for name, value in (("lam_F", estimate.lam_F), ("l1", estimate.l1)):
+def check_unpenalised(lam_F: float, l1: float) -> None:
+    """Raise ValueError for loadings that are shrunk."""
+    for name, value in (("lam_F", lam_F), ("l1", l1)):
         if value > 0:
             raise ValueError(
                 f"the information of Sigma's parameters is that of an unpenalised Sigma, but {name} is {value:g}. "

@@ -13,10 +13,10 @@ from functools import cached_property
 
 import numpy as np
 
-from lrgls_dask.inference.information import Information, JointInformation, joint_information
+from lrgls_dask.inference.information import Information, joint_information
 from lrgls_dask.inference.standardised import Estimate
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.sigma.tangents import batches
+from lrgls_dask.sigma.tangents import Tangents, batches
 
 __all__ = ["SigmaErrors"]
 
@@ -27,22 +27,21 @@ SINGULAR = 1e-10  # of a normalisation that leaves a rotation free
 class SigmaErrors:
     """Standard errors of Sigma's parts by the delta method, in the user's units, from the joint information.
 
-    joint : of all parameters, in standard units.  scaled : Sigma in those.
+    scaled : Sigma in standard units, unit : (K,) those of the responses.  tangents : its m parameters.  roots : (m, r)
+    L with L L' their covariance, whatever it says along rotations.
     """
 
-    joint: JointInformation
     scaled: Sigma
+    unit: np.ndarray
+    tangents: Tangents
+    roots: np.ndarray
 
     @classmethod
     def of(cls, estimate: Estimate, kind: Information = "expected") -> SigmaErrors:
         """From either information: costs and errors of `joint_information`, no read."""
         joint = joint_information(estimate, kind)
-        return cls(joint, estimate.sigma.rescaled(1.0 / joint.rows.unit))
-
-    @property
-    def unit(self) -> np.ndarray:
-        """(K,) the standard units of the responses."""
-        return self.joint.rows.unit
+        unit = joint.rows.unit
+        return cls(estimate.sigma.rescaled(1.0 / unit), unit, joint.tangents, joint.sigma_roots)
 
     @cached_property
     def loadings(self) -> np.ndarray:
@@ -50,7 +49,7 @@ class SigmaErrors:
 
         Raises ValueError where Sigma states none, or where it leaves a rotation free.
         """
-        tangents, roots = self.joint.tangents, self.joint.sigma_roots
+        tangents, roots = self.tangents, self.roots
         stated, turns = self.scaled.normalisation(tangents), tangents.flat
         if turns.shape[1]:
             # in the metric of the parameters themselves, so that "free" does not depend on units
@@ -70,23 +69,23 @@ class SigmaErrors:
     @cached_property
     def own_variances(self) -> np.ndarray:
         """(K,) of the variances of the equations' own, zero where one is held on its floor."""
-        moves = self.joint.tangents.own_moves(self.joint.sigma_roots)
+        moves = self.tangents.own_moves(self.roots)
         return np.sqrt(np.sum(moves**2, axis=1)) * self.unit**2
 
     @cached_property
     def entries(self) -> np.ndarray:
         """(K, K) of Sigma's entries.  O(m K^2 k)."""
-        roots = self.joint.sigma_roots
+        roots = self.roots
         total = np.zeros((len(self.unit),) * 2)
         for some in batches(roots.shape[1], len(self.unit)):
-            moves = self.joint.tangents.moves(roots[:, some])
+            moves = self.tangents.moves(roots[:, some])
             total += np.einsum("rij,rij->ij", moves, moves)
         return np.sqrt(total) * np.outer(self.unit, self.unit)
 
     @cached_property
     def communality(self) -> np.ndarray:
         """(K,) of 1 - psi_jj / sigma_jj, the share of variance that the factors carry.  O(m K^2 k)."""
-        tangents, roots = self.joint.tangents, self.joint.sigma_roots
+        tangents, roots = self.tangents, self.roots
         variances, own = self.scaled.variances[:, None], self.scaled.own_variances()[:, None]
         total = np.zeros(len(self.unit))
         for some in batches(roots.shape[1], len(self.unit)):

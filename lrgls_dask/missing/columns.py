@@ -11,6 +11,7 @@ import numpy as np
 from lrgls_dask.compression.available import AvailableMoments
 from lrgls_dask.compression.by_pattern import CompressedPatterns
 from lrgls_dask.compression.roots import root_of
+from lrgls_dask.compression.shown_parts import SeenRows
 from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.missing.expected import ExpectedMoments
 from lrgls_dask.missing.kernels import GradientMoments, LatentMoments, MaskedParams
@@ -54,7 +55,7 @@ class ShownColumns:
     cells : (K,) rows that show each equation.  origin : (q + K,) near the mean of every column.
     """
 
-    rows: Rows | CompressedPatterns
+    rows: Rows | CompressedPatterns | SeenRows
     design: Design
     cells: np.ndarray
     group_rows: tuple[GroupRows, ...]

@@ -9,17 +9,20 @@ Sigma are not independent even in large samples unless values are missing comple
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from typing import Literal
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, cholesky, solve_triangular
 
 from lrgls_dask.compression.by_pattern import CompressedPatterns
+from lrgls_dask.compression.shown_parts import SeenRows
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.gradient_pass import check_rows
+from lrgls_dask.inference.sigma_errors import SigmaErrors
 from lrgls_dask.missing.bread import ShownBread, information_of
 from lrgls_dask.missing.gradients import JointParams, joint_kernel
 from lrgls_dask.missing.problem import Incomplete, Latent
@@ -47,6 +50,7 @@ __all__ = [
     "observed_nll",
     "shown_bread",
     "shown_huber_white",
+    "shown_sigma_errors",
 ]
 
 # In units in which every coordinate counts alike: the square of the step is the relative error of a central difference.
@@ -88,21 +92,50 @@ def observed_covariance(
     over streamed rows, the second with 2 K (k + 1) times the work of one; none from pseudo-rows.
     Raises LinAlgError where the estimates are no strict maximum.
     """
-    by_c, cross, by_sigma = observed_information(problem, c, sigma, lam_F=lam_F, d_floor=d_floor)
+    found = observed_information(problem, c, sigma, lam_F=lam_F, d_floor=d_floor)
     try:
-        return _of_estimator(_profile(by_c, cross, by_sigma)[1], problem)
+        return _of_estimator(found.profile, problem)
     except LinAlgError:
-        raise _no_maximum(problem, sigma) from None
+        raise no_maximum(problem, sigma) from None
 
 
-def _profile(by_c: np.ndarray, cross: np.ndarray, by_sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(s, P) of Sigma's gradients on those of the coefficients, and (P, P) what information of these is left."""
-    regression = cho_solve(cho_factor(by_sigma), cross.T) if cross.size else cross.T
-    effective = by_c - cross @ regression
-    return regression, 0.5 * (effective + effective.T)
+@dataclass(frozen=True, eq=False)
+class ObservedInformation:
+    """The Hessian of the negative log-likelihood: by c (P, P), c by Sigma (P, s), by Sigma (s, s).
+
+    The s coordinates of Sigma are what is free of its m parameters: without directions that change nothing and what is
+    held on d_floor.  tangents : those parameters, standard units.  moves : (m, s) how they move with the coordinates.
+    """
+
+    by_c: np.ndarray
+    cross: np.ndarray
+    by_sigma: np.ndarray
+    tangents: Tangents
+    moves: np.ndarray
+
+    @cached_property
+    def regression(self) -> np.ndarray:
+        """(s, P) of Sigma's gradients on those of the coefficients."""
+        return np.asarray(cho_solve(cho_factor(self.by_sigma), self.cross.T) if self.cross.size else self.cross.T)
+
+    @cached_property
+    def profile(self) -> np.ndarray:
+        """(P, P) what information of the coefficients is left once Sigma is estimated too."""
+        effective = self.by_c - self.cross @ self.regression
+        return np.asarray(0.5 * (effective + effective.T))
+
+    def roots(self, ridge: np.ndarray, free: np.ndarray | None) -> np.ndarray:
+        """(m, s) L with L L' the covariance of Sigma's parameters, where directions that change nothing are held.
+
+        ridge : (P,) and free (P, P - m) of the coefficients.  Raises LinAlgError where that is none.
+        """
+        alone = inverse_within(self.by_c + np.diag(ridge), free)
+        marginal = self.by_sigma - self.cross.T @ alone @ self.cross
+        root = cholesky(0.5 * (marginal + marginal.T), lower=False)
+        return np.asarray(solve_triangular(root.T, self.moves.T, lower=True).T)
 
 
-def _no_maximum(problem: Incomplete, sigma: Sigma) -> LinAlgError:
+def no_maximum(problem: Incomplete, sigma: Sigma) -> LinAlgError:
     shares = (sigma.own_variances() if sigma.rank else 1.0 / sigma.precision_diagonal) / sigma.variances
     smallest = int(np.argmin(shares))
     return LinAlgError(
@@ -115,12 +148,11 @@ def _no_maximum(problem: Incomplete, sigma: Sigma) -> LinAlgError:
 
 def observed_information(
     problem: Incomplete, c: np.ndarray, sigma: Sigma, *, lam_F: float = 0.0, d_floor: float = 0.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The Hessian of the negative log-likelihood: by c (P, P), c by Sigma (P, s), by Sigma (s, s).
+) -> ObservedInformation:
+    """Of a Sigma in standard units. The block of c is exact, the others are central differences of the exact gradient.
 
-    The s coordinates of Sigma are (F / sqrt(d), log d) less the loadings that are zero by its structure, the rotations
-    of F, which change nothing, and log d on d_floor. The block of c is exact, the others are central differences of the
-    exact gradient.
+    Where Sigma is factors and variances alone the coordinates are (F / sqrt(d), log d) less the loadings that are zero
+    by its structure, the rotations of F and log d on d_floor.
     """
     if not (sigma.is_wide and sigma.n_parameters):
         return _of_tangents(problem, c, sigma, d_floor)
@@ -133,12 +165,14 @@ def observed_information(
         up, down = (_gradients(found[2 * i + s], moved[2 * i + s], wide, lam_F) for s in (0, 1))
         cross[:, i] = (up[0] - down[0]) / (2 * STEP)
         by_sigma[:, i] = basis.T @ (up[1] - down[1]) / (2 * STEP)
-    return problem.information(wide), cross, 0.5 * (by_sigma + by_sigma.T)
+    tangents = sigma.tangents(sigma.on_floor(d_floor))
+    places = np.concatenate([tangents.rows * wide.rank + tangents.columns, wide.F.size + tangents.own_rows])
+    scale = np.concatenate([np.sqrt(wide.d)[tangents.rows], wide.d[tangents.own_rows]])
+    moves = scale[:, None] * basis[places]
+    return ObservedInformation(problem.information(wide), cross, 0.5 * (by_sigma + by_sigma.T), tangents, moves)
 
 
-def _of_tangents(
-    problem: Incomplete, c: np.ndarray, sigma: Sigma, d_floor: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _of_tangents(problem: Incomplete, c: np.ndarray, sigma: Sigma, d_floor: float) -> ObservedInformation:
     """`observed_information` by the parameters that a Sigma of K x K numbers states, less the flat ones."""
     tangents, unit = sigma.tangents(sigma.on_floor(d_floor)), 1.0 / np.sqrt(sigma.precision_diagonal)
     scale = np.concatenate([unit[tangents.rows], unit[tangents.own_rows] * unit[tangents.own_columns]])
@@ -157,7 +191,8 @@ def _of_tangents(
             (up, by_up), (down, by_down) = slopes[2 * i : 2 * i + 2]
             cross[:, first + i] = (down - up) / (2 * STEP)
             by_sigma[:, first + i] = (by_down - by_up) / (2 * STEP)
-    return information_of(problem, sigma), cross, 0.5 * (by_sigma + by_sigma.T)
+    by_sigma = 0.5 * (by_sigma + by_sigma.T)
+    return ObservedInformation(information_of(problem, sigma), cross, by_sigma, tangents, moves)
 
 
 def _along(sigma: Sigma, tangents: Tangents, change: np.ndarray) -> tuple[FullSigma, Tangents]:
@@ -259,7 +294,7 @@ def shown_bread(fit: FittedCells, rows: Rows, sigma: Sigma) -> ShownBread:
 
 def shown_huber_white(fit: FittedCells, rows: Rows) -> np.ndarray:
     """(P, P) the coefficients' block of A^-1 B A^-1, A the observed information of all parameters and B the sum of
-    squares of each row's gradients by them: "observed" and one pass more, of N P (P + 2 K (k + 1)) flops.
+    squares of each row's gradients by them: "observed" and one pass more, of N (P (P + 2 m) + k K^2) flops.
 
     Errors as `incomplete_covariance` and `observed_covariance`.  Source: Huber (1967); White (1982); as lavaan's
     se="robust.huber.white", its estimator MLR.
@@ -267,22 +302,15 @@ def shown_huber_white(fit: FittedCells, rows: Rows) -> np.ndarray:
     _check_size(fit, rows)
     problem = fitted_problem(fit, rows)
     sigma = _in_units_of(fit.sigma, problem)
-    if not (sigma.is_wide and sigma.n_parameters):
-        raise ValueError(
-            "kind='huber-white' of rows with missing responses takes the gradients by factors and own variances, and "
-            "this covariance is not made of these alone. Use kind='robust'."
-        )
-    c = problem.whitened_coefficients(fit.coefficients)
-    parts = observed_information(problem, c, sigma, lam_F=fit.lam_F, d_floor=fit.d_floor)
+    c, P = problem.whitened_coefficients(fit.coefficients), fit.design.n_coefficients
+    found = observed_information(problem, c, sigma, lam_F=fit.lam_F, d_floor=fit.d_floor)
     try:
-        regression, information = _profile(*parts)
-        bread = inverse_within(information + np.diag(problem.coordinates.ridge), problem.free)
+        bread = inverse_within(found.profile + np.diag(problem.coordinates.ridge), problem.free)
     except LinAlgError:
-        raise _no_maximum(problem, sigma) from None
-    wide, P = widened(sigma), len(c)
-    by_order = np.empty((wide.F.size + len(wide.d), P))
-    by_order[:, problem.order] = _directions(wide, sigma.pattern(), fit.d_floor) @ regression
-    params = JointParams(problem.params_at(c, wide), problem.design.equation_of, by_order)
+        raise no_maximum(problem, sigma) from None
+    regression = np.empty((len(found.moves), P))
+    regression[:, problem.order] = found.moves @ found.regression
+    params = JointParams(problem.params_at(c, sigma), problem.design.equation_of, found.tangents, regression)
     moments = run_pass(
         rows, joint_kernel, params, partial_bytes=8 * P**2, meter=Meter(), label="Huber-White covariance", holes=True
     )
@@ -290,8 +318,24 @@ def shown_huber_white(fit: FittedCells, rows: Rows) -> np.ndarray:
     return ShownBread(problem, fit.coefficients, fit.sigma).joint_sandwich(moments.meat, bread)
 
 
-def fitted_problem(fit: FittedCells, rows: Rows | CompressedPatterns) -> Incomplete:
-    """The rows of a fit once more: one pass.  Raises ValueError for others."""
+def shown_sigma_errors(fit: FittedCells, rows: Rows | CompressedPatterns) -> SigmaErrors:
+    """Standard errors of Sigma's parts from the observed information of all parameters; passes and errors as "observed"
+
+    Rows whose holes depend on what they show have no expected information (Kenward and Molenberghs 1998).
+    """
+    _check_size(fit, rows)
+    problem = fitted_problem(fit, rows)
+    sigma = _in_units_of(fit.sigma, problem)
+    found = observed_information(problem, problem.whitened_coefficients(fit.coefficients), sigma, d_floor=fit.d_floor)
+    try:
+        roots = found.roots(problem.coordinates.ridge, problem.free)
+    except LinAlgError:
+        raise no_maximum(problem, sigma) from None
+    return SigmaErrors(sigma, problem.whitened.y_scale, found.tangents, roots)
+
+
+def fitted_problem(fit: FittedCells, rows: Rows | CompressedPatterns | SeenRows) -> Incomplete:
+    """The rows of a fit once more: one pass, or none of rows seen already.  Raises ValueError for others."""
     check_same_design(rows.design, fit.design)
     problem = Incomplete(
         rows,

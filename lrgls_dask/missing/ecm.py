@@ -49,6 +49,7 @@ class ExpectedSweeps:
     """A sweep is one look at the rows, and the products of a GLS step.
 
     held : whether the coefficients stay where they are, and Sigma is that of their residuals.
+    free_fall : how far the energy of a GLS step falls where products are free.
     """
 
     problem: Incomplete
@@ -57,6 +58,7 @@ class ExpectedSweeps:
     held: bool = False
 
     first: ClassVar[int] = 0
+    free_fall: ClassVar[float] = FREE_FALL
 
     @cached_property
     def space(self) -> Space[Point] | None:
@@ -115,7 +117,7 @@ class ExpectedSweeps:
         point, seen = looked.point, looked.seen
         if self.held:
             return Half(Point(point.c, seen.S, point.sigma))
-        fall = FREE_FALL if self.problem.restarts_are_free else STREAMED_FALL
+        fall = self.free_fall if self.problem.restarts_are_free else STREAMED_FALL
         c, S, _, iterations = self._gls(point.c, point.sigma, seen, fall)
         return Half(Point(c, S, point.sigma), cg=iterations)
 

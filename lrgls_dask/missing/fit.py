@@ -8,6 +8,7 @@ import numpy as np
 
 from lrgls_dask.missing.als import IncompleteSweeps, Together
 from lrgls_dask.missing.any_structure import fit_any_structure
+from lrgls_dask.missing.crossvalidate import ShownFolds, shown_held_out_nll
 from lrgls_dask.missing.em import IncompleteRounds
 from lrgls_dask.missing.polish import nearly_bare
 from lrgls_dask.missing.problem import Incomplete
@@ -15,9 +16,10 @@ from lrgls_dask.missing.starts import LARGEST_PAIRS, random_starts, starting_poi
 from lrgls_dask.sigma.interface import FactorStructure, Sigma, Structure
 from lrgls_dask.sigma.structures import LowRankStructure, widened
 from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop, run_from_kept
+from lrgls_dask.solve.crossvalidate import Candidate
 from lrgls_dask.solve.iterate import Goal, Half, State, iterate, run
 from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point, Solution, best_of_starts
-from lrgls_dask.solve.selection import Table, best_of, criteria
+from lrgls_dask.solve.selection import Table, best_by_folds, best_of, criteria
 
 __all__ = ["Estimate", "choose_incomplete", "estimate_of", "fit_incomplete"]
 
@@ -109,10 +111,12 @@ def choose_incomplete(
     structures: tuple[Structure, ...],
     options: Options,
     checkpoint: Checkpoint | None = None,
+    folds: ShownFolds | None = None,
 ) -> tuple[Solution[Point], Table]:
     """The solution of least BIC among the structures, and one row for each where there are several; each is fitted.
 
     checkpoint : where streamed loops keep their last points, and go on from those that are there.
+    folds : of the rows, where not BIC chooses but the likelihood of rows left out.
     """
     search = len(structures) > 1 and problem.holds_rows
     rough = replace(options, rel_tol=max(options.rel_tol, ROUGHLY)) if search else options
@@ -123,12 +127,33 @@ def choose_incomplete(
     if len(structures) == 1:
         return solutions[0], ()
     rows = [criteria(problem, each, found.nll) for each, found in zip(structures, solutions, strict=True)]
-    best, table = best_of(rows, "bic")
+    left_out = None if folds is None else _left_out(problem, structures, solutions, options, folds)
+
+    def chosen() -> tuple[int, Table]:
+        return best_of(rows, "bic") if left_out is None else best_by_folds(rows, *left_out)
+
+    best, table = chosen()
     if search:
         solutions[best] = fit_incomplete(problem, structures[best], options)
         rows[best] = criteria(problem, structures[best], solutions[best].nll)
-        _, table = best_of(rows, "bic")
+        _, table = chosen()
     return solutions[best], table
+
+
+def _left_out(
+    problem: Incomplete,
+    structures: tuple[Structure, ...],
+    solutions: list[Solution[Point]],
+    options: Options,
+    folds: ShownFolds,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `shown_held_out_nll` finds from the optima on all rows."""
+    scale = problem.whitened.y_scale
+    candidates = tuple(
+        Candidate(each.in_units(1.0 / scale), problem.coefficients(found.point.c), found.point.sigma.rescaled(scale))
+        for each, found in zip(structures, solutions, strict=True)
+    )
+    return shown_held_out_nll(folds, candidates, options)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,7 @@
 """Gradients of rows that show only some equations: what the sums of `inference` are told of them, and joint ones.
 
-The gradient of a row by coefficient c of equation j is x_c (Sigma_oo^-1 r_o)_j, zero where j is not shown. A row's
-log-likelihood has, in F / sqrt(d) and log d, the derivatives (e_j m - C^-1 f_j) / sqrt(d_j) and, with e_j the error and
-m the mean of the factors given the row (see kernels), 1/2 (e_j^2 / d_j - 1 + f_j' C^-1 f_j / d_j) for each j it shows.
+The gradient of a row by coefficient c of equation j is x_c v_j with v = Sigma_oo^-1 r_o, zero where j is not shown, and
+by Sigma's parameter a it is 1/2 tr((v v' - Sigma_oo^-1) dS_a), over the equations that are shown.
 """
 
 from __future__ import annotations
@@ -16,17 +15,11 @@ import numpy as np
 from lrgls_dask.compression.patterns import bad_but_for_missing
 from lrgls_dask.errors import BadValues
 from lrgls_dask.inference.gradient_moments import MeatMoments
-from lrgls_dask.missing.kernels import (
-    MaskedParams,
-    MaskedSlab,
-    block_slabs,
-    factors_given,
-    residuals_of,
-    whitened_columns,
-)
+from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, block_slabs, residuals_of, whitened_columns
 from lrgls_dask.rows.block import Block, side_by_side
 from lrgls_dask.rows.kernels import scratch, slab_rows
 from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.sigma.tangents import Tangents
 
 __all__ = ["JointParams", "ShownRows", "ShownSigma", "joint_kernel"]
 
@@ -69,13 +62,14 @@ class ShownRows:
 class JointParams:
     """What the joint kernel is told.
 
-    at : the parameters, with the maps to whitened columns.  regression : (K k + K, P) of the gradients by
-    (F / sqrt(d), log d), which is taken out of those by the coefficients, in the order of equations.
+    at : the parameters, with the maps to whitened columns.  tangents : the m parameters of Sigma.  regression : (m, P)
+    of the gradients by these, which is taken out of those by the coefficients, in the order of equations.
     origin : of `at`.
     """
 
     at: MaskedParams
     equation_of: np.ndarray
+    tangents: Tangents
     regression: np.ndarray
 
     @property
@@ -84,7 +78,7 @@ class JointParams:
 
 
 def joint_kernel(block: Block, params: JointParams) -> MeatMoments:
-    """MeatMoments of t_i = s_b - regression' s_Sigma of a block's rows, n P (P + 2 K (k + 1)) flops.
+    """MeatMoments of t_i = s_b - regression' s_Sigma of a block's rows, n (P (P + 2 m) + k K^2) flops.
 
     t is a row's gradient by the whitened coefficients less what that by Sigma explains of it.
     """
@@ -110,14 +104,8 @@ def _cut(slab: MaskedSlab, rows: slice) -> MaskedSlab:
 
 def _joint_gradients(slab: MaskedSlab, params: JointParams) -> np.ndarray:
     """(n, P) t of some rows."""
-    sigma = params.at.sigma
     columns, _ = whitened_columns(slab, params.at)
-    inverse, mean, error = factors_given(residuals_of(slab, params.at), slab.observed, sigma)
-    columns *= (error / sigma.d)[:, params.equation_of]
-    explained = np.einsum("abn,jb->nja", inverse, sigma.F)  # C^-1 f_j
-    along = error[:, :, None] * mean.T[:, None, :] - explained
-    along *= (slab.observed / np.sqrt(sigma.d))[:, :, None]
-    own = error**2 / sigma.d - slab.observed
-    own += slab.observed * np.einsum("nja,ja->nj", explained, sigma.F / sigma.d[:, None])
-    by_sigma = np.concatenate([along.reshape(len(own), -1), 0.5 * own], axis=1)
-    return np.asarray(columns - by_sigma @ params.regression)
+    shown = params.at.sigma.rows(slab.observed)
+    v = shown.given(residuals_of(slab, params.at)).scaled
+    columns *= v[:, params.equation_of]
+    return np.asarray(columns - params.tangents.gradients_of(v, shown) @ params.regression)

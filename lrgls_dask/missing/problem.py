@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.compression.available import AvailableMoments
-from lrgls_dask.compression.by_pattern import CompressedPatterns
+from lrgls_dask.compression.by_pattern import CompressedPatterns, by_pattern
 from lrgls_dask.compression.patterns import FirstMoments, first_pass
+from lrgls_dask.compression.shown_parts import SeenRows
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge, penalises
 from lrgls_dask.design.restrictions import Restrictions
@@ -67,6 +68,8 @@ from lrgls_dask.solve.whiten import GRAM_RESOLUTION, whiten
 
 __all__ = ["Incomplete", "Latent"]
 
+KEPT_BYTES = 2**26  # of the roots of all patterns: more are found again by a pass, if anybody asks
+
 
 @dataclass(frozen=True, eq=False)
 class Latent:
@@ -99,13 +102,14 @@ class Latent:
 class Incomplete(ShownColumns):
     """A system with missing responses in whitened coordinates c; making it costs the first pass.
 
-    rows : unread, or compressed by patterns, which takes no pass.
+    rows : unread, or compressed by patterns or seen already, which takes no pass.
     most_patterns : patterns beyond which the rows are streamed; 0 streams. If None, as many as fit a bound on memory,
     and rows that fit another are held instead of streamed.
     first : what `first_pass` found, if it was made already.  restrictions : that the coefficients keep to.
     n_obs : rows of positive weight that show something; the others say nothing.  n_empty : those that show nothing.
     cells : (K,) rows that show each equation.
     holds_rows : whether the rows themselves are in memory.
+    compressed : few rows of every pattern in their place, None where these were streamed, held or are many.
     restarts_are_free : whether the answers come from memory, without a pass: from rows that stand for those of each
     pattern, or from all rows, each a pattern of its own.
 
@@ -115,7 +119,7 @@ class Incomplete(ShownColumns):
 
     def __init__(
         self,
-        rows: Rows | CompressedPatterns,
+        rows: Rows | CompressedPatterns | SeenRows,
         *,
         lam_B: Ridge,
         meter: Meter,
@@ -127,7 +131,7 @@ class Incomplete(ShownColumns):
             raise ValueError(NO_RIDGE)
         self.rows, self.meter, self.restrictions = rows, meter, restrictions
         self.design: Design = Apart.of(rows.design)
-        if isinstance(rows, CompressedPatterns):
+        if not isinstance(rows, Rows):
             first = rows.first()
         elif first is None:
             first = first_pass(rows, meter=meter, most=most_patterns)
@@ -145,6 +149,8 @@ class Incomplete(ShownColumns):
             lam_B=lam_B,
             resolution=GRAM_RESOLUTION,
         )
+        if isinstance(rows, SeenRows) and rows.units is not None:
+            self.whitened = self.whitened.in_units(rows.units)
         self.coordinates = Coordinates.of(self.whitened, self.design)
         self.constraint: Constraint | None = constraint_on(self.whitened, self.coordinates, restrictions)
         totals = np.array([found.cross[i, -1, -1] + found.weight[i] * found.mean[i, -1] ** 2 for found, i in available])
@@ -155,6 +161,7 @@ class Incomplete(ShownColumns):
         self.restarts_are_free = first.patterns is not None or self.holds_rows
         self.origin = self._common_origin(available)
         self._prepare(available)
+        self.compressed = _kept(rows, first)
         self._pseudo: PatternRows | None = None
         if first.patterns is not None:
             self._pseudo = PatternRows.of(first.patterns, rows.design, self.origin)
@@ -329,6 +336,15 @@ class Incomplete(ShownColumns):
             size += 8 * design.n_coefficients**2
         kernel = block_kernel(moments)
         return run_pass(self.rows, kernel, params, partial_bytes=size, meter=self.meter, label=label, holes=True)
+
+
+def _kept(rows: Rows | CompressedPatterns | SeenRows, first: FirstMoments) -> CompressedPatterns | None:
+    if not isinstance(rows, Rows):
+        return rows if isinstance(rows, CompressedPatterns) else None
+    if first.patterns is None:
+        return None
+    widths = [len(moments.head.anchor) for moments in first.patterns.values()]
+    return by_pattern(first, rows.design) if 8 * sum(width**2 for width in widths) <= KEPT_BYTES else None
 
 
 def _check_observed(design: Design, cells: np.ndarray, first: FirstMoments) -> None:

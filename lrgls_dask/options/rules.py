@@ -97,7 +97,6 @@ RULES: tuple[Rule, ...] = (
     _of_missing("covariance", ("lowrank", "diagonal", "full", SigmaOption), "covariance='lowrank'"),
     _of_missing("debiased", (False,), "debiased=False"),
     _of_missing("sigma_step", ("ml",), "sigma_step='ml'"),
-    _of_missing("rank", (Integral, "auto", "bic"), "rank='bic'"),
     _of_rounds("covariance", BY_ROWS),
     _of_rounds("debiased", (False,), ", or debiased=False"),
     _of_rounds("sigma_step", ("ml",), ", or leave sigma_step out"),

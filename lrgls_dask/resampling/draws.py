@@ -32,7 +32,18 @@ from lrgls_dask.solve.record import Options, Point
 from lrgls_dask.solve.refit import refit
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION, QR_RESOLUTION
 
-__all__ = ["Draws", "Fitted", "column_space", "draw_moments", "parametric", "resampled"]
+__all__ = [
+    "Draws",
+    "Fitted",
+    "Replicate",
+    "collect",
+    "column_space",
+    "draw_moments",
+    "draw_rows",
+    "parametric",
+    "resampled",
+    "space_of",
+]
 
 ROUNDING = 1e-12  # in units of a column's standard deviation
 
@@ -97,7 +108,7 @@ def parametric(rows: Compressed, fitted: Fitted, n: int, seed: int) -> Draws:
         root=np.linalg.cholesky(sigma.dense()),
         errors=_errors_of(problem, fitted),
     )
-    return _collect(run_tasks(_simulate, simulator, np.random.SeedSequence(seed).spawn(n)))
+    return collect(run_tasks(_simulate, simulator, np.random.SeedSequence(seed).spawn(n)))
 
 
 def resampled(parts: Parts, fitted: Fitted, n: int, seed: int) -> Draws:
@@ -107,10 +118,11 @@ def resampled(parts: Parts, fitted: Fitted, n: int, seed: int) -> Draws:
     """
     resampler = _Resampler.of(parts, fitted)
     check_compressed(fitted.fingerprint, [resampler.rows(np.ones(len(parts.moments), dtype=np.int64))])
-    return _collect(run_tasks(_resample, resampler, np.random.SeedSequence(seed).spawn(n)))
+    return collect(run_tasks(_resample, resampler, np.random.SeedSequence(seed).spawn(n)))
 
 
-def _collect(replicates: list[Replicate | None]) -> Draws:
+def collect(replicates: list[Replicate | None]) -> Draws:
+    """Those that could be fitted. Raises LinAlgError where none could."""
     found = [(i, r) for i, r in enumerate(replicates) if r is not None]
     if not found:
         raise np.linalg.LinAlgError(
@@ -170,6 +182,12 @@ def _simulate(simulator: _Simulator, seed: np.random.SeedSequence) -> Replicate 
 
 def draw_moments(rng: np.random.Generator, root: np.ndarray, inside: int, n_obs: int) -> tuple[np.ndarray, np.ndarray]:
     """Q'E (inside, K) and E'E - E'Q Q'E (K, K) of n_obs rows of errors with covariance root root'."""
+    drawn, rows = draw_rows(rng, root, inside, n_obs)
+    return drawn, rows.T @ rows
+
+
+def draw_rows(rng: np.random.Generator, root: np.ndarray, inside: int, n_obs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Q'E (inside, K), and at most K rows whose cross-product is E'E - E'Q Q'E."""
     size, freedom = len(root), n_obs - inside
     drawn = rng.standard_normal((inside, size)) @ root.T
     if freedom >= size:
@@ -177,17 +195,19 @@ def draw_moments(rng: np.random.Generator, root: np.ndarray, inside: int, n_obs:
         factor[np.diag_indices(size)] = np.sqrt(rng.chisquare(freedom - np.arange(size)))
     else:  # a singular Wishart matrix: the rows themselves are fewer
         factor = rng.standard_normal((size, max(freedom, 0)))
-    rows = (root @ factor).T
-    return drawn, rows.T @ rows
+    return drawn, (root @ factor).T
 
 
 def column_space(rows: Compressed) -> np.ndarray:
-    """(q + 1, r) orthonormal basis of the columns of the rows that stand for X, r their numerical rank.
+    """(q + 1, r) orthonormal basis of the columns of the rows that stand for X, r their numerical rank."""
+    return space_of(rows.rows_of_x(), QR_RESOLUTION if rows.route == "qr" else GRAM_RESOLUTION)
+
+
+def space_of(x: np.ndarray, resolution: float) -> np.ndarray:
+    """The same of rows x (h, q), the mean of those they stand for, times the root of their number, first.
 
     Where they span a constant the mean is a direction of its own, which a large mean would else hide among the digits.
     """
-    x = rows.rows_of_x()
-    resolution = QR_RESOLUTION if rows.route == "qr" else GRAM_RESOLUTION
     size = np.linalg.norm(x, axis=0)
     mean = x[0] / np.where(size > 0, size, 1.0)
     spread = np.linalg.norm(x[1:], axis=0)

@@ -13,6 +13,7 @@ from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference import SumsOfSquares, sums_of_squares
 from lrgls_dask.missing.any_structure import chosen_structure
 from lrgls_dask.missing.covariance import gls_covariance, least_squares_covariance
+from lrgls_dask.missing.crossvalidate import ShownFolds
 from lrgls_dask.missing.fit import choose_incomplete, estimate_of
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import pairs_never_seen
@@ -126,13 +127,14 @@ def fit_incomplete_rows(
     *,
     with_cov: bool,
     by_bic: bool = False,
+    folds: ShownFolds | None = None,
 ) -> tuple[Fit, list[str]]:
     """Maximum likelihood from the responses that are observed, and what to warn of.
 
     The covariance of the coefficients at its Sigma comes with the fit: one pass, if streamed.
     checkpoint : where streamed rounds keep their last point. The first pass, which is all that few patterns take, is
     made again.
-    by_bic : whether the data choose among the family of the only structure.
+    by_bic : whether the data choose among the family of the only structure.  folds : of rows, where these choose.
     with_cov : whether that covariance fits in memory; without it the fit has no standard errors.
     """
     path: Candidates = ()
@@ -140,7 +142,7 @@ def fit_incomplete_rows(
     if by_bic:
         chosen, path = chosen_structure(problem, structures[0], options)
         structures, settings = (chosen,), replace(settings, l1=chosen.l1)
-    found, table = choose_incomplete(problem, structures, options, checkpoint)
+    found, table = choose_incomplete(problem, structures, options, checkpoint, folds)
     rank = 0 if structures[0].fixed else found.point.sigma.rank
     pairs = pairs_never_seen(problem, rank)  # a pass, where the start of the rounds was kept
     estimate = estimate_of(problem, found, options)
@@ -158,6 +160,7 @@ def fit_incomplete_rows(
             problem.restarts_are_free,
             problem.fingerprint(),
             _squares(problem, estimate.coefficients, settings),
+            problem.compressed,
         ),
         BehindErrors(values=cov if cov is None else without_variance(cov, settings.restrictions)),
         system,

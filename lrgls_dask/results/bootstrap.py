@@ -15,18 +15,23 @@ import xarray as xr
 from dask.utils import format_bytes
 
 from lrgls_dask.checks import check_alpha, one_of
+from lrgls_dask.compression.by_pattern import AnyCompressed, CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed
-from lrgls_dask.compression.parts import Parts, compress_parts
+from lrgls_dask.compression.parts import compress_parts
+from lrgls_dask.compression.patterns import first_pass
+from lrgls_dask.compression.shown_parts import SeenRows, compress_shown_parts, too_many
 from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.errors import FitWarning
+from lrgls_dask.missing.draws import shown_parametric, shown_resampled
 from lrgls_dask.plan import price_parts
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.resampling.draws import Draws, Fitted, parametric, resampled
+from lrgls_dask.results.cov_source import CellsSource
 from lrgls_dask.results.measures import Measures
-from lrgls_dask.results.parts import BehindErrors
 from lrgls_dask.results.reported import as_fitted
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.partition import GivenParts, Partition, RowBlocks
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
@@ -41,7 +46,7 @@ METHODS = ("parametric", "cluster", "blocks")
 BLOCKS = 50  # of rows, unless told: each long enough to hold most of the dependence between rows
 MANY_FAILED = 0.1
 JOINING_SEED = 20260102  # of which groups are joined, the same for every seed of the replicates
-HOLES = "Use cov('observed') or, on complete rows, missing='drop'"
+HOLES = "Use cov('observed') or cov('cluster'), which read the rows a few times, or missing='drop'"
 Kind = Literal["studentised", "percentile", "basic"]
 KINDS = ("studentised", "percentile", "basic")
 
@@ -162,7 +167,6 @@ def bootstrap(
     n_blocks: int | None,
 ) -> Bootstrap:
     """n refits of replicated data, labelled; see Fit.bootstrap."""
-    fit.evidence.check_complete(fit.estimated, "bootstrap", HOLES)
     _check(n, method, seed, groups, n_blocks)
     if system is not None and not is_system(system):
         raise TypeError(f"system must be a System, the one that was fitted; got a {type(system).__name__}. {MAKE_ONE}.")
@@ -172,14 +176,8 @@ def bootstrap(
     structure = structure_of(fit.covariance, how.sigma_step, how.lam_F, how.l1)  # type: ignore[arg-type]
     known = fit.restrictions, fit.evidence.fingerprint
     fitted = Fitted(fit.coefficients, fit.covariance, structure, options, *known)
-    if method == "parametric":
-        draws = parametric(_compressed(fit, system), fitted, int(n), used)
-    else:
-        rows, partition = _partition(fit, method, system, groups, n_blocks)
-        _check_memory(rows, method, partition)
-        parts = compress_parts(rows, partition, meter=Meter())
-        _check_used(parts, method, partition)
-        draws = resampled(parts, fitted, int(n), used)
+    make = _of_complete_rows if fit.evidence.complete else _of_shown_rows
+    draws, errors = make(fit, fitted, method, int(n), used, system, groups, n_blocks)
     if draws.n_failed > MANY_FAILED * n:
         warnings.warn(
             f"bootstrap: {draws.n_failed} of {n} replicates were singular and are left out, so that the others no "
@@ -187,15 +185,14 @@ def bootstrap(
             FitWarning,
             stacklevel=3,
         )
-    errors = replace(fit, behind_errors=BehindErrors()).std_errors  # type: ignore[type-var]
-    labels = {name: errors[name].values for name in ("equation", "regressor")}
+    labels = {name: fit.params[name].values for name in ("equation", "regressor")}
     if fit.restrictions is not None:
         held = fit.restrictions.held
         params, std_errors = np.where(held, fit.coefficients, draws.params), np.where(held, 0.0, draws.std_errors)
         draws = replace(draws, params=params, std_errors=std_errors)
     if fit.skipped is not None:
-        draws = _of_all(draws, fit.skipped)
-    return Bootstrap(draws, fit.params.values, errors.values, labels, fit.equations, method, used)
+        draws, errors = _of_all(draws, fit.skipped), fit.skipped.placed(errors, "coefficient", 0)
+    return Bootstrap(draws, fit.params.values, errors, labels, fit.equations, method, used)
 
 
 def _of_all(draws: Draws, skipped: Skipped) -> Draws:
@@ -208,6 +205,81 @@ def _of_all(draws: Draws, skipped: Skipped) -> Draws:
         variances=skipped.placed(draws.variances, "equation", 1),
         idio_var=skipped.placed(own, "equation", 1) if own.shape == draws.variances.shape else own,
     )
+
+
+def _of_complete_rows(
+    fit: Measures,
+    fitted: Fitted,
+    method: Method,
+    n: int,
+    seed: int,
+    system: System | CompressedSystem | None,
+    groups: Any,
+    n_blocks: int | None,
+) -> tuple[Draws, np.ndarray]:
+    """The draws, and (P,) classical standard errors of the fit."""
+    if method == "parametric":
+        draws = parametric(_compressed(fit, system), fitted, n, seed)
+    else:
+        rows, partition = _partition(fit, method, system, groups, n_blocks)
+        _check_memory(rows, method, partition)
+        parts = compress_parts(rows, partition, meter=Meter())
+        _check_used(len(parts.moments), method, partition)
+        draws = resampled(parts, fitted, n, seed)
+    return draws, np.sqrt(fit._classical.variances)
+
+
+def _of_shown_rows(
+    fit: Measures,
+    fitted: Fitted,
+    method: Method,
+    n: int,
+    seed: int,
+    system: System | CompressedSystem | None,
+    groups: Any,
+    n_blocks: int | None,
+) -> tuple[Draws, np.ndarray]:
+    """The same of rows with holes."""
+    P, source = fit.design.n_coefficients, fit._source
+    assert isinstance(source, CellsSource)
+    if P > MAX_COEFFICIENTS:
+        raise ValueError(
+            f"the standard errors of every replicate need a ({P} x {P}) matrix, which is limited to "
+            f"{MAX_COEFFICIENTS}. Fit fewer equations."
+        )
+    if method == "parametric":
+        draws, errors = shown_parametric(_seen(fit, system), source.fitted, fitted, n, seed)
+    else:
+        rows, partition = _partition(fit, method, system, groups, n_blocks)
+        _check_memory(rows, method, partition)
+        parts = compress_shown_parts(rows, partition, meter=Meter(), remedy=HOLES).that_show()
+        _check_used(len(parts.parts), method, partition)
+        draws, errors = shown_resampled(parts, source.fitted, fitted, n, seed)
+    return draws, errors if fit.restrictions is None else np.where(fit.restrictions.held, 0.0, errors)
+
+
+def _seen(fit: Measures, system: System | CompressedSystem | None) -> SeenRows:
+    """What a first pass finds in the rows, patterns or the rows themselves; read once unless the fit keeps them."""
+    source = fit._source
+    assert isinstance(source, CellsSource)
+    rows: Rows | AnyCompressed | None = source.kept
+    if system is not None or rows is None:
+        system = fit.system if system is None else system
+        if system is None:
+            raise ValueError(
+                "bootstrap draws at the holes of the fitted rows, which a fit opened from a file holds only where they "
+                "were compressed by few patterns. Pass system=..., the System that was fitted."
+            )
+        seen: System | CompressedSystem = as_estimated(system, fit.skipped)
+        check_same_design(seen.design, fit.design)
+        rows = seen.rows
+    if not isinstance(rows, Rows):
+        rows = CompressedPatterns.of(rows)
+        return SeenRows(rows.design, rows.varying_weights, rows.first())
+    first = first_pass(rows, meter=Meter())
+    if first.patterns is None and not first.rows:
+        raise too_many(rows, first.most, HOLES)
+    return SeenRows(rows.design, rows.varying_weights, first)
 
 
 def _check(n: Any, method: Any, seed: Any, groups: Any, n_blocks: Any) -> None:
@@ -236,7 +308,7 @@ def _compressed(fit: Measures, system: System | CompressedSystem | None) -> Comp
         "and a streamed fit keeps no compressed rows to replicate. Pass system=..., which is then read once into "
         f"{size}, or fit with engine='compress'"
     )
-    return fit.evidence.rows_for(fit.estimated, "bootstrap", streamed=remedy, holes=HOLES)
+    return fit.evidence.rows_for(fit.estimated, "bootstrap", streamed=remedy)
 
 
 def _partition(
@@ -291,13 +363,13 @@ def _check_memory(rows: Rows, method: Method, partition: Partition) -> None:
         )
 
 
-def _check_used(parts: Parts, method: Method, partition: Partition) -> None:
+def _check_used(n_parts: int, method: Method, partition: Partition) -> None:
     """Refuse what is left of the parts once it is known which rows were fitted."""
-    if len(parts.moments) < 2:
+    if n_parts < 2:
         what = "groups" if method == "cluster" else "blocks"
         raise ValueError(
             f"resampling needs at least two {what} with rows that were fitted; of {partition.n_parts:,} {what}, "
-            f"{len(parts.moments)} has rows of positive weight (and complete ones, with missing='drop'). Use other "
+            f"{n_parts} has rows of positive weight (and complete ones, with missing='drop'). Use other "
             f"{what}, or method='parametric'."
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,10 +16,17 @@ from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.inference.bread import Bread, BreadOfRows
 from lrgls_dask.inference.classical import CoefficientCovariance
 from lrgls_dask.inference.huber_white import huber_white_cov
-from lrgls_dask.inference.information import observed_cov
+from lrgls_dask.inference.information import check_unpenalised, observed_cov
 from lrgls_dask.inference.kackar_harville import kackar_harville_cov
+from lrgls_dask.inference.sigma_errors import SigmaErrors
 from lrgls_dask.inference.standardised import Estimate
-from lrgls_dask.missing.covariance import FittedCells, incomplete_covariance, shown_bread, shown_huber_white
+from lrgls_dask.missing.covariance import (
+    FittedCells,
+    incomplete_covariance,
+    shown_bread,
+    shown_huber_white,
+    shown_sigma_errors,
+)
 from lrgls_dask.missing.kackar_harville import shown_kackar_harville
 from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.results.cov.kind import CovKind, cut
@@ -226,15 +233,16 @@ def estimate_of(fit: PartsOfEstimate, rows: Compressed) -> Estimate:
 
 @dataclass(frozen=True, eq=False)
 class CellsSource(FitSource[OneSigmaFit]):
-    """Of a fit to rows with holes; every kind reads the rows, unless the fit came with it.
+    """Of a fit to rows with holes.
 
     cells : (K,) rows that show each equation.  streamed : whether the rows of each pattern were not compressed.
-    fingerprint : by which the rows are told from others.
+    fingerprint : by which the rows are told from others.  kept : those that stand for each pattern, where they are.
     """
 
     cells: np.ndarray
     streamed: bool
     fingerprint: Fingerprint | None
+    kept: CompressedPatterns | None = None
 
     @property
     def shown(self) -> np.ndarray:
@@ -271,6 +279,34 @@ class CellsSource(FitSource[OneSigmaFit]):
         self.check_likelihood(kind)
         return shown_huber_white(self.fitted, self.rows(kind, system).rows)
 
+    def sigma_errors(self) -> SigmaErrors:
+        """Standard errors of Sigma's parts; the rows are read as for "observed".
+
+        Raises ValueError where Sigma is at no maximum of the likelihood, or its loadings were shrunk.
+        """
+        how = self.fit.settings
+        check_unpenalised(how.lam_F, how.l1)
+        if how.algorithm in ("ols", "fgls"):
+            raise ValueError(
+                "standard errors of Sigma with missing responses come from observed information, which is defined at a "
+                f"maximum of the likelihood, and algorithm={how.algorithm!r} stops short of one. Fit with "
+                "algorithm='als', or bootstrap."
+            )
+        return shown_sigma_errors(self.fitted, self.all_rows("standard errors of Sigma"))
+
+    def all_rows(self, what: str) -> Rows | CompressedPatterns:
+        """The rows that were fitted, those that stand for them if they are there.  Raises ValueError for none."""
+        if self.kept is not None:
+            return self.kept
+        if self.fit.system is None:
+            raise ValueError(
+                f"{what} of a fit with missing responses reads the rows, which a fit opened from a file holds only "
+                "where they were compressed by few patterns. Ask the fit that was made of them, before it is saved."
+            )
+        rows: Any = as_estimated(self.fit.system, self.fit.skipped).rows
+        assert isinstance(rows, Rows | CompressedPatterns)  # others would have been a complete fit
+        return rows
+
     def kackar_harville(self, kind: CovKind, system: System | None) -> np.ndarray:
         self.check_likelihood(kind)
         return shown_kackar_harville(self.fitted, self._shown_rows(kind, system))
@@ -299,6 +335,8 @@ class CellsSource(FitSource[OneSigmaFit]):
 
     def _shown_rows(self, kind: CovKind, system: System | None) -> Rows | CompressedPatterns:
         """The rows, or what stands for those of each pattern where the fit is of a compressed system."""
+        if system is None and self.kept is not None:
+            return self.kept
         found = self.fit.system if system is None else system
         if isinstance(found, CompressedSystem):
             found = as_estimated(found, self.fit.skipped)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import zarr
 
+from lrgls_dask.compression.by_pattern import CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed
-from lrgls_dask.compression.stored import read_compressed, write_compressed
+from lrgls_dask.compression.stored import read_any, read_compressed, write_any, write_compressed
 from lrgls_dask.data.zarrio import read_array, write_array
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.restrictions import Restrictions
@@ -74,9 +75,6 @@ class Evidence(ABC):
     @abstractmethod
     def write(self, group: zarr.Group) -> None:
         """Everything of it."""
-
-    def check_complete(self, estimated: Estimated, what: str, holes: str) -> None:  # noqa: B027
-        """Raise ValueError where rows miss responses.  what : is asked for.  holes : what to do then."""
 
     def has_sums(self) -> bool:
         """Whether `sums` has an answer."""
@@ -186,7 +184,8 @@ class CellsOfRows(Evidence):
 
     shown : (K,) rows that show each equation.  patterns : how many patterns of holes there are.  by_patterns : whether
     the rows of each were compressed; streamed rows may have more patterns than were counted.  fingerprint : None in
-    files of earlier versions, and so are squares : of residuals and responses of each equation over its own rows.
+    files of earlier versions, and so are squares : of residuals and responses of each equation over its own rows, and
+    rows : the few of every pattern, also where rows were streamed or held, or those few are many.
     """
 
     shown: np.ndarray
@@ -194,8 +193,9 @@ class CellsOfRows(Evidence):
     by_patterns: bool
     fingerprint: Fingerprint | None = None
     squares: SumsOfSquares | None = None
+    rows: CompressedPatterns | None = None
     complete: ClassVar[bool] = False
-    system_measures: ClassVar[str] = "mcelroy_r2(), which reads the rows"
+    system_measures: ClassVar[str] = "see mcelroy_r2()"
 
     def __post_init__(self) -> None:
         self.shown.flags.writeable = False
@@ -206,9 +206,6 @@ class CellsOfRows(Evidence):
 
     def cells(self, estimated: Estimated) -> np.ndarray:
         return self.shown
-
-    def check_complete(self, estimated: Estimated, what: str, holes: str) -> None:
-        raise self._refusal(estimated, what, holes)
 
     def has_sums(self) -> bool:
         return self.squares is not None
@@ -240,12 +237,14 @@ class CellsOfRows(Evidence):
         ]
 
     def source(self, fit: OneSigmaFit) -> CovSource:
-        return CellsSource(fit, self.shown, not self.by_patterns, self.fingerprint)
+        return CellsSource(fit, self.shown, not self.by_patterns, self.fingerprint, self.rows)
 
     def write(self, group: zarr.Group) -> None:
         write_array(group, "cells", self.shown, ("equation",))
         _write_squares(group, self.squares)
         write_fingerprint(group, self.fingerprint)
+        if self.rows is not None:
+            write_any(group.create_group("patterns"), self.rows)
 
     def _counts(self, estimated: Estimated) -> tuple[int, int]:
         return int(self.shown.sum()), estimated.n_obs * estimated.design.n_equations
@@ -265,7 +264,10 @@ def read_evidence(group: zarr.Group, design: Design) -> Evidence:
         by_patterns = known["engine"] == "compress"
         fingerprint = read_fingerprint(group)
         patterns = known.get("n_patterns", 0)
-        return CellsOfRows(read_array(group, "cells"), patterns, by_patterns, fingerprint, _read_squares(group))
+        kept: Any = group.get("patterns")
+        rows = None if kept is None else read_any(kept, design)
+        assert not isinstance(rows, Compressed)
+        return CellsOfRows(read_array(group, "cells"), patterns, by_patterns, fingerprint, _read_squares(group), rows)
     if "root" in group:
         return CompressedRows(read_compressed(group, design))
     x = read_array(group, "x_rows") if "x_rows" in group else None

@@ -155,10 +155,14 @@ class Fit(Measures, PredictingBySigma):
         seed : replicate i depends on it and on i alone, whatever the workers; drawn, and kept in the result, if None.
         system : the fitted rows, for a fit that does not hold them; others are refused. Follows the active Dask client,
         else threads.
+        With missing responses every row keeps its holes: errors are drawn for what it shows, a group is resampled with
+        them. "parametric" reads the rows once too where they were not compressed by few patterns. They are taken
+        together by patterns, or held where these are many, and a refit looks at all of them some tens of times.
 
         Every refit starts from this fit and follows its local optimum. Replicates that are singular are left out and
         counted; more than a tenth of them is a FitWarning.
-        Raises ValueError for arguments that do not fit together, MemoryError for more groups than memory holds.
+        Raises ValueError for arguments that do not fit together and for rows of too many patterns of missing responses
+        to be held, MemoryError for more groups than memory holds.
         """
         return bootstrap(self, n, method, seed, system, groups, n_blocks)
 

@@ -26,7 +26,6 @@ from lrgls_dask.missing.covariance import fitted_problem
 from lrgls_dask.missing.fit import fit_incomplete
 from lrgls_dask.missing.measures import shown_breusch_pagan, shown_mcelroy_r2, shown_system_r2
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.results.comparable import check_likelihood, check_nested
 from lrgls_dask.results.evidence import DROP
 from lrgls_dask.results.sigma_reported import SigmaReported
@@ -66,8 +65,8 @@ class Measures(SigmaReported):
         Responses that do not vary are left out; one that varies and is fitted exactly makes it 1. "residual" is NaN
         where the residuals of several equations together are singular.
         With missing responses 1 - sum_i r_o' Sigma_oo^-1 r_o / sum_i (y_o - m_o)' Sigma_oo^-1 (y_o - m_o) over what
-        each row shows, m the constants, one an equation, that make the second sum least; the rows are read once,
-        streamed ones twice, and "residual", which needs complete rows, is refused.
+        each row shows, m the constants, one an equation, that make the second sum least; rows that were not compressed
+        by few patterns are read, once, streamed ones twice; "residual", which needs complete rows, is refused.
         Raises ValueError for a streamed fit of complete rows.
         """
         one_of("sigma", sigma, ("reported", "residual"))
@@ -116,16 +115,9 @@ class Measures(SigmaReported):
             )
 
     def _read_again(self, what: str) -> Incomplete:
-        """The rows of a fit with missing responses, patterns compressed: one pass."""
-        if self.system is None:
-            raise ValueError(
-                f"{what} of a fit with missing responses reads the rows, which a fit opened from a file does not hold. "
-                "Ask the fit that was made of them, before it is saved."
-            )
+        """The rows of a fit with missing responses, patterns compressed: one pass, or none where the fit keeps them."""
         source: Any = self._source
-        rows = as_estimated(self.system, self.skipped).rows
-        assert not isinstance(rows, Compressed)  # which would have been a complete fit
-        problem = fitted_problem(source.fitted, rows)
+        problem = fitted_problem(source.fitted, source.all_rows(what))
         if not problem.has_constants:
             raise ValueError(
                 f"{what} is about constants, which weights of cells with missing responses leave none. Use weights of "
@@ -173,7 +165,7 @@ class Measures(SigmaReported):
 
         The correlations are about zero; with an intercept in every equation that is about the mean. With missing
         responses sum N_ij r_ij^2 over the pairs of equations seen together, each r_ij over the N_ij rows that show both
-        (Shiba and Tsurumi 1988), df those pairs; the rows are read once, streamed ones twice. It does not depend
+        (Shiba and Tsurumi 1988), df those pairs; reads as `mcelroy_r2`. It does not depend
         on this fit's Sigma; under restrictions OLS keeps to them. Raises ValueError for a streamed fit, one equation,
         or one fitted exactly.
         """
@@ -186,7 +178,7 @@ class Measures(SigmaReported):
 
         With factors the null lies on the boundary, where chi2 with the difference in parameters as degrees of freedom
         is an approximation. Raises ValueError for a streamed or diagonal fit, and for one that is not at a maximum.
-        With missing responses the diagonal model is fitted to what each row shows; the rows are read once.
+        With missing responses the diagonal model is fitted to what each row shows; reads as `mcelroy_r2`.
         """
         check_likelihood(self, "lr_diagonal")
         if not self.evidence.complete:
@@ -201,7 +193,7 @@ class Measures(SigmaReported):
         bartlett : correct for small N, as factanal does. df = ((K - k)^2 - K - k) / 2.
         Raises ValueError for a streamed fit and one that is not at a maximum of the likelihood, where k factors
         restrict nothing, and where an unrestricted Sigma has no maximum likelihood estimate. With missing responses the
-        unrestricted Sigma is fitted to what each row shows; the rows are read once.
+        unrestricted Sigma is fitted to what each row shows; reads as `mcelroy_r2`.
         """
         check_likelihood(self, "rank_test")
         free = self.df_model / self.design.n_equations

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from functools import cached_property
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from lrgls_dask.checks import one_of
 from lrgls_dask.design.skipped import CONSTANT, OK, ON_FLOOR
+from lrgls_dask.inference.information import Information
 from lrgls_dask.inference.sigma_errors import SigmaErrors
 from lrgls_dask.results.cov_source import estimate_of
 from lrgls_dask.results.evidence import Evidence
@@ -110,8 +111,10 @@ class SigmaReported(Reported):
         """(equation, factor) standard errors of `loadings` in their stated normalisation, from expected information.
 
         Zero where a loading is zero by the structure. No read; O(m^3) for m parameters of Sigma.
-        Raises ValueError for a streamed or penalised fit, missing responses, and a Sigma that states no normalisation;
-        LinAlgError where its parameters are not identified.
+        With missing responses from observed information, which holds where they are missing at random; the rows are
+        read as for cov("observed").
+        Raises ValueError for a streamed fit of complete rows, a penalised one, and a Sigma that states no
+        normalisation; LinAlgError where its parameters are not identified.
         """
         found, coords = self._sigma_errors("loadings_std_errors"), {"factor": self.covariance.factor_labels}
         return self._labelled(found.loadings, ("equation", "factor"), "loadings_std_errors", coords)
@@ -123,20 +126,37 @@ class SigmaReported(Reported):
         errors = self._sigma_errors("idio_var_std_errors").own_variances
         return self._labelled(errors, ("equation",), "idio_var_std_errors")
 
-    def sigma_std_errors(self, information: Literal["expected", "observed"] = "expected") -> xr.Dataset:
+    def sigma_std_errors(self, information: Information | None = None) -> xr.Dataset:
         """Standard errors `sigma` (equation, equation_other) of `sigma()`, and `communality` (equation,) of the shares
         of variances that the factors explain, where there are factors; costs and errors of `loadings_std_errors`.
+
+        information : "expected", by default of complete rows, or "observed", the only one with missing responses.
         """
-        one_of("information", information, ("expected", "observed"))
+        if information is not None:
+            one_of("information", information, ("expected", "observed"))
         errors = self._sigma_errors("sigma_std_errors", information)
         found = {"sigma": self._labelled(errors.entries, ("equation", "equation_other"), "sigma")}
         if self.rank:
             found["communality"] = self._labelled(errors.communality, ("equation",), "communality")
         return xr.Dataset(found)
 
-    def _sigma_errors(self, what: str, information: Literal["expected", "observed"] = "expected") -> SigmaErrors:
-        rows = self.evidence.rows_for(self.estimated, what, holes="Use cov('observed'), or fit with missing='drop'")
-        return SigmaErrors.of(estimate_of(self, rows), information)
+    def _sigma_errors(self, what: str, information: Information | None = None) -> SigmaErrors:
+        if self.evidence.complete:
+            rows = self.evidence.rows_for(self.estimated, what)
+            return SigmaErrors.of(estimate_of(self, rows), information or "expected")
+        if information == "expected":
+            raise ValueError(
+                f"{what}(information='expected') is that of rows whose holes do not depend on what they show, which "
+                "missing='em' does not ask for. Use information='observed'."
+            )
+        return self._errors_of_cells
+
+    @cached_property
+    def _errors_of_cells(self) -> SigmaErrors:
+        """Found once for all that is asked."""
+        source: Any = self._source
+        found: SigmaErrors = source.sigma_errors()
+        return found
 
     def own_cov(self) -> xr.DataArray:
         """(equation, equation_other) Sigma - F F', what factors leave to the equations; raises as `loadings` does."""

@@ -41,7 +41,10 @@ class Given:
 
 
 class Rows(Protocol):
-    """Rows at a Sigma, of which `observed` says what they show."""
+    """Rows at a Sigma, of which `observed` (n, K), one or zero, says what they show."""
+
+    @property
+    def observed(self) -> Array: ...
 
     @property
     def base(self) -> Array:

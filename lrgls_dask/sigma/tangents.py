@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -24,6 +25,18 @@ __all__ = ["Tangents", "batches"]
 
 BATCH_NUMBERS = 2**23  # 64 MB of directions at a time
 CACHED_NUMBERS = 2**17  # 1 MB of second derivatives at a time
+
+
+class Shown(Protocol):
+    """What some rows show at a Sigma (sigma/shown.py)."""
+
+    @property
+    def observed(self) -> np.ndarray: ...
+
+    @property
+    def base(self) -> np.ndarray: ...
+
+    def taken(self) -> Iterator[tuple[np.ndarray, np.ndarray]]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +152,24 @@ class Tangents:
         out[:, n:] = v.take(self.own_rows, axis=1)
         out[:, n:] *= v.take(self.own_columns, axis=1)
         out[:, n:] -= Q[self.own_rows, self.own_columns]
+        out[:, n:] *= self._halved
+        return out
+
+    def gradients_of(self, v: np.ndarray, shown: Shown) -> np.ndarray:
+        """(n, m) numbers 1/2 tr((v v' - P) dS_a) of rows that show only some equations, P = Sigma_oo^-1, zero where not
+        shown, v = P r; n k K^2 multiplications."""
+        n, observed, base = len(self.rows), shown.observed, shown.base
+        out = np.empty((len(v), self.n_parameters))
+        PF = np.stack([(observed * f) @ base * observed for f in self.F.T], axis=2) if n else None
+        own = base[self.own_rows, self.own_columns] * observed[:, self.own_rows]
+        own *= observed[:, self.own_columns]
+        for rows, h in shown.taken():
+            own[rows] -= h[:, self.own_rows] * h[:, self.own_columns]
+            if PF is not None:
+                PF[rows] -= h[:, :, None] * (h @ self.F)[:, None, :]
+        if PF is not None:
+            out[:, :n] = v[:, self.rows] * (v @ self.F)[:, self.columns] - PF[:, self.rows, self.columns]
+        out[:, n:] = v[:, self.own_rows] * v[:, self.own_columns] - own
         out[:, n:] *= self._halved
         return out
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 from lrgls_dask.compression.compressed import mean_nll
 from lrgls_dask.compression.parts import Parts, compress_parts
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.rows.partition import HashedRows, RowBlocks
+from lrgls_dask.rows.partition import HashedRows, Partition, RowBlocks
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma, Structure
@@ -19,7 +19,16 @@ from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.record import Options, Point
 from lrgls_dask.solve.refit import refit
 
-__all__ = ["Candidate", "Folds", "compress_folds", "held_out_nll"]
+__all__ = [
+    "Candidate",
+    "Folds",
+    "check_folds",
+    "compress_folds",
+    "held_out_nll",
+    "mean_and_error",
+    "other_ways",
+    "partition_of",
+]
 
 Run = Callable[[Callable[[Any, Any], Any], Any, Sequence[Any]], list[Any]]
 
@@ -56,17 +65,26 @@ def compress_folds(
 
     Raises ValueError for a fold without rows of positive weight.
     """
-    partition = RowBlocks(n_folds, rows.n_obs) if by == "blocks" else HashedRows(n_folds)
-    parts = compress_parts(rows, partition, meter=meter)
-    empty = sorted(set(range(n_folds)) - set(parts.moments))
-    if empty:
-        raise ValueError(
-            f"fold {empty[0] + 1} of {n_folds} has no row of positive weight. Use fewer folds, or {_other_ways(by)}."
-        )
+    parts = compress_parts(rows, partition_of(rows, n_folds, by), meter=meter)
+    check_folds(n_folds, parts.moments, by)
     return Folds(parts, by, restrictions)
 
 
-def _other_ways(by: Literal["rows", "blocks"]) -> str:
+def partition_of(rows: Rows, n_folds: int, by: Literal["rows", "blocks"]) -> Partition:
+    """Which fold each row is in."""
+    return RowBlocks(n_folds, rows.n_obs) if by == "blocks" else HashedRows(n_folds)
+
+
+def check_folds(n_folds: int, there: Collection[int], by: Literal["rows", "blocks"]) -> None:
+    """Raise ValueError where a fold is not there."""
+    empty = sorted(set(range(n_folds)) - set(there))
+    if empty:
+        raise ValueError(
+            f"fold {empty[0] + 1} of {n_folds} has no row of positive weight. Use fewer folds, or {other_ways(by)}."
+        )
+
+
+def other_ways(by: Literal["rows", "blocks"]) -> str:
     """What does without folds of this kind."""
     others = "" if by == "rows" else "folds='rows', or "
     return f"{others}rank='bic', which leaves no rows out"
@@ -84,8 +102,13 @@ def held_out_nll(
     numbers = list(folds.parts.moments)
     nll = np.array(run(_one_fold, _Task(folds, candidates, options), numbers)).T
     sizes = np.array([moments.head.n_rows for moments in folds.parts.moments.values()], dtype=float)
+    return nll, mean_and_error(nll, sizes)
+
+
+def mean_and_error(nll: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(candidates, 2) of nll (candidates, folds): the mean, folds weighed by their rows (folds,), and its error."""
     mean = nll @ sizes / sizes.sum()
-    return nll, np.column_stack([mean, nll.std(axis=1, ddof=1) / np.sqrt(len(numbers))])
+    return np.column_stack([mean, nll.std(axis=1, ddof=1) / np.sqrt(len(sizes))])
 
 
 def _one_fold(task: _Task, number: int) -> list[float]:
@@ -97,7 +120,7 @@ def _one_fold(task: _Task, number: int) -> list[float]:
     except (np.linalg.LinAlgError, ValueError) as error:
         raise np.linalg.LinAlgError(
             f"without the rows of fold {number + 1} of {len(folds.parts.moments)}: {error} Or use "
-            f"{_other_ways(folds.by)}."
+            f"{other_ways(folds.by)}."
         ) from error
     held_out, scale = folds.parts.part(number), problem.whitened.y_scale
     out = []

@@ -23,7 +23,7 @@ from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point, Solution, bes
 from lrgls_dask.solve.starting_values import starting_values
 from lrgls_dask.solve.starts import Starts, als_from, fit_structure, starting_points
 
-__all__ = ["Table", "best_of", "choose", "criteria"]
+__all__ = ["Table", "best_by_folds", "best_of", "choose", "criteria"]
 
 Table = tuple[dict[str, float], ...]
 
@@ -134,11 +134,19 @@ def _fit_all(
     nll, summary = held_out_nll(
         folds, candidates, options, lambda f, state, items: _in_parallel(width, f, state, items)
     )
+    best, table = best_by_folds(rows, np.array(nll), summary)
+    return solutions[best], table
+
+
+def best_by_folds(rows: list[dict[str, float]], nll: np.ndarray, summary: np.ndarray) -> tuple[int, Table]:
+    """`best_of` by the likelihood of rows left out.
+
+    nll : (candidates, folds).  summary : (candidates, 2) its mean and error.
+    """
     for row, of_folds, (mean, error) in zip(rows, nll, summary, strict=True):
         row.update(cv_nll=float(mean), cv_std_error=float(error))
         row.update({f"fold_{f + 1}": float(value) for f, value in enumerate(of_folds)})
-    best, table = best_of(rows, "cv_nll", _paired_errors(np.array(nll), summary[:, 0]))
-    return solutions[best], table
+    return best_of(rows, "cv_nll", _paired_errors(nll, summary[:, 0]))
 
 
 def _paired_errors(nll: np.ndarray, means: np.ndarray) -> np.ndarray:

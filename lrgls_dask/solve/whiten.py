@@ -130,6 +130,12 @@ class Whitened:
             g.coordinates(coefficients[g.group.coefficients] / self.y_scale[g.group.equations]) for g in self.groups
         )
 
+    def in_units(self, y_scale: np.ndarray) -> Whitened:
+        """The same with responses in these units (K,)."""
+        ratio = self.y_scale / y_scale
+        start = tuple(c * ratio[g.group.equations] for c, g in zip(self.start, self.groups, strict=True))
+        return replace(self, y_scale=y_scale, start=start)
+
 
 def whiten(
     design: Design, rows: tuple[GroupRows, ...], *, n_obs: int | np.ndarray, lam_B: Ridge, resolution: float

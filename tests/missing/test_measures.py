@@ -133,16 +133,39 @@ def test_lr_diagonal_compares_with_every_equation_by_itself() -> None:
     assert made.lr_diagonal().df == made.n_parameters - apart.n_parameters
 
 
-def test_r2_is_saved_and_what_reads_rows_says_so(tmp_path: Path) -> None:
+def test_few_patterns_are_saved_with_all_that_is_said_of_them(tmp_path: Path) -> None:
     _, made = few("compress")
     made.to_zarr(tmp_path / "fit.zarr")
     opened = Fit.from_zarr(tmp_path / "fit.zarr")
-    np.testing.assert_array_equal(opened.r2, made.r2)
+    for what in (*MEASURES, "rank_test", "loadings_std_errors", "idio_var_std_errors"):
+        np.testing.assert_array_equal(said(opened, what), said(made, what), err_msg=what)
+    for kind in ("classical", "observed", "kackar-harville"):
+        np.testing.assert_array_equal(opened.cov(kind), made.cov(kind), err_msg=kind)
+    np.testing.assert_array_equal(opened.bootstrap(2, seed=1).params, made.bootstrap(2, seed=1).params)
+    with pytest.raises(ValueError, match="kind='robust' needs the rows"):
+        opened.cov("robust")
+    again = replace(made, evidence=replace(made.evidence, rows=None))
     for what in ("mcelroy_r2", "breusch_pagan", "lr_diagonal"):
+        np.testing.assert_allclose(said(again, what), said(made, what), rtol=1e-9, err_msg=what)
+
+
+def test_what_reads_rows_says_so_where_there_are_none(tmp_path: Path) -> None:
+    _, made = few("stream")
+    made.to_zarr(tmp_path / "fit.zarr")
+    opened = Fit.from_zarr(tmp_path / "fit.zarr")
+    np.testing.assert_array_equal(opened.r2, made.r2)
+    for what in ("mcelroy_r2", "breusch_pagan"):
         with pytest.raises(ValueError, match=f"{what} of a fit with missing responses reads the rows"):
             said(opened, what)
     with pytest.raises(ValueError, match="R2 of equations with missing responses needs sums of squares"):
         _ = replace(made, evidence=replace(made.evidence, squares=None)).r2
+
+
+def test_rows_of_many_patterns_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, made = few("compress")
+    assert made.evidence.rows is not None
+    monkeypatch.setattr("lrgls_dask.missing.problem.KEPT_BYTES", 1_000)
+    assert fit(data.system(), missing="em").evidence.rows is None
 
 
 @pytest.mark.parametrize("bartlett", [False, True])

@@ -919,9 +919,9 @@ RESULTS: list[Case] = [
         ),
     ),
     Case(
-        "which a fit opened from a file does not hold. Ask the fit that was made of",
-        lambda: replace(with_holes(), system=None).mcelroy_r2(),
-        (lambda: with_holes().mcelroy_r2(),),
+        "holds only where they were compressed by few patterns. Ask the fit that was made of",
+        lambda: replace(with_holes(engine="stream"), system=None).mcelroy_r2(),
+        (lambda: with_holes(engine="stream").mcelroy_r2(),),
     ),
     Case(
         "Use sigma='reported', the Sigma of the fit",
@@ -939,14 +939,19 @@ RESULTS: list[Case] = [
         (lambda: with_holes().lr_test(with_holes(rank=2)),),
     ),
     Case(
-        "bootstrap needs complete rows.* Use cov.'observed'. or, on complete rows, missing='drop'",
-        lambda: with_holes().bootstrap(5),
-        (lambda: with_holes().cov("observed"), lambda: fit(HOLES, X, 1, missing="drop").bootstrap(5)),
+        "draws at the holes of the fitted rows.* Pass system=",
+        lambda: replace(with_holes(engine="stream"), system=None).bootstrap(5),
+        (lambda: replace(with_holes(engine="stream"), system=None).bootstrap(5, system=arrays(HOLES)),),
     ),
     Case(
-        "Use cov.'observed'., or fit with missing='drop'",
-        lambda: with_holes().sigma_std_errors(),
-        (lambda: with_holes().cov("observed"), lambda: fit(HOLES, X, 1, missing="drop").sigma_std_errors()),
+        "does not ask for. Use information='observed'",
+        lambda: with_holes().sigma_std_errors("expected"),
+        (lambda: with_holes().sigma_std_errors("observed"),),
+    ),
+    Case(
+        "algorithm='fgls' stops short of one. Fit with algorithm='als', or bootstrap",
+        lambda: with_holes(algorithm="fgls").sigma_std_errors(),
+        (lambda: with_holes(algorithm="als").sigma_std_errors(), lambda: with_holes(algorithm="fgls").bootstrap(2)),
     ),
     Case(
         "groups are for method='cluster'.* Leave one of the two out",
@@ -1528,11 +1533,6 @@ SIGMAS: list[Case] = [
         ),
     ),
     Case(
-        "kind='huber-white' of rows with missing responses .* Use kind='robust'",
-        lambda: with_holes(rank="auto", covariance="full").cov("huber-white"),
-        (lambda: with_holes(rank="auto", covariance="full").cov("robust"),),
-    ),
-    Case(
         "observed in 2 rows and has 3 regressors.* leave it or some regressors out",
         lambda: fit(np.where((np.arange(N)[:, None] > 1) & (np.arange(K) == 4), np.nan, Y), X, 1, missing="em"),
         (
@@ -2098,6 +2098,9 @@ ELSEWHERE = {
     "resampling/draws.py: Resample in fewer, larger blocks, or use": CHANCE,
     "resampling/std_errors.py: Fit fewer equations, or give all the": LARGE,
     "results/assemble.py: try sigma_step='ml'": CHANCE,
+    "missing/crossvalidate.py: Use rank='bic', or missing='drop'": LARGE,
+    "results/bootstrap.py: Fit fewer equations.": LARGE,
+    "results/bootstrap.py: Use cov('observed') or cov('cluster'), which read the": LARGE,
     "results/bootstrap.py: Resample larger blocks, or use method='parametric'.": CHANCE,
     "results/evidence.py: Fit again with a larger memory_limit.": LARGE,
     "results/evidence.py: Fit again.": BY_HAND,
