@@ -96,7 +96,8 @@ class LowRankGLS(EstimatorOptions):
         column_penalties(system.design, self._ridge)  # which refuses names of no regressor
         check_more_rows(system)
         if isinstance(self.covariance, TimeVarying):
-            return plan_segments(self.covariance, rows_in_segments(system), self.memory_limit)
+            holes = self.missing == "em"
+            return plan_segments(self.covariance, rows_in_segments(system), self.memory_limit, holes=holes)
         by_folds = self._by_folds(system)
         if isinstance(system, CompressedSystem):
             self._check_compressed(system)
@@ -181,7 +182,8 @@ class LowRankGLS(EstimatorOptions):
         plan = self.plan(system)
         meter = Meter(Progress(self.progress))
         with blas_for(system.design.n_regressors + system.n_equations):
-            fitted = fit_segments(varying, system, self._options("compress"), restrictions, meter)
+            options = self._options("compress")
+            fitted = fit_segments(varying, system, options, restrictions, meter, plan.most_patterns)
         found: Any = as_time_varying_fit(fitted, self._settings(restrictions), system, meter)
         self.result_, self.rank_, self.plan_ = found, found.rank, plan
         return self
