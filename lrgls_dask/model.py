@@ -111,7 +111,8 @@ class LowRankGLS(EstimatorOptions):
     def _plan(self, system: System | CompressedSystem) -> Plan:
         """What fitting all equations would do and cost."""
         if isinstance(self.covariance, TimeVarying):
-            return plan_segments(self.covariance, rows_in_segments(system), self.memory_limit)
+            holes = self.missing == "em"
+            return plan_segments(self.covariance, rows_in_segments(system), self.memory_limit, holes=holes)
         by_folds = self._by_folds(system)
         if isinstance(system, CompressedSystem):
             self._check_compressed(system)
@@ -225,7 +226,8 @@ class LowRankGLS(EstimatorOptions):
         restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
         plan = self.plan(system)
         with blas_for(system.design.n_regressors + system.n_equations):
-            fitted = fit_segments(varying, system, self._options("compress"), restrictions, meter)
+            options = self._options("compress")
+            fitted = fit_segments(varying, system, options, restrictions, meter, plan.most_patterns)
         return as_time_varying_fit(fitted, self._settings(restrictions), system, meter), plan
 
     def _settings(self, restrictions: Restrictions | None) -> Settings:

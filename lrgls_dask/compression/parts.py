@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from lrgls_dask.compression.by_pattern import AnyCompressed, by_pattern, patterns_kept
 from lrgls_dask.compression.compressed import LOST_DIGITS, SMALL_FLOPS, Compressed, Route, partial_bytes, smallest_pivot
-from lrgls_dask.compression.patterns import FirstParams, first_kernel
+from lrgls_dask.compression.patterns import FirstMoments, FirstParams, first_kernel
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.kernels import gram_kernel, root_kernel
@@ -20,7 +21,7 @@ from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
 
-__all__ = ["Parts", "compress_by", "compress_parts", "parts_at_once"]
+__all__ = ["Parts", "complete_parts", "compress_by", "compress_parts", "parts_at_once"]
 
 
 # ---------------------------------------------------------------------------------------------- in parts
@@ -67,6 +68,23 @@ def compress_parts(rows: Rows, partition: Partition, *, route: Route = "auto", m
         if route == "gram" or smallest_pivot(by_gram.together()) > LOST_DIGITS:
             return by_gram
     return Parts(rows.design, _sum_parts(rows, partition, root_kernel, "compress parts (QR)", meter), "qr")
+
+
+def complete_parts(
+    rows: Rows, partition: Partition, firsts: Mapping[int, FirstMoments], *, meter: Meter
+) -> Parts | None:
+    """What `compress_parts` makes of the rows where none shows only some equations, None where some do.
+
+    firsts : what the first pass has found in every part. No pass, or one by QR where that shows that digits are lost.
+    """
+    moments = {number: first.complete for number, first in firsts.items()}
+    if any(each is None for each in moments.values()):
+        return None
+    is_root = isinstance(next(iter(moments.values())), RootMoments)
+    parts = Parts(rows.design, moments, "qr" if is_root else "gram")  # type: ignore[arg-type]  # all of one kind
+    if is_root or smallest_pivot(parts.together()) > LOST_DIGITS:
+        return parts
+    return compress_parts(replace(rows, complete_only=True), partition, route="qr", meter=meter)
 
 
 def parts_at_once(n_parts: int, *, consecutive: bool) -> int:

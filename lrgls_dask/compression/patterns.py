@@ -28,6 +28,7 @@ from lrgls_dask.rows.run_pass import Meter, run_pass
 
 __all__ = [
     "PATTERNS_IN_A_SUM",
+    "PATTERN_BYTES",
     "FirstMoments",
     "FirstParams",
     "Patterns",
@@ -122,11 +123,19 @@ class FirstMoments(Sized):
             return all(shown_by(key, self.n_equations).all() for key in self.patterns)
         return all(bool((group.rows == self.n_rows).all()) for group in self.groups)
 
-    def compressed(self, design: Design) -> Compressed | None:
-        """What `compress_rows` makes of complete rows; None where it has to read them again for the digits."""
+    @property
+    def complete(self) -> RootMoments | GramMoments | None:
+        """Moments of the rows where none misses a response; None where some do, and where patterns are not kept."""
         if not self.is_complete or not self.patterns:
             return None
         (moments,) = self.patterns.values()
+        return moments
+
+    def compressed(self, design: Design) -> Compressed | None:
+        """What `compress_rows` makes of complete rows; None where it has to read them again for the digits."""
+        moments = self.complete
+        if moments is None:
+            return None
         if isinstance(moments, RootMoments):
             return Compressed(design, moments.head, moments.root, "qr")
         found = Compressed(design, moments.head, root_of(moments.cross), "gram")

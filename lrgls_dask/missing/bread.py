@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lrgls_dask.design.design import Design
-from lrgls_dask.inference.gradient_kernels import Clusters, GradientParams
+from lrgls_dask.inference.gradient_kernels import Clusters, GradientParams, SigmaRuns
 from lrgls_dask.inference.leverage import Leverage
 from lrgls_dask.missing.gradients import ShownRows, ShownSigma
 from lrgls_dask.missing.problem import Incomplete
@@ -39,12 +39,12 @@ class ShownBread:
     """A^-1 of all P coefficients and what turns gradients of rows with holes into the user's units, as `Bread`.
 
     problem : the rows that were fitted, as its making has checked.  coefficients : (P,).  sigma : both in the user's
-    units.
+    units, of all rows or of runs of them.
     """
 
     problem: Incomplete
     coefficients: np.ndarray
-    sigma: Sigma
+    sigma: Sigma | SigmaRuns
     fitted: Fingerprint | None = None  # the problem was told from others when it was made
 
     @property
@@ -164,13 +164,18 @@ class ShownBread:
     # ------------------------------------------------------------------------------------------ coordinates
 
     @cached_property
-    def _scaled(self) -> Sigma:
+    def _scaled(self) -> Sigma | SigmaRuns:
         return self.sigma.rescaled(1.0 / self.problem.whitened.y_scale)
+
+    def _information(self) -> np.ndarray:
+        """(P, P) of the whitened coefficients c, ridge not included."""
+        assert not isinstance(self._scaled, SigmaRuns)
+        return information_of(self.problem, self._scaled)
 
     @cached_property
     def _inverse(self) -> np.ndarray:
         """(P, P) A^-1 of the whitened coefficients c, on the directions that restrictions leave free."""
-        information = information_of(self.problem, self._scaled)
+        information = self._information()
         information[np.diag_indices_from(information)] += self.problem.coordinates.ridge
         inverse = inverse_within(information, self.problem.free)
         return np.asarray(0.5 * (inverse + inverse.T))

@@ -13,6 +13,7 @@ from lrgls_dask.compression.by_pattern import CompressedPatterns
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.compression.shown_parts import SeenRows
 from lrgls_dask.design.design import Design, DesignGroup
+from lrgls_dask.inference.gradient_kernels import SigmaRuns
 from lrgls_dask.missing.expected import ExpectedMoments
 from lrgls_dask.missing.kernels import GradientMoments, LatentMoments, MaskedParams
 from lrgls_dask.rows.fingerprint import Fingerprint
@@ -120,7 +121,7 @@ class ShownColumns:
         """(P, P - m) directions of c that restrictions leave free, None where there are none."""
         return None if self.constraint is None else self.constraint.free
 
-    def params_at(self, c: np.ndarray, sigma: Sigma) -> MaskedParams:
+    def params_at(self, c: np.ndarray, sigma: Sigma | SigmaRuns) -> MaskedParams:
         """What kernels are told of the point (c, Sigma), and of the whitened columns."""
         columns, params = self._whitened_params(sigma), self._params(c, sigma)
         return replace(params, maps=columns.maps, places=columns.places, ends=columns.ends)
@@ -166,7 +167,7 @@ class ShownColumns:
         )
         return b
 
-    def _whitened_params(self, sigma: Sigma) -> MaskedParams:
+    def _whitened_params(self, sigma: Sigma | SigmaRuns) -> MaskedParams:
         """What sums over whitened columns are told."""
         groups, at = self.rows.design.groups, self.design.offsets
         return replace(

@@ -14,6 +14,7 @@ import numpy as np
 
 from lrgls_dask.compression.patterns import bad_but_for_missing
 from lrgls_dask.errors import BadValues
+from lrgls_dask.inference.gradient_kernels import SigmaRuns
 from lrgls_dask.inference.gradient_moments import MeatMoments
 from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, block_slabs, residuals_of, whitened_columns
 from lrgls_dask.rows.block import Block, side_by_side
@@ -26,14 +27,22 @@ __all__ = ["JointParams", "ShownRows", "ShownSigma", "joint_kernel"]
 
 @dataclass(frozen=True, eq=False)
 class ShownSigma:
-    """Sigma of rows whose residuals are NaN where a response is missing."""
+    """Sigma of rows, or of runs of them, whose residuals are NaN where a response is missing."""
 
-    sigma: Sigma
+    sigma: Sigma | SigmaRuns
 
     def solve_rows(self, E: np.ndarray, start: int) -> np.ndarray:
         """(n, K) Sigma_oo^-1 e_o, zero where missing, of E (n, K); start : the number of the first row."""
-        missing = np.isnan(E)
-        return self.sigma.rows(np.subtract(1.0, missing)).given(np.where(missing, 0.0, E)).scaled
+        if not isinstance(self.sigma, SigmaRuns):
+            return _solved(self.sigma, E)
+        parts, cuts = self.sigma.runs.within(start, start + len(E))
+        pieces = np.split(E, cuts[1:-1] - start)
+        return np.concatenate([_solved(self.sigma.sigmas[t], piece) for t, piece in zip(parts, pieces, strict=True)])
+
+
+def _solved(sigma: Sigma, E: np.ndarray) -> np.ndarray:
+    missing = np.isnan(E)
+    return sigma.rows(np.subtract(1.0, missing)).given(np.where(missing, 0.0, E)).scaled
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ these are, else each is one pass.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -90,7 +91,7 @@ class Latent:
     spread: np.ndarray
     total: np.ndarray
     cells: np.ndarray
-    n_obs: int
+    n_obs: float
 
     def gradient_by_sigma(self, sigma: LowRank) -> tuple[np.ndarray, np.ndarray]:
         """Derivatives of nll per row with respect to F (K, k) and log d (K,), by Fisher's identity."""
@@ -139,7 +140,7 @@ class Incomplete(ShownColumns):
         self.cells, log_weight = self._per_equation(first)
         self.n_cells = int(self.cells.sum())
         _check_observed(rows.design, self.cells, first)
-        available = self._by_equation(first)
+        available = self.by_equation(first)
         self.group_rows = tuple(group_rows_of(g, a) for g, a in zip(self.design.groups, available, strict=True))
         self._weight = np.array([moments.weight[i] for moments, i in available])
         self.whitened = whiten(
@@ -173,6 +174,18 @@ class Incomplete(ShownColumns):
         """Pseudo-rows times equations: what a look at a point costs; 0 where rows are streamed."""
         return 0 if self._pseudo is None else self._pseudo.y.size
 
+    def part(self, rows: PatternRows) -> Incomplete:
+        """The likelihood of some of the rows, in the same coordinates: no pass, no ridge.
+
+        rows : pseudo-rows less `origin`, of rows that show something.
+        """
+        other = copy.copy(self)
+        other._pseudo, other.restarts_are_free, other.n_empty = rows, True, 0
+        other.n_obs, other.cells = int(rows.count.sum()), rows.count @ rows.observed
+        other.n_cells = int(other.cells.sum())
+        other.coordinates = replace(self.coordinates, ridge=np.zeros_like(self.coordinates.ridge))
+        return other
+
     # ------------------------------------------------------------------------------------------ the answers
 
     def start(self) -> np.ndarray:
@@ -189,10 +202,17 @@ class Incomplete(ShownColumns):
 
         Making it costs a QR factorisation of the residuals of each pattern.
         """
+        return self.of_residuals(self.residual_rows(c))
+
+    def residual_rows(self, c: np.ndarray) -> PatternRows:
+        """Rows without X that stand for the residuals at c; pseudo-rows only."""
         assert self._pseudo is not None
         none = LowRank(np.zeros((self.design.n_equations, 0)), np.ones(self.design.n_equations))
         with one_blas_thread:
-            rows = self._pseudo.residuals(self._params(c, none))
+            return self._pseudo.residuals(self._params(c, none))
+
+    def of_residuals(self, rows: PatternRows) -> Callable[[LowRank], Latent]:
+        """`latent` of residuals by Sigma alone, its gradient left out."""
 
         def latent(sigma: LowRank) -> Latent:
             with one_blas_thread:
@@ -290,7 +310,8 @@ class Incomplete(ShownColumns):
         outer, spread = unpacked(found.outer, k), unpacked(found.spread, k)
         quadratic = float((found.errors / sigma.d).sum()) + found.lengths
         log_dets = float(found.cells @ np.log(sigma.d)) + found.log_det
-        nll = 0.5 * (LOG_2PI * float(found.cells.sum()) + log_dets + quadratic) / self.n_obs
+        n_obs = found.n_rows - self.n_empty
+        nll = 0.5 * (LOG_2PI * float(found.cells.sum()) + log_dets + quadratic) / n_obs
         spread_F = np.einsum("jkl,jl->jk", spread, sigma.F)
         return Latent(
             nll=nll,
@@ -301,7 +322,7 @@ class Incomplete(ShownColumns):
             spread=spread,
             total=unpacked(found.total, k) - self.n_empty * np.eye(k),
             cells=found.cells,
-            n_obs=self.n_obs,
+            n_obs=n_obs,
         )
 
     def _expected(self, found: ExpectedMoments, sigma: Sigma) -> Expected:
@@ -316,7 +337,7 @@ class Incomplete(ShownColumns):
             cells[group.equations], log_weight[group.equations] = found.rows, found.log_weight
         return cells, log_weight
 
-    def _by_equation(self, first: FirstMoments) -> list[tuple[AvailableMoments, int]]:
+    def by_equation(self, first: FirstMoments) -> list[tuple[AvailableMoments, int]]:
         found: dict[int, tuple[AvailableMoments, int]] = {}
         for group, moments in zip(self.rows.design.groups, first.groups, strict=True):
             found.update({int(j): (moments, i) for i, j in enumerate(group.equations)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,25 @@ class PatternRows:
         ]
         x, y, observed, unit = (np.concatenate(column) for column in zip(*parts, strict=True))
         return cls(np.asfortranarray(x), y, observed, unit, np.ones(len(unit)))
+
+    @staticmethod
+    def weighted(parts: Sequence[PatternRows], weights: np.ndarray) -> PatternRows:
+        """All of them, each with a weight in every sum over rows."""
+        roots = np.sqrt(weights)
+        return PatternRows(
+            np.concatenate([root * each.x for root, each in zip(roots, parts, strict=True)]),
+            np.concatenate([root * each.y for root, each in zip(roots, parts, strict=True)]),
+            np.concatenate([each.observed for each in parts]),
+            np.concatenate([root * each.unit for root, each in zip(roots, parts, strict=True)]),
+            np.concatenate([weight * each.count for weight, each in zip(weights, parts, strict=True)]),
+        )
+
+    def that_show(self) -> PatternRows:
+        """Those of rows that show something."""
+        some = self.observed.any(axis=1)
+        if some.all():
+            return self
+        return PatternRows(self.x[some], self.y[some], self.observed[some], self.unit[some], self.count[some])
 
     def residuals(self, params: MaskedParams) -> PatternRows:
         """At fixed coefficients: rows without X whose y is the residuals in units of `scale`, at most |o| a pattern.

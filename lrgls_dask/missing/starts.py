@@ -21,6 +21,7 @@ __all__ = [
     "pairs_never_seen",
     "pairwise_covariance",
     "random_starts",
+    "softened",
     "starting_points",
 ]
 
@@ -62,7 +63,7 @@ def _sigmas(problem: Incomplete, structure: FactorStructure, options: Options, p
     S = pairwise_covariance(pairs, floor)
     found: list[SigmaStep[Any]] = [*structure.candidates(S, floor)]
     sigmas = [widened(step.sigma) for step in found]
-    softer = [_softened(sigma) for sigma in sigmas]
+    softer = [softened(sigma) for sigma in sigmas]
     if not problem.restarts_are_free:
         return softer[:1]
     return [*softer[:STARTS], *(a for a, b in zip(sigmas[:STARTS], softer, strict=False) if a is not b)]
@@ -88,7 +89,7 @@ def random_starts(problem: Incomplete, structure: FactorStructure) -> list[LowRa
     ]
 
 
-def _softened(sigma: LowRank) -> LowRank:
+def softened(sigma: LowRank) -> LowRank:
     """The same variances, equations that S leaves nothing of their own given a share of them.
 
     Few pairs of an equation make Heywood cases of S that the likelihood need not have, and it hardly leaves the floor.

@@ -29,6 +29,9 @@ class TimeVarying:
     that its regressors fit exactly), or no more rows than regressors and factors, is refused by `fit` unless
     neighbours within the bandwidth give four fifths of the usual variance back, which is then said by a warning.
 
+    With missing="em" a window's likelihood is that of what its rows show; an equation must be seen in more rows of each
+    window than it has regressors, and factors there are.
+
     Raises TypeError or ValueError for other ranks and bandwidths; the labels are checked by `fit`.
     """
 

@@ -94,7 +94,6 @@ def _of_segments(name: str) -> Rule:
 
 
 RULES: tuple[Rule, ...] = (
-    _of_missing("covariance", ("lowrank", "diagonal", "full", SigmaOption), "covariance='lowrank'"),
     _of_missing("debiased", (False,), "debiased=False"),
     _of_missing("sigma_step", ("ml",), "sigma_step='ml'"),
     _of_rounds("covariance", BY_ROWS),

@@ -25,7 +25,7 @@ from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Structure
 from lrgls_dask.solve.checkpoint import Checkpoint
-from lrgls_dask.solve.fingerprint import fingerprint_of, fingerprint_of_compressed
+from lrgls_dask.solve.fingerprint import fingerprint_of
 from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.record import Options, Point, Solution, Termination, TraceRow
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION
@@ -213,9 +213,10 @@ def as_time_varying_fit(fitted: SegmentsFitted, settings: Settings, system: Syst
         sigmas,
         settings,
         run,
+        BehindErrors(values=fitted.cov),
         compressed_segments=fitted.segments,
         system=system,
-        fingerprint=fingerprint_of_compressed(fitted.segments, sigmas.edges),
+        fingerprint=fitted.fingerprint,
     )
 
 

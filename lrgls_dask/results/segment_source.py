@@ -10,6 +10,7 @@ import numpy as np
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.design.design import Design
+from lrgls_dask.inference.bread import BreadOfRows
 from lrgls_dask.inference.gradient_kernels import SigmaRuns
 from lrgls_dask.inference.segmented import SegmentedBread
 from lrgls_dask.results.cov.kind import CovKind, cut
@@ -22,6 +23,9 @@ from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.solve.fingerprint import check_compressed
 from lrgls_dask.system import System
+from lrgls_dask.varying.bread import SegmentedShownBread
+from lrgls_dask.varying.segments import check_all
+from lrgls_dask.varying.shown import ShownSegments, first_of_segments
 from lrgls_dask.varying.sigmas import SegmentSigmas
 
 __all__ = ["SegmentSource"]
@@ -60,10 +64,16 @@ class SegmentSource(FitSource[SegmentsFit]):
         elif behind.kind == kind.name and behind.values is not None:
             return cut(self, equation, behind.values)
         held = bool(self.fit.compressed_segments)
-        bread = self._bread(None if held else self.rows(kind, system), debiased=debiased)
+        bread: SegmentedBread | SegmentedShownBread = self._bread(
+            None if held else self.rows(kind, system), debiased=debiased
+        )
         return cut(self, equation, bread.classical())
 
-    def bread(self, system: System) -> SegmentedBread:
+    @property
+    def shown(self) -> np.ndarray:
+        return np.asarray(self.fit.sigmas.cells.sum(axis=0))
+
+    def bread(self, system: System) -> BreadOfRows:
         return self._bread(system, debiased=False)
 
     def observed(self, kind: CovKind, system: System | None) -> np.ndarray:
@@ -82,8 +92,8 @@ class SegmentSource(FitSource[SegmentsFit]):
             f"TimeVarying(...) has one for each segment. Use {', '.join(others)}."
         )
 
-    def _bread(self, system: System | None, *, debiased: bool) -> SegmentedBread:
-        """debiased : Sigma_ij times N / sqrt((N - p_i) (N - p_j)) in every segment."""
+    def _bread(self, system: System | None, *, debiased: bool) -> SegmentedBread | SegmentedShownBread:
+        """debiased : Sigma_ij times N / sqrt((N - p_i) (N - p_j)) in every segment, N those of each equation."""
         fit = self.fit
         _check_size(self.design)
         runs = RowRuns(fit.sigmas.edges)
@@ -92,12 +102,14 @@ class SegmentSource(FitSource[SegmentsFit]):
                 f"the system has {system.n_obs:,} rows, and the segments of this fit cover {runs.edges[-1]:,}. "
                 "Pass the system that was fitted."
             )
-        segments = fit.compressed_segments or _read_again(system, runs, fit.fingerprint)
         sigma = SigmaRuns(runs, fit.sigmas.values)
         if debiased:
-            sigma = sigma.rescaled(degrees(self.n_obs, self.free))
+            sigma = sigma.rescaled(degrees(self.shown, self.free))
         how = fit.settings
         at = fit.estimated.coefficients
+        if fit.sigmas.has_holes:
+            return SegmentedShownBread.of_segments(_shown_again(system, fit), at, runs, sigma.sigmas)
+        segments = fit.compressed_segments or _read_again(system, runs, fit.fingerprint)
         return SegmentedBread.of(segments, sigma, at, how.lam_B, how.restrictions, fit.fingerprint)
 
 
@@ -112,6 +124,27 @@ def _read_again(system: System | None, runs: RowRuns, fitted: Fingerprint | None
         )
     segments = tuple(parts.part(number) for number in range(runs.n_parts))
     check_compressed(fitted, segments)
+    return segments
+
+
+def _shown_again(system: System | None, fit: SegmentsFit) -> ShownSegments:
+    """The segments of a fit whose rows have holes; one pass."""
+    assert system is not None  # who calls has asked for it
+    sigmas, how, rows = fit.sigmas, fit.settings, system.rows
+    firsts = first_of_segments(rows, RowRuns(sigmas.edges), meter=Meter())
+    check_all(firsts, sigmas.labels)
+    each = [firsts[number] for number in range(len(sigmas))]
+    segments = ShownSegments(rows, each, sigmas.labels, lam_B=how.lam_B, restrictions=how.restrictions)
+    differs = (segments.cells != sigmas.cells).any(axis=1) | (segments.rows != sigmas.rows)
+    if differs.any():
+        t = int(np.argmax(differs))
+        raise ValueError(
+            f"these are not the rows that were fitted: segment {sigmas.labels[t]!s} has {segments.cells[t].sum():,} "
+            f"responses observed in {segments.rows[t]:,} rows, where the fit had {sigmas.cells[t].sum():,} in "
+            f"{sigmas.rows[t]:,}. Pass the System that was fitted."
+        )
+    if fit.fingerprint is not None:
+        fit.fingerprint.check(segments.whole.fingerprint(fit.fingerprint), segments.design)
     return segments
 
 

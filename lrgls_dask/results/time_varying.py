@@ -86,9 +86,9 @@ class TimeVaryingFit(Reported, Predicting):
 
     estimated, settings, run, behind_errors : as of a `Fit`; the log-likelihood is that of every row under the Sigma of
     its segment.  sigmas : the error covariances by segment, and how far neighbours counted.
-    compressed_segments, system : the compressed rows of each segment, none in a fit opened from disk, and the rows
-    themselves; not saved.  skipped : the equations that unusable="skip" left out.
-    fingerprint : by which they are told from others, segment by segment; None in files of
+    compressed_segments, system : the compressed rows of each segment, none in a fit opened from disk and none where
+    rows have holes, and the rows themselves; not saved.  skipped : the equations that unusable="skip" left out.
+    fingerprint : by which they are told from others, segment by segment where they are complete; None in files of
     earlier versions.
 
     Every array comes as an xarray object with the user's labels. Loadings of the first segment have F' D^-1 F diagonal,
@@ -130,7 +130,7 @@ class TimeVaryingFit(Reported, Predicting):
 
     @property
     def rows(self) -> np.ndarray:
-        """(T,) rows of positive weight in each segment."""
+        """(T,) rows of positive weight in each segment that show some equation."""
         return self.sigmas.rows
 
     @property
@@ -150,7 +150,7 @@ class TimeVaryingFit(Reported, Predicting):
 
     @property
     def _shown(self) -> np.ndarray:
-        return np.full(self.design.n_equations, self.n_obs, dtype=np.int64)
+        return np.asarray(self.sigmas.cells.sum(axis=0))
 
     @cached_property
     def loadings(self) -> xr.DataArray:
@@ -228,14 +228,15 @@ class TimeVaryingFit(Reported, Predicting):
         check_same_design(mine.design.given, self.design.given)
         rows = as_fitted(self.missing, mine).rows
         if segments is not None:
-            return segment_score(rows, *parts_of(segments, mine, self.segments), self.coefficients, self.sigmas)
+            parts, numbers = parts_of(segments, mine, self.segments)
+            return segment_score(rows, parts, numbers, self.coefficients, self.sigmas, holes=self.missing == "em")
         if system is not self.system:
             raise ValueError(
                 "these are not the rows that were fitted, so their segments are not known. Pass segments=, one label "
                 f"for each of {system.n_obs} rows, or what they are called in this system."
             )
-        runs = RowRuns(self.sigmas.edges)
-        return segment_score(rows, runs, np.arange(self.n_segments), self.coefficients, self.sigmas)
+        runs, numbers = RowRuns(self.sigmas.edges), np.arange(self.n_segments)
+        return segment_score(rows, runs, numbers, self.coefficients, self.sigmas, holes=self.missing == "em")
 
     # ------------------------------------------------------------------------------------------ text, files
 
@@ -249,12 +250,16 @@ class TimeVaryingFit(Reported, Predicting):
 
     @property
     def _of_sigma(self) -> list[tuple[str, str]]:
-        return [
+        said = [
             ("Factors (rank)", f"{self.rank}"),
             ("nll per row", f"{self.nll:.8f}"),
             ("Segments", f"{self.n_segments:,}, {self.segments[0]} to {self.segments[-1]}"),
             ("Bandwidth", f"{self.bandwidth:g}{' by held-out likelihood' if self.run.candidates else ''}"),
         ]
+        if self.sigmas.has_holes:
+            seen, cells = int(self.sigmas.cells.sum()), self.n_obs * self.n_equations
+            said.append(("Missing", f"{cells - seen:,} of {cells:,} ({1 - seen / cells:.1%})"))
+        return said
 
     def __repr__(self) -> str:
         return (

@@ -60,7 +60,7 @@ def units_of(problem: Posed, sigma: LowRank) -> np.ndarray:
     return np.concatenate([coefficients, units_of_sigma(problem.n_obs, problem.cells, sigma)])
 
 
-def units_of_sigma(n_obs: int, cells: np.ndarray, sigma: LowRank) -> np.ndarray:
+def units_of_sigma(n_obs: float, cells: np.ndarray, sigma: LowRank) -> np.ndarray:
     """(K k + K,) the same of (F, log d)."""
     share = np.sqrt(cells / n_obs)
     return np.concatenate([np.repeat(share / np.sqrt(sigma.d), sigma.rank), share * np.sqrt(0.5)])

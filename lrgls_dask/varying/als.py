@@ -9,6 +9,7 @@ and the two alternate until neither moves, as a step of the loop. Bandwidth 0 fi
 static fit; for both the second objective is what both half-steps lower. In between a Sigma step lowers the local
 likelihood sum_t (n_t / N) nll(Sigma_t; S_t(h; b)), which is what is monitored, and the coefficients are those of
 generalised least squares, efficient if the Sigma_t are right; the loop ends at a point where both conditions hold.
+Of rows with holes each likelihood is that of what they show (shown.py).
 Source: Tibshirani & Hastie (1987) for local likelihood; Su & Wang (2017) for locally estimated factor loadings.
 """
 
@@ -22,24 +23,24 @@ import numpy as np
 
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.sigma.ml import ml_candidates, ml_step
 from lrgls_dask.solve.iterate import MOST_SWEEPS, Goal, Half, Space, State, Trace
-from lrgls_dask.varying.segments import SegmentedProblem
+from lrgls_dask.varying.windows import ResidualCovariances, Residuals, Segments, Window
 
-__all__ = ["LocalPoint", "LocalSweeps", "smoothed"]
+__all__ = ["LocalPoint", "LocalSweeps"]
 
 # The energy r'M^-1 r, a squared distance in standard errors, below which a sweep no longer moves the coefficients.
 SETTLED_ENERGY = 1e-14
 # Rounding moves them by no more than this.
 NEARLY_SETTLED = 1e-10
+NOTHING = ResidualCovariances(np.empty((0, 0, 0)), np.empty(0))  # which takes no memory
 
 
 @dataclass(frozen=True, eq=False)
 class LocalPoint:
-    """Coefficients c (P,), residual covariances of the segments (T, K, K), and a Sigma of each, none at the start."""
+    """Coefficients c (P,), the residuals they leave in the segments, and a Sigma of each, none at the start."""
 
     c: np.ndarray
-    S: np.ndarray
+    residuals: Residuals
     sigmas: tuple[LowRank, ...] = ()
 
 
@@ -50,7 +51,7 @@ class LocalSweeps:
     weights : (T, T) of the segments for one another.  floor : (K,) of every d_t.
     """
 
-    problem: SegmentedProblem
+    problem: Segments
     weights: np.ndarray
     rank: int
     floor: np.ndarray
@@ -75,13 +76,13 @@ class LocalSweeps:
 
     def point(self, c: np.ndarray, sigmas: tuple[LowRank, ...] = ()) -> LocalPoint:
         """Coefficients with the residuals they leave."""
-        return LocalPoint(c, self.problem.residual_covariances(c), sigmas)
+        return LocalPoint(c, self.problem.residuals(c), sigmas)
 
     # ------------------------------------------------------------------------------------------ the half-steps
 
     def start(self, point: LocalPoint) -> Half[LocalPoint]:
         """There is no Sigma yet to write an objective down with."""
-        return Half(LocalPoint(point.c, point.S[:0]))
+        return Half(LocalPoint(point.c, NOTHING))
 
     def look(self, state: State[LocalPoint]) -> Half[LocalPoint]:
         """Sigma_t of every segment, none worse than the one it had.
@@ -93,22 +94,21 @@ class LocalSweeps:
         sigmas: list[LowRank] = []
         local = 0.0
         for t, row in enumerate(self.weights):
-            S, key = smoothed(point.S, row * self.problem.shares), row.tobytes()
+            window, key = point.residuals.window(row), row.tobytes()
             if key not in found:
-                found[key] = self._sigma(S, point.sigmas[t : t + 1], sigmas[-1:])
+                found[key] = self._sigma(window, point.sigmas[t : t + 1], sigmas[-1:])
             sigmas.append(found[key])
-            local += float(self.problem.shares[t]) * found[key].nll(S)
-        moved = LocalPoint(point.c, point.S, tuple(sigmas))
+            local += float(self.problem.shares[t]) * window.nll(found[key])
+        moved = LocalPoint(point.c, point.residuals, tuple(sigmas))
         return Half(moved, "sigma", local, local, left=state.obj - local, moving=state.energy)
 
-    def _sigma(self, S: np.ndarray, before: Sequence[LowRank], neighbour: Sequence[LowRank]) -> LowRank:
+    def _sigma(self, window: Window, before: Sequence[LowRank], neighbour: Sequence[LowRank]) -> LowRank:
         rank, floor = self.rank, self.floor
         if before:
-            return ml_step(S, rank, floor, start=before[0]).sigma
+            return window.from_start(rank, floor, before[0])
         if not neighbour:
-            return ml_candidates(S, rank, floor)[0].sigma
-        ends = [ml_step(S, rank, floor, start=neighbour[0]).sigma, ml_step(S, rank, floor).sigma]
-        return min(ends, key=lambda sigma: sigma.nll(S))
+            return window.likeliest(rank, floor)
+        return min((window.from_start(rank, floor, start) for start in (neighbour[0], None)), key=window.nll)
 
     def move(self, looked: Half[LocalPoint], state: State[LocalPoint]) -> Half[LocalPoint]:
         """Coefficients of the Sigma_t, to the last digit once the likelihood has no more to say."""
@@ -126,16 +126,6 @@ class LocalSweeps:
 
     def _local(self, point: LocalPoint) -> float:
         """sum_t (n_t / N) nll(Sigma_t; S_t(h; b))."""
-        shares = self.problem.shares
-        of_segments = [
-            sigma.nll(smoothed(point.S, row * shares)) for sigma, row in zip(point.sigmas, self.weights, strict=True)
-        ]
-        return float(shares @ of_segments)
-
-
-def smoothed(S: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """sum_s weight_s S_s / sum_s weight_s, (K, K), over segments of positive weight; S (T, K, K), weight (T,)."""
-    near = np.flatnonzero(weight > 0.0)
-    window = slice(near[0], near[-1] + 1)  # a view: weights are zero only outside, but for one that is left out
-    out: np.ndarray = np.tensordot(weight[window] / weight[window].sum(), S[window], axes=1)
-    return out
+        windows = map(point.residuals.window, self.weights)
+        of_segments = [window.nll(sigma) for window, sigma in zip(windows, point.sigmas, strict=True)]
+        return float(self.problem.shares @ of_segments)

@@ -10,10 +10,9 @@ import numpy as np
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.sigma.ml import ml_candidates, ml_step
-from lrgls_dask.varying.als import smoothed
 from lrgls_dask.varying.carried import Carried
-from lrgls_dask.varying.segments import SegmentedProblem, check_segments, kernel_weights, segment_times
+from lrgls_dask.varying.segments import kernel_weights, posed, segment_times
+from lrgls_dask.varying.windows import Segments
 
 __all__ = ["BandwidthScore", "held_out_scores"]
 
@@ -27,7 +26,7 @@ class BandwidthScore:
 
 
 def held_out_scores(
-    segments: Sequence[Compressed],
+    segments: Sequence[Compressed] | Segments,
     rank: int,
     bandwidths: Sequence[float],
     *,
@@ -42,14 +41,14 @@ def held_out_scores(
     Costs T Sigma steps a bandwidth.
     Raises ValueError for a bandwidth that reaches no neighbour of some segment.
     """
-    check_segments(segments)
-    times = segment_times(positions, len(segments))
-    problem = SegmentedProblem(segments, lam_B=lam_B, restrictions=restrictions)
+    problem = posed(segments, lam_B, restrictions)
+    T = len(problem.shares)
+    times = segment_times(positions, T)
     floor = np.full(problem.design.n_equations, d_floor)
-    static = [ml_candidates(problem.merged.residual_covariance(problem.start()), rank, floor)[0].sigma]
-    c = problem.gls(problem.start(), static * len(segments), last=True)[0].x
-    S = problem.residual_covariances(c)
-    carried = Carried.of(problem, range(len(segments)))
+    static = problem.residuals(problem.start()).window(np.ones(T)).likeliest(rank, floor)
+    residuals = problem.residuals(problem.gls(problem.start(), (static,) * T, last=True)[0].x)
+    alone = np.eye(T)
+    carried = Carried.of(problem, range(T))
     scores = []
     for bandwidth in bandwidths:
         weights = kernel_weights(times, bandwidth)
@@ -62,9 +61,9 @@ def held_out_scores(
                 f"bandwidth {bandwidth} reaches no neighbour of segment {lonely}; held-out likelihood needs one. "
                 "Use a bandwidth above the distance between neighbours."
             )
-        total, sigma = 0.0, static[0]
+        total, sigma = 0.0, static
         for t, row in enumerate(weights):
-            sigma = ml_step(smoothed(S, row * problem.shares), rank, floor, start=sigma).sigma
-            total += float(problem.shares[t]) * sigma.nll(S[t])
+            sigma = residuals.window(row).from_start(rank, floor, sigma)
+            total += float(problem.shares[t]) * residuals.window(alone[t]).nll(sigma)
         scores.append(BandwidthScore(float(bandwidth), total))
     return tuple(sorted(scores, key=lambda score: score.held_out_nll))

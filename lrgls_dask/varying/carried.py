@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lrgls_dask.varying.segments import SegmentedProblem
+from lrgls_dask.varying.windows import Segments
 
 __all__ = ["Carried"]
 
@@ -30,41 +30,42 @@ SHOWN = 5
 class Carried:
     """What the segments' own errors say, T of them.
 
-    rows : (T,).  free : (K,) coefficients of each equation.  variances : (T, K) of the residuals of each segment
-    fitted by itself, as a part of the same over all segments.  dead : (T, K) where there are no errors.
+    cells : (T, K) rows that show each equation.  free : (K,) coefficients of each equation.
+    variances : (T, K) of the residuals of each segment fitted by itself, as a part of the same over all segments.
+    dead : (T, K) where there are no errors.
     constant : (T, K) where the response itself does not vary.
     """
 
     labels: Sequence[Any]
     equations: Sequence[Any]
-    rows: np.ndarray
+    cells: np.ndarray
     free: np.ndarray
     variances: np.ndarray
     dead: np.ndarray
     constant: np.ndarray
 
     @classmethod
-    def of(cls, problem: SegmentedProblem, labels: Sequence[Any]) -> Carried:
+    def of(cls, problem: Segments, labels: Sequence[Any]) -> Carried:
         """From segments in standard units: a QR of each segment's rows, O(T q P p)."""
-        rows = np.array([each.n_obs for each in problem.segments])
-        found = [problem.own_squares(t) for t in range(len(rows))]
+        cells = problem.cells
+        found = [problem.own_squares(t) for t in range(len(cells))]
         squares, about, ranks = (np.stack(part) for part in zip(*found, strict=True))
-        degrees = rows[:, None] - ranks
+        degrees = cells - ranks
         total = np.sum(squares, axis=0) / np.maximum(np.sum(np.maximum(degrees, 0), axis=0), 1)
         own = squares / np.maximum(degrees, 1)
-        judged = (degrees > 0) & ~problem.merged.whitened.exact
+        judged = (degrees > 0) & ~problem.exact
         # an equation that is fitted exactly by every segment has no variance to compare with, but for rounding
-        rounding = problem.merged.resolution**2 * total_squares(problem) + 1e-28
+        rounding = problem.resolution**2 * problem.mean_squares() + 1e-28
         dead = judged & (own <= np.maximum(NO_ERRORS * total, rounding))
         variances = np.where(dead, 0.0, own / np.where(total > 0, total, 1.0))
         return cls(
             labels,
             problem.design.equations,
-            rows,
-            problem.merged.free,
+            cells,
+            problem.free,
             np.where(degrees > 0, variances, np.nan),
             dead,
-            dead & (about / rows[:, None] <= np.maximum(NO_ERRORS * total, rounding)),
+            dead & (about / np.maximum(cells, 1) <= np.maximum(NO_ERRORS * total, rounding)),
         )
 
     def refusal(self, weights: np.ndarray, rank: int) -> str | None:
@@ -74,19 +75,22 @@ class Carried:
         return self._too_few_rows(weights, rank) or self._without_errors(weights)
 
     def _too_few_rows(self, weights: np.ndarray, rank: int) -> str | None:
-        j = int(np.argmax(self.free))
-        needed = int(self.free[j]) + min(rank, len(self.equations) - 1)
-        seen = (weights > 0) @ self.rows
-        short = np.flatnonzero(seen <= needed)
+        needed = self.free + min(rank, len(self.equations) - 1)
+        seen = (weights > 0) @ self.cells
+        short = np.flatnonzero((seen <= needed).any(axis=1))
         if not len(short):
             return None
         t = int(short[0])
+        j = int(np.argmin(seen[t] - needed))
         more = f", and {len(short) - 1} more segments like it" if len(short) > 1 else ""
-        near = "" if seen[t] == self.rows[t] else f", {seen[t]} with the neighbours that its bandwidth reaches"
+        near = (
+            "" if seen[t, j] == self.cells[t, j] else f", {seen[t, j]} with the neighbours that its bandwidth reaches"
+        )
+        shown = "" if (self.cells == self.cells[:, :1]).all() else f" that show equation {self.equations[j]!r}"
         return (
-            f"segments: {self.labels[t]!s} has {_count(self.rows[t], 'row')}{near}{more}, and equation "
+            f"segments: {self.labels[t]!s} has {_count(self.cells[t, j], 'row')}{shown}{near}{more}, and equation "
             f"{self.equations[j]!r} has {_count(self.free[j], 'regressor')}: with {_count(rank, 'factor')} it takes "
-            f"more than {needed} rows to tell the errors of a segment. Join it to its neighbour, or use a bandwidth "
+            f"more than {needed[j]} rows to tell the errors of a segment. Join it to its neighbour, or use a bandwidth "
             "that reaches more neighbours; float('inf') is one Sigma of all rows."
         )
 
@@ -104,8 +108,8 @@ class Carried:
     def _lent(self, weights: np.ndarray) -> np.ndarray:
         """(T, K) the usual variance that every window has, segments that have no errors counting as none."""
         known = np.isfinite(self.variances)
-        counted = (weights * self.rows) @ known
-        lent: np.ndarray = (weights * self.rows) @ (known & ~self.dead)
+        counted = weights @ (self.cells * known)
+        lent: np.ndarray = weights @ (self.cells * (known & ~self.dead))
         return lent / np.where(counted > 0, counted, 1.0)
 
     def notes(self, weights: np.ndarray, on_floor: np.ndarray, rank: int) -> list[str]:
@@ -125,9 +129,10 @@ class Carried:
         if len(unbounded):
             t = int(unbounded[0])
             names = ", ".join(repr(self.equations[j]) for j in np.flatnonzero(on_floor[t])[:SHOWN])
+            rows = _count(self.cells[t].max(), "row")
             others = f", and so in {len(unbounded) - 1} more segments" if len(unbounded) > 1 else ""
             notes.append(
-                f"equations {names} have no errors left in segment {self.labels[t]!s} ({_count(self.rows[t], 'row')})"
+                f"equations {names} have no errors left in segment {self.labels[t]!s} ({rows})"
                 f"{others}, so that its rows fix coefficients of all: use longer segments, a bandwidth that reaches "
                 "more neighbours, fewer factors or a larger d_floor"
             )
@@ -140,13 +145,6 @@ class Carried:
             said.append(f"equation {self.equations[j]!r} {what} in segment {self.labels[t]!s}")
         more = f" and {len(cells) - SHOWN} more" if len(cells) > SHOWN else ""
         return ", ".join(said) + more
-
-
-def total_squares(problem: SegmentedProblem) -> np.ndarray:
-    """(K,) mean square of the responses over all rows, in standard units."""
-    squares = np.sum([np.sum(s.y**2, axis=0) + s.beyond.diagonal() for s in problem.segments], axis=0)
-    mean: np.ndarray = squares / problem.n_obs
-    return mean
 
 
 def _count(n: int | np.integer[Any], noun: str) -> str:

@@ -19,7 +19,8 @@ from lrgls_dask.solve.iterate import run
 from lrgls_dask.solve.record import Termination, TraceRow
 from lrgls_dask.varying.als import LocalSweeps
 from lrgls_dask.varying.carried import Carried
-from lrgls_dask.varying.segments import SegmentedProblem, check_segments, kernel_weights, segment_times
+from lrgls_dask.varying.segments import kernel_weights, posed, segment_times
+from lrgls_dask.varying.windows import Segments
 
 __all__ = ["TimeVaryingSolution", "fit_time_varying"]
 
@@ -30,11 +31,12 @@ class TimeVaryingSolution:
 
     coefficients : (P,) in the user's units, equation by equation.  sigmas : T values in the user's units, their
     loadings rotated to be nearest to those of the segment before.  shares : (T,) n_t / N.
+    segment_rows : (T,) n_t, that show something.  cells : (T, K) those of them that show each equation.
     nll : sum_t (n_t / N) nll(Sigma_t; S_t(b)), row weights and units included; loglik = -N nll.
     notes : what there is to warn of, about segments without errors.
     n_sigma_parameters : sum_t of a Sigma's parameters times the weight of segment t in its own S_t(h), between those of
     one Sigma (static) and of T (segments apart), for information criteria (Loader 1999, section 4.4).
-    segments : the compressed rows of each.
+    segments : the compressed rows of each, none where rows have holes.
     rows : the trace of the loop, whose objective is the local likelihood sum_t (n_t / N) nll(Sigma_t; S_t(h; b)), in
     standard units.
     """
@@ -43,6 +45,8 @@ class TimeVaryingSolution:
     sigmas: tuple[LowRank, ...]
     bandwidth: float
     shares: np.ndarray
+    segment_rows: np.ndarray
+    cells: np.ndarray
     n_obs: int
     nll: float
     n_sigma_parameters: float
@@ -81,7 +85,7 @@ class TimeVaryingSolution:
 
 
 def fit_time_varying(
-    segments: Sequence[Compressed],
+    segments: Sequence[Compressed] | Segments,
     rank: int,
     bandwidth: float,
     *,
@@ -96,7 +100,8 @@ def fit_time_varying(
 ) -> TimeVaryingSolution:
     """Coefficients common to all segments and a Sigma_t = F_t F_t' + diag(d_t) for each, from rows in memory: no pass.
 
-    segments : T systems of the same equations in the order of time, as `compress_by` makes them in one pass.
+    segments : T systems of the same equations in the order of time, as `compress_by` makes them in one pass; or those
+        of rows with holes, posed with their own ridge and restrictions.
     labels : what messages call them, by default their numbers.
     bandwidth : in units of `positions`, (T,) increasing, by default 0 .. T - 1; 0 and infinity are allowed.
     meter : of the pass that made the segments, for the trace.
@@ -104,10 +109,10 @@ def fit_time_varying(
     Raises ValueError for a negative bandwidth, segments out of order, empty or of different equations, and for one that
     cannot carry a Sigma_t: without errors in some equation, or with too few rows.
     """
-    check_segments(segments)
-    weights = kernel_weights(segment_times(positions, len(segments)), bandwidth)
-    problem = SegmentedProblem(segments, lam_B=lam_B, restrictions=restrictions)
-    carried = Carried.of(problem, range(len(segments)) if labels is None else labels)
+    problem = posed(segments, lam_B, restrictions)
+    T = len(problem.shares)
+    weights = kernel_weights(segment_times(positions, T), bandwidth)
+    carried = Carried.of(problem, range(T) if labels is None else labels)
     if refusal := carried.refusal(weights, rank):
         raise ValueError(refusal)
     floor = np.full(problem.design.n_equations, d_floor)
@@ -117,21 +122,23 @@ def fit_time_varying(
     at = found.point
     followed = tuple(_followed(at.sigmas))
     own_weight = problem.shares / (weights @ problem.shares)
-    nll = float(problem.shares @ [sigma.nll(each) for sigma, each in zip(at.sigmas, at.S, strict=True)])
+    each = [at.residuals.window(alone).nll(sigma) for alone, sigma in zip(np.eye(T), at.sigmas, strict=True)]
+    nll = float(problem.shares @ each)
     on_floor = np.stack([sigma.on_floor(floor) for sigma in at.sigmas])
-    y_scale = problem.merged.whitened.y_scale
     return TimeVaryingSolution(
         problem.coefficients(at.c),
-        tuple(sigma.rescaled(y_scale) for sigma in followed),
+        tuple(sigma.rescaled(problem.y_scale) for sigma in followed),
         bandwidth,
         problem.shares,
+        problem.rows,
+        problem.cells,
         problem.n_obs,
-        nll + problem.merged.nll_offset,
+        nll + problem.nll_offset,
         float(own_weight @ [sigma.n_parameters for sigma in followed]),
-        tuple(segments),
+        tuple(segments) if isinstance(segments, Sequence) else (),
         found.trace,
         found.termination,
-        carried.notes(weights, on_floor & ~problem.merged.whitened.exact, rank),
+        carried.notes(weights, on_floor & ~problem.exact, rank),
     )
 
 

@@ -6,9 +6,10 @@ coefficients serves them all while each has a Sigma_t of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +26,15 @@ from lrgls_dask.solve.coordinates import Coordinates
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.starting_values import starting_residuals
 from lrgls_dask.solve.whiten import WhitenedGroup
+from lrgls_dask.varying.windows import ResidualCovariances, Segments
 
 __all__ = [
     "SegmentedProblem",
-    "check_segments",
+    "check_all",
     "client_bytes",
     "kernel_weights",
     "ordered_segments",
+    "posed",
     "segment_edges",
     "segment_times",
 ]
@@ -147,7 +150,12 @@ class SegmentedProblem:
         self.design, self.n_obs = self.merged.design, self.merged.n_obs
         self.coordinates: Coordinates = self.merged.coordinates
         self.segments = tuple(self._segment(each) for each in segments)
-        self.shares = np.array([each.n_obs for each in segments]) / self.n_obs
+        self.rows = np.array([each.n_obs for each in segments])
+        self.shares = self.rows / self.n_obs
+        self.cells = np.repeat(self.rows[:, None], self.design.n_equations, axis=1)
+        whitened = self.merged.whitened
+        self.free, self.exact, self.resolution = self.merged.free, whitened.exact, self.merged.resolution
+        self.y_scale, self.nll_offset = whitened.y_scale, self.merged.nll_offset
 
     def _segment(self, system: Compressed) -> _Segment:
         whitened, q = self.merged.whitened, system.design.n_regressors
@@ -170,6 +178,16 @@ class SegmentedProblem:
             residual = each.y - self.coordinates.forward(each.stacks, c)
             out[t] = (each.beyond + residual.T @ residual) / each.n_obs
         return out
+
+    def residuals(self, c: np.ndarray) -> ResidualCovariances:
+        """What they leave at coefficients c."""
+        return ResidualCovariances(self.residual_covariances(c), self.shares)
+
+    def mean_squares(self) -> np.ndarray:
+        """(K,) of the responses over all rows, in standard units."""
+        squares = np.sum([np.sum(s.y**2, axis=0) + s.beyond.diagonal() for s in self.segments], axis=0)
+        mean: np.ndarray = squares / self.n_obs
+        return mean
 
     def own_squares(self, t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(K,) each: squared residuals of every equation fitted to segment t alone, squares of its response about the
@@ -217,6 +235,22 @@ class SegmentedProblem:
     def coefficients(self, c: np.ndarray) -> np.ndarray:
         """(P,) in the user's units, ordered equation by equation."""
         return self.merged.whitened.coefficients(self.coordinates.by_group(c))
+
+
+def check_all(found: Collection[int], labels: Sequence[Any]) -> None:
+    """Raise ValueError where a segment has no row of positive weight.  found : the numbers of those that have."""
+    empty = [label for number, label in enumerate(labels) if number not in found]
+    if empty:
+        raise ValueError(
+            f"segments: {empty[0]!s} is empty, all its rows have weight 0. Drop it or join it to the next."
+        )
+
+
+def posed(segments: Sequence[Compressed] | Segments, lam_B: Ridge, restrictions: Restrictions | None) -> Segments:
+    """Compressed segments as a problem; one that is posed already, with its own ridge and restrictions, as it is."""
+    if isinstance(segments, Sequence):
+        return SegmentedProblem(segments, lam_B=lam_B, restrictions=restrictions)
+    return segments
 
 
 def check_segments(segments: Sequence[Compressed]) -> None:

@@ -22,7 +22,8 @@ class SegmentSigmas:
     """Sigma_t = F_t F_t' + diag(d_t) of T segments, in the user's units.
 
     labels : of the segments.  edges : (T + 1,) the first row of each, the last is the number of rows, those of weight
-    zero included.  rows : (T,) rows of positive weight.  loadings : (T, K, k).  idio_var : (T, K).
+    zero included.  rows : (T,) rows of positive weight that show something.  cells : (T, K) those of them that show
+    each equation.  loadings : (T, K, k).  idio_var : (T, K).
     bandwidth : how far neighbours count.  n_parameters : between those of one Sigma (infinite bandwidth) and of T
     (bandwidth 0).
     """
@@ -30,13 +31,14 @@ class SegmentSigmas:
     labels: pd.Index
     edges: np.ndarray
     rows: np.ndarray
+    cells: np.ndarray
     loadings: np.ndarray
     idio_var: np.ndarray
     bandwidth: float
     n_parameters: float
 
     def __post_init__(self) -> None:
-        for array in (self.edges, self.rows, self.loadings, self.idio_var):
+        for array in (self.edges, self.rows, self.cells, self.loadings, self.idio_var):
             array.flags.writeable = False
 
     def __len__(self) -> int:
@@ -47,6 +49,11 @@ class SegmentSigmas:
     def rank(self) -> int:
         """k."""
         return int(self.loadings.shape[2])
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether some row shows only some equations."""
+        return bool((self.cells != self.rows[:, None]).any())
 
     @cached_property
     def values(self) -> tuple[LowRank, ...]:
@@ -66,6 +73,7 @@ class SegmentSigmas:
         write_array(group, "segment", labels, ("segment",), **kind)
         write_array(group, "edges", self.edges, ("edge",))
         write_array(group, "rows", self.rows, ("segment",))
+        write_array(group, "cells", self.cells, ("segment", "equation"))
         write_array(group, "loadings", self.loadings, ("segment", "equation", "factor"))
         write_array(group, "idio_var", self.idio_var, ("segment", "equation"))
         # an infinite bandwidth is no number in JSON
@@ -74,14 +82,16 @@ class SegmentSigmas:
     @classmethod
     def read(cls, group: zarr.Group) -> SegmentSigmas:
         known: dict[str, Any] = dict(group.attrs)
-        rows = read_array(group, "rows")
+        rows, idio_var = read_array(group, "rows"), read_array(group, "idio_var")
         return cls(
             pd.Index(decode_labels(read_array(group, "segment"), dict(group["segment"].attrs)), name="segment"),
             # the oldest files have none, and there rows of weight zero are not counted
             read_array(group, "edges") if "edges" in group else np.concatenate([[0], np.cumsum(rows)]),
             rows,
+            # files of earlier versions have complete rows
+            read_array(group, "cells") if "cells" in group else np.repeat(rows[:, None], idio_var.shape[1], axis=1),
             read_array(group, "loadings"),
-            read_array(group, "idio_var"),
+            idio_var,
             float(known["bandwidth"]),
             known["n_sigma_parameters"],
         )

@@ -219,11 +219,6 @@ def test_options_of_the_structure(error: type[Exception], text: str, options: di
         ({"sigma_step": "pca"}, "says what the factors are, so sigma_step must keep its default; got 'pca'"),
         ({"algorithm": "em"}, "algorithm='em' does not go with covariance=TimeVarying(rank=1, bandwidth='cv'). Use al"),
         ({"accelerate": False}, "accelerate=False is for algorithm='em'; got algorithm='als'"),
-        (
-            {"missing": "em"},
-            "missing='em' does not go with covariance=TimeVarying(rank=1, bandwidth='cv'). Use covariance='lowrank', "
-            "or missing='drop'",
-        ),
         ({"cg_tol": 1e-9}, "covariance=TimeVarying(...) takes no cg_tol; got 1e-09. Leave it at None"),
         ({"cg_maxit": 20}, "covariance=TimeVarying(...) takes no cg_maxit; got 20. Leave it at 500"),
         ({"checkpoint": "kept.zarr"}, "covariance=TimeVarying(...) takes no checkpoint; got 'kept.zarr'"),

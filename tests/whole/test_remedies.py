@@ -196,11 +196,11 @@ OPTIONS: list[Case] = [
         (lambda: LowRankGLS("cv", n_folds=3).fit(SYSTEM),),
     ),
     Case(
-        "missing='em' does not go with covariance=TimeVarying",
-        lambda: LowRankGLS(covariance=TimeVarying(1, YEARS), missing="em"),
+        "missing='em' does not go with sigma_step='pca'",
+        lambda: LowRankGLS(1, sigma_step="pca", missing="em"),
         (
-            lambda: LowRankGLS(1, covariance="lowrank", missing="em").fit(arrays(HOLES)),
-            lambda: LowRankGLS(covariance=TimeVarying(1, YEARS, bandwidth=0.0), missing="drop"),
+            lambda: LowRankGLS(1, sigma_step="ml", missing="em").fit(arrays(HOLES)),
+            lambda: LowRankGLS(1, sigma_step="pca", missing="drop").fit(arrays(HOLES)),
         ),
     ),
     Case(
@@ -1161,6 +1161,24 @@ RESULTS: list[Case] = [
             lambda: segmented(np.minimum(YEARS, 1), weights=(YEARS < 2) * 1.0),
         ),
     ),
+    Case(
+        "segments: 2 is empty, its rows show no response. Drop it or join it",
+        lambda: shown_by_segment(YEARS, np.where((YEARS == 2)[:, None], np.nan, HOLES)),
+        (
+            lambda: shown_by_segment(YEARS[YEARS < 2], HOLES[YEARS < 2], X[YEARS < 2]),
+            lambda: shown_by_segment(np.minimum(YEARS, 1), np.where((YEARS == 2)[:, None], np.nan, HOLES)),
+        ),
+    ),
+    Case(
+        "not the rows that were fitted: segment 0 has .*Pass the System that was fitted",
+        lambda: shown_by_segment(YEARS, HOLES).cov("robust", system=arrays(OTHER_HOLES)),
+        (lambda: shown_by_segment(YEARS, HOLES).cov("robust", system=arrays(HOLES)),),
+    ),
+    Case(
+        "a Sigma for each segment weights its rows. Use correction='HC1'",
+        lambda: shown_by_segment(YEARS, HOLES).cov("robust", correction="HC3"),
+        (lambda: shown_by_segment(YEARS, HOLES).cov("robust", correction="HC1"),),
+    ),
 ]
 SHUFFLED = [labelled(values, list("abcde")[: values.shape[1]], DATES).iloc[::-1] for values in (Y, X)]
 SHUFFLED[1].columns = NAMES
@@ -1183,6 +1201,10 @@ def varying() -> Any:
 
 def segmented(segments: Any, **options: Any) -> Any:
     return LowRankGLS(covariance=TimeVarying(1, segments, bandwidth=0.0)).fit(arrays(**options)).result_
+
+
+def shown_by_segment(segments: Any, Y: Any, X: Any = X) -> Any:
+    return LowRankGLS(covariance=TimeVarying(1, segments, bandwidth=2.0), missing="em").fit(arrays(Y, X)).result_
 
 
 PREDICTION: list[Case] = [
@@ -2041,6 +2063,9 @@ ELSEWHERE = {
     "errors.py: Drop or fill these rows; every value": GUARD,
     "system.py: Fit with missing='em', or with missing='drop', which": GUARD,
     "compression/by_pattern.py: Fit the System itself with missing='em', which": LARGE,
+    "varying/shown.py: Use fewer, longer segments, or missing='drop', which": (
+        "rows beyond memory, in tests/varying/test_shown.py"
+    ),
     "missing/first_look.py: Use engine='auto', which streams them.": "rows beyond memory, in tests/missing/test_fit.py",
     "plan.py: fit the System itself, with missing='em'": "a line of a plan, in tests/missing/test_append.py",
     "rows/cluster.py: Install lrgls_dask {} on every worker and": OUTSIDE,
