@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import xarray as xr
 import zarr
@@ -16,6 +16,8 @@ from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.compression.stored import read_any, write_any
 from lrgls_dask.data.arrays import rows_from_arrays
+from lrgls_dask.data.framefit import FittedFormulas, read_formulas, write_formulas
+from lrgls_dask.data.frames import rows_from_frame
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.places import Location
 from lrgls_dask.data.storage import new_store, open_group
@@ -42,8 +44,8 @@ __all__ = [
 
 COMPLETE_FORMAT, PATTERNS_FORMAT = 1, 2  # of compressed systems; the second where rows miss responses
 MAKE_ONE = (
-    "Make one with System.from_arrays(Y, X), Y (N, K) and X (N, p) with its constant; System.from_xarray(ds, y, x); or "
-    "System.from_zarr(path)"
+    "Make one with System.from_arrays(Y, X), Y (N, K) and X (N, p) with its constant; System.from_frame(frame, "
+    "'y1 + y2 ~ x'); System.from_xarray(ds, y, x); or System.from_zarr(path)"
 )
 
 
@@ -65,12 +67,14 @@ class CompressedSystem(Designed):
     holds as much for every pattern of them, less where a pattern has few rows, and is fitted with missing="em".
     rows : q + K + 1 of them, or those of every pattern.
     read_from : where the rows that were compressed lie, so that nothing is written over them; not saved.
+    formulas : by which the columns were made of a frame, None where they were given.
     """
 
     rows: AnyCompressed
     obs_dim: Hashable = "obs"
     equation_dim: Hashable = "equation"
     read_from: frozenset[Location] = frozenset()
+    formulas: FittedFormulas | None = None
 
     @property
     def design(self) -> Design:
@@ -117,6 +121,7 @@ class CompressedSystem(Designed):
                 equation_dim=str(self.equation_dim),
                 lrgls_compressed_format=PATTERNS_FORMAT if self.n_patterns else COMPLETE_FORMAT,
             )
+            write_formulas(group, self.formulas)
 
     @classmethod
     def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None) -> CompressedSystem:
@@ -125,7 +130,8 @@ class CompressedSystem(Designed):
         versions = COMPLETE_FORMAT, PATTERNS_FORMAT
         check_version(group, "lrgls_compressed_format", versions, path, "compressed system")
         known: dict[str, Any] = dict(group.attrs)
-        return cls(read_any(group, read_design(group)), known["obs_dim"], known["equation_dim"])
+        rows, formulas = read_any(group, read_design(group)), read_formulas(group)
+        return cls(rows, known["obs_dim"], known["equation_dim"], formulas=formulas)
 
     def __repr__(self) -> str:
         return (
@@ -191,8 +197,8 @@ def check_more_rows(system: System | CompressedSystem) -> None:
 class System(LabelledRows):
     """K regression equations y_j = X_j b_j + e_j on the same N rows; no row has been read.
 
-    Make one with `from_xarray`, `from_arrays` or `from_zarr`. Everything that can be told from shapes, dtypes and
-    labels is checked there; values are checked by the first pass. Costs no pass; memory is that of the labels.
+    Make one with `from_frame`, `from_xarray`, `from_arrays` or `from_zarr`. Everything that can be told from shapes,
+    dtypes and labels is checked there; values are checked by the first pass. Costs no pass; memory is that of labels.
     """
 
     @classmethod
@@ -279,6 +285,58 @@ class System(LabelledRows):
             groups=groups,
         )
         return cls._of(made, strict)
+
+    @classmethod
+    @takes(
+        "a frame and the formulas of its equations",
+        "Use System.from_frame(frame, 'ret_a + ret_b ~ mkt + smb'); of a long frame System.from_frame(frame, "
+        "'invest ~ value + capital', equation='firm', obs='year').",
+    )
+    def from_frame(
+        cls,
+        frame: Any,
+        formulas: Any,
+        *,
+        obs: str | None = None,
+        equation: str | None = None,
+        weights: str | Mapping[Hashable, str] | None = None,
+        groups: str | None = None,
+        levels: Mapping[str, Sequence[Any]] | None = None,
+        missing: Literal["drop", "raise"] = "drop",
+    ) -> System:
+        """A system from a frame of pandas, polars, Dask or Arrow, by formulas as formulaic has them.
+
+        formulas : wide frames have a column for each response: "ret_a + ret_b ~ mkt + smb", with patterns "{ret_*} ~
+        mkt", a list of formulas, or a mapping equation -> formula, where "~ mkt" has the column of its key as response.
+        Long ones, a row for each cell, have one formula, or a mapping with "*" for all equations that it does not name.
+        Intercepts, categories, interactions, transforms of one row (np.log(x)) or with a state (center, scale, poly,
+        bs, cr, cc), C(...) with contrasts, and lag(x, n), n steps earlier of the same equation along obs, NaN where
+        that is not there. Columns of equal name, and in long frames those that say the same of all equations in every
+        row, are stored once.
+        obs : the column of row labels, by default the index of a pandas or Dask frame.  equation : of a long frame, the
+        column that says of which equation a row is; rows come in the order of obs, ascending, equations likewise.
+        weights : a column; of a wide frame with weights of rows, or a mapping equation -> column with those of cells;
+        of a long one with weights of cells.  groups : a column, of a long frame the same for all cells of an obs.
+        levels : of categories, column -> list; by default those of a categorical dtype, else all that occur.
+        missing : "drop" takes a response as not observed where it, or a regressor of its equation, is missing, and
+        leaves out rows that then show none; fit with missing="em" where rows show some. "raise" refuses it.
+
+        A frame in memory is read at once, and so is a long Dask frame, its columns that are named; of a wide one each
+        partition in the task that uses it, after a look at indexes, categories and columns with a state, and another
+        that tells which rows show a response. What the formulas keep is saved with fits, which predict from frames.
+        Raises ValueError or TypeError naming the column for what is missing, unknown, there twice, or no number.
+        """
+        made = rows_from_frame(
+            frame,
+            formulas,
+            obs=obs,
+            equation=equation,
+            weights=weights,
+            groups=groups,
+            levels=levels,
+            missing=missing,
+        )
+        return cls._of(made, strict=False)
 
     @classmethod
     def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None, strict: bool = False) -> System:
@@ -372,7 +430,7 @@ class System(LabelledRows):
         return "\n".join(lines)
 
     def _compressed(self, rows: AnyCompressed) -> CompressedSystem:
-        return CompressedSystem(rows, self.obs_dim, self.equation_dim, self.read_from)
+        return CompressedSystem(rows, self.obs_dim, self.equation_dim, self.read_from, self.formulas)
 
     @classmethod
     def _of(cls, made: LabelledRows, strict: bool) -> System:

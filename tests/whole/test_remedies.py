@@ -44,6 +44,7 @@ from lrgls_dask.results.cov.cluster import Cluster
 from lrgls_dask.simulate import simulate_system
 from lrgls_dask.varying.segments import segment_times
 from support.remedies import Case, said_to, templates
+from support.remedies_of_frames import FRAMES
 
 N, K = 60, 5
 RNG = np.random.default_rng(5)
@@ -1844,7 +1845,7 @@ ROWS: list[Case] = [
         (lambda: told(lambda: arrays(Y, gappy())), lambda: arrays(Y, zarr.array(X, chunks=(20, 3)), strict=True)),
     ),
 ]
-CASES = [*OPTIONS, *INPUT, *HYPOTHESES, *RESULTS, *PREDICTION, *STORES, *SIGMAS, *WEIGHTS, *STATISTICS, *ROWS]
+CASES = [*OPTIONS, *INPUT, *HYPOTHESES, *RESULTS, *PREDICTION, *STORES, *SIGMAS, *WEIGHTS, *STATISTICS, *ROWS, *FRAMES]
 
 # ---------------------------------------------------------------------------------- what has no case
 
