@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -17,6 +17,7 @@ from lrgls_dask.compression.labelled import MAKE_ONE, CompressedSystem, is_syste
 from lrgls_dask.compression.narrowed import narrowed_compressed
 from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.data.arrays import rows_from_arrays
+from lrgls_dask.data.frames import rows_from_frame
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.store import read_system
 from lrgls_dask.data.storedlabels import StoredLabels
@@ -105,8 +106,8 @@ def some_equations(system: System | CompressedSystem, equations: np.ndarray) -> 
 class System(LabelledRows):
     """K regression equations y_j = X_j b_j + e_j on the same N rows; no row has been read.
 
-    Make one with `from_xarray`, `from_arrays` or `from_zarr`. Everything that can be told from shapes, dtypes and
-    labels is checked there; values are checked by the first pass. Costs no pass; memory is that of the labels.
+    Make one with `from_frame`, `from_xarray`, `from_arrays` or `from_zarr`. Everything that can be told from shapes,
+    dtypes and labels is checked there; values are checked by the first pass. Costs no pass; memory is that of labels.
     """
 
     @classmethod
@@ -195,6 +196,58 @@ class System(LabelledRows):
             groups=groups,
         )
         return cls._of(made, strict)
+
+    @classmethod
+    @takes(
+        "a frame and the formulas of its equations",
+        "Use System.from_frame(frame, 'ret_a + ret_b ~ mkt + smb'); of a long frame System.from_frame(frame, "
+        "'invest ~ value + capital', equation='firm', obs='year').",
+    )
+    def from_frame(
+        cls,
+        frame: Any,
+        formulas: Any,
+        *,
+        obs: str | None = None,
+        equation: str | None = None,
+        weights: str | Mapping[Hashable, str] | None = None,
+        groups: str | None = None,
+        levels: Mapping[str, Sequence[Any]] | None = None,
+        missing: Literal["drop", "raise"] = "drop",
+    ) -> System:
+        """A system from a frame of pandas, polars, Dask or Arrow, by formulas as formulaic has them.
+
+        formulas : wide frames have a column for each response: "ret_a + ret_b ~ mkt + smb", with patterns "{ret_*} ~
+        mkt", a list of formulas, or a mapping equation -> formula, where "~ mkt" has the column of its key as response.
+        Long ones, a row for each cell, have one formula, or a mapping with "*" for all equations that it does not name.
+        Intercepts, categories, interactions, transforms of one row (np.log(x)) or with a state (center, scale, poly,
+        bs, cr, cc), C(...) with contrasts, and lag(x, n), n steps earlier of the same equation along obs, NaN where
+        that is not there. Columns of equal name, and in long frames those that say the same of all equations in every
+        row, are stored once.
+        obs : the column of row labels, by default the index of a pandas or Dask frame.  equation : of a long frame, the
+        column that says of which equation a row is; rows come in the order of obs, ascending, equations likewise.
+        weights : a column; of a wide frame with weights of rows, or a mapping equation -> column with those of cells;
+        of a long one with weights of cells.  groups : a column, of a long frame the same for all cells of an obs.
+        levels : of categories, column -> list; by default those of a categorical dtype, else all that occur.
+        missing : "drop" takes a response as not observed where it, or a regressor of its equation, is missing, and
+        leaves out rows that then show none; fit with missing="em" where rows show some. "raise" refuses it.
+
+        A frame in memory is read at once, and so is a long Dask frame, its columns that are named; of a wide one each
+        partition in the task that uses it, after a look at indexes, categories and columns with a state, and another
+        that tells which rows show a response. What the formulas keep is saved with fits, which predict from frames.
+        Raises ValueError or TypeError naming the column for what is missing, unknown, there twice, or no number.
+        """
+        made = rows_from_frame(
+            frame,
+            formulas,
+            obs=obs,
+            equation=equation,
+            weights=weights,
+            groups=groups,
+            levels=levels,
+            missing=missing,
+        )
+        return cls._of(made, strict=False)
 
     @classmethod
     def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None, strict: bool = False) -> System:
@@ -288,7 +341,7 @@ class System(LabelledRows):
         return "\n".join(lines)
 
     def _compressed(self, rows: AnyCompressed) -> CompressedSystem:
-        return CompressedSystem(rows, self.obs_dim, self.equation_dim, self.read_from)
+        return CompressedSystem(rows, self.obs_dim, self.equation_dim, self.read_from, self.formulas)
 
     @classmethod
     def _of(cls, made: LabelledRows, strict: bool) -> System:

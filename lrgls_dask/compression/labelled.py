@@ -13,6 +13,7 @@ from lrgls_dask.compression.by_pattern import AnyCompressed, CompressedPatterns,
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.given import compressed_of_moments
 from lrgls_dask.compression.stored import read_any, write_any
+from lrgls_dask.data.framefit import FittedFormulas, read_formulas, write_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.places import Location
 from lrgls_dask.data.storage import new_store, open_group
@@ -23,8 +24,8 @@ __all__ = ["MAKE_ONE", "CompressedSystem", "is_system", "misses_responses", "siz
 
 COMPLETE_FORMAT, PATTERNS_FORMAT = 1, 2  # of compressed systems; the second where rows miss responses
 MAKE_ONE = (
-    "Make one with System.from_arrays(Y, X), Y (N, K) and X (N, p) with its constant; System.from_xarray(ds, y, x); or "
-    "System.from_zarr(path)"
+    "Make one with System.from_arrays(Y, X), Y (N, K) and X (N, p) with its constant; System.from_frame(frame, "
+    "'y1 + y2 ~ x'); System.from_xarray(ds, y, x); or System.from_zarr(path)"
 )
 
 
@@ -52,12 +53,14 @@ class CompressedSystem(Designed):
     holds as much for every pattern of them, less where a pattern has few rows, and is fitted with missing="em".
     rows : q + K + 1 of them, or those of every pattern.
     read_from : where the rows that were compressed lie, so that nothing is written over them; not saved.
+    formulas : by which the columns were made of a frame, None where they were given.
     """
 
     rows: AnyCompressed
     obs_dim: Hashable = "obs"
     equation_dim: Hashable = "equation"
     read_from: frozenset[Location] = frozenset()
+    formulas: FittedFormulas | None = None
 
     @classmethod
     def from_moments(
@@ -146,6 +149,7 @@ class CompressedSystem(Designed):
                 equation_dim=str(self.equation_dim),
                 lrgls_compressed_format=PATTERNS_FORMAT if self.n_patterns else COMPLETE_FORMAT,
             )
+            write_formulas(group, self.formulas)
 
     @classmethod
     def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None) -> CompressedSystem:
@@ -154,7 +158,8 @@ class CompressedSystem(Designed):
         versions = COMPLETE_FORMAT, PATTERNS_FORMAT
         check_version(group, "lrgls_compressed_format", versions, path, "compressed system")
         known: dict[str, Any] = dict(group.attrs)
-        return cls(read_any(group, read_design(group)), known["obs_dim"], known["equation_dim"])
+        rows, formulas = read_any(group, read_design(group)), read_formulas(group)
+        return cls(rows, known["obs_dim"], known["equation_dim"], formulas=formulas)
 
     def __repr__(self) -> str:
         return (

@@ -12,6 +12,7 @@ import pandas as pd
 
 from lrgls_dask.checks import shown
 from lrgls_dask.data.daskframes import counted
+from lrgls_dask.data.framefit import FittedFormulas
 from lrgls_dask.data.labels import RowLabels, check_present, check_unique, pair_rows, row_labels
 from lrgls_dask.data.places import Location, read_from
 from lrgls_dask.data.sources import group_source, vectors_of
@@ -28,6 +29,7 @@ class LabelledRows(Designed):
 
     rows : the data.  obs_labels : N row labels, in memory or still on disk, or None.
     obs_dim, equation_dim : the user's names of the two dims of Y.  groups : (N,) or None.
+    formulas : by which the columns were made of a frame, None where they were given.
 
     Raises ValueError where the parts do not fit together: row counts, labels, weights in memory.
     """
@@ -37,6 +39,7 @@ class LabelledRows(Designed):
     obs_dim: Hashable = "obs"
     equation_dim: Hashable = "equation"
     groups: np.ndarray | Part | None = None
+    formulas: FittedFormulas | None = None
 
     def __post_init__(self) -> None:
         _check_row_counts(self.rows, self.obs_labels, self.groups)

@@ -25,6 +25,7 @@ import zarr
 from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.arrays import default_equations, default_regressors
 from lrgls_dask.data.assemble import Use, build_design, build_rows
+from lrgls_dask.data.framefit import read_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import plain_labels
 from lrgls_dask.data.sources import column_parts, row_chunks
@@ -67,6 +68,7 @@ def read_system(path: Any, *, storage_options: dict[str, Any] | None = None) -> 
         obs_dim=obs_dim,
         equation_dim=equation_dim,
         groups=_vector(group, "groups"),
+        formulas=read_formulas(group),
     )
 
 

@@ -16,6 +16,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.errors import ZarrUserWarning
 
+from lrgls_dask.data.framefit import write_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import STORED_NAMES
 from lrgls_dask.data.places import Location, local_path, location_of
@@ -62,6 +63,7 @@ def write_system(
         write_grid(group, system.design)
         del group.attrs["lrgls_incomplete"]
         group.attrs["lrgls_format"] = FORMAT
+        write_formulas(group, system.formulas)
         # for xarray, which tells coordinates from variables by this list
         if system.design.equation_coords:
             group.attrs["coordinates"] = " ".join(str(name) for name in system.design.equation_coords)

@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from lrgls_dask.checks import closest, one_of, shown, takes
+from lrgls_dask.data.framefit import FittedFormulas
 from lrgls_dask.data.griddims import on_dims, with_attributes
 from lrgls_dask.data.labels import coords_of_rows, plain_labels
 from lrgls_dask.design.design import Design
@@ -40,7 +41,7 @@ __all__ = ["HOW_TO_PREDICT", "ROWS_TO_PREDICT", "Predicting", "PredictingBySigma
 ROWS_TO_PREDICT = "the rows to predict: a System, or regressors alone"
 HOW_TO_PREDICT = (
     "For the fitted rows pass the fitted system, fit.predict(system); for others a System, a Dataset, a frame with the "
-    "columns fit.regressors or an (N, q) array in their order."
+    "columns fit.regressors, or those of its formulas, or an (N, q) array in their order."
 )
 WITH_RESPONSES = "a System, or regressors and the responses y"
 
@@ -68,6 +69,10 @@ class Predicting(ABC):
     @abstractmethod
     def skipped(self) -> Skipped | None:
         """Equations that were left out of the fit."""
+
+    @property
+    @abstractmethod
+    def formulas(self) -> FittedFormulas | None: ...
 
     @abstractmethod
     def _error_variances(self) -> np.ndarray:
@@ -102,7 +107,8 @@ class Predicting(ABC):
 
         data : a System with the same designs, or regressors alone: a Dataset with variables named as in `from_xarray`
             (others in it are not looked at), a pandas or Dask frame with columns `fit.regressors` in any order, or an
-            (N, q) array in that order.
+            (N, q) array in that order. Of a fit made by `System.from_frame` a frame of any kind with the columns that
+            its formulas read, long where the fitted one was; cells that a long frame lacks are NaN.
         interval : coverage, such as 0.95; then a Dataset with `predicted`, `std_error`, `lower`, `upper`, by the
             distribution of the fit's intervals, see `reference`.  Computed together they read the rows once.
         kind : what the interval is for. "mean", X_j b_j with variance x_ij' V_jj x_ij from the estimated coefficients;
@@ -137,11 +143,11 @@ class Predicting(ABC):
     def _new_rows(self, data: Any, y: Any = None, *, responses: str = "") -> NewRows:
         if isinstance(data, CompressedSystem):
             raise TypeError("a compressed system holds none of the rows to predict. Pass the System it was made of.")
-        skipped = self.skipped
+        skipped, dims = self.skipped, (self.obs_dim, self.equation_dim)
         if isinstance(data, System) and data.design.given.same_as(self.design.given):
             skipped = None  # it never had them
         whole = self.design if skipped is None else skipped.whole
-        new = rows_to_predict(data, whole, (self.obs_dim, self.equation_dim), y)
+        new = rows_to_predict(data, whole, dims, y, self.formulas, with_y=bool(responses))
         if responses and not new.rows.y:
             raise ValueError(f"{responses} needs responses, but the data are regressors only. Pass y, or a System.")
         return new_rows_as_estimated(new, skipped)
@@ -213,7 +219,8 @@ class PredictingBySigma(Predicting):
         """(obs, equation) responses that are known, and the others predicted given them through Sigma; lazy.
 
         data : a System, whose Y may hold NaN where it is not known; or regressors as in `predict`, with y.
-        y : (N, K) responses in the order of the fit, or a frame or DataArray by equation, which may leave some out.
+        y : (N, K) responses in the order of the fit, or a frame or DataArray by equation, which may leave some out; by
+            default those that the formulas make of a frame.
         observed : equations whose values may be used, all by default. NaN is never used, and a value of another
             equation neither: it is predicted, which tells how good predictions are.
         interval : coverage; then a Dataset as of `predict`. Known entries have std_error 0.

@@ -16,11 +16,13 @@ import xarray as xr
 
 from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.daskframes import CountedFrame, counted
+from lrgls_dask.data.framefit import FittedFormulas
 from lrgls_dask.data.griddims import off_dims
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import RowLabels, check_unique, dim_of_rows, pair_rows, plain_labels, row_labels
 from lrgls_dask.data.sources import axis_labels, block_parts, chunk_lazily, column_parts, raw_array
 from lrgls_dask.data.storedlabels import StoredLabels
+from lrgls_dask.data.tables import column_names, is_table
 from lrgls_dask.data.unwritten import check_written
 from lrgls_dask.design.design import Design
 from lrgls_dask.prediction.fitted import NAMES_SHOWN, check_same_design
@@ -46,7 +48,15 @@ class NewRows:
         return self.rows.design.given
 
 
-def rows_to_predict(data: Any, design: Design, dims: tuple[Hashable, Hashable], y: Any = None) -> NewRows:
+def rows_to_predict(
+    data: Any,
+    design: Design,
+    dims: tuple[Hashable, Hashable],
+    y: Any = None,
+    formulas: FittedFormulas | None = None,
+    *,
+    with_y: bool = False,
+) -> NewRows:
     """The rows of `data` for a fit with this design and these names of the dims of Y.
 
     data : a System with the same designs; an xr.Dataset; a pandas or Dask frame or a DataArray (N, q) with the
@@ -54,12 +64,16 @@ def rows_to_predict(data: Any, design: Design, dims: tuple[Hashable, Hashable], 
     y : responses of data that is no System: (N, K) in the order of the fit, or a frame or DataArray labelled by
         equation, which may leave some out; the name of a variable where data is a Dataset. Its rows go by label where
         both have any, see `data.labels`.
-    Nothing is read, but the index of a Dask frame, once.
+    formulas : of a fit made by some, which take a frame with the columns that they read.  with_y : whether to have the
+        responses too that they make of it, where it has them.
+    Nothing is read, but the index of a Dask frame, once, and a frame in memory that formulas take.
 
     Raises ValueError naming every regressor that is missing or extra. A Dataset may hold variables that the fit does
     not use, and a frame the responses; they are not looked at.
     """
     design = design.given
+    if formulas is not None and is_table(data) and _has_columns(data, formulas, design):
+        return _by_formulas(data, formulas, design, dims, y, with_y)
     data, y = counted(data, y)
     if isinstance(data, LabelledRows):
         if y is not None:
@@ -84,6 +98,38 @@ def rows_to_predict(data: Any, design: Design, dims: tuple[Hashable, Hashable], 
     index = None if labels is None else labels.values
     check_written((part.name, part.array) for part in (*parts, *responses))
     return NewRows(Rows(tuple(parts), responses, None, _moved(design, columns, names), n_obs), index, dim)
+
+
+# ------------------------------------------------------------------------------------------------------------ formulas
+
+
+def _has_columns(data: Any, formulas: FittedFormulas, design: Design) -> bool:
+    """Whether formulas can read a frame, rather than that it holds the regressors themselves.
+
+    Raises ValueError where it is neither.
+    """
+    lacking = formulas.lacking(data)
+    if lacking and not set(design.regressors) <= set(data.columns):
+        known = column_names(data)
+        raise ValueError(
+            f"the data lack columns {shown(lacking, NAMES_SHOWN)} that the formulas of the fit read; they have "
+            f"{shown(known, NAMES_SHOWN)}{closest(lacking[0], known)} Add or rename columns."
+        )
+    return not lacking
+
+
+def _by_formulas(
+    data: Any, formulas: FittedFormulas, design: Design, dims: tuple[Hashable, Hashable], y: Any, with_y: bool
+) -> NewRows:
+    made = formulas.rows(data, design.equations, responses=with_y and y is None and formulas.shows_responses(data))
+    n_obs = int(made.x.array.shape[0])
+    if n_obs == 0:
+        raise ValueError("the data have no rows. Check the selection that made them.")
+    dim = dim_of_rows([made.labels], dims[0], (dims[1],))
+    (given,) = counted(y)
+    y_parts = made.y if given is None else tuple(_responses(given, design, (dim, dims[1]), n_obs, made.labels))
+    index = None if made.labels is None else made.labels.values
+    return NewRows(Rows((made.x,), y_parts, None, made.design, n_obs), index, dim)
 
 
 def _moved(design: Design, columns: np.ndarray, names: tuple[Hashable, ...]) -> Design:

@@ -75,7 +75,7 @@ def _evidence(problem: Problem, coefficients: np.ndarray, settings: Settings) ->
 def _estimated(
     system: System | CompressedSystem, coefficients: np.ndarray, n_obs: int, loglik: float, objective: float
 ) -> Estimated:
-    said = str(system.obs_dim), str(system.equation_dim), system.rows.weighted
+    said = str(system.obs_dim), str(system.equation_dim), system.rows.weighted, system.formulas
     return Estimated(system.design, coefficients, n_obs, loglik, objective, *said)
 
 

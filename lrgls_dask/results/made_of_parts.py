@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lrgls_dask.data.framefit import FittedFormulas
 from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
@@ -97,6 +98,11 @@ class MadeOfParts(Designed):
     def equation_dim(self) -> str:
         """What the user calls the dim of equations."""
         return self.estimated.equation_dim
+
+    @property
+    def formulas(self) -> FittedFormulas | None:
+        """The formulas that regressors are made by of a frame; None where the system was not made by any."""
+        return self.estimated.formulas
 
     @property
     def termination(self) -> Termination:

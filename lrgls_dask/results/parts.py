@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
+from lrgls_dask.data.framefit import FittedFormulas, read_formulas, write_formulas
 from lrgls_dask.data.storedlabels import labels_from_json, labels_to_json
 from lrgls_dask.data.zarrio import read_array, read_design, write_array, write_design
 from lrgls_dask.design.design import Design
@@ -58,7 +59,7 @@ class Estimated:
     """Coefficients (P,) by equation, from N rows, their log-likelihood, and what the dims are called.
 
     objective : what was minimised, per row: nll and penalties.  weighted : what had weights, "rows", "cells" or
-    "equations", nothing where none had.
+    "equations", nothing where none had.  formulas : by which regressors are made of a frame, or None.
     """
 
     design: Design
@@ -69,6 +70,7 @@ class Estimated:
     obs_dim: str = "obs"
     equation_dim: str = "equation"
     weighted: str = ""
+    formulas: FittedFormulas | None = None
 
     def __post_init__(self) -> None:
         self.coefficients.flags.writeable = False
@@ -78,13 +80,14 @@ class Estimated:
         write_array(group, "params", self.coefficients, ("coefficient",))
         for name in ("n_obs", "loglik", "objective", "obs_dim", "equation_dim", "weighted"):
             group.attrs[name] = getattr(self, name)
+        write_formulas(group, self.formulas)
 
     @classmethod
     def read(cls, group: zarr.Group) -> Estimated:
         known = attributes_of(group)
         # time-varying fits of the first version do not say what they minimised
         objective = known.get("objective", -known["loglik"] / known["n_obs"])
-        said = known["obs_dim"], known["equation_dim"], known.get("weighted", "")
+        said = known["obs_dim"], known["equation_dim"], known.get("weighted", ""), read_formulas(group)
         return cls(read_design(group), read_array(group, "params"), known["n_obs"], known["loglik"], objective, *said)
 
 

@@ -45,6 +45,7 @@ from lrgls_dask.results.cov.cluster import Cluster
 from lrgls_dask.simulate import simulate_system
 from lrgls_dask.varying.segments import segment_times
 from support.remedies import Case, said_to, templates
+from support.remedies_of_frames import FRAMES
 
 N, K = 60, 5
 RNG = np.random.default_rng(5)
@@ -2040,6 +2041,7 @@ CASES = [
     *WEIGHTS,
     *STATISTICS,
     *ROWS,
+    *FRAMES,
     *GRIDS,
     *MOMENTS,
 ]

@@ -1,0 +1,237 @@
+"""`System.from_frame`: frames with a column for each response, and long ones, by formulas.
+
+A frame in memory is one piece of rows; of a Dask frame each partition is one, and its model matrix is made in the task
+that reads it, once a pass. The cells of a row lie anywhere in a long frame, so that its columns are read at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lrgls_dask.checks import one_of, shown
+from lrgls_dask.data.assemble import Use, build_design, build_rows
+from lrgls_dask.data.formulas import long_formulas, wide_formulas
+from lrgls_dask.data.framefit import FittedFormulas, design_of
+from lrgls_dask.data.framelook import labels_of_rows, look, pieces_of, whole_columns
+from lrgls_dask.data.labelled import LabelledRows
+from lrgls_dask.data.labels import dim_of_rows
+from lrgls_dask.data.longframes import Cells, cells_of, formula_of, group_of_rows, laid_out, same_in_row
+from lrgls_dask.data.modelmatrix import Encoding
+from lrgls_dask.data.sources import row_chunks
+from lrgls_dask.data.tables import as_kind, column_names, is_table
+from lrgls_dask.data.weights import Weights, read_weights
+from lrgls_dask.data.wideframes import WideColumns, missing_value, wide_rows
+from lrgls_dask.rows.rows import Part
+
+__all__ = ["rows_from_frame"]
+
+
+def rows_from_frame(
+    frame: Any,
+    formulas: Any,
+    *,
+    obs: str | None,
+    equation: str | None,
+    weights: str | Mapping[Hashable, str] | None,
+    groups: str | None,
+    levels: Mapping[str, Sequence[Any]] | None,
+    missing: str,
+) -> LabelledRows:
+    """The rows behind `System.from_frame`."""
+    one_of("missing", missing, ("drop", "raise"))
+    if not is_table(frame):
+        raise TypeError(
+            f"from_frame takes a pandas, polars or Dask frame or an Arrow table; got a {type(frame).__name__}. Use "
+            "System.from_arrays(Y, X) for arrays, System.from_xarray(ds, y, x) for a Dataset."
+        )
+    for name, given in (("obs", obs), ("equation", equation), ("groups", groups)):
+        if given is not None and not isinstance(given, str):
+            raise TypeError(f"{name} is a {type(given).__name__} but must name a column of the frame. Give its name.")
+    fixed = _levels(levels)
+    if equation is None:
+        return _wide(frame, formulas, obs, weights, groups, fixed, missing)
+    if obs is None:
+        raise ValueError(
+            f"equation={equation!r} says that the frame is long, a row for each cell; obs must then name the column "
+            "that says which cells are of one observation. Give it, e.g. obs='date'."
+        )
+    return _long(frame, formulas, (obs, equation), weights, groups, fixed, missing)
+
+
+def _levels(given: Mapping[str, Sequence[Any]] | None) -> Mapping[str, Sequence[Any]]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or any(isinstance(each, str) for each in given.values()):
+        raise TypeError("levels must map columns to lists of their levels, such as {'sector': ['it', 'oil']}.")
+    return {name: tuple(each) for name, each in given.items()}
+
+
+def _weight_columns(weights: Any) -> tuple[str, ...]:
+    """The columns that weights names."""
+    names = list(weights.values()) if isinstance(weights, Mapping) else [] if weights is None else [weights]
+    if not all(isinstance(name, str) for name in names):
+        odd = next(name for name in names if not isinstance(name, str))
+        raise TypeError(
+            f"weights has a {type(odd).__name__} but must name a column of the frame, or map equations to such names. "
+            "Make the weights a column."
+        )
+    return tuple(dict.fromkeys(names))
+
+
+# ---------------------------------------------------------------------------------------------- wide
+
+
+def _wide(
+    frame: Any,
+    given: Any,
+    obs: str | None,
+    weights: Any,
+    groups: str | None,
+    levels: Mapping[str, Sequence[Any]],
+    missing: str,
+) -> LabelledRows:
+    formulas = wide_formulas(given, column_names(frame))
+    weighted = _weight_columns(weights)
+    labelling = tuple(dict.fromkeys(name for name in (obs, groups) if name is not None))
+    pieces = pieces_of(frame, [*formulas.columns, *weighted, *labelling])
+    looked = look(pieces, formulas, levels, labelling)
+    fitted = FittedFormulas(looked.encoding, tuple(range(len(formulas.labels))), obs)
+    columns = WideColumns(looked.encoding, fitted.of, weighted, missing)
+    of_rows = looked.labels[obs] if obs is not None else None
+    named = labels_of_rows("the frame", looked.index, of_rows, obs, pieces.labelled)
+    found = wide_rows(pieces, tuple(map(len, looked.index)), columns, None if named is None else named.read())
+    if not found.kept.any():
+        raise ValueError(_nothing_observed(formulas.labels))
+    n_obs = int(found.kept.sum())
+    dim = dim_of_rows([named], "obs")
+    x, y = (Part(name, array, row_chunks(array)) for name, array in (("X", found.x), ("Y", found.y)))
+    read = Weights()
+    if weighted:
+        of = {name: found.others[:, i] for i, name in enumerate(weighted)}
+        given = (
+            {equation: of[name] for equation, name in weights.items()}
+            if isinstance(weights, Mapping)
+            else of[weights][:, None]
+        )
+        read = replace(read_weights(given, formulas.labels, n_obs, "equation", numbered=False), named=())
+    design = design_of(looked.encoding, fitted.of, formulas.labels)
+    return LabelledRows(
+        rows=build_rows([x], [y], read, design),
+        obs_labels=None if named is None else named.read()[found.kept],
+        obs_dim=dim,
+        groups=None if groups is None else _groups(looked.labels[groups], groups)[found.kept],
+        formulas=fitted,
+    )
+
+
+def _groups(labels: pd.Series, name: str) -> np.ndarray:
+    missing = labels.isna().to_numpy()
+    if missing.any():
+        raise ValueError(
+            f"groups {name!r}: the label of row {int(missing.argmax())} is missing, {int(missing.sum())} such labels "
+            "in all. Give every row one, or drop the row."
+        )
+    return np.asarray(labels.to_numpy())
+
+
+def _nothing_observed(equations: Sequence[Hashable]) -> str:
+    return (
+        f"no row shows a response of {shown(list(equations))} and all regressors of its equation: every one misses "
+        "something. Look for a column that is empty, and drop or fill it."
+    )
+
+
+# ---------------------------------------------------------------------------------------------- long
+
+
+def _long(
+    frame: Any,
+    given: Any,
+    keys: tuple[str, str],
+    weights: Any,
+    groups: str | None,
+    levels: Mapping[str, Sequence[Any]],
+    missing: str,
+) -> LabelledRows:
+    obs, equation = keys
+    others = [name for name in column_names(frame) if name not in (*keys, groups, weights)]
+    formulas = long_formulas(given, others)
+    if isinstance(weights, Mapping):
+        raise TypeError(
+            f"weights of a long frame is one column, with the weight of each cell; got a mapping. Put the weight of "
+            f"each {equation} into a column."
+        )
+    weighted = _weight_columns(weights)
+    raw = whole_columns(frame, [*keys, *formulas.columns, *weighted, *(() if groups is None else (groups,))])
+    looked = look(pieces_of(raw, list(raw.columns)), formulas, levels, ())
+    cells = cells_of(raw, obs, equation)
+    fitted = FittedFormulas(looked.encoding, formula_of(cells.equations, formulas.labels), obs, equation)
+    block = looked.encoding.block(raw, cells.lags)
+    y = fitted.response(block.y, cells.column)
+    lost = _lost(looked.encoding, fitted.of, cells, block.x)
+    if missing == "raise":
+        _refuse_missing(looked.encoding, fitted, cells, block.x, y)
+    kept, shown_cells = cells.only(~(lost | np.isnan(y)))
+    if not len(kept):
+        raise ValueError(_nothing_observed(cells.equations))
+    bare = np.flatnonzero(np.bincount(shown_cells.column, minlength=len(cells.equations)) == 0)
+    if len(bare):
+        raise ValueError(_nothing_observed([cells.equations[j] for j in bare]))
+    uses = [looked.encoding.places[formulas.of[i]] for i in fitted.of]
+    out = laid_out(shown_cells, block.x[kept], uses, looked.encoding.names, share=True)
+    own: list[list[Use]] = [[Use(0, used, terms)] for used, terms in zip(out.used, out.terms, strict=True)]
+    design = build_design(cells.equations, [out.x.shape[1]], own)
+    read = Weights() if not weighted else _cell_weights(raw[weighted[0]].iloc[kept], weighted[0], shown_cells)
+    values = shown_cells.spread(y[kept], np.nan)
+    return LabelledRows(
+        rows=build_rows([Part("X", out.x, None)], [Part("Y", values, None)], read, design),
+        obs_labels=shown_cells.obs,
+        obs_dim=dim_of_rows(
+            [labels_of_rows("the frame", (), pd.Series(shown_cells.obs), obs, True)], "obs", [equation]
+        ),
+        equation_dim=equation,
+        groups=None if groups is None else group_of_rows(shown_cells, raw[groups].iloc[kept], groups),
+        formulas=fitted,
+    )
+
+
+def _lost(encoding: Encoding, of: Sequence[int], cells: Cells, x: np.ndarray) -> np.ndarray:
+    """(L,) whether a cell lacks a regressor of its equation."""
+    missing = np.isnan(x)
+    if not missing.any():
+        return np.zeros(len(x), dtype=bool)
+    formula = np.array([encoding.formulas.of[i] for i in of])[cells.column]
+    lost = np.zeros(len(x), dtype=bool)
+    for i, places in enumerate(encoding.places):
+        lost |= (formula == i) & missing[:, places].any(axis=1)
+    return lost
+
+
+def _refuse_missing(encoding: Encoding, fitted: FittedFormulas, cells: Cells, x: np.ndarray, y: np.ndarray) -> None:
+    """Raise ValueError naming column and cell of the first value that an equation needs and lacks."""
+    first, count = None, 0
+    for j, label in enumerate(fitted.of):
+        mine = np.flatnonzero(cells.column == j)
+        places = encoding.places[encoding.formulas.of[label]]
+        wrong = np.isnan(np.column_stack([x[mine][:, places], y[mine]]))
+        count += int(wrong.sum())
+        if first is None and wrong.any():
+            at, column = (int(i) for i in np.argwhere(wrong)[0])
+            names = [*(encoding.names[c] for c in places), encoding.formulas.responses[label].text]
+            first = names[column], f"row {mine[at]}, {cells.equations[j]!r} at {cells.obs[cells.row[mine[at]]]}"
+    if first is not None:
+        raise missing_value(*first, count)
+
+
+def _cell_weights(column: pd.Series, name: str, cells: Cells) -> Weights:
+    """Of rows where all cells of each have the same, else of cells; a cell that is not there has weight 1."""
+    values = np.asarray(as_kind(name, column, "number"), dtype=np.float64)
+    of_rows = same_in_row(cells, values)
+    given = cells.spread(values, 1.0) if of_rows is None else of_rows[:, None]
+    made = read_weights(given, cells.equations, len(cells.obs), str(cells.obs.name), numbered=False)
+    return replace(made, named=())

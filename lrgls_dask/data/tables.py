@@ -1,0 +1,205 @@
+"""Frames of any kind through one door: the columns that are asked for, as numbers, categories or dates of pandas.
+
+pandas as it is; polars, Arrow tables and what else narwhals knows are turned over column by column, lazy ones are
+collected for the columns that are asked for. A Dask frame is read partition by partition by those who ask.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import pandas as pd
+
+from lrgls_dask.checks import closest, shown
+from lrgls_dask.data.numbers import check_real
+
+__all__ = [
+    "Kind",
+    "as_kind",
+    "as_labels",
+    "column_names",
+    "is_dask_frame",
+    "is_table",
+    "kind_of",
+    "read_columns",
+    "unknown_level",
+]
+
+Kind = Literal["number", "category", "date"]
+NOT_TAKEN = (
+    "Use {frame}.astype('float64') for numbers written otherwise, .astype('string') or 'category' for labels, "
+    "pd.to_datetime(...) for dates"
+)
+
+
+def is_dask_frame(data: Any) -> bool:
+    """Whether its rows are in partitions."""
+    return all(hasattr(data, name) for name in ("to_dask_array", "npartitions", "index", "columns"))
+
+
+def is_table(data: Any) -> bool:
+    """Whether this is a frame of any kind."""
+    if isinstance(data, pd.DataFrame):
+        return True
+    return is_dask_frame(data) or _narwhals(data) is not None
+
+
+def _narwhals(data: Any) -> Any:
+    found = nw.from_native(data, pass_through=True)
+    return found if isinstance(found, nw.DataFrame | nw.LazyFrame) else None
+
+
+def column_names(frame: Any) -> tuple[str, ...]:
+    """Names of its columns that are text; of a pandas or Dask frame, those of its index after them."""
+    if isinstance(frame, pd.DataFrame):
+        names = [*frame.columns, *(name for name in frame.index.names if name not in set(frame.columns))]
+    elif is_dask_frame(frame):
+        names = [*frame.columns, *([] if frame.index.name in set(frame.columns) else [frame.index.name])]
+    else:
+        names = _narwhals(frame).collect_schema().names()
+    return tuple(name for name in names if isinstance(name, str))
+
+
+def read_columns(frame: Any, names: Sequence[str]) -> pd.DataFrame:
+    """These columns, each once, with the index of a pandas frame; nothing else of it is looked at.
+
+    Raises ValueError naming the first that the frame lacks, or has twice.
+    """
+    check_columns(frame, names)
+    if isinstance(frame, pd.DataFrame):
+        own = set(frame.columns)
+        found = {name: frame[name] if name in own else frame.index.get_level_values(name) for name in names}
+        return pd.DataFrame({name: pd.Series(each.array, frame.index) for name, each in found.items()}, frame.index)
+    table = _narwhals(frame).select(*names)
+    if isinstance(table, nw.LazyFrame):
+        table = table.collect()
+    return pd.DataFrame({name: _of_narwhals(name, table[name]) for name in names}, pd.RangeIndex(len(table)))
+
+
+def check_columns(frame: Any, names: Sequence[str]) -> None:
+    """Raise ValueError naming the first of these columns that a frame lacks, or has twice."""
+    known = column_names(frame)
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"the frame has no column {name!r}{closest(name, known)} It has {shown(known, 20)}. Mend the name, or "
+                "add the column."
+            )
+        if known.count(name) > 1:
+            raise ValueError(f"the frame has {known.count(name)} columns called {name!r}. Rename or drop one.")
+
+
+def _of_narwhals(name: str, series: Any) -> pd.Series:
+    dtype = series.dtype
+    if dtype.is_numeric() or dtype == nw.Boolean:
+        plain = not isinstance(dtype, nw.Decimal) and series.null_count() == 0
+        return pd.Series(series.to_numpy() if plain else series.cast(nw.Float64).to_numpy())
+    if isinstance(dtype, nw.Categorical | nw.Enum):
+        values = series.to_list()
+        present = set(values)
+        levels = [each for each in series.cat.get_categories().to_list() if each is not None]
+        kept = levels if isinstance(dtype, nw.Enum) else [each for each in levels if each in present]
+        return pd.Series(pd.Categorical(values, categories=kept))
+    if isinstance(dtype, nw.Datetime) and dtype.time_zone is None:
+        return pd.Series(series.to_numpy())
+    if isinstance(dtype, nw.Date | nw.Datetime):
+        return pd.Series(pd.to_datetime(pd.Series(series.to_list())))
+    if isinstance(dtype, nw.String):
+        return pd.Series(series.to_list(), dtype="str")
+    raise TypeError(
+        f"column {name!r} has dtype {dtype}, which is neither numbers nor labels nor dates. Cast it to one of these."
+    )
+
+
+# ---------------------------------------------------------------------------------------------- kinds
+
+
+def kind_of(name: str, series: pd.Series) -> Kind:
+    """What a column is to a formula. Raises TypeError for what formulas cannot take, naming a value that tells why."""
+    dtype = series.dtype
+    if isinstance(dtype, pd.CategoricalDtype | pd.StringDtype):
+        return "category"
+    if isinstance(dtype, pd.PeriodDtype | pd.DatetimeTZDtype) or getattr(dtype, "kind", "") == "M":
+        return "date"
+    if isinstance(dtype, pd.ArrowDtype) and dtype.type in (str, datetime.date):
+        return "category" if dtype.type is str else "date"
+    if getattr(dtype, "kind", "") == "O" and isinstance(dtype, np.dtype):
+        return _kind_of_objects(name, series)
+    check_real(f"column {name!r}", dtype, "Float64")
+    return "number"
+
+
+def _kind_of_objects(name: str, series: pd.Series) -> Kind:
+    values = series[series.notna()]
+    odd = next((i for i, value in enumerate(values) if not isinstance(value, str)), None)
+    if odd is None:
+        return "category"
+    value = values.iloc[odd]
+    raise TypeError(
+        f"column {name!r} has dtype object and holds {type(value).__name__} such as {value!r}, at row "
+        f"{int(np.flatnonzero(series.notna())[odd])}, where formulas take text only. "
+        f"{NOT_TAKEN.format(frame=f'frame[{name!r}]')}."
+    )
+
+
+def as_kind(name: str, series: pd.Series, kind: Kind, levels: Sequence[Any] | None = None) -> Any:
+    """The column as an array: of numbers, a Categorical with these levels, by default its own, or dates.
+
+    Raises TypeError where it holds something else, ValueError for a value that is none of the levels.
+    """
+    if kind == "category":
+        return _as_category(name, series, levels)
+    found = kind_of(name, series)
+    if found != kind:
+        raise TypeError(
+            f"column {name!r} has dtype {series.dtype}, {found} where it must hold {kind}s. Convert it, "
+            f"{NOT_TAKEN.format(frame=f'frame[{name!r}]')[4:]}."
+        )
+    if kind == "date":
+        return as_labels(series).array
+    if isinstance(series.dtype, np.dtype):
+        return np.ascontiguousarray(series.to_numpy())
+    whole = getattr(series.dtype, "numpy_dtype", series.dtype).kind in "iu" and not series.isna().any()
+    if whole and series.dtype != "UInt64":  # so that levels made of them are whole numbers too
+        return series.to_numpy(dtype=np.int64)
+    return series.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def as_labels(series: pd.Series) -> pd.Series:
+    """Labels as pandas has them: nullable and Arrow numbers and dates as those of NumPy, where none is missing."""
+    dtype = series.dtype
+    if isinstance(dtype, pd.ArrowDtype) and (dtype.kind == "M" or dtype.type is datetime.date):
+        return pd.Series(pd.to_datetime(series.to_numpy(dtype=object, na_value=None)), series.index)
+    kind = getattr(dtype, "numpy_dtype", np.dtype("O"))
+    if isinstance(dtype, np.dtype) or kind.kind not in "iufb" or series.isna().any():
+        return series
+    return series.astype(kind)
+
+
+def _as_category(name: str, series: pd.Series, levels: Sequence[Any] | None) -> pd.Categorical:
+    if levels is None:
+        if isinstance(series.dtype, pd.CategoricalDtype):
+            return series.array
+        kind_of(name, series)
+        return pd.Categorical(series)
+    values = series.astype(series.cat.categories.dtype) if isinstance(series.dtype, pd.CategoricalDtype) else series
+    codes = pd.Index(levels, dtype=object).get_indexer(pd.Index(values, dtype=object))
+    missing = series.isna().to_numpy()
+    lost = (codes == -1) & ~missing
+    if lost.any():
+        row = int(lost.argmax())
+        raise unknown_level(f"column {name!r}", series.iloc[row], row, levels, name)
+    return pd.Categorical.from_codes(np.where(missing, -1, codes), categories=list(levels))
+
+
+def unknown_level(what: str, value: Any, row: int, levels: Sequence[Any], column: str) -> ValueError:
+    """The error for a level that was not there, or not named, when the levels were fixed."""
+    return ValueError(
+        f"{what} holds {value!r}, first at row {row}, which is none of its levels {shown(list(levels), 10)}. Leave "
+        f"such rows out, or name it among them before the fit, by levels={{{column!r}: [...]}} of System.from_frame or "
+        "by levels=[...] of C(...)."
+    )
