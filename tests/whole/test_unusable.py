@@ -226,6 +226,16 @@ def test_compressed_and_appended_rows(holes: bool, tmp_path: Path) -> None:
         model(True, 1, unusable="skip").fit(data.system(weights=np.full((240, 8), 2.0)).compress())
 
 
+def test_what_only_skipped_equations_use_of_a_column_costs_no_digit() -> None:
+    data = Spoiled(holes=True)
+    data.Y[5:7, [j for j in range(8) if j != 4]] = np.nan  # rows 5 and 6 show e4 alone
+    data.shared[5:7, 1] = 1e13
+    expected = LowRankGLS(1, missing="em").fit(data.good()).result_
+    for system in (data.system(), data.system().compress()):
+        found = LowRankGLS(1, missing="em", unusable="skip").fit(system).result_
+        check_estimates(found, expected, atol=1e-9)
+
+
 def test_compressed_complete_rows_with_a_constant_response() -> None:
     rng = np.random.default_rng(0)
     X, Y = np.column_stack([np.ones(90), rng.normal(size=90)]), rng.normal(size=(90, 4))
