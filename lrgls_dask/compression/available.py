@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
-from lrgls_dask.rows.moments import GramMoments, RootMoments, Sized
+from lrgls_dask.rows.moments import GramMoments, Levels, RootMoments, Sized
 
 __all__ = ["AvailableMoments", "AvailableSums", "available_of", "shown_by"]
 
@@ -20,7 +20,8 @@ class AvailableMoments(Sized):
     """Of the equations of one group, each over the rows that show it, its columns and its response together.
 
     rows, weight, log_weight : (m,) counts, sums of w and of log w.  anchor, offset : (m, p + 1), together the mean.
-    cross : (m, p + 1, p + 1) centred cross-products.
+    cross : (m, p + 1, p + 1) centred cross-products.  levels : weight (m, C) and dot (m, p) of the rows that show each,
+    where cells have weights.
     """
 
     rows: np.ndarray
@@ -29,6 +30,7 @@ class AvailableMoments(Sized):
     anchor: np.ndarray
     offset: np.ndarray
     cross: np.ndarray
+    levels: Levels | None = None
 
     @property
     def mean(self) -> np.ndarray:
@@ -37,7 +39,13 @@ class AvailableMoments(Sized):
     def times(self, n: int) -> AvailableMoments:
         """Of rows taken so often."""
         return AvailableMoments(
-            n * self.rows, n * self.weight, n * self.log_weight, self.anchor, self.offset, n * self.cross
+            n * self.rows,
+            n * self.weight,
+            n * self.log_weight,
+            self.anchor,
+            self.offset,
+            n * self.cross,
+            None if self.levels is None else self.levels.times(n),
         )
 
     def __add__(self, other: AvailableMoments) -> AvailableMoments:
@@ -55,6 +63,7 @@ class AvailableMoments(Sized):
             anchor,
             start + share[:, None] * gap,
             self.cross + other.cross + between,
+            None if self.levels is None or other.levels is None else self.levels + other.levels,
         )
 
 
@@ -144,6 +153,7 @@ def available_of(
         part += away[left] * away[right]
         part *= seen[equation[left]]
         cross += part
+    scaled = any(moments.head.levels is not None for _, moments in parts)
     found, one, two = [], 0, 0
     for group, each in zip(groups, columns, strict=True):
         (m, p), j = each.shape, group.equations
@@ -151,8 +161,21 @@ def available_of(
         squares = cross[two : two + m * p * p].reshape(m, p, p)
         one, two = one + m * p, two + m * p * p
         squares = _without_constant(squares, weight[j], mine)
-        found.append(AvailableMoments(rows[j], weight[j], log_weights[j], anchor[each], mine, squares))
+        levels = _levels(parts, group, shown[:, j]) if scaled else None
+        found.append(AvailableMoments(rows[j], weight[j], log_weights[j], anchor[each], mine, squares, levels))
     return tuple(found)
+
+
+def _levels(
+    parts: list[tuple[np.ndarray, GramMoments | RootMoments]], group: DesignGroup, shown: np.ndarray
+) -> Levels | None:
+    """Of the equations of a group, over the patterns that show them, shown (patterns, m); None where not known."""
+    known = [(moments.head.levels, seen) for (_, moments), seen in zip(parts, shown, strict=True) if seen.any()]
+    levels = [each for each, _ in known if each is not None]
+    if not known or len(levels) < len(known):
+        return None
+    seen = np.array([each for _, each in known], dtype=float).T
+    return Levels(seen @ [each.weight for each in levels], seen @ [each.dot[group.columns] for each in levels])
 
 
 def _gaps(parts: list[tuple[np.ndarray, GramMoments | RootMoments]], q: int) -> tuple[np.ndarray, np.ndarray]:

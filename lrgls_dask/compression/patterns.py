@@ -22,7 +22,7 @@ from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.block import Block, bad_values, side_by_side, width_of
 from lrgls_dask.rows.kernels import LARGEST, checked_weights, gram_kernel, root_kernel, scratch, slabs
-from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, Sized
+from lrgls_dask.rows.moments import GramMoments, Head, Levels, RootMoments, Scaling, Sized
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
 
@@ -260,13 +260,27 @@ def _available(block: Block, anchor: np.ndarray, groups: tuple[DesignGroup, ...]
     for moments in available:
         if not (np.isfinite(moments.cross).all() and (np.abs(moments.mean) < LARGEST).all()):
             raise bad_but_for_missing(block)
-    return available
+    if block.scaling is None:
+        return available
+    return tuple(
+        replace(each, levels=_levels_of_cells(block, block.scaling, group))
+        for each, group in zip(available, groups, strict=True)
+    )
 
 
 def _logs_of_cells(block: Block, log_weights: np.ndarray) -> np.ndarray:
     """(K,) sum of a row's mean log weight over the used rows that show an equation."""
     kept = _rows_of_weight(block)
     return np.asarray(log_weights[kept] @ ~np.isnan(side_by_side(block.y)[kept]))
+
+
+def _levels_of_cells(block: Block, scaling: Scaling, group: DesignGroup) -> Levels:
+    """What the roots of weights are of each equation of a group, over the used rows that show it."""
+    kept = _rows_of_weight(block)
+    shown = (~np.isnan(side_by_side(block.y)[kept][:, group.equations])).astype(float).T
+    roots = scaling.roots[kept]
+    columns = side_by_side(block.x)[kept][:, group.columns] * roots[:, scaling.weight[group.columns]]
+    return Levels(shown @ roots**2, shown @ columns)
 
 
 def _codes(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,14 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.whiten import GroupRows, fitted_exactly, group_rows, resolution_of
 
-__all__ = ["SumsOfSquares", "mcelroy_r2", "mcelroy_r2_of_residuals", "sums_of_squares", "system_r2"]
+__all__ = [
+    "SumsOfSquares",
+    "mcelroy_r2",
+    "mcelroy_r2_of_residuals",
+    "squares_about_mean",
+    "sums_of_squares",
+    "system_r2",
+]
 
 ROUNDING, VARIES = 1e-8, 1e-13  # residuals and spread, as a part of the level, that are no more than rounding
 LEVEL = 1e-6  # a combination of columns without variation is a constant if this much of its level is left
@@ -58,9 +65,14 @@ def sums_of_squares(
         left = part.y - part.x @ coefficients[part.group.coefficients]
         residual[mine] = np.sum(left**2, axis=0) + part.beyond
         constant[mine] = _constants(part, resolution, restrictions)
-        about_zero, about_mean = np.sum(part.y**2, axis=0), np.sum(_less_mean(part) ** 2, axis=0)
-        total[mine] = np.where(constant[mine], about_mean, about_zero) + part.beyond
+        about_zero = np.sum(part.y**2, axis=0) + part.beyond
+        total[mine] = np.where(constant[mine], squares_about_mean(part), about_zero)
     return SumsOfSquares(residual, total, constant)
+
+
+def squares_about_mean(part: GroupRows) -> np.ndarray:
+    """(m,) weighted squares of the responses about their weighted means."""
+    return np.asarray(np.sum(_less_mean(part) ** 2, axis=0) + part.beyond)
 
 
 def _less_mean(part: GroupRows) -> np.ndarray:

@@ -17,11 +17,13 @@ from lrgls_dask.inference.gradient_kernels import SigmaRuns
 from lrgls_dask.missing.expected import ExpectedMoments
 from lrgls_dask.missing.kernels import GradientMoments, LatentMoments, MaskedParams
 from lrgls_dask.rows.fingerprint import Fingerprint
+from lrgls_dask.rows.moments import Levels
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import Constraint
 from lrgls_dask.solve.coordinates import Coordinates
 from lrgls_dask.solve.fingerprint import fingerprint_of_shown
+from lrgls_dask.solve.level import level_row
 from lrgls_dask.solve.whiten import GroupRows, Whitened
 
 __all__ = ["Apart", "ShownColumns", "group_rows_of"]
@@ -112,6 +114,24 @@ class ShownColumns:
         return not self.rows.varying_weights
 
     @property
+    def constants(self) -> np.ndarray | None:
+        """(q, K) with X times it the constant of every equation, zero where it has none; None where a column of ones
+        is one, or where it is not known what one has become."""
+        if self.has_constants or not self.knows_constants:
+            return None
+        found = np.zeros((self.design.n_regressors, self.design.n_equations))
+        for part in self.group_rows:
+            assert part.level is not None
+            at = np.ix_(part.group.columns, part.group.equations)
+            found[at] = np.linalg.lstsq(part.x, part.level, rcond=None)[0][:, None]
+        return found
+
+    @property
+    def knows_constants(self) -> bool:
+        """Whether it is known what a constant is."""
+        return self.has_constants or all(part.level is not None for part in self.group_rows)
+
+    @property
     def weight(self) -> np.ndarray:
         """(K,) sums of the weights of the rows that show each equation."""
         return self._weight
@@ -200,8 +220,11 @@ class ShownColumns:
         return np.concatenate(parts)
 
 
-def group_rows_of(group: DesignGroup, of: tuple[AvailableMoments, int]) -> GroupRows:
-    """Rows that stand for one equation's columns and response."""
+def group_rows_of(design: Design, group: DesignGroup, of: tuple[AvailableMoments, int], *, scaled: bool) -> GroupRows:
+    """Rows that stand for one equation's columns and response.
+
+    scaled : whether by roots of weights of cells that vary, so that a constant is sought among the columns.
+    """
     moments, i = of
     p, cross = len(group.columns), moments.cross[i].copy()
     constant = cross.diagonal() <= moments.weight[i] * (ROUNDING * moments.mean[i]) ** 2
@@ -210,4 +233,9 @@ def group_rows_of(group: DesignGroup, of: tuple[AvailableMoments, int]) -> Group
     rows = np.zeros((p + 2, p + 1))
     rows[0] = np.sqrt(moments.weight[i]) * moments.mean[i]
     rows[1 : len(root) + 1] = root
-    return GroupRows(group, rows[:, :-1], rows[:, -1:], np.zeros(1))
+    level = None
+    if scaled and moments.levels is not None:
+        dot = np.zeros(design.n_regressors)
+        dot[group.columns] = moments.levels.dot[i]
+        level = level_row(design, group, rows[:, :-1], Levels(moments.levels.weight[i], dot))
+    return GroupRows(group, rows[:, :-1], rows[:, -1:], np.zeros(1), level)

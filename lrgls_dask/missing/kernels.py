@@ -75,7 +75,7 @@ class MaskedParams:
     columns of X to Y / scale.  level : (K,) residual of a row that stands at `origin`.  sigma : in units of `scale`.
     maps : per group (m, p, p), from columns less origin to whitened ones; places : per group (m, p) where those stand;
     ends : (P,) the whitened columns at `origin`; all three for the information alone, and so is between : (K, K), which
-    takes the place of Sigma_oo^-1.
+    takes the place of Sigma_oo^-1.  constants : (q, K) with X times it the constants, where that is not `unit`.
     """
 
     groups: tuple[DesignGroup, ...]
@@ -88,6 +88,7 @@ class MaskedParams:
     places: tuple[np.ndarray, ...] = ()
     ends: np.ndarray | None = None
     between: np.ndarray | None = None
+    constants: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,12 +8,13 @@ is the mean, and this is McElroy's (1977) own.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 
 from lrgls_dask.inference.hypothesis_tests import DIAGONAL, HypothesisTest, chi2_test
+from lrgls_dask.inference.measures import squares_about_mean
 from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.rows.moments import Sized
@@ -34,8 +35,8 @@ class _Sums(Sized):
 
 @dataclass(frozen=True, eq=False)
 class QuadraticMoments(_Sums):
-    """residual : sum r_o' Sigma_oo^-1 r_o.  total : the same of Y less the origin.  along : (K,) sum Sigma_oo^-1 y_o of
-    that, precision : (K, K) sum Sigma_oo^-1, each row times its weight."""
+    """residual : sum r_o' Sigma_oo^-1 r_o.  total : the same of Y less some of the constants.  along : (K,) sum
+    Sigma_oo^-1 y_o of that times the constants, precision : (K, K) sum Sigma_oo^-1 times those on both sides."""
 
     residual: float
     total: float
@@ -57,25 +58,35 @@ def quadratic_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> Quad
     total: QuadraticMoments | None = None
     for slab in slabs:
         residual = residuals_of(slab, params)
-        unit = np.ones(len(slab.x)) if slab.unit is None else slab.unit
-        y = slab.y / params.scale
+        y, constants = _about_constants(slab, params)
         rows = params.sigma.rows(slab.observed)
         solved = rows.given(y).scaled
         part = QuadraticMoments(
             float(np.sum(residual * rows.given(residual).scaled)),
             float(np.sum(y * solved)),
-            unit @ solved,
-            _summed_precision(rows, slab.observed, unit**2),
+            np.einsum("ij,ij->j", constants, solved),
+            _summed_precision(rows, constants),
         )
         total = part if total is None else total + part
     return total
 
 
-def _summed_precision(rows: Rows, observed: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(K, K) sum_i weight_i Sigma_oo^-1, zero where missing; n k K^2 multiplications."""
-    total = rows.base * ((observed * weight[:, None]).T @ observed)
+def _about_constants(slab: MaskedSlab, params: MaskedParams) -> tuple[np.ndarray, np.ndarray]:
+    """(n, K) responses in units of `scale`, less what is some of a constant, and the constants, zero where missing."""
+    unit = np.ones((len(slab.x), 1)) if slab.unit is None else slab.unit[:, None]
+    if params.constants is None:
+        return slab.y / params.scale, unit * slab.observed
+    q = slab.x.shape[1]
+    y = (slab.y + unit * params.origin[q:] * slab.observed) / params.scale
+    return y, (slab.x @ params.constants + unit * (params.origin[:q] @ params.constants)) * slab.observed
+
+
+def _summed_precision(rows: Rows, constants: np.ndarray) -> np.ndarray:
+    """(K, K) sum_i Sigma_oo^-1 times constants_i constants_i', entry by entry; n k K^2 multiplications."""
+    total = rows.base * (constants.T @ constants)
     for some, taken in rows.taken():
-        total -= (taken * weight[some, None]).T @ taken
+        scaled = taken * constants[some]
+        total -= scaled.T @ scaled
     return np.asarray(total)
 
 
@@ -95,8 +106,11 @@ def shown_mcelroy_r2(problem: Incomplete, coefficients: np.ndarray, sigma: Sigma
     pseudo-rows."""
     c = problem.whitened_coefficients(coefficients)
     params = problem.params_at(c, sigma.rescaled(1.0 / problem.whitened.y_scale))
+    params = replace(params, constants=problem.constants)
     found: QuadraticMoments = problem.summed(quadratic_moments, params, "McElroy's R2")
-    total = found.total - float(found.along @ np.linalg.solve(found.precision, found.along))
+    there = np.flatnonzero(found.precision.diagonal() > 0)
+    along = found.along[there]
+    total = found.total - float(along @ np.linalg.solve(found.precision[np.ix_(there, there)], along))
     return 1.0 - found.residual / total if total > ROUNDING * found.total else float("nan")
 
 
@@ -109,7 +123,7 @@ def shown_system_r2(
 
     residual : (K,) sums of squared residuals.  r2 : (K,) of the equations.
     """
-    total = np.array([np.sum(part.y[1:] ** 2) + part.beyond[0] for part in problem.group_rows])
+    total = np.concatenate([squares_about_mean(part) for part in problem.group_rows])
     varies = total > 0
     nothing = float("nan")
     return {

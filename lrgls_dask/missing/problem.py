@@ -141,7 +141,10 @@ class Incomplete(ShownColumns):
         self.n_cells = int(self.cells.sum())
         _check_observed(rows.design, self.cells, first)
         available = self.by_equation(first)
-        self.group_rows = tuple(group_rows_of(g, a) for g, a in zip(self.design.groups, available, strict=True))
+        self.group_rows = tuple(
+            group_rows_of(rows.design, group, of, scaled=rows.varying_weights)
+            for group, of in zip(self.design.groups, available, strict=True)
+        )
         self._weight = np.array([moments.weight[i] for moments, i in available])
         self.whitened = whiten(
             self.design,

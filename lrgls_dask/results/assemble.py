@@ -169,8 +169,8 @@ def fit_incomplete_rows(
 
 
 def _squares(problem: Incomplete, coefficients: np.ndarray, settings: Settings) -> SumsOfSquares | None:
-    """Of each equation over its own rows; where cells have weights a constant is not told from other columns."""
-    if not problem.has_constants:
+    """Of each equation over its own rows."""
+    if not problem.knows_constants:
         return None
     return sums_of_squares(problem.group_rows, coefficients, GRAM_RESOLUTION, settings.restrictions)
 

@@ -220,8 +220,8 @@ class CellsOfRows(Evidence):
     def sums(self, estimated: Estimated, restrictions: Restrictions | None) -> SumsOfSquares:
         if self.squares is None:
             raise ValueError(
-                "R2 of equations with missing responses needs sums of squares, which files of earlier versions, and "
-                "fits with weights of cells, do not keep. Fit again, with weights of rows or of equations."
+                "R2 of equations with missing responses needs sums of squares, which files of earlier versions do not "
+                "keep. Fit again."
             )
         return self.squares
 

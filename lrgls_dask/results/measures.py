@@ -72,7 +72,7 @@ class Measures(SigmaReported):
         one_of("sigma", sigma, ("reported", "residual"))
         if not self.evidence.complete:
             self._check_reported(sigma, "mcelroy_r2")
-            return shown_mcelroy_r2(self._read_again("mcelroy_r2"), self.coefficients, self.covariance)
+            return shown_mcelroy_r2(self._about_constants("mcelroy_r2"), self.coefficients, self.covariance)
         rows = self._rows_for("mcelroy_r2")
         if sigma == "residual":
             return mcelroy_r2_of_residuals(rows, self.coefficients)
@@ -93,7 +93,7 @@ class Measures(SigmaReported):
         one_of("sigma", sigma, ("reported", "residual"))
         if not self.evidence.complete:
             self._check_reported(sigma, "system_r2")
-            at = self._read_again("system_r2"), self.coefficients, self.covariance
+            at = self._about_constants("system_r2"), self.coefficients, self.covariance
             of_rows = shown_system_r2(*at, self._sums.residual, self._sums.r2)
             return xr.DataArray(list(of_rows.values()), {"measure": list(of_rows)}, ("measure",), name="system_r2")
         rows = self._rows_for("system_r2")
@@ -117,11 +117,15 @@ class Measures(SigmaReported):
     def _read_again(self, what: str) -> Incomplete:
         """The rows of a fit with missing responses, patterns compressed: one pass, or none where the fit keeps them."""
         source: Any = self._source
-        problem = fitted_problem(source.fitted, source.all_rows(what))
-        if not problem.has_constants:
+        return fitted_problem(source.fitted, source.all_rows(what))
+
+    def _about_constants(self, what: str) -> Incomplete:
+        """The same, of rows of which it is known what a constant is."""
+        problem = self._read_again(what)
+        if not problem.knows_constants:
             raise ValueError(
-                f"{what} is about constants, which weights of cells with missing responses leave none. Use weights of "
-                "rows or of equations."
+                f"{what} is about constants, of which systems that earlier versions compressed do not say what weights "
+                "of cells make of them. Compress again."
             )
         return problem
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lrgls_dask import Fit, System
+from lrgls_dask import Fit, LowRankGLS, System
 from support.fits import fit
 from support.incomplete import with_an_empty_row, with_holes
 from support.systems import Data, dask_rows, simulate
@@ -67,6 +67,46 @@ def test_without_holes_it_is_the_complete_value(what: str, engine: str) -> None:
             said(holes, what)
         return
     np.testing.assert_allclose(said(holes, what), said(complete, what), rtol=1e-6)
+
+
+@pytest.mark.parametrize("road", ["patterns", "held", "stream"])
+def test_with_weights_of_cells_it_is_the_complete_value(road: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One equation has no constant."""
+    if road == "held":
+        monkeypatch.setattr("lrgls_dask.compression.patterns.MOST_PATTERNS", 1)
+    data = simulate("mixed", n=N, K=4, k=1, seed=3)
+    data = replace(data, columns=(data.columns[0][1:], *data.columns[1:]))
+    weights = np.random.default_rng(0).uniform(0.5, 2.0, size=(N + 1, 4))
+    engine = "stream" if road == "stream" else "compress"
+    complete = LowRankGLS(1).fit(data.system(weights=weights[:N])).result_
+    more = with_an_empty_row(data).system(weights=weights)
+    holes = LowRankGLS(1, missing="em", engine=engine, rel_tol=1e-11).fit(more).result_
+    assert (holes.evidence.rows is not None) == (road == "patterns")
+    for what in MEASURES[:-1] if road == "stream" else MEASURES:
+        np.testing.assert_allclose(said(holes, what), said(complete, what), rtol=1e-5, err_msg=what)
+
+
+@pytest.mark.parametrize("engine", ["compress", "stream"])
+def test_mcelroys_r2_with_weights_of_cells_is_the_dense_sum(engine: str) -> None:
+    data = with_holes(simulate("mixed", n=N, K=4, k=1, seed=3), n_patterns=5)
+    weights = np.random.default_rng(0).uniform(0.5, 2.0, size=(N, 4))
+    weights[3, 2] = 0.0  # a response that is missing too
+    made = LowRankGLS(1, missing="em", engine=engine, rel_tol=1e-10).fit(data.system(weights=weights)).result_
+    r, sigma = residuals(made, data), made.sigma().values
+    top, normal, right, total = 0.0, np.zeros((4, 4)), np.zeros(4), 0.0
+    for y, e, w in zip(data.Y, r, np.sqrt(weights), strict=True):
+        o = ~np.isnan(y) & (w > 0)
+        Q = np.zeros((4, 4))
+        Q[np.ix_(o, o)] = np.linalg.inv(sigma[np.ix_(o, o)]) * np.outer(w[o], w[o])
+        y, e = np.where(o, y, 0.0), np.where(o, e, 0.0)
+        top, total, normal, right = top + e @ Q @ e, total + y @ Q @ y, normal + Q, right + Q @ y
+    expected = 1.0 - top / (total - right @ np.linalg.solve(normal, right))
+    assert made.mcelroy_r2() == pytest.approx(expected, rel=1e-8)
+    for j in range(4):
+        o = ~np.isnan(data.Y[:, j]) & (weights[:, j] > 0)
+        w, y = weights[o, j], data.Y[o, j]
+        r2 = 1.0 - w @ r[o, j] ** 2 / (w @ (y - w @ y / w.sum()) ** 2)
+        assert float(made.r2[j]) == pytest.approx(r2, rel=1e-8)
 
 
 @ENGINES

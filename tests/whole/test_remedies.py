@@ -136,12 +136,6 @@ def exact_and_holes() -> Fit:
         return fit(np.where(np.arange(K) == 0, X[:, [1]], HOLES), X, 1, missing="em")
 
 
-def cells_and_holes() -> Fit:
-    """Weights of cells beside missing responses, responses about zero."""
-    weights = 1.0 + RNG.random((N, K))
-    return LowRankGLS(1, missing="em").fit(System.from_arrays(HOLES, X, weights=weights)).result_
-
-
 def structured() -> np.ndarray:
     return np.array([tuple(row) for row in X], dtype=[("a", float), ("b", float), ("c", float)])
 
@@ -902,22 +896,6 @@ RESULTS: list[Case] = [
         "is fitted exactly by its regressors. Fit the system without it",
         lambda: exact_and_holes().breusch_pagan(),
         (lambda: fit(HOLES[:, 1:], X, 1, missing="em").breusch_pagan(),),
-    ),
-    Case(
-        "do not keep. Fit again, with weights of rows or of equations",
-        lambda: cells_and_holes().r2,
-        (
-            lambda: fit(HOLES, X, 1, missing="em", _weights=np.arange(1.0, N + 1)).r2,
-            lambda: fit(HOLES, X, 1, missing="em", _weights=np.arange(1.0, K + 1)).r2,
-        ),
-    ),
-    Case(
-        "leave none. Use weights of rows or of equations",
-        lambda: cells_and_holes().mcelroy_r2(),
-        (
-            lambda: fit(HOLES, X, 1, missing="em", _weights=np.arange(1.0, N + 1)).mcelroy_r2(),
-            lambda: fit(HOLES, X, 1, missing="em", _weights=np.arange(1.0, K + 1)).mcelroy_r2(),
-        ),
     ),
     Case(
         "holds only where they were compressed by few patterns. Ask the fit that was made of",
