@@ -168,6 +168,8 @@ class LowRankGLS(EstimatorOptions):
                     structures = (chosen,)
                 solution, table = choose(problem, structures, options, kept, road.folds)
                 settings = replace(settings, l1=structures[0].l1)
+                if self.missing == "em" and isinstance(system, System):
+                    system = complete_only(system)  # as the fit saw it: rows that show nothing took no part
                 fit = as_fit(problem, solution, settings, path or table, system)
         self.result_, self.rank_, self.plan_ = fit, fit.rank, road.plan
         if kept is not None:
@@ -259,6 +261,7 @@ class LowRankGLS(EstimatorOptions):
             plan = plan_of_patterns(plan, 0, streamed=seen is None)
             if seen is not None:
                 return Road(_in_memory(seen, self._ridge, meter, restrictions), plan)
+            system = complete_only(system)  # without the rows that show nothing
         if plan.engine == "stream":
             streamed = Streamed(
                 system.rows,
