@@ -212,6 +212,8 @@ class LowRankGLS(EstimatorOptions):
                 assert not isinstance(road.folds, ShownFolds)  # which come with rows that miss responses
                 solution, table = choose(problem, structures, options, kept, road.folds)
                 settings = replace(settings, l1=structures[0].l1)
+                if self.missing == "em" and isinstance(system, System):
+                    system = complete_only(system)  # as the fit saw it: rows that show nothing took no part
                 fit = as_fit(problem, solution, settings, path or table, system)
         if kept is not None:
             kept.clear()
@@ -303,6 +305,7 @@ class LowRankGLS(EstimatorOptions):
             plan = plan_of_patterns(plan, 0, streamed=seen is None)
             if seen is not None:
                 return Road(_in_memory(seen, self._ridge, meter, restrictions), plan)
+            system = complete_only(system)  # without the rows that show nothing
         if plan.engine == "stream":
             streamed = Streamed(
                 system.rows,

@@ -153,7 +153,7 @@ def compress_shown(rows: Rows, *, meter: Meter) -> AnyCompressed:
     Raises ValueError where the patterns are more, BadValues for values that no sum can use.
     """
     first = first_pass(rows, meter=meter, most=patterns_kept(rows))
-    if first.is_complete:
+    if first.is_complete and not first.empty:
         return first.compressed(rows.design) or compress_rows(rows, meter=meter)
     return by_pattern(first, rows.design)
 

@@ -114,6 +114,6 @@ def compress_by(rows: Rows, labels: np.ndarray, *, meter: Meter) -> dict[Any, An
     made: dict[Any, AnyCompressed] = {}
     for number, first in sorted(found.parts.items()):
         label = distinct[number].item() if hasattr(distinct[number], "item") else distinct[number]
-        whole = first.compressed(rows.design)
+        whole = None if first.empty else first.compressed(rows.design)
         made[label] = by_pattern(first, rows.design, f" of {label!r}") if whole is None else whole
     return made

@@ -118,17 +118,19 @@ class FirstMoments(Sized):
 
     @property
     def is_complete(self) -> bool:
-        """Whether no row misses a response."""
+        """Whether no row shows only some equations; others may show nothing, but not all."""
+        if self.n_rows == self.empty:
+            return False
         if self.patterns is not None:
-            return all(shown_by(key, self.n_equations).all() for key in self.patterns)
-        return all(bool((group.rows == self.n_rows).all()) for group in self.groups)
+            return all(shown_by(key, self.n_equations).all() for key in self.patterns if any(key))
+        return all(bool((group.rows == self.n_rows - self.empty).all()) for group in self.groups)
 
     @property
     def complete(self) -> RootMoments | GramMoments | None:
         """Moments of the rows where none misses a response; None where some do, and where patterns are not kept."""
         if not self.is_complete or not self.patterns:
             return None
-        (moments,) = self.patterns.values()
+        (moments,) = (moments for key, moments in self.patterns.items() if any(key))
         return moments
 
     def compressed(self, design: Design) -> Compressed | None:
@@ -211,13 +213,17 @@ def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
     if len(first) > params.most:
         summed = _available(block, observed_mean(block, observed, params.incidence), params.groups)
     elif len(first) == 1 and shown_by(packed[0].tobytes(), n_y).all():  # no row is copied to stand with its like
-        whole: Patterns = {packed[0].tobytes(): _complete(block, by_qr=params.by_qr)}
-        patterns = whole
+        alone: Patterns = {packed[0].tobytes(): _complete(block, by_qr=params.by_qr)}
+        patterns = alone
     else:
         shown = {packed[row].tobytes(): kept[rows] for row, rows in zip(first, _by_code(codes), strict=True)}
         anchor = observed_mean(block, observed, params.incidence)
         used = params.incidence @ observed[kept[first]].T.astype(np.float64) > 0
         patterns = _roots(block, shown, n_y) if params.by_qr else _grams(block, shown, anchor, used.T)
+        whole = [key for key in shown if shown_by(key, n_y).all()]
+        if whole and not any(any(key) for key in shown if key not in whole):
+            # beside rows that show nothing, complete ones have the bits that they have alone
+            patterns[whole[0]] = _complete(block.take(shown[whole[0]]), by_qr=params.by_qr)
     empty = int((~packed.any(axis=1)).sum())
     rows = (block.copy(),) if params.keep else ()
     return FirstMoments(params.groups, n_y, params.most, len(kept), empty, len(first), patterns, summed, rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.compression.patterns import first_pass
 from lrgls_dask.design.penalties import Ridge
@@ -28,7 +30,7 @@ def look(
     if first.is_complete:
         if most == 0:
             return None
-        return first.compressed(rows.design) or compress_rows(rows, meter=meter)
+        return first.compressed(rows.design) or compress_rows(replace(rows, complete_only=True), meter=meter)
     if engine == "compress" and first.patterns is None and not first.rows:
         raise ValueError(
             f"engine='compress' keeps the rows of each pattern of missing responses apart, at most {most} patterns, "

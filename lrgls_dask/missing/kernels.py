@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -198,7 +199,7 @@ def _latent_of(
     inverse, log_det = posterior(observed, sigma)
     mean = _factor_means(inverse, residual, sigma)
     error = _errors(residual, mean, observed, sigma)
-    packed = inverse[np.tril_indices(sigma.rank)]
+    packed = inverse[_lower_triangle(sigma.rank)]
     if count is None:
         n_rows, cells, log_dets = float(len(observed)), observed.sum(axis=0), float(log_det.sum())
     else:
@@ -361,14 +362,21 @@ def gradient_of(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tu
 
 def _products(mean: np.ndarray) -> np.ndarray:
     """(h, n) lower triangles of m m'."""
-    rows, columns = np.tril_indices(len(mean))
+    rows, columns = _lower_triangle(len(mean))
     return mean[rows] * mean[columns]
+
+
+@cache
+def _lower_triangle(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the numbers of a packed triangle stand; made once, as a look at few rows takes no longer."""
+    rows, columns = np.tril_indices(k)
+    return rows, columns
 
 
 def unpacked(triangles: np.ndarray, k: int) -> np.ndarray:
     """(..., k, k) symmetric from (..., h) lower triangles."""
     out = np.empty((*triangles.shape[:-1], k, k))
-    rows, columns = np.tril_indices(k)
+    rows, columns = _lower_triangle(k)
     out[..., rows, columns] = triangles
     out[..., columns, rows] = triangles
     return out

@@ -168,9 +168,9 @@ class Incomplete(ShownColumns):
         self.compressed = _kept(rows, first)
         self._pseudo: PatternRows | None = None
         if first.patterns is not None:
-            self._pseudo = PatternRows.of(first.patterns, rows.design, self.origin)
+            self._pseudo = PatternRows.of(first.patterns, rows.design, self.origin).that_show()
         elif first.rows:
-            self._pseudo = PatternRows.of_rows(first.rows, self.origin)
+            self._pseudo = PatternRows.of_rows(first.rows, self.origin).that_show()
 
     @property
     def n_pseudo_cells(self) -> int:
@@ -308,12 +308,17 @@ class Incomplete(ShownColumns):
 
     # ------------------------------------------------------------------------------------------ inside
 
+    @property
+    def _n_nothing(self) -> int:
+        """Rows that show nothing, in sums over rows; pseudo-rows are of the others."""
+        return self.n_empty if self._pseudo is None else 0
+
     def _latent(self, found: LatentMoments, sigma: LowRank, gradient: np.ndarray) -> Latent:
         k = sigma.rank
         outer, spread = unpacked(found.outer, k), unpacked(found.spread, k)
         quadratic = float((found.errors / sigma.d).sum()) + found.lengths
         log_dets = float(found.cells @ np.log(sigma.d)) + found.log_det
-        n_obs = found.n_rows - self.n_empty
+        n_obs = found.n_rows - self._n_nothing
         nll = 0.5 * (LOG_2PI * float(found.cells.sum()) + log_dets + quadratic) / n_obs
         spread_F = np.einsum("jkl,jl->jk", spread, sigma.F)
         return Latent(
@@ -323,14 +328,14 @@ class Incomplete(ShownColumns):
             along=found.along - spread_F,
             second=outer + spread,
             spread=spread,
-            total=unpacked(found.total, k) - self.n_empty * np.eye(k),
+            total=unpacked(found.total, k) - self._n_nothing * np.eye(k),
             cells=found.cells,
             n_obs=n_obs,
         )
 
     def _expected(self, found: ExpectedMoments, sigma: Sigma) -> Expected:
         """Of sums over rows; those that show nothing take no part."""
-        cross = found.cross + found.spread - self.n_empty * sigma.dense()
+        cross = found.cross + found.spread - self._n_nothing * sigma.dense()
         nll = 0.5 * (LOG_2PI * self.n_cells + found.log_det + found.quadratic) / self.n_obs
         return Expected(nll, self._adjoint(found, self._ones), cross / self.n_obs, found.log_det)
 

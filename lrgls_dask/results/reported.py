@@ -422,4 +422,6 @@ def fitted_rows_of(fit: Reported, kind: str, system: System | None) -> System:
         )
     found = as_estimated(found, fit.skipped)
     check_same_design(found.design, fit.design)
-    return as_fitted(fit.missing, found)
+    # rows of which none shows only some equations; others may show nothing
+    complete = fit.missing == "em" and bool((fit._shown == fit.n_obs).all())
+    return complete_only(found) if complete else as_fitted(fit.missing, found)

@@ -12,7 +12,7 @@ import pytest
 
 from lrgls_dask import Fit, LowRankGLS, System
 from support.fits import fit
-from support.incomplete import with_an_empty_row, with_holes
+from support.incomplete import road_of_holes, with_holes
 from support.systems import Data, dask_rows, simulate
 
 ENGINES = pytest.mark.parametrize("engine", ["compress", "stream"])
@@ -33,7 +33,9 @@ def both_roads(engine: str) -> tuple[Fit, Fit]:
     """One fit of complete rows as such, and one that went the road of rows with holes."""
     data = simulate("mixed", n=N)
     options: dict[str, Any] = {"missing": "em", "engine": engine, "rel_tol": 1e-13}
-    return fit(data.system()), fit(with_an_empty_row(data).system(), **options)
+    with road_of_holes():
+        holes = fit(data.system(), **options)
+    return fit(data.system()), holes
 
 
 def said(made: Fit, what: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from distributed import Client
 from lrgls_dask import Fit
 from support.counted import counted_rows
 from support.fits import fit
-from support.incomplete import dense_information, with_an_empty_row, with_holes
+from support.incomplete import dense_information, road_of_holes, with_holes
 from support.reference import MISSING_CASES, load, system_of, table
 from support.sandwiches import meat, off_by
 from support.systems import Data, dask_rows, simulate, zarr_rows
@@ -113,13 +113,15 @@ def both_roads(engine: str) -> tuple[Fit, Fit]:
     """One fit of complete rows as such, and one that went the road of rows with holes."""
     data = simulate("mixed", n=N)
     options: dict[str, Any] = {"missing": "em", "engine": engine, "rel_tol": 1e-12}
-    return fit(data.system()), fit(with_an_empty_row(data).system(), **options)
+    with road_of_holes():
+        holes = fit(data.system(), **options)
+    return fit(data.system()), holes
 
 
 @ENGINES
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_holes_it_is_the_complete_value(kind: str, engine: str) -> None:
-    """The road of rows with holes is taken for one empty row, which says nothing."""
+    """By the road of rows with holes."""
     complete, holes = both_roads(engine)
     assert holes.cells is not None and holes.n_obs == N
     if kind == "kackar-harville" and engine == "stream":

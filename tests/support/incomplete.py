@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from lrgls_dask.compression.patterns import FirstMoments
 from lrgls_dask.missing.fit import estimate_of
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.solve.record import Options, Solution
@@ -60,8 +64,16 @@ def dense_information(data: Data, sigma: np.ndarray) -> np.ndarray:
     return total
 
 
+@contextmanager
+def road_of_holes() -> Iterator[None]:
+    """Complete rows are taken for rows with holes, whose numbers must be those of complete ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FirstMoments, "is_complete", False)
+        yield
+
+
 def with_an_empty_row(data: Data) -> Data:
-    """Complete rows and one that shows nothing: the road of rows with holes, and the numbers of complete ones."""
+    """The same rows and one that shows nothing."""
     last = {name: None if values is None else np.concatenate([values, values[-1:]])
             for name, values in (("X", data.X), ("weights", data.weights))}  # fmt: skip
     return replace(data, Y=np.vstack([data.Y, np.full(data.Y.shape[1], np.nan)]), **last)
