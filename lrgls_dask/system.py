@@ -16,7 +16,7 @@ from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.compression.stored import read_any, write_any
 from lrgls_dask.data.arrays import rows_from_arrays
-from lrgls_dask.data.framefit import FittedFormulas, read_formulas, write_formulas
+from lrgls_dask.data.framefit import FittedFormulas, check_same_states, read_formulas, write_formulas
 from lrgls_dask.data.frames import rows_from_frame
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.places import Location
@@ -102,6 +102,7 @@ class CompressedSystem(Designed):
         new. A fit of the sum is that of all rows. Costs O((q + K)^3) for each pattern of both.
         Raises ValueError, naming what differs, for other equations, regressors or designs.
         """
+        check_same_states(self.formulas, other.formulas)
         more: CompressedSystem = other.compress()
         return replace(self, rows=merged(self.rows, more.rows), read_from=self.read_from | more.read_from)
 
@@ -309,6 +310,7 @@ class System(LabelledRows):
         formulas : wide frames have a column for each response: "ret_a + ret_b ~ mkt + smb", with patterns "{ret_*} ~
         mkt", a list of formulas, or a mapping equation -> formula, where "~ mkt" has the column of its key as response.
         Long ones, a row for each cell, have one formula, or a mapping with "*" for all equations that it does not name.
+        The `formulas` of a system or fit are taken with their levels and states, for rows to append to its own.
         Intercepts, categories, interactions, transforms of one row (np.log(x)) or with a state (center, scale, poly,
         bs, cr, cc), C(...) with contrasts, and lag(x, n), n steps earlier of the same equation along obs, NaN where
         that is not there. Columns of equal name, and in long frames those that say the same of all equations in every
