@@ -220,6 +220,7 @@ class System(LabelledRows):
         formulas : wide frames have a column for each response: "ret_a + ret_b ~ mkt + smb", with patterns "{ret_*} ~
         mkt", a list of formulas, or a mapping equation -> formula, where "~ mkt" has the column of its key as response.
         Long ones, a row for each cell, have one formula, or a mapping with "*" for all equations that it does not name.
+        The `formulas` of a system or fit are taken with their levels and states, for rows to append to its own.
         Intercepts, categories, interactions, transforms of one row (np.log(x)) or with a state (center, scale, poly,
         bs, cr, cc), C(...) with contrasts, and lag(x, n), n steps earlier of the same equation along obs, NaN where
         that is not there. Columns of equal name, and in long frames those that say the same of all equations in every

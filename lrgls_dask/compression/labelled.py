@@ -13,7 +13,7 @@ from lrgls_dask.compression.by_pattern import AnyCompressed, CompressedPatterns,
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.given import compressed_of_moments
 from lrgls_dask.compression.stored import read_any, write_any
-from lrgls_dask.data.framefit import FittedFormulas, read_formulas, write_formulas
+from lrgls_dask.data.framefit import FittedFormulas, check_same_states, read_formulas, write_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.places import Location
 from lrgls_dask.data.storage import new_store, open_group
@@ -36,6 +36,9 @@ def is_system(data: Any) -> bool:
 
 class Compressible(Protocol):
     """A System, or a compressed one."""
+
+    @property
+    def formulas(self) -> FittedFormulas | None: ...
 
     def compress(self) -> Any: ...
 
@@ -130,6 +133,7 @@ class CompressedSystem(Designed):
         new. A fit of the sum is that of all rows. Costs O((q + K)^3) for each pattern of both.
         Raises ValueError, naming what differs, for other equations, regressors or designs.
         """
+        check_same_states(self.formulas, other.formulas)
         more: CompressedSystem = other.compress()
         return replace(self, rows=merged(self.rows, more.rows), read_from=self.read_from | more.read_from)
 

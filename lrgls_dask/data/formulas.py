@@ -23,6 +23,8 @@ __all__ = ["ALL_OTHERS", "Formulas", "Sided", "long_formulas", "wide_formulas"]
 ALL_OTHERS = (None, "*")
 """Keys of a mapping that stand for all equations without a formula of their own."""
 
+NAME = re.compile(r"([A-Za-z_]\w*)|`([^`]+)`")
+PLAIN_LEFT = re.compile(rf"\s*(?:{NAME.pattern})\s*(?:\+\s*(?:{NAME.pattern})\s*)*")
 PATTERN = re.compile(r"\{\s*([^{}`'\"()]*[*?][^{}`'\"()]*)\s*\}")
 EXAMPLE = "'ret_a + ret_b ~ mkt + smb'"
 
@@ -49,8 +51,13 @@ class Sided:
         return tuple(read_factor(factor, self.text) for factor in self.left)
 
     @cached_property
-    def terms(self) -> tuple[tuple[str, ...], ...]:
-        """What tells one right side from another."""
+    def key(self) -> tuple[Hashable, ...]:
+        """What tells one formula from another."""
+        return self.right_key, tuple(factor.expr for factor in self.left)
+
+    @cached_property
+    def right_key(self) -> tuple[tuple[str, ...], ...]:
+        """What tells its right side from another."""
         return tuple(tuple(factor.expr for factor in term.factors) for term in self.right)
 
 
@@ -75,6 +82,18 @@ class Formulas:
         return tuple(self.sided[i].responses[r] for i, r in zip(self.of, self.response, strict=True))
 
     @cached_property
+    def rights(self) -> tuple[SimpleFormula, ...]:
+        """The distinct right sides."""
+        return tuple({one.right_key: one.right for one in self.sided}.values())
+
+    @cached_property
+    def right(self) -> tuple[int, ...]:
+        """For each label which right side it has."""
+        keys = list(dict.fromkeys(one.right_key for one in self.sided))
+        of_sided = [keys.index(one.right_key) for one in self.sided]
+        return tuple(of_sided[i] for i in self.of)
+
+    @cached_property
     def factors(self) -> tuple[FactorRead, ...]:
         """All factors, of responses and regressors, each once."""
         every = [each for one in self.sided for each in (*one.responses, *one.regressors)]
@@ -93,7 +112,8 @@ class Formulas:
     def to_json(self) -> dict[str, Any]:
         """Labels aside, plain values from which `from_json` makes the same."""
         texts = [one.text for one in self.sided]
-        return {"texts": texts, "of": self.of, "response": self.response, "available": self.available}
+        available = self.available if any("." in text for text in texts) else ()
+        return {"texts": texts, "of": self.of, "response": self.response, "available": available}
 
     @classmethod
     def from_json(cls, labels: Sequence[Hashable], known: Mapping[str, Any]) -> Formulas:
@@ -145,18 +165,17 @@ def long_formulas(given: Any, columns: Sequence[str]) -> Formulas:
 
 
 def _made(found: list[tuple[Hashable, Sided, int]], columns: Sequence[str]) -> Formulas:
-    distinct: dict[tuple[Any, ...], int] = {}
+    numbers: dict[tuple[Hashable, ...], int] = {}
     kept: list[Sided] = []
-    for label, sided, place in found:
-        _check(label, sided, place)
-        key = (sided.terms, tuple(factor.expr for factor in sided.left))
-        if key not in distinct:
-            distinct[key] = len(kept)
-            kept.append(sided)
-    of = tuple(distinct[sided.terms, tuple(factor.expr for factor in sided.left)] for _, sided, _ in found)
-    return Formulas(
-        tuple(label for label, _, _ in found), tuple(kept), of, tuple(place for _, _, place in found), tuple(columns)
-    )
+    place: dict[int, int] = {}  # of an object, which may stand for many equations
+    for _, sided, response in found:
+        _check(sided, response)
+        if id(sided) not in place:
+            place[id(sided)] = numbers.setdefault(sided.key, len(kept))
+            if place[id(sided)] == len(kept):
+                kept.append(sided)
+    labels, of, responses = zip(*((label, place[id(sided)], i) for label, sided, i in found), strict=True)
+    return Formulas(labels, tuple(kept), of, responses, tuple(columns))
 
 
 def _listed(given: Any) -> list[Any]:
@@ -236,15 +255,28 @@ def _quoted(name: str) -> str:
 
 
 def _parse(text: str, available: tuple[str, ...]) -> Sided:
+    left, _, right = text.partition("~")
+    if PLAIN_LEFT.fullmatch(left) and "." not in right:  # a thousand responses are read at once, not one by one
+        names = dict.fromkeys(quoted or name for name, quoted in NAME.findall(left))
+        factors = tuple(Factor(name, eval_method="lookup") for name in names)
+        return Sided(text, factors, _parsed(f"~{right}", text, available)[1])
+    first, second = _parsed(text, text, available)
+    return Sided(text, tuple(_response(term, text) for term in first), second)
+
+
+def _parsed(part: str, text: str, available: tuple[str, ...]) -> tuple[SimpleFormula, SimpleFormula]:
+    """The sides of a formula, the left one empty where it has none. text : the whole, for messages."""
     try:
-        parsed = Formula.from_spec(text, context={"__formulaic_variables_available__": list(available)})
+        parsed = Formula.from_spec(part, context={"__formulaic_variables_available__": list(available)})
     except (FormulaicError, ValueError, SyntaxError) as error:
         reason = (str(error).splitlines() or ["it cannot be parsed"])[0].rstrip(".")
         raise ValueError(f"formula {text!r} cannot be read: {reason}. Mend it; {EXAMPLE} is one.") from None
-    left, right = (parsed.lhs, parsed.rhs) if isinstance(parsed, StructuredFormula) else (SimpleFormula(()), parsed)
+    left, right = SimpleFormula(()), parsed
+    if isinstance(parsed, StructuredFormula):
+        left, right = getattr(parsed, "lhs", left), getattr(parsed, "rhs", None)
     if not isinstance(left, SimpleFormula) or not isinstance(right, SimpleFormula):
         raise ValueError(f"formula {text!r} has parts set apart by '|' or '[...]'. Give each equation one right side.")
-    return Sided(text, tuple(_response(term, text) for term in left), right)
+    return left, right
 
 
 def _response(term: Term, text: str) -> Factor:
@@ -253,9 +285,9 @@ def _response(term: Term, text: str) -> Factor:
     return term.factors[0]
 
 
-def _check(label: Hashable, sided: Sided, place: int) -> None:
+def _check(sided: Sided, place: int) -> None:
     """Raise ValueError where an equation has no regressors, or its response among them."""
-    if not sided.terms:
+    if not len(sided.right):
         raise ValueError(f"formula {sided.text!r} gives no column of regressors. Write 1 for a constant.")
     response = sided.responses[place]
     if response.coded:

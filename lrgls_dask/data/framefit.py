@@ -22,7 +22,7 @@ from lrgls_dask.data.wideframes import WideColumns, wide_rows
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.rows import Part
 
-__all__ = ["FittedFormulas", "FrameRows", "design_of", "read_formulas", "write_formulas"]
+__all__ = ["FittedFormulas", "FrameRows", "check_same_states", "design_of", "read_formulas", "write_formulas"]
 
 VERSION = 1
 
@@ -86,7 +86,7 @@ class FittedFormulas:
         raw = whole_columns(frame, [obs, equation, *wanted])
         cells = cells_of(raw, obs, equation, equations)
         block = self.encoding.block(raw, cells.lags, responses=responses)
-        uses = [self.encoding.places[formulas.of[i]] for i in self.of]
+        uses = [self.encoding.places[formulas.right[i]] for i in self.of]
         out = laid_out(cells, block.x, uses, self.encoding.names, share=False)
         own: list[list[Use]] = [[Use(0, used, terms)] for used, terms in zip(out.used, out.terms, strict=True)]
         design = build_design(tuple(equations), [out.x.shape[1]], own)
@@ -141,6 +141,21 @@ class FittedFormulas:
         return cls(encoding, tuple(known["of"]), known["obs"], known["equation"])
 
 
+def check_same_states(one: FittedFormulas | None, other: FittedFormulas | None) -> None:
+    """Raise ValueError where two systems were made with transforms that keep another state: columns of equal name that
+    are not the same. Levels show in the names."""
+    if one is None or other is None:
+        return
+    mine, theirs = (json.loads(json.dumps(_plain(each.encoding.states)))["map"] for each in (one, other))
+    odd = [key for key, value in mine if dict(theirs).get(key, value) != value]
+    if odd:
+        raise ValueError(
+            f"the systems differ in what {odd[0]!r} keeps of the whole column, its mean and the like, since each was "
+            "made of its own frame. Make the second with the formulas of the first: "
+            "System.from_frame(frame, first.formulas)."
+        )
+
+
 def write_formulas(group: Any, formulas: FittedFormulas | None) -> None:
     """The formulas that the columns were made by, where there are any."""
     if formulas is not None:
@@ -158,7 +173,7 @@ def design_of(encoding: Encoding, of: Sequence[int], equations: Sequence[Hashabl
     uses = [
         [Use(0, places, names)] for places, names in zip(encoding.places, encoding.named, strict=True)
     ]  # equations of one formula share theirs
-    each = [uses[encoding.formulas.of[label]] for label in of]
+    each = [uses[encoding.formulas.right[label]] for label in of]
     return build_design(tuple(equations), [len(encoding.names)], each, encoding.names)
 
 

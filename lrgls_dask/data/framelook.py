@@ -77,12 +77,22 @@ class Looked:
     index: tuple[pd.Index, ...]
 
 
-def look(pieces: Pieces, formulas: Formulas, levels: Mapping[str, Sequence[Any]], labels: Sequence[str]) -> Looked:
+def look(
+    pieces: Pieces,
+    formulas: Formulas,
+    levels: Mapping[str, Sequence[Any]],
+    labels: Sequence[str],
+    fixed: Encoding | None = None,
+) -> Looked:
     """Read what all rows decide together: in one computation, the columns behind it alone.
 
     levels : of columns, as the user gives them.  labels : columns to have whole.
+    fixed : what another frame has decided already, of which nothing is asked then.
     Of a category the distinct values are kept, of a transform with a state the whole columns that it reads.
     """
+    if fixed is not None:
+        index, whole_labels = pieces.labels(labels)
+        return Looked(fixed, whole_labels, index)
     kinds: dict[str, Kind] = {name: kind_of(name, pieces.meta[name]) for name in formulas.columns}
     _check_kinds(formulas, kinds)
     known = _known_levels(pieces.meta, formulas, kinds, levels)

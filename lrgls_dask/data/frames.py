@@ -23,7 +23,7 @@ from lrgls_dask.data.labels import dim_of_rows
 from lrgls_dask.data.longframes import Cells, cells_of, formula_of, group_of_rows, laid_out, same_in_row
 from lrgls_dask.data.modelmatrix import Encoding
 from lrgls_dask.data.sources import row_chunks
-from lrgls_dask.data.tables import as_kind, column_names, is_table
+from lrgls_dask.data.tables import as_kind, is_table, regressor_names
 from lrgls_dask.data.weights import Weights, read_weights
 from lrgls_dask.data.wideframes import WideColumns, missing_value, wide_rows
 from lrgls_dask.rows.rows import Part
@@ -52,6 +52,13 @@ def rows_from_frame(
     for name, given in (("obs", obs), ("equation", equation), ("groups", groups)):
         if given is not None and not isinstance(given, str):
             raise TypeError(f"{name} is a {type(given).__name__} but must name a column of the frame. Give its name.")
+    if isinstance(formulas, FittedFormulas):
+        obs, equation = obs or formulas.obs, equation or formulas.equation
+        if levels is not None or equation != formulas.equation:
+            raise ValueError(
+                "formulas that were fitted have their levels, and are of a frame as the fitted one, long or wide. "
+                "Leave levels and equation out."
+            )
     fixed = _levels(levels)
     if equation is None:
         return _wide(frame, formulas, obs, weights, groups, fixed, missing)
@@ -95,11 +102,12 @@ def _wide(
     levels: Mapping[str, Sequence[Any]],
     missing: str,
 ) -> LabelledRows:
-    formulas = wide_formulas(given, column_names(frame))
     weighted = _weight_columns(weights)
+    fixed = given.encoding if isinstance(given, FittedFormulas) else None
+    formulas = fixed.formulas if fixed else wide_formulas(given, regressor_names(frame, (obs, groups, *weighted)))
     labelling = tuple(dict.fromkeys(name for name in (obs, groups) if name is not None))
     pieces = pieces_of(frame, [*formulas.columns, *weighted, *labelling])
-    looked = look(pieces, formulas, levels, labelling)
+    looked = look(pieces, formulas, levels, labelling, fixed)
     fitted = FittedFormulas(looked.encoding, tuple(range(len(formulas.labels))), obs)
     columns = WideColumns(looked.encoding, fitted.of, weighted, missing)
     of_rows = looked.labels[obs] if obs is not None else None
@@ -159,16 +167,16 @@ def _long(
     missing: str,
 ) -> LabelledRows:
     obs, equation = keys
-    others = [name for name in column_names(frame) if name not in (*keys, groups, weights)]
-    formulas = long_formulas(given, others)
     if isinstance(weights, Mapping):
         raise TypeError(
             f"weights of a long frame is one column, with the weight of each cell; got a mapping. Put the weight of "
             f"each {equation} into a column."
         )
     weighted = _weight_columns(weights)
+    fixed = given.encoding if isinstance(given, FittedFormulas) else None
+    formulas = fixed.formulas if fixed else long_formulas(given, regressor_names(frame, (*keys, groups, *weighted)))
     raw = whole_columns(frame, [*keys, *formulas.columns, *weighted, *(() if groups is None else (groups,))])
-    looked = look(pieces_of(raw, list(raw.columns)), formulas, levels, ())
+    looked = look(pieces_of(raw, list(raw.columns)), formulas, levels, (), fixed)
     cells = cells_of(raw, obs, equation)
     fitted = FittedFormulas(looked.encoding, formula_of(cells.equations, formulas.labels), obs, equation)
     block = looked.encoding.block(raw, cells.lags)
@@ -182,7 +190,7 @@ def _long(
     bare = np.flatnonzero(np.bincount(shown_cells.column, minlength=len(cells.equations)) == 0)
     if len(bare):
         raise ValueError(_nothing_observed([cells.equations[j] for j in bare]))
-    uses = [looked.encoding.places[formulas.of[i]] for i in fitted.of]
+    uses = [looked.encoding.places[formulas.right[i]] for i in fitted.of]
     out = laid_out(shown_cells, block.x[kept], uses, looked.encoding.names, share=True)
     own: list[list[Use]] = [[Use(0, used, terms)] for used, terms in zip(out.used, out.terms, strict=True)]
     design = build_design(cells.equations, [out.x.shape[1]], own)
@@ -205,7 +213,7 @@ def _lost(encoding: Encoding, of: Sequence[int], cells: Cells, x: np.ndarray) ->
     missing = np.isnan(x)
     if not missing.any():
         return np.zeros(len(x), dtype=bool)
-    formula = np.array([encoding.formulas.of[i] for i in of])[cells.column]
+    formula = np.array([encoding.formulas.right[i] for i in of])[cells.column]
     lost = np.zeros(len(x), dtype=bool)
     for i, places in enumerate(encoding.places):
         lost |= (formula == i) & missing[:, places].any(axis=1)
@@ -217,7 +225,7 @@ def _refuse_missing(encoding: Encoding, fitted: FittedFormulas, cells: Cells, x:
     first, count = None, 0
     for j, label in enumerate(fitted.of):
         mine = np.flatnonzero(cells.column == j)
-        places = encoding.places[encoding.formulas.of[label]]
+        places = encoding.places[encoding.formulas.right[label]]
         wrong = np.isnan(np.column_stack([x[mine][:, places], y[mine]]))
         count += int(wrong.sum())
         if first is None and wrong.any():

@@ -56,7 +56,7 @@ class Encoding:
     """What is fixed of formulas before a block of rows is looked at.
 
     kinds : of the columns that are read.  levels : of those that are categories.  coded : of factors C(...).
-    states : what transforms keep, as formulaic names them.  named : for each formula the names of its columns.
+    states : what transforms keep, as formulaic names them.  named : for each right side the names of its columns.
     """
 
     formulas: Formulas
@@ -73,7 +73,7 @@ class Encoding:
 
     @cached_property
     def places(self) -> tuple[np.ndarray, ...]:
-        """For each formula where its columns lie among the distinct ones."""
+        """For each right side where its columns lie among the distinct ones."""
         at = {name: i for i, name in enumerate(self.names)}
         return tuple(np.array([at[name] for name in names], dtype=np.intp) for names in self.named)
 
@@ -85,33 +85,44 @@ class Encoding:
     def block(self, raw: pd.DataFrame, shift: Shift, *, responses: bool = True) -> Block:
         """The model matrices of some rows. Raises ValueError for what the formulas cannot take, naming it."""
         wanted = self.formulas.columns if responses else self.formulas.regressor_columns
-        found = self._materialised(self.columns_of(raw, wanted), shift, responses)
-        x, seen = np.empty((len(raw), len(self.names))), set()
-        for key, names, places in zip(range(len(self.named)), self.named, self.places, strict=True):
-            values = found[f"f{key}"]
-            for i, (name, place) in enumerate(zip(names, places.tolist(), strict=True)):
-                if name not in seen:
-                    x[:, place] = values[:, i]
-                    seen.add(name)
-        y = dict(zip(self._responses, found["responses"].T.astype(np.float64), strict=True)) if responses else {}
+        columns = self.columns_of(raw, wanted)
+        found = self._materialised(columns, shift, responses)
+        y = {}
+        if responses:
+            y = dict(zip(self._made_responses, found.pop().T.astype(np.float64), strict=True))
+            y |= {name: columns[name].to_numpy(np.float64) for name in self._plain_responses}
+        if len(found) == 1:
+            return Block(found[0].astype(np.float64, copy=False), y)
+        x, done = np.empty((len(raw), len(self.names))), np.zeros(len(self.names), dtype=bool)
+        for values, places in zip(found, self.places, strict=True):
+            new = ~done[places]
+            x[:, places[new]] = values[:, new]
+            done[places] = True
         return Block(x, y)
 
     @cached_property
-    def _responses(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(each.text for each in self.formulas.responses))
+    def _plain_responses(self) -> tuple[str, ...]:
+        """Those that are a column of the frame."""
+        return tuple(dict.fromkeys(each.text for each in self.formulas.responses if each.plain))
 
-    def _materialised(self, columns: pd.DataFrame, shift: Shift, responses: bool) -> dict[str, Any]:
-        specs = {f"f{i}": self._spec(one.right) for i, one in enumerate(self.formulas.sided)}
+    @cached_property
+    def _made_responses(self) -> tuple[str, ...]:
+        """Those that are calculated."""
+        return tuple(dict.fromkeys(each.text for each in self.formulas.responses if not each.plain))
+
+    def _materialised(self, columns: pd.DataFrame, shift: Shift, responses: bool) -> list[np.ndarray]:
+        """The matrix of each formula, and of the responses that are calculated."""
+        wanted = list(self.formulas.rights)
         if responses:
             factors = {factor.expr: factor for one in self.formulas.sided for factor in one.left}
-            specs["responses"] = self._spec(SimpleFormula([Term([factors[text]]) for text in self._responses]))
+            wanted.append(SimpleFormula([Term([factors[text]]) for text in self._made_responses]))
         materializer = self._materializer(columns, shift)
         with _in_our_words(self.formulas.sided):
-            made = materializer.get_model_matrix(ModelSpecs(**specs))
+            made = materializer.get_model_matrix(ModelSpecs(tuple(self._spec(each) for each in wanted)))
         if responses:
-            _check_responses(made.responses.model_spec.column_names, self._responses)
+            _check_responses(made[-1].model_spec.column_names, self._made_responses)
         lost = self._lost(materializer, columns)
-        return {name: _without(getattr(made, name), lost) for name in specs}
+        return [_without(each, lost) for each in made]
 
     def _lost(self, materializer: PandasMaterializer, columns: pd.DataFrame) -> dict[str, np.ndarray]:
         """Factor -> (n,) whether a row has no value of it, where formulaic takes that for another value: of categories
@@ -163,7 +174,7 @@ class Encoding:
         columns = made.columns_of(sample, made.formulas.columns)
         with _in_our_words(self.formulas.sided):
             materializer = made._materializer(columns, same_row(len(columns)))
-            built = [materializer.get_model_matrix(made._spec(one.right)) for one in self.formulas.sided]
+            built = [materializer.get_model_matrix(made._spec(one)) for one in self.formulas.rights]
         named = tuple(tuple(map(str, each.model_spec.column_names)) for each in built)
         return Encoding(self.formulas, self.kinds, self.levels, coded, states, named)
 

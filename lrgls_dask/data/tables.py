@@ -64,6 +64,12 @@ def column_names(frame: Any) -> tuple[str, ...]:
     return tuple(name for name in names if isinstance(name, str))
 
 
+def regressor_names(frame: Any, besides: Sequence[str | None]) -> tuple[str, ...]:
+    """The columns that formulas may mean by a dot or a pattern: its own, but for labels, weights and groups."""
+    own = set(frame.columns) if isinstance(frame, pd.DataFrame) or is_dask_frame(frame) else set(column_names(frame))
+    return tuple(name for name in column_names(frame) if name in own and name not in besides)
+
+
 def read_columns(frame: Any, names: Sequence[str]) -> pd.DataFrame:
     """These columns, each once, with the index of a pandas frame; nothing else of it is looked at.
 
@@ -186,14 +192,17 @@ def _as_category(name: str, series: pd.Series, levels: Sequence[Any] | None) -> 
             return series.array
         kind_of(name, series)
         return pd.Categorical(series)
-    values = series.astype(series.cat.categories.dtype) if isinstance(series.dtype, pd.CategoricalDtype) else series
-    codes = pd.Index(levels, dtype=object).get_indexer(pd.Index(values, dtype=object))
-    missing = series.isna().to_numpy()
-    lost = (codes == -1) & ~missing
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        found, distinct = series.cat.codes.to_numpy(), series.cat.categories
+    else:
+        found, distinct = pd.factorize(series)
+    place = pd.Index(levels, dtype=object).get_indexer(pd.Index(distinct, dtype=object))
+    codes = np.append(place, -1)[found]  # what is missing has the code -1
+    lost = (codes == -1) & (found != -1)
     if lost.any():
         row = int(lost.argmax())
         raise unknown_level(f"column {name!r}", series.iloc[row], row, levels, name)
-    return pd.Categorical.from_codes(np.where(missing, -1, codes), categories=list(levels))
+    return pd.Categorical.from_codes(codes, categories=list(levels))
 
 
 def unknown_level(what: str, value: Any, row: int, levels: Sequence[Any], column: str) -> ValueError:

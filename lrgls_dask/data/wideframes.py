@@ -64,7 +64,7 @@ class WideColumns:
             return
         lost_by_formula = [lost[:, places].any(axis=1) for places in encoding.places]
         for j, label in enumerate(self.of):
-            values[lost_by_formula[formulas.of[label]], q + j] = np.nan
+            values[lost_by_formula[formulas.right[label]], q + j] = np.nan
 
     def kept(self, values: np.ndarray) -> np.ndarray:
         """(n,) which rows show a response; all where the missing are not dropped."""

@@ -141,7 +141,8 @@ def _apart(first: FirstMoments, design: Design) -> list[GroupRows]:
     found: dict[int, tuple[AvailableMoments, int]] = {}
     for group, moments in zip(design.groups, first.groups, strict=True):
         found.update({int(j): (moments, i) for i, j in enumerate(group.equations)})
-    return [group_rows_of(group, found[j]) for j, group in enumerate(Apart.of(design).groups)]
+    groups = Apart.of(design).groups
+    return [group_rows_of(design, group, found[j], scaled=False) for j, group in enumerate(groups)]
 
 
 def _is_reproduced(part: GroupRows) -> np.ndarray:

@@ -201,7 +201,7 @@ class ShownSegments:
         squares, about, ranks = np.zeros(K), np.zeros(K), np.zeros(K, dtype=int)
         for j in np.flatnonzero(self.cells[t]):
             group = self.design.groups[j]
-            rows = group_rows_of(group, self._by_equation[t][j])
+            rows = group_rows_of(self.design, group, self._by_equation[t][j], scaled=False)
             x, y = self.whole.whitened.groups[j].adjoint(rows.x.T).T, rows.y[:, 0] / self.y_scale[j]
             u, s, _ = np.linalg.svd(x, full_matrices=False)
             basis = u[:, s > self.resolution * np.max(s, initial=0.0)]

@@ -93,6 +93,12 @@ def test_formulas_come_in_these_shapes(formulas: Any, equations: list[str], regr
     assert list(system.regressors) == regressors
 
 
+def test_a_dot_is_every_column_that_is_neither_label_nor_weight_nor_group() -> None:
+    frame = FRAME[["y", "x", "z", "i", "s"]].rename_axis("row").assign(w=1.0, t=range(101))
+    system = System.from_frame(frame, "y ~ .", obs="t", weights="w", groups="s")
+    assert system.regressors == ("Intercept", "x", "z", "i")
+
+
 def test_levels_are_those_given_or_those_of_the_dtype() -> None:
     given_levels = System.from_frame(FRAME, "y ~ s", levels={"s": ["w", "u", "v", "more"]})
     assert given_levels.regressors == ("Intercept", "s[T.u]", "s[T.v]", "s[T.more]")

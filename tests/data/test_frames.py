@@ -9,6 +9,7 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
+from distributed import Client
 
 from lrgls_dask import LowRankGLS, System
 from support.frames import containers, mixed, x_of, y_of
@@ -108,6 +109,44 @@ def test_weights_and_groups_are_columns(chunked: bool) -> None:
     expected = LowRankGLS(0).fit(System.from_arrays(Y, X, weights=kept[["w", "v"]].to_numpy())).result_
     ours = LowRankGLS(0, missing="drop").fit(cells).result_
     np.testing.assert_allclose(ours.coefficients, expected.coefficients, rtol=1e-12)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_rows_are_appended_with_the_levels_and_states_of_the_first(chunked: bool) -> None:
+    """Halves of a frame, the second without a level of the first, are the frame."""
+    formulas = "y + y2 ~ s * x"
+    one, two = FRAME[:60], FRAME[60:][FRAME["s"][60:] != "u"]
+    first = System.from_frame(one, formulas)
+    again = dd.from_pandas(two, npartitions=2) if chunked else two
+    both = first.append(System.from_frame(again, first.formulas))
+    whole = System.from_frame(pd.concat([one, two]), formulas)
+    fits = [LowRankGLS(0).fit(each).result_ for each in (both, whole)]
+    np.testing.assert_allclose(fits[0].coefficients, fits[1].coefficients, rtol=1e-11)
+    moved = System.from_frame(one, "y ~ center(x)")
+    with pytest.raises(ValueError, match=r"differ in what 'center\(x\)' keeps"):
+        moved.append(System.from_frame(two, "y ~ center(x)"))
+    same = System.from_frame(two, moved.formulas)
+    np.testing.assert_array_equal(x_of(same)[:, 1], two["x"] - one["x"].to_numpy().mean())
+
+
+def test_a_long_frame_takes_fitted_formulas_too() -> None:
+    long = FRAME.melt(["date", "x", "s"], ["y", "y2"], "of", "value")
+    first = System.from_frame(long, "value ~ center(x) * s", equation="of", obs="date")
+    again = System.from_frame(long[long["date"] > "2000-02"], first.formulas)
+    np.testing.assert_array_equal(x_of(again), x_of(first)[-len(x_of(again)) :])
+    assert again.dims == ("date", "of")
+
+
+def test_a_cluster_reads_partitions_in_its_workers() -> None:
+    frame = dd.from_pandas(HOLES, npartitions=5)
+    formulas = "y + y2 ~ center(x) * s + C(i)"
+    expected = LowRankGLS(0, missing="em").fit(System.from_frame(frame, formulas)).result_
+    with Client(processes=True, n_workers=2, threads_per_worker=1, dashboard_address=None) as client:
+        found = LowRankGLS(0, missing="em").fit(System.from_frame(frame, formulas)).result_
+        predicted = found.predict(frame).compute()
+        assert client.scheduler_info()["workers"]
+    np.testing.assert_array_equal(found.coefficients, expected.coefficients)
+    np.testing.assert_array_equal(predicted.values, expected.predict(HOLES).values)
 
 
 def test_rows_are_labelled_by_obs_or_by_the_index() -> None:

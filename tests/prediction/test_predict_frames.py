@@ -104,6 +104,16 @@ def test_what_is_predicted_given_responses_takes_them_of_the_frame() -> None:
         fit.predict_given(new.drop(columns="y3"))
 
 
+def test_levels_of_every_kind_survive_files(tmp_path: Path) -> None:
+    """Intervals, dates, whole numbers, truths and texts."""
+    cut = pd.cut(TRAIN["x"], [-9, 0, 1, 9])
+    train = TRAIN.assign(cut=cut, date=TRAIN["day"])
+    fit = fitted("y + y2 ~ cut + C(date) + C(i) + C(b) + s", train)
+    fit.to_zarr(tmp_path / "fit")
+    found = Fit.from_zarr(tmp_path / "fit").predict(train[50:60])
+    np.testing.assert_array_equal(found.values, fit.predict(train).values[50:60])
+
+
 BAD: list[tuple[pd.DataFrame, str]] = [
     (NEW.assign(s=[*["u"] * 39, "new"]), "column 's' holds 'new', first at row 39, which is none of its levels"),
     (NEW.assign(k="c"), "column 'k' holds 'c', first at row 0"),

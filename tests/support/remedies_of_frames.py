@@ -41,6 +41,7 @@ def fitted(formulas: Any = "y + y2 ~ x + s", **options: Any) -> Fit:
     return LowRankGLS(0, **options).fit(wide(formulas)).result_
 
 
+FIRST = wide("y ~ center(x)")
 FRAMES: list[Case] = [
     Case("calls np.mean", lambda: wide("y ~ np.mean(x)"), (lambda: wide("y ~ m", FRAME.assign(m=FRAME["x"] ** 2)),)),
     Case("the method 'mean'", lambda: wide("y ~ I(x - x.mean())"), (lambda: wide("y ~ center(x)"),)),
@@ -199,6 +200,16 @@ FRAMES: list[Case] = [
             lambda: wide("y ~ x", FRAME.assign(x=FRAME["x"].where(FRAME.index != 3, 0)), missing="raise"),
             lambda: wide("y ~ x", FRAME.assign(x=FRAME["x"].where(FRAME.index != 3)), missing="drop"),
         ),
+    ),
+    Case(
+        "have their levels",
+        lambda: wide(FIRST.formulas, levels={"s": ["u"]}),
+        (lambda: wide(FIRST.formulas),),
+    ),
+    Case(
+        "differ in what",
+        lambda: FIRST.append(wide("y ~ center(x)", FRAME[:40])),
+        (lambda: FIRST.append(System.from_frame(FRAME[:40], FIRST.formulas)),),
     ),
     Case(
         "other partitions of the Dask frame",
