@@ -78,11 +78,11 @@ def test_with_weights_of_cells_it_is_the_complete_value(road: str, monkeypatch: 
         monkeypatch.setattr("lrgls_dask.compression.patterns.MOST_PATTERNS", 1)
     data = simulate("mixed", n=N, K=4, k=1, seed=3)
     data = replace(data, columns=(data.columns[0][1:], *data.columns[1:]))
-    weights = np.random.default_rng(0).uniform(0.5, 2.0, size=(N + 1, 4))
+    system = data.system(weights=np.random.default_rng(0).uniform(0.5, 2.0, size=(N, 4)))
     engine = "stream" if road == "stream" else "compress"
-    complete = LowRankGLS(1).fit(data.system(weights=weights[:N])).result_
-    more = with_an_empty_row(data).system(weights=weights)
-    holes = LowRankGLS(1, missing="em", engine=engine, rel_tol=1e-11).fit(more).result_
+    complete = LowRankGLS(1).fit(system).result_
+    with road_of_holes():
+        holes = LowRankGLS(1, missing="em", engine=engine, rel_tol=1e-11).fit(system).result_
     assert (holes.evidence.rows is not None) == (road == "patterns")
     for what in MEASURES[:-1] if road == "stream" else MEASURES:
         np.testing.assert_allclose(said(holes, what), said(complete, what), rtol=1e-5, err_msg=what)
