@@ -215,7 +215,7 @@ class System(LabelledRows):
         levels: Mapping[str, Sequence[Any]] | None = None,
         missing: Literal["drop", "raise"] = "drop",
     ) -> System:
-        """A system from a frame of pandas, polars, Dask or Arrow, by formulas as formulaic has them.
+        """A system from a frame of pandas, polars, Dask, Arrow or DuckDB, by formulas as formulaic has them.
 
         formulas : wide frames have a column for each response: "ret_a + ret_b ~ mkt + smb", with patterns "{ret_*} ~
         mkt", a list of formulas, or a mapping equation -> formula, where "~ mkt" has the column of its key as response.

@@ -23,7 +23,7 @@ from lrgls_dask.data.labels import dim_of_rows
 from lrgls_dask.data.longframes import Cells, cells_of, formula_of, group_of_rows, laid_out, same_in_row
 from lrgls_dask.data.modelmatrix import Encoding
 from lrgls_dask.data.sources import row_chunks
-from lrgls_dask.data.tables import as_kind, is_table, regressor_names
+from lrgls_dask.data.tables import as_kind, as_table, is_table, regressor_names
 from lrgls_dask.data.weights import Weights, read_weights
 from lrgls_dask.data.wideframes import WideColumns, missing_value, wide_rows
 from lrgls_dask.rows.rows import Part
@@ -44,10 +44,12 @@ def rows_from_frame(
 ) -> LabelledRows:
     """The rows behind `System.from_frame`."""
     one_of("missing", missing, ("drop", "raise"))
+    frame = as_table(frame)
     if not is_table(frame):
         raise TypeError(
-            f"from_frame takes a pandas, polars or Dask frame or an Arrow table; got a {type(frame).__name__}. Use "
-            "System.from_arrays(Y, X) for arrays, System.from_xarray(ds, y, x) for a Dataset."
+            "from_frame takes a pandas, polars or Dask frame, an Arrow table or a DuckDB relation; got a "
+            f"{type(frame).__name__}. Use System.from_arrays(Y, X) for arrays, System.from_xarray(ds, y, x) for a "
+            "Dataset."
         )
     for name, given in (("obs", obs), ("equation", equation), ("groups", groups)):
         if given is not None and not isinstance(given, str):
@@ -66,6 +68,10 @@ def rows_from_frame(
         raise ValueError(
             f"equation={equation!r} says that the frame is long, a row for each cell; obs must then name the column "
             "that says which cells are of one observation. Give it, e.g. obs='date'."
+        )
+    if obs == equation:
+        raise ValueError(
+            f"obs and equation both name {obs!r}, but which row a cell has and which equation are two columns."
         )
     return _long(frame, formulas, (obs, equation), weights, groups, fixed, missing)
 

@@ -48,6 +48,14 @@ def is_table(data: Any) -> bool:
     return is_dask_frame(data) or _narwhals(data) is not None
 
 
+def as_table(data: Any) -> Any:
+    """Batches of Arrow, or a reader of them, which can be read once, as a table; all else as it is."""
+    streamed = hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__")
+    if streamed and hasattr(data, "schema") and not is_table(data):
+        return nw.to_native(nw.from_arrow(data, backend="pyarrow"))
+    return data
+
+
 def _narwhals(data: Any) -> Any:
     found = nw.from_native(data, pass_through=True)
     return found if isinstance(found, nw.DataFrame | nw.LazyFrame) else None
@@ -92,8 +100,8 @@ def check_columns(frame: Any, names: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise ValueError(
-                f"the frame has no column {name!r}{closest(name, known)} It has {shown(known, 20)}. Mend the name, or "
-                "add the column."
+                f"the frame has no column {name!r}{closest(name, known)} It has "
+                f"{shown(known, 20) or 'none named by text'}. Mend the name, or add the column."
             )
         if known.count(name) > 1:
             raise ValueError(f"the frame has {known.count(name)} columns called {name!r}. Rename or drop one.")

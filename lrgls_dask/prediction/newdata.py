@@ -22,7 +22,7 @@ from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import RowLabels, check_unique, dim_of_rows, pair_rows, plain_labels, row_labels
 from lrgls_dask.data.sources import axis_labels, block_parts, chunk_lazily, column_parts, raw_array
 from lrgls_dask.data.storedlabels import StoredLabels
-from lrgls_dask.data.tables import column_names, is_table
+from lrgls_dask.data.tables import as_table, column_names, is_table
 from lrgls_dask.data.unwritten import check_written
 from lrgls_dask.design.design import Design
 from lrgls_dask.prediction.fitted import NAMES_SHOWN, check_same_design
@@ -72,6 +72,7 @@ def rows_to_predict(
     not use, and a frame the responses; they are not looked at.
     """
     design = design.given
+    data = data if formulas is None else as_table(data)
     if formulas is not None and is_table(data) and _has_columns(data, formulas, design):
         return _by_formulas(data, formulas, design, dims, y, with_y)
     data, y = counted(data, y)

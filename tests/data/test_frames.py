@@ -37,6 +37,16 @@ def test_every_kind_of_frame_gives_the_same_rows(kind: str, frame: pd.DataFrame)
     assert system.dims == ("date", "equation")
 
 
+def test_streams_of_batches_and_relations_are_frames() -> None:
+    expected = x_of(System.from_frame(FRAME, FORMULAS, obs="date"))
+    table = containers(FRAME)["arrow"]
+    reader = table.to_reader(max_chunksize=10)
+    np.testing.assert_array_equal(x_of(System.from_frame(reader, FORMULAS, obs="date")), expected)
+    duckdb = pytest.importorskip("duckdb")
+    relation = duckdb.from_arrow(table)
+    np.testing.assert_array_equal(x_of(System.from_frame(relation, FORMULAS, obs="date")), expected)
+
+
 def test_a_frame_gives_the_fit_of_its_arrays_to_the_last_bit() -> None:
     by_hand = System.from_arrays(
         FRAME[["y", "y2"]], FRAME[["x", "z"]].assign(one=1.0)[["one", "x", "z"]].to_numpy(), regressors=["1", "x", "z"]

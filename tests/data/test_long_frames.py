@@ -185,6 +185,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"frame": SOME.assign(year=[np.nan, *SOME["year"][1:]])}, ValueError, "'year' has no value in row 0"),
     ({"frame": SOME.assign(firm=[*SOME["firm"][:-1], None])}, ValueError, "'firm' has no value in row 79"),
     ({"frame": SOME.assign(year=[*SOME["year"][:-1], "x"])}, TypeError, "mixes int, str|mixes"),
+    ({"obs": "firm"}, ValueError, "obs and equation both name 'firm'"),
     ({"frame": SOME.drop(columns="year")}, ValueError, "no column 'year'"),
     ({"formulas": "invest + value ~ capital"}, ValueError, "has 2 responses"),
     ({"formulas": ["invest ~ value", "value ~ capital"]}, ValueError, "has 2 formulas for a long frame"),

@@ -84,6 +84,7 @@ def containers(frame: pd.DataFrame) -> dict[str, Any]:
         "arrow dtypes": frame.convert_dtypes(dtype_backend="pyarrow"),
         "polars": pl.from_pandas(frame),
         "lazy": pl.from_pandas(frame).lazy(),
+        "record batch": pa.Table.from_pandas(frame, preserve_index=False).combine_chunks().to_batches()[0],
         "arrow": pa.Table.from_pandas(frame, preserve_index=False),
         "dask": dd.from_pandas(frame, npartitions=3),
     }

@@ -21,12 +21,14 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore::lrgls_dask.FitWarning")  # the rank of least BIC has variances on their floor
 def test_python_block_runs_as_printed(in_tmp_path, capsys):
-    first, structures, statistics = blocks("python")
+    first, framed, structures, statistics = blocks("python")
     names: dict[str, object] = {}
     exec(compile(first, str(README), "exec"), names)
     fit, yhat = names["fit"], names["yhat"]
     assert fit.n_obs == 818
     assert capsys.readouterr().out.strip() == fit.summary().strip()
+    exec(compile(framed, str(README), "exec"), names)
+    assert names["long"].n_regressors == 3 + 30 and names["last_year"].sizes["portfolio"] == 30
     exec(compile(structures, str(README), "exec"), names)
     assert names["varying"].loadings.sizes == {"segment": 8, "equation": 30, "factor": 1}
     assert not names["sparse"].loadings.values.all() and names["grouped"].covariance_kind == "grouped"
