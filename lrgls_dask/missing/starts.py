@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lrgls_dask.compression.patterns import LARGEST_PAIRS
 from lrgls_dask.missing.kernels import PairMoments
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.sigma.interface import FactorStructure, SigmaStep, Structure
@@ -15,16 +16,15 @@ from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point
 from lrgls_dask.solve.starting_values import starting_values
 
 __all__ = [
-    "LARGEST_PAIRS",
     "STARTS",
     "check_enough_pairs",
     "pairs_never_seen",
     "pairwise_covariance",
     "random_starts",
+    "softened",
     "starting_points",
 ]
 
-LARGEST_PAIRS = 2_000  # equations whose pairwise moments (K, K) a pass may sum
 LEAST_EIGENVALUE = 1e-3  # of a pairwise correlation matrix, which need not be positive definite
 BARE, LEAST_OWN = 1e-3, 0.1  # of an equation's variance: what a start takes for nothing, and makes it
 N_RANDOM, RANDOM_SIZE, SEED = 6, 0.5, 20260101
@@ -62,7 +62,7 @@ def _sigmas(problem: Incomplete, structure: FactorStructure, options: Options, p
     S = pairwise_covariance(pairs, floor)
     found: list[SigmaStep[Any]] = [*structure.candidates(S, floor)]
     sigmas = [widened(step.sigma) for step in found]
-    softer = [_softened(sigma) for sigma in sigmas]
+    softer = [softened(sigma) for sigma in sigmas]
     if not problem.restarts_are_free:
         return softer[:1]
     return [*softer[:STARTS], *(a for a, b in zip(sigmas[:STARTS], softer, strict=False) if a is not b)]
@@ -88,7 +88,7 @@ def random_starts(problem: Incomplete, structure: FactorStructure) -> list[LowRa
     ]
 
 
-def _softened(sigma: LowRank) -> LowRank:
+def softened(sigma: LowRank) -> LowRank:
     """The same variances, equations that S leaves nothing of their own given a share of them.
 
     Few pairs of an equation make Heywood cases of S that the likelihood need not have, and it hardly leaves the floor.
