@@ -128,6 +128,7 @@ class LowRankGLS(EstimatorOptions):
             parts=self.n_folds if by_folds else 1,
             missing=self.missing == "em",
             by_rounds=self.algorithm == "em",
+            candidates=len(self._structures(system.design)),
         )
         if by_folds and plan.engine == "stream":
             allowed, use = True, "fewer folds, a larger memory_limit"
@@ -301,7 +302,8 @@ class LowRankGLS(EstimatorOptions):
         if self.missing == "em":
             seen = look(system.rows, plan, self._ridge, self.engine, meter, restrictions)
             if isinstance(seen, Incomplete):
-                return Road(seen, plan_of_patterns(plan, seen.n_patterns, streamed=not seen.restarts_are_free))
+                how = {"streamed": not seen.restarts_are_free, "by_rounds": self.algorithm == "em"}
+                return Road(seen, plan_of_patterns(plan, seen.n_patterns, **how))
             plan = plan_of_patterns(plan, 0, streamed=seen is None)
             if seen is not None:
                 return Road(_in_memory(seen, self._ridge, meter, restrictions), plan)

@@ -11,7 +11,14 @@ from dask.utils import format_bytes
 from lrgls_dask.compression.by_pattern import PAYS, AnyCompressed, CompressedPatterns
 from lrgls_dask.compression.compressed import partial_bytes
 from lrgls_dask.compression.parts import parts_at_once
-from lrgls_dask.compression.patterns import PATTERNS_IN_A_SUM, are_few, held_bytes, most_patterns
+from lrgls_dask.compression.patterns import (
+    LARGEST_PAIRS,
+    MOST_COLUMNS,
+    PATTERNS_IN_A_SUM,
+    are_few,
+    held_bytes,
+    most_patterns,
+)
 from lrgls_dask.design.design import Design
 from lrgls_dask.options import Engine
 from lrgls_dask.rows.kernels import slab_rows
@@ -32,6 +39,9 @@ __all__ = [
 
 
 EM_PASSES = 30
+# Of rows that miss responses: two to start, a look a sweep, eight where a tenth is missing and twice as many where
+# pairs of equations are seldom seen together, and one for standard errors.
+HOLES_PASSES = 12
 PRICED_RANK = 12  # the most factors that rank="bic" tries
 STREAM_PASSES = 16  # two to start, two sweeps of a score and about six products
 
@@ -153,6 +163,7 @@ def make_plan(
     loop_bytes: int = 0,
     missing: bool = False,
     by_rounds: bool = False,
+    candidates: int = 1,
 ) -> Plan:
     """The cheapest plan in passes that fits; reads nothing.
 
@@ -161,6 +172,7 @@ def make_plan(
     rows that lie together.  loop_bytes : what the parts take on the client after the pass.
     missing : responses may be missing, so every pattern of them is such a sum; only the first pass counts patterns.
     by_rounds : a streamed fit is EM, a pass a round.
+    candidates : structures of Sigma that rows which miss responses are asked of at a time.
     Raises MemoryError with the number, the limit and the remedy when no engine allowed fits.
     """
     cluster = this_cluster(memory_limit)
@@ -169,8 +181,10 @@ def make_plan(
         held = (True, False) if are_few(rows) else (False,)
         fewer = tuple(most for most in (kept, kept // 4, kept // 16, 1) if most)
         priced = {
-            "compress": [_price_missing(rows, cluster, most, holds, parts) for holds in held for most in fewer],
-            "stream": [_price_missing(rows, cluster, 0, False)],
+            "compress": [
+                _price_missing(rows, cluster, most, holds, candidates, parts) for holds in held for most in fewer
+            ],
+            "stream": [_price_missing(rows, cluster, 0, False, candidates)],
         }
     else:
         priced = {
@@ -182,7 +196,7 @@ def make_plan(
     allowed = priced["compress"] + priced["stream"] if engine == "auto" else priced[engine]
     for plan in allowed:
         if plan.fits:
-            return replace(plan, passes=EM_PASSES) if by_rounds and plan.engine == "stream" else plan
+            return replace(plan, passes=EM_PASSES) if by_rounds and plan.passes > 1 else plan
     others = [plan for plans in priced.values() for plan in plans if plan.fits]
     raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix))
 
@@ -231,18 +245,26 @@ def plan_compressed(rows: AnyCompressed, memory_limit: int | str | None) -> Plan
     )
 
 
-def plan_of_patterns(plan: Plan, n_patterns: int, *, streamed: bool) -> Plan:
+def plan_of_patterns(plan: Plan, n_patterns: int, *, streamed: bool, by_rounds: bool = False) -> Plan:
     """The plan of rows that may miss responses, once the first pass has found so many patterns; 0 if none is missing.
 
-    streamed : whether the rows were neither compressed nor held.
+    streamed : whether the rows were neither compressed nor held.  by_rounds : as in `make_plan`.
     """
     found = f"{n_patterns:,} patterns of missing responses" if n_patterns else "no missing response"
     does = "streams the rows" if streamed else "compresses the rows"
     if not streamed and n_patterns > (plan.most_patterns or 0):
         does = "holds the rows in memory"
     reason = f"the first pass found {found}, and {does}"
-    passes = 1 if not streamed else EM_PASSES if n_patterns else 1 + STREAM_PASSES
+    passes = 1
+    if streamed:
+        of_holes = EM_PASSES if by_rounds else _passes_with_holes(plan.n_equations)
+        passes = of_holes if n_patterns else 1 + STREAM_PASSES
     return replace(plan, engine="stream" if streamed else "compress", reason=reason, passes=passes)
+
+
+def _passes_with_holes(n_equations: int) -> int:
+    """Of a streamed fit by maximum likelihood; more equations than a pass sums products of take EM rounds."""
+    return HOLES_PASSES if n_equations <= LARGEST_PAIRS else EM_PASSES
 
 
 def price_parts(rows: Rows, parts: int) -> Plan:
@@ -250,19 +272,26 @@ def price_parts(rows: Rows, parts: int) -> Plan:
     return _price(rows, this_cluster(None), "compress", True, parts)
 
 
-def _price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, parts: int = 1) -> Plan:
+def _price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidates: int, parts: int = 1) -> Plan:
     """Rows of which so many patterns are compressed, as sums that may each hold all of them; 0 streams.
 
     parts : in which the rows of every pattern are kept apart.
     holds : whether rows that have more patterns are held: as they were read, and as what the loop sees of them.
+    candidates : as in `make_plan`.
     """
     design = rows.design
     width, K = design.n_regressors + design.n_equations, design.n_equations
     whole, k = parts * partial_bytes(design), min(K, PRICED_RANK)
     available = 8 * int(((design.sizes + 1) ** 2).sum())
-    streamed = available + 8 * (design.n_coefficients + K * (4 + 2 * k + k * k)) + (16 * K**2 if K <= 2000 else 0)
+    of_pairs = 16 * K**2 if K <= LARGEST_PAIRS else 0
+    of_point = 8 * (design.n_coefficients + K * (4 + 2 * k + k * k)) + of_pairs
+    of_columns = 8 * (design.n_regressors + 1) ** 2 if of_pairs and design.n_regressors <= MOST_COLUMNS else 0
+    streamed = available + max(of_point + of_columns, candidates * of_point)
+    # nine points and images of coefficients and products that each candidate goes on from, and one of these weighed
+    ahead = 8 * 20 * candidates * (design.n_coefficients + K**2 // 2) if of_pairs else 0
+    ahead += 2 * of_columns + (8 * 10 * K * (design.n_regressors + 1) if of_columns else 0)
     pseudo = 8 * (width + 1) * (width + K + 2)
-    priced = _price(rows, cluster, "compress" if most else "stream", K <= 2000, 1)
+    priced = _price(rows, cluster, "compress" if most else "stream", K <= LARGEST_PAIRS, 1)
     in_a_sum = streamed + min(most, PATTERNS_IN_A_SUM) * whole
     held = held_bytes(rows) if holds else 0
     looked_at = 2 * (held + 8 * rows.n_obs * (K + 2)) if holds else 0
@@ -272,7 +301,7 @@ def _price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, parts: 
         partial = streamed + patterns * whole
         work = cluster.n_threads * task_bytes(rows, layout, in_a_sum) + 2 * FAN_IN * partial + held
         client = max(patterns * (2 * pseudo + whole), looked_at) + held
-        return work, _stream_client(design, K <= 2000) + client + partial
+        return work, _stream_client(design, K <= LARGEST_PAIRS) + ahead + client + partial
 
     (work, client), (cov_work, cov_client) = loop(most), _information_bytes(rows, cluster)
     holds_cov = design.n_coefficients <= MAX_COEFFICIENTS and _fits(
@@ -292,7 +321,7 @@ def _price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, parts: 
     return replace(
         priced,
         reason=reason,
-        passes=1 if holds else EM_PASSES,
+        passes=1 if holds else _passes_with_holes(K),
         keeps_rows=holds,
         n_blocks=layout.n_blocks,
         largest_block=layout.largest_block() * rows.row_bytes,

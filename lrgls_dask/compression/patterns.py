@@ -27,6 +27,8 @@ from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
 
 __all__ = [
+    "LARGEST_PAIRS",
+    "MOST_COLUMNS",
     "PATTERNS_IN_A_SUM",
     "PATTERN_BYTES",
     "FirstMoments",
@@ -45,6 +47,8 @@ PATTERN_BYTES = 2**29  # of all roots together
 # That a sum of rows is taken to hold when rows are cut: with fewer, adding sums costs as much as the rows.
 PATTERNS_IN_A_SUM = 8
 HELD_BYTES = 2**27  # of rows as float64: with more of them a look at all is no less work than a pass
+LARGEST_PAIRS = 2_000  # equations whose pairwise products (K, K) a later pass may sum
+MOST_COLUMNS = 2_000  # of which the pass that starts a fit sums cross-products
 SPARE_BYTES = 2**26  # that a thread keeps
 
 

@@ -8,6 +8,7 @@ takes one GLS step from there, each row weighted by its own Sigma_oo^-1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,16 +18,22 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.missing.ecm import ExpectedSweeps
 from lrgls_dask.missing.kernels import PairMoments
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.missing.starts import STARTS, check_enough_pairs, pairwise_covariance
+from lrgls_dask.missing.starts import STARTS, check_enough_pairs, pairwise_covariance, softened
 from lrgls_dask.sigma.full import SingularCovariance
-from lrgls_dask.sigma.interface import LOOSE, TIGHT, SigmaStep, Structure
-from lrgls_dask.sigma.structures import LowRankStructure
+from lrgls_dask.sigma.interface import LOOSE, TIGHT, Sigma, SigmaStep, Structure
+from lrgls_dask.sigma.structures import LowRankStructure, widened
 from lrgls_dask.solve.checkpoint import CheckpointLoop, run_from_kept
+from lrgls_dask.solve.iterate import Half, State, begun, resumed, side_by_side
 from lrgls_dask.solve.record import Options, Point, Solution, Termination, best_of_starts
 from lrgls_dask.solve.select_l1 import in_units_of_data
+from lrgls_dask.solve.selection import criteria
 from lrgls_dask.solve.starting_values import least_squares, starting_values
 
-__all__ = ["chosen_structure", "fit_any_structure"]
+__all__ = ["chosen_structure", "fit_any_structure", "fit_side_by_side"]
+
+# Candidates that cannot win any more go on, while the best does, until this is left of their log-likelihood.
+TOLD = 0.05
+REACHABLE = 1e300  # what any objective is below
 
 
 def fit_any_structure(
@@ -34,25 +41,68 @@ def fit_any_structure(
     structure: Structure,
     options: Options,
     kept: CheckpointLoop | None = None,
-    *,
-    several: bool = True,
 ) -> Solution[Point]:
-    """The best solution of one structure; several starts where they are free and it is `several`.
+    """The best solution of one structure; several starts where they are free.
 
     kept : where a streamed loop keeps its last point, and goes on from one that is there.
     Raises ValueError for pairs of equations that no row shows together where the structure does not tell their
     covariance otherwise, and where the likelihood has no maximum.
     """
     step = ExpectedSweeps(problem, structure, options, held=options.one_step)
+    kept = None if problem.restarts_are_free else kept  # several starts have no place of their own there
     try:
-        ends = [
-            run_from_kept(step, start, step.goal(), kept)
-            for start in _starts(problem, structure, options, several=several)
-        ]
+        ends = [run_from_kept(step, start, step.goal(), kept) for start in _starts(problem, structure, options)]
     except SingularCovariance as error:
         raise _no_maximum(problem, options) from error
     best = best_of_starts(ends, len(ends))
     return replace(best, termination=Termination.CONVERGED) if structure.fixed else best
+
+
+def fit_side_by_side(
+    problem: Incomplete,
+    structures: Sequence[Structure],
+    options: Options,
+    kept: Sequence[CheckpointLoop | None],
+) -> list[Solution[Point]]:
+    """One solution of each structure from one start, all looks of a sweep made in one pass.
+
+    A structure of which the BIC cannot become the least any more is left near its optimum (TOLD), and takes no sweep
+    after the last of the best.
+    kept : where each loop keeps its last point, and goes on from one that is there.
+    """
+    steps = [ExpectedSweeps(problem, each, options, rival=True) for each in structures]
+    least = np.full(len(steps), np.inf)
+
+    def bic(number: int, nll: float) -> float:
+        return criteria(problem, structures[number], nll)["bic"]
+
+    def looks(asked: list[tuple[int, State[Point]]], going: set[int]) -> list[Half[Point]]:
+        points = [steps[number].asked(state) for number, state in asked]
+        found = problem.expected_at([(at.c, at.sigma) for at in points])
+        halves = [steps[n].looked(at, seen, s) for (n, s), at, seen in zip(asked, points, found, strict=True)]
+        for (number, _), half in zip(asked, halves, strict=True):
+            least[number] = min(least[number], bic(number, half.nll))
+        told = TOLD if int(np.argmin(least)) in going else np.inf
+        lost = [
+            half.left * problem.n_obs <= told and bic(number, half.nll - half.left) > least.min()
+            for (number, _), half in zip(asked, halves, strict=True)
+        ]
+        return [replace(half, least=np.inf) if beaten else half for half, beaten in zip(halves, lost, strict=True)]
+
+    saved = [None if each is None else each.saved() for each in kept]
+    before = [each for each in saved if each is not None]
+    behind = [each.totals for each in before if each.ended is None]
+    totals = min(behind) if behind else max((each.totals for each in before), default=(0, 0))
+    loops = []
+    for number, (step, found, to) in enumerate(zip(steps, saved, kept, strict=True)):
+        goal = replace(step.goal(), wanted=REACHABLE)
+        if found is None:
+            (start,) = _starts(problem, structures[number], options, several=False)
+            loops.append(begun(step, start, goal, kept=to))
+        else:
+            least[number] = bic(number, float(found.marks.get("best", found.marks["image"])[0]))
+            loops.append(resumed(step, replace(found, totals=totals), goal, to))
+    return side_by_side(loops, looks)
 
 
 def chosen_structure(
@@ -72,14 +122,14 @@ def chosen_structure(
     return chosen, tuple(in_units_of_data(row, problem) for row in rows)
 
 
-def _starts(problem: Incomplete, structure: Structure, options: Options, *, several: bool) -> list[Point]:
+def _starts(problem: Incomplete, structure: Structure, options: Options, *, several: bool = True) -> list[Point]:
     """Coefficients and what their residuals say of Sigma, pair by pair; one where each would take passes."""
     one = not several or options.one_step or structure.fixed or not problem.restarts_are_free
     floor = np.full(problem.design.n_equations, options.d_floor)
     points: list[Point] = []
     firsts = [least_squares(problem)] if options.one_step else starting_values(problem)
     for number, c in enumerate(firsts[:1] if one else firsts):
-        plain = number == 0 and not options.one_step
+        plain = number == 0 and np.array_equal(c, problem.start())
         pairs = problem.pairs_at_start if plain else problem.pairs(c)
         _check_pairs(problem.design, structure, pairs)
         if structure.by_equation and structure.rank:
@@ -87,8 +137,16 @@ def _starts(problem: Incomplete, structure: Structure, options: Options, *, seve
         S = pairwise_covariance(pairs, floor)
         found: list[SigmaStep[Any]] = structure.candidates(S, floor, tol=TIGHT if one else LOOSE)
         kept = found[:STARTS] if plain and not one else found[:1]
-        points += [Point(c, S, each.sigma) for each in kept]
+        points += [Point(c, S, _off_floor(structure, each.sigma)) for each in kept]
     return points
+
+
+def _off_floor(structure: Structure, sigma: Sigma) -> Sigma:
+    """The Sigma that is looked at first: where S leaves an equation nothing of its own it leads to worse optima."""
+    if structure.fixed or not structure.by_equation:
+        return sigma
+    softer: Sigma = structure.by_rows().value(softened(widened(sigma)))
+    return softer
 
 
 def _check_pairs(design: Design, structure: Structure, pairs: PairMoments) -> None:

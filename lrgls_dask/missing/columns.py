@@ -136,6 +136,14 @@ class ShownColumns:
         """(K,) sums of the weights of the rows that show each equation."""
         return self._weight
 
+    def on_columns(self, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(P,) coefficients of the columns less `origin`, by equation, and (K,) of the constant, that are c."""
+        return self._raw(c), self._at_origin(c)
+
+    def from_columns(self, b: np.ndarray, level: np.ndarray) -> np.ndarray:
+        """(P,) the transpose of `on_columns`."""
+        return self._in_coordinates(b, level)
+
     @property
     def free(self) -> np.ndarray | None:
         """(P, P - m) directions of c that restrictions leave free, None where there are none."""
@@ -198,20 +206,29 @@ class ShownColumns:
         )
 
     def _params(self, c: np.ndarray, sigma: Any, origin_y: np.ndarray | None = None) -> MaskedParams:
-        level = (self._origin_y if origin_y is None else origin_y) / self.whitened.y_scale
-        parts = zip(self._stacked_ends, self.coordinates.split(c), self.coordinates.buckets, strict=True)
-        for ends, part, (_, equations, _) in parts:
-            level[equations] -= np.einsum("gp,gpm->g", ends, part)
+        level = (self._origin_y if origin_y is None else origin_y) / self.whitened.y_scale - self._at_origin(c)
         b, groups = self._raw(c), self.rows.design.groups
         by_group = tuple(b[g.coefficients] for g in groups)
         return MaskedParams(groups, self.origin, self.whitened.y_scale, by_group, level, sigma)
+
+    def _at_origin(self, c: np.ndarray) -> np.ndarray:
+        """(K,) what c makes of a row that stands at `origin`."""
+        level = np.empty(self.design.n_equations)
+        parts = zip(self._stacked_ends, self.coordinates.split(c), self.coordinates.buckets, strict=True)
+        for ends, part, (_, equations, _) in parts:
+            level[equations] = np.einsum("gp,gpm->g", ends, part)
+        return level
 
     def _adjoint(self, found: LatentMoments | GradientMoments | ExpectedMoments, own: np.ndarray) -> np.ndarray:
         """(P,) derivative with respect to c from sums of X'e and e that are `own` (K,) times as large."""
         b = np.empty(self.design.n_coefficients)
         for group, gradient in zip(self.rows.design.groups, found.gradient, strict=True):
             b[group.coefficients] = gradient / own[group.equations]
-        unit, parts, taken = found.unit_gradient / own, [], b[self._order]
+        return self._in_coordinates(b, found.unit_gradient / own)
+
+    def _in_coordinates(self, b: np.ndarray, unit: np.ndarray) -> np.ndarray:
+        """(P,) derivative with respect to c from those with respect to raw coefficients and to levels (K,)."""
+        parts, taken = [], b[self._order]
         for maps, ends, view, (_, equations, shape) in zip(
             self._stacked, self._stacked_ends, self.coordinates.split(taken), self.coordinates.buckets, strict=True
         ):

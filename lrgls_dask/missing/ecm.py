@@ -4,13 +4,17 @@
 
 The responses that are missing are the augmented data: with S*(b, Sigma) the residual products expected given what the
 rows show (expected.py), the structure's own update at S*, exactly as at the S of complete rows, does not raise obj, and
-neither does the GLS step X_o' Sigma_oo^-1 (y - X b)_o = 0 at fixed Sigma (ECM, Meng and Rubin 1993). A sweep is a point
-S -> Sigma(S) -> b -> S*(b, Sigma), and what is extrapolated is (b, S), which every structure has.
+neither do the least squares of the responses that are expected (complete.py), which take no look at the rows (ECM, Meng
+and Rubin 1993). A sweep is one look, at (b, Sigma(S)); from there lead the new b and S*, and what is extrapolated is
+(b, S), which every structure has.
 
-How far there is to go is measured, not told from the last move: at a point of which both half-steps would move the
-parameters little, (N / 2) tr (Sigma^-1 (S* - S))^2 / 2 and half the energy of the GLS step are what they promise to
-gain; where a share rho of the information is missing what is left is 1 / (1 - rho) times as much (Dempster, Laird and
-Rubin 1977, section 3).
+Where an equation has little variance of its own, a direction of b or S counts ten thousand times as much as another. So
+what is extrapolated is told in the metric of the information that complete rows have, (Sigma^-1)_jl Z_j'Z_l for b and
+N / 2 tr (Sigma^-1 dS)^2 for S; in any other the directions that count less drown those that decide.
+
+How far there is to go is measured, not told from the last move: half the squared lengths of both steps in that metric
+are what they promise to gain, and where no more than a share rho of the information is missing what is left is at most
+1 / (1 - rho) times as much (Dempster, Laird and Rubin 1977, section 3).
 """
 
 from __future__ import annotations
@@ -21,12 +25,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from lrgls_dask.missing.complete import CompleteInformation
 from lrgls_dask.missing.expected import Expected
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.sigma.interface import LOG_2PI, Sigma, Structure
+from lrgls_dask.sigma.interface import LOOSE, Sigma, Structure
 from lrgls_dask.solve.anderson import Anderson
 from lrgls_dask.solve.cg import conjugate_gradients
-from lrgls_dask.solve.constraint import Preconditioner
 from lrgls_dask.solve.em import LOOK_ROUNDING
 from lrgls_dask.solve.gls import final_energy
 from lrgls_dask.solve.iterate import MOST_PLAIN_ROUNDS, MOST_ROUNDS, Goal, Half, Space, State, Trace
@@ -34,14 +38,32 @@ from lrgls_dask.solve.record import Options, Point, penalised
 
 __all__ = ["ExpectedSweeps"]
 
-# What is left, in what both half-steps promise: 1 / (1 - rho), for a share rho of the information that is missing.
+# What is left, in what both half-steps promise: twice 1 / (1 - rho), where 1 - rho is the least share of rows that
+# shows a pair of equations, but no more than this.
 MOST_MISSING = 100.0
 # Of what is left in the end, how much conjugate gradients may leave.
 SHARE = 0.1
-# How far the energy of a GLS step falls: to rounding where products are free, else before Sigma is looked at again.
-FREE_FALL, STREAMED_FALL = 1e-10, 1e-2
+# How far the energy of a GLS step falls where the columns are too many for a step without a look.
+FALL = 1e-2
+# Sweeps in which a Sigma is looked for from several starts, of which a pass takes the best; and by how much, of nll per
+# row, it has to be better.
+EARLY, SAME = 8, 1e-6
 # How often an extrapolated S that is no covariance is brought half way back, before its image is taken as it is.
 HALVINGS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a look leads on to. found : it.  sigma : of its S*.  information : at the Sigma that was looked at.
+
+    gradient, step : (P,) of the coefficients, and where that leads.
+    """
+
+    found: Expected
+    sigma: Sigma
+    information: CompleteInformation
+    gradient: np.ndarray
+    step: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,16 +71,16 @@ class ExpectedSweeps:
     """A sweep is one look at the rows, and the products of a GLS step.
 
     held : whether the coefficients stay where they are, and Sigma is that of their residuals.
-    free_fall : how far the energy of a GLS step falls where products are free.
+    rival : whether it is one of several candidates: where it ends short of its goal it is left as it is.
     """
 
     problem: Incomplete
     structure: Structure
     options: Options
     held: bool = False
+    rival: bool = False
 
     first: ClassVar[int] = 0
-    free_fall: ClassVar[float] = FREE_FALL
 
     @cached_property
     def space(self) -> Space[Point] | None:
@@ -67,25 +89,34 @@ class ExpectedSweeps:
             return None
         K = self.problem.design.n_equations
         at, n = np.tril_indices(K), self.problem.design.n_coefficients
-        units = np.concatenate([np.full(n, 1.0 / np.sqrt(self.problem.n_obs)), np.where(at[0] == at[1], 0.5, 1.0)])
+        twice = np.where(at[0] == at[1], np.sqrt(0.5), 1.0)
 
         def vector(point: Point) -> np.ndarray:
-            return np.concatenate([point.c, point.S[at]]) * units
+            return np.concatenate([point.c, point.S[at]])
+
+        def matrix(packed: np.ndarray) -> np.ndarray:
+            S = np.zeros((K, K))
+            S[at] = packed
+            return S + np.tril(S, -1).T
+
+        def metric(changes: np.ndarray, image: Point) -> np.ndarray:
+            root = np.linalg.inv(np.linalg.cholesky(image.sigma.dense()))
+            of_S = [(root @ matrix(change[n:]) @ root.T)[at] * twice for change in changes]
+            of_c = CompleteInformation(self.problem, image.sigma).root(changes[:, :n])
+            return np.concatenate([of_c, np.sqrt(self.problem.n_obs) * np.stack(of_S)], axis=1)
 
         def point_of(moved: np.ndarray, image: Point) -> Point:
             here = vector(image)
             for _ in range(HALVINGS):
                 if np.array_equal(moved, here):
                     return image
-                z, S = moved / units, np.zeros((K, K))
-                S[at] = z[n:]
-                S += np.tril(S, -1).T
+                S = matrix(moved[n:])
                 if _is_covariance(S):
-                    return Point(z[:n], S, image.sigma)
+                    return Point(moved[:n], S, image.sigma)
                 moved = 0.5 * (moved + here)
             return image
 
-        return Space(vector, point_of, Anderson())
+        return Space(vector, point_of, Anderson(), metric)
 
     def goal(self) -> Goal:
         """That little is left of the objective, and in log-likelihood, of which a difference of one half is one
@@ -100,122 +131,135 @@ class ExpectedSweeps:
     # ------------------------------------------------------------------------------------------ the half-steps
 
     def start(self, point: Point) -> Half[Point]:
-        return self._looked("start", point.c, point.S, point.sigma)
+        return self._half("start", point, self._read(point))
 
     def look(self, state: State[Point]) -> Half[Point]:
         """The likelihood at Sigma of the S of a point, and how far from there both half-steps would lead."""
+        at = self.asked(state)
+        return self.looked(at, self._read(at), state)
+
+    def asked(self, state: State[Point]) -> Point:
+        """Where the look of a sweep is: what comes before it reads nothing."""
         point = state.point
-        sigma = point.sigma if state.image is None else self._update(point)
-        half = self._looked("em", point.c, point.S, sigma)
+        if state.image is None:
+            return point
+        sigma = self._update(point.S, point.sigma)
+        early = state.sweep <= EARLY and not self.problem.restarts_are_free
+        if early and self.structure.by_equation and self.structure.rank:
+            sigma = self._best(point.S, sigma)
+        return replace(point, sigma=sigma)
+
+    def looked(self, at: Point, found: Expected, state: State[Point]) -> Half[Point]:
+        """The look of a sweep, from what was found there: one of several whose looks are one pass."""
+        half = self._half("em", at, found)
         gain = max(abs(state.obj - half.obj), state.gain)
         moving = 0.0 if gain <= half.rounding and half.moving <= np.sqrt(self.options.rel_tol) else half.moving
         left = moving / (2.0 * self.problem.n_obs)
         return replace(half, moving=moving, left=left, accept_t=1.0 if half.obj < state.obj else 0.0)
 
     def move(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
-        """The coefficients of the Sigma of a look, and the products that are then expected."""
+        """The coefficients that follow from a look, and the products that were expected there."""
         point, seen = looked.point, looked.seen
         if self.held:
-            return Half(Point(point.c, seen.S, point.sigma))
-        fall = self.free_fall if self.problem.restarts_are_free else STREAMED_FALL
-        c, S, _, iterations = self._gls(point.c, point.sigma, seen, fall)
-        return Half(Point(c, S, point.sigma), cg=iterations)
+            return Half(Point(point.c, seen.found.S, seen.sigma))
+        if seen.information.whole:
+            return Half(Point(point.c + seen.step, seen.found.S, seen.sigma))
+        energy = float(seen.gradient @ seen.step)
+        c, _, iterations = self._gls(point.c, seen, FALL * energy)
+        return Half(Point(c, seen.found.S, seen.sigma), cg=iterations)
 
     def finish(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
+        """The point of the last look, with the coefficients of its Sigma to the digits asked for."""
         point, seen = looked.point, looked.seen
         if seen is None:  # an earlier client saw it: looked at again, which counts as that look
             totals = self.problem.meter.totals
-            (seen,) = self.problem.expected(point.c, point.sigma)
+            seen = self._seen(point, self._read(point))
             self.problem.meter.go_on_from(totals)
+        at = replace(point, S=seen.found.S)
         if self.options.algorithm == "ols":
-            return replace(looked, name="", left=np.inf, point=replace(point, S=seen.S))
-        c, S, nll, iterations = self._gls(point.c, point.sigma, seen, 0.0)
-        obj = penalised(self.problem, self.structure, c, point.sigma, nll)
-        return Half(Point(c, S, point.sigma), "beta", nll, obj, cg=iterations)
+            return replace(looked, name="", left=np.inf, point=at)
+        if self.rival:
+            return replace(looked, name="", left=np.inf, point=at)
+        exact = self.problem.restarts_are_free or self.structure.fixed or self.options.one_step
+        energy = float(seen.gradient @ seen.step)
+        if seen.information.whole and not exact and self._missing * energy <= self.options.rel_tol:
+            # a look that met the goal: one more step, which gains at least so much, and no look at where it led
+            c, gain, iterations = point.c + seen.step, 0.5 * energy, 0
+        else:
+            c, gain, iterations = self._gls(point.c, seen, 0.0)
+        obj = penalised(self.problem, self.structure, point.c, point.sigma, seen.found.nll) - gain / self.problem.n_obs
+        nll = obj - penalised(self.problem, self.structure, c, point.sigma, 0.0)
+        return Half(replace(at, c=c), "beta", nll, obj, cg=iterations)
 
     # ------------------------------------------------------------------------------------------ inside
 
-    def _update(self, point: Point) -> Sigma:
+    def _read(self, at: Point) -> Expected:
+        (found,) = self.problem.expected(at.c, at.sigma)
+        return found
+
+    def _update(self, S: np.ndarray, start: Sigma) -> Sigma:
+        if self.structure.fixed:
+            return start
         floor = np.full(self.problem.design.n_equations, self.options.d_floor)
-        sigma: Sigma = self.structure.update(point.S, floor, point.sigma).sigma
+        sigma: Sigma = self.structure.update(S, floor, start).sigma
         return sigma
 
-    def _looked(self, name: str, c: np.ndarray, S: np.ndarray, sigma: Sigma) -> Half[Point]:
-        (seen,) = self.problem.expected(c, sigma)
-        obj = penalised(self.problem, self.structure, c, sigma, seen.nll)
-        apart = sigma.solve(seen.S - S)
-        moving = 0.5 * self.problem.n_obs * float(np.sum(apart * apart.T))
-        if not self.held:
-            residual, z = self._preconditioner(sigma)(seen.gradient - self.problem.coordinates.ridge * c)
-            energy = float(residual @ z)
-            moving += energy if energy > self._final(c, sigma) else 0.0
+    def _best(self, S: np.ndarray, sigma: Sigma) -> Sigma:
+        """The Sigma of the structure that suits S best, from several starts: streamed there is one start for all."""
+
+        def objective(other: Sigma) -> float:
+            return 0.5 * (other.logdet + other.trace_solve(S)) + self.structure.penalty(other)
+
+        floor = np.full(self.problem.design.n_equations, self.options.d_floor)
+        (first, *_) = self.structure.candidates(S, floor, tol=LOOSE)
+        other = self._update(S, first.sigma)
+        return other if objective(other) < objective(sigma) - SAME else sigma
+
+    def _seen(self, at: Point, found: Expected) -> Seen:
+        information = CompleteInformation(self.problem, at.sigma)
+        gradient = found.gradient - self.problem.coordinates.ridge * at.c
+        projected, step = (gradient, np.zeros(len(gradient))) if self.held else information.step(gradient)
+        return Seen(found, self._update(found.S, at.sigma), information, projected, step)
+
+    def _half(self, name: str, at: Point, found: Expected) -> Half[Point]:
+        obj = penalised(self.problem, self.structure, at.c, at.sigma, found.nll)
+        seen = self._seen(at, found)
+        apart = seen.information.precision @ (seen.sigma.dense() - at.sigma.dense())
+        moving = 0.5 * self.problem.n_obs * float(np.sum(apart * apart.T)) + float(seen.gradient @ seen.step)
         rounding = LOOK_ROUNDING * max(1.0, abs(obj))
-        at = Point(c, S, sigma)
-        return Half(at, name, seen.nll, obj, value=obj, rounding=rounding, moving=MOST_MISSING * moving, seen=seen)
+        return Half(at, name, found.nll, obj, value=obj, rounding=rounding, moving=self._missing * moving, seen=seen)
 
-    def _diagonal(self, sigma: Sigma) -> np.ndarray:
-        """(P,) about the diagonal of what the coefficients are found by."""
-        problem, ridge = self.problem, self.problem.coordinates.ridge
-        share = problem.cells / problem.n_obs  # of rows that show the others too, roughly
-        mean = share * sigma.precision_diagonal + (1.0 - share) / sigma.variances
-        return problem.coordinates.expand(mean) * (1.0 - ridge) + ridge
+    @cached_property
+    def _missing(self) -> float:
+        """What is left in all, in what both half-steps promise."""
+        K = self.problem.design.n_equations
+        shares = self.problem.pairs_at_start.pairs[np.tril_indices(K)] / self.problem.n_obs
+        return float(min(MOST_MISSING, 2.0 / max(float(shares.min()), 1.0 / MOST_MISSING)))
 
-    def _final(self, c: np.ndarray, sigma: Sigma) -> float:
+    def _final(self, c: np.ndarray, information: CompleteInformation) -> float:
         """r'M^-1 r at which the last conjugate gradients stop: a share of what the sweeps are to settle to."""
-        least = final_energy(self.problem, self.options, c, self._diagonal(sigma))
+        least = final_energy(self.problem, self.options, c, information.diagonal)
         if self.problem.restarts_are_free or self.options.cg_tol is not None:
             return least
         return min(least, SHARE * self.options.rel_tol / MOST_MISSING)
 
-    def _preconditioner(self, sigma: Sigma) -> Preconditioner:
-        return Preconditioner(self._diagonal(sigma), self.problem.constraint)
+    def _gls(self, c: np.ndarray, seen: Seen, least: float) -> tuple[np.ndarray, float, int]:
+        """Coefficients of a Sigma by conjugate gradients from c, what N obj falls by, and iterations.
 
-    def _gls(
-        self, c: np.ndarray, sigma: Sigma, seen: Expected, fall: float
-    ) -> tuple[np.ndarray, np.ndarray, float, int]:
-        """Coefficients of a Sigma by conjugate gradients from c, looked at as `seen`, S*, nll there, and iterations.
-
-        Streamed, each product's pass also tells how S* goes along its direction.
+        least : of the energy, beside what all stop at.
         """
-        problem, diagonal = self.problem, self._diagonal(sigma)
-        free, residual = problem.restarts_are_free, seen.gradient - problem.coordinates.ridge * c
-        projected, z = Preconditioner(diagonal, problem.constraint)(residual)
-        ways: list[tuple[np.ndarray, np.ndarray]] = []
-
-        def product(p: np.ndarray, x: np.ndarray) -> np.ndarray:
-            if free:
-                return problem.general_image(p, sigma)
-            image, *way = problem.along(p, x, sigma)
-            ways.append((way[0], way[1]))
-            return image
-
+        problem, information = self.problem, seen.information
         found = conjugate_gradients(
-            product,
+            lambda p, _: problem.general_image(p, information.sigma),
             c,
-            residual,
-            diagonal,
-            tol=max(self._final(c, sigma), fall * float(projected @ z)),
+            seen.found.gradient - problem.coordinates.ridge * c,
+            information.diagonal,
+            tol=max(self._final(c, information), least),
             max_iterations=self.options.cg_maxit,
             constraint=problem.constraint,
+            precondition=information.step,
         )
-        if free and found.steps:
-            (seen,) = problem.expected(found.x, sigma)
-        if free or not found.steps:
-            return found.x, seen.S, seen.nll, len(found.steps)
-        S = seen.S
-        for step, (first, second) in zip(found.steps, ways, strict=False):
-            S = S + (step * first + step**2 * second) / problem.n_obs
-        return found.x, S, self._nll(sigma, S, seen), len(found.steps)
-
-    def _nll(self, sigma: Sigma, S: np.ndarray, seen: Expected) -> float:
-        """At coefficients whose S* this is, where log|Sigma_oo| is as it was seen.
-
-        tr (Sigma^-1 S*) counts a missing response as one.
-        """
-        problem = self.problem
-        missing = problem.n_obs * problem.design.n_equations - problem.n_cells
-        quadratic = sigma.trace_solve(S) * problem.n_obs - missing
-        return 0.5 * (LOG_2PI * problem.n_cells + seen.log_det + quadratic) / problem.n_obs
+        return found.x, found.gain, len(found.steps)
 
 
 def _is_covariance(S: np.ndarray) -> bool:

@@ -28,12 +28,10 @@ from lrgls_dask.missing.kernels import (
 )
 
 __all__ = [
-    "DirectionMoments",
     "Expected",
     "ExpectedMoments",
     "GeneralInformation",
     "SeveralExpected",
-    "direction_moments",
     "expected_moments",
     "general_image",
     "general_information",
@@ -75,14 +73,6 @@ class SeveralExpected(Summed):
 
 
 @dataclass(frozen=True, eq=False)
-class DirectionMoments(GradientMoments):
-    """gradient, unit_gradient : of X p.  mixed : (K, K) sum r~ (X p)~'.  squares : (K, K) sum (X p)~ (X p)~'."""
-
-    mixed: np.ndarray
-    squares: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
 class GeneralInformation(Summed):
     """total : (P, P) sum X_o' Sigma_oo^-1 X_o in whitened columns."""
 
@@ -113,21 +103,6 @@ def general_image(slabs: Iterable[MaskedSlab], params: MaskedParams) -> Gradient
     for slab in slabs:
         scaled = params.sigma.rows(slab.observed).given(_columns_along(slab, params)).scaled
         part = GradientMoments(*gradient_of(slab, scaled, params))
-        total = part if total is None else total + part
-    return total
-
-
-def direction_moments(slabs: Iterable[MaskedSlab], params: SeveralParams) -> DirectionMoments | None:
-    """DirectionMoments of some slabs at the first point, along the negative of the second's `coefficients`."""
-    at, along = params.points
-    total: DirectionMoments | None = None
-    for slab in slabs:
-        n, both = len(slab.x), np.concatenate([slab.observed, slab.observed])
-        stacked = np.concatenate([residuals_of(slab, at), _columns_along(slab, along)])
-        given = at.sigma.rows(both).given(stacked)
-        filled, moved = given.filled[:n], given.filled[n:]
-        gradient = gradient_of(slab, given.scaled[n:], at)
-        part = DirectionMoments(*gradient, filled.T @ moved, moved.T @ moved)
         total = part if total is None else total + part
     return total
 

@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lrgls_dask.compression.patterns import LARGEST_PAIRS
 from lrgls_dask.missing.als import IncompleteSweeps, Together
-from lrgls_dask.missing.any_structure import fit_any_structure
+from lrgls_dask.missing.any_structure import fit_any_structure, fit_side_by_side
 from lrgls_dask.missing.crossvalidate import ShownFolds, shown_held_out_nll
 from lrgls_dask.missing.em import IncompleteRounds
 from lrgls_dask.missing.polish import nearly_bare
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.missing.starts import LARGEST_PAIRS, random_starts, starting_points
+from lrgls_dask.missing.starts import random_starts, starting_points
 from lrgls_dask.sigma.interface import FactorStructure, Sigma, Structure
-from lrgls_dask.sigma.structures import LowRankStructure, widened
+from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop, run_from_kept
 from lrgls_dask.solve.crossvalidate import Candidate
 from lrgls_dask.solve.iterate import Goal, Half, State, iterate, run
@@ -24,7 +25,6 @@ from lrgls_dask.solve.selection import Table, best_by_folds, best_of, criteria
 __all__ = ["Estimate", "choose_incomplete", "estimate_of", "fit_incomplete"]
 
 CELLS_OF_MORE_STARTS = 200_000  # of pseudo-rows: up to so many a dozen more searches are a matter of seconds
-ROUGHLY = 1e-8  # rel_tol at which ranks are compared: too many factors have no last digits worth their sweeps
 
 
 def fit_incomplete(
@@ -32,27 +32,23 @@ def fit_incomplete(
     structure: Structure,
     options: Options,
     kept: CheckpointLoop | None = None,
-    *,
-    several: bool = True,
 ) -> Solution[Point]:
     """The best solution of one structure; several starts where a look at a point is cheap.
 
-    Where the rows themselves are held, low rank goes by the products of responses that are expected where they are
-    missing: looks are then few, however many factors the data do not ask for. Else algorithm="als" alternates where the
-    patterns are compressed; where every look at the rows is a pass it takes both half-steps from the same pass, which
-    are the accelerated EM rounds.
+    Where the rows are held or streamed, by the products of responses that are expected where they are missing: looks at
+    the rows are then few. Else algorithm="als" alternates where the patterns are compressed, and accelerated EM rounds
+    are taken for algorithm="em", and for more equations than a pass can sum products of.
     kept : where a streamed loop keeps its last point, and goes on from one that is there.
     """
-    if options.one_step or not structure.by_equation or _by_products(problem, structure, options):
-        return fit_any_structure(problem, structure, options, kept, several=several)
+    if _by_products(problem, structure, options):
+        return fit_any_structure(problem, structure, options, kept)
     structure = structure.by_rows()
-    if not problem.restarts_are_free:
-        return _streamed(problem, structure, options, kept)
     starts = starting_points(problem, structure, options)
     if problem.holds_rows:  # a look is at all of them: one start is followed, as where they are streamed
         starts = starts[:1]
-    if options.algorithm != "als":
-        return best_of_starts([_by_rounds(problem, structure, options, start) for start in starts], len(starts))
+    if options.algorithm != "als" or not problem.restarts_are_free:
+        kept = None if problem.restarts_are_free else kept
+        return best_of_starts([_by_rounds(problem, structure, options, start, kept) for start in starts], len(starts))
     sweeps = IncompleteSweeps(problem, structure, options)
     solutions = [run(sweeps, start, sweeps.goal()) for start in starts]
     best = best_of_starts(solutions, len(solutions))
@@ -67,9 +63,11 @@ def fit_incomplete(
 
 
 def _by_products(problem: Incomplete, structure: Structure, options: Options) -> bool:
-    few = problem.design.n_equations <= LARGEST_PAIRS
-    plain = isinstance(structure, LowRankStructure) and structure.sigma_step == "ml" and options.algorithm == "als"
-    return problem.holds_rows and few and plain
+    """Whether a fit goes by residual products that are expected, which every structure can."""
+    if options.one_step or not structure.by_equation:
+        return True
+    looks_at_rows = problem.holds_rows or not problem.restarts_are_free
+    return options.algorithm == "als" and looks_at_rows and problem.design.n_equations <= LARGEST_PAIRS
 
 
 def _by_rounds(
@@ -99,13 +97,6 @@ def _together(
     return replace(found, point=better.point, nll=better.nll, obj=better.obj, trace=better.trace)
 
 
-def _streamed(
-    problem: Incomplete, structure: FactorStructure, options: Options, kept: CheckpointLoop | None
-) -> Solution[Point]:
-    """The rounds from the point that is kept, else from the start."""
-    return _by_rounds(problem, structure, options, starting_points(problem, structure, options)[0], kept)
-
-
 def choose_incomplete(
     problem: Incomplete,
     structures: tuple[Structure, ...],
@@ -113,19 +104,27 @@ def choose_incomplete(
     checkpoint: Checkpoint | None = None,
     folds: ShownFolds | None = None,
 ) -> tuple[Solution[Point], Table]:
-    """The solution of least BIC among the structures, and one row for each where there are several; each is fitted.
+    """The solution of least BIC among the structures, and one row for each where there are several.
 
+    Where looks go through the rows all structures are looked at side by side; only the best then has several starts,
+    where these are free.
     checkpoint : where streamed loops keep their last points, and go on from those that are there.
     folds : of the rows, where not BIC chooses but the likelihood of rows left out.
     """
-    search = len(structures) > 1 and problem.holds_rows
-    rough = replace(options, rel_tol=max(options.rel_tol, ROUGHLY)) if search else options
-    solutions = []
-    for each in structures:
-        kept = None if checkpoint is None else checkpoint.loop("missing", each, options, problem.constraint)
-        solutions.append(fit_incomplete(problem, each, rough, kept, several=not search))
+
+    def kept_of(structure: Structure) -> CheckpointLoop | None:
+        if checkpoint is None or problem.restarts_are_free:
+            return None
+        return checkpoint.loop("missing", structure, options, problem.constraint)
+
     if len(structures) == 1:
-        return solutions[0], ()
+        return fit_incomplete(problem, structures[0], options, kept_of(structures[0])), ()
+    # by folds all are fitted to their ends, also those that would not have the least BIC
+    together = folds is None and all(_by_products(problem, each, options) for each in structures)
+    if together:
+        solutions = fit_side_by_side(problem, structures, options, [kept_of(each) for each in structures])
+    else:
+        solutions = [fit_incomplete(problem, each, options, kept_of(each)) for each in structures]
     rows = [criteria(problem, each, found.nll) for each, found in zip(structures, solutions, strict=True)]
     left_out = None if folds is None else _left_out(problem, structures, solutions, options, folds)
 
@@ -133,7 +132,7 @@ def choose_incomplete(
         return best_of(rows, "bic") if left_out is None else best_by_folds(rows, *left_out)
 
     best, table = chosen()
-    if search:
+    if together and problem.restarts_are_free:
         solutions[best] = fit_incomplete(problem, structures[best], options)
         rows[best] = criteria(problem, structures[best], solutions[best].nll)
         _, table = chosen()

@@ -35,6 +35,7 @@ __all__ = [
     "PairMoments",
     "SeveralMoments",
     "SeveralParams",
+    "StartMoments",
     "Summed",
     "block_kernel",
     "block_slabs",
@@ -47,6 +48,7 @@ __all__ = [
     "residual_moments",
     "residuals_of",
     "several_moments",
+    "start_moments",
     "unpacked",
     "whitened_columns",
 ]
@@ -161,6 +163,14 @@ class PairMoments(Summed):
 
 
 @dataclass(frozen=True, eq=False)
+class StartMoments(PairMoments):
+    """columns : (q + 1, q + 1) cross-products of the columns and of what the row holds of a constant, both zero where
+    the row shows none of the equations that use them."""
+
+    columns: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class InformationMoments(Summed):
     """What Woodbury takes from, (P, P) sum of U U', and from what, per group (m, p, p) X_j'X_j; whitened columns."""
 
@@ -251,6 +261,34 @@ def pair_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> PairMomen
         part = PairMoments(residual.T @ residual, counted.T @ slab.observed)
         total = part if total is None else total + part
     return total
+
+
+def start_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> StartMoments | None:
+    """StartMoments of some slabs, 2 n K^2 + n (q + 1)^2 multiplications."""
+    total: StartMoments | None = None
+    for slab in slabs:
+        columns = _shown_columns(slab, params.groups)
+        pairs = pair_moments([slab], params)
+        assert pairs is not None
+        part = StartMoments(pairs.cross, pairs.pairs, columns.T @ columns)
+        total = part if total is None else total + part
+    return total
+
+
+def _shown_columns(slab: MaskedSlab, groups: tuple[DesignGroup, ...]) -> np.ndarray:
+    """(n, q + 1) columns and, last, what the row holds of a constant; zero where no equation that is shown has them."""
+    n, q = slab.x.shape
+    used = np.zeros((n, q + 1), dtype=bool)
+    for group in groups:
+        shown = np.any(slab.observed[:, group.take_equations], axis=1)
+        used[:, group.columns] |= shown[:, None]
+        used[:, -1] |= shown
+    columns = np.empty((n, q + 1))
+    columns[:, :-1] = slab.x
+    columns[:, -1] = 1.0 if slab.unit is None else slab.unit
+    if not used.all():
+        columns *= used
+    return columns
 
 
 def information_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> InformationMoments | None:

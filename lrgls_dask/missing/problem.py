@@ -18,7 +18,7 @@ import numpy as np
 
 from lrgls_dask.compression.available import AvailableMoments
 from lrgls_dask.compression.by_pattern import CompressedPatterns, by_pattern
-from lrgls_dask.compression.patterns import FirstMoments, first_pass
+from lrgls_dask.compression.patterns import MOST_COLUMNS, FirstMoments, first_pass
 from lrgls_dask.compression.shown_parts import SeenRows
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge, penalises
@@ -26,12 +26,10 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.design.skipped import OK, unusable_equations
 from lrgls_dask.missing.columns import Apart, ShownColumns, group_rows_of
 from lrgls_dask.missing.expected import (
-    DirectionMoments,
     Expected,
     ExpectedMoments,
     GeneralInformation,
     SeveralExpected,
-    direction_moments,
     expected_moments,
     general_image,
     general_information,
@@ -45,6 +43,7 @@ from lrgls_dask.missing.kernels import (
     PairMoments,
     SeveralMoments,
     SeveralParams,
+    StartMoments,
     block_kernel,
     image_moments,
     information_moments,
@@ -52,6 +51,7 @@ from lrgls_dask.missing.kernels import (
     pair_moments,
     residual_moments,
     several_moments,
+    start_moments,
     unpacked,
 )
 from lrgls_dask.missing.pseudo_rows import PatternRows
@@ -234,31 +234,31 @@ class Incomplete(ShownColumns):
             for part, sigma in zip(found.points, sigmas, strict=True)
         ]
 
+    @cached_property
+    def root_of_columns(self) -> np.ndarray:
+        """(q + 1, q + 1) R with R R' = columns."""
+        assert self.columns is not None
+        value, basis = np.linalg.eigh(self.columns)
+        return np.asarray(basis * np.sqrt(np.maximum(value, 0.0)))
+
     def expected(self, c: np.ndarray, *sigmas: Sigma) -> list[Expected]:
         """The likelihood at c and each Sigma of K x K numbers, of any kind, and the residual products expected there.
 
         One pass, and as many times the work; none from pseudo-rows.
         """
-        points = SeveralParams(self.origin, tuple(self._params(c, sigma) for sigma in sigmas))
-        found: SeveralExpected = self._sum(expected_moments, points, "likelihood")
-        return [self._expected(part, sigma) for part, sigma in zip(found.points, sigmas, strict=True)]
+        return self.expected_at([(c, sigma) for sigma in sigmas])
+
+    def expected_at(self, points: Sequence[tuple[np.ndarray, Sigma]]) -> list[Expected]:
+        """`expected` at several points (c, Sigma): one pass, or none from pseudo-rows."""
+        params = SeveralParams(self.origin, tuple(self._params(c, sigma) for c, sigma in points))
+        found: SeveralExpected = self._sum(expected_moments, params, "likelihood")
+        return [self._expected(part, sigma) for part, (_, sigma) in zip(found.points, points, strict=True)]
 
     def general_image(self, p: np.ndarray, sigma: Sigma) -> np.ndarray:
         """`image` at any Sigma."""
         params = self._params(-p, sigma, np.zeros(self.design.n_equations))
         found: GradientMoments = self._sum(general_image, params, "conjugate gradients")
         return self._adjoint(found, self._ones) + self.coordinates.ridge * p
-
-    def along(self, p: np.ndarray, c: np.ndarray, sigma: Sigma) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`general_image`, and how the filled residual products at c + t p go: S + t first + t^2 second, (K, K) sums.
-
-        One pass, or none from pseudo-rows.
-        """
-        moved = self._params(-p, sigma, np.zeros(self.design.n_equations))
-        params = SeveralParams(self.origin, (self._params(c, sigma), moved))
-        found: DirectionMoments = self._sum(direction_moments, params, "conjugate gradients")
-        image = self._adjoint(found, self._ones) + self.coordinates.ridge * p
-        return image, -(found.mixed + found.mixed.T), found.squares
 
     def general_information(self, sigma: Sigma, between: np.ndarray | None = None) -> np.ndarray:
         """`information` at any Sigma.  between : (K, K) in the place of every Sigma_oo^-1, if given."""
@@ -275,8 +275,18 @@ class Incomplete(ShownColumns):
 
     @cached_property
     def pairs_at_start(self) -> PairMoments:
-        """`pairs` at `start`, found once for all ranks that start there."""
-        return self.pairs(self.start())
+        """`pairs` at `start`, and what rows hold of regressors, found once for all ranks that start there: one pass."""
+        if self.design.n_regressors > MOST_COLUMNS:
+            return self.pairs(self.start())
+        none = LowRank(np.zeros((self.design.n_equations, 0)), np.ones(self.design.n_equations))
+        found: StartMoments = self._sum(start_moments, self._params(self.start(), none), "pairs")
+        return found
+
+    @property
+    def columns(self) -> np.ndarray | None:
+        """(q + 1, q + 1) cross-products of columns, of StartMoments; None where there are too many of them."""
+        found = self.pairs_at_start
+        return found.columns if isinstance(found, StartMoments) else None
 
     def pairs(self, c: np.ndarray) -> PairMoments:
         """Residual cross-products over the rows that show both equations, and how many: one pass, or none."""
@@ -359,8 +369,10 @@ class Incomplete(ShownColumns):
         points = params.points if isinstance(params, SeveralParams) else (params,)
         design, k = self.design, points[0].sigma.rank
         size = 8 * len(points) * (design.n_coefficients + design.n_equations * (4 + 2 * k + k * k))
-        if moments in (pair_moments, expected_moments, direction_moments):
+        if moments in (pair_moments, start_moments, expected_moments):
             size += 16 * len(points) * design.n_equations**2
+        if moments is start_moments:
+            size += 8 * (design.n_regressors + 1) ** 2
         if moments in (information_moments, general_information):
             size += 8 * design.n_coefficients**2
         kernel = block_kernel(moments)

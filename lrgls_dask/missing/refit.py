@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -24,8 +23,6 @@ REFIT_ENERGY, REFIT_GAIN, REFIT_SWEEPS = 1e-4, 1e-5, 200
 @dataclass(frozen=True, eq=False)
 class _Refit(ExpectedSweeps):
     """The same sweeps with a looser goal."""
-
-    free_fall: ClassVar[float] = 1e-3
 
     def goal(self) -> Goal:
         return Goal(0 if self.structure.fixed else REFIT_SWEEPS, REFIT_GAIN, REFIT_ENERGY)

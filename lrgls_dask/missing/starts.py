@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lrgls_dask.compression.patterns import LARGEST_PAIRS
 from lrgls_dask.missing.kernels import PairMoments
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.sigma.interface import FactorStructure, SigmaStep, Structure
@@ -15,7 +16,6 @@ from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point
 from lrgls_dask.solve.starting_values import starting_values
 
 __all__ = [
-    "LARGEST_PAIRS",
     "STARTS",
     "check_enough_pairs",
     "pairs_never_seen",
@@ -25,7 +25,6 @@ __all__ = [
     "starting_points",
 ]
 
-LARGEST_PAIRS = 2_000  # equations whose pairwise moments (K, K) a pass may sum
 LEAST_EIGENVALUE = 1e-3  # of a pairwise correlation matrix, which need not be positive definite
 BARE, LEAST_OWN = 1e-3, 0.1  # of an equation's variance: what a start takes for nothing, and makes it
 N_RANDOM, RANDOM_SIZE, SEED = 6, 0.5, 20260101

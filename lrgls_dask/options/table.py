@@ -330,7 +330,7 @@ class EstimatorOptions:
         help='"raise" refuses NaN in Y. "em" maximises the likelihood of what each row shows, which is right where '
         "values are missing at random; a regressor may be NaN where no observed response of its row uses it. Rows that "
         "show the same equations are compressed together where there are few such patterns, so that one pass is "
-        'enough; else every round is one. "drop" leaves out rows that miss a response or a regressor.',
+        'enough; else every sweep is one. "drop" leaves out rows that miss a response or a regressor.',
     )
     unusable: Unusable = option(
         default="raise",

@@ -99,7 +99,9 @@ class Fit(Measures, PredictingBySigma):
         """One row per candidate rank, or l1, when it was chosen by a criterion, which attrs["criterion"] names.
 
         loglik, aic and bic of the fit to all rows; of streamed fits, and of those that maximise no likelihood (in one
-        step, debiased, by principal components), of factor analysis of the OLS residuals. By cross-validation also
+        step, debiased, by principal components), of factor analysis of the OLS residuals. Where rows that miss
+        responses are streamed or held, all candidates are fitted side by side, and one that cannot become the best any
+        more is left a little short of its optimum. By cross-validation also
         cv_nll, the mean negative log-likelihood per row left out, its standard error over folds, and each fold's.
         tied : within rounding of the least criterion; the smallest such rank was chosen.  local_minimum : both
         neighbours are worse; more than one such rank says that the curve is not monotone on either side of the choice.

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-__all__ = ["KEPT", "Anderson"]
+__all__ = ["KEPT", "Anderson", "Space"]
 
 # Differences kept: deeper gained nothing on factor-structured data.  Ridge of the least squares, relative to its
 # largest singular value squared: smaller lets nearly parallel differences through, larger slows the last digits.
 DEPTH, RIDGE = 8, 1e-10
 KEPT = ("points", "images", "value", "returned")  # of `Anderson.marks`
+
+
+P = TypeVar("P")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,15 +70,41 @@ class Anderson:
             return replace(self, returned=True)
         return replace(self, points=self.points[-1:], images=self.images[-1:], returned=True)
 
-    def ahead(self) -> np.ndarray:
-        """image - (change of images) gamma, gamma minimising |residual - (change of residuals) gamma|^2 + ridge."""
+    def ahead(self, metric: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
+        """image - (change of images) gamma, gamma minimising |residual - (change of residuals) gamma|^2 + ridge.
+
+        metric : from residuals (m, n) to coordinates of equal weight; None where they have that.
+        """
         if self.plain:
             return self.images[-1]
         images = np.stack(self.images)
         residuals = images - np.stack(self.points)
+        residuals = residuals if metric is None else metric(residuals)
         changes = np.diff(residuals, axis=0)
         U, s, Vt = np.linalg.svd(changes, full_matrices=False)
         if s[0] == 0.0:
             return self.images[-1]
         gamma = U @ (s / (s**2 + RIDGE * s[0] ** 2) * (Vt @ residuals[-1]))
         return np.asarray(images[-1] - gamma @ np.diff(images, axis=0))
+
+
+@dataclass(frozen=True, eq=False)
+class Space(Generic[P]):
+    """Where points are extrapolated. vector : of a point, in coordinates of equal weight.  at : the point of a vector,
+    near the one given or that very one.  start : an extrapolation that knows of no point yet.
+
+    metric : where the weights change on the way, to coordinates of equal weight at a point from changes (m, n) of
+    vectors.
+    """
+
+    vector: Callable[[P], np.ndarray]
+    at: Callable[[np.ndarray, P], P]
+    start: Anderson
+    metric: Callable[[np.ndarray, P], np.ndarray] | None = None
+
+    def ahead(self, anderson: Anderson, image: P) -> P:
+        """The point to which those of an extrapolation lead, image the last image."""
+        metric = self.metric
+        if metric is None:
+            return self.at(anderson.ahead(), image)
+        return self.at(anderson.ahead(lambda changes: metric(changes, image)), image)

@@ -19,15 +19,15 @@ last accepted point, whose objective the map itself keeps from rising.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from lrgls_dask.rows.run_pass import Meter
-from lrgls_dask.solve.anderson import KEPT, Anderson
-from lrgls_dask.solve.record import Solution, Termination, TraceRow
+from lrgls_dask.solve.anderson import KEPT, Anderson, Space
+from lrgls_dask.solve.record import Saved, Solution, Termination, TraceRow
 
 __all__ = [
     "MOST_PLAIN_ROUNDS",
@@ -39,14 +39,16 @@ __all__ = [
     "Goal",
     "Half",
     "Kept",
-    "Saved",
     "Space",
     "State",
     "Step",
     "Trace",
+    "begun",
     "go_on",
     "iterate",
+    "resumed",
     "run",
+    "side_by_side",
     "to_come",
 ]
 
@@ -63,7 +65,7 @@ PATIENCE = 8
 UNKNOWN_SHARE = 0.5
 
 P = TypeVar("P")
-P_co = TypeVar("P_co", covariant=True)
+Loop = Generator["State[P]", "Half[P]", Solution[P]]  # asks for looks by states, and returns where it ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +143,7 @@ class State(Generic[P]):
         return replace(
             self,
             sweep=self.sweep + 1,
-            point=space.at(anderson.ahead(), self.image.point),
+            point=space.ahead(anderson, self.image.point),
             looked=None,
             gain=abs(self.obj - looked.obj),
             idle=idle,
@@ -242,16 +244,6 @@ def to_come(energy: float, before: float) -> float:
     return float(energy * (share / (1.0 - share)) ** 2) if share < 1.0 else np.inf
 
 
-@dataclass(frozen=True, eq=False)
-class Space(Generic[P]):
-    """Where points are extrapolated. vector : of a point, in coordinates of equal weight.  at : the point of a vector,
-    near the one given or that very one.  start : an extrapolation that knows of no point yet."""
-
-    vector: Callable[[P], np.ndarray]
-    at: Callable[[np.ndarray, P], P]
-    start: Anderson
-
-
 class Step(Protocol[P]):
     """An algorithm: what a sweep of it does.
 
@@ -307,29 +299,6 @@ class Trace:
         return Solution(half.point, half.nll, half.obj, why, tuple(self.rows))
 
 
-class Saved(Protocol[P_co]):
-    """What a checkpoint holds of a loop: the point after a sweep, `State.marks`, the trace and the totals of the meter
-    so far, and the solution if it ended there."""
-
-    @property
-    def sweep(self) -> int: ...
-
-    @property
-    def point(self) -> P_co: ...
-
-    @property
-    def marks(self) -> Mapping[str, Any]: ...
-
-    @property
-    def trace(self) -> tuple[TraceRow, ...]: ...
-
-    @property
-    def totals(self) -> tuple[int, int]: ...
-
-    @property
-    def ended(self) -> Termination | None: ...
-
-
 class Kept(Protocol[P]):
     """Where a loop keeps what a killed client could go on from."""
 
@@ -342,12 +311,7 @@ def run(
     step: Step[P], point: P, goal: Goal, *, looked: Half[P] | None = None, kept: Kept[P] | None = None
 ) -> Solution[P]:
     """The solution a step leads to from a point.  looked : the first look at it, if it was made already."""
-    trace, opened = step.trace(), None
-    if step.first:
-        opened = step.start(point)
-        trace.note(0, opened)
-    anderson = None if step.space is None else step.space.start
-    return iterate(step, State(step.first, point, looked, opened, anderson=anderson), goal, trace, kept)
+    return _answered(step, begun(step, point, goal, looked=looked, kept=kept))
 
 
 def go_on(step: Step[P], saved: Saved[P], goal: Goal, kept: Kept[P] | None) -> Solution[P]:
@@ -355,6 +319,61 @@ def go_on(step: Step[P], saved: Saved[P], goal: Goal, kept: Kept[P] | None) -> S
 
     Where the loop had ended there, that is the solution.
     """
+    return _answered(step, resumed(step, saved, goal, kept))
+
+
+def iterate(step: Step[P], state: State[P], goal: Goal, trace: Trace, kept: Kept[P] | None = None) -> Solution[P]:
+    """From a state to where the goal is met, or the sweeps are used up."""
+    return _answered(step, _loop(step, state, goal, trace, kept))
+
+
+def _answered(step: Step[P], loop: Loop[P]) -> Solution[P]:
+    """Where a loop ends that looks by itself."""
+    (found,) = side_by_side([loop], lambda asked, _: [step.look(state) for _, state in asked])
+    return found
+
+
+def side_by_side(
+    loops: Sequence[Loop[P]], looks: Callable[[list[tuple[int, State[P]]], set[int]], Sequence[Half[P]]]
+) -> list[Solution[P]]:
+    """Where loops end that look at the same time, sweep by sweep; those that an interruption left behind catch up.
+
+    looks : the next looks of some, each by its number, given the numbers of all that still go on.
+    """
+    ended: dict[int, Solution[P]] = {}
+    asked: dict[int, State[P]] = {}
+
+    def advance(number: int, half: Half[P] | None) -> None:
+        try:
+            asked[number] = next(loops[number]) if half is None else loops[number].send(half)
+        except StopIteration as end:
+            ended[number] = end.value
+
+    for number in range(len(loops)):
+        advance(number, None)
+    while asked:
+        sweep = min(state.sweep for state in asked.values())
+        now = [(number, state) for number, state in sorted(asked.items()) if state.sweep == sweep]
+        for (number, _), half in zip(now, looks(now, set(asked)), strict=True):
+            del asked[number]
+            advance(number, half)
+    return [ended[number] for number in range(len(loops))]
+
+
+def begun(
+    step: Step[P], point: P, goal: Goal, *, looked: Half[P] | None = None, kept: Kept[P] | None = None
+) -> Loop[P]:
+    """The loop of a step from a point; `run` with its looks made elsewhere."""
+    trace, opened = step.trace(), None
+    if step.first:
+        opened = step.start(point)
+        trace.note(0, opened)
+    anderson = None if step.space is None else step.space.start
+    return (yield from _loop(step, State(step.first, point, looked, opened, anderson=anderson), goal, trace, kept))
+
+
+def resumed(step: Step[P], saved: Saved[P], goal: Goal, kept: Kept[P] | None) -> Loop[P]:
+    """The loop of a step from a point that was kept; `go_on` with its looks made elsewhere."""
     trace = step.trace()
     trace.rows.extend(saved.trace)
     trace.meter.go_on_from(saved.totals)
@@ -362,13 +381,13 @@ def go_on(step: Step[P], saved: Saved[P], goal: Goal, kept: Kept[P] | None) -> S
         nll, obj = map(float, saved.marks["image"])
         return trace.solution(Half(saved.point, nll=nll, obj=obj), saved.ended)
     state = State.of(saved.sweep + 1, saved.point, saved.marks, step.space)
-    return iterate(step, _ahead(step.space, state), goal, trace, kept)
+    return (yield from _loop(step, _ahead(step.space, state), goal, trace, kept))
 
 
-def iterate(step: Step[P], state: State[P], goal: Goal, trace: Trace, kept: Kept[P] | None = None) -> Solution[P]:
-    """The loop: from a state to where the goal is met, or the sweeps are used up."""
+def _loop(step: Step[P], state: State[P], goal: Goal, trace: Trace, kept: Kept[P] | None) -> Loop[P]:
+    """The loop: it asks for the look of each sweep by its state, and returns where it ends."""
     while True:
-        looked = step.look(state) if state.looked is None else state.looked
+        looked = (yield state) if state.looked is None else state.looked
         why = goal.ended(looked, state.idle)
         if why is not None and state.image is not None and state.image.whole:
             return _ended(trace, state.image, why, kept)
@@ -411,7 +430,7 @@ def _ahead(space: Space[P] | None, state: State[P]) -> State[P]:
     """The next sweep, from where the images of accepted points lead."""
     if space is None or state.anderson is None or state.image is None:
         return state
-    return replace(state, point=space.at(state.anderson.ahead(), state.image.point))
+    return replace(state, point=space.ahead(state.anderson, state.image.point))
 
 
 def _ended(trace: Trace, half: Half[P], why: Termination, kept: Kept[P] | None) -> Solution[P]:

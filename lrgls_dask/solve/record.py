@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,7 @@ __all__ = [
     "NO_COVARIANCE",
     "Options",
     "Point",
+    "Saved",
     "Solution",
     "Termination",
     "TraceRow",
@@ -29,6 +31,7 @@ __all__ = [
 SAME_OBJECTIVE = 1e-7  # solutions that differ by less than this, relative to max(1, |obj|), are one
 
 P = TypeVar("P")
+P_co = TypeVar("P_co", covariant=True)
 
 
 class Termination(enum.Enum):
@@ -103,6 +106,29 @@ class Solution(Generic[P]):
     trace: tuple[TraceRow, ...]
     n_starts: int = 1
     n_agreed: int = 1
+
+
+class Saved(Protocol[P_co]):
+    """What a checkpoint holds of a loop: the point after a sweep, `State.marks`, the trace and the totals of the meter
+    so far, and the solution if it ended there."""
+
+    @property
+    def sweep(self) -> int: ...
+
+    @property
+    def point(self) -> P_co: ...
+
+    @property
+    def marks(self) -> Mapping[str, Any]: ...
+
+    @property
+    def trace(self) -> tuple[TraceRow, ...]: ...
+
+    @property
+    def totals(self) -> tuple[int, int]: ...
+
+    @property
+    def ended(self) -> Termination | None: ...
 
 
 def slack(obj: float) -> float:

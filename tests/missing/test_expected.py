@@ -60,16 +60,3 @@ def test_gradients_by_finite_differences(most: int | None) -> None:
         up, down = (problem.expected(c + s * h * dc, FullSigma(sigma.matrix + s * h * move))[0].nll for s in (1, -1))
         slope = -here.gradient @ dc / problem.n_obs + float(np.sum(by_sigma * move))
         np.testing.assert_allclose((up - down) / (2 * h), slope, rtol=1e-6)
-
-
-@BOTH
-def test_a_direction_tells_how_the_expected_products_go(most: int | None) -> None:
-    data = with_holes(simulate("own", n=80))
-    problem = Incomplete(data.system().rows, lam_B=0.0, meter=Meter(), most_patterns=most)
-    rng, sigma, step = np.random.default_rng(5), some_sigma(), 0.3
-    c, p = rng.normal(size=(2, problem.design.n_coefficients))
-    image, first, second = problem.along(p, c, sigma)
-    np.testing.assert_allclose(image, problem.general_image(p, sigma), rtol=1e-10, atol=1e-8)
-    before, after = problem.expected(c, sigma)[0].S, problem.expected(c + step * p, sigma)[0].S
-    moved = before + (step * first + step**2 * second) / problem.n_obs
-    np.testing.assert_allclose(moved, after, rtol=1e-9, atol=1e-10)

@@ -313,7 +313,7 @@ def test_rows_that_show_nothing_change_nothing() -> None:
 
 
 def test_patterns_read_once_and_a_streamed_round_is_a_pass(every_chunk: None) -> None:
-    data = with_holes(simulate("shared", n=200, K=6), n_patterns=5)
+    data = with_holes(simulate("shared", n=200, K=6, k=1), n_patterns=5)
     system, reads = counted_rows(data, 20)
     meter = Meter()
     problem = Incomplete(system.rows, lam_B=0.0, meter=meter)

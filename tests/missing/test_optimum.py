@@ -1,0 +1,162 @@
+"""Streamed rows with holes: the optimum of compressed patterns, in few passes, whatever the ranks that are compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from lrgls_dask import Fit, GroupedLowRank, LowRankGLS, System, Termination
+from lrgls_dask.missing.fit import fit_incomplete
+from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.structures import LowRankStructure
+from lrgls_dask.solve.record import Options
+from support.counted import counted_array
+
+
+def drawn(n: int, K: int, k: int, own: float, holes: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Y (n, K), of which each equation has `own` times the standard deviation that factors give, and X (n, 3)."""
+    rng = np.random.default_rng([seed, n, K, k])
+    X = np.column_stack([np.ones(n), rng.normal(size=(n, 2))])
+    F = rng.normal(size=(K, k)) / np.sqrt(k)
+    Y = X @ rng.normal(size=(3, K)) + rng.normal(size=(n, k)) @ F.T + own * rng.normal(size=(n, K))
+    if holes == "patterns":
+        missing = (rng.random((25, K)) < 0.2)[rng.integers(0, 25, n)]
+    else:
+        missing = rng.random((n, K)) < (0.05 if holes == "late" else 0.15)
+        if holes == "late":
+            missing |= np.arange(n)[:, None] < rng.integers(0, n // 2, K) * (rng.random(K) < 0.5)
+    Y[missing] = np.nan
+    return Y, X
+
+
+def fitted(Y: Any, X: Any, rank: Any, **options: Any) -> Fit:
+    return LowRankGLS(rank, missing="em", **options).fit(System.from_arrays(Y, X)).result_
+
+
+def check_as_good(found: Fit, best: Fit) -> None:
+    assert found.termination is Termination.CONVERGED
+    assert found.loglik == pytest.approx(best.loglik, abs=1e-4)
+    assert np.abs((found.params - best.params) / best.std_errors).max() < 0.01
+    np.testing.assert_allclose(found.std_errors, best.std_errors, rtol=1e-3)
+
+
+# ---------------------------------------------------------------------------------- the same optimum
+
+
+@pytest.mark.parametrize(
+    ("K", "k", "own"), [*((6, 1, own) for own in (1.0, 0.1, 0.03, 0.01, 0.001)), (10, 2, 0.1), (10, 2, 0.01)]
+)
+def test_streamed_rows_end_where_their_patterns_do(K: int, k: int, own: float) -> None:
+    Y, X = drawn(500, K, k, own, "patterns")
+    best = fitted(Y, X, k, engine="compress")
+    found = fitted(Y, X, k, engine="stream")
+    check_as_good(found, best)
+    assert found.n_passes <= 20
+
+
+@pytest.mark.parametrize(("holes", "own"), [("scattered", 0.01), ("late", 0.1)])
+def test_scattered_holes_and_late_starters(holes: str, own: float) -> None:
+    """Against the search over all parameters together that compressed patterns end with, each row nearly one."""
+    Y, X = drawn(300, 8, 2, own, holes)
+    rows = System.from_arrays(Y, X).rows
+    patterns = Incomplete(rows, lam_B=0.0, meter=Meter(), most_patterns=300)
+    assert patterns.n_patterns > 25
+    best = fit_incomplete(patterns, LowRankStructure(2), Options())
+    streamed = Incomplete(rows, lam_B=0.0, meter=Meter(), most_patterns=0)
+    found = fit_incomplete(streamed, LowRankStructure(2), Options(rel_tol=1e-6))
+    assert abs(found.nll - best.nll) * 300 < 1e-4
+    assert streamed.meter.passes <= 24
+
+
+def test_regressors_that_are_seen_where_all_equations_are() -> None:
+    """Rows that show much tell most of a regressor; a step must not take it for the average row."""
+    rng = np.random.default_rng(1)
+    Y, X = drawn(500, 6, 1, 0.3, "patterns")
+    whole = rng.random(500) < 0.1
+    X[:, 2] *= np.where(whole, 1.0, 0.02)
+    shown = np.arange(6) == rng.integers(0, 6, 500)[:, None]
+    Y = np.nan_to_num(Y)
+    Y[~(shown | whole[:, None])] = np.nan
+    check_as_good(fitted(Y, X, 1, engine="stream"), fitted(Y, X, 1, engine="compress"))
+
+
+def test_columns_of_their_own_that_are_missing_with_the_response() -> None:
+    rng = np.random.default_rng(2)
+    Y, X = drawn(500, 6, 1, 0.3, "patterns")
+    moved = [X + [0.0, 50.0, 50.0] * (1.0 + 0.01 * rng.normal(size=X.shape)) for _ in Y.T]
+    designs = [np.where(np.isnan(y)[:, None], np.nan, x) for x, y in zip(moved, Y.T, strict=True)]
+    check_as_good(fitted(Y, designs, 1, engine="stream"), fitted(Y, designs, 1, engine="compress"))
+
+
+def test_a_ridge_restrictions_weights_and_groups() -> None:
+    Y, X = drawn(500, 6, 1, 0.1, "patterns")
+    weights = np.random.default_rng(3).uniform(0.5, 2.0, 500)
+    names = list("abcdef")
+    groups = GroupedLowRank(1, dict(zip(names, "uuuvvv", strict=True)), group_rank=0)
+    made = System.from_arrays(Y, X, weights=weights, equations=names)
+    restricted = {"rank": 1, "restrictions": ["a: x1 = c: x1", "b: x2 = 0.5"]}
+    for options in ({"rank": 1, "lam_B": 5.0}, restricted, {"covariance": groups}):
+        streamed, patterns = (
+            LowRankGLS(missing="em", engine=engine, **options).fit(made).result_ for engine in ("stream", "compress")
+        )
+        check_as_good(streamed, patterns)
+
+
+# ---------------------------------------------------------------------------------- several ranks
+
+
+def test_ranks_are_compared_in_the_passes_of_one(every_chunk: None) -> None:
+    Y, X = drawn(300, 7, 2, 0.3, "scattered")
+    (x, of_x), (y, of_y) = counted_array(X, 100), counted_array(Y, 100)
+    alone = fitted(Y, X, 2, engine="stream")
+    found = fitted(y, x, "bic", engine="stream", ranks=[1, 2, 3])
+    assert found.rank == 2
+    assert set(of_x.values()) == set(of_y.values()) == {found.n_passes}
+    assert found.n_passes <= alone.n_passes + 2
+    check_as_good(found, alone)
+    table = found.selection
+    assert list(table.index) == [1, 2, 3]
+    assert np.diff(table["loglik"]).min() > 0
+    assert table["bic"].idxmin() == 2
+
+
+def test_a_killed_search_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    Y, X = drawn(300, 7, 2, 0.3, "scattered")
+    made = System.from_arrays(Y, X)
+    options: dict[str, Any] = {"rank": "bic", "ranks": [1, 2, 3], "missing": "em", "engine": "stream"}
+    whole = LowRankGLS(**options).fit(made).result_
+    seen: list[str] = []
+
+    def until_five_looks(label: str, done: int, total: int) -> None:
+        seen.append(label)
+        if seen.count("likelihood") > 4:
+            raise KeyboardInterrupt
+
+    kept = {"checkpoint": tmp_path / "kept"}
+    with pytest.raises(KeyboardInterrupt):
+        LowRankGLS(**options, **kept, progress=until_five_looks).fit(made)
+    found = LowRankGLS(**options, **kept).fit(made).result_
+    np.testing.assert_array_equal(found.params.values, whole.params.values)
+    assert found.rank == whole.rank
+    assert found.n_passes < whole.n_passes
+
+
+# ---------------------------------------------------------------------------------- what is paid
+
+
+@pytest.mark.parametrize("ranks", [[3], [2, 3, 4]])
+def test_the_plan_is_paid(ranks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lrgls_dask.compression.patterns.HELD_BYTES", 0)
+    Y, X = drawn(1_500, 12, 3, 0.3, "scattered")
+    made = System.from_arrays(da.from_array(Y, chunks=(500, 12)), da.from_array(X, chunks=(500, 3)))
+    model = LowRankGLS("bic", ranks=ranks, missing="em").fit(made)
+    paid = model.result_.n_passes
+    assert paid <= 12
+    assert model.result_.engine == "stream"
+    assert model.plan_.passes / 1.3 <= paid <= 1.3 * model.plan_.passes
+    assert model.result_.termination is Termination.CONVERGED
