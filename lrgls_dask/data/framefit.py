@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lrgls_dask.data.assemble import Use, build_design
 from lrgls_dask.data.formulas import Formulas
@@ -114,8 +115,8 @@ class FittedFormulas:
                 "labels": labels_to_json(formulas.labels, "equation labels"),
                 "formulas": formulas.to_json(),
                 "kinds": dict(encoding.kinds),
-                "levels": {name: labels_to_json(each, "levels") for name, each in encoding.levels.items()},
-                "coded": {name: labels_to_json(each, "levels") for name, each in encoding.coded.items()},
+                "levels": {name: _levels_to_json(each) for name, each in encoding.levels.items()},
+                "coded": {name: _levels_to_json(each) for name, each in encoding.coded.items()},
                 "states": _plain(encoding.states),
                 "named": encoding.named,
                 "of": self.of,
@@ -133,8 +134,8 @@ class FittedFormulas:
         encoding = Encoding(
             Formulas.from_json(labels_from_json(known["labels"]), known["formulas"]),
             known["kinds"],
-            {name: labels_from_json(each) for name, each in known["levels"].items()},
-            {name: labels_from_json(each) for name, each in known["coded"].items()},
+            {name: _levels_from_json(each) for name, each in known["levels"].items()},
+            {name: _levels_from_json(each) for name, each in known["coded"].items()},
             _restored(known["states"]),
             tuple(map(tuple, known["named"])),
         )
@@ -175,6 +176,25 @@ def design_of(encoding: Encoding, of: Sequence[int], equations: Sequence[Hashabl
     ]  # equations of one formula share theirs
     each = [uses[encoding.formulas.right[label]] for label in of]
     return build_design(tuple(equations), [len(encoding.names)], each, encoding.names)
+
+
+def _levels_to_json(levels: Sequence[Any]) -> list[Any]:
+    """Labels, and the intervals that pd.cut makes."""
+    return [
+        {"between": labels_to_json([each.left, each.right], "levels"), "closed": each.closed}
+        if isinstance(each, pd.Interval)
+        else labels_to_json([each], "levels")[0]
+        for each in levels
+    ]
+
+
+def _levels_from_json(values: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(
+        pd.Interval(*labels_from_json(each["between"]), each["closed"])
+        if isinstance(each, dict) and "between" in each
+        else labels_from_json([each])[0]
+        for each in values
+    )
 
 
 def _plain(value: Any) -> Any:

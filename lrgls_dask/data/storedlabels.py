@@ -147,11 +147,6 @@ _KINDS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "timedelta": (pd.Timedelta, lambda label: label.isoformat(), pd.Timedelta),
     "date": (datetime.date, lambda label: label.isoformat(), datetime.date.fromisoformat),
     "decimal": (decimal.Decimal, str, decimal.Decimal),
-    "interval": (
-        pd.Interval,
-        lambda label: [_to_json(label.left, "ends"), _to_json(label.right, "ends"), label.closed],
-        lambda value: pd.Interval(_from_json(value[0]), _from_json(value[1]), value[2]),
-    ),
 }
 """What JSON has no word for: its name there, its type, how it is written and read."""
 
