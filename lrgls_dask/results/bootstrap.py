@@ -302,7 +302,7 @@ def _compressed(fit: Measures, system: System | CompressedSystem | None) -> Comp
     if system is not None:
         system = as_estimated(system, fit.skipped)
         check_same_design(system.design, fit.design)
-        return complete_rows(system, fit.missing)
+        return complete_rows(as_fitted(fit, system) if isinstance(system, System) else system, fit.missing)
     size = format_bytes(8 * (fit.design.n_regressors + fit.design.n_equations) ** 2)
     remedy = (
         "and a streamed fit keeps no compressed rows to replicate. Pass system=..., which is then read once into "
@@ -322,7 +322,7 @@ def _partition(
         )
     seen: System = as_estimated(system, fit.skipped)
     check_same_design(seen.design, fit.design)
-    system = as_fitted(fit.missing, seen)
+    system = as_fitted(fit, seen)
     n_obs = system.n_obs
     if method == "blocks":
         check_ascending(system.obs, system.obs_dim, "method='blocks'")

@@ -402,9 +402,11 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def as_fitted(missing: str, system: System) -> System:
-    """The system the way a fit saw its rows: with missing="drop" only the complete ones."""
-    return complete_only(system) if missing == "drop" else system
+def as_fitted(fit: Reported, system: System) -> System:
+    """The system the way a fit saw its rows: with missing="drop" only the complete ones, and with missing="em" too
+    where no row shows only some equations; others may show nothing."""
+    complete = fit.missing == "em" and bool((fit._shown == fit.n_obs).all())
+    return complete_only(system) if complete or fit.missing == "drop" else system
 
 
 def fitted_rows_of(fit: Reported, kind: str, system: System | None) -> System:
@@ -422,6 +424,4 @@ def fitted_rows_of(fit: Reported, kind: str, system: System | None) -> System:
         )
     found = as_estimated(found, fit.skipped)
     check_same_design(found.design, fit.design)
-    # rows of which none shows only some equations; others may show nothing
-    complete = fit.missing == "em" and bool((fit._shown == fit.n_obs).all())
-    return complete_only(found) if complete else as_fitted(fit.missing, found)
+    return as_fitted(fit, found)

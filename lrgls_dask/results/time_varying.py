@@ -226,7 +226,7 @@ class TimeVaryingFit(Reported, Predicting):
         system = rows_in_segments(system)
         mine = as_estimated(system, self.skipped)
         check_same_design(mine.design.given, self.design.given)
-        rows = as_fitted(self.missing, mine).rows
+        rows = as_fitted(self, mine).rows
         if segments is not None:
             parts, numbers = parts_of(segments, mine, self.segments)
             return segment_score(rows, parts, numbers, self.coefficients, self.sigmas, holes=self.missing == "em")

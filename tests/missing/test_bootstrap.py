@@ -12,7 +12,7 @@ import pytest
 
 from lrgls_dask import Fit, LowRankGLS, System
 from support.fits import fit
-from support.incomplete import with_an_empty_row, with_holes
+from support.incomplete import road_of_holes, with_an_empty_row, with_holes
 from support.systems import Data, dask_rows, simulate
 
 N = 200
@@ -59,11 +59,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("method", ["parametric", "cluster"])
 @pytest.mark.parametrize("how", list(OPTIONS))
-def test_complete_rows_and_one_that_shows_nothing_have_the_replicates_of_complete_rows(how: str, method: Any) -> None:
+def test_complete_rows_taken_for_rows_with_holes_have_the_replicates_of_complete_rows(how: str, method: Any) -> None:
     data = simulate("mixed", n=N, K=4, k=1, seed=3, weighted=how == "lowrank")
     options = {"rank": 1} | OPTIONS[how]
     expected = fit(data.system(groups=GROUPS), **options)
-    got = fitted(with_an_empty_row(data), groups=np.append(GROUPS, 99), **options)
+    with road_of_holes():
+        got = fitted(data, groups=GROUPS, **options)
     assert not got.evidence.complete
     theirs, ours = expected.bootstrap(6, method, seed=3), got.bootstrap(6, method, seed=3)
     errors = np.where(expected.std_errors > 0, expected.std_errors, 1.0)
@@ -75,11 +76,27 @@ def test_complete_rows_and_one_that_shows_nothing_have_the_replicates_of_complet
 @pytest.mark.parametrize("method", ["parametric", "cluster"])
 def test_weights_of_cells_are_those_of_complete_rows(method: Any) -> None:
     data = simulate("shared", n=N, K=4, k=1, seed=3)
-    weights = np.random.default_rng(0).uniform(0.5, 2.0, size=(N + 1, 4))
-    expected = fit(data.system(weights=weights[:N], groups=GROUPS), 1)
-    got = fit(with_an_empty_row(data).system(weights=weights, groups=np.append(GROUPS, 99)), 1, missing="em")
+    weights = np.random.default_rng(0).uniform(0.5, 2.0, size=(N, 4))
+    expected = fit(data.system(weights=weights, groups=GROUPS), 1)
+    with road_of_holes():
+        got = fit(data.system(weights=weights, groups=GROUPS), 1, missing="em")
     theirs, ours = expected.bootstrap(4, method, seed=3), got.bootstrap(4, method, seed=3)
     assert_same_draws(ours, theirs, expected.std_errors.values)
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("method", ["parametric", "cluster", "blocks"])
+def test_a_row_that_shows_nothing_changes_no_replicate(method: Any, given: bool) -> None:
+    data = simulate("mixed", n=N, K=4, k=1, seed=3)
+    more = with_an_empty_row(data).system(groups=np.append(GROUPS, GROUPS[-1]))
+    expected, got = fit(data.system(groups=GROUPS), 1), fit(more, 1, missing="em")
+    assert got.evidence.complete
+    theirs = expected.bootstrap(4, method, seed=3)
+    ours = got.bootstrap(4, method, seed=3, system=more if given else None)
+    if method == "blocks":  # whose borders move with the number of rows
+        assert ours.n_failed == 0
+    else:
+        np.testing.assert_allclose(ours.params, theirs.params, rtol=1e-7)
 
 
 # ---------------------------------------------------------------------------------- the analytic errors
