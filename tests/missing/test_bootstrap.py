@@ -102,8 +102,15 @@ def test_a_row_that_shows_nothing_changes_no_replicate(method: Any, given: bool)
 # ---------------------------------------------------------------------------------- the analytic errors
 
 
-@pytest.mark.parametrize("which", list(HOLES))
-@pytest.mark.parametrize(("method", "kind"), [("parametric", "observed"), ("cluster", "cluster")])
+@pytest.mark.parametrize(
+    ("which", "method", "kind"),
+    [
+        ("few", "cluster", "cluster"),
+        pytest.param("many", "parametric", "observed", marks=pytest.mark.slow),
+        pytest.param("few", "parametric", "observed", marks=pytest.mark.slow),
+        pytest.param("many", "cluster", "cluster", marks=pytest.mark.slow),
+    ],
+)
 def test_errors_are_the_analytic_ones(which: str, method: Any, kind: str) -> None:
     made = fitted(HOLES[which])
     boot = made.bootstrap(120, method, seed=1)
@@ -113,6 +120,7 @@ def test_errors_are_the_analytic_ones(which: str, method: Any, kind: str) -> Non
     assert np.abs(boot.bias.values / made.std_errors.values).max() < 4.5 / np.sqrt(120)
 
 
+@pytest.mark.slow
 def test_clusters_widen_the_errors_that_rows_hide() -> None:
     """Regressors, errors and holes constant within groups of 8: classical errors are sqrt(8) too small."""
     base = with_holes(simulate("shared", n=60, K=4, k=1, seed=3), n_patterns=5)
