@@ -94,7 +94,8 @@ def test_what_has_no_errors_of_loadings_says_why() -> None:
         with pytest.raises(ValueError, match=message):
             _ = found.loadings_std_errors
     holes = fit(with_holes(TWO, 0.05).system(), 1, missing="em")
-    with pytest.raises(ValueError, match=r"loadings_std_errors needs complete rows, .* Use cov\('observed'\)"):
-        _ = holes.loadings_std_errors
+    assert holes.loadings_std_errors.notnull().all()
+    with pytest.raises(ValueError, match=r"sigma_std_errors\(information='expected'\) is that of rows whose holes"):
+        holes.sigma_std_errors("expected")
     with pytest.raises(ValueError, match="covariance='full' has no idiosyncratic variances"):
         _ = fit(TWO.system(), "auto", covariance="full").idio_var_std_errors
