@@ -159,6 +159,7 @@ def test_rows_that_are_held_give_the_replicates_of_patterns(held_rows: None) -> 
     assert_same_draws(held, by_pattern, made.std_errors.values)
 
 
+@pytest.mark.slow
 def test_errors_drawn_row_by_row_have_the_analytic_spread(held_rows: None) -> None:
     made = fitted(HOLES["few"])
     ratio = made.bootstrap(100, seed=2).std_errors.values / made.with_cov("observed").std_errors.values

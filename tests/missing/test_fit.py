@@ -146,6 +146,7 @@ def test_plain_em_never_rises_and_takes_more_rounds(missing: Any, holes: Data) -
     assert np.diff(rounds["obj"][rounds["step"] == "em"]).max() < 1e-13
 
 
+@pytest.mark.slow
 def test_rank_by_bic(holes: Data) -> None:
     data = with_holes(simulate("shared", n=500, K=9), n_patterns=30)
     for engine in ("compress", "stream"):

@@ -64,8 +64,8 @@ def best_of_dense_searches(Y: np.ndarray, Xs: list[np.ndarray], rank: int) -> fl
     [
         ("case05g_sim_heywood_K6_N120", 1, 0),
         ("case05g_sim_heywood_K6_N120", 1, 3),
-        ("case05a_sim_k1_K6_N300", 2, 1),
-        ("case05c_sim_k2_K7_N250_scales", 3, 1),
+        pytest.param("case05a_sim_k1_K6_N300", 2, 1, marks=pytest.mark.slow),
+        pytest.param("case05c_sim_k2_K7_N250_scales", 3, 1, marks=pytest.mark.slow),
     ],
 )
 def test_the_optimum_is_that_of_many_dense_searches(case: str, rank: int, seed: int) -> None:

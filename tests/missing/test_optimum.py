@@ -93,6 +93,7 @@ def test_columns_of_their_own_that_are_missing_with_the_response() -> None:
     check_as_good(fitted(Y, designs, 1, engine="stream"), fitted(Y, designs, 1, engine="compress"))
 
 
+@pytest.mark.slow
 def test_a_ridge_restrictions_weights_and_groups() -> None:
     Y, X = drawn(500, 6, 1, 0.1, "patterns")
     weights = np.random.default_rng(3).uniform(0.5, 2.0, 500)

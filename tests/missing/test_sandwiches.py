@@ -216,6 +216,7 @@ def test_storage_does_not_show(kind: str, every_chunk: None) -> None:
         assert off_by(asked(again, kind), expected) < 1e-9
 
 
+@pytest.mark.slow
 def test_a_cluster_gives_the_same_numbers(client: Client, every_chunk: None) -> None:
     data = with_holes(simulate("mixed", n=N))
     made = fit(data.system(), missing="em")

@@ -135,7 +135,9 @@ def inverse_of(structure: str) -> tuple[np.ndarray, np.ndarray]:
     return identified_inverse(-hessian(rows, theta), flat), gradients.T @ gradients
 
 
-@pytest.mark.parametrize("structure", list(DENSE))
+@pytest.mark.parametrize(
+    "structure", [name if name != "blocks" else pytest.param(name, marks=pytest.mark.slow) for name in DENSE]
+)
 def test_entries_of_sigma_by_differences_of_the_dense_likelihood(structure: str) -> None:
     made = fitted(structure)
     theta, sigma = theta_of(made)

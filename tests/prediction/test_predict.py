@@ -92,6 +92,7 @@ def test_units_of_the_columns_do_not_matter() -> None:
     np.testing.assert_allclose(scaled, plain, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_intervals_cover_as_often_as_they_say() -> None:
     """Of the mean and of new responses, at N = 60, over 90 samples of 10 new rows and 4 equations."""
     hits = {"mean": [], "observation": []}

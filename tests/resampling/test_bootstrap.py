@@ -87,6 +87,7 @@ def test_the_column_space_of_x_is_found(kind: str, route: Any, intercept: bool) 
     assert np.abs(left).max() < 1e-8
 
 
+@pytest.mark.slow
 def test_replicates_spread_as_refits_of_simulated_rows_do(found: Fit) -> None:
     """The whole bootstrap against fits of rows drawn from the fitted model, coefficient by coefficient."""
     n = 300

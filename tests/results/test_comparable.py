@@ -93,6 +93,7 @@ def test_no_factors_have_no_principal_components(engine: str) -> None:
     assert by_pca.aic == pytest.approx(plain.aic, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_the_size_of_what_is_left() -> None:
     """A true null at 5 %, where one-step likelihood ratios reject three times as often."""
     rejected, n = 0, 120

@@ -83,6 +83,7 @@ def test_blocks_may_end_anywhere() -> None:
             assert off_by(found.cov(kind, system=system, **options), wanted) < 1e-11, (kind, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_blocks")
 def test_a_cluster_gives_the_same_bits(cluster: LocalCluster) -> None:
     data = simulate("mixed")

@@ -118,6 +118,7 @@ def test_time_varying(small):
     assert len(planned) == 3 and min(planned) >= 1
 
 
+@pytest.mark.slow
 def test_versus_alsgls(small):
     found = small("versus_alsgls")
     assert cases(found) == ["alsgls N=1000", "lrgls_dask N=1000"]

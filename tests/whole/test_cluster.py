@@ -60,6 +60,7 @@ def test_a_cluster_of_two_processes_gives_the_same_bits(client, store, expected,
     assert_same_bits(fit(DATA.system(dask_rows(3)), engine=engine, **QUICK), expected[engine])
 
 
+@pytest.mark.slow
 def test_a_cluster_of_one_process_gives_the_same_bits(store: Path, expected: dict[str, Fit]) -> None:
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0") as one,

@@ -114,7 +114,7 @@ def test_cross_products_equal_qr(kind: str, weighted: bool) -> None:
 # ---------------------------------------------------------------------------------- storage and chunks
 
 
-@pytest.mark.parametrize("engine", ["compress", "stream"])
+@pytest.mark.parametrize("engine", ["compress", pytest.param("stream", marks=pytest.mark.slow)])
 def test_one_chunk_equals_a_thousand(engine: str, every_chunk_a_block: None) -> None:
     data = simulate("mixed", n=1000)
     assert cut_rows(data.system(dask_rows(1)).rows, 0).n_blocks == 1000
