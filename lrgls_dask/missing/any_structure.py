@@ -90,14 +90,18 @@ def fit_side_by_side(
         return [replace(half, least=np.inf) if beaten else half for half, beaten in zip(halves, lost, strict=True)]
 
     saved = [None if each is None else each.saved() for each in kept]
+    # also of those that go on: the pass before a loop is made again before what is counted goes on
+    starts = [_starts(problem, structure, options, several=False)[0] for structure in structures]
     before = [each for each in saved if each is not None]
     behind = [each.totals for each in before if each.ended is None]
-    totals = min(behind) if behind else max((each.totals for each in before), default=(0, 0))
+    if len(before) < len(saved):  # some kept nothing yet: from their first look on all is made again
+        totals = problem.meter.totals
+    else:
+        totals = min(behind) if behind else max(each.totals for each in before)
     loops = []
-    for number, (step, found, to) in enumerate(zip(steps, saved, kept, strict=True)):
+    for number, (step, start, found, to) in enumerate(zip(steps, starts, saved, kept, strict=True)):
         goal = replace(step.goal(), wanted=REACHABLE)
         if found is None:
-            (start,) = _starts(problem, structures[number], options, several=False)
             loops.append(begun(step, start, goal, kept=to))
         else:
             least[number] = bic(number, float(found.marks.get("best", found.marks["image"])[0]))

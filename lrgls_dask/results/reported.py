@@ -122,7 +122,8 @@ class Reported(MadeOfParts):
     def _ratios(self) -> np.ndarray:
         """(P,) coefficients over their standard errors, NaN for those that restrictions hold."""
         held = False if self.restrictions is None else self.restrictions.held
-        return np.asarray(self.coefficients / np.where(held, np.nan, self._errors))
+        with np.errstate(divide="ignore", invalid="ignore"):  # a variance may have been made zero, which is said
+            return np.asarray(self.coefficients / np.where(held, np.nan, self._errors))
 
     @cached_property
     def status(self) -> xr.DataArray:
