@@ -52,7 +52,6 @@ EQUAL_OR_NESTED = {
     "around": "outer.zarr",
     "link around": "link",
 }
-each_path = pytest.mark.parametrize("place", EQUAL_OR_NESTED.values(), ids=EQUAL_OR_NESTED)
 OPENED: dict[str, Callable[[str], System]] = {
     "from_zarr": System.from_zarr,
     "store": lambda path: System.from_zarr(LocalStore(path, read_only=True)),
@@ -67,6 +66,19 @@ OPENED: dict[str, Callable[[str], System]] = {
 }
 
 
+each_path = pytest.mark.parametrize("place", EQUAL_OR_NESTED.values(), ids=EQUAL_OR_NESTED)
+SLOW = (pytest.mark.slow,)
+# every way to open with two of the paths, and one with all of them; the other pairs are many of the same kind
+each_pair = pytest.mark.parametrize(
+    ("how", "place"),
+    [
+        pytest.param(how, place, id=f"{how}-{name}", marks=() if how == "from_zarr" or (i + j) % 5 == 0 else SLOW)
+        for i, how in enumerate(OPENED)
+        for j, (name, place) in enumerate(EQUAL_OR_NESTED.items())
+    ],
+)
+
+
 def of_dataset(ds: xr.Dataset) -> System:
     return System.from_xarray(ds, "Y", ["X"], obs="obs", equation="equation")
 
@@ -79,8 +91,7 @@ def check_refused(call: Callable[[], Any], home: Path, words: str = "Choose anot
     assert state(home) == before
 
 
-@each_path
-@pytest.mark.parametrize("how", OPENED)
+@each_pair
 def test_fits_are_not_written_over_their_rows(how: str, place: str, home: Path) -> None:
     system = OPENED[how]("outer.zarr/data.zarr")
     path = place.format(home=home)
@@ -99,8 +110,7 @@ def test_fits_are_not_written_over_their_rows(how: str, place: str, home: Path) 
     check_refused(lambda: Fit.from_zarr("fit.zarr").impute(system, path, overwrite=True), home)
 
 
-@each_path
-@pytest.mark.parametrize("how", OPENED)
+@each_pair
 def test_systems_are_not_written_over_what_they_read(how: str, place: str, home: Path) -> None:
     path = place.format(home=home)
     if how in ("from_zarr", "store", "group", "from_arrays") and location_of(path) == location_of(

@@ -203,8 +203,12 @@ OF_ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize(
     ("weighted", "restricted", "lam_B"),
-    [(False, False, 0.0), (True, True, 0.0), (True, False, 10.0), (False, True, 10.0)],
-    ids=["", "weighted, restricted", "weighted, ridge", "restricted, ridge"],
+    [
+        pytest.param(False, False, 0.0, id=""),
+        pytest.param(True, True, 0.0, id="weighted, restricted", marks=pytest.mark.slow),
+        pytest.param(True, False, 10.0, id="weighted, ridge"),
+        pytest.param(False, True, 10.0, id="restricted, ridge", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_every_kind_of_covariance(name: str, weighted: bool, restricted: bool, lam_B: float) -> None:

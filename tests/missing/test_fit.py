@@ -372,7 +372,7 @@ def test_every_structure_imputes(tmp_path: Path) -> None:
      {"algorithm": "fgls", "debiased": True}],
     ids=["als", "em", "restricted", "full", "fgls"],
 )  # fmt: skip
-@pytest.mark.parametrize("kind", ["shared", "own", "mixed"])
+@pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("shared", "own")), "mixed"])
 def test_dropping_rows_is_fitting_the_others(
     kind: str, options: dict[str, Any], engine: str, every_chunk: None
 ) -> None:

@@ -171,7 +171,10 @@ def test_em_and_als_agree_with_responses_missing(holes: Data, found: Fit, engine
 
 @pytest.mark.parametrize(
     ("place", "after"),
-    [("lrgls_dask.solve.checkpoint.Checkpoint.save_point", 6), ("lrgls_dask.results.assemble._gls", 0)],
+    [
+        ("lrgls_dask.solve.checkpoint.Checkpoint.save_point", 6),
+        pytest.param("lrgls_dask.results.assemble._gls", 0, marks=pytest.mark.slow),
+    ],
     ids=["", "ended"],
 )
 def test_streamed_rounds_go_on_from_a_checkpoint(

@@ -42,7 +42,7 @@ def expected(store: Path, small_blocks: None) -> dict[str, Fit]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("workers", [1, 2, pytest.param(5, marks=pytest.mark.slow)])
 def test_threads_give_the_same_bits(store: Path, expected: dict[str, Fit], engine: str, workers: int) -> None:
     with dask.config.set(scheduler="threads", num_workers=workers):
         assert_same_bits(fit(System.from_zarr(store), engine=engine, **QUICK), expected[engine])
