@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,9 @@ import xarray as xr
 
 from lrgls_dask.design.design import Design
 
-__all__ = ["Grid", "off_dims", "on_dims", "plain_attributes", "with_attributes"]
+__all__ = ["Grid", "off_dims", "on_dims", "on_one_dim", "plain_attributes", "with_attributes", "with_said"]
+
+Labelled = TypeVar("Labelled", xr.DataArray, xr.Dataset)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +61,16 @@ def off_dims(given: xr.DataArray, dim: Hashable, design: Design) -> xr.DataArray
     if not grid or not set(grid) <= set(given.dims):
         return given
     given = given.reindex({name: list(labels) for name, labels in grid.items() if name in given.indexes})
-    given = given.transpose(..., *grid)
-    data = given.data.reshape((*given.shape[: -len(grid)], -1))
-    rest = given.dims[: -len(grid)]
-    kept = {name: coord for name, coord in given.coords.items() if set(coord.dims) <= set(rest)}
     labels = pd.Index(design.equations, name=dim, tupleize_cols=False)
-    return xr.DataArray(data, kept | {dim: labels}, (*rest, dim), given.name)
+    return on_one_dim(given, tuple(grid), dim).assign_coords({dim: labels})
+
+
+def on_one_dim(given: xr.DataArray, dims: Sequence[Hashable], dim: Hashable) -> xr.DataArray:
+    """The array with several of its dims laid out along one, the last of them fastest, which has no labels."""
+    given = given.transpose(..., *dims)
+    rest = given.dims[: -len(dims)]
+    kept = {name: coord for name, coord in given.coords.items() if set(coord.dims) <= set(rest)}
+    return xr.DataArray(given.data.reshape((*given.shape[: len(rest)], -1)), kept, (*rest, dim), given.name)
 
 
 def plain_attributes(attributes: Mapping[Any, Any]) -> dict[str, Any]:
@@ -87,6 +93,11 @@ def with_attributes(found: xr.DataArray, design: Design) -> xr.DataArray:
     units = design.attributes.get(None, {}).get("units")
     if units is not None:
         found.attrs["units"] = units
+    return with_said(found, design)
+
+
+def with_said(found: Labelled, design: Design) -> Labelled:
+    """The array or Dataset with what the user said of its dims."""
     for name in found.coords:
         found[name].attrs.update(design.attributes.get(name, {}))
     return found

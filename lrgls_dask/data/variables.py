@@ -19,7 +19,7 @@ import xarray as xr
 from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.arrays import default_equations
 from lrgls_dask.data.assemble import Use, build_design, build_rows
-from lrgls_dask.data.griddims import Grid, plain_attributes
+from lrgls_dask.data.griddims import Grid, on_one_dim, plain_attributes
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import RowLabels, check_unique, pair_rows, plain_labels, row_labels
 from lrgls_dask.data.sources import block_parts, chunk_lazily, column_parts, group_source, raw_array
@@ -304,11 +304,7 @@ class _Source:
             )
         for dim in along:
             data = _in_order(title, data, dim, self.grid.labels[dim])
-        data = data.transpose(..., *along)
-        flat = data.data.reshape((*data.shape[: -len(along)], -1))
-        rest = data.dims[: -len(along)]
-        kept = {name: coord for name, coord in data.coords.items() if set(coord.dims) <= set(rest)}
-        return xr.DataArray(flat, kept, (*rest, self.equation), data.name)
+        return on_one_dim(data, along, self.equation)
 
     def vector(self, role: str, item: Any) -> tuple[str, xr.DataArray]:
         title, data = self.find(role, item)

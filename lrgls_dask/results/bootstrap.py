@@ -176,8 +176,8 @@ def bootstrap(
     structure = structure_of(fit.covariance, how.sigma_step, how.lam_F, how.l1)  # type: ignore[arg-type]
     known = fit.restrictions, fit.evidence.fingerprint
     fitted = Fitted(fit.coefficients, fit.covariance, structure, options, *known)
-    make = _of_complete_rows if fit.evidence.complete else _of_shown_rows
-    draws, errors = make(fit, fitted, method, int(n), used, system, groups, n_blocks)
+    asked = _Asked(fit, fitted, method, int(n), used, system, groups, n_blocks)
+    draws, errors = _of_complete_rows(asked) if fit.evidence.complete else _of_shown_rows(asked)
     if draws.n_failed > MANY_FAILED * n:
         warnings.warn(
             f"bootstrap: {draws.n_failed} of {n} replicates were singular and are left out, so that the others no "
@@ -207,39 +207,42 @@ def _of_all(draws: Draws, skipped: Skipped) -> Draws:
     )
 
 
-def _of_complete_rows(
-    fit: Measures,
-    fitted: Fitted,
-    method: Method,
-    n: int,
-    seed: int,
-    system: System | CompressedSystem | None,
-    groups: Any,
-    n_blocks: int | None,
-) -> tuple[Draws, np.ndarray]:
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What `bootstrap` is asked for, its seed drawn if none was given, and what every replicate is refitted by."""
+
+    fit: Measures
+    fitted: Fitted
+    method: Method
+    n: int
+    seed: int
+    system: System | CompressedSystem | None
+    groups: Any
+    n_blocks: int | None
+
+    def parts(self) -> tuple[Rows, Partition]:
+        """The rows and what is resampled of them. Raises MemoryError where that does not fit."""
+        rows, partition = _partition(self.fit, self.method, self.system, self.groups, self.n_blocks)
+        _check_memory(rows, self.method, partition)
+        return rows, partition
+
+
+def _of_complete_rows(asked: _Asked) -> tuple[Draws, np.ndarray]:
     """The draws, and (P,) classical standard errors of the fit."""
+    fit, fitted, method, n, seed = asked.fit, asked.fitted, asked.method, asked.n, asked.seed
     if method == "parametric":
-        draws = parametric(_compressed(fit, system), fitted, n, seed)
+        draws = parametric(_compressed(fit, asked.system), fitted, n, seed)
     else:
-        rows, partition = _partition(fit, method, system, groups, n_blocks)
-        _check_memory(rows, method, partition)
+        rows, partition = asked.parts()
         parts = compress_parts(rows, partition, meter=Meter())
         _check_used(len(parts.moments), method, partition)
         draws = resampled(parts, fitted, n, seed)
     return draws, np.sqrt(fit._classical.variances)
 
 
-def _of_shown_rows(
-    fit: Measures,
-    fitted: Fitted,
-    method: Method,
-    n: int,
-    seed: int,
-    system: System | CompressedSystem | None,
-    groups: Any,
-    n_blocks: int | None,
-) -> tuple[Draws, np.ndarray]:
+def _of_shown_rows(asked: _Asked) -> tuple[Draws, np.ndarray]:
     """The same of rows with holes."""
+    fit, fitted, method, n, seed = asked.fit, asked.fitted, asked.method, asked.n, asked.seed
     P, source = fit.design.n_coefficients, fit._source
     assert isinstance(source, CellsSource)
     if P > MAX_COEFFICIENTS:
@@ -248,10 +251,9 @@ def _of_shown_rows(
             f"{MAX_COEFFICIENTS}. Fit fewer equations."
         )
     if method == "parametric":
-        draws, errors = shown_parametric(_seen(fit, system), source.fitted, fitted, n, seed)
+        draws, errors = shown_parametric(_seen(fit, asked.system), source.fitted, fitted, n, seed)
     else:
-        rows, partition = _partition(fit, method, system, groups, n_blocks)
-        _check_memory(rows, method, partition)
+        rows, partition = asked.parts()
         parts = compress_shown_parts(rows, partition, meter=Meter(), remedy=HOLES).that_show()
         _check_used(len(parts.parts), method, partition)
         draws, errors = shown_resampled(parts, source.fitted, fitted, n, seed)

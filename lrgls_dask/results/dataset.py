@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lrgls_dask.data.griddims import on_dims
+from lrgls_dask.data.griddims import on_dims, with_said
 from lrgls_dask.design.design import Design
 from lrgls_dask.results.reported import Reported
 from lrgls_dask.results.text import NOT_TO_BE_HAD
@@ -37,9 +37,7 @@ def as_dataset(fit: Reported) -> xr.Dataset:
     said = {name: getattr(fit, name) for name in ("n_obs", "loglik", "rank", "cov_kind")}
     attributes: dict[str, Any] = {**said, "termination": fit.termination.value}
     told = xr.Dataset(made, attrs=attributes | ({"missing": missing} if missing else {}))
-    for coord, values in told.coords.items():
-        values.attrs.update(whole.attributes.get(coord, {}))
-    return told
+    return with_said(told, whole)
 
 
 def _of_all(fit: Reported) -> Design:

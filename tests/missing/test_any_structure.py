@@ -14,6 +14,7 @@ from distributed import Client
 from lrgls_dask import BlockLowRank, Fit, GroupedLowRank, Known, LowRankGLS, SparseLowRank, System, Termination
 from lrgls_dask.missing import ecm
 from support.direct import direct_full
+from support.incomplete import killed_in_look
 
 K, N = 5, 240
 NAMES = [f"y{j}" for j in range(K)]
@@ -276,16 +277,9 @@ def test_a_killed_client_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     made = System.from_arrays(Y, designs(X), equations=NAMES)
     options: dict[str, Any] = {"covariance": "full", "missing": "em", "engine": "stream"}
     whole = LowRankGLS(**options).fit(made).result_
-    seen: list[str] = []
-
-    def until_five_looks(label: str, done: int, total: int) -> None:
-        seen.append(label)
-        if seen.count("likelihood") > 4:
-            raise KeyboardInterrupt
-
     kept = {"checkpoint": tmp_path / "kept"}
     with pytest.raises(KeyboardInterrupt):
-        LowRankGLS(**options, **kept, progress=until_five_looks).fit(made)
+        LowRankGLS(**options, **kept, progress=killed_in_look(5)).fit(made)
     found = LowRankGLS(**options, **kept).fit(made).result_
     np.testing.assert_array_equal(found.params.values, whole.params.values)
     np.testing.assert_array_equal(found.sigma().values, whole.sigma().values)

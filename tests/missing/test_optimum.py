@@ -16,6 +16,7 @@ from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.solve.record import Options
 from support.counted import counted_array
+from support.incomplete import killed_in_look
 
 
 def drawn(n: int, K: int, k: int, own: float, holes: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -131,16 +132,9 @@ def test_a_killed_search_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     made = System.from_arrays(Y, X)
     options: dict[str, Any] = {"rank": "bic", "ranks": [1, 2, 3], "missing": "em", "engine": "stream"}
     whole = LowRankGLS(**options).fit(made).result_
-    seen: list[str] = []
-
-    def until_five_looks(label: str, done: int, total: int) -> None:
-        seen.append(label)
-        if seen.count("likelihood") > 4:
-            raise KeyboardInterrupt
-
     kept = {"checkpoint": tmp_path / "kept"}
     with pytest.raises(KeyboardInterrupt):
-        LowRankGLS(**options, **kept, progress=until_five_looks).fit(made)
+        LowRankGLS(**options, **kept, progress=killed_in_look(5)).fit(made)
     found = LowRankGLS(**options, **kept).fit(made).result_
     np.testing.assert_array_equal(found.params.values, whole.params.values)
     assert found.rank == whole.rank

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -77,3 +77,15 @@ def with_an_empty_row(data: Data) -> Data:
     last = {name: None if values is None else np.concatenate([values, values[-1:]])
             for name, values in (("X", data.X), ("weights", data.weights))}  # fmt: skip
     return replace(data, Y=np.vstack([data.Y, np.full(data.Y.shape[1], np.nan)]), **last)
+
+
+def killed_in_look(number: int) -> Callable[[str, int, int], None]:
+    """A `progress` that ends the client when it hears of so many looks at the likelihood."""
+    seen: list[str] = []
+
+    def told(label: str, done: int, total: int) -> None:
+        seen.append(label)
+        if seen.count("likelihood") >= number:
+            raise KeyboardInterrupt
+
+    return told
