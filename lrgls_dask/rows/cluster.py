@@ -24,7 +24,7 @@ from distributed.comm import CommClosedError
 
 from lrgls_dask.errors import ClusterLost
 
-__all__ = ["check_connected", "check_versions", "client_of", "computed", "scattered"]
+__all__ = ["check_versions", "client_of", "computed", "scattered", "workers_of"]
 
 # Seconds between two looks, and for an answer to one; a worker sends a heartbeat every half second to five seconds.
 LOOK_EVERY, ANSWER_WITHIN = 2.0, 10.0
@@ -59,6 +59,13 @@ def computed(get: Any, graph: Mapping[Key, Any], keys: Any) -> Any:
 def scattered(client: distributed.Client, data: Any) -> Any:
     """Futures of data that are sent to the workers. Raises ClusterLost as `computed` does."""
     return _attended(client, lambda: client.scatter(data, hash=False, asynchronous=True), None)
+
+
+def workers_of(client: distributed.Client) -> Mapping[str, Mapping[str, Any]]:
+    """What the scheduler says of every worker, by address. Raises ClusterLost as `computed` does."""
+    said = _attended(client, lambda: client.scheduler.identity(), None)  # type: ignore[union-attr]
+    found: Mapping[str, Mapping[str, Any]] = said["workers"]
+    return found
 
 
 def check_versions(client: distributed.Client) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 from dask.utils import format_bytes, parse_bytes
 
-from lrgls_dask.rows.cluster import check_connected
+from lrgls_dask.rows.cluster import workers_of
 from lrgls_dask.rows.kernels import slab_rows
 from lrgls_dask.rows.layout import Layout, cut_rows
 from lrgls_dask.rows.rows import Rows
@@ -86,8 +86,7 @@ def this_cluster(memory_limit: int | str | None) -> Cluster:
         client = distributed.get_client()
     except ValueError:
         return here
-    check_connected(client)
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = workers_of(client).values()
     if not workers:
         raise RuntimeError("the active Dask client has no workers. Wait for them or scale the cluster up.")
     # distributed spills at 0.6 of a worker's memory_limit, which costs time and hides the true need
