@@ -28,7 +28,16 @@ from lrgls_dask.rows.moments import GramMoments, RootMoments
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 
-__all__ = ["PAYS", "AnyCompressed", "CompressedPatterns", "by_pattern", "compress_shown", "merged", "patterns_kept"]
+__all__ = [
+    "PAYS",
+    "AnyCompressed",
+    "CompressedPatterns",
+    "by_pattern",
+    "compress_shown",
+    "merged",
+    "patterns_kept",
+    "rooted",
+]
 
 PATTERNS_OF_FEW_ROWS = 10_000  # kept where all rows are few, whose roots are no higher than their rows
 PAYS = 0.5  # of the rows, that the rows of all patterns should be at most for compressing to be worth its while
@@ -175,14 +184,13 @@ def by_pattern(first: FirstMoments, design: Design, of: str = "") -> CompressedP
             "itself: that does not pay. Fit the System itself with missing='em', which holds its rows or streams "
             "them, or with missing='drop'."
         )
-    route = "qr"
-    found = {}
-    for key in sorted(first.patterns):
-        moments = first.patterns[key]
-        if isinstance(moments, GramMoments):
-            route, moments = "gram", RootMoments(moments.head, _root(moments.cross))
-        found[key] = _short(moments)
-    return CompressedPatterns(design, found, route)
+    route = "gram" if any(isinstance(moments, GramMoments) for moments in first.patterns.values()) else "qr"
+    return CompressedPatterns(design, {key: rooted(first.patterns[key]) for key in sorted(first.patterns)}, route)
+
+
+def rooted(moments: RootMoments | GramMoments) -> RootMoments:
+    """Rows that stand for those of a pattern, few rows of which leave few."""
+    return _short(moments if isinstance(moments, RootMoments) else RootMoments(moments.head, _root(moments.cross)))
 
 
 def _root(cross: np.ndarray) -> np.ndarray:

@@ -168,7 +168,8 @@ class Incomplete(ShownColumns):
         self.compressed = _kept(rows, first)
         self._pseudo: PatternRows | None = None
         if first.patterns is not None:
-            self._pseudo = PatternRows.of(first.patterns, rows.design, self.origin).that_show()
+            patterns = first.patterns if self.compressed is None else self.compressed.patterns
+            self._pseudo = PatternRows.of(patterns, rows.design, self.origin).that_show()
         elif first.rows:
             self._pseudo = PatternRows.of_rows(first.rows, self.origin).that_show()
 

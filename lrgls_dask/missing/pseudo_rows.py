@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lrgls_dask.compression.available import shown_by
-from lrgls_dask.compression.patterns import Patterns
-from lrgls_dask.compression.roots import root_of
+from lrgls_dask.compression.by_pattern import rooted
 from lrgls_dask.design.design import Design
 from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, block_slabs, residuals_of
 from lrgls_dask.rows.block import Block
@@ -32,7 +31,7 @@ class PatternRows:
     count: np.ndarray
 
     @classmethod
-    def of(cls, patterns: Patterns, design: Design, origin: np.ndarray) -> PatternRows:
+    def of(cls, patterns: Mapping[bytes, RootMoments | GramMoments], design: Design, origin: np.ndarray) -> PatternRows:
         """At most q + |o| + 1 pseudo-rows a pattern, patterns in the order of their bits."""
         parts = [_pseudo_rows(key, patterns[key], design, origin) for key in sorted(patterns)]
         values, observed, unit, count = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -118,13 +117,7 @@ def _pseudo_rows(
     at = np.concatenate([np.arange(q), q + shown])
     head: Head = moments.head
     mean = (head.anchor - origin[at]) + head.offset
-    if isinstance(moments, RootMoments):
-        root = moments.root
-    else:
-        cross = np.tril(moments.cross)
-        np.fill_diagonal(cross, np.maximum(cross.diagonal(), 0.0))  # rounding leaves less than nothing of few rows
-        root = root_of(cross)
-    root = root[root.any(axis=1)]
+    root = rooted(moments).root
     values = np.zeros((len(root) + 1, q + n_y))
     values[0, at] = np.sqrt(head.weight) * mean
     values[1:, at] = root
