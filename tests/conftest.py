@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,25 @@ from distributed import Client, LocalCluster
 from lrgls_dask.rows import layout
 
 pytest.register_assert_rewrite("support")  # their assertions say what they found, as those of tests do
+
+
+def pytest_configure() -> None:
+    """One thread for the algebra of each process that is started from here: there are as many of those as cores."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what `slow_cases.txt` names: cases whose every parameter stands in a quicker one, and some long tests."""
+    listed = set((Path(__file__).parent / "slow_cases.txt").read_text(encoding="utf-8").splitlines())
+    for item in items:
+        if item.nodeid in listed:
+            item.add_marker(pytest.mark.slow)
+    if not any("::" in given for given in config.args):
+        files = {item.nodeid.split("::")[0] for item in items}
+        gone = {each for each in listed if each.split("::")[0] in files} - {item.nodeid for item in items}
+        if gone:
+            raise pytest.UsageError(f"slow_cases.txt names what is no case of its file: {', '.join(sorted(gone))}")
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,13 @@ from dask.typing import Key
 
 from lrgls_dask.errors import UnreadableRows
 from lrgls_dask.rows.block import Block
+from lrgls_dask.rows.cluster import Box
 from lrgls_dask.rows.layout import Layout
 from lrgls_dask.rows.resources import spare_arrays
 from lrgls_dask.rows.rows import Part, Rows
 
 __all__ = [
     "BlockPlan",
-    "Box",
     "Chunks",
     "Stored",
     "chunk_name",
@@ -74,13 +74,6 @@ class BlockPlan:
     @property
     def keys(self) -> list[Key]:
         return [key for reader in self.readers if isinstance(reader, Chunks) for key, _, _ in reader.pieces]
-
-
-@dataclass(frozen=True, eq=False)
-class Box:
-    """Keeps a scheduler from looking for task keys inside a value."""
-
-    value: Any
 
 
 def plan_blocks(rows: Rows, layout: Layout) -> tuple[BlockPlan, ...]:

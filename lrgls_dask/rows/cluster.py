@@ -24,7 +24,7 @@ from distributed.comm import CommClosedError
 
 from lrgls_dask.errors import ClusterLost
 
-__all__ = ["check_versions", "client_of", "computed", "scattered", "workers_of"]
+__all__ = ["Box", "check_versions", "client_of", "computed", "scattered", "workers_of"]
 
 # Seconds between two looks, and for an answer to one; a worker sends a heartbeat every half second to five seconds.
 LOOK_EVERY, ANSWER_WITHIN = 2.0, 10.0
@@ -33,6 +33,19 @@ LOOK_EVERY, ANSWER_WITHIN = 2.0, 10.0
 SILENT, LOST = 15.0, 40.0
 VERSION_WITHIN = 5.0
 GO_ON = "Then call fit again: with checkpoint=... it goes on where it was"
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Keeps a scheduler from looking for task keys inside a value, and a client from reading it to name its graph.
+
+    The keys of a graph are its own, so that nothing else can have its name.
+    """
+
+    value: Any
+
+    def __dask_tokenize__(self) -> int:
+        return id(self)
 
 
 def client_of(get: Any) -> distributed.Client | None:

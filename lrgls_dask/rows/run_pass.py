@@ -28,7 +28,6 @@ from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.block_plan import (
     BlockPlan,
-    Box,
     Chunks,
     Stored,
     chunk_name,
@@ -39,7 +38,7 @@ from lrgls_dask.rows.block_plan import (
     read_stored,
 )
 from lrgls_dask.rows.cells import UsedCells
-from lrgls_dask.rows.cluster import check_versions, client_of, computed, scattered
+from lrgls_dask.rows.cluster import Box, check_versions, client_of, computed, scattered
 from lrgls_dask.rows.kernels import CompleteRows
 from lrgls_dask.rows.layout import Layout, cut_rows
 from lrgls_dask.rows.progress import Progress, report

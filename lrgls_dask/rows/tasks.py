@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import dask
 from dask.base import get_scheduler
 from dask.typing import Key
 
-from lrgls_dask.rows.cluster import check_versions, client_of, computed, scattered
+from lrgls_dask.rows.cluster import Box, check_versions, client_of, computed, scattered
 from lrgls_dask.rows.resources import one_blas_thread
 
 __all__ = ["run_tasks"]
 
 BATCHES = 64  # enough to keep every worker busy to the end, few enough to schedule
-
-
-@dataclass(frozen=True, eq=False)
-class Box:
-    """Keeps a scheduler from looking for task keys inside a value."""
-
-    value: Any
 
 
 def run_tasks(

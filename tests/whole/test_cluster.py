@@ -29,7 +29,7 @@ DATA = simulate("mixed", n=600, weighted=True)
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cluster") / "rows.zarr"
-    DATA.system().to_zarr(path, row_chunk=3)
+    DATA.system().to_zarr(path, row_chunk=6)
     return path
 
 
@@ -50,14 +50,14 @@ def test_threads_give_the_same_bits(store: Path, expected: dict[str, Fit], engin
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_equal_chunks_give_the_same_bits_from_zarr_and_dask(expected: dict[str, Fit], engine: str) -> None:
-    assert_same_bits(fit(DATA.system(dask_rows(3)), engine=engine, **QUICK), expected[engine])
+    assert_same_bits(fit(DATA.system(dask_rows(6)), engine=engine, **QUICK), expected[engine])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_cluster_of_two_processes_gives_the_same_bits(client, store, expected, engine) -> None:
     assert len(client.scheduler_info(n_workers=-1)["workers"]) == 2
     assert_same_bits(fit(System.from_zarr(store), engine=engine, **QUICK), expected[engine])
-    assert_same_bits(fit(DATA.system(dask_rows(3)), engine=engine, **QUICK), expected[engine])
+    assert_same_bits(fit(DATA.system(dask_rows(6)), engine=engine, **QUICK), expected[engine])
 
 
 @pytest.mark.slow
@@ -80,7 +80,7 @@ def test_numpy_rows_are_sent_to_the_workers(client: Client, engine: str, monkeyp
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_persisted_rows_are_used_where_they_are(client: Client, engine: str, expected: dict[str, Fit]) -> None:
-    system = DATA.system(lambda a: da.from_array(a, chunks=(3, *a.shape[1:])).persist())
+    system = DATA.system(lambda a: da.from_array(a, chunks=(6, *a.shape[1:])).persist())
     assert_same_bits(fit(system, engine=engine, **QUICK), expected[engine])
 
 
@@ -103,8 +103,8 @@ def test_bytes_between_workers_are_a_small_part_of_the_bytes_read(client: Client
 
 
 def die_once(block: np.ndarray, marker: str, block_info: Any = None) -> np.ndarray:
-    """The block itself; whoever works on block 100 first is killed."""
-    if block_info[0]["chunk-location"][0] == 100:
+    """The block itself; whoever works on block 50 first is killed."""
+    if block_info[0]["chunk-location"][0] == 50:
         try:
             os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
         except FileExistsError:

@@ -19,6 +19,11 @@ TREES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text(encoding="utf-8"))
     for path in sorted(PACKAGE.rglob("*.py"))
 }
+CLASSES: dict[str, list[ast.ClassDef]] = {}
+for _tree in TREES.values():
+    for _node in ast.walk(_tree):
+        if isinstance(_node, ast.ClassDef):
+            CLASSES.setdefault(_node.name, []).append(_node)
 # From the street to the cellar, as the docstring of the package tells a newcomer.
 ROOMS = re.findall(r"^    ([a-z_]+)(?:/|\.py) ", lrgls_dask.__doc__ or "", flags=re.MULTILINE)
 LARGEST_FILE, LARGEST_FUNCTION = 450, 70
@@ -179,10 +184,8 @@ def public_names() -> set[str]:
     """What users may call: the package's names, their methods and those of what they return, the data sets."""
     public = set(lrgls_dask.__all__)
     for name in (*lrgls_dask.__all__, "Bootstrap"):
-        for module in TREES.values():
-            for node in ast.walk(module):
-                if isinstance(node, ast.ClassDef) and node.name == name:
-                    public |= _members(node)
+        for node in CLASSES.get(name, ()):
+            public |= _members(node)
     return public | {"load_french", "simulate_system", "main"}
 
 
@@ -190,10 +193,9 @@ def _members(node: ast.ClassDef) -> set[str]:
     """Names in the body of a class and of the classes it is made of."""
     own = {n.name for n in node.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")}
     bases = {ast.unparse(base).split(".")[-1].split("[")[0] for base in node.bases}
-    for module in TREES.values():
-        for other in ast.walk(module):
-            if isinstance(other, ast.ClassDef) and other.name in bases and other is not node:
-                own |= _members(other)
+    for other in (each for base in bases for each in CLASSES.get(base, ())):
+        if other is not node:
+            own |= _members(other)
     return own
 
 

@@ -84,7 +84,8 @@ def test_the_same_version_is_no_news(client: Client) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stopped_first", [True, False], ids=["before the pass", "in the pass"])
-def test_a_stopped_worker_is_named(impatient: None, stopped_first: bool) -> None:
+def test_a_stopped_worker_is_named(impatient: None, every_chunk: None, stopped_first: bool) -> None:
+    """Both workers have chunks to work on, so that neither can be done without."""
     options: dict[str, Any] = {"processes": True, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(n_workers=2, threads_per_worker=1, **options) as running, Client(running) as client:
         client.wait_for_workers(2)
