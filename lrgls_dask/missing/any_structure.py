@@ -31,8 +31,9 @@ from lrgls_dask.solve.starting_values import least_squares, starting_values
 
 __all__ = ["chosen_structure", "fit_any_structure", "fit_side_by_side"]
 
-# Candidates that cannot win any more go on, while the best does, until this is left of their log-likelihood.
-TOLD = 0.05
+# Candidates that cannot win any more go on, while the best does, until this is left of their log-likelihood, or this
+# share of what their BIC lies above the least: digits that tell nobody anything cost many sweeps of too many factors.
+TOLD, TOLD_OF_DISTANCE = 0.05, 0.005
 REACHABLE = 1e300  # what any objective is below
 
 
@@ -66,8 +67,9 @@ def fit_side_by_side(
 ) -> list[Solution[Point]]:
     """One solution of each structure from one start, all looks of a sweep made in one pass.
 
-    A structure of which the BIC cannot become the least any more is left near its optimum (TOLD), and takes no sweep
-    after the last of the best.
+    A structure of which the BIC cannot become the least any more is left near its optimum, where its BIC is told to a
+    hundredth of its distance from the least (TOLD_OF_DISTANCE) or a tenth (TOLD), and takes no sweep after the last of
+    the best.
     kept : where each loop keeps its last point, and goes on from one that is there.
     """
     steps = [ExpectedSweeps(problem, each, options, rival=True) for each in structures]
@@ -83,9 +85,10 @@ def fit_side_by_side(
         for (number, _), half in zip(asked, halves, strict=True):
             least[number] = min(least[number], bic(number, half.nll))
         told = TOLD if int(np.argmin(least)) in going else np.inf
+        behind = [bic(n, half.nll - half.left) - least.min() for (n, _), half in zip(asked, halves, strict=True)]
         lost = [
-            half.left * problem.n_obs <= told and bic(number, half.nll - half.left) > least.min()
-            for (number, _), half in zip(asked, halves, strict=True)
+            by > 0 and half.left * problem.n_obs <= max(told, TOLD_OF_DISTANCE * by)
+            for half, by in zip(halves, behind, strict=True)
         ]
         return [replace(half, least=np.inf) if beaten else half for half, beaten in zip(halves, lost, strict=True)]
 
