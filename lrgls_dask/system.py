@@ -284,9 +284,9 @@ class System(LabelledRows):
 
         Footers are read now, of all files, and say how many rows there are. Of wide files a pass reads each row group
         once, its columns that are named, in the task that uses them; row groups of more than 32 MB, decoded, in
-        stretches. Before, a look reads columns of categories without levels=, those of obs and groups, those with a
-        state, and with missing="drop" regressors and as many responses as tell which rows show one. Needs pyarrow, the
-        extra `parquet`.
+        stretches, which predictions may take in another order and then decode again. Before, a look reads columns of
+        categories without levels=, those of obs and groups, those with a state, and with missing="drop" regressors and
+        as many responses as tell which rows show one. Needs pyarrow, the extra `parquet`.
         Raises as `from_frame` does, ValueError or TypeError naming file and column where files differ in their columns,
         FileNotFoundError where there is none, MemoryError for long files that do not fit, before they are read,
         ImportError without pyarrow.

@@ -174,7 +174,7 @@ def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
 def _levels_of(name: str, values: list[pd.Series], in_order: bool) -> tuple[Any, ...]:
     """Ascending, as formulaic has them, or in the order of dictionaries, as pandas has them."""
     if in_order:
-        return tuple(dict.fromkeys(level for each in values for level in each.cat.categories))
+        return tuple(dict.fromkeys(level for each in values for level in each.astype("category").cat.categories))
     found = pd.concat(values, ignore_index=True).dropna() if len(values) > 1 else values[0].dropna()
     made = tuple(found.astype("category").cat.categories.tolist())
     if not made:

@@ -84,9 +84,8 @@ class Encoding:
 
     def block(self, raw: pd.DataFrame, shift: Shift, *, responses: bool = True) -> Block:
         """The model matrices of some rows. Raises ValueError for what the formulas cannot take, naming it."""
-        wanted = self.formulas.columns if responses else self.formulas.regressor_columns
-        columns = self.columns_of(raw, wanted)
-        y = self._responses(columns, shift, self.formulas.responses) if responses else {}
+        columns = self.columns_of(raw, self.formulas.regressor_columns)
+        y = self.responses(raw, shift, self.formulas.responses) if responses else {}
         found = self._materialised(columns, shift, self.formulas.rights)
         if len(found) == 1:
             return Block(found[0].astype(np.float64, copy=False), y)
@@ -99,18 +98,18 @@ class Encoding:
 
     def responses(self, raw: pd.DataFrame, shift: Shift, wanted: Sequence[FactorRead]) -> Mapping[str, np.ndarray]:
         """Some of the responses -> (n,), of rows that need show the columns of these only. Raises as `block` does."""
-        names = dict.fromkeys(name for each in wanted for name in each.columns)
-        return self._responses(self.columns_of(raw, list(names)), shift, wanted)
-
-    def _responses(self, columns: pd.DataFrame, shift: Shift, wanted: Sequence[FactorRead]) -> Mapping[str, np.ndarray]:
-        """Those that are a column of the frame, and those that are calculated."""
-        y = {each.text: columns[each.text].to_numpy(np.float64) for each in wanted if each.plain}
-        made = {each.text: self._left[each.text] for each in wanted if not each.plain}
+        y = {each.text: self._number(raw, each.text) for each in wanted if each.plain}
+        made = {each.text: each for each in wanted if not each.plain}
         if made:
-            formula = SimpleFormula([Term([factor]) for factor in made.values()])
-            (found,) = self._materialised(columns, shift, [formula], tuple(made))
+            names = dict.fromkeys(name for each in made.values() for name in each.columns)
+            formula = SimpleFormula([Term([self._left[text]]) for text in made])
+            (found,) = self._materialised(self.columns_of(raw, list(names)), shift, [formula], tuple(made))
             y |= dict(zip(made, found.T.astype(np.float64), strict=True))
         return y
+
+    def _number(self, raw: pd.DataFrame, name: str) -> np.ndarray:
+        """(n,) a column as it is, in float64."""
+        return np.asarray(as_kind(name, raw[name], self.kinds[name], self.levels.get(name)), dtype=np.float64)
 
     @cached_property
     def _left(self) -> Mapping[str, Factor]:

@@ -212,14 +212,12 @@ def _files(path: str, options: Mapping[str, Any] | None, filesystem: Any) -> lis
         raise ValueError(
             "storage_options are for URLs such as s3://..., without a filesystem of your own. Leave them out."
         )
+    system.invalidate_cache()  # of listings, which may be older than the files
     if any(mark in root for mark in "*?[") and not system.exists(root):
-        found = {name: info for name, info in system.glob(root, detail=True).items() if info["type"] == "file"}
-        found = {name: info for name, info in found.items() if not _hidden(name.rsplit("/", 1)[-1])}
-    elif system.isfile(root):
-        found = {root: system.info(root)}
+        matched = [name for name in system.glob(root) if not _hidden(name.rsplit("/", 1)[-1])]
     else:
-        below = system.find(root, detail=True) if system.exists(root) else {}
-        found = {name: info for name, info in below.items() if not _hidden(name[len(root) :].lstrip("/"))}
+        matched = [root] if system.exists(root) else []
+    found = {name: info for each in matched for name, info in _below(system, each).items()}
     if len(found) > 1:
         ending = {name: info for name, info in found.items() if name.lower().endswith(ENDINGS)}
         found = ending or found
@@ -229,6 +227,14 @@ def _files(path: str, options: Mapping[str, Any] | None, filesystem: Any) -> lis
             "hold * and ?."
         )
     return [(system, name, int(found[name]["size"])) for name in sorted(found, key=_natural)]
+
+
+def _below(system: Any, root: str) -> dict[str, Any]:
+    """The file itself, or all below a folder that may be data."""
+    if system.isfile(root):
+        return {root: system.info(root)}
+    below = system.find(root, detail=True)
+    return {name: info for name, info in below.items() if not _hidden(name[len(root) :].lstrip("/"))}
 
 
 def _hidden(path: str) -> bool:

@@ -33,7 +33,7 @@ WHOLE_BYTES = 32 * 2**20  # row groups up to here, decoded, are read in one piec
 STRETCH_BYTES = 12 * 2**20  # stretches of larger ones, and the numbers made of them stay within a block
 # Pages of one column are read through a buffer of this size; a row group that is read whole has its bytes at once.
 BUFFER_BYTES = 256 * 2**10
-REMOTE_BUFFER_BYTES = 2 * 2**20  # where each read is a request
+REMOTE_BUFFER_BYTES = 2**20  # where each read is a request
 FOOTERS_KEPT = 256
 LEFT_OPEN = 8 * dask.system.CPU_COUNT
 
@@ -65,6 +65,11 @@ class ParquetFile:
         """What the user knows it by."""
         return self.path if self.is_local else str(self.filesystem.unstrip_protocol(self.path))
 
+    @property
+    def buffer_bytes(self) -> int:
+        """Of each column, where row groups are read in stretches."""
+        return BUFFER_BYTES if self.is_local else REMOTE_BUFFER_BYTES
+
     @contextmanager
     def opened(self, *, stretches: bool = False) -> Iterator[Any]:
         """The file, open for reading; footers are kept by the process."""
@@ -81,7 +86,7 @@ class ParquetFile:
         if found != self.size:
             raise OSError(f"it was written anew: it has {found:,} bytes, and had {self.size:,}")
         footer = _footers.of(self)
-        buffer = (BUFFER_BYTES if self.is_local else REMOTE_BUFFER_BYTES) if stretches else 0
+        buffer = self.buffer_bytes if stretches else 0
         made = pq.ParquetFile(source, metadata=footer, pre_buffer=not stretches, buffer_size=buffer)
         _footers.keep(self, made.metadata)
         return made

@@ -164,7 +164,8 @@ def wide_rows(pieces: Pieces, lengths: Sequence[int], columns: WideColumns, obs:
     arrays = whole[:, :q], whole[:, q : q + K], whole[:, q + K :]
     if len(blocks) == len(runs) - runs.count(0):
         return WideRows(*arrays, kept)
-    return WideRows(*arrays, kept, tuple(length for length in runs if length), PAGE_BYTES * len(columns.read))
+    held = len(columns.read) * (PAGE_BYTES + pieces.rows[0].file.buffer_bytes)
+    return WideRows(*arrays, kept, tuple(length for length in runs if length), held)
 
 
 def _blocks(sent: Any, piece: Any, mask: np.ndarray, width: int) -> list[da.Array]:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq  # noqa: E402
 from lrgls_dask import Fit, LowRankGLS, System  # noqa: E402
 from lrgls_dask.data import parquet, parquetrows  # noqa: E402
 from lrgls_dask.solve.checkpoint import rows_token  # noqa: E402
+from support.buckets import s3_bucket  # noqa: E402
 from support.frames import mixed, x_of, y_of  # noqa: E402
 from support.parquet import counted_groups, written  # noqa: E402
 
@@ -184,6 +185,7 @@ def test_files_come_in_natural_order_and_folders_are_columns(tmp_path: Path) -> 
     for path in (
         tmp_path / "d",
         f"{tmp_path}/d/month=*/*/*.parquet",
+        f"{tmp_path}/d/mon*",
         [tmp_path / "d" / f"month={i}" for i in (1, 2, 10)],
     ):
         check_same(System.from_parquet(path, "y ~ x + month"), expected)
@@ -223,7 +225,11 @@ def test_numbers_of_every_kind_are_numbers(tmp_path: Path) -> None:
 def test_whole_numbers_and_floats_of_several_files_go_together(tmp_path: Path) -> None:
     FRAME[:50].to_parquet(tmp_path / "1.parquet")
     FRAME[50:].astype({"i": "float32"}).assign(s=FRAME["s"][50:].astype("category")).to_parquet(tmp_path / "2.parquet")
-    check_same(System.from_parquet(tmp_path, "y ~ i + s"), System.from_frame(FRAME, "y ~ i + s"))
+    for files in ([1, 2], [2, 1]):
+        system = System.from_parquet([tmp_path / f"{i}.parquet" for i in files], "y ~ i + s")
+        expected = System.from_frame(FRAME.loc[system.obs], "y ~ i + s")
+        assert sorted(system.regressors) == sorted(expected.regressors)
+        check_same(system, expected)
 
 
 def test_dictionaries_keep_their_order(tmp_path: Path) -> None:
@@ -268,6 +274,30 @@ def test_a_fit_predicts_from_files_and_frames_also_after_reload(tmp_path: Path) 
     assert np.isfinite(robust.with_cov("robust", system=more).std_errors).all()  # these are the rows that were fitted
     with pytest.raises(ValueError, match="2 rows of positive weight but the fit was made of 41"):
         robust.with_cov("robust", system=System.from_parquet(f"{path}/part-1.parquet", system.formulas))
+
+
+@pytest.mark.usefixtures("small_stretches")
+def test_predictions_may_take_stretches_in_any_order(tmp_path: Path) -> None:
+    path = written(tmp_path / "data", HOLES, rows=40)
+    system = System.from_parquet(path, "y + y2 ~ center(x) * s")
+    fit = LowRankGLS(0, missing="em").fit(system).result_
+    expected = fit.predict(HOLES.loc[system.obs])
+    predicted = fit.predict(system)
+    np.testing.assert_allclose(predicted.compute().values, expected.values, rtol=1e-12)
+    np.testing.assert_allclose(predicted[50:].compute().values, expected[50:].values, rtol=1e-12)
+    np.testing.assert_allclose(predicted[:9].compute().values, expected[:9].values, rtol=1e-12)
+
+
+def test_an_object_store_holds_files() -> None:
+    parts = {month: FRAME[month::2].assign(month=month) for month in (1, 2)}
+    with s3_bucket("lrgls-parquet") as options:
+        for month, part in parts.items():
+            name = f"s3://lrgls-parquet/data/month={month}/a.parquet"
+            part.drop(columns="month").to_parquet(name, storage_options=options, row_group_size=20)
+        system = System.from_parquet("s3://lrgls-parquet/data", "y ~ x * s + month", storage_options=options)
+        expected = System.from_frame(pd.concat(parts.values()).astype({"month": "category"}), "y ~ x * s + month")
+        np.testing.assert_array_equal(x_of(system), x_of(expected))
+        np.testing.assert_array_equal(y_of(system), y_of(expected))
 
 
 def test_a_plan_knows_the_bytes_and_a_checkpoint_the_rows(tmp_path: Path) -> None:

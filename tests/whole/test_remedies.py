@@ -2080,7 +2080,6 @@ ELSEWHERE = {
     "data/storewriter.py: Rename or drop it.": GUARD,
     "data/zarrio.py: Upgrade lrgls_dask.": BY_HAND,
     "design/hypotheses.py: use a matrix R, or a mapping": CHANCE,
-    "errors.py: Restore or rewrite this chunk of the": BY_HAND,
     "inference/bread.py: Fit fewer equations.": LARGE,
     "inference/classical.py: Ask for one equation at a time,": LARGE,
     "inference/fullml.py: Use fewer equations or more rows.": CHANCE,
