@@ -19,6 +19,7 @@ from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.data.arrays import rows_from_arrays
 from lrgls_dask.data.frames import rows_from_frame
 from lrgls_dask.data.labelled import LabelledRows
+from lrgls_dask.data.parquet import open_parquet
 from lrgls_dask.data.store import read_system
 from lrgls_dask.data.storedlabels import StoredLabels
 from lrgls_dask.data.storewriter import rewrites, write_system
@@ -106,8 +107,9 @@ def some_equations(system: System | CompressedSystem, equations: np.ndarray) -> 
 class System(LabelledRows):
     """K regression equations y_j = X_j b_j + e_j on the same N rows; no row has been read.
 
-    Make one with `from_frame`, `from_xarray`, `from_arrays` or `from_zarr`. Everything that can be told from shapes,
-    dtypes and labels is checked there; values are checked by the first pass. Costs no pass; memory is that of labels.
+    Make one with `from_frame`, `from_parquet`, `from_xarray`, `from_arrays` or `from_zarr`. Everything that can be told
+    from shapes, dtypes and labels is checked there; values are checked by the first pass. Costs no pass; memory is that
+    of labels.
     """
 
     @classmethod
@@ -247,6 +249,59 @@ class System(LabelledRows):
             groups=groups,
             levels=levels,
             missing=missing,
+        )
+        return cls._of(made, strict=False)
+
+    @classmethod
+    @takes(
+        "the path of Parquet files and the formulas of their equations",
+        "Use System.from_parquet('data/*.parquet', 'ret_a + ret_b ~ mkt + smb').",
+    )
+    def from_parquet(
+        cls,
+        path: Any,
+        formulas: Any,
+        *,
+        obs: str | None = None,
+        equation: str | None = None,
+        weights: str | Mapping[Hashable, str] | None = None,
+        groups: str | None = None,
+        levels: Mapping[str, Sequence[Any]] | None = None,
+        missing: Literal["drop", "raise"] = "drop",
+        storage_options: Mapping[str, Any] | None = None,
+        filesystem: Any = None,
+        memory_limit: int | str | None = None,
+    ) -> System:
+        """A system from Parquet files, by formulas, as `from_frame` makes it of the frame that they hold.
+
+        path : a file, a folder with all below it, a pattern such as "data/*.parquet", a list of these, or URLs of
+        fsspec such as s3://...; files in natural order, part-2 before part-10. Folders named year=2020 are a column of
+        categories.  storage_options : for URLs.  filesystem : of fsspec or pyarrow, in place of that of the URL.
+        formulas, obs, equation, weights, groups, levels, missing : as in `from_frame`. Without obs rows are labelled by
+        the index of the frame that pandas wrote, else numbered through.
+        memory_limit : bytes or text such as "2GB" for long files, whose columns that are named are read at once, some
+        48 bytes a cell and column; by default what is free.
+
+        Footers are read now, of all files, and say how many rows there are. Of wide files a pass reads each row group
+        once, its columns that are named, in the task that uses them; row groups of more than 32 MB, decoded, in
+        stretches, which predictions may take in another order and then decode again. Before, a look reads columns of
+        categories without levels=, those of obs and groups, those with a state, and with missing="drop" regressors and
+        as many responses as tell which rows show one. Needs pyarrow, the extra `parquet`.
+        Raises as `from_frame` does, ValueError or TypeError naming file and column where files differ in their columns,
+        FileNotFoundError where there is none, MemoryError for long files that do not fit, before they are read,
+        ImportError without pyarrow.
+        """
+        frame = open_parquet(path, storage_options, filesystem)
+        made = rows_from_frame(
+            frame,
+            formulas,
+            obs=obs,
+            equation=equation,
+            weights=weights,
+            groups=groups,
+            levels=levels,
+            missing=missing,
+            memory_limit=memory_limit,
         )
         return cls._of(made, strict=False)
 

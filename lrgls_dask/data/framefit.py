@@ -16,7 +16,6 @@ from lrgls_dask.data.framelook import labels_of_rows, pieces_of, whole_columns
 from lrgls_dask.data.labels import RowLabels
 from lrgls_dask.data.longframes import cells_of, laid_out
 from lrgls_dask.data.modelmatrix import Encoding
-from lrgls_dask.data.sources import row_chunks
 from lrgls_dask.data.storedlabels import labels_from_json, labels_to_json
 from lrgls_dask.data.tables import column_names
 from lrgls_dask.data.wideframes import WideColumns, wide_rows
@@ -76,9 +75,9 @@ class FittedFormulas:
         named = labels_of_rows("the data", index, labels[self.obs] if keys else None, self.obs, pieces.labelled)
         columns = WideColumns(self.encoding, self.of if responses else (), (), "keep")
         found = wide_rows(pieces, tuple(map(len, index)), columns, None if named is None else named.read())
-        y = (Part("the data", found.y, row_chunks(found.y)),) if responses else ()
+        y = (found.part("the data", found.y),) if responses else ()
         design = design_of(self.encoding, self.of, equations)
-        return FrameRows(Part("the data", found.x, row_chunks(found.x)), y, design, named)
+        return FrameRows(found.part("the data", found.x), y, design, named)
 
     def _long(self, frame: Any, equations: Sequence[Hashable], *, responses: bool) -> FrameRows:
         """Each equation has columns of its own: a cell that the frame lacks is NaN in all of them."""

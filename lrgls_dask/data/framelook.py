@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dask
 import pandas as pd
+from dask.delayed import Delayed
+from dask.tokenize import tokenize
 
 from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.formulas import Formulas
 from lrgls_dask.data.labels import RowLabels
 from lrgls_dask.data.modelmatrix import Encoding
+from lrgls_dask.data.parquet import ParquetFrame
+from lrgls_dask.data.parquetrows import FileRows
 from lrgls_dask.data.tables import Kind, as_kind, as_labels, check_columns, is_dask_frame, kind_of, read_columns
 
-__all__ = ["Looked", "Pieces", "labels_of_rows", "look", "pieces_of", "whole_columns"]
+__all__ = ["Looked", "Pieces", "labels_of_rows", "look", "pieces_of", "promise", "whole_columns"]
 
 SAMPLE_ROWS = 2
 
@@ -24,7 +28,8 @@ SAMPLE_ROWS = 2
 class Pieces:
     """The columns that are needed of a frame, in pieces of rows.
 
-    rows : frames of pandas, or promises of them.  meta : what they are like, with all rows where these are in memory.
+    rows : frames of pandas, promises of them, or rows of Parquet files, unread.
+    meta : what they are like, with all rows where these are in memory.
     labelled : whether rows have labels of their own, an index.
     """
 
@@ -41,20 +46,62 @@ class Pieces:
 
     def seen(self, wanted: _Wanted) -> list[_Seen]:
         """What is wanted of each piece, in one computation."""
-        if self.in_memory:
-            return [wanted(self.rows[0])]
-        return list(dask.compute(*(dask.delayed(wanted)(piece) for piece in self.rows)))
+        of_files = bool(self.rows) and isinstance(self.rows[0], FileRows)
+        if self.in_memory or (of_files and not wanted.read):
+            return [wanted(piece) for piece in self.rows]
+        return list(dask.compute(*(promise(_seen, wanted, piece) for piece in self.rows)))
+
+    def sample(self, seen: Sequence[_Seen], names: Sequence[str]) -> pd.DataFrame:
+        """A few rows, of those that were seen or else of the first file."""
+        if seen and seen[0].sample is None:
+            return self.rows[0].head(SAMPLE_ROWS, names)
+        return _joined([each.sample for each in seen if each.sample is not None])[:SAMPLE_ROWS]
+
+
+def promise(function: Callable[[Any, Any], Any], sent: Any, piece: Any) -> Delayed:
+    """function(sent, piece), to be computed; rows of a file are read by whoever computes it.
+
+    sent : a value, or a promise of one that several are given.
+    """
+    if not isinstance(piece, FileRows):
+        return dask.delayed(function)(sent, piece)
+    given = sent if isinstance(sent, Delayed) else dask.delayed(sent, pure=True, traverse=False)
+    key = f"parquet-{tokenize(function.__name__, given.key, piece.token)}"  # the same for the same rows, in any process
+    return dask.delayed(_OfFile(function, piece), pure=True, traverse=False)(given, dask_key_name=key)
+
+
+class _OfFile:
+    """A function of rows of a file; the rows are no argument, in which Dask would look for tasks."""
+
+    def __init__(self, function: Callable[[Any, Any], Any], piece: FileRows) -> None:
+        self.function, self.piece = function, piece
+
+    def __call__(self, sent: Any) -> Any:
+        return self.function(sent, self.piece)
 
 
 def whole_columns(frame: Any, names: Sequence[str]) -> pd.DataFrame:
     """These columns of a frame, in memory."""
     pieces = pieces_of(frame, names)
-    return pieces.rows[0] if pieces.in_memory else _joined(list(dask.compute(*pieces.rows)))
+    if pieces.in_memory:
+        return pieces.rows[0]
+    return _joined(list(dask.compute(*(promise(_columns, list(names), piece) for piece in pieces.rows))))
+
+
+def _columns(names: list[str], piece: Any) -> pd.DataFrame:
+    return read_columns(piece, names)
 
 
 def pieces_of(frame: Any, names: Sequence[str]) -> Pieces:
     """These columns of a frame; those of a Dask frame unread. Raises ValueError for columns that it lacks."""
     names = list(dict.fromkeys(names))
+    if isinstance(frame, ParquetFrame):
+        check_columns(frame, names)
+        checked = frame.checked(names)
+        groups = checked.row_groups()
+        if not groups:
+            raise ValueError(f"{frame.files[0].called} and all other files have no rows. Check what wrote them.")
+        return Pieces(groups, checked.meta(names), False, True)
     if not is_dask_frame(frame):
         raw = read_columns(frame, names)
         return Pieces((raw,), raw, True, isinstance(frame, pd.DataFrame))
@@ -107,10 +154,14 @@ def look(
     seen = pieces.seen(_Wanted(kinds, open_columns, distinct, whole, formulas.columns, tuple(labels)))
     if not sum(len(each.index) for each in seen):
         raise ValueError("the frame has no rows. Check the selection that made it.")
-    found = {**known, **{name: _levels_of(name, [each.values[name] for each in seen]) for name in open_columns}}
+    in_order = {name for name in open_columns if _is_dictionary(pieces.meta[name])}
+    found = {
+        **known,
+        **{name: _levels_of(name, [each.values[name] for each in seen], name in in_order) for name in open_columns},
+    }
     encoding = Encoding(formulas, kinds, found, coded, {})
     of_factor = {text: _joined([each.of_factor[text] for each in seen]) for text in (*distinct, *whole)}
-    encoding = encoding.with_states(of_factor, _joined([each.sample for each in seen])[:SAMPLE_ROWS])
+    encoding = encoding.with_states(of_factor, pieces.sample(seen, formulas.columns))
     return Looked(encoding, _joined([each.labels for each in seen]), tuple(each.index for each in seen))
 
 
@@ -120,13 +171,20 @@ def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
     return full[0] if len(full) == 1 else pd.concat(full, ignore_index=True)
 
 
-def _levels_of(name: str, values: list[pd.Series]) -> tuple[Any, ...]:
-    """Ascending, as formulaic has them."""
+def _levels_of(name: str, values: list[pd.Series], in_order: bool) -> tuple[Any, ...]:
+    """Ascending, as formulaic has them, or in the order of dictionaries, as pandas has them."""
+    if in_order:
+        return tuple(dict.fromkeys(level for each in values for level in each.astype("category").cat.categories))
     found = pd.concat(values, ignore_index=True).dropna() if len(values) > 1 else values[0].dropna()
     made = tuple(found.astype("category").cat.categories.tolist())
     if not made:
         raise ValueError(f"column {name!r} has no values: every row lacks one. Drop it from the formulas.")
     return made
+
+
+def _is_dictionary(meta: pd.Series) -> bool:
+    """Whether it has a categorical dtype with levels that are in the files."""
+    return isinstance(meta.dtype, pd.CategoricalDtype) and not len(meta.cat.categories)
 
 
 def _check_kinds(formulas: Formulas, kinds: Mapping[str, Kind]) -> None:
@@ -170,7 +228,7 @@ def _known_levels(
         dtype = meta[name].dtype
         if kind == "category" and name not in known and isinstance(dtype, pd.CategoricalDtype):
             found = tuple(dtype.categories.tolist())
-            if found != ("__UNKNOWN_CATEGORIES__",):  # which Dask puts where it has not looked
+            if found not in ((), ("__UNKNOWN_CATEGORIES__",)):  # which Dask puts where it has not looked
                 known[name] = found
     return known
 
@@ -187,8 +245,8 @@ def labels_of_rows(
     if not labelled:
         return None
     anew = len(index) > 1 and all(piece.equals(pd.RangeIndex(len(piece))) for piece in index)
-    whole = index[0].append(list(index[1:]))
-    values = pd.RangeIndex(len(whole), name=index[0].name) if anew else whole
+    numbered = pd.RangeIndex(sum(map(len, index)), name=index[0].name) if index else pd.RangeIndex(0)
+    values = numbered if anew else index[0].append(list(index[1:]))
     dim = None if isinstance(values, pd.MultiIndex) else values.name
     return RowLabels(name, values, f"{name}.index", "", dim)
 
@@ -204,24 +262,35 @@ class _Wanted:
     sampled: tuple[str, ...]
     labels: tuple[str, ...]
 
-    def __call__(self, raw: pd.DataFrame) -> _Seen:
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The columns of a file that are read."""
+        of_factors = [name for each in (self.distinct, self.whole) for names in each.values() for name in names]
+        return tuple(dict.fromkeys([*self.open_columns, *of_factors, *self.labels]))
+
+    def __call__(self, piece: Any) -> _Seen:
+        raw = piece.read_columns(self.read) if isinstance(piece, FileRows) else piece
         for name, kind in self.kinds.items():
-            if raw[name].dtype == object:  # which may hold anything, in any piece
+            if name in raw and raw[name].dtype == object:  # which may hold anything, in any piece
                 as_kind(name, raw[name], kind)
         values = {name: pd.Series(raw[name].dropna().unique()) for name in self.open_columns}
         of_factor = {text: raw[list(names)].drop_duplicates(ignore_index=True) for text, names in self.distinct.items()}
         of_factor |= {text: raw[list(names)].reset_index(drop=True) for text, names in self.whole.items()}
-        sample = raw[list(self.sampled)][:SAMPLE_ROWS]
+        sample = None if isinstance(piece, FileRows) else raw[list(self.sampled)][:SAMPLE_ROWS]
         labels = pd.DataFrame({name: as_labels(raw[name]) for name in self.labels}, raw.index)
         return _Seen(raw.index, values, of_factor, sample, labels.reset_index(drop=True))
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """What was kept of a piece of rows."""
+    """What was kept of a piece of rows.  sample : None of a file, of which it is read by itself."""
 
     index: pd.Index
     values: Mapping[str, pd.Series]
     of_factor: Mapping[str, pd.DataFrame]
-    sample: pd.DataFrame
+    sample: pd.DataFrame | None
     labels: pd.DataFrame
+
+
+def _seen(wanted: _Wanted, piece: Any) -> _Seen:
+    return wanted(piece)

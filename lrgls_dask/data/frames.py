@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from dask.utils import format_bytes
 
 from lrgls_dask.checks import one_of, shown
 from lrgls_dask.data.assemble import Use, build_design, build_rows
@@ -22,13 +23,16 @@ from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import dim_of_rows
 from lrgls_dask.data.longframes import Cells, cells_of, formula_of, group_of_rows, laid_out, same_in_row
 from lrgls_dask.data.modelmatrix import Encoding
-from lrgls_dask.data.sources import row_chunks
-from lrgls_dask.data.tables import as_kind, as_table, is_table, regressor_names
+from lrgls_dask.data.parquet import ParquetFrame
+from lrgls_dask.data.tables import as_kind, as_table, is_table, regressor_names, stored_index
 from lrgls_dask.data.weights import Weights, read_weights
 from lrgls_dask.data.wideframes import WideColumns, missing_value, wide_rows
+from lrgls_dask.rows.memory import this_process
 from lrgls_dask.rows.rows import Part
 
 __all__ = ["rows_from_frame"]
+
+CELL_BYTES = 48  # of one column of one cell: as it is read, in the model matrix, and laid out by equation
 
 
 def rows_from_frame(
@@ -41,8 +45,12 @@ def rows_from_frame(
     groups: str | None,
     levels: Mapping[str, Sequence[Any]] | None,
     missing: str,
+    memory_limit: int | str | None = None,
 ) -> LabelledRows:
-    """The rows behind `System.from_frame`."""
+    """The rows behind `System.from_frame` and `System.from_parquet`.
+
+    memory_limit : for a long frame in files, which is read at once; by default the memory that is free.
+    """
     one_of("missing", missing, ("drop", "raise"))
     frame = as_table(frame)
     if not is_table(frame):
@@ -73,7 +81,7 @@ def rows_from_frame(
         raise ValueError(
             f"obs and equation both name {obs!r}, but which row a cell has and which equation are two columns."
         )
-    return _long(frame, formulas, (obs, equation), weights, groups, fixed, missing)
+    return _long(frame, formulas, (obs, equation), weights, groups, fixed, missing, memory_limit)
 
 
 def _levels(given: Mapping[str, Sequence[Any]] | None) -> Mapping[str, Sequence[Any]]:
@@ -111,19 +119,21 @@ def _wide(
     weighted = _weight_columns(weights)
     fixed = given.encoding if isinstance(given, FittedFormulas) else None
     formulas = fixed.formulas if fixed else wide_formulas(given, regressor_names(frame, (obs, groups, *weighted)))
-    labelling = tuple(dict.fromkeys(name for name in (obs, groups) if name is not None))
+    key = stored_index(frame) if obs is None else obs
+    labelling = tuple(dict.fromkeys(name for name in (key, groups) if name is not None))
     pieces = pieces_of(frame, [*formulas.columns, *weighted, *labelling])
     looked = look(pieces, formulas, levels, labelling, fixed)
     fitted = FittedFormulas(looked.encoding, tuple(range(len(formulas.labels))), obs)
     columns = WideColumns(looked.encoding, fitted.of, weighted, missing)
-    of_rows = looked.labels[obs] if obs is not None else None
-    named = labels_of_rows("the frame", looked.index, of_rows, obs, pieces.labelled)
+    of_rows = looked.labels[key] if key is not None else None
+    called = None if key is not None and key.startswith("__index_level_") else key
+    named = labels_of_rows("the frame", looked.index, of_rows, called, pieces.labelled)
     found = wide_rows(pieces, tuple(map(len, looked.index)), columns, None if named is None else named.read())
     if not found.kept.any():
         raise ValueError(_nothing_observed(formulas.labels))
     n_obs = int(found.kept.sum())
-    dim = dim_of_rows([named], "obs")
-    x, y = (Part(name, array, row_chunks(array)) for name, array in (("X", found.x), ("Y", found.y)))
+    dim, named = dim_of_rows([named], "obs"), None if named is None else named.read()
+    x, y = found.part("X", found.x), found.part("Y", found.y)
     read = Weights()
     if weighted:
         of = {name: found.others[:, i] for i, name in enumerate(weighted)}
@@ -136,7 +146,7 @@ def _wide(
     design = design_of(looked.encoding, fitted.of, formulas.labels)
     return LabelledRows(
         rows=build_rows([x], [y], read, design),
-        obs_labels=None if named is None else named.read()[found.kept],
+        obs_labels=named if named is None or found.kept.all() else named[found.kept],
         obs_dim=dim,
         groups=None if groups is None else _groups(looked.labels[groups], groups)[found.kept],
         formulas=fitted,
@@ -171,6 +181,7 @@ def _long(
     groups: str | None,
     levels: Mapping[str, Sequence[Any]],
     missing: str,
+    memory_limit: int | str | None,
 ) -> LabelledRows:
     obs, equation = keys
     if isinstance(weights, Mapping):
@@ -181,7 +192,9 @@ def _long(
     weighted = _weight_columns(weights)
     fixed = given.encoding if isinstance(given, FittedFormulas) else None
     formulas = fixed.formulas if fixed else long_formulas(given, regressor_names(frame, (*keys, groups, *weighted)))
-    raw = whole_columns(frame, [*keys, *formulas.columns, *weighted, *(() if groups is None else (groups,))])
+    wanted = [*keys, *formulas.columns, *weighted, *(() if groups is None else (groups,))]
+    _require_cells(frame, len(set(wanted)), equation, memory_limit)
+    raw = whole_columns(frame, wanted)
     looked = look(pieces_of(raw, list(raw.columns)), formulas, levels, (), fixed)
     cells = cells_of(raw, obs, equation)
     fitted = FittedFormulas(looked.encoding, formula_of(cells.equations, formulas.labels), obs, equation)
@@ -212,6 +225,21 @@ def _long(
         groups=None if groups is None else group_of_rows(shown_cells, raw[groups].iloc[kept], groups),
         formulas=fitted,
     )
+
+
+def _require_cells(frame: Any, n_columns: int, equation: str, memory_limit: int | str | None) -> None:
+    """Raise MemoryError, before any is read, where the cells of long files do not fit."""
+    if not isinstance(frame, ParquetFrame):
+        return
+    here = this_process(memory_limit)
+    need = here.base + CELL_BYTES * n_columns * frame.n_rows
+    if need > here.limit:
+        raise MemoryError(
+            f"{frame.n_rows:,} cells of {n_columns} columns, which a long frame has in memory at once, need "
+            f"{format_bytes(need)}; the limit is {format_bytes(here.limit)}. Write the files with a column for each "
+            f"{equation}, e.g. with PIVOT of DuckDB, and leave `equation` out, by which they are read row group by row "
+            "group; or raise memory_limit."
+        )
 
 
 def _lost(encoding: Encoding, of: Sequence[int], cells: Cells, x: np.ndarray) -> np.ndarray:

@@ -84,13 +84,9 @@ class Encoding:
 
     def block(self, raw: pd.DataFrame, shift: Shift, *, responses: bool = True) -> Block:
         """The model matrices of some rows. Raises ValueError for what the formulas cannot take, naming it."""
-        wanted = self.formulas.columns if responses else self.formulas.regressor_columns
-        columns = self.columns_of(raw, wanted)
-        found = self._materialised(columns, shift, responses)
-        y = {}
-        if responses:
-            y = dict(zip(self._made_responses, found.pop().T.astype(np.float64), strict=True))
-            y |= {name: columns[name].to_numpy(np.float64) for name in self._plain_responses}
+        columns = self.columns_of(raw, self.formulas.regressor_columns)
+        y = self.responses(raw, shift, self.formulas.responses) if responses else {}
+        found = self._materialised(columns, shift, self.formulas.rights)
         if len(found) == 1:
             return Block(found[0].astype(np.float64, copy=False), y)
         x, done = np.empty((len(raw), len(self.names))), np.zeros(len(self.names), dtype=bool)
@@ -100,27 +96,35 @@ class Encoding:
             done[places] = True
         return Block(x, y)
 
-    @cached_property
-    def _plain_responses(self) -> tuple[str, ...]:
-        """Those that are a column of the frame."""
-        return tuple(dict.fromkeys(each.text for each in self.formulas.responses if each.plain))
+    def responses(self, raw: pd.DataFrame, shift: Shift, wanted: Sequence[FactorRead]) -> Mapping[str, np.ndarray]:
+        """Some of the responses -> (n,), of rows that need show the columns of these only. Raises as `block` does."""
+        y = {each.text: self._number(raw, each.text) for each in wanted if each.plain}
+        made = {each.text: each for each in wanted if not each.plain}
+        if made:
+            names = dict.fromkeys(name for each in made.values() for name in each.columns)
+            formula = SimpleFormula([Term([self._left[text]]) for text in made])
+            (found,) = self._materialised(self.columns_of(raw, list(names)), shift, [formula], tuple(made))
+            y |= dict(zip(made, found.T.astype(np.float64), strict=True))
+        return y
+
+    def _number(self, raw: pd.DataFrame, name: str) -> np.ndarray:
+        """(n,) a column as it is, in float64."""
+        return np.asarray(as_kind(name, raw[name], self.kinds[name], self.levels.get(name)), dtype=np.float64)
 
     @cached_property
-    def _made_responses(self) -> tuple[str, ...]:
-        """Those that are calculated."""
-        return tuple(dict.fromkeys(each.text for each in self.formulas.responses if not each.plain))
+    def _left(self) -> Mapping[str, Factor]:
+        """The factors of responses."""
+        return {factor.expr: factor for one in self.formulas.sided for factor in one.left}
 
-    def _materialised(self, columns: pd.DataFrame, shift: Shift, responses: bool) -> list[np.ndarray]:
-        """The matrix of each formula, and of the responses that are calculated."""
-        wanted = list(self.formulas.rights)
-        if responses:
-            factors = {factor.expr: factor for one in self.formulas.sided for factor in one.left}
-            wanted.append(SimpleFormula([Term([factors[text]]) for text in self._made_responses]))
+    def _materialised(
+        self, columns: pd.DataFrame, shift: Shift, wanted: Sequence[SimpleFormula], named: tuple[str, ...] = ()
+    ) -> list[np.ndarray]:
+        """The matrix of each formula.  named : of responses, what the columns of the last must be."""
         materializer = self._materializer(columns, shift)
         with _in_our_words(self.formulas.sided):
             made = materializer.get_model_matrix(ModelSpecs(tuple(self._spec(each) for each in wanted)))
-        if responses:
-            _check_responses(made[-1].model_spec.column_names, self._made_responses)
+        if named:
+            _check_responses(made[-1].model_spec.column_names, named)
         lost = self._lost(materializer, columns)
         return [_without(each, lost) for each in made]
 

@@ -1,7 +1,8 @@
 """Frames of any kind through one door: the columns that are asked for, as numbers, categories or dates of pandas.
 
 pandas as it is; polars, Arrow tables and what else narwhals knows are turned over column by column, lazy ones are
-collected for the columns that are asked for. A Dask frame is read partition by partition by those who ask.
+collected for the columns that are asked for. A Dask frame is read partition by partition by those who ask, and files of
+Parquet row group by row group.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import pandas as pd
 
 from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.numbers import check_real
+from lrgls_dask.data.parquet import ParquetFrame
+from lrgls_dask.data.parquetrows import FileRows
 
 __all__ = [
     "Kind",
@@ -26,6 +29,7 @@ __all__ = [
     "is_table",
     "kind_of",
     "read_columns",
+    "stored_index",
     "unknown_level",
 ]
 
@@ -43,7 +47,7 @@ def is_dask_frame(data: Any) -> bool:
 
 def is_table(data: Any) -> bool:
     """Whether this is a frame of any kind."""
-    if isinstance(data, pd.DataFrame):
+    if isinstance(data, pd.DataFrame | ParquetFrame):
         return True
     return is_dask_frame(data) or _narwhals(data) is not None
 
@@ -65,6 +69,8 @@ def column_names(frame: Any) -> tuple[str, ...]:
     """Names of its columns that are text; of a pandas or Dask frame, those of its index after them."""
     if isinstance(frame, pd.DataFrame):
         names = [*frame.columns, *(name for name in frame.index.names if name not in set(frame.columns))]
+    elif isinstance(frame, ParquetFrame):
+        names = list(frame.names)
     elif is_dask_frame(frame):
         names = [*frame.columns, *([] if frame.index.name in set(frame.columns) else [frame.index.name])]
     else:
@@ -72,9 +78,15 @@ def column_names(frame: Any) -> tuple[str, ...]:
     return tuple(name for name in names if isinstance(name, str))
 
 
+def stored_index(frame: Any) -> str | None:
+    """The column of Parquet files that is the index of the frame of pandas that was written."""
+    return frame.index if isinstance(frame, ParquetFrame) else None
+
+
 def regressor_names(frame: Any, besides: Sequence[str | None]) -> tuple[str, ...]:
     """The columns that formulas may mean by a dot or a pattern: its own, but for labels, weights and groups."""
-    own = set(frame.columns) if isinstance(frame, pd.DataFrame) or is_dask_frame(frame) else set(column_names(frame))
+    has_index = isinstance(frame, pd.DataFrame | ParquetFrame) or is_dask_frame(frame)
+    own = set(frame.columns) if has_index else set(column_names(frame))
     return tuple(name for name in column_names(frame) if name in own and name not in besides)
 
 
@@ -83,6 +95,8 @@ def read_columns(frame: Any, names: Sequence[str]) -> pd.DataFrame:
 
     Raises ValueError naming the first that the frame lacks, or has twice.
     """
+    if isinstance(frame, FileRows):  # whose columns were checked when the files were opened
+        return frame.read_columns(names)
     check_columns(frame, names)
     if isinstance(frame, pd.DataFrame):
         own = set(frame.columns)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import dask
@@ -11,11 +12,17 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 
-from lrgls_dask.data.framelook import Pieces
+from lrgls_dask.data.framelook import Pieces, promise
 from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.data.lags import Lags
 from lrgls_dask.data.modelmatrix import Encoding, Shift
-from lrgls_dask.data.tables import as_kind
+from lrgls_dask.data.parquetrows import FileRows
+from lrgls_dask.data.sources import row_chunks
+from lrgls_dask.data.tables import as_kind, read_columns
+from lrgls_dask.rows.rows import Part
+
+# Of each column a page as it is stored, the same decoded, and the dictionary, of 1 MB each as pyarrow and Spark write.
+PAGE_BYTES = 3 * 2**20
 
 __all__ = ["WideColumns", "WideRows", "missing_value", "wide_rows"]
 
@@ -37,8 +44,17 @@ class WideColumns:
     def widths(self) -> tuple[int, int, int]:
         return len(self.encoding.names), len(self.of), len(self.others)
 
-    def __call__(self, raw: pd.DataFrame, shift: Shift) -> np.ndarray:
-        """All rows of the piece; a response is NaN where it, or a regressor of its equation, is missing."""
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The columns that it needs."""
+        formulas = self.encoding.formulas
+        return tuple(dict.fromkeys([*(formulas.columns if self.of else formulas.regressor_columns), *self.others]))
+
+    def __call__(self, raw: pd.DataFrame, shift: Shift, place: Callable[[int], str] | None = None) -> np.ndarray:
+        """All rows of the piece; a response is NaN where it, or a regressor of its equation, is missing.
+
+        place : where a row lies, for messages; by default it goes by its label.
+        """
         block = self.encoding.block(raw, shift, responses=bool(self.of))
         formulas, q = self.encoding.formulas, len(self.encoding.names)
         values = np.empty((len(raw), sum(self.widths)))
@@ -48,10 +64,10 @@ class WideColumns:
         for i, name in enumerate(self.others):
             values[:, q + len(self.of) + i] = as_kind(name, raw[name], "number")
         if self.missing != "keep":
-            self._mark(values, np.isnan(block.x), raw.index)
+            self._mark(values, np.isnan(block.x), place or (lambda row: f"row {row}, labelled {raw.index[row]}"))
         return values
 
-    def _mark(self, values: np.ndarray, lost: np.ndarray, index: pd.Index) -> None:
+    def _mark(self, values: np.ndarray, lost: np.ndarray, place: Callable[[int], str]) -> None:
         """Set to NaN what is not observed, or refuse it."""
         formulas, encoding, q = self.encoding.formulas, self.encoding, len(self.encoding.names)
         if self.missing == "raise":
@@ -59,12 +75,28 @@ class WideColumns:
             wrong = np.isnan(values[:, : len(names)])
             if wrong.any():
                 row, column = (int(i) for i in np.argwhere(wrong)[0])
-                raise missing_value(names[column], f"row {row}, labelled {index[row]}", int(wrong.sum()))
+                raise missing_value(names[column], place(row), int(wrong.sum()))
         if not lost.any():
             return
         lost_by_formula = [lost[:, places].any(axis=1) for places in encoding.places]
         for j, label in enumerate(self.of):
             values[lost_by_formula[formulas.right[label]], q + j] = np.nan
+
+    def shown(self, piece: Any) -> np.ndarray:
+        """(n,) which rows of a piece show a response; responses are read in turn until it is known of all rows."""
+        encoding, formulas = self.encoding, self.encoding.formulas
+        x = encoding.block(read_columns(piece, formulas.regressor_columns), _no_shift, responses=False).x
+        lost = np.stack([np.isnan(x[:, places]).any(axis=1) for places in encoding.places])
+        found, hopeless, done = np.zeros(len(x), dtype=bool), lost.all(axis=0), 0
+        while done < len(self.of) and not (found | hopeless).all():
+            labels = self.of[done : 2 * done + 1]
+            wanted = [formulas.responses[label] for label in labels]
+            names = dict.fromkeys(name for each in wanted for name in each.columns)
+            y = encoding.responses(read_columns(piece, list(names)), _no_shift, wanted)
+            for label, each in zip(labels, wanted, strict=True):
+                found |= ~(np.isnan(y[each.text]) | lost[formulas.right[label]])
+            done += len(labels)
+        return found
 
     def kept(self, values: np.ndarray) -> np.ndarray:
         """(n,) which rows show a response; all where the missing are not dropped."""
@@ -83,19 +115,26 @@ def missing_value(what: str, where: str, count: int) -> ValueError:
 
 @dataclass(frozen=True, eq=False)
 class WideRows:
-    """X (N, q), Y (N, K) and further columns (N, m); of a Dask frame unread.
+    """X (N, q), Y (N, K) and further columns (N, m); of a Dask frame or of files unread.
 
-    kept : (rows of the frame,) which of them are there.
+    kept : (rows of the frame,) which of them are there.  runs, run_bytes : as `rows.rows.Part` has them.
     """
 
     x: Any
     y: Any
     others: Any
     kept: np.ndarray
+    runs: tuple[int, ...] | None = None
+    run_bytes: int = 0
+
+    def part(self, name: str, array: Any) -> Part:
+        """One of the arrays with its chunks."""
+        return Part(name, array, row_chunks(array), self.runs, self.run_bytes)
 
 
 def wide_rows(pieces: Pieces, lengths: Sequence[int], columns: WideColumns, obs: pd.Index | None) -> WideRows:
-    """The rows of a frame; with missing="drop" one more look tells which rows of a Dask frame show a response.
+    """The rows of a frame; with missing="drop" one more look tells which rows of a Dask frame or of files show a
+    response. That of files reads regressors, and of responses as many as it takes.
 
     lengths : rows of each piece.  obs : their labels, along which lags go.
     """
@@ -107,39 +146,72 @@ def wide_rows(pieces: Pieces, lengths: Sequence[int], columns: WideColumns, obs:
         values = values if kept.all() else values[kept]
         x, y, others = map(np.ascontiguousarray, np.split(values, [q, q + K], axis=1))
         return WideRows(x, y, others, kept)
-    _refuse_lags(columns)
-    sent, width = dask.delayed(columns, pure=True, traverse=False), q + K + columns.widths[2]
+    _refuse_lags(columns, pieces)
+    width = q + K + columns.widths[2]
+    sent = dask.delayed(columns, pure=True, traverse=False)
     if columns.missing == "drop":
-        shown = dask.compute(*(dask.delayed(_kept)(sent, piece) for piece in pieces.rows))
+        shown = dask.compute(*(promise(_shown, sent, piece) for piece in pieces.rows))
     else:
         shown = tuple(np.ones(length, dtype=bool) for length in lengths)
-    blocks = [
-        da.from_delayed(dask.delayed(_observed)(sent, piece), (int(mask.sum()), width), np.float64)
-        for piece, mask in zip(pieces.rows, shown, strict=True)
-        if mask.any()
-    ]
+    blocks, runs = [], []
+    for piece, mask in zip(pieces.rows, shown, strict=True):
+        blocks += _blocks(sent, piece, mask, width)
+        runs.append(int(mask.sum()))
     kept = np.concatenate(shown)
     if not blocks:
         return WideRows(np.empty((0, q)), np.empty((0, K)), np.empty((0, width - q - K)), kept)
     whole = da.concatenate(blocks)
-    return WideRows(whole[:, :q], whole[:, q : q + K], whole[:, q + K :], kept)
+    arrays = whole[:, :q], whole[:, q : q + K], whole[:, q + K :]
+    if len(blocks) == len(runs) - runs.count(0):
+        return WideRows(*arrays, kept)
+    held = len(columns.read) * (PAGE_BYTES + pieces.rows[0].file.buffer_bytes)
+    return WideRows(*arrays, kept, tuple(length for length in runs if length), held)
 
 
-def _kept(columns: WideColumns, raw: pd.DataFrame) -> np.ndarray:
-    return columns.kept(columns(raw, _no_shift))
+def _blocks(sent: Any, piece: Any, mask: np.ndarray, width: int) -> list[da.Array]:
+    """The rows of a piece that the mask keeps, (n, width) each; row groups that are large in several stretches."""
+    stretches = piece.cut(8 * width) if isinstance(piece, FileRows) else (piece,)
+    cuts = np.cumsum([0, *map(len, stretches)]) if len(stretches) > 1 else np.array([0, len(mask)])
+    masks = [mask[a:b] for a, b in pairwise(cuts.tolist())]
+    made = [
+        da.from_delayed(promise(_all if own.all() else _observed, sent, each), (int(own.sum()), width), np.float64)
+        for each, own in zip(stretches, masks, strict=True)
+        if own.any()
+    ]
+    return made
 
 
-def _observed(columns: WideColumns, raw: pd.DataFrame) -> np.ndarray:
-    values = columns(raw, _no_shift)
+def _shown(columns: WideColumns, piece: Any) -> np.ndarray:
+    """(n,) which rows of a piece show a response."""
+    if not isinstance(piece, FileRows):
+        return columns.shown(piece)
+    read = len(columns.encoding.formulas.regressor_columns) + len(columns.encoding.names)
+    found = [columns.shown(each) for each in piece.cut(8 * read)]
+    piece.spent()
+    return np.concatenate(found)
+
+
+def _all(columns: WideColumns, piece: Any) -> np.ndarray:
+    place = piece.place if isinstance(piece, FileRows) else None
+    return columns(read_columns(piece, columns.read), _no_shift, place)
+
+
+def _observed(columns: WideColumns, piece: Any) -> np.ndarray:
+    values = _all(columns, piece)
     return values[columns.kept(values)]
 
 
 def _no_shift(steps: int) -> np.ndarray:
-    raise AssertionError("lags of a Dask frame are refused")
+    raise AssertionError("lags of what is read in pieces are refused")
 
 
-def _refuse_lags(columns: WideColumns) -> None:
+def _refuse_lags(columns: WideColumns, pieces: Pieces) -> None:
     lagged = [each.text for each in columns.encoding.formulas.factors if each.lags]
+    if lagged and isinstance(pieces.rows[0], FileRows):
+        raise ValueError(
+            f"{lagged[0]!r} reads rows of other row groups of the files. Write it as a column of them; or, where they "
+            "fit into memory, use System.from_frame(pandas.read_parquet(path), ...)."
+        )
     if lagged:
         raise ValueError(
             f"{lagged[0]!r} reads rows of other partitions of the Dask frame. Make it a column of the frame, with "

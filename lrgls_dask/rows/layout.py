@@ -51,17 +51,20 @@ class Layout:
 
 def cut_rows(rows: Rows, partial_bytes: int) -> Layout:
     """The layout of a pass whose partial sums take `partial_bytes` each."""
-    total = rows.n_obs * rows.row_bytes
+    total, runs = rows.n_obs * rows.row_bytes, _runs(rows)
     target = int(np.clip(total // BLOCKS_WANTED, SMALL_BLOCK_BYTES, BLOCK_BYTES))
     if all(part.row_chunks is None for part in rows.parts):
         blocks = _even_cuts(rows, int(np.clip(PARTIAL_SHARE * partial_bytes, target, BLOCK_BYTES)))
     else:
-        blocks = _merge(_candidates(rows), rows.row_bytes, target)
+        blocks = _merge(_candidates(rows), rows.row_bytes, target, runs)
     n_blocks = len(blocks) - 1
     per_group = min(BLOCKS_PER_GROUP, max(1, n_blocks // GROUPS_WANTED))
     mean_block = max(1, total // n_blocks)
     per_group = max(per_group, -(-PARTIAL_SHARE * partial_bytes // mean_block))
     starts = np.arange(0, n_blocks, per_group)
+    if len(runs):  # the last block at or before each start that begins a run
+        free = np.flatnonzero(np.isin(blocks[:-1], runs))
+        starts = np.unique(free[np.searchsorted(free, starts, side="right") - 1])
     return Layout(blocks, np.append(starts, n_blocks))
 
 
@@ -92,13 +95,27 @@ def _bounds(part: Part) -> np.ndarray:
     return np.unique(np.concatenate([[0], np.cumsum(lengths)]))
 
 
-def _merge(candidates: np.ndarray, row_bytes: int, target: int) -> np.ndarray:
-    """Join neighbours until a block reaches the target."""
+def _runs(rows: Rows) -> np.ndarray:
+    """Rows where the runs of some part begin and end; nothing where no part has any."""
+    runs = next((part.runs for part in rows.parts if part.runs is not None), None)
+    return np.empty(0, dtype=np.int64) if runs is None else np.cumsum([0, *runs])
+
+
+def _merge(candidates: np.ndarray, row_bytes: int, target: int, runs: np.ndarray) -> np.ndarray:
+    """Join neighbours until a block reaches the target, but chunks of a run of several, each of which is a block: the
+    parts of one block are read in any order."""
+    edges = np.empty(0, dtype=np.int64)
+    if len(runs):
+        of_chunk = np.searchsorted(runs, candidates[:-1], side="right") - 1
+        alone = np.bincount(of_chunk)[of_chunk] > 1
+        edges = np.union1d(candidates[:-1][alone], candidates[1:][alone])
     height = max(1, target // max(1, row_bytes))
     kept = [0]
     position = 0
     while kept[-1] < candidates[-1]:
         # the last candidate within `height` rows of the cut before it, or the next one if none is
-        position = max(position + 1, int(np.searchsorted(candidates, kept[-1] + height, side="right")) - 1)
+        edge = edges[np.searchsorted(edges, kept[-1], side="right") :][:1]
+        most = min([kept[-1] + height, *edge.tolist()])
+        position = max(position + 1, int(np.searchsorted(candidates, most, side="right")) - 1)
         kept.append(int(candidates[position]))
     return np.array(kept, dtype=np.int64)

@@ -21,11 +21,15 @@ class Part:
     array : anything with shape (N,) or (N, c), a real dtype and row slices; NumPy, zarr and Dask arrays do. Where it
         has a method read_into(out, first_row), passes read it into memory they use again.
     row_chunks : lengths of its stored row chunks, in order, summing to N; None where any cut is free (NumPy).
+    runs : lengths of stretches of several chunks that are decoded from their beginning on, so that one task takes a
+    whole one; None where each chunk can be had by itself.  run_bytes : what a task holds to decode one.
     """
 
     name: str
     array: Any
     row_chunks: tuple[int, ...] | None
+    runs: tuple[int, ...] | None = None
+    run_bytes: int = 0
 
     @property
     def n_columns(self) -> int:

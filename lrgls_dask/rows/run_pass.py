@@ -20,6 +20,7 @@ import dask
 import dask.array as da
 import distributed
 import numpy as np
+from dask._task_spec import Alias
 from dask.base import get_scheduler
 from dask.core import get_dependencies
 from dask.typing import Key
@@ -234,7 +235,7 @@ def _inline(plans: tuple[BlockPlan, ...], graph: dict[Key, Any]) -> tuple[tuple[
             seen.add(key)
             if key not in needs:
                 needs[key] = set(get_dependencies(graph, key))
-            if user.setdefault(key, index) != index or not _is_task(graph[key]):
+            if user.setdefault(key, index) != index or not _is_task(graph[key], needs[key]):
                 outer.add(key)
             stack.extend(needs[key])
     stack = list(outer)
@@ -254,10 +255,13 @@ def _inline(plans: tuple[BlockPlan, ...], graph: dict[Key, Any]) -> tuple[tuple[
     return tuple(inlined), {key: graph[key] for key in outer}
 
 
-def _is_task(value: Any) -> bool:
-    """True for work; false for data and futures, which must stay where the scheduler sees them."""
+def _is_task(value: Any, needs: set[Key]) -> bool:
+    """True for work, and for another name of some; false for data and futures, which must stay where the scheduler sees
+    them.  needs : the keys that it depends on."""
     if isinstance(value, tuple):
-        return bool(value) and callable(value[0])
+        return bool(value) and (callable(value[0]) or any(value == key for key in needs))
+    if isinstance(value, Alias):
+        return True
     return hasattr(value, "func") and hasattr(value, "dependencies")
 
 

@@ -83,12 +83,13 @@ class Report:
 @dataclass(frozen=True)
 class Session:
     """One call of a script. script : its file.  small : sizes for a test.  repeat : runs of each case.
-    folder : where stores are kept or made."""
+    folder : where stores are kept or made.  rows : of the data, where the script lets one say it, else None."""
 
     script: Path
     small: bool
     repeat: int
     folder: Path
+    rows: int | None = None
 
     def alternate(self, cases: Sequence[Case]) -> list[dict[str, Any]]:
         """One record a run, all cases in turn, then all again."""
@@ -117,17 +118,25 @@ def main(
     tasks: Mapping[str, Task],
     run: Callable[[Session], Report],
     argv: Sequence[str] | None,
+    *,
+    sized: bool = False,
 ) -> None:
-    """Be one task in a fresh interpreter, if called as `_fresh` calls, else the whole benchmark."""
+    """Be one task in a fresh interpreter, if called as `_fresh` calls, else the whole benchmark.
+
+    sized : whether the script takes the number of rows.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["--task"]:
         _be_task(tasks[words[1]], json.loads(words[2]), Path(words[3]))
         return
     name = Path(script).stem
-    args = _arguments(name, description or "").parse_args(words)
+    parser = _arguments(name, description or "")
+    if sized:
+        parser.add_argument("--rows", type=int, help="rows of the data, in place of the script's own")
+    args = parser.parse_args(words)
     machine = machine_facts()
     with _folder(args.store) as folder:
-        report = run(Session(Path(script), args.small, args.repeat, folder))
+        report = run(Session(Path(script), args.small, args.repeat, folder, vars(args).get("rows")))
     _print(name, report)
     found = {"benchmark": name, "small": args.small, "machine": machine, **vars(report)}
     args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.errors import UnreadableRows
 from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.run_pass import Meter, run_pass
+from support.buckets import s3_bucket
 from support.counted import counted, counted_array
 from support.fits import fit
 from support.systems import dask_rows, simulate
@@ -223,20 +225,10 @@ def test_a_cluster_names_the_chunk_too(torn: Path, client: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Any:
+def bucket() -> Iterator[dict[str, Any]]:
     """Storage options for a bucket on an S3-speaking server on loopback."""
-    reason = "the S3 round trip needs moto[server] and s3fs, both in the extra `test`"
-    pytest.importorskip("moto.server", reason=reason)
-    s3fs = pytest.importorskip("s3fs", reason=reason)
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {"key": "k", "secret": "s", "client_kwargs": {"endpoint_url": f"http://{host}:{port}"}}
-    s3fs.S3FileSystem(**options).mkdir("lrgls")
-    yield options
-    server.stop()
+    with s3_bucket("lrgls") as options:
+        yield options
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -18,6 +18,7 @@ SCRIPTS = (
     "cross_validate",
     "compress_patterns",
     "em_versus_als",
+    "from_parquet",
     "memory",
     "missing",
     "missing_at_random",
@@ -99,6 +100,16 @@ def test_read_limit(small, capsys):
     assert fit["peak_sum"] <= fit["planned_peak"] == found["summary"]["planned_peak"]
     assert found["summary"]["fit_over_sum"] == fit["seconds"] / added["seconds"]
     assert "fit_over_sum" in capsys.readouterr().out
+
+
+def test_from_parquet(small):
+    found = small("from_parquet")
+    assert len(found["runs"]) == 4
+    fit, read, *_ = found["runs"]
+    assert fit["passes"] == 1
+    assert fit["n_obs"] == read["n_obs"] == 6_000
+    assert fit["bytes_read"] == 6_000 * 12 * 8
+    assert fit["peak_sum"] <= fit["planned_peak"]
 
 
 def test_memory(small):

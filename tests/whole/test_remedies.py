@@ -46,6 +46,7 @@ from lrgls_dask.simulate import simulate_system
 from lrgls_dask.varying.segments import segment_times
 from support.remedies import Case, said_to, templates
 from support.remedies_of_frames import FRAMES
+from support.remedies_of_parquet import PARQUET
 
 N, K = 60, 5
 RNG = np.random.default_rng(5)
@@ -2020,6 +2021,7 @@ CASES = [
     *STATISTICS,
     *ROWS,
     *FRAMES,
+    *PARQUET,
     *GRIDS,
     *MOMENTS,
 ]
@@ -2078,7 +2080,6 @@ ELSEWHERE = {
     "data/storewriter.py: Rename or drop it.": GUARD,
     "data/zarrio.py: Upgrade lrgls_dask.": BY_HAND,
     "design/hypotheses.py: use a matrix R, or a mapping": CHANCE,
-    "errors.py: Restore or rewrite this chunk of the": BY_HAND,
     "inference/bread.py: Fit fewer equations.": LARGE,
     "inference/classical.py: Ask for one equation at a time,": LARGE,
     "inference/fullml.py: Use fewer equations or more rows.": CHANCE,

@@ -1,0 +1,143 @@
+"""What is said of Parquet files that cannot be taken, and the ways out, followed to the letter."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lrgls_dask import LowRankGLS, System
+from lrgls_dask.data import parquet
+from support.frames import mixed
+from support.remedies import Case
+
+FRAME = mixed(60)
+SCRATCH = Path(tempfile.mkdtemp(prefix="lrgls-parquet-"))
+atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
+
+
+def files(**frames: pd.DataFrame | pa.Table | str) -> str:
+    """A new folder with these files; `of_a__x` is x.parquet in the folder of=a."""
+    folder = Path(tempfile.mkdtemp(dir=SCRATCH))
+    for name, frame in frames.items():
+        path = folder / name.replace("of_", "of=").replace("__", "/")
+        path.parent.mkdir(exist_ok=True)
+        if isinstance(frame, str):
+            path.with_suffix(".parquet").write_text(frame)
+        elif isinstance(frame, pd.DataFrame):
+            frame.to_parquet(path.with_suffix(".parquet"))
+        else:
+            pq.write_table(frame, path.with_suffix(".parquet"))
+    return str(folder)
+
+
+def made(path: Any, formulas: Any = "y ~ x", **options: Any) -> System:
+    return System.from_parquet(path, formulas, **options)
+
+
+def without_pyarrow() -> System:
+    with patch.object(parquet, "pq", None):
+        return made(files(a=FRAME))
+
+
+def changed_since(again: bool) -> object:
+    path = files(a=FRAME)
+    system = made(path)
+    FRAME[:40].to_parquet(f"{path}/a.parquet")
+    return LowRankGLS(0).fit(made(path) if again else system)
+
+
+TWICE = pa.Table.from_pandas(FRAME[["y", "x"]]).append_column("x", pa.array(FRAME["z"]))
+NESTED = pa.Table.from_pandas(FRAME[["y", "z"]]).append_column("x", pa.array([[1.0]] * 60))
+LONG = FRAME.reset_index().melt(["index", "x"], ["y", "y2"], "of", "v")
+TEXT = FRAME.assign(x=FRAME["x"].astype(str))
+PARQUET: list[Case] = [
+    Case(
+        "takes the path of Parquet files",
+        lambda: System.from_parquet(files(a=FRAME)),  # type: ignore[call-arg]
+        (lambda: made(f"{files(a=FRAME)}/*.parquet", "y + y2 ~ x + z"),),
+    ),
+    Case("read by pyarrow, which is not installed", without_pyarrow, (lambda: made(files(a=FRAME)),)),
+    Case(
+        "path is a DataFrame",
+        lambda: made(FRAME),
+        (lambda: made(f"{files(a=FRAME)}/*.parquet"), lambda: System.from_frame(FRAME, "y ~ x")),
+    ),
+    Case(
+        "storage_options are for URLs",
+        lambda: made(files(a=FRAME), storage_options={"anon": True}),
+        (lambda: made(files(a=FRAME)),),
+    ),
+    Case(
+        "no Parquet file at",
+        lambda: made(f"{files(a=FRAME)}/b.parquet"),
+        (lambda: made(files(a=FRAME)), lambda: made(f"{files(a=FRAME)}/?.parquet")),
+    ),
+    Case(
+        "is no Parquet file",
+        lambda: made(files(a=FRAME, b="y,x\n1,2\n")),
+        (lambda: made(f"{files(a=FRAME, b='y,x')}/a.parquet"), lambda: made(files(a=FRAME, b=FRAME[["y", "x"]]))),
+    ),
+    Case(
+        "The first file has it",
+        lambda: made(files(a=FRAME, b=FRAME.drop(columns="x"))),
+        (
+            lambda: made(files(a=FRAME, b=FRAME.drop(columns="x").assign(x=1.0))),
+            lambda: made(f"{files(a=FRAME, b=FRAME.drop(columns='x'))}/a.parquet"),
+        ),
+    ),
+    Case(
+        "b.parquet has 2 columns called 'x'",
+        lambda: made(files(a=FRAME, b=TWICE)),
+        (
+            lambda: made(files(a=FRAME, b=TWICE.rename_columns(["y", "x", "more"]))),
+            lambda: made(files(a=FRAME, b=TWICE.select([0, 1]))),
+        ),
+    ),
+    Case(
+        "Write it in one type",
+        lambda: made(files(a=FRAME, b=TEXT)),
+        (
+            lambda: made(files(a=FRAME, b=TEXT.astype({"x": float}))),
+            lambda: made(f"{files(a=FRAME, b=TEXT)}/a.parquet"),
+        ),
+    ),
+    Case(
+        "neither numbers nor labels nor dates. Write it",
+        lambda: made(files(a=NESTED)),
+        (lambda: made(files(a=FRAME)), lambda: made(files(a=NESTED), "y ~ z")),
+    ),
+    Case(
+        "lies in folders that name",
+        lambda: made(files(of_u__a=FRAME, b=FRAME)),
+        (
+            lambda: made(files(of_u__a=FRAME, of_v__b=FRAME)),
+            lambda: made(f"{files(of_u__a=FRAME, b=FRAME)}/of=u"),
+        ),
+    ),
+    Case("have no rows. Check", lambda: made(files(a=FRAME[:0])), (lambda: made(files(a=FRAME[:0], b=FRAME)),)),
+    Case("cannot be read: it was written anew", lambda: changed_since(False), (lambda: changed_since(True),)),
+    Case(
+        "which a long frame has in memory at once",
+        lambda: made(files(a=LONG), "v ~ x", equation="of", obs="index", memory_limit="1MB"),
+        (
+            lambda: made(files(a=FRAME), "{y*} ~ x", memory_limit="1MB"),
+            lambda: made(files(a=LONG), "v ~ x", equation="of", obs="index", memory_limit="64GB"),
+        ),
+    ),
+    Case(
+        "reads rows of other row groups",
+        lambda: made(files(a=FRAME), "y ~ lag(x, 1)"),
+        (
+            lambda: made(files(a=FRAME.assign(x_1=FRAME["x"].shift(1))), "y ~ x_1"),
+            lambda: System.from_frame(pd.read_parquet(files(a=FRAME)), "y ~ lag(x, 1)"),
+        ),
+    ),
+]
