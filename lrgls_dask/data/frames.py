@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lrgls_dask.checks import one_of, shown
+from lrgls_dask.data.absorbed import absorbing
 from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.formulas import long_formulas, wide_formulas
 from lrgls_dask.data.framefit import FittedFormulas, design_of
@@ -39,6 +40,7 @@ def rows_from_frame(
     equation: str | None,
     weights: str | Mapping[Hashable, str] | None,
     groups: str | None,
+    absorb: str | Sequence[str] | None,
     levels: Mapping[str, Sequence[Any]] | None,
     missing: str,
 ) -> LabelledRows:
@@ -61,9 +63,9 @@ def rows_from_frame(
                 "formulas that were fitted have their levels, and are of a frame as the fitted one, long or wide. "
                 "Leave levels and equation out."
             )
-    fixed = _levels(levels)
+    fixed, taken = _levels(levels), _absorbed_columns(absorb)
     if equation is None:
-        return _wide(frame, formulas, obs, weights, groups, fixed, missing)
+        return _wide(frame, formulas, obs, weights, groups, taken, fixed, missing)
     if obs is None:
         raise ValueError(
             f"equation={equation!r} says that the frame is long, a row for each cell; obs must then name the column "
@@ -73,7 +75,16 @@ def rows_from_frame(
         raise ValueError(
             f"obs and equation both name {obs!r}, but which row a cell has and which equation are two columns."
         )
-    return _long(frame, formulas, (obs, equation), weights, groups, fixed, missing)
+    return _long(frame, formulas, (obs, equation), weights, groups, taken, fixed, missing)
+
+
+def _absorbed_columns(absorb: Any) -> tuple[str, ...]:
+    """The columns whose effects are absorbed."""
+    names = [] if absorb is None else [absorb] if isinstance(absorb, str) else list(absorb)
+    odd = [name for name in names if not isinstance(name, str)]
+    if odd:
+        raise TypeError(f"absorb has a {type(odd[0]).__name__} but must name columns of the frame. Give their names.")
+    return tuple(dict.fromkeys(names))
 
 
 def _levels(given: Mapping[str, Sequence[Any]] | None) -> Mapping[str, Sequence[Any]]:
@@ -105,13 +116,14 @@ def _wide(
     obs: str | None,
     weights: Any,
     groups: str | None,
+    absorb: tuple[str, ...],
     levels: Mapping[str, Sequence[Any]],
     missing: str,
 ) -> LabelledRows:
     weighted = _weight_columns(weights)
     fixed = given.encoding if isinstance(given, FittedFormulas) else None
-    formulas = fixed.formulas if fixed else wide_formulas(given, regressor_names(frame, (obs, groups, *weighted)))
-    labelling = tuple(dict.fromkeys(name for name in (obs, groups) if name is not None))
+    labelling = tuple(dict.fromkeys(name for name in (obs, groups, *absorb) if name is not None))
+    formulas = fixed.formulas if fixed else wide_formulas(given, regressor_names(frame, (*labelling, *weighted)))
     pieces = pieces_of(frame, [*formulas.columns, *weighted, *labelling])
     looked = look(pieces, formulas, levels, labelling, fixed)
     fitted = FittedFormulas(looked.encoding, tuple(range(len(formulas.labels))), obs)
@@ -134,20 +146,22 @@ def _wide(
         )
         read = replace(read_weights(given, formulas.labels, n_obs, "equation", numbered=False), named=())
     design = design_of(looked.encoding, fitted.of, formulas.labels)
-    return LabelledRows(
+    made = LabelledRows(
         rows=build_rows([x], [y], read, design),
         obs_labels=None if named is None else named.read()[found.kept],
         obs_dim=dim,
         groups=None if groups is None else _groups(looked.labels[groups], groups)[found.kept],
         formulas=fitted,
     )
+    taken = {name: _groups(looked.labels[name], name, "absorb")[found.kept] for name in absorb}
+    return absorbing(made, taken) if taken else made
 
 
-def _groups(labels: pd.Series, name: str) -> np.ndarray:
+def _groups(labels: pd.Series, name: str, what: str = "groups") -> np.ndarray:
     missing = labels.isna().to_numpy()
     if missing.any():
         raise ValueError(
-            f"groups {name!r}: the label of row {int(missing.argmax())} is missing, {int(missing.sum())} such labels "
+            f"{what} {name!r}: the label of row {int(missing.argmax())} is missing, {int(missing.sum())} such labels "
             "in all. Give every row one, or drop the row."
         )
     return np.asarray(labels.to_numpy())
@@ -169,6 +183,7 @@ def _long(
     keys: tuple[str, str],
     weights: Any,
     groups: str | None,
+    absorb: tuple[str, ...],
     levels: Mapping[str, Sequence[Any]],
     missing: str,
 ) -> LabelledRows:
@@ -180,8 +195,9 @@ def _long(
         )
     weighted = _weight_columns(weights)
     fixed = given.encoding if isinstance(given, FittedFormulas) else None
-    formulas = fixed.formulas if fixed else long_formulas(given, regressor_names(frame, (*keys, groups, *weighted)))
-    raw = whole_columns(frame, [*keys, *formulas.columns, *weighted, *(() if groups is None else (groups,))])
+    others = [*weighted, *(name for name in (groups, *absorb) if name is not None)]
+    formulas = fixed.formulas if fixed else long_formulas(given, regressor_names(frame, (*keys, *others)))
+    raw = whole_columns(frame, [*keys, *formulas.columns, *others])
     looked = look(pieces_of(raw, list(raw.columns)), formulas, levels, (), fixed)
     cells = cells_of(raw, obs, equation)
     fitted = FittedFormulas(looked.encoding, formula_of(cells.equations, formulas.labels), obs, equation)
@@ -202,7 +218,7 @@ def _long(
     design = build_design(cells.equations, [out.x.shape[1]], own)
     read = Weights() if not weighted else _cell_weights(raw[weighted[0]].iloc[kept], weighted[0], shown_cells)
     values = shown_cells.spread(y[kept], np.nan)
-    return LabelledRows(
+    made = LabelledRows(
         rows=build_rows([Part("X", out.x, None)], [Part("Y", values, None)], read, design),
         obs_labels=shown_cells.obs,
         obs_dim=dim_of_rows(
@@ -212,6 +228,8 @@ def _long(
         groups=None if groups is None else group_of_rows(shown_cells, raw[groups].iloc[kept], groups),
         formulas=fitted,
     )
+    taken = {name: group_of_rows(shown_cells, raw[name].iloc[kept], name, "absorb") for name in absorb}
+    return absorbing(made, taken) if taken else made
 
 
 def _lost(encoding: Encoding, of: Sequence[int], cells: Cells, x: np.ndarray) -> np.ndarray:

@@ -107,10 +107,12 @@ def this_process(memory_limit: int | str | None) -> Cluster:
 
 
 def task_bytes(rows: Rows, layout: Layout, partial: int, *, copies: int = 0) -> int:
-    """One task: blocks in flight and copies of one, rows scaled by weights of cells, two slabs, three partial sums."""
+    """One task: blocks in flight and copies of one, rows scaled by weights of cells or less effects that are absorbed,
+    two slabs, three partial sums."""
     stored = sum(part.row_bytes for part in rows.parts if not isinstance(part.array, np.ndarray))
     block = layout.largest_block() * stored
     width = rows.design.n_regressors + rows.design.n_equations
     slab = 8 * width * slab_rows(width)
     scaled = 0 if rows.cells is None else scaled_bytes(rows.design)
+    scaled += 0 if rows.absorb is None else 3 * 8 * width * layout.largest_block()
     return (BLOCKS_IN_FLIGHT + copies) * block + scaled + 3 * slab + 3 * partial
