@@ -15,7 +15,6 @@ import numpy as np
 
 from lrgls_dask.checks import shown
 from lrgls_dask.compression.roots import root_of
-from lrgls_dask.design.absorbed import check_beside
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.absorbed import GroupKernel, WithinMoments
 from lrgls_dask.rows.effects import absorbed_of
@@ -218,10 +217,8 @@ def _without_effects(rows: Rows, by_qr: bool, meter: Meter) -> Compressed:
         moments = _sum_over(rows, kernel, "", "compress", meter, None)
         n_rows, weight, log_weight = moments.head.n_rows, moments.head.weight, moments.head.log_weight
         cross = moments.root if by_qr else moments.cross
-    design, none = rows.design, np.zeros(rows.design.n_regressors + K)
-    assert design.absorbed is not None
-    squares = np.sum(cross**2, axis=0) if by_qr else cross.diagonal()
-    check_beside(design.absorbed, design.regressors, squares[: design.n_regressors], weight, design.sizes)
+    squares, none = np.sum(cross**2, axis=0) if by_qr else cross.diagonal(), np.zeros(rows.design.n_regressors + K)
+    design = rows.design.beside_effects(squares[:-K], weight)
     head = Head(n_rows, weight, log_weight, none, none)
     with blas_for(len(none)):
         made = Compressed(design, head, cross if by_qr else root_of(cross), "qr" if by_qr else "gram")

@@ -8,11 +8,12 @@ from functools import cached_property
 
 import numpy as np
 
-__all__ = ["Absorbed", "check_beside"]
+__all__ = ["Absorbed", "check_beside", "rounding_beside"]
 
 # of squares, what is left of a regressor that the effects determine: rounding of means of groups, and of effects that
 # are solved for
 NOTHING_ONE, NOTHING_MANY = 1e-24, 1e-18
+DIGITS_KEPT = 1e-12  # relative rounding that no test of collinearity sees
 ROUNDING = 1e-2  # of the level, whose own rounding these parts are then of
 
 
@@ -74,15 +75,31 @@ class Absorbed:
         return self._by_label(found)
 
 
+def rounding_beside(absorbed: Absorbed, squares: np.ndarray, weight: float, rounding: np.ndarray) -> np.ndarray:
+    """(q,) relative rounding of what the effects leave of regressors, which had `rounding`; 0 of what keeps its digits.
+
+    squares : as of `check_beside`.
+    """
+    taken = absorbed.explained[: len(squares)] + weight * absorbed.center[: len(squares)] ** 2
+    grown = np.maximum(rounding, np.finfo(float).eps) * np.sqrt(1.0 + taken / squares)
+    return np.where((rounding > 0) | (grown > DIGITS_KEPT), grown, 0.0)
+
+
 def check_beside(
     absorbed: Absorbed, regressors: tuple[Hashable, ...], squares: np.ndarray, weight: float, sizes: np.ndarray
 ) -> None:
     """Raise LinAlgError naming a regressor that the effects determine; ValueError where rows are too few.
 
-    squares : (q,) of the regressors without the effects, weighted.  weight : of all rows.  sizes : (K,) coefficients of
-    each equation.
+    squares : (q,) of the regressors without the effects, weighted, infinite where not known.  weight : of all rows.
+    sizes : (K,) coefficients of each equation.
     """
     q, by = len(squares), " and ".join(repr(name) for name in absorbed.names)
+    n_obs = int(absorbed.rows[: absorbed.starts[1]].sum())
+    if n_obs <= absorbed.n_parameters + int(sizes.max()):
+        raise ValueError(
+            f"the {absorbed.n_parameters:,} effects of {by} and {int(sizes.max())} coefficients of an equation leave "
+            f"nothing of {n_obs:,} rows: these must outnumber them. Absorb a label of fewer groups, or add rows."
+        )
     level = absorbed.explained[:q] + weight * ROUNDING**2 * absorbed.center[:q] ** 2
     still = squares <= (NOTHING_ONE if len(absorbed.names) == 1 else NOTHING_MANY) * level
     if still.any():
@@ -93,10 +110,4 @@ def check_beside(
             f"regressor{'' if one else 's'} {', '.join(names[:5])} {'is' if one else 'are'} constant {within}, so "
             f"{'it is' if one else 'they are'} collinear with the effects that absorb takes out, as the intercept is. "
             f"Leave {'it' if one else 'them'} out."
-        )
-    n_obs = int(absorbed.rows[: absorbed.starts[1]].sum())
-    if n_obs <= absorbed.n_parameters + int(sizes.max()):
-        raise ValueError(
-            f"the {absorbed.n_parameters:,} effects of {by} and {int(sizes.max())} coefficients of an equation leave "
-            f"nothing of {n_obs:,} rows: these must outnumber them. Absorb a label of fewer groups, or add rows."
         )

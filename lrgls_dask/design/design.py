@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from lrgls_dask.design.absorbed import Absorbed
+from lrgls_dask.design.absorbed import Absorbed, check_beside, rounding_beside
 
 __all__ = ["ColumnUsers", "Design", "DesignGroup", "Designed", "OwnColumns", "as_slice"]
 
@@ -108,6 +108,16 @@ class Design:
     @property
     def n_regressors(self) -> int:
         return len(self.regressors)
+
+    def beside_effects(self, squares: np.ndarray, weight: float) -> Design:
+        """This design of rows less absorbed effects, which leave squares (q,) of the regressors, infinite if not known.
+
+        Raises LinAlgError for regressors that the effects determine, ValueError for too few rows.
+        """
+        assert self.absorbed is not None
+        check_beside(self.absorbed, self.regressors, squares, weight, self.sizes)
+        precision = rounding_beside(self.absorbed, squares, weight, self.rounding)
+        return replace(self, precision=tuple(precision.tolist()) if precision.any() else ())
 
     @property
     def n_absorbed(self) -> int:

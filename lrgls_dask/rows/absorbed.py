@@ -68,7 +68,11 @@ class GroupSums(Sized):
 
 def _union(mine: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Ascending numbers of both, and where those of each stand among them."""
-    both = np.union1d(mine, theirs)
+    if np.array_equal(mine, theirs):
+        every = np.arange(len(mine))
+        return mine, (every, every)
+    both = np.sort(np.concatenate([mine, theirs]), kind="stable")  # two runs, which it merges
+    both = both[np.concatenate([[True], both[1:] != both[:-1]])]
     return both, (np.searchsorted(both, mine), np.searchsorted(both, theirs))
 
 
@@ -85,7 +89,9 @@ class WithinMoments(Sized):
 
     def __add__(self, other: WithinMoments) -> WithinMoments:
         mine, theirs = self.groups, other.groups
-        _, i, j = np.intersect1d(mine.codes, theirs.codes, assume_unique=True, return_indices=True)
+        places = np.minimum(np.searchsorted(theirs.codes, mine.codes), len(theirs.codes) - 1)
+        i = np.flatnonzero(theirs.codes[places] == mine.codes)
+        j = places[i]
         gap = (theirs.anchor - mine.anchor) + (theirs.means[j] - mine.means[i])
         gap *= np.sqrt(mine.weights[i] * theirs.weights[j] / (mine.weights[i] + theirs.weights[j]))[:, None]
         if self.rooted:
@@ -118,12 +124,14 @@ class GroupKernel:
         values = np.column_stack([side_by_side(block.x), side_by_side(block.y)]).astype(np.float64)
         anchor = values[0].copy()
         values -= anchor
-        sums = self._sums(values, anchor, codes, weights)
+        distinct, at = np.unique(codes, return_inverse=True)
+        at = at.reshape(codes.shape)
+        sums = self._sums(values, anchor, codes, distinct, at, weights)
         if not np.isfinite(sums.sums).all():
             raise bad_values(whole)
         if self.within is None:
             return sums
-        values -= sums.means[np.searchsorted(sums.codes, codes[:, 0])]
+        values -= sums.means[at[:, 0]]
         q = width_of(block.x)
         less = Block(block.start, (values[:, :q],), (values[:, q:],), weights)
         try:
@@ -134,11 +142,18 @@ class GroupKernel:
         rooted = isinstance(found, RootMoments)
         return WithinMoments(sums, found.root if isinstance(found, RootMoments) else found.cross, rooted)
 
-    def _sums(self, values: np.ndarray, anchor: np.ndarray, codes: np.ndarray, weights: np.ndarray | None) -> GroupSums:
+    def _sums(
+        self,
+        values: np.ndarray,
+        anchor: np.ndarray,
+        codes: np.ndarray,
+        distinct: np.ndarray,
+        at: np.ndarray,
+        weights: np.ndarray | None,
+    ) -> GroupSums:
+        """Of rows less an anchor, of the groups `distinct` (g,), among which those of each row are `at` (n, L)."""
         n, n_labels = codes.shape
         w = np.ones(n) if weights is None else weights
-        distinct, at = np.unique(codes, return_inverse=True)
-        at = at.reshape(codes.shape)
         shape = (len(distinct), n)
         dummies = sp.csr_array((np.tile(w, n_labels), (at.T.ravel(), np.tile(np.arange(n), n_labels))), shape=shape)
         rows = np.bincount(at.ravel(), minlength=len(distinct))

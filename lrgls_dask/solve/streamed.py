@@ -12,7 +12,6 @@ from scipy.linalg import solve_triangular
 
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.roots import root_of
-from lrgls_dask.design.absorbed import check_beside
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions, free_coefficients
@@ -69,11 +68,11 @@ class Streamed:
         moments: DesignMoments = run_pass(rows, design_kernel, groups, partial_bytes=size, meter=meter, label="OLS")
         self.n_obs, self.head = moments.head.n_rows, moments.head
         if rows.design.absorbed is not None:
-            weight, squares = moments.head.weight, _squares(moments, rows.design)
-            check_beside(rows.design.absorbed, rows.design.regressors, squares, weight, rows.design.sizes)
+            design = rows.design.beside_effects(_squares(moments, rows.design), moments.head.weight)
+            self.design, self.rows = design, replace(rows, design=design)
         self.cells = np.full(rows.design.n_equations, float(self.n_obs))
-        self.group_rows = group_rows(moments, rows.design)
-        self.whitened = whiten(rows.design, self.group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=self.resolution)
+        self.group_rows = group_rows(moments, self.design)
+        self.whitened = whiten(self.design, self.group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=self.resolution)
         for part in self.group_rows:
             total = np.sum(part.y**2, axis=0) + part.beyond
             mine = part.group.equations
