@@ -45,6 +45,7 @@ from lrgls_dask.results.cov.cluster import Cluster
 from lrgls_dask.simulate import simulate_system
 from lrgls_dask.varying.segments import segment_times
 from support.remedies import Case, said_to, templates
+from support.remedies_of_absorb import ABSORB
 from support.remedies_of_frames import FRAMES
 
 N, K = 60, 5
@@ -2020,6 +2021,7 @@ CASES = [
     *STATISTICS,
     *ROWS,
     *FRAMES,
+    *ABSORB,
     *GRIDS,
     *MOMENTS,
 ]
