@@ -54,7 +54,7 @@ class Sandwich(CovKind):
         found = self.sandwich(rows, source.bread(rows), equation, correction)
         if correction not in BY_DEGREES:
             return found
-        factors = np.sqrt(source.shown / (source.shown - source.free))
+        factors = np.sqrt(source.shown / (source.shown - source.free + found.uncounted))
         if equation is not None:
             return replace(found, values=np.asarray(found.values * factors[equation] ** 2))
         each = np.repeat(factors, source.design.sizes)
