@@ -30,6 +30,9 @@ BLOCKS_IN_FLIGHT = (
 SLACK = 1.15  # allocator fragmentation and what the model leaves out
 
 
+PAIR_BYTES = 64  # of a pair of groups whose effects are absorbed: key and weight, merged, and twice in a sparse table
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Where tasks run. limit : bytes a worker may use, client_limit : and this process.  base : bytes a worker uses
@@ -114,5 +117,6 @@ def task_bytes(rows: Rows, layout: Layout, partial: int, *, copies: int = 0) -> 
     width = rows.design.n_regressors + rows.design.n_equations
     slab = 8 * width * slab_rows(width)
     scaled = 0 if rows.cells is None else scaled_bytes(rows.design)
-    scaled += 0 if rows.absorb is None else 3 * 8 * width * layout.largest_block()
+    if rows.absorb is not None:
+        scaled += 3 * 8 * width * layout.largest_block() + PAIR_BYTES * rows.absorb.n_pairs(rows.n_obs)
     return (BLOCKS_IN_FLIGHT + copies) * block + scaled + 3 * slab + 3 * partial

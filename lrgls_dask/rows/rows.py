@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,11 @@ class GroupLabels:
     def n_groups(self) -> int:
         """Of all labels."""
         return sum(len(each) for each in self.labels)
+
+    def n_pairs(self, n_obs: int) -> int:
+        """The most pairs of groups of different labels that rows are in."""
+        sizes = [len(each) for each in self.labels]
+        return sum(min(n_obs, a * b) for a, b in combinations(sizes, 2))
 
 
 @dataclass(frozen=True, eq=False)
