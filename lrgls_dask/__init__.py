@@ -3,6 +3,7 @@
 The house, from the street to the cellar. A room imports only from rooms below it; `tests/` has the same rooms.
 
     cli/           the command line: a command is a file
+    accessor.py    `ds.lrgls` of xarray: a system and its fit in one call
     model.py       `LowRankGLS`: options in, the road chosen, a fit out
     results/       `Fit` and `TimeVaryingFit`, made of parts: estimates, run, evidence; their tables, pages and files
     varying/       Sigma that changes along the rows
@@ -31,6 +32,7 @@ Notation, in kernels and covariances only: Y (N, K) responses, X (N, q) distinct
 S = R'R / N, Sigma = F F' + D, F (K, k) loadings, D = diag(d), b coefficients, c the same in whitened coordinates.
 """
 
+from lrgls_dask.accessor import LrglsAccessor
 from lrgls_dask.errors import FitWarning, UnwrittenChunks
 from lrgls_dask.inference import HypothesisTest
 from lrgls_dask.model import LowRankGLS
@@ -49,6 +51,7 @@ __all__ = [
     "FitWarning",
     "HypothesisTest",
     "LowRankGLS",
+    "LrglsAccessor",
     "Plan",
     "System",
     "Termination",

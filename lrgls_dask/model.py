@@ -23,6 +23,7 @@ from lrgls_dask.missing.first_look import look
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.unusable import skipped_in
 from lrgls_dask.options import OPTIONS, EstimatorOptions, TimeVarying, estimator
+from lrgls_dask.options.absorbed import check_goes_with_effects
 from lrgls_dask.options.stored import as_stored
 from lrgls_dask.plan import Plan, look_bytes, make_plan, plan_compressed, plan_of_patterns
 from lrgls_dask.prediction.methods import HOW_TO_PREDICT, ROWS_TO_PREDICT
@@ -49,6 +50,7 @@ from lrgls_dask.system import (
     MAKE_ONE,
     CompressedSystem,
     System,
+    absorbed_of,
     check_more_rows,
     complete_only,
     complete_rows,
@@ -98,6 +100,7 @@ class LowRankGLS(EstimatorOptions):
     @takes("a System", f"{MAKE_ONE}.", check=is_system)
     def plan(self, system: System | CompressedSystem) -> Plan:
         """What `fit` would do and cost; reads nothing. Raises MemoryError if it would not fit."""
+        check_goes_with_effects(self.get_params(), absorbed_of(system))
         column_penalties(system.design, self._ridge)  # which refuses names of no regressor
         check_more_rows(system, of_any=self.unusable == "skip")
         return self._with_look(self._plan(system), system)
@@ -152,6 +155,7 @@ class LowRankGLS(EstimatorOptions):
         Warns once, with FitWarning, when the loop did not converge or a variance ended on its floor.
         """
         meter = Meter(Progress(self.progress))
+        check_goes_with_effects(self.get_params(), absorbed_of(system))
         skipped = None
         if self.unusable == "skip":
             column_penalties(system.design, self._ridge)
@@ -213,6 +217,8 @@ class LowRankGLS(EstimatorOptions):
                 assert not isinstance(road.folds, ShownFolds)  # which come with rows that miss responses
                 solution, table = choose(problem, structures, options, kept, road.folds)
                 settings = replace(settings, l1=structures[0].l1)
+                if isinstance(system, System):
+                    system = replace(system, rows=replace(system.rows, design=problem.design))  # which knows effects
                 if self.missing == "em" and isinstance(system, System):
                     system = complete_only(system)  # as the fit saw it: rows that show nothing took no part
                 fit = as_fit(problem, solution, settings, path or table, system)

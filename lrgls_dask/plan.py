@@ -370,6 +370,9 @@ def _price(
 ) -> Plan:
     design = rows.design
     partial = parts * partial_bytes(design) if engine == "compress" else stream_partial_bytes(design, holds_sigma)
+    partial += rows.group_bytes
+    # means of groups are found by a pass of their own, but those of one label by a compressing pass itself
+    before = int(rows.absorb is not None and (engine == "stream" or len(rows.absorb.names) > 1))
     at_once = partial // parts * parts_at_once(parts, consecutive=consecutive)
     layout = cut_rows(rows, at_once)
     copies = int(parts > 1 and not consecutive)
@@ -386,7 +389,7 @@ def _price(
         n_equations=design.n_equations,
         n_regressors=design.n_regressors,
         n_coefficients=design.n_coefficients,
-        passes=1 if engine == "compress" else STREAM_PASSES if holds_sigma else EM_PASSES,
+        passes=before + (1 if engine == "compress" else STREAM_PASSES if holds_sigma else EM_PASSES),
         bytes_per_pass=rows.n_obs * rows.row_bytes,
         n_blocks=layout.n_blocks,
         largest_block=layout.largest_block() * rows.row_bytes,

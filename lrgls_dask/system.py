@@ -16,6 +16,7 @@ from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.compression.labelled import MAKE_ONE, CompressedSystem, is_system, misses_responses, size_text
 from lrgls_dask.compression.narrowed import narrowed_compressed
 from lrgls_dask.compression.parts import compress_by
+from lrgls_dask.data.absorbed import absorbing, labels_by_name, variables_of
 from lrgls_dask.data.arrays import rows_from_arrays
 from lrgls_dask.data.frames import rows_from_frame
 from lrgls_dask.data.labelled import LabelledRows
@@ -35,6 +36,7 @@ __all__ = [
     "MAKE_ONE",
     "CompressedSystem",
     "System",
+    "absorbed_of",
     "check_more_rows",
     "complete_only",
     "complete_rows",
@@ -44,6 +46,13 @@ __all__ = [
 ]
 
 SKIP_OTHERS = ", or use unusable='skip', which fits the other equations"
+
+
+def absorbed_of(system: System | CompressedSystem) -> tuple[Hashable, ...]:
+    """Names of the labels whose effects are absorbed."""
+    if isinstance(system, System):
+        return () if system.rows.absorb is None else system.rows.absorb.names
+    return () if system.design.absorbed is None else system.design.absorbed.names
 
 
 def complete_only(system: System) -> System:
@@ -127,6 +136,7 @@ class System(LabelledRows):
         equation: Hashable | Sequence[Hashable] = "equation",
         weights: Any = None,
         groups: Hashable | xr.DataArray | None = None,
+        absorb: Hashable | Sequence[Hashable] | None = None,
         strict: bool = False,
     ) -> System:
         """A system from variables of a Dataset, which may be in memory, chunked, or a file opened lazily.
@@ -137,7 +147,7 @@ class System(LabelledRows):
         labels. weights : a variable with dim (obs,), w_i: Cov(e_i) = Sigma / w_i; with dims (obs, equation), w_ij:
         Cov(e_i) = W_i^-1/2 Sigma W_i^-1/2, which makes shared columns each equation's own in all that is summed; or
         (equation,); or a mapping equation -> variable (obs,). A cell of weight zero counts as missing.
-        groups : a variable with dim (obs,).
+        groups : a variable with dim (obs,).  absorb : one, or a list of such, whose effects are absorbed, see `absorb`.
         equation : of several dims, ("lat", "lon") say, an equation for every combination, called by a tuple; variables
         may then have any of these dims, and results come back on them, see `Fit.to_dataset`.
         strict : refuse arrays of zarr whose chunks were not all written, of which there is a warning otherwise; costs a
@@ -149,7 +159,7 @@ class System(LabelledRows):
         fit, and dtypes that are no real numbers.
         """
         made = rows_from_xarray(ds, y, x, obs=obs, equation=equation, weights=weights, groups=groups)
-        return cls._of(made, strict)
+        return cls._of(made if absorb is None else absorbing(made, variables_of(ds, absorb)), strict)
 
     @classmethod
     @takes(
@@ -167,6 +177,7 @@ class System(LabelledRows):
         regressors: Iterable[Any] | None = None,
         weights: Any = None,
         groups: Any = None,
+        absorb: Any = None,
         strict: bool = False,
     ) -> System:
         """A system from NumPy, Dask or zarr arrays, pandas or Dask frames or DataArrays; row chunks may differ.
@@ -181,6 +192,7 @@ class System(LabelledRows):
         W_i^-1/2 Sigma W_i^-1/2, which makes shared columns each equation's own in all that is summed; (K,) or (1, K) of
         equations; or a mapping equation -> (N,) or a number. A cell of weight zero counts as missing.
         groups : (N,). Rows go by label where anything has labels, see `lrgls_dask.data.labels`.
+        absorb : labels of rows whose effects are absorbed, see `absorb`.
         strict : refuse zarr arrays whose chunks were not all written, see `lrgls_dask.data.unwritten`.
 
         Nullable, Arrow and mixed columns and masked arrays are taken as float64, NaN where a value is missing. Of Dask
@@ -197,7 +209,7 @@ class System(LabelledRows):
             weights=weights,
             groups=groups,
         )
-        return cls._of(made, strict)
+        return cls._of(made if absorb is None else absorbing(made, labels_by_name(absorb)), strict)
 
     @classmethod
     @takes(
@@ -214,6 +226,7 @@ class System(LabelledRows):
         equation: str | None = None,
         weights: str | Mapping[Hashable, str] | None = None,
         groups: str | None = None,
+        absorb: str | Sequence[str] | None = None,
         levels: Mapping[str, Sequence[Any]] | None = None,
         missing: Literal["drop", "raise"] = "drop",
     ) -> System:
@@ -231,6 +244,7 @@ class System(LabelledRows):
         column that says of which equation a row is; rows come in the order of obs, ascending, equations likewise.
         weights : a column; of a wide frame with weights of rows, or a mapping equation -> column with those of cells;
         of a long one with weights of cells.  groups : a column, of a long frame the same for all cells of an obs.
+        absorb : a column, or several, likewise, whose effects are absorbed in place of the intercept, see `absorb`.
         levels : of categories, column -> list; by default those of a categorical dtype, else all that occur.
         missing : "drop" takes a response as not observed where it, or a regressor of its equation, is missing, and
         leaves out rows that then show none; fit with missing="em" where rows show some. "raise" refuses it.
@@ -247,6 +261,7 @@ class System(LabelledRows):
             equation=equation,
             weights=weights,
             groups=groups,
+            absorb=absorb,
             levels=levels,
             missing=missing,
         )
@@ -266,6 +281,7 @@ class System(LabelledRows):
         equation: str | None = None,
         weights: str | Mapping[Hashable, str] | None = None,
         groups: str | None = None,
+        absorb: str | Sequence[str] | None = None,
         levels: Mapping[str, Sequence[Any]] | None = None,
         missing: Literal["drop", "raise"] = "drop",
         storage_options: Mapping[str, Any] | None = None,
@@ -277,16 +293,16 @@ class System(LabelledRows):
         path : a file, a folder with all below it, a pattern such as "data/*.parquet", a list of these, or URLs of
         fsspec such as s3://...; files in natural order, part-2 before part-10. Folders named year=2020 are a column of
         categories.  storage_options : for URLs.  filesystem : of fsspec or pyarrow, in place of that of the URL.
-        formulas, obs, equation, weights, groups, levels, missing : as in `from_frame`. Without obs rows are labelled by
-        the index of the frame that pandas wrote, else numbered through.
+        formulas, obs, equation, weights, groups, absorb, levels, missing : as in `from_frame`. Without obs rows are
+        labelled by the index of the frame that pandas wrote, else numbered through.
         memory_limit : bytes or text such as "2GB" for long files, whose columns that are named are read at once, some
         48 bytes a cell and column; by default what is free.
 
         Footers are read now, of all files, and say how many rows there are. Of wide files a pass reads each row group
         once, its columns that are named, in the task that uses them; row groups of more than 32 MB, decoded, in
         stretches, which predictions may take in another order and then decode again. Before, a look reads columns of
-        categories without levels=, those of obs and groups, those with a state, and with missing="drop" regressors and
-        as many responses as tell which rows show one. Needs pyarrow, the extra `parquet`.
+        categories without levels=, those of obs, groups and absorb, those with a state, and with missing="drop"
+        regressors and as many responses as tell which rows show one. Needs pyarrow, the extra `parquet`.
         Raises as `from_frame` does, ValueError or TypeError naming file and column where files differ in their columns,
         FileNotFoundError where there is none, MemoryError for long files that do not fit, before they are read,
         ImportError without pyarrow.
@@ -299,6 +315,7 @@ class System(LabelledRows):
             equation=equation,
             weights=weights,
             groups=groups,
+            absorb=absorb,
             levels=levels,
             missing=missing,
             memory_limit=memory_limit,
@@ -319,6 +336,24 @@ class System(LabelledRows):
         options = None if storage_options is None else dict(storage_options)
         return cls._of(read_system(path, storage_options=options), strict)
 
+    def absorb(self, labels: Any) -> System:
+        """The system with fixed effects of groups of rows, taken out of all columns as these are read; reads labels.
+
+        labels : (N,), such as the firm of each row, paired by label as `groups` are; of several kinds a list of such, a
+        frame, or a mapping from names. Every equation has an effect for every group, as it would with a column of 0 and
+        1 for each, which this equals to rounding: coefficients, Sigma, likelihood, standard errors and degrees of
+        freedom, of which each equation gives up one for every group with rows, less those that the others determine.
+        The effects hold the intercept: leave it out, and all that is the same in every row of a group; such a regressor
+        is refused by name. `Fit.effects` has what they are.
+
+        Costs of one label nothing but sums of its groups, 8 (q + K) bytes each, in the one pass of a compressed fit,
+        and a pass before those of a streamed one; of several a pass before in both. Rows are compared within groups, so
+        they must be complete ones: missing="raise" or "drop". A group of one row says nothing of coefficients and is
+        counted, see `Fit.summary`.
+        Raises ValueError for labels that are missing or of other rows, and for weights of cells or equations.
+        """
+        return self._of(absorbing(self, labels_by_name(labels)), strict=False)
+
     def compress(self, by: Any = None) -> Any:
         """These rows as q + K + 1 equivalent ones: a `CompressedSystem`, or one per label of `by`, in a dict.
 
@@ -332,6 +367,8 @@ class System(LabelledRows):
         another length or of other rows.
         """
         meter = Meter()
+        if self.rows.absorb is not None:
+            return self._absorbed(by, meter)
         if by is None:
             return self._compressed(compress_shown(self.rows, meter=meter))
         parts = compress_by(self.rows, self.values_of_rows("by", by), meter=meter)
@@ -366,6 +403,12 @@ class System(LabelledRows):
         Raises FileExistsError where something is at `path`, unless it is a zarr store and overwrite is True; ValueError
         where else `path` is, holds or lies in a store that the system reads.
         """
+        if self.rows.absorb is not None:
+            raise ValueError(
+                f"format 1 holds no labels whose effects are absorbed, and this system absorbs "
+                f"{shown(absorbed_of(self))}. Write the system without absorb, and absorb where it is opened: "
+                "System.from_zarr(path).absorb(labels)."
+            )
         options = None if storage_options is None else dict(storage_options)
         write_system(
             self,
@@ -394,7 +437,17 @@ class System(LabelledRows):
             lines.append("  with weights" if weighted == "rows" else f"  with weights of {weighted}")
         if self.groups is not None:
             lines.append("  with groups")
+        if self.rows.absorb is not None:
+            lines.append(f"  effects absorbed: {shown(self.rows.absorb.names)}")
         return "\n".join(lines)
+
+    def _absorbed(self, by: Any, meter: Meter) -> CompressedSystem:
+        if by is not None:
+            raise ValueError(
+                f"compress(by=...) keeps rows apart whose effects of {shown(absorbed_of(self))} are common to "
+                "all. Compress without by, or select the rows of each label and absorb the effects of these."
+            )
+        return self._compressed(compress_rows(self.rows, meter=meter))
 
     def _compressed(self, rows: AnyCompressed) -> CompressedSystem:
         return CompressedSystem(rows, self.obs_dim, self.equation_dim, self.read_from, self.formulas)

@@ -16,11 +16,13 @@ import numpy as np
 from lrgls_dask.checks import shown
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
+from lrgls_dask.rows.absorbed import GroupKernel, WithinMoments
+from lrgls_dask.rows.effects import absorbed_of
 from lrgls_dask.rows.kernels import gram_kernel, root_kernel
 from lrgls_dask.rows.moments import GramMoments, Head, Levels, RootMoments
 from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter, SavedSums, run_pass
+from lrgls_dask.rows.run_pass import Meter, SavedSums, run_pass, with_effects
 from lrgls_dask.sigma.interface import Sigma
 
 __all__ = [
@@ -81,6 +83,11 @@ class Compressed:
 
         Rows whose cells have no weights go with rows whose cells have some, as rows of weight one.
         """
+        if self.design.absorbed is not None or other.design.absorbed is not None:
+            raise ValueError(
+                "append: the effects of groups were absorbed from the rows of one system alone, which those of the "
+                "other change. Make one System of all rows, and absorb and compress that."
+            )
         design = common_design(self.design, other.design)
         both = in_columns_of(design, self.design, self._moments) + in_columns_of(design, other.design, other._moments)
         return Compressed(design, both.head, both.root, coarser(self.route, other.route))
@@ -166,7 +173,10 @@ def compress_rows(
     Costs N (q + K)^2 flops by the gram route, three to four times that by QR; (q + K)^2 numbers for each task.
     """
     width = rows.design.n_regressors + rows.design.n_equations
-    if route == "qr" or (route == "auto" and rows.n_obs * width**2 <= SMALL_FLOPS):
+    by_qr = route == "qr" or (route == "auto" and rows.n_obs * width**2 <= SMALL_FLOPS)
+    if rows.absorb is not None:
+        return _without_effects(rows, by_qr, meter)
+    if by_qr:
         return _by_qr(rows, meter, saved)
     moments: GramMoments = _sum_over(rows, gram_kernel, "gram", "compress", meter, saved)
     with blas_for(width):
@@ -187,6 +197,34 @@ def _sum_over(
 def _by_qr(rows: Rows, meter: Meter, saved: Callable[[str], SavedSums] | None) -> Compressed:
     moments: RootMoments = _sum_over(rows, root_kernel, "root", "compress (QR)", meter, saved)
     return Compressed(rows.design, moments.head, moments.root, "qr")
+
+
+def _without_effects(rows: Rows, by_qr: bool, meter: Meter) -> Compressed:
+    """The rows less the effects of their groups: of one label in the pass that finds these, of several in one more."""
+    groups, K = rows.absorb, rows.design.n_equations
+    assert groups is not None
+    kernel = root_kernel if by_qr else gram_kernel
+    if len(groups.names) == 1 and rows.design.absorbed is None:
+        size = partial_bytes(rows.design) + rows.group_bytes
+        of_groups = GroupKernel(groups.n_groups, kernel)
+        found: WithinMoments = run_pass(rows, of_groups, None, partial_bytes=size, meter=meter, label="compress")
+        sums, cross = found.groups, found.cross
+        absorbed = absorbed_of(sums, groups, K)
+        rows = replace(rows, design=replace(rows.design, absorbed=absorbed))
+        n_rows, weight, log_weight = sums.n_rows, sums.weight, sums.log_weight
+    else:
+        rows = with_effects(rows, meter)
+        moments = _sum_over(rows, kernel, "", "compress", meter, None)
+        n_rows, weight, log_weight = moments.head.n_rows, moments.head.weight, moments.head.log_weight
+        cross = moments.root if by_qr else moments.cross
+    squares, none = np.sum(cross**2, axis=0) if by_qr else cross.diagonal(), np.zeros(rows.design.n_regressors + K)
+    design = rows.design.beside_effects(squares[:-K], weight)
+    head = Head(n_rows, weight, log_weight, none, none)
+    with blas_for(len(none)):
+        made = Compressed(design, head, cross if by_qr else root_of(cross), "qr" if by_qr else "gram")
+        if by_qr or smallest_pivot(made) > LOST_DIGITS:
+            return made
+    return _without_effects(rows, True, meter)
 
 
 def smallest_pivot(system: Compressed) -> float:

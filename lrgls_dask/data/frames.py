@@ -15,6 +15,7 @@ import pandas as pd
 from dask.utils import format_bytes
 
 from lrgls_dask.checks import one_of, shown
+from lrgls_dask.data.absorbed import absorbing
 from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.formulas import long_formulas, wide_formulas
 from lrgls_dask.data.framefit import FittedFormulas, design_of
@@ -43,6 +44,7 @@ def rows_from_frame(
     equation: str | None,
     weights: str | Mapping[Hashable, str] | None,
     groups: str | None,
+    absorb: str | Sequence[str] | None,
     levels: Mapping[str, Sequence[Any]] | None,
     missing: str,
     memory_limit: int | str | None = None,
@@ -69,9 +71,9 @@ def rows_from_frame(
                 "formulas that were fitted have their levels, and are of a frame as the fitted one, long or wide. "
                 "Leave levels and equation out."
             )
-    fixed = _levels(levels)
+    fixed, taken = _levels(levels), _absorbed_columns(absorb)
     if equation is None:
-        return _wide(frame, formulas, obs, weights, groups, fixed, missing)
+        return _wide(frame, formulas, obs, weights, groups, taken, fixed, missing)
     if obs is None:
         raise ValueError(
             f"equation={equation!r} says that the frame is long, a row for each cell; obs must then name the column "
@@ -81,7 +83,16 @@ def rows_from_frame(
         raise ValueError(
             f"obs and equation both name {obs!r}, but which row a cell has and which equation are two columns."
         )
-    return _long(frame, formulas, (obs, equation), weights, groups, fixed, missing, memory_limit)
+    return _long(frame, formulas, (obs, equation), weights, groups, taken, fixed, missing, memory_limit)
+
+
+def _absorbed_columns(absorb: Any) -> tuple[str, ...]:
+    """The columns whose effects are absorbed."""
+    names = [] if absorb is None else [absorb] if isinstance(absorb, str) else list(absorb)
+    odd = [name for name in names if not isinstance(name, str)]
+    if odd:
+        raise TypeError(f"absorb has a {type(odd[0]).__name__} but must name columns of the frame. Give their names.")
+    return tuple(dict.fromkeys(names))
 
 
 def _levels(given: Mapping[str, Sequence[Any]] | None) -> Mapping[str, Sequence[Any]]:
@@ -113,14 +124,15 @@ def _wide(
     obs: str | None,
     weights: Any,
     groups: str | None,
+    absorb: tuple[str, ...],
     levels: Mapping[str, Sequence[Any]],
     missing: str,
 ) -> LabelledRows:
     weighted = _weight_columns(weights)
     fixed = given.encoding if isinstance(given, FittedFormulas) else None
-    formulas = fixed.formulas if fixed else wide_formulas(given, regressor_names(frame, (obs, groups, *weighted)))
     key = stored_index(frame) if obs is None else obs
-    labelling = tuple(dict.fromkeys(name for name in (key, groups) if name is not None))
+    labelling = tuple(dict.fromkeys(name for name in (key, groups, *absorb) if name is not None))
+    formulas = fixed.formulas if fixed else wide_formulas(given, regressor_names(frame, (*labelling, *weighted)))
     pieces = pieces_of(frame, [*formulas.columns, *weighted, *labelling])
     looked = look(pieces, formulas, levels, labelling, fixed)
     fitted = FittedFormulas(looked.encoding, tuple(range(len(formulas.labels))), obs)
@@ -144,20 +156,22 @@ def _wide(
         )
         read = replace(read_weights(given, formulas.labels, n_obs, "equation", numbered=False), named=())
     design = design_of(looked.encoding, fitted.of, formulas.labels)
-    return LabelledRows(
+    made = LabelledRows(
         rows=build_rows([x], [y], read, design),
         obs_labels=named if named is None or found.kept.all() else named[found.kept],
         obs_dim=dim,
         groups=None if groups is None else _groups(looked.labels[groups], groups)[found.kept],
         formulas=fitted,
     )
+    taken = {name: _groups(looked.labels[name], name, "absorb")[found.kept] for name in absorb}
+    return absorbing(made, taken) if taken else made
 
 
-def _groups(labels: pd.Series, name: str) -> np.ndarray:
+def _groups(labels: pd.Series, name: str, what: str = "groups") -> np.ndarray:
     missing = labels.isna().to_numpy()
     if missing.any():
         raise ValueError(
-            f"groups {name!r}: the label of row {int(missing.argmax())} is missing, {int(missing.sum())} such labels "
+            f"{what} {name!r}: the label of row {int(missing.argmax())} is missing, {int(missing.sum())} such labels "
             "in all. Give every row one, or drop the row."
         )
     return np.asarray(labels.to_numpy())
@@ -179,6 +193,7 @@ def _long(
     keys: tuple[str, str],
     weights: Any,
     groups: str | None,
+    absorb: tuple[str, ...],
     levels: Mapping[str, Sequence[Any]],
     missing: str,
     memory_limit: int | str | None,
@@ -191,8 +206,9 @@ def _long(
         )
     weighted = _weight_columns(weights)
     fixed = given.encoding if isinstance(given, FittedFormulas) else None
-    formulas = fixed.formulas if fixed else long_formulas(given, regressor_names(frame, (*keys, groups, *weighted)))
-    wanted = [*keys, *formulas.columns, *weighted, *(() if groups is None else (groups,))]
+    others = [*weighted, *(name for name in (groups, *absorb) if name is not None)]
+    formulas = fixed.formulas if fixed else long_formulas(given, regressor_names(frame, (*keys, *others)))
+    wanted = [*keys, *formulas.columns, *others]
     _require_cells(frame, len(set(wanted)), equation, memory_limit)
     raw = whole_columns(frame, wanted)
     looked = look(pieces_of(raw, list(raw.columns)), formulas, levels, (), fixed)
@@ -215,7 +231,7 @@ def _long(
     design = build_design(cells.equations, [out.x.shape[1]], own)
     read = Weights() if not weighted else _cell_weights(raw[weighted[0]].iloc[kept], weighted[0], shown_cells)
     values = shown_cells.spread(y[kept], np.nan)
-    return LabelledRows(
+    made = LabelledRows(
         rows=build_rows([Part("X", out.x, None)], [Part("Y", values, None)], read, design),
         obs_labels=shown_cells.obs,
         obs_dim=dim_of_rows(
@@ -225,6 +241,8 @@ def _long(
         groups=None if groups is None else group_of_rows(shown_cells, raw[groups].iloc[kept], groups),
         formulas=fitted,
     )
+    taken = {name: group_of_rows(shown_cells, raw[name].iloc[kept], name, "absorb") for name in absorb}
+    return absorbing(made, taken) if taken else made
 
 
 def _require_cells(frame: Any, n_columns: int, equation: str, memory_limit: int | str | None) -> None:

@@ -196,7 +196,7 @@ def same_in_row(cells: Cells, values: np.ndarray) -> np.ndarray | None:
     return column if np.array_equal(column[cells.row], values, equal_nan=True) else None
 
 
-def group_of_rows(cells: Cells, labels: pd.Series, name: str) -> np.ndarray:
+def group_of_rows(cells: Cells, labels: pd.Series, name: str, what: str = "groups") -> np.ndarray:
     """(N,) the label that all cells of a row have. Raises ValueError where two differ, naming them."""
     _check_labels(labels, name)
     codes, distinct = pd.factorize(as_labels(labels))
@@ -207,7 +207,7 @@ def group_of_rows(cells: Cells, labels: pd.Series, name: str) -> np.ndarray:
         cell = int(odd.argmax())
         row = cells.row[cell]
         raise ValueError(
-            f"groups {name!r} must be the same for all equations of a row, since whole rows are grouped; "
+            f"{what} {name!r} must be the same for all equations of a row, since whole rows are grouped; "
             f"{cells.obs.name} {cells.obs[row]} has {distinct[codes[cell]]!r} and {distinct[of_row[row]]!r}. Group by "
             "a column that depends on the row alone."
         )

@@ -12,6 +12,7 @@ import zarr
 from lrgls_dask.data.labels import plain_labels
 from lrgls_dask.data.store import label_index, read_grid, write_grid
 from lrgls_dask.data.storedlabels import decode_labels, encode_labels, labels_from_json, labels_to_json
+from lrgls_dask.design.absorbed import Absorbed
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.own_columns import with_own_columns
 from lrgls_dask.rows.moments import Head, Levels
@@ -25,6 +26,15 @@ __all__ = [
     "write_design",
     "write_head",
 ]
+
+
+ABSORBED = {  # arrays of what was absorbed, with their dims
+    "rows": ("group",),
+    "center": ("column",),
+    "effects": ("group", "column"),
+    "explained": ("column",),
+    "between": ("between", "equation"),
+}
 
 
 def check_version(group: zarr.Group, attribute: str, version: int | tuple[int, ...], path: Any, what: str) -> None:
@@ -54,6 +64,25 @@ def write_design(group: zarr.Group, design: Design) -> None:
         coords = design.equation_coords.items()
         group.attrs["equation_coords"] = [labels_to_json((name, *labels), repr(name)) for name, labels in coords]
     write_grid(group, design)
+    if design.absorbed is not None:
+        _write_absorbed(group.create_group("absorbed"), design.absorbed)
+
+
+def _write_absorbed(group: zarr.Group, absorbed: Absorbed) -> None:
+    for name, dims in ABSORBED.items():
+        write_array(group, name, getattr(absorbed, name), dims)
+    for i, labels in enumerate(absorbed.labels):
+        _write_labels(group, f"label_{i}", f"group_{i}", labels)
+    group.attrs["names"] = labels_to_json(absorbed.names, "names of labels that are absorbed")
+    group.attrs.update(n_parameters=absorbed.n_parameters, is_exact=absorbed.is_exact)
+
+
+def _read_absorbed(group: zarr.Group) -> Absorbed:
+    known: dict[str, Any] = dict(group.attrs)
+    names = tuple(labels_from_json(known["names"]))
+    labels = tuple(_read_labels(group, f"label_{i}") for i in range(len(names)))
+    arrays = {name: read_array(group, name) for name in ABSORBED}
+    return Absorbed(names, labels, n_parameters=known["n_parameters"], is_exact=known["is_exact"], **arrays)
 
 
 def write_array(group: zarr.Group, name: str, values: np.ndarray, dims: tuple[str, ...], **attributes: Any) -> None:
@@ -119,5 +148,6 @@ def read_design(group: zarr.Group) -> Design:
         {name: tuple(labels) for name, *labels in map(labels_from_json, coords)},
         tuple(precision),
         **read_grid(group),
+        absorbed=_read_absorbed(group["absorbed"]) if "absorbed" in group else None,  # type: ignore[arg-type]
     )
     return with_own_columns(design, read_array(group, "weighting")) if "weighting" in group else design

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.sparse as sp
 
+from lrgls_dask.design.absorbed import Absorbed, check_beside, rounding_beside
+
 __all__ = ["ColumnUsers", "Design", "DesignGroup", "Designed", "OwnColumns", "as_slice"]
 
 
@@ -70,6 +72,7 @@ class Design:
     equation_dims : where equations lie on several dims, latitudes and longitudes say, the labels along each; an
     equation is then called by a tuple of them, and there is one for every combination. Nothing of equations in a list.
     attributes : what the user said of the dims by name, and of the responses by None: units, long names.
+    absorbed : the effects of groups that were taken out of the rows; None where there are none, or not yet known.
     """
 
     equations: tuple[Hashable, ...]
@@ -81,6 +84,7 @@ class Design:
     own: OwnColumns | None = None
     equation_dims: Mapping[Hashable, tuple[Hashable, ...]] = field(default_factory=dict)
     attributes: Mapping[Hashable, Mapping[str, Any]] = field(default_factory=dict)
+    absorbed: Absorbed | None = None
 
     @property
     def given(self) -> Design:
@@ -104,6 +108,21 @@ class Design:
     @property
     def n_regressors(self) -> int:
         return len(self.regressors)
+
+    def beside_effects(self, squares: np.ndarray, weight: float) -> Design:
+        """This design of rows less absorbed effects, which leave squares (q,) of the regressors, infinite if not known.
+
+        Raises LinAlgError for regressors that the effects determine, ValueError for too few rows.
+        """
+        assert self.absorbed is not None
+        check_beside(self.absorbed, self.regressors, squares, weight, self.sizes)
+        precision = rounding_beside(self.absorbed, squares, weight, self.rounding)
+        return replace(self, precision=tuple(precision.tolist()) if precision.any() else ())
+
+    @property
+    def n_absorbed(self) -> int:
+        """Parameters that absorbed effects are in every equation, the intercept among them."""
+        return 0 if self.absorbed is None else self.absorbed.n_parameters
 
     @cached_property
     def rounding(self) -> np.ndarray:

@@ -77,21 +77,19 @@ class Restrictions:
 
 
 def free_coefficients(design: Design, restrictions: Restrictions | None) -> np.ndarray:
-    """(K,) how many coefficients of each equation are free, the p_j of its degrees of freedom.
+    """(K,) how many coefficients of each equation are free, the p_j of its degrees of freedom; absorbed effects count.
 
     All, less the restrictions that are about this equation alone, in whatever way they are written: as if their columns
     had been dropped. A restriction across equations takes a freedom from the system but none from an equation, each of
     which can still move in all its directions if the others move along; so systemfit counts.
     """
     if restrictions is None:
-        return design.sizes
+        return design.sizes + design.n_absorbed
     touched = np.any(restrictions.matrix != 0, axis=0)
-    return np.array(
-        [
-            restrictions.open_to(mine).shape[1] if touched[mine].any() else mine.stop - mine.start
-            for mine in design.spans
-        ]
-    )
+    free = [
+        restrictions.open_to(mine).shape[1] if touched[mine].any() else mine.stop - mine.start for mine in design.spans
+    ]
+    return np.array(free) + design.n_absorbed
 
 
 def in_even_units(rows: np.ndarray) -> np.ndarray:

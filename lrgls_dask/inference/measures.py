@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed, residual_rows
+from lrgls_dask.design.absorbed import Absorbed
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.whiten import GroupRows, fitted_exactly, group_rows, resolution_of
@@ -35,6 +36,13 @@ class SumsOfSquares:
     residual: np.ndarray
     total: np.ndarray
     constant: np.ndarray
+
+    def with_effects(self, absorbed: Absorbed | None) -> SumsOfSquares:
+        """The same of Y about its mean, of rows less the effects that were absorbed."""
+        if absorbed is None:
+            return self
+        explained = absorbed.explained[-len(self.total) :]
+        return SumsOfSquares(self.residual, self.total + explained, np.ones_like(self.constant))
 
     @property
     def r2(self) -> np.ndarray:
@@ -205,7 +213,8 @@ def system_r2(
 def _about_means(system: Compressed, precision: np.ndarray | None) -> np.ndarray:
     """(r, K) rows that stand for Y about its means, those of generalised least squares at a precision (K, K)."""
     if precision is None:
-        return system.root[:, system.design.n_regressors :]
+        rows, absorbed = system.root[:, system.design.n_regressors :], system.design.absorbed
+        return rows if absorbed is None else np.vstack([rows, absorbed.between])
     return _less_gls_means(system, precision)
 
 

@@ -29,7 +29,7 @@ class LazyRows:
 
     Make it once for all that is computed from the rows: results that share these arrays share their reads.
     weights : as they are stored, of rows or of cells.  cells : what those of cells are, or None.
-    heights : rows of each block.
+    heights : rows of each block.  offset : (N, K) effects that were absorbed, None where none were.
     """
 
     x: tuple[da.Array, ...]
@@ -37,13 +37,19 @@ class LazyRows:
     weights: tuple[da.Array, ...]
     cells: CellWeights | None
     heights: tuple[int, ...]
+    offset: da.Array | None = None
 
     @classmethod
-    def of(cls, rows: Rows) -> LazyRows:
-        """The rows, cut as a pass would cut them; nothing is read."""
+    def of(cls, rows: Rows, effects: np.ndarray | None = None) -> LazyRows:
+        """The rows, cut as a pass would cut them; nothing is read.  effects : (G, K) of the groups that they have."""
         heights = _heights(rows)
         x, y, weights = (tuple(_cut(part, heights) for part in of) for of in (rows.x, rows.y, rows.weight_parts))
-        return cls(x, y, weights, None if rows.cells is None else replace(rows.cells, parts=()), heights)
+        offset = None
+        if effects is not None and rows.absorb is not None:
+            tables = dask.delayed(effects, pure=True, traverse=False)
+            wide, codes = (heights, (effects.shape[1],)), _cut(rows.absorb.part, heights)
+            offset = da.map_blocks(_summed, codes, tables=tables, dtype=np.float64, chunks=wide, meta=np.empty((0, 0)))
+        return cls(x, y, weights, None if rows.cells is None else replace(rows.cells, parts=()), heights, offset)
 
     def map(
         self,
@@ -53,24 +59,30 @@ class LazyRows:
         *,
         response: bool = False,
         weighted: bool = False,
+        onto: bool = False,
     ) -> da.Array:
         """(N, n_columns) `function` of every block: one task a block, nothing read yet.
 
         params : what the function needs besides rows; it travels to each worker once, not with each task.
-        response, weighted : whether it looks at Y, and at the weights where there are any.
+        response, weighted : whether it looks at Y, less effects that were absorbed, and at the weights where there are
+        any.  onto : whether what it gives are responses, which have these effects.
         The row chunks are equal but for a smaller last one, as zarr wants them.
         """
         y = self.y if response else ()
         w = self.weights if weighted else ()
+        offset = () if self.offset is None or not (response or onto) else (self.offset,)
         made = da.map_blocks(
             _apply,
             *self.x,
             *y,
             *w,
+            *offset,
             function=function,
             params=dask.delayed((params, self.cells if weighted else None), pure=True, traverse=False),
             n_x=len(self.x),
             n_y=len(y),
+            n_offset=len(offset),
+            onto=onto,
             dtype=np.float64,
             chunks=(self.heights, (n_columns,)),
             meta=np.empty((0, 0)),
@@ -101,12 +113,26 @@ def _cut(part: Part, heights: tuple[int, ...]) -> da.Array:
     return array.rechunk({0: heights})
 
 
-def _apply(*arrays: np.ndarray, function: RowFunction, params: Any, n_x: int, n_y: int) -> np.ndarray:
+def _summed(codes: np.ndarray, tables: np.ndarray) -> np.ndarray:
+    """(n, K) the effects of the groups of each row."""
+    found: np.ndarray = tables[codes[:, 0]]
+    for more in codes.T[1:]:
+        found += tables[more]
+    return found
+
+
+def _apply(
+    *arrays: np.ndarray, function: RowFunction, params: Any, n_x: int, n_y: int, n_offset: int, onto: bool
+) -> np.ndarray:
+    offset, arrays = (arrays[-1], arrays[:-1]) if n_offset else (None, arrays)
     x = np.asarray(side_by_side(arrays[:n_x]), dtype=np.float64)
     y = np.asarray(side_by_side(arrays[n_x : n_x + n_y]), dtype=np.float64) if n_y else None
     rest, (mine, cells) = arrays[n_x + n_y :], params
+    if y is not None and offset is not None:
+        y = y - offset
     weights = np.asarray(side_by_side(rest), dtype=np.float64) if rest else None
     if cells is not None:
         weights = cells.of_cells(weights)
     with one_blas_thread:
-        return function(x, y, weights, mine)
+        found = function(x, y, weights, mine)
+    return found + offset if onto and offset is not None else found

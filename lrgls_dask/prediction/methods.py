@@ -20,6 +20,7 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.inference.reference import Reference
 from lrgls_dask.prediction.conditional import Given, GivenKind, given_rows, given_std_rows
+from lrgls_dask.prediction.effects import effect_tables
 from lrgls_dask.prediction.factor_scores import FactorScoreMethod, Scoring, ShownScoring, factor_score_rows
 from lrgls_dask.prediction.fitted import (
     Coefficients,
@@ -33,6 +34,7 @@ from lrgls_dask.prediction.impute import imputed, write_imputed
 from lrgls_dask.prediction.lazyrows import LazyRows
 from lrgls_dask.prediction.newdata import NewRows, rows_to_predict
 from lrgls_dask.prediction.skipped import as_estimated, new_rows_as_estimated, of_all_equations
+from lrgls_dask.rows.rows import Rows
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.system import MAKE_ONE, CompressedSystem, System
 
@@ -109,6 +111,7 @@ class Predicting(ABC):
             (others in it are not looked at), a pandas or Dask frame with columns `fit.regressors` in any order, or an
             (N, q) array in that order. Of a fit made by `System.from_frame` a frame of any kind with the columns that
             its formulas read, long where the fitted one was; cells that a long frame lacks are NaN.
+            Where effects were absorbed a System that absorbs the same labels, NaN in groups that were not fitted.
         interval : coverage, such as 0.95; then a Dataset with `predicted`, `std_error`, `lower`, `upper`, by the
             distribution of the fit's intervals, see `reference`.  Computed together they read the rows once.
         kind : what the interval is for. "mean", X_j b_j with variance x_ij' V_jj x_ij from the estimated coefficients;
@@ -121,9 +124,10 @@ class Predicting(ABC):
         one_of("kind", kind, ("mean", "observation"))
         _check_coverage(interval)
         new = self._new_rows(data)
-        rows = LazyRows.of(new.rows)
+        self._check_interval(interval)
+        rows = LazyRows.of(new.rows, self._effects_of(new.rows))
         design, K = new.design, self.design.n_equations
-        mean = rows.map(fitted_rows, Coefficients.of(design, self.coefficients), K)
+        mean = rows.map(fitted_rows, Coefficients.of(design, self.coefficients), K, onto=True)
         if interval is None:
             return self._labelled_rows(mean, new, "predicted")
         noise = self._error_variances() if kind == "observation" else np.zeros(K)
@@ -137,7 +141,8 @@ class Predicting(ABC):
         system = as_estimated(system, self.skipped)
         check_same_design(system.design.given, self.design.given)
         coefficients = Coefficients.of(self.design.given, self.coefficients)
-        values = LazyRows.of(system.rows).map(residual_rows, coefficients, self.design.n_equations, response=True)
+        rows = LazyRows.of(system.rows, self._effects_of(system.rows))
+        values = rows.map(residual_rows, coefficients, self.design.n_equations, response=True)
         return self._labelled_rows(values, _whole(system), "residuals")
 
     def _new_rows(self, data: Any, y: Any = None, *, responses: str = "") -> NewRows:
@@ -151,6 +156,17 @@ class Predicting(ABC):
         if responses and not new.rows.y:
             raise ValueError(f"{responses} needs responses, but the data are regressors only. Pass y, or a System.")
         return new_rows_as_estimated(new, skipped)
+
+    def _effects_of(self, rows: Rows) -> np.ndarray | None:
+        """(G, K) absorbed effects of the groups of rows; None of a fit that absorbed none."""
+        return effect_tables(self.design, self.coefficients, rows)
+
+    def _check_interval(self, interval: float | None) -> None:
+        if interval is not None and self.design.absorbed is not None:
+            raise ValueError(
+                "interval needs standard errors of the effects that were absorbed, which are not kept. Predict without "
+                "interval, or give the groups as columns of 0 and 1 in place of absorb."
+            )
 
     def _with_interval(
         self, mean: da.Array, std_error: da.Array, new: NewRows, interval: float, kind: str
@@ -234,11 +250,12 @@ class PredictingBySigma(Predicting):
         one_of("kind", kind, ("observation", "mean", "error"))
         _check_coverage(interval)
         new = self._new_rows(data, y, responses="conditional prediction")
+        self._check_interval(None if kind == "error" else interval)
         V = None if interval is None or kind == "error" else self._coefficient_cov()
         coefficients = Coefficients.of(new.design, self.coefficients)
         given = Given(coefficients, self.covariance, self._usable(observed), kind, V)
-        rows = LazyRows.of(new.rows)
-        mean = rows.map(given_rows, given, self.design.n_equations, response=True, weighted=True)
+        rows = LazyRows.of(new.rows, self._effects_of(new.rows))
+        mean = rows.map(given_rows, given, self.design.n_equations, response=True, weighted=True, onto=True)
         if interval is None:
             return self._labelled_rows(mean, new, "predicted")
         std_error = rows.map(given_std_rows, given, self.design.n_equations, response=True, weighted=True)
@@ -279,6 +296,11 @@ class PredictingBySigma(Predicting):
         at `path`, unless overwrite is True.
         """
         system = as_estimated(system, self.skipped)
+        if self.design.absorbed is not None:
+            raise ValueError(
+                "impute fills in rows that miss responses, and absorbed effects are of complete ones. Use "
+                "predict_given(system), which has the effects."
+            )
         found = imputed(Coefficients.of(self.design.given, self.coefficients), self.covariance, system)
         if path is not None:
             options = None if storage_options is None else dict(storage_options)
@@ -303,7 +325,7 @@ class PredictingBySigma(Predicting):
         new = self._new_rows(data, y, responses="factor scores")
         weights = self.covariance.factor_score_weights(method)
         scoring = Scoring(Coefficients.of(new.design, self.coefficients), weights, self._shown_scoring(method))
-        values = LazyRows.of(new.rows).map(
+        values = LazyRows.of(new.rows, self._effects_of(new.rows)).map(
             factor_score_rows, scoring, self.covariance.rank, response=True, weighted=True
         )
         scores = xr.DataArray(

@@ -113,7 +113,8 @@ class CompressedRows(Evidence):
 
     def responses(self, design: Design) -> tuple[np.ndarray, np.ndarray] | None:
         q = design.n_regressors
-        mean = self.rows.head.mean[q:]
+        absorbed = self.rows.design.absorbed
+        mean = self.rows.head.mean[q:] if absorbed is None else absorbed.center[q:]
         return mean, np.sqrt(np.mean(self.rows.root[:, q:] ** 2, axis=0)) + np.abs(mean)
 
     @cached_property

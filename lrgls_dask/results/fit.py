@@ -19,6 +19,7 @@ from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.inference.classical import CoefficientCovariance
 from lrgls_dask.inference.least_squares import LeastSquaresCovariance
 from lrgls_dask.missing.covariance import observed_nll
+from lrgls_dask.prediction.effects import effects_dataset
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.methods import PredictingBySigma
 from lrgls_dask.prediction.skipped import as_estimated
@@ -166,6 +167,12 @@ class Fit(Measures, PredictingBySigma):
         Raises ValueError for arguments that do not fit together and for rows of too many patterns of missing responses
         to be held, MemoryError for more groups than memory holds.
         """
+        if self.design.absorbed is not None:
+            raise ValueError(
+                "bootstrap draws rows, or groups of them, with effects of their own, and these were absorbed. Use "
+                "with_cov('robust') or with_cov('cluster', groups=...), or give the groups as columns of 0 and 1 in "
+                "place of absorb."
+            )
         return bootstrap(self, n, method, seed, system, groups, n_blocks)
 
     def to_dataset(self) -> xr.Dataset:
@@ -177,6 +184,14 @@ class Fit(Measures, PredictingBySigma):
         say, these stand in its place. What cannot be had is left out and said in attrs["missing"]. No read.
         """
         return as_dataset(self)
+
+    def effects(self) -> xr.Dataset:
+        """`effect_<label>` (label, equation) for each label that was absorbed: what its groups add to the responses.
+
+        Those of the first label hold the intercept; where there are several, a constant may move between them. NaN for
+        groups without rows. Raises ValueError where nothing was absorbed.
+        """
+        return effects_dataset(self.design, self.coefficients, self.equation_dim)
 
     def summary(self, *, alpha: float = 0.05, max_rows: int = 200) -> str:
         """The fit in one page of text."""
@@ -202,6 +217,11 @@ class Fit(Measures, PredictingBySigma):
         One pass over a System, no read of a compressed one. Of a fit with missing="em" that of what each row shows,
         over the rows that show something: two passes where the patterns of missing responses are many.
         """
+        if self.design.absorbed is not None:
+            raise ValueError(
+                "score of other rows needs effects of their groups, which absorb finds from the rows themselves. Use "
+                "loglik / n_obs for the fitted ones, or give the groups as columns of 0 and 1 in place of absorb."
+            )
         system = as_estimated(system, self.skipped)
         if self.missing == "em" and not isinstance(system.rows, Compressed):
             return -observed_nll(system.rows, self.design, self.coefficients, self.covariance)

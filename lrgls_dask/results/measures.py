@@ -48,9 +48,20 @@ class Measures(SigmaReported):
         """(equation,) 1 - residual / total sum of squares, about the mean where the equation has a constant, else zero.
 
         NaN where a response does not vary. With weights both sums are weighted. A constant that restrictions do not
-        leave free is none.
+        leave free is none. Effects that were absorbed explain as dummies would; without them see `r2_within`.
         """
         return self._labelled(self._sums.r2, ("equation",), "r2")
+
+    @cached_property
+    def r2_within(self) -> xr.DataArray:
+        """(equation,) of the responses less the effects that were absorbed, what regressors explain beyond these.
+
+        Raises ValueError where none were.
+        """
+        if self.design.absorbed is None:
+            raise ValueError("r2_within is beside absorbed effects, and no groups were absorbed. Use r2.")
+        within = self.evidence.sums(self.estimated, self.restrictions)
+        return self._labelled(within.r2, ("equation",), "r2_within")
 
     @cached_property
     def adj_r2(self) -> xr.DataArray:
@@ -105,7 +116,7 @@ class Measures(SigmaReported):
 
     @cached_property
     def _sums(self) -> SumsOfSquares:
-        return self.evidence.sums(self.estimated, self.restrictions)
+        return self.evidence.sums(self.estimated, self.restrictions).with_effects(self.design.absorbed)
 
     def _check_reported(self, sigma: str, what: str) -> None:
         if sigma == "residual":

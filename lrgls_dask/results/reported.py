@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from lrgls_dask.checks import check_alpha
+from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypotheses import check_open
 from lrgls_dask.design.restrictions import free_coefficients, without_variance
 from lrgls_dask.design.skipped import OK, hypotheses_about
@@ -20,6 +21,7 @@ from lrgls_dask.inference import HypothesisTest, wald
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.inference.reference import Reference
 from lrgls_dask.options.table import OPTIONS, Use
+from lrgls_dask.prediction.effects import check_same_labels
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.results.comparable import check_maximised
@@ -169,8 +171,9 @@ class Reported(MadeOfParts):
 
     @property
     def df_model(self) -> int:
-        """The coefficients of all equations that are free: P less the restrictions."""
-        return self.n_coefficients - self.n_restrictions
+        """The coefficients of all equations that are free: P less the restrictions, with the effects that were
+        absorbed, which every equation has."""
+        return self.n_coefficients - self.n_restrictions + self.design.n_equations * self.design.n_absorbed
 
     @property
     def n_cells(self) -> int:
@@ -425,4 +428,18 @@ def fitted_rows_of(fit: Reported, kind: str, system: System | None) -> System:
         )
     found = as_estimated(found, fit.skipped)
     check_same_design(found.design, fit.design)
-    return as_fitted(fit, found)
+    return as_fitted(fit, _with_effects(found, fit.design))
+
+
+def _with_effects(system: System, design: Design) -> System:
+    """The rows less the effects that the fit absorbed. Raises ValueError where they have other groups."""
+    check_same_labels(design, system.rows)
+    groups = system.rows.absorb
+    if design.absorbed is None or groups is None:
+        return system
+    if groups.labels != design.absorbed.labels:
+        raise ValueError(
+            "these are not the rows that were fitted: they have other groups whose effects are absorbed. Pass the "
+            "System that was fitted."
+        )
+    return replace(system, rows=replace(system.rows, design=replace(system.design, absorbed=design.absorbed)))

@@ -47,8 +47,9 @@ class SigmaReported(Reported):
 
     @property
     def n_parameters(self) -> int:
-        """P - m, and of Sigma K k + K - k (k - 1) / 2, K (K + 1) / 2 if unrestricted; zeros do not count."""
-        return self.n_coefficients - self.n_restrictions + self.covariance.n_parameters
+        """P - m, absorbed effects of every equation, and of Sigma K k + K - k (k - 1) / 2, K (K + 1) / 2 if
+        unrestricted; zeros do not count."""
+        return self.df_model + self.covariance.n_parameters
 
     @property
     def rank(self) -> int:

@@ -140,7 +140,7 @@ def _mcelroy(fit: Measures) -> str:
 
 def notes(fit: Measures) -> list[str]:
     """Restrictions, weights, missing responses, why there is no AIC and BIC, which variances ended on their floor."""
-    lines = [*_skipped(fit), *_restrictions(fit), *_weights(fit)]
+    lines = [*_skipped(fit), *_restrictions(fit), *_weights(fit), *_absorbed(fit)]
     lines += fit.evidence.notes(fit.estimated)
     lines += _dropped(fit)
     try:
@@ -166,6 +166,23 @@ def _is_shown(fit: Reported, equation: Hashable) -> bool:
 def _weights(fit: Reported) -> list[str]:
     weighted = fit.estimated.weighted
     return [f"Weights: of {weighted}; Sigma is that of weight one"] if weighted else []
+
+
+def _absorbed(fit: Measures) -> list[str]:
+    absorbed = fit.design.absorbed
+    if absorbed is None:
+        return []
+    lines = []
+    for name, groups, single in zip(absorbed.names, absorbed.n_groups, absorbed.n_single, strict=True):
+        alone = f", {single:,} of one row, which say nothing of coefficients" if single else ""
+        lines.append(f"Effects absorbed: {name}, {groups:,} groups{alone}")
+    redundant = absorbed.n_redundant
+    atleast = "" if absorbed.is_exact else "at least "
+    others = f", {atleast}{redundant:,} less than groups, which others determine" if redundant else ""
+    lines.append(f"Parameters absorbed: {absorbed.n_parameters:,} of every equation{others}")
+    within = fit.r2_within.values
+    lines.append(f"R2 within: {', '.join(f'{value:.4f}' for value in within[:6])}{', ...' if len(within) > 6 else ''}")
+    return lines
 
 
 def _dropped(fit: Reported) -> list[str]:

@@ -19,6 +19,7 @@ class Block:
     """Consecutive rows, as stored: x and y are tuples of (n,) or (n, c) arrays of any real dtype.
 
     cells : weights of cells as stored, by which rows are not scaled yet.  scaling : by what they have been.
+    codes : (n, L) the groups whose effects are absorbed, and have not been taken out yet.
     """
 
     start: int
@@ -27,6 +28,7 @@ class Block:
     weights: np.ndarray | None
     cells: tuple[np.ndarray, ...] = ()
     scaling: Scaling | None = None
+    codes: np.ndarray | None = None
 
     @property
     def n_rows(self) -> int:
@@ -36,12 +38,14 @@ class Block:
         """Some of the rows, with the number of the block's first."""
         x, y, cells = (tuple(array[rows] for array in arrays) for arrays in (self.x, self.y, self.cells))
         weights = None if self.weights is None else np.asarray(self.weights)[rows]
-        return Block(self.start, x, y, weights, cells, None if self.scaling is None else self.scaling.take(rows))
+        scaling = None if self.scaling is None else self.scaling.take(rows)
+        return Block(self.start, x, y, weights, cells, scaling, None if self.codes is None else self.codes[rows])
 
     def copy(self) -> Block:
         """The same in memory of its own, for who keeps it: a pass reads the next block where it read this one."""
         x, y, cells = (tuple(np.array(array) for array in arrays) for arrays in (self.x, self.y, self.cells))
-        return Block(self.start, x, y, None if self.weights is None else np.array(self.weights), cells, self.scaling)
+        weights = None if self.weights is None else np.array(self.weights)
+        return Block(self.start, x, y, weights, cells, self.scaling, self.codes)
 
     def told(self, head: Head) -> Head:
         """The head of these rows, with what their scaling tells."""

@@ -57,7 +57,8 @@ class Chunks:
 class BlockPlan:
     """How to read one block.
 
-    readers, names : one a part, X then Y then weights.  by_cell : whether those are of cells.
+    readers, names : one a part, X then Y then weights, then groups that are absorbed.  by_cell : whether weights are of
+    cells.  absorbs : whether there are such groups.
     graph : the Dask tasks this block alone needs.  shared : keys whose values it is handed.
     """
 
@@ -66,6 +67,7 @@ class BlockPlan:
     n_x: int
     n_y: int
     by_cell: bool
+    absorbs: bool
     readers: tuple[Stored | Chunks, ...]
     names: tuple[str, ...]
     graph: dict[Key, Any]
@@ -80,7 +82,7 @@ def plan_blocks(rows: Rows, layout: Layout) -> tuple[BlockPlan, ...]:
     bounds = layout.blocks
     names = tuple(part.name for part in rows.parts)
     readers = zip(*(_readers(part, bounds) for part in rows.parts), strict=True)
-    sizes = len(rows.x), len(rows.y), rows.cells is not None
+    sizes = len(rows.x), len(rows.y), rows.cells is not None, rows.absorb is not None
     return tuple(
         BlockPlan(int(a), int(b), *sizes, of_parts, names, {}, frozenset())
         for a, b, of_parts in zip(bounds[:-1], bounds[1:], readers, strict=True)
@@ -163,7 +165,8 @@ def _read(plan: BlockPlan, values: dict[Key, Any]) -> tuple[Block, list[np.ndarr
     x, y, rest = tuple(arrays[: plan.n_x]), tuple(arrays[plan.n_x : y_stop]), tuple(arrays[y_stop:])
     if plan.by_cell:
         return Block(plan.start, x, y, None, rest), arrays
-    return Block(plan.start, x, y, rest[0] if rest else None), arrays
+    codes, rest = (rest[-1], rest[:-1]) if plan.absorbs else (None, rest)
+    return Block(plan.start, x, y, rest[0] if rest else None, codes=codes), arrays
 
 
 def read_stored(stored: Box) -> np.ndarray:

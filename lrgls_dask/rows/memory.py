@@ -30,6 +30,9 @@ BLOCKS_IN_FLIGHT = (
 SLACK = 1.15  # allocator fragmentation and what the model leaves out
 
 
+PAIR_BYTES = 64  # of a pair of groups whose effects are absorbed: key and weight, merged, and twice in a sparse table
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Where tasks run. limit : bytes a worker may use, client_limit : and this process.  base : bytes a worker uses
@@ -107,12 +110,14 @@ def this_process(memory_limit: int | str | None) -> Cluster:
 
 
 def task_bytes(rows: Rows, layout: Layout, partial: int, *, copies: int = 0) -> int:
-    """One task: blocks in flight and copies of one, what decodes them, rows scaled by weights of cells, two slabs,
-    three partial sums."""
+    """One task: blocks in flight and copies of one, what decodes them, rows scaled by weights of cells or less effects
+    that are absorbed, two slabs, three partial sums."""
     stored = sum(part.row_bytes for part in rows.parts if not isinstance(part.array, np.ndarray))
     block = layout.largest_block() * stored
     width = rows.design.n_regressors + rows.design.n_equations
     slab = 8 * width * slab_rows(width)
     scaled = 0 if rows.cells is None else scaled_bytes(rows.design)
     decoding = max(part.run_bytes for part in rows.parts)
+    if rows.absorb is not None:
+        scaled += 3 * 8 * width * layout.largest_block() + PAIR_BYTES * rows.absorb.n_pairs(rows.n_obs)
     return (BLOCKS_IN_FLIGHT + copies) * block + decoding + scaled + 3 * slab + 3 * partial

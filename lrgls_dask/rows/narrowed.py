@@ -12,7 +12,7 @@ from lrgls_dask.design.design import as_slice
 from lrgls_dask.design.narrowed import Narrowed
 from lrgls_dask.rows.rows import Part, Rows
 
-__all__ = ["narrowed_rows"]
+__all__ = ["narrowed_rows", "only_columns"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +44,15 @@ def narrowed_rows(rows: Rows, kept: Narrowed) -> Rows:
     cells = rows.cells
     return replace(
         rows,
-        x=_chosen(rows.x, kept.given),
-        y=_chosen(rows.y, kept.equations),
+        x=only_columns(rows.x, kept.given),
+        y=only_columns(rows.y, kept.equations),
         design=kept.design,
         cells=None if cells is None else replace(cells, weighting=cells.weighting[kept.equations]),
     )
 
 
-def _chosen(parts: tuple[Part, ...], columns: np.ndarray) -> tuple[Part, ...]:
+def only_columns(parts: tuple[Part, ...], columns: np.ndarray) -> tuple[Part, ...]:
+    """The parts with these columns (c,), ascending, of all of theirs; nothing is read."""
     chosen, first = [], 0
     for part in parts:
         mine = columns[(columns >= first) & (columns < first + part.n_columns)] - first

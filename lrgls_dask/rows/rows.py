@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from lrgls_dask.design.design import Design
 
-__all__ = ["CellWeights", "Part", "Rows"]
+__all__ = ["CellWeights", "GroupLabels", "Part", "Rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,29 @@ class CellWeights:
 
 
 @dataclass(frozen=True, eq=False)
+class GroupLabels:
+    """Labels of rows whose effects are absorbed.
+
+    part : codes (N, L) of the group of each row by each label, numbered through all labels.  names : of the labels.
+    labels : of each its groups, ascending.
+    """
+
+    part: Part
+    names: tuple[Hashable, ...]
+    labels: tuple[tuple[Hashable, ...], ...]
+
+    @property
+    def n_groups(self) -> int:
+        """Of all labels."""
+        return sum(len(each) for each in self.labels)
+
+    def n_pairs(self, n_obs: int) -> int:
+        """The most pairs of groups of different labels that rows are in."""
+        sizes = [len(each) for each in self.labels]
+        return sum(min(n_obs, a * b) for a, b in combinations(sizes, 2))
+
+
+@dataclass(frozen=True, eq=False)
 class Rows:
     """N rows of [X Y] and optional weights, in parts; column order is the order of the parts.
 
@@ -74,6 +98,8 @@ class Rows:
     columns of its own, which passes make of the stored ones: see `rows.scaled`.
     complete_only : leave out rows with a NaN in Y, or in a regressor, too.
     label_of : what the user calls a row, by its number; None where rows have no labels.
+    absorb : the groups whose effects are taken out of the rows as they are read, see `rows.absorbed`. What they are is
+    known once `design.absorbed` is there.
     """
 
     x: tuple[Part, ...]
@@ -84,11 +110,13 @@ class Rows:
     complete_only: bool = False
     cells: CellWeights | None = None
     label_of: Callable[[int], Hashable] | None = None
+    absorb: GroupLabels | None = None
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """Every part, X first, then Y, then the weights."""
-        return (*self.x, *self.y, *self.weight_parts)
+        """Every part, X first, then Y, then the weights, then the groups that are absorbed."""
+        groups = () if self.absorb is None else (self.absorb.part,)
+        return (*self.x, *self.y, *self.weight_parts, *groups)
 
     @property
     def weight_parts(self) -> tuple[Part, ...]:
@@ -112,3 +140,9 @@ class Rows:
     @property
     def row_bytes(self) -> int:
         return sum(part.row_bytes for part in self.parts)
+
+    @property
+    def group_bytes(self) -> int:
+        """Of sums of the groups whose effects are absorbed."""
+        width = self.design.n_regressors + self.design.n_equations
+        return 0 if self.absorb is None else 8 * self.absorb.n_groups * (width + 3)

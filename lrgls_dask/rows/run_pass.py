@@ -26,6 +26,7 @@ from dask.core import get_dependencies
 from dask.typing import Key
 
 from lrgls_dask.errors import BadValues
+from lrgls_dask.rows.absorbed import GroupKernel, LessEffects
 from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.block_plan import (
     BlockPlan,
@@ -40,6 +41,7 @@ from lrgls_dask.rows.block_plan import (
 )
 from lrgls_dask.rows.cells import UsedCells
 from lrgls_dask.rows.cluster import Box, check_versions, client_of, computed, scattered
+from lrgls_dask.rows.effects import absorbed_of
 from lrgls_dask.rows.kernels import CompleteRows
 from lrgls_dask.rows.layout import Layout, cut_rows
 from lrgls_dask.rows.progress import Progress, report
@@ -47,7 +49,7 @@ from lrgls_dask.rows.resources import one_blas_thread, spare_arrays
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.scaled import ScaledCells
 
-__all__ = ["Meter", "SavedSums", "run_pass"]
+__all__ = ["Meter", "SavedSums", "run_pass", "with_effects"]
 
 FAN_IN = 8  # partial sums added by one node of the tree
 # Groups between two savings, some 60 GB of rows: a whole subtree, so that no digit depends on saving.
@@ -100,8 +102,14 @@ def run_pass(
     partial_bytes : size of one result of the kernel; groups are made large enough that moving it is cheap.
     saved : keeps the sums of long stretches of rows, so that a pass that was cut short goes on where it was.
     holes : whether rows may miss responses; the kernel then sees zero in the cells of X that none of the others uses.
+    Rows whose groups have effects that are absorbed come without these; where it is not known what they are yet, that
+    takes a pass before, unless the kernel asks for the groups themselves.
     Raises BadValues or UnreadableRows from the first block that showed them.
     """
+    if rows.absorb is not None and not isinstance(kernel, GroupKernel):
+        rows = with_effects(rows, meter)
+        assert rows.design.absorbed is not None
+        kernel = LessEffects(kernel, rows.design.absorbed.center, rows.design.absorbed.effects)
     kernel = UsedCells(kernel, rows.design.users, holes)
     if rows.complete_only:
         kernel = CompleteRows(kernel, rows.design.is_used)
@@ -128,6 +136,16 @@ def run_pass(
     if total is None:
         raise ValueError("weights: no row has a positive weight. Give at least one row a weight above zero.")
     return total
+
+
+def with_effects(rows: Rows, meter: Meter) -> Rows:
+    """The rows, knowing the effects of groups that they come without; one pass where that was not known."""
+    groups, design = rows.absorb, rows.design
+    if groups is None or design.absorbed is not None:
+        return rows
+    kernel, size = GroupKernel(groups.n_groups), rows.group_bytes
+    sums = run_pass(rows, kernel, None, partial_bytes=size, meter=meter, label="means of groups")
+    return replace(rows, design=replace(design, absorbed=absorbed_of(sums, groups, design.n_equations)))
 
 
 @contextmanager

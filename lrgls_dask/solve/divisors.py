@@ -76,4 +76,4 @@ def overlaps(design: Design, x: np.ndarray, restrictions: Restrictions | None) -
     for i in has:
         squares = np.sum((bases[i].T @ together) ** 2, axis=0)
         out[i, has] = np.add.reduceat(squares, starts[has])
-    return out
+    return out + design.n_absorbed  # effects that are absorbed are a part of every projection

@@ -249,7 +249,9 @@ def _without_covariance(
 
 def criteria(problem: Posed, structure: Structure, nll: float) -> dict[str, float]:
     """Likelihood and information criteria of a structure fitted to this nll per row, in standard units."""
-    n_parameters = problem.design.n_coefficients + structure.n_parameters(problem.design.n_equations)
+    design = problem.design
+    n_parameters = design.n_coefficients + design.n_equations * design.n_absorbed
+    n_parameters += structure.n_parameters(design.n_equations)
     if problem.constraint is not None:
         n_parameters -= len(problem.constraint.values)
     loglik = -problem.n_obs * (nll + problem.nll_offset)

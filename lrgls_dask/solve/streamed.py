@@ -25,7 +25,7 @@ from lrgls_dask.rows.kernels import (
 )
 from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.rows.run_pass import Meter, run_pass, with_effects
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
 from lrgls_dask.solve.divisors import overlaps
@@ -61,14 +61,18 @@ class Streamed:
         restrictions: Restrictions | None = None,
     ) -> None:
         self.dense = dense
+        rows = with_effects(rows, meter)
         self.design, self.rows, self.meter, self.spare_bytes = rows.design, rows, meter, spare_bytes
         groups = rows.design.groups
         size = 8 * sum(len(g.columns) * (len(g.columns) + len(g.equations)) for g in groups)
         moments: DesignMoments = run_pass(rows, design_kernel, groups, partial_bytes=size, meter=meter, label="OLS")
         self.n_obs, self.head = moments.head.n_rows, moments.head
+        if rows.design.absorbed is not None:
+            design = rows.design.beside_effects(_squares(moments, rows.design), moments.head.weight)
+            self.design, self.rows = design, replace(rows, design=design)
         self.cells = np.full(rows.design.n_equations, float(self.n_obs))
-        self.group_rows = group_rows(moments, rows.design)
-        self.whitened = whiten(rows.design, self.group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=self.resolution)
+        self.group_rows = group_rows(moments, self.design)
+        self.whitened = whiten(self.design, self.group_rows, n_obs=self.n_obs, lam_B=lam_B, resolution=self.resolution)
         for part in self.group_rows:
             total = np.sum(part.y**2, axis=0) + part.beyond
             mine = part.group.equations
@@ -192,6 +196,32 @@ def stream_partial_bytes(design: Design, dense: bool) -> int:
     return 8 * (design.n_coefficients + (2 * n_equations**2 if dense else 16 * n_equations))
 
 
+def _solved(root: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(p, m) y with root'y = right, of a triangular root (p, p), some rows of which are zero where its columns are
+    dependent, or do not vary."""
+    y = np.zeros(right.shape)
+    live = np.flatnonzero(root.any(axis=1))
+    if len(live) == 0:
+        return y
+    pivots = np.argmax(root[live] != 0, axis=1)
+    scale = np.linalg.norm(root, axis=0)
+    if np.all(np.abs(root[live, pivots]) > GRAM_RESOLUTION * scale[pivots]):
+        y[live] = solve_triangular(root[np.ix_(live, pivots)], right[pivots], trans="T")
+        return y
+    # a column that depends on those before it starts with rounding, not with zero: no pivot
+    unit = np.where(scale > 0, scale, 1.0)
+    y[live] = np.linalg.lstsq((root[live] / unit).T, right / unit[:, None], rcond=None)[0]
+    return y
+
+
+def _squares(moments: DesignMoments, design: Design) -> np.ndarray:
+    """(q,) of every column that an equation uses, about its mean."""
+    found = np.full(design.n_regressors, np.inf)
+    for group, products in zip(moments.groups, moments.xx, strict=True):
+        found[group.columns] = products.diagonal()
+    return found
+
+
 def group_rows(moments: DesignMoments, design: Design) -> tuple[GroupRows, ...]:
     """Rows that stand for each design's own columns and responses, from their centred moments."""
     n_y = len(moments.yy)
@@ -202,11 +232,7 @@ def group_rows(moments: DesignMoments, design: Design) -> tuple[GroupRows, ...]:
         root = np.zeros((p, p))
         found = root_of(np.tril(moments.xx[i]))
         root[: len(found)] = found
-        live = np.flatnonzero(root.any(axis=1))
-        y = np.zeros((p, len(group.equations)))
-        if len(live):
-            pivots = np.argmax(root[live] != 0, axis=1)
-            y[live] = solve_triangular(root[np.ix_(live, pivots)], moments.xy[i][pivots], trans="T")
+        y = _solved(root, moments.xy[i])
         mean_x, mean_y = mean[:-n_y][group.columns], mean[-n_y:][group.equations]
         beyond = np.maximum(moments.yy[group.equations] - np.sum(y**2, axis=0), 0.0)
         x = np.vstack([mean_x, root])

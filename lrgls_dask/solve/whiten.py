@@ -324,7 +324,7 @@ def _check_determined(design: Design, part: GroupRows, x: np.ndarray, free: np.n
     if stored:  # a column that varies by rounding alone is a constant beside the constant
         one = "varies no more than rounding of its values"
         what = f"{what} to the rounding of their values" if len(names) > 1 else f"column {listed} {one}"
-        what += " as they are stored, in fewer than 64 bits"
+        what += " as they are stored, in fewer than 64 bits" if design.absorbed is None else " less absorbed effects"
     also = f" (and {len(part.group.equations) - 1} more with the same columns)" if len(part.group.equations) > 1 else ""
     unpenalised = " of those that lam_B does not name" if len(terms) < len(free) else ""
     raise np.linalg.LinAlgError(

@@ -45,6 +45,7 @@ from lrgls_dask.results.cov.cluster import Cluster
 from lrgls_dask.simulate import simulate_system
 from lrgls_dask.varying.segments import segment_times
 from support.remedies import Case, said_to, templates
+from support.remedies_of_absorb import ABSORB
 from support.remedies_of_frames import FRAMES
 from support.remedies_of_parquet import PARQUET
 
@@ -2022,6 +2023,7 @@ CASES = [
     *ROWS,
     *FRAMES,
     *PARQUET,
+    *ABSORB,
     *GRIDS,
     *MOMENTS,
 ]

@@ -34,6 +34,7 @@ class Cluster(Sandwich):
     group_debias : whether to multiply by G / (G - 1) (N - 1) / N, whatever the correction. As linearmodels' options:
     debiased=True, group_debias=True or False.
 
+    Of effects that were absorbed p counts one for a label whose groups lie within one cluster each, as fixest does.
     G counts the groups with rows that were fitted: of positive weight, and complete ones with missing="drop"; of
     several kinds each covariance has its own, and tests the least. A sum of several kinds may have negative
     eigenvalues, which is warned of; where a variance is negative they are taken for zero.
@@ -64,8 +65,9 @@ class Cluster(Sandwich):
         counts = [n for _, n in found[: len(kinds)]]
         counted = " and ".join(f"{n:,}" for n in counts)
         note = f"{_said(correction, by_group)}, {counted} groups"
+        uncounted = _uncounted(system, codes)
         if len(kinds) == 1:
-            return CovValues(parts[0], note, counts[0])
+            return CovValues(parts[0], note, counts[0], uncounted)
         values, doubt = crossed_sum(parts, len(kinds))
         if doubt:
             note += f", {doubt}"
@@ -75,7 +77,29 @@ class Cluster(Sandwich):
                 FitWarning,
                 stacklevel=5,
             )
-        return CovValues(values, note, min(counts))
+        return CovValues(values, note, min(counts), uncounted)
+
+
+def _uncounted(system: System, clusters: list[np.ndarray]) -> int:
+    """Parameters of absorbed effects that corrections do not count: of labels whose groups lie within one cluster each,
+    all but one, since scores of a cluster leave their effects no freedom (Cameron and Miller 2015, section III.B)."""
+    absorb, absorbed = system.rows.absorb, system.design.absorbed
+    if absorb is None or absorbed is None:
+        return 0
+    codes: Any = absorb.part.array
+    nested = [
+        n_groups - 1
+        for label, n_groups in zip(codes.T, absorbed.n_groups, strict=True)
+        if any(_lies_within(label, cluster) for cluster in clusters)
+    ]
+    return min(sum(nested), absorbed.n_parameters - 1)
+
+
+def _lies_within(groups: np.ndarray, clusters: np.ndarray) -> bool:
+    """Whether all rows of a group are in one cluster, codes (N,) both."""
+    of_group = np.zeros(int(groups.max()) + 1, dtype=clusters.dtype)
+    of_group[groups] = clusters
+    return bool(np.array_equal(of_group[groups], clusters))
 
 
 def _of_groups(n_groups: int, n_rows: int) -> float:

@@ -20,11 +20,13 @@ class CovValues:
     """values : (P, P), or (p_j, p_j) of one equation.  note : how they were made, beyond the kind.
 
     n_groups : independent groups of rows they were made of, the fewest where there are several kinds; None for rows.
+    uncounted : parameters of absorbed effects that corrections for degrees of freedom do not count.
     """
 
     values: np.ndarray
     note: str = ""
     n_groups: int | None = None
+    uncounted: int = 0
 
 
 class CovSource(Protocol):

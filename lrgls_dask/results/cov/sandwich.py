@@ -54,7 +54,7 @@ class Sandwich(CovKind):
         found = self.sandwich(rows, source.bread(rows), equation, correction)
         if correction not in BY_DEGREES:
             return found
-        factors = np.sqrt(source.shown / (source.shown - source.free))
+        factors = np.sqrt(source.shown / (source.shown - source.free + found.uncounted))
         if equation is not None:
             return replace(found, values=np.asarray(found.values * factors[equation] ** 2))
         each = np.repeat(factors, source.design.sizes)
@@ -80,5 +80,10 @@ class Robust(Sandwich):
 
     def sandwich(self, system: System, bread: BreadOfRows, equation: int | None, correction: Correction) -> CovValues:
         power = {"HC2": 0.5, "HC3": 1.0}.get(correction)
+        if power is not None and bread.design.absorbed is not None:
+            raise ValueError(
+                f"correction={correction!r} divides by leverages, of which absorbed effects are a part that is not "
+                "kept. Use correction='HC1', or give the groups as columns of 0 and 1 in place of absorb."
+            )
         leverage = None if power is None else bread.leverage(power)
         return CovValues(robust(system.rows, bread, equation, Meter(), leverage), correction)
