@@ -20,6 +20,7 @@ from lrgls_dask.data.arrays import rows_from_arrays
 from lrgls_dask.data.frames import rows_from_frame
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.store import read_system
+from lrgls_dask.data.storeappend import append_system
 from lrgls_dask.data.storedlabels import StoredLabels
 from lrgls_dask.data.storewriter import rewrites, write_system
 from lrgls_dask.data.unwritten import check_written
@@ -321,6 +322,25 @@ class System(LabelledRows):
             compressors=compressors,
             apart_from=() if rewrites(self, path, options) else self.read_from,
         )
+
+    def append_to_zarr(self, path: str | Path | Any, *, storage_options: Mapping[str, Any] | None = None) -> None:
+        """Append these rows to a store that `to_zarr` made; `from_zarr` then has them behind those that were there.
+
+        Equations, regressors and what each equation uses must be those of the store, by label and in its order, and so
+        must be what has weights, and whether rows have labels and groups; labels of the store's kind and not there yet.
+        Rows of a frame are made for it by its own formulas: System.from_frame(frame, System.from_zarr(path).formulas).
+        Formulas and further labels of equations stay the store's. Rows go in chunks of its size: one that was begun
+        with few rows has small ones, until System.from_zarr(path).to_zarr(path, overwrite=True) has written it anew.
+
+        Costs one read of these rows and a few blocks of memory. Of the store the last chunk is read, and its row labels
+        unless they ascend and the new ones go on from there. The new rows count once all are written: an append that
+        fails or is killed leaves a store that opens as it was, and can be run again. Of a local store, another that is
+        appended to at the same time is refused.
+
+        Raises FileNotFoundError where no store is, ValueError naming what differs, and for values that the store's
+        dtypes do not hold.
+        """
+        append_system(self, path, storage_options=None if storage_options is None else dict(storage_options))
 
     def __repr__(self) -> str:
         unread = self.n_obs * self.rows.row_bytes

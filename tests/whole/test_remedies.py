@@ -46,6 +46,7 @@ from lrgls_dask.simulate import simulate_system
 from lrgls_dask.varying.segments import segment_times
 from support.remedies import Case, said_to, templates
 from support.remedies_of_frames import FRAMES
+from support.remedies_of_stores import stores
 
 N, K = 60, 5
 RNG = np.random.default_rng(5)
@@ -2020,6 +2021,7 @@ CASES = [
     *STATISTICS,
     *ROWS,
     *FRAMES,
+    *stores(str(FOLDER / "appended")),
     *GRIDS,
     *MOMENTS,
 ]

@@ -1,0 +1,122 @@
+"""What is said of rows that cannot be appended to a store, and the ways out, followed to the letter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from zarr.storage import MemoryStore
+
+from lrgls_dask import System
+from lrgls_dask.data.storage import held_alone
+from support.remedies import Case
+
+N = 12
+RNG = np.random.default_rng(3)
+Y, X = RNG.normal(size=(N, 2)), RNG.normal(size=(N, 2))
+DAYS = pd.date_range("2000", periods=2 * N, unit="s")
+SECTORS = ["s", "t"]
+
+
+def rows(equations: tuple[str, ...] = ("a", "b"), x: Any = X, **options: Any) -> System:
+    return System.from_arrays(Y, x, equations=equations, **options)
+
+
+def dated(index: Any = DAYS[N:], x: Any = X) -> System:
+    y = pd.DataFrame(Y, columns=["a", "b"], index=index)
+    return System.from_arrays(y, pd.DataFrame(x, columns=["x0", "x1"], index=y.index))
+
+
+def sectored(sectors: list[str] | None) -> System:
+    more = {} if sectors is None else {"sector": ("equation", sectors)}
+    y = xr.DataArray(Y, dims=("obs", "equation"), coords={"equation": ["a", "b"], **more}, name="y")
+    return System.from_xarray(None, y, [xr.DataArray(X[:, 0], dims="obs", name="x")])
+
+
+def appended(first: System, more: Callable[[], System]) -> Callable[[], None]:
+    """The call that appends to a new store of the first."""
+
+    def call() -> None:
+        store = MemoryStore()
+        first.to_zarr(store)
+        more().append_to_zarr(store)
+
+    return call
+
+
+def read_only() -> None:
+    store = MemoryStore()
+    rows().to_zarr(store)
+    rows().append_to_zarr(store.with_read_only(True))
+
+
+def at_once(path: str) -> None:
+    rows().to_zarr(path, overwrite=True)
+    with held_alone(path):
+        rows().append_to_zarr(path)
+
+
+def after(path: str) -> None:
+    rows().to_zarr(path, overwrite=True)
+    with held_alone(path):
+        pass
+    rows().append_to_zarr(path)
+
+
+def written_anew(x: Any) -> None:
+    rows(x=np.vstack([X, x])[:N]).to_zarr(MemoryStore())
+
+
+FIRST, DATED, FLOATS = rows(), dated(DAYS[:N]), rows(x=X.astype("f4"))
+CONSTANT = rows(weights=np.array([1.0, 2.0]))
+MILLIS = DAYS[N:].as_unit("ms") + pd.Timedelta("1ms")
+
+
+def stores(place: str) -> list[Case]:
+    """place : a path for a store."""
+    return [
+        Case("cannot be written into", read_only, (appended(FIRST, rows), lambda: rows().to_zarr(place + "-copy"))),
+        Case("appended to by another", lambda: at_once(place), (lambda: after(place),)),
+        Case("differ in equations", appended(FIRST, lambda: rows(("b", "a"))), (appended(FIRST, rows),)),
+        Case("weights of nothing, but", appended(FIRST, lambda: rows(weights=np.ones(N))), (appended(FIRST, rows),)),
+        Case(
+            "but the rows to append have weights of nothing",
+            appended(rows(weights=np.ones(N)), rows),
+            (appended(rows(weights=np.ones(N)), lambda: rows(weights=np.ones(N))),),
+        ),
+        Case(
+            "has the weight 2.0",
+            appended(CONSTANT, lambda: rows(weights=np.array([1.0, 3.0]))),
+            (appended(CONSTANT, lambda: CONSTANT),),
+        ),
+        Case(
+            "has 'sector' 't'",
+            appended(sectored(SECTORS), lambda: sectored(["s", "s"])),
+            (
+                appended(sectored(SECTORS), lambda: sectored(SECTORS)),
+                appended(sectored(SECTORS), lambda: sectored(None)),
+            ),
+        ),
+        Case("to append have none", appended(DATED, rows), (appended(DATED, dated),)),
+        Case("has no groups", appended(FIRST, lambda: rows(groups=np.arange(N))), (appended(FIRST, rows),)),
+        Case("has no row labels", appended(FIRST, dated), (appended(FIRST, rows),)),
+        Case("is there already", appended(DATED, lambda: dated(DAYS[N - 1 : -1])), (appended(DATED, dated),)),
+        Case(
+            "but those in the store are times",
+            appended(DATED, lambda: dated(DAYS[N:].astype(str))),
+            (appended(DATED, lambda: dated(pd.to_datetime(DAYS[N:].astype(str)))),),
+        ),
+        Case(
+            "cannot be kept beside",
+            appended(DATED, lambda: dated(MILLIS)),
+            (appended(DATED, lambda: dated(MILLIS.round("s"))), lambda: dated(MILLIS).to_zarr(MemoryStore())),
+        ),
+        Case(
+            "is no float32",
+            appended(FLOATS, rows),
+            (appended(FLOATS, lambda: rows(x=X.astype("float32"))), lambda: written_anew(X)),
+        ),
+    ]
