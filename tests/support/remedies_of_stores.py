@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 from zarr.storage import MemoryStore
 
-from lrgls_dask import System
+from lrgls_dask import LowRankGLS, System, TimeVarying
 from lrgls_dask.data.storage import held_alone
 from support.remedies import Case
 
@@ -19,6 +19,7 @@ RNG = np.random.default_rng(3)
 Y, X = RNG.normal(size=(N, 2)), RNG.normal(size=(N, 2))
 DAYS = pd.date_range("2000", periods=2 * N, unit="s")
 SECTORS = ["s", "t"]
+HALVES = np.arange(N) // (N // 2)
 
 
 def rows(equations: tuple[str, ...] = ("a", "b"), x: Any = X, **options: Any) -> System:
@@ -118,5 +119,10 @@ def stores(place: str) -> list[Case]:
             "is no float32",
             appended(FLOATS, rows),
             (appended(FLOATS, lambda: rows(x=X.astype("float32"))), lambda: written_anew(X)),
+        ),
+        Case(
+            "keeps no rows of its segments",
+            lambda: LowRankGLS(covariance=TimeVarying(0, HALVES)).fit(rows()).result_.compressed(),
+            (lambda: LowRankGLS(0).fit(rows().append(rows())),),
         ),
     ]

@@ -2057,6 +2057,7 @@ ELSEWHERE = {
     "missing/kackar_harville.py: Use a smaller rank, or classical standard": GUARD,
     "missing/kackar_harville.py: use classical standard errors, or a smaller": LARGE,
     "results/evidence.py: Fit complete rows only with missing='drop'": GUARD,
+    "results/evidence.py: Fit all rows again.": LARGE,
     "results/bootstrap.py: Give every row a group.": GUARD,
     "results/cov/cluster.py: Give every row a label, or drop": GUARD,
     "results/cov/cluster.py: Pass one label a row, or a": GUARD,
