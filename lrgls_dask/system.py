@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.store import read_system
 from lrgls_dask.data.storeappend import append_system
 from lrgls_dask.data.storedlabels import StoredLabels
+from lrgls_dask.data.storeplan import StorePlan, plan_store
 from lrgls_dask.data.storewriter import rewrites, write_system
 from lrgls_dask.data.unwritten import check_written
 from lrgls_dask.data.variables import rows_from_xarray
@@ -299,18 +300,23 @@ class System(LabelledRows):
         row_chunk: int | None = None,
         storage_options: Mapping[str, Any] | None = None,
         compressors: Any = None,
+        memory_limit: int | str | None = None,
+        progress: bool | Callable[[str, int, int], object] = False,
     ) -> None:
         """Write format 1, which `from_zarr` and plain `xr.open_zarr` open.
 
-        row_chunk : rows per chunk of X and Y, by default about 16 MB of the wider.  compressors : as in zarr; none by
-        default, since noise does not compress. Costs one read of every stored chunk and a few blocks of memory.
+        row_chunk : rows per chunk of X and Y, by default about 16 MB of both together.  compressors : as in zarr; none
+        by default, since noise does not compress. Costs one read of every stored chunk and a few blocks of memory:
+        `plan_to_zarr` prices it.  memory_limit : what this process may hold, "1GB" say, by default what is free.
+        progress : True for a bar, or show(label, bytes_done, bytes_total).
         The store appears when it is complete; a failure leaves nothing behind, and an old store at a path or URL as it
         was. A store object has no place beside it, so there overwriting clears it first.
 
         A system opened with `from_zarr` may take the place of its own store, in other chunks, if nothing else is there.
 
         Raises FileExistsError where something is at `path`, unless it is a zarr store and overwrite is True; ValueError
-        where else `path` is, holds or lies in a store that the system reads.
+        where else `path` is, holds or lies in a store that the system reads; MemoryError or OSError, before anything is
+        read, where memory or the disk have too little room.
         """
         options = None if storage_options is None else dict(storage_options)
         write_system(
@@ -320,10 +326,25 @@ class System(LabelledRows):
             row_chunk=row_chunk,
             storage_options=options,
             compressors=compressors,
+            memory_limit=memory_limit,
+            progress=progress,
             apart_from=() if rewrites(self, path, options) else self.read_from,
         )
 
-    def append_to_zarr(self, path: str | Path | Any, *, storage_options: Mapping[str, Any] | None = None) -> None:
+    def plan_to_zarr(
+        self, path: str | Path | Any = None, *, row_chunk: int | None = None, memory_limit: int | str | None = None
+    ) -> StorePlan:
+        """What `to_zarr` would write and hold: chunks, bytes of disk, peak memory and its limit; reads nothing."""
+        return plan_store(self, path, row_chunk=row_chunk, memory_limit=memory_limit)
+
+    def append_to_zarr(
+        self,
+        path: str | Path | Any,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        memory_limit: int | str | None = None,
+        progress: bool | Callable[[str, int, int], object] = False,
+    ) -> None:
         """Append these rows to a store that `to_zarr` made; `from_zarr` then has them behind those that were there.
 
         Equations, regressors and what each equation uses must be those of the store, by label and in its order, and so
@@ -332,15 +353,16 @@ class System(LabelledRows):
         Formulas and further labels of equations stay the store's. Rows go in chunks of its size: one that was begun
         with few rows has small ones, until System.from_zarr(path).to_zarr(path, overwrite=True) has written it anew.
 
-        Costs one read of these rows and a few blocks of memory. Of the store the last chunk is read, and its row labels
-        unless they ascend and the new ones go on from there. The new rows count once all are written: an append that
-        fails or is killed leaves a store that opens as it was, and can be run again. Of a local store, another that is
-        appended to at the same time is refused.
+        memory_limit, progress : as of `to_zarr`. Costs one read of these rows and a few blocks of memory. Of the store
+        the last chunk is read, and its row labels unless they ascend and the new ones go on from there. The new rows
+        count once all are written: an append that fails or is killed leaves a store that opens as it was, and can be
+        run again. Of a local store, another that is appended to at the same time is refused.
 
         Raises FileNotFoundError where no store is, ValueError naming what differs, and for values that the store's
         dtypes do not hold.
         """
-        append_system(self, path, storage_options=None if storage_options is None else dict(storage_options))
+        options = None if storage_options is None else dict(storage_options)
+        append_system(self, path, storage_options=options, memory_limit=memory_limit, progress=progress)
 
     def __repr__(self) -> str:
         unread = self.n_obs * self.rows.row_bytes

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import dask
@@ -12,9 +13,10 @@ import dask.array as da
 import numpy as np
 import zarr
 
-from lrgls_dask.rows.rows import Part
+from lrgls_dask.rows.progress import report
+from lrgls_dask.rows.rows import CellWeights, Part, Rows
 
-__all__ = ["Target", "common_dtype", "fill_rows", "stops_of_blocks"]
+__all__ = ["RowArray", "Target", "common_dtype", "fill_rows", "row_arrays", "stops_of_blocks"]
 
 Target = tuple[zarr.Array, tuple[Part, ...]]
 """A stored array, and the parts whose columns it gets side by side."""
@@ -35,11 +37,18 @@ def stops_of_blocks(first: int, n_rows: int, chunk: int) -> list[int]:
     return [*range(chunk - first % chunk, n_rows, chunk), n_rows]
 
 
-def fill_rows(targets: Sequence[Target], stops: Sequence[int], first: int = 0, refuse: Refuse | None = None) -> None:
+def fill_rows(
+    targets: Sequence[Target],
+    stops: Sequence[int],
+    first: int = 0,
+    refuse: Refuse | None = None,
+    topic: str | None = None,
+) -> None:
     """Write the rows of all parts, in blocks that end at `stops`, from row `first` of the arrays on.
 
     refuse : is shown the values of each block before they become those of a stored dtype that may not hold them, with
-    the number of its first row, and raises where it does not. Holds a few blocks, and a stored chunk of each part.
+    the number of its first row, and raises where it does not.  topic : under which rows that are written are reported.
+    Holds a few blocks, and a stored chunk of each part.
     """
     parts = [part for _, of_target in targets for part in of_target]
     for start, pieces in _ahead(_blocks(parts, stops)):
@@ -50,6 +59,43 @@ def fill_rows(targets: Sequence[Target], stops: Sequence[int], first: int = 0, r
             if refuse is not None and not np.can_cast(common_dtype(of_target), array.dtype, "safe"):
                 refuse(array, np.concatenate([piece.reshape(len(piece), -1) for piece in block], axis=1), start)
             array[first + start : first + start + len(block[0])] = _joined(block, array)
+        report(topic, sum(piece.nbytes for piece in pieces))
+
+
+@dataclass(frozen=True, eq=False)
+class RowArray:
+    """An array of the format with a row for each observation, and the parts whose columns it holds side by side."""
+
+    name: str
+    parts: tuple[Part, ...]
+    dims: tuple[Hashable, ...]
+
+    @property
+    def n_columns(self) -> int:
+        return sum(part.n_columns for part in self.parts)
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a row as it is stored, before compression."""
+        return self.n_columns * common_dtype(self.parts).itemsize
+
+
+def row_arrays(rows: Rows, dims: tuple[Hashable, Hashable]) -> list[RowArray]:
+    """Y, X, and weights that differ from row to row."""
+    obs_dim, equation_dim = dims
+    found = [RowArray("Y", rows.y, (obs_dim, equation_dim)), RowArray("X", rows.x, (obs_dim, "regressor"))]
+    if rows.weights is not None:
+        found.append(RowArray("weights", (rows.weights,), (obs_dim,)))
+    if rows.cells is not None and rows.cells.parts:
+        found.append(RowArray("weights", _by_equation(rows.cells), (obs_dim, equation_dim)))
+    return found
+
+
+def _by_equation(cells: CellWeights) -> tuple[Part, ...]:
+    """Parts with a column of weights for each equation, also where some share one."""
+    if len(cells.parts) == 1 or len(set(cells.weighting.tolist())) == len(cells.weighting):
+        return cells.parts
+    return tuple(cells.parts[i] for i in cells.weighting.tolist())
 
 
 def _joined(pieces: Sequence[np.ndarray], target: Any) -> np.ndarray:

@@ -24,7 +24,7 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["held_alone", "new_store", "open_group", "open_to_grow", "remove_store"]
+__all__ = ["held_alone", "new_store", "open_group", "open_to_grow", "put_in_place", "remove_store", "room_for"]
 
 _MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 
@@ -70,6 +70,15 @@ def open_to_grow(path: Any, storage_options: dict[str, Any] | None = None) -> za
     if isinstance(path, zarr.Group):
         return zarr.open_group(path.store_path, mode="r+")
     return zarr.open_group(path, mode="r+", storage_options=storage_options or None)
+
+
+def room_for(path: Any) -> int | None:
+    """Free bytes on the disk where a path lies; None of what is no local one."""
+    local = local_path(path)
+    if local is None:
+        return None
+    parent = next(folder for folder in Path(os.path.abspath(local)).parents if folder.is_dir())
+    return shutil.disk_usage(parent).free
 
 
 @contextmanager
@@ -159,14 +168,19 @@ def _new_local(target: Path, overwrite: bool) -> Iterator[Store]:
     fresh = target.with_name(f".{target.name}.{tag}.partial")
     try:
         yield LocalStore(fresh)
-        if os.path.lexists(target):
-            _refuse(target, True, overwrite)
-            _swap(fresh, target, target.with_name(f".{target.name}.{tag}.replaced"))
-        else:
-            os.rename(fresh, target)
+        put_in_place(fresh, target, overwrite)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def put_in_place(fresh: Path, target: Path, overwrite: bool) -> None:
+    """Move a complete store to where it is to be; what is there goes only if it may be overwritten."""
+    if os.path.lexists(target):
+        _refuse(target, any((target / mark).exists() for mark in _MARKS), overwrite)
+        _swap(fresh, target, target.with_name(f".{target.name}.{uuid4().hex[:8]}.replaced"))
+    else:
+        os.rename(fresh, target)
 
 
 def _swap(fresh: Path, target: Path, aside: Path) -> None:

@@ -9,7 +9,7 @@ is killed before leaves the store as it was, with chunks behind its end that the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,37 +18,49 @@ import pandas as pd
 import zarr
 
 from lrgls_dask.checks import shown
-from lrgls_dask.data.blockwriter import Target, fill_rows, stops_of_blocks
+from lrgls_dask.data.blockwriter import Target, fill_rows, row_arrays, stops_of_blocks
 from lrgls_dask.data.framefit import check_same_states
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.storage import held_alone, open_to_grow
 from lrgls_dask.data.store import dims_of, read_system
 from lrgls_dask.data.storedlabels import decode_labels, encode_like
-from lrgls_dask.data.storewriter import ASCENDING, consolidate, row_arrays
+from lrgls_dask.data.storeplan import plan_store
+from lrgls_dask.data.storewriter import ASCENDING, consolidate
 from lrgls_dask.design.design import difference
+from lrgls_dask.rows.progress import Progress
 
 __all__ = ["append_system"]
 
 ANEW = "System.from_zarr(path).to_zarr(another) writes one that can be appended to"
 
 
-def append_system(system: LabelledRows, path: Any, *, storage_options: dict[str, Any] | None = None) -> None:
+def append_system(
+    system: LabelledRows,
+    path: Any,
+    *,
+    storage_options: dict[str, Any] | None = None,
+    memory_limit: int | str | None = None,
+    progress: bool | Callable[[str, int, int], object] = False,
+) -> None:
     """Append the rows of a system to a store; the work behind `System.append_to_zarr`."""
     with held_alone(path):
         group = open_to_grow(path, storage_options)
         there = read_system(path, storage_options=storage_options)
         _check_same(there, system, path)
         stored = _arrays_of_rows(group, there, path)
+        plan = plan_store(system, path, row_chunk=_row_chunk(stored["Y"]), memory_limit=memory_limit)
+        plan.check(path, compressed=bool(stored["Y"].compressors))
         small, ascending = _labels_to_append(stored, there, system, path)
         if group.metadata.consolidated_metadata is None:
             consolidate(group.store, group.path)  # at the length it has: what is appended is not to be seen before
-        rows = [each for each in row_arrays(system.rows, there.dims)]
+        rows = row_arrays(system.rows, there.dims)
         with _grown(stored, there.n_obs, system.n_obs) as grown:
             for name, values in small.items():
                 _append_labels(grown[name], values, there.n_obs)
             targets: list[Target] = [(grown[each.name], each.parts) for each in rows]
             stops = stops_of_blocks(there.n_obs, system.n_obs, _row_chunk(stored["Y"]))
-            fill_rows(targets, stops, there.n_obs, _Refusal(system))
+            with Progress(progress).watch("append", plan.bytes_read) as topic:
+                fill_rows(targets, stops, there.n_obs, _Refusal(system), topic)
             for name, array in stored.items():
                 array.resize((there.n_obs + system.n_obs, *array.shape[1:]))
                 if name == str(there.dims[0]):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -13,18 +12,19 @@ import zarr
 from zarr.abc.store import Store
 from zarr.errors import ZarrUserWarning
 
-from lrgls_dask.data.blockwriter import Target, common_dtype, fill_rows, stops_of_blocks
+from lrgls_dask.data.blockwriter import RowArray, Target, common_dtype, fill_rows, row_arrays, stops_of_blocks
 from lrgls_dask.data.framefit import write_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import STORED_NAMES
 from lrgls_dask.data.places import Location, local_path, location_of
-from lrgls_dask.data.sources import BLOCK_BYTES
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.store import FORMAT, label_index, read_system, write_grid
 from lrgls_dask.data.storedlabels import StoredLabels, encode_labels
-from lrgls_dask.rows.rows import CellWeights, Part, Rows
+from lrgls_dask.data.storeplan import plan_store
+from lrgls_dask.rows.progress import Progress
+from lrgls_dask.rows.rows import Part
 
-__all__ = ["ASCENDING", "RowArray", "consolidate", "default_row_chunk", "rewrites", "row_arrays", "write_system"]
+__all__ = ["ASCENDING", "consolidate", "rewrites", "write_system"]
 
 _LABEL_CHUNK = 1 << 20
 _LEAST_LABEL_CHUNK = 1 << 14  # of labels of rows, which a store that was begun with few rows may get many more of
@@ -41,26 +41,26 @@ def write_system(
     compressors: Any = None,
     beside: tuple[Part, ...] = (),
     apart_from: Iterable[Location] = (),
+    memory_limit: int | str | None = None,
+    progress: bool | Callable[[str, int, int], object] = False,
 ) -> None:
     """Write format 1; the work behind `System.to_zarr`.
 
     beside : further arrays (N, K), written under their names along the dims of Y.
     apart_from : where the rows are read from, see `new_store`.
     """
-    if row_chunk is not None and (isinstance(row_chunk, bool) or not isinstance(row_chunk, int) or row_chunk < 1):
-        raise ValueError(
-            f"row_chunk must be a positive whole number of rows; found {row_chunk!r}. Leave it out for 16 MB."
-        )
+    plan = plan_store(system, path, row_chunk=row_chunk, memory_limit=memory_limit)
+    plan.check(path, compressed=compressors is not None)
     _check_names(system)
     labels = _small_labels(system)  # before anything is created: labels that cannot be stored fail here
-    rows = min(row_chunk or default_row_chunk(system.rows), system.n_obs)
     options: dict[str, Any] = {"overwrite": overwrite, "storage_options": storage_options}
     with new_store(path, apart_from=apart_from, **options) as store:
         group = zarr.open_group(store, mode="w", zarr_format=3, attributes={"lrgls_incomplete": True})
         for name, (values, dim, attributes) in labels.items():
             least = _LEAST_LABEL_CHUNK if dim == str(system.dims[0]) else 1
             _write_small(group, name, values, dim, attributes, least)
-        _write_rows(group, system, rows, compressors, beside)
+        with Progress(progress).watch("write", plan.bytes_read) as topic:
+            _write_rows(group, system, plan.row_chunk, compressors, beside, topic)
         write_grid(group, system.design)
         del group.attrs["lrgls_incomplete"]
         group.attrs["lrgls_format"] = FORMAT
@@ -95,20 +95,6 @@ def rewrites(system: LabelledRows, path: Any, storage_options: dict[str, Any] | 
         and system.design.same_as(there.design)
         and set(group.keys()) <= STORED_NAMES | labels
     )
-
-
-def default_row_chunk(rows: Rows) -> int:
-    """Rows per chunk: about 16 MB of the wider of X and Y, in step with the stored chunks of X where that can be."""
-    widest = max(_row_bytes(rows.x), _row_bytes(rows.y))
-    target = max(1, BLOCK_BYTES // widest)
-    stored = next((part.row_chunks[0] for part in rows.x if part.row_chunks is not None), None)
-    if stored is None or stored > 2 * target:
-        return min(target, rows.n_obs)
-    return min(max(stored, target // stored * stored), rows.n_obs)
-
-
-def _row_bytes(parts: Sequence[Part]) -> int:
-    return common_dtype(parts).itemsize * sum(part.n_columns for part in parts)
 
 
 def _check_names(system: LabelledRows) -> None:
@@ -179,7 +165,7 @@ def _write_small(
 
 
 def _write_rows(
-    group: zarr.Group, system: LabelledRows, chunk: int, compressors: Any, beside: tuple[Part, ...]
+    group: zarr.Group, system: LabelledRows, chunk: int, compressors: Any, beside: tuple[Part, ...], topic: str | None
 ) -> None:
     obs_dim, equation_dim = system.dims
     rows = system.rows
@@ -188,7 +174,7 @@ def _write_rows(
         kinds.append(RowArray("groups", (system.groups,), (obs_dim,)))
     targets: list[Target] = []
     for kind in (*row_arrays(rows, system.dims), *kinds):
-        width = () if len(kind.dims) == 1 else (sum(part.n_columns for part in kind.parts),)
+        width = () if len(kind.dims) == 1 else (kind.n_columns,)
         dtype = common_dtype(kind.parts) if np.dtype(kind.parts[0].array.dtype).kind in "iufb" else str
         names = tuple(str(dim) for dim in kind.dims)
         shape, chunks = (rows.n_obs, *width), (chunk, *width)
@@ -196,34 +182,7 @@ def _write_rows(
         if kind.name == "groups":  # which may be kept in coded form
             target.attrs.update(dict(getattr(kind.parts[0].array, "attrs", {})))
         targets.append((target, kind.parts))
-    fill_rows(targets, stops_of_blocks(0, rows.n_obs, chunk))
-
-
-@dataclass(frozen=True, eq=False)
-class RowArray:
-    """An array of the format with a row for each observation, and the parts whose columns it holds side by side."""
-
-    name: str
-    parts: tuple[Part, ...]
-    dims: tuple[Hashable, ...]
-
-
-def row_arrays(rows: Rows, dims: tuple[Hashable, Hashable]) -> list[RowArray]:
-    """Y, X, and weights that differ from row to row."""
-    obs_dim, equation_dim = dims
-    found = [RowArray("Y", rows.y, (obs_dim, equation_dim)), RowArray("X", rows.x, (obs_dim, "regressor"))]
-    if rows.weights is not None:
-        found.append(RowArray("weights", (rows.weights,), (obs_dim,)))
-    if rows.cells is not None and rows.cells.parts:
-        found.append(RowArray("weights", _by_equation(rows.cells), (obs_dim, equation_dim)))
-    return found
-
-
-def _by_equation(cells: CellWeights) -> tuple[Part, ...]:
-    """Parts with a column of weights for each equation, also where some share one."""
-    if len(cells.parts) == 1 or len(set(cells.weighting.tolist())) == len(cells.weighting):
-        return cells.parts
-    return tuple(cells.parts[i] for i in cells.weighting.tolist())
+    fill_rows(targets, stops_of_blocks(0, rows.n_obs, chunk), topic=topic)
 
 
 def consolidate(store: Store, path: str = "") -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
+import psutil
 import xarray as xr
 from zarr.storage import MemoryStore
 
@@ -71,6 +73,14 @@ def written_anew(x: Any) -> None:
     rows(x=np.vstack([X, x])[:N]).to_zarr(MemoryStore())
 
 
+def whole(rows_of_chunk: int) -> System:
+    return System.from_arrays(da.ones((10**5, 2), chunks=(rows_of_chunk, 2)), np.ones((10**5, 1)))
+
+
+def endless() -> System:
+    return System.from_arrays(da.ones((10**11, 2), chunks=(10**7, 2)), da.ones((10**11, 1), chunks=(10**7, 1)))
+
+
 FIRST, DATED, FLOATS = rows(), dated(DAYS[:N]), rows(x=X.astype("f4"))
 CONSTANT = rows(weights=np.array([1.0, 2.0]))
 MILLIS = DAYS[N:].as_unit("ms") + pd.Timedelta("1ms")
@@ -119,6 +129,19 @@ def stores(place: str) -> list[Case]:
             "is no float32",
             appended(FLOATS, rows),
             (appended(FLOATS, lambda: rows(x=X.astype("float32"))), lambda: written_anew(X)),
+        ),
+        Case(
+            "needs .* in this process",
+            lambda: whole(10**5).to_zarr(place + "-limit", memory_limit=psutil.Process().memory_info().rss + 2_000_000),
+            (
+                lambda: whole(100).to_zarr(place + "-a", row_chunk=200, memory_limit="60GB", overwrite=True),
+                lambda: whole(10**5).to_zarr(place + "-b", memory_limit="60GB", overwrite=True),
+            ),
+        ),
+        Case(
+            "of disk and",
+            lambda: endless().to_zarr(place + "-disk"),
+            (lambda: rows().to_zarr(MemoryStore()), lambda: rows().to_zarr(place, compressors="auto", overwrite=True)),
         ),
         Case(
             "keeps no rows of its segments",
