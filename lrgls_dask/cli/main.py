@@ -1,4 +1,4 @@
-"""The command line `lrgls`: demo, simulate, plan, fit, summary, predict, update."""
+"""The command line `lrgls`: demo, simulate, import, plan, fit, summary, predict, update."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from lrgls_dask import __version__
 from lrgls_dask.cli.demo import add_demo
 from lrgls_dask.cli.fit import add_fit, add_plan
+from lrgls_dask.cli.importing import add_import
 from lrgls_dask.cli.predict import add_predict
 from lrgls_dask.cli.simulate import add_simulate
 from lrgls_dask.cli.summary import add_summary
@@ -81,6 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lrgls {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_demo, add_simulate, add_plan, add_fit, add_summary, add_predict, add_update):
+    for add in (add_demo, add_simulate, add_import, add_plan, add_fit, add_summary, add_predict, add_update):
         add(commands)
     return parser

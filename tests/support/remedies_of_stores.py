@@ -14,7 +14,7 @@ from zarr.storage import MemoryStore
 
 from lrgls_dask import LowRankGLS, System, TimeVarying
 from lrgls_dask.data.storage import held_alone
-from support.remedies import Case
+from support.remedies import Case, command
 
 N = 12
 RNG = np.random.default_rng(3)
@@ -86,9 +86,50 @@ CONSTANT = rows(weights=np.array([1.0, 2.0]))
 MILLIS = DAYS[N:].as_unit("ms") + pd.Timedelta("1ms")
 
 
+def table(place: str) -> str:
+    pd.DataFrame({"y": Y[:, 0], "x": X[:, 0]}).to_csv(place + ".csv", index=False)
+    return place + ".csv"
+
+
+def arrays(place: str) -> str:
+    ds = xr.Dataset({"y": ("obs", Y[:, 0]), "x": ("obs", X[:, 0])})
+    ds.to_zarr(place + "-ds.zarr", zarr_format=2, mode="w")
+    return place + "-ds.zarr"
+
+
+def netcdf(place: str) -> str:
+    xr.Dataset({"y": ("obs", Y[:, 0]), "x": ("obs", X[:, 0])}).to_netcdf(place + ".nc")
+    return place + ".nc"
+
+
+def imported(place: str, source: str, *words: str) -> None:
+    command("import", source, place + "-imported", "--overwrite", *words)
+
+
+def imports(place: str) -> list[Case]:
+    """What `lrgls import` says.  place : a path for files and stores."""
+    formula, variables = ("--formula", "y ~ x"), ("--y", "y", "--x", "x")
+    good = lambda: imported(place, table(place), *formula)  # noqa: E731
+    return [
+        Case("nothing is at", lambda: imported(place, place + "-none.csv", *formula), (good,)),
+        Case("--formula must say", lambda: imported(place, table(place)), (good,)),
+        Case(
+            "give --y and --x",
+            lambda: imported(place, netcdf(place)),
+            (lambda: imported(place, netcdf(place), *variables),),
+        ),
+        Case(
+            "needs --y and --x",
+            lambda: imported(place, arrays(place), "--missing-value", "9"),
+            (lambda: imported(place, arrays(place), "--missing-value", "9", *variables),),
+        ),
+    ]
+
+
 def stores(place: str) -> list[Case]:
     """place : a path for a store."""
     return [
+        *imports(place),
         Case("cannot be written into", read_only, (appended(FIRST, rows), lambda: rows().to_zarr(place + "-copy"))),
         Case("appended to by another", lambda: at_once(place), (lambda: after(place),)),
         Case("differ in equations", appended(FIRST, lambda: rows(("b", "a"))), (appended(FIRST, rows),)),
