@@ -25,6 +25,7 @@ __all__ = ["add_import"]
 
 TABLES = {".csv": "csv", ".csv.gz": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
 ARRAYS = {".nc": "netcdf", ".nc4": "netcdf", ".h5": "netcdf", ".zarr": "zarr"}
+CSV_BLOCK = "4MB"  # of text, of which each thread holds the frame too while labels are looked at
 LOOKED_AT = 1_000  # rows of a table that say what its labels are
 HOW = "CSV and Parquet files are told by their names (.csv, .parquet), NetCDF by .nc, all else is opened as zarr"
 
@@ -45,7 +46,7 @@ def add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--row-chunk", type=int, metavar="N", help="rows per chunk (default: about 16 MB of X and Y)")
     parser.add_argument("--plan", action="store_true", help="say what would be written and needed, and end")
     parser.add_argument("--progress", action="store_true", help="show a bar")
-    add_memory_limit(parser, default="1GB")
+    add_memory_limit(parser, default=None, of="an import")
     add_overwrite(parser)
     parser.set_defaults(run=_import)
 
@@ -187,7 +188,7 @@ def _read_table(name: str, kind: str, missing: Sequence[str], keys: Sequence[str
             how.setdefault("dtype", {})[key] = first[key].dtype
         elif first[key].dtype.kind != "f" and _are_dates(first[key]):
             how.setdefault("parse_dates", []).append(key)
-    return dd.read_csv(name, blocksize=None if packed else "16MB", sample=2**20, assume_missing=True, **how)
+    return dd.read_csv(name, blocksize=None if packed else CSV_BLOCK, sample=2**20, assume_missing=True, **how)
 
 
 def _are_dates(labels: pd.Series) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 from dask.utils import format_bytes
@@ -20,6 +21,8 @@ from lrgls_dask.rows.rows import Part, Rows
 __all__ = ["StorePlan", "default_row_chunk", "plan_store"]
 
 STORED_CHUNKS_IN_FLIGHT = 4  # encoded, decoded, what is left of the one before, and both joined
+COMPUTED_CHUNKS_IN_FLIGHT = 10  # those, and what a task makes of what it reads: text, a frame, its numbers
+COMPUTED_BASE = 2**28  # what the allocators of pandas and Arrow keep of what tasks are done with
 BLOCKS_IN_FLIGHT = 5  # one that is written, as it is joined and as it is encoded, and the next one that is read ahead
 OBJECT_BYTES = 100  # of a label that is text
 
@@ -89,8 +92,9 @@ def plan_store(
     rows = system.rows
     chunk = min(row_chunk or default_row_chunk(rows), rows.n_obs)
     width = sum(array.row_bytes for array in row_arrays(rows, system.dims))
-    read = sum(_stored_rows(part, chunk) * part.row_bytes for part in rows.parts)
-    held = STORED_CHUNKS_IN_FLIGHT * read + BLOCKS_IN_FLIGHT * chunk * width + 2 * _label_bytes(system)
+    read = sum(_in_flight(part) * _stored_rows(part, chunk) * part.row_bytes for part in rows.parts)
+    held = read + BLOCKS_IN_FLIGHT * chunk * width + 2 * _label_bytes(system)
+    held += COMPUTED_BASE if any(isinstance(part.array, da.Array) for part in rows.parts) else 0
     here, work = this_process(memory_limit), int(SLACK * held)
     return StorePlan(
         n_obs=rows.n_obs,
@@ -115,6 +119,10 @@ def default_row_chunk(rows: Rows) -> int:
     if stored is None or stored > 2 * target:
         return min(target, rows.n_obs)
     return min(max(stored, target // stored * stored), rows.n_obs)
+
+
+def _in_flight(part: Part) -> int:
+    return COMPUTED_CHUNKS_IN_FLIGHT if isinstance(part.array, da.Array) else STORED_CHUNKS_IN_FLIGHT
 
 
 def _stored_rows(part: Part, chunk: int) -> int:
