@@ -11,6 +11,13 @@ import xarray as xr
 from lrgls_dask.checks import made_of, takes
 from lrgls_dask.compression.by_pattern import CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed, compress_rows
+from lrgls_dask.compression.either import (
+    absorbed_labels,
+    check_more_rows,
+    complete_only,
+    complete_rows,
+    some_equations,
+)
 from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypotheses import read_hypotheses
@@ -50,13 +57,8 @@ from lrgls_dask.system import (
     MAKE_ONE,
     CompressedSystem,
     System,
-    absorbed_of,
-    check_more_rows,
-    complete_only,
-    complete_rows,
     is_system,
     misses_responses,
-    some_equations,
 )
 from lrgls_dask.varying.fit import fit_segments, plan_segments
 from lrgls_dask.varying.labels import rows_in_segments
@@ -100,7 +102,7 @@ class LowRankGLS(EstimatorOptions):
     @takes("a System", f"{MAKE_ONE}.", check=is_system)
     def plan(self, system: System | CompressedSystem) -> Plan:
         """What `fit` would do and cost; reads nothing. Raises MemoryError if it would not fit."""
-        check_goes_with_effects(self.get_params(), absorbed_of(system))
+        check_goes_with_effects(self.get_params(), absorbed_labels(system))
         column_penalties(system.design, self._ridge)  # which refuses names of no regressor
         check_more_rows(system, of_any=self.unusable == "skip")
         return self._with_look(self._plan(system), system)
@@ -155,7 +157,7 @@ class LowRankGLS(EstimatorOptions):
         Warns once, with FitWarning, when the loop did not converge or a variance ended on its floor.
         """
         meter = Meter(Progress(self.progress))
-        check_goes_with_effects(self.get_params(), absorbed_of(system))
+        check_goes_with_effects(self.get_params(), absorbed_labels(system))
         skipped = None
         if self.unusable == "skip":
             column_penalties(system.design, self._ridge)

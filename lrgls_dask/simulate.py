@@ -21,7 +21,7 @@ from lrgls_dask.system import System
 __all__ = ["Simulation", "rows_for_bytes", "simulate_system", "simulate_to_zarr"]
 
 CELL = 100  # rows drawn from one random stream: wide systems fill a cache-sized block, small chunks waste little
-CHUNK_BYTES = 16 * 10**6  # of X in one row chunk: 8 to 30 MB reads fastest
+CHUNK_BYTES = 16 * 10**6  # of X and Y in one row chunk: 8 to 30 MB reads fastest
 MAX_ROW_CHUNK = 100_000  # rows, so that a narrow system still has several chunks to work on side by side
 
 
@@ -130,7 +130,7 @@ def simulate_system(
 
     n_obs : N rows.  n_equations : K.  n_regressors : p columns of its own for each equation.
     n_shared : columns used by all equations, stored once; the first of them is an intercept named "const".
-    rank : k factors; 0 draws independent equations.  row_chunk : rows per chunk; by default about 16 MB of X.
+    rank : k factors; 0 draws independent equations.  row_chunk : rows per chunk; by default about 16 MB of X and Y.
 
     Regressors, coefficients and factors are standard normal, loadings N(0, 1/k), d uniform on 0.2 .. 1. Nothing is
     drawn here except the parameters; drawing a chunk needs its own memory, about 8 (q + K) bytes a row.
@@ -138,7 +138,11 @@ def simulate_system(
     """
     recipe = _recipe(n_equations, n_regressors, n_shared, rank, seed)
     n_obs = _whole("n_obs", n_obs, 1)
-    rows = default_row_chunk(recipe.n_columns) if row_chunk is None else _whole("row_chunk", row_chunk, 1)
+    rows = (
+        default_row_chunk(recipe.n_columns + recipe.n_equations)
+        if row_chunk is None
+        else _whole("row_chunk", row_chunk, 1)
+    )
     x, y = _lazy_arrays(recipe, n_obs, rows)
     system = System.from_arrays(
         y, x, incidence=recipe.incidence(), equations=recipe.equations, regressors=recipe.columns
@@ -175,7 +179,7 @@ def simulate_to_zarr(
         n_shared=n_shared,
         seed=seed,
     )
-    drawn.system.to_zarr(path, overwrite=overwrite, row_chunk=stored_rows or default_row_chunk(recipe.n_columns))
+    drawn.system.to_zarr(path, overwrite=overwrite, row_chunk=stored_rows or _default_chunk(recipe))
     return replace(drawn, system=System.from_zarr(path))
 
 
@@ -185,9 +189,16 @@ def rows_for_bytes(n_bytes: float, *, n_equations: int, n_regressors: int, n_sha
 
 
 def default_row_chunk(n_columns: int) -> int:
-    """Rows per chunk for about 16 MB of X, in whole cells."""
+    """Rows per chunk for about 16 MB of X and Y together, in whole cells.
+
+    n_columns : of both.
+    """
     rows = CHUNK_BYTES // (8 * n_columns)
     return min(MAX_ROW_CHUNK, max(CELL, rows - rows % CELL))
+
+
+def _default_chunk(recipe: Recipe) -> int:
+    return default_row_chunk(recipe.n_columns + recipe.n_equations)
 
 
 def _recipe(n_equations: int, n_regressors: int, n_shared: int, rank: int, seed: int) -> Recipe:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import xarray as xr
 
 from lrgls_dask.checks import made_of, shown, takes
 from lrgls_dask.compression.by_pattern import AnyCompressed, compress_shown
-from lrgls_dask.compression.compressed import Compressed, compress_rows
+from lrgls_dask.compression.compressed import compress_rows
+from lrgls_dask.compression.either import absorbed_labels
 from lrgls_dask.compression.labelled import MAKE_ONE, CompressedSystem, is_system, misses_responses, size_text
-from lrgls_dask.compression.narrowed import narrowed_compressed
 from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.data.absorbed import absorbing, labels_by_name, variables_of
 from lrgls_dask.data.arrays import rows_from_arrays
@@ -22,13 +21,12 @@ from lrgls_dask.data.frames import rows_from_frame
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.parquet import open_parquet
 from lrgls_dask.data.store import read_system
+from lrgls_dask.data.storeappend import append_system
 from lrgls_dask.data.storedlabels import StoredLabels
+from lrgls_dask.data.storeplan import StorePlan, plan_store
 from lrgls_dask.data.storewriter import rewrites, write_system
 from lrgls_dask.data.unwritten import check_written
 from lrgls_dask.data.variables import rows_from_xarray
-from lrgls_dask.design.narrowed import narrowed
-from lrgls_dask.design.skipped import status_of, unusable_equations
-from lrgls_dask.rows.narrowed import narrowed_rows
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 
@@ -36,79 +34,9 @@ __all__ = [
     "MAKE_ONE",
     "CompressedSystem",
     "System",
-    "absorbed_of",
-    "check_more_rows",
-    "complete_only",
-    "complete_rows",
     "is_system",
     "misses_responses",
-    "some_equations",
 ]
-
-SKIP_OTHERS = ", or use unusable='skip', which fits the other equations"
-
-
-def absorbed_of(system: System | CompressedSystem) -> tuple[Hashable, ...]:
-    """Names of the labels whose effects are absorbed."""
-    if isinstance(system, System):
-        return () if system.rows.absorb is None else system.rows.absorb.names
-    return () if system.design.absorbed is None else system.design.absorbed.names
-
-
-def complete_only(system: System) -> System:
-    """The system without the rows that miss a response."""
-    return replace(system, rows=replace(system.rows, complete_only=True))
-
-
-def complete_rows(system: System | CompressedSystem, missing: str) -> Compressed:
-    """The q + K + 1 rows that stand for the rows of a system; a System is read.
-
-    missing : "drop" leaves out rows that miss a response.
-    Raises BadValues or ValueError where rows miss responses otherwise.
-    """
-    if isinstance(system, System):
-        rows = complete_only(system).rows if missing == "drop" else system.rows
-        return compress_rows(rows, meter=Meter())
-    if isinstance(system.rows, Compressed):
-        return system.rows
-    if missing == "drop":
-        return system.rows.complete()
-    raise ValueError(f"{misses_responses(system)}, and complete ones are needed. {DROP_OR_EM}.")
-
-
-DROP_OR_EM = "Fit with missing='em', or with missing='drop', which takes the rows that show every equation"
-
-
-def check_more_rows(system: System | CompressedSystem, *, of_any: bool = False) -> None:
-    """Raise ValueError where there are no more rows than regressors of an equation.
-
-    of_any : whether it is enough that there are of some equation.
-    """
-    sizes = system.design.sizes
-    few = sizes >= system.n_obs
-    if not few.any() or (of_any and not few.all()):
-        return
-    largest = int(sizes.argmax())
-    also = ""
-    if few.sum() > 1 and not few.all():
-        status = [status_of(system.n_obs, int(size)) for size in sizes]
-        also = f" This stops {unusable_equations(system.equations, status)}."
-    raise ValueError(
-        f"equation {system.equations[largest]!r} has {sizes[largest]} regressors but there are only "
-        f"{system.n_obs} rows: the rows must outnumber the regressors.{also} Drop regressors or add rows"
-        f"{'' if few.all() else SKIP_OTHERS}."
-    )
-
-
-def some_equations(system: System | CompressedSystem, equations: np.ndarray) -> Any:
-    """The system of the equations at these positions, as if there were no others; nothing is read.
-
-    Of arrays in memory the columns that are left are copied, of others they are chosen as rows are read.
-    """
-    kept = narrowed(system.design, equations)
-    if isinstance(system, System):
-        return replace(system, rows=narrowed_rows(system.rows, kept))
-    return replace(system, rows=narrowed_compressed(system.rows, kept))
 
 
 @made_of("rows that it has checked", f"{MAKE_ONE}.", lambda rows: isinstance(rows, Rows))
@@ -390,23 +318,28 @@ class System(LabelledRows):
         row_chunk: int | None = None,
         storage_options: Mapping[str, Any] | None = None,
         compressors: Any = None,
+        memory_limit: int | str | None = None,
+        progress: bool | Callable[[str, int, int], object] = False,
     ) -> None:
         """Write format 1, which `from_zarr` and plain `xr.open_zarr` open.
 
-        row_chunk : rows per chunk of X and Y, by default about 16 MB of the wider.  compressors : as in zarr; none by
-        default, since noise does not compress. Costs one read of every stored chunk and a few blocks of memory.
+        row_chunk : rows per chunk of X and Y, by default about 16 MB of both together.  compressors : as in zarr; none
+        by default, since noise does not compress. Costs one read of every stored chunk and a few blocks of memory:
+        `plan_to_zarr` prices it.  memory_limit : what this process may hold, "1GB" say, by default what is free.
+        progress : True for a bar, or show(label, bytes_done, bytes_total).
         The store appears when it is complete; a failure leaves nothing behind, and an old store at a path or URL as it
         was. A store object has no place beside it, so there overwriting clears it first.
 
         A system opened with `from_zarr` may take the place of its own store, in other chunks, if nothing else is there.
 
         Raises FileExistsError where something is at `path`, unless it is a zarr store and overwrite is True; ValueError
-        where else `path` is, holds or lies in a store that the system reads.
+        where else `path` is, holds or lies in a store that the system reads; MemoryError or OSError, before anything is
+        read, where memory or the disk have too little room.
         """
         if self.rows.absorb is not None:
             raise ValueError(
                 f"format 1 holds no labels whose effects are absorbed, and this system absorbs "
-                f"{shown(absorbed_of(self))}. Write the system without absorb, and absorb where it is opened: "
+                f"{shown(absorbed_labels(self))}. Write the system without absorb, and absorb where it is opened: "
                 "System.from_zarr(path).absorb(labels)."
             )
         options = None if storage_options is None else dict(storage_options)
@@ -417,8 +350,43 @@ class System(LabelledRows):
             row_chunk=row_chunk,
             storage_options=options,
             compressors=compressors,
+            memory_limit=memory_limit,
+            progress=progress,
             apart_from=() if rewrites(self, path, options) else self.read_from,
         )
+
+    def plan_to_zarr(
+        self, path: str | Path | Any = None, *, row_chunk: int | None = None, memory_limit: int | str | None = None
+    ) -> StorePlan:
+        """What `to_zarr` would write and hold: chunks, bytes of disk, peak memory and its limit; reads nothing."""
+        return plan_store(self, path, row_chunk=row_chunk, memory_limit=memory_limit)
+
+    def append_to_zarr(
+        self,
+        path: str | Path | Any,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        memory_limit: int | str | None = None,
+        progress: bool | Callable[[str, int, int], object] = False,
+    ) -> None:
+        """Append these rows to a store that `to_zarr` made; `from_zarr` then has them behind those that were there.
+
+        Equations, regressors and what each equation uses must be those of the store, by label and in its order, and so
+        must be what has weights, and whether rows have labels and groups; labels of the store's kind and not there yet.
+        Rows of a frame are made for it by its own formulas: System.from_frame(frame, System.from_zarr(path).formulas).
+        Formulas and further labels of equations stay the store's. Rows go in chunks of its size: one that was begun
+        with few rows has small ones, until System.from_zarr(path).to_zarr(path, overwrite=True) has written it anew.
+
+        memory_limit, progress : as of `to_zarr`. Costs one read of these rows and a few blocks of memory. Of the store
+        the last chunk is read, and its row labels unless they ascend and the new ones go on from there. The new rows
+        count once all are written: an append that fails or is killed leaves a store that opens as it was, and can be
+        run again. Of a local store, another that is appended to at the same time is refused.
+
+        Raises FileNotFoundError where no store is, ValueError naming what differs, and for values that the store's
+        dtypes do not hold.
+        """
+        options = None if storage_options is None else dict(storage_options)
+        append_system(self, path, storage_options=options, memory_limit=memory_limit, progress=progress)
 
     def __repr__(self) -> str:
         unread = self.n_obs * self.rows.row_bytes
@@ -444,7 +412,7 @@ class System(LabelledRows):
     def _absorbed(self, by: Any, meter: Meter) -> CompressedSystem:
         if by is not None:
             raise ValueError(
-                f"compress(by=...) keeps rows apart whose effects of {shown(absorbed_of(self))} are common to "
+                f"compress(by=...) keeps rows apart whose effects of {shown(absorbed_labels(self))} are common to "
                 "all. Compress without by, or select the rows of each label and absorb the effects of these."
             )
         return self._compressed(compress_rows(self.rows, meter=meter))

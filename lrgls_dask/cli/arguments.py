@@ -15,11 +15,11 @@ from lrgls_dask.results.time_varying import TimeVaryingFit
 from lrgls_dask.solve.record import Termination
 
 
-def add_memory_limit(parser: argparse.ArgumentParser, default: str) -> None:
-    read, text = argument_type(OPTIONS["memory_limit"].allowed.read), "refuse a fit that needs more, e.g. 1GB"
-    parser.add_argument(
-        "--memory-limit", type=read, default=default, metavar="SIZE", help=f"{text} (default %(default)s)"
-    )
+def add_memory_limit(parser: argparse.ArgumentParser, default: str | None, of: str = "a fit") -> None:
+    read, text = argument_type(OPTIONS["memory_limit"].allowed.read), f"refuse {of} that needs more, e.g. 1GB"
+    shown = "what is free" if default is None else default
+    help_text = f"{text} (default {shown})"
+    parser.add_argument("--memory-limit", type=read, default=default, metavar="SIZE", help=help_text)
 
 
 def add_overwrite(parser: argparse.ArgumentParser, text: str = "replace an output that exists") -> None:

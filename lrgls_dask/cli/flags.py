@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any
 
 from lrgls_dask.cli.objects import Choice, argument_type, as_flag, help_text
@@ -27,11 +29,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     SIGMAS.add_fields(parser)
 
 
-def model_of(args: argparse.Namespace) -> LowRankGLS:
-    """The estimator that the flags describe. Raises TypeError or ValueError for flags that do not go together."""
+def model_of(args: argparse.Namespace, known: Mapping[str, Any] = MappingProxyType({})) -> LowRankGLS:
+    """The estimator that the flags describe. Raises TypeError or ValueError for flags that do not go together.
+
+    known : options that hold where no flag says otherwise.
+    """
     given = {name: value for name, value in vars(args).items() if name in OPTIONS}
     given |= {n: OPTIONS[n].allowed.together(v) for n, v in given.items() if OPTIONS[n].allowed.form == "values"}
-    described = SIGMAS.made(args, given.get("covariance", OPTIONS["covariance"].default), given)
+    word = given.get("covariance", OPTIONS["covariance"].default)
+    given = {**known, **given}
+    described = SIGMAS.made(args, word, given)
     if described is not None:
         taken = {each.name for each in fields(described)}
         given = {name: value for name, value in given.items() if name not in taken} | {"covariance": described}

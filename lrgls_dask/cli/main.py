@@ -1,4 +1,4 @@
-"""The command line `lrgls`: demo, simulate, plan, fit, summary, predict."""
+"""The command line `lrgls`: demo, simulate, import, plan, fit, summary, predict, update."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from typing import Any
 from lrgls_dask import __version__
 from lrgls_dask.cli.demo import add_demo
 from lrgls_dask.cli.fit import add_fit, add_plan
+from lrgls_dask.cli.importing import add_import
 from lrgls_dask.cli.predict import add_predict
 from lrgls_dask.cli.simulate import add_simulate
 from lrgls_dask.cli.summary import add_summary
+from lrgls_dask.cli.update import add_update
 from lrgls_dask.errors import FitWarning
 
 __all__ = ["main"]
@@ -80,6 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lrgls {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_demo, add_simulate, add_plan, add_fit, add_summary, add_predict):
+    for add in (add_demo, add_simulate, add_import, add_plan, add_fit, add_summary, add_predict, add_update):
         add(commands)
     return parser

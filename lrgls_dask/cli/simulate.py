@@ -23,7 +23,7 @@ def add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--rank", type=int, default=3, help="factors in the errors (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
-    parser.add_argument("--row-chunk", type=int, help="rows per chunk (default: about 16 MB of regressors)")
+    parser.add_argument("--row-chunk", type=int, help="rows per chunk (default: about 16 MB of all columns)")
     add_overwrite(parser)
     parser.set_defaults(run=_simulate)
 

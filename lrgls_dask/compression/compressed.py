@@ -13,9 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lrgls_dask.checks import shown
 from lrgls_dask.compression.roots import root_of
-from lrgls_dask.design.design import Design
+from lrgls_dask.design.design import Design, difference
 from lrgls_dask.rows.absorbed import GroupKernel, WithinMoments
 from lrgls_dask.rows.effects import absorbed_of
 from lrgls_dask.rows.kernels import gram_kernel, root_kernel
@@ -110,7 +109,7 @@ def common_design(mine: Design, theirs: Design) -> Design:
     if not mine.given.same_as(theirs.given):
         raise ValueError(
             "append: the two systems differ in equations, regressors or designs: the appended one "
-            f"{_difference(mine.given, theirs.given)}. Use the same ones, in the same order."
+            f"{difference(mine.given, theirs.given)}. Use the same ones, in the same order."
         )
     design = theirs if mine.own is None else mine
     if theirs.own is not None and not design.same_as(theirs):
@@ -119,29 +118,6 @@ def common_design(mine: Design, theirs: Design) -> Design:
             "shape (N, K)."
         )
     return design.stored_as(mine, theirs)
-
-
-def _difference(mine: Design, theirs: Design) -> str:
-    """What the other design has otherwise, the first of it."""
-    for what, had, found in (
-        ("equation", mine.equations, theirs.equations),
-        ("regressor", mine.regressors, theirs.regressors),
-    ):
-        lacking = [label for label in had if label not in set(found)]
-        surplus = [label for label in found if label not in set(had)]
-        if lacking or surplus:
-            sides = [f"lacks {what} {lacking[0]!r}"] if lacking else []
-            sides += [f"has {what} {surplus[0]!r} besides"] if surplus else []
-            return " and ".join(sides)
-        if had != found:
-            i = next(i for i, (a, b) in enumerate(zip(had, found, strict=True)) if a != b)
-            return f"has {what} {found[i]!r} at position {i}, where {had[i]!r} was"
-    uses = [[[design.regressors[c] for c in columns] for columns in design.columns] for design in (mine, theirs)]
-    for name, *both in zip(mine.equations, *uses, mine.terms, theirs.terms, strict=True):
-        for had, found in (both[:2], both[2:]):
-            if list(had) != list(found):
-                return f"has regressors {shown(found)} in equation {name!r}, where {shown(had)} were"
-    return "has them otherwise"
 
 
 def in_columns_of(design: Design, mine: Design, moments: RootMoments) -> RootMoments:

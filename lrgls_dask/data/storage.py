@@ -19,7 +19,12 @@ from zarr.storage import FsspecStore, LocalStore
 
 from lrgls_dask.data.places import Location, check_apart, local_path
 
-__all__ = ["new_store", "open_group", "remove_store"]
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["held_alone", "new_store", "open_group", "open_to_grow", "put_in_place", "remove_store", "room_for"]
 
 _MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 
@@ -51,6 +56,52 @@ def open_group(path: Any, storage_options: dict[str, Any] | None = None) -> zarr
         ) from error
     except (ValueError, KeyError) as error:
         raise ValueError(f"the zarr metadata at {path!s} cannot be read: {error}. Restore the store.") from error
+
+
+def open_to_grow(path: Any, storage_options: dict[str, Any] | None = None) -> zarr.Group:
+    """The same group, to be written into. Raises as `open_group` does, and ValueError where a store cannot change."""
+    open_group(path, storage_options)
+    local = local_path(path)
+    if local is not None:
+        return zarr.open_group(LocalStore(local), mode="r+")
+    given = path.store if isinstance(path, zarr.Group) else path
+    if isinstance(given, Store) and (given.read_only or not given.supports_deletes):
+        raise ValueError(f"{path!s} cannot be written into. Open it for writing, or copy it to a path first.")
+    if isinstance(path, zarr.Group):
+        return zarr.open_group(path.store_path, mode="r+")
+    return zarr.open_group(path, mode="r+", storage_options=storage_options or None)
+
+
+def room_for(path: Any) -> int | None:
+    """Free bytes on the disk where a path lies; None of what is no local one."""
+    local = local_path(path)
+    if local is None:
+        return None
+    parent = next(folder for folder in Path(os.path.abspath(local)).parents if folder.is_dir())
+    return shutil.disk_usage(parent).free
+
+
+@contextmanager
+def held_alone(path: Any) -> Iterator[None]:
+    """While this lasts no other process or thread gets the same path, where that is a local one on a POSIX system.
+
+    What holds it lets go when it is killed. Raises OSError where another has it.
+    """
+    local = local_path(path.store if isinstance(path, zarr.Group) else path)
+    if fcntl is None or local is None or not local.is_dir():
+        yield
+        return
+    folder = os.open(local, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(f"{path!s} is being appended to by another. Wait until that is done.") from error
+        except OSError:  # a file system that has no locks
+            pass
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextmanager
@@ -117,14 +168,19 @@ def _new_local(target: Path, overwrite: bool) -> Iterator[Store]:
     fresh = target.with_name(f".{target.name}.{tag}.partial")
     try:
         yield LocalStore(fresh)
-        if os.path.lexists(target):
-            _refuse(target, True, overwrite)
-            _swap(fresh, target, target.with_name(f".{target.name}.{tag}.replaced"))
-        else:
-            os.rename(fresh, target)
+        put_in_place(fresh, target, overwrite)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def put_in_place(fresh: Path, target: Path, overwrite: bool) -> None:
+    """Move a complete store to where it is to be; what is there goes only if it may be overwritten."""
+    if os.path.lexists(target):
+        _refuse(target, any((target / mark).exists() for mark in _MARKS), overwrite)
+        _swap(fresh, target, target.with_name(f".{target.name}.{uuid4().hex[:8]}.replaced"))
+    else:
+        os.rename(fresh, target)
 
 
 def _swap(fresh: Path, target: Path, aside: Path) -> None:

@@ -35,7 +35,7 @@ from lrgls_dask.data.weights import Weights, read_weights
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.rows import Part
 
-__all__ = ["FORMAT", "label_index", "read_grid", "read_system", "write_grid"]
+__all__ = ["FORMAT", "dims_of", "label_index", "read_grid", "read_system", "write_grid"]
 
 FORMAT = 1
 
@@ -48,7 +48,7 @@ def read_system(path: Any, *, storage_options: dict[str, Any] | None = None) -> 
     group = open_group(path, storage_options)
     _check_format(group, path)
     y = _array(group, "Y", path)
-    obs_dim, equation_dim = _dims(y, "obs", "equation")
+    obs_dim, equation_dim = dims_of(y, "obs", "equation")
     n_equations = 1 if y.ndim == 1 else int(y.shape[1])
     equations = _labels(group, equation_dim, n_equations)
     x = group.get("X")
@@ -135,7 +135,7 @@ def _is_nan(value: Any) -> bool:
     return value == "NaN" or (isinstance(value, float) and math.isnan(value))
 
 
-def _dims(array: zarr.Array, *defaults: str) -> tuple[Hashable, ...]:
+def dims_of(array: zarr.Array, *defaults: str) -> tuple[Hashable, ...]:
     """Names of the dims, from version 3 metadata or the attribute xarray writes in version 2."""
     named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
     given = dict(enumerate(named if isinstance(named, list | tuple) else ()))
@@ -155,7 +155,7 @@ def _equation_coords(group: zarr.Group, dim: Hashable, n_equations: int) -> dict
     """The 1-D arrays along the equations, but for their own labels and weights."""
     found: dict[Hashable, tuple[Hashable, ...]] = {}
     for name, array in group.arrays():
-        if array.ndim == 1 and name not in (dim, "weights") and _dims(array, "")[0] == dim:
+        if array.ndim == 1 and name not in (dim, "weights") and dims_of(array, "")[0] == dim:
             found[name] = _labels(group, name, n_equations) or ()
     return found
 
@@ -171,12 +171,12 @@ def _weights(group: zarr.Group, y: zarr.Array, equations: tuple[Hashable, ...]) 
     if not isinstance(stored, zarr.Array):
         return Weights()
     array = _undisguised(stored, "weights")
-    obs_dim, equation_dim = _dims(y, "obs", "equation")
+    obs_dim, equation_dim = dims_of(y, "obs", "equation")
     n_obs, n_equations = int(y.shape[0]), len(equations)
     given: Any = array
     if array.ndim == 1 and n_obs == n_equations:
         given = np.asarray(array[:])
-        given = given[None, :] if _dims(array, str(obs_dim)) == (equation_dim,) else given[:, None]
+        given = given[None, :] if dims_of(array, str(obs_dim)) == (equation_dim,) else given[:, None]
     return read_weights(given, equations, n_obs, equation_dim, numbered=True)
 
 
@@ -193,15 +193,15 @@ def _together(
     group: zarr.Group, x: zarr.Array, y: zarr.Array, equations: tuple[Hashable, ...]
 ) -> tuple[list[Part], Design]:
     """One array of distinct columns, with the stored incidence or else shared by all equations."""
-    obs_dim, x_obs = _dims(y, "obs")[0], _dims(x, str(_dims(y, "obs")[0]))[0]
+    obs_dim, x_obs = dims_of(y, "obs")[0], dims_of(x, str(dims_of(y, "obs")[0]))[0]
     if x_obs != obs_dim:
         raise ValueError(
-            f"X has dims {_dims(x, 'obs', 'regressor')} but Y has {_dims(y, 'obs', 'equation')}: the first must be the "
-            "same rows. Transpose one, or use System.from_xarray(xr.open_zarr(...), ...)."
+            f"X has dims {dims_of(x, 'obs', 'regressor')} but Y has {dims_of(y, 'obs', 'equation')}: the first must be "
+            "the same rows. Transpose one, or use System.from_xarray(xr.open_zarr(...), ...)."
         )
     parts = column_parts("X", x)
     count = sum(part.n_columns for part in parts)
-    regressors = _labels(group, _dims(x, "obs", "regressor")[1], count) or default_regressors(count)
+    regressors = _labels(group, dims_of(x, "obs", "regressor")[1], count) or default_regressors(count)
     starts, columns = group.get("incidence_start"), group.get("incidence_columns")
     if not isinstance(starts, zarr.Array) or not isinstance(columns, zarr.Array):
         everyone = [Use(0, np.arange(count), regressors)]

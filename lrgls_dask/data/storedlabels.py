@@ -17,7 +17,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-__all__ = ["StoredLabels", "decode_labels", "encode_labels", "is_coded", "labels_from_json", "labels_to_json"]
+__all__ = [
+    "StoredLabels",
+    "decode_labels",
+    "encode_labels",
+    "encode_like",
+    "is_coded",
+    "labels_from_json",
+    "labels_to_json",
+]
 
 _UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _CF = ("units", "calendar", "dtype")
@@ -75,6 +83,66 @@ def encode_labels(labels: pd.Index, what: str) -> tuple[np.ndarray, dict[str, An
     levels = labels_to_json(labels.names, f"names of {what}") if isinstance(labels, pd.MultiIndex) else []
     texts = np.array([json.dumps(_to_json(value, what)) for value in values], dtype=object)
     return texts, {"lrgls_labels": "json", "lrgls_levels": levels}
+
+
+def encode_like(labels: pd.Index, stored: Any, what: str) -> np.ndarray:
+    """More labels, as the array `stored` of a store holds those that are there; reads the first of these.
+
+    what : names them. Raises ValueError where they are of another kind, or the array cannot hold one of them.
+    """
+    attributes, labels = dict(stored.attrs), _plain_kind(labels)
+    known = decode_labels(np.asarray(stored[:1]), attributes)
+    mine, theirs = _kind_of(labels), _kind_of(known)
+    if attributes.get("lrgls_labels") == "json" and not isinstance(known, pd.MultiIndex):
+        theirs = mine if not isinstance(labels, pd.MultiIndex) else theirs  # which says the kind of each
+    if mine != theirs:
+        raise ValueError(
+            f"{what} are {mine}, such as {labels[[0]].tolist()[0]!r}, but those in the store are {theirs}, such as "
+            f"{known.tolist()[0]!r}. Convert them first."
+        )
+    with np.errstate(invalid="ignore"):  # what does not fit is seen below
+        values = _encoded_like(labels, attributes, stored.dtype, what)
+    differs = np.asarray(decode_labels(values, attributes) != labels)
+    if differs.any():
+        kept_as = f"{stored.dtype} {attributes.get('units', '')}".rstrip()
+        raise ValueError(
+            f"{what}: {labels[[int(differs.argmax())]].tolist()[0]!r} cannot be kept beside those in the store, which "
+            f"are {kept_as}. Round them first, or write one system of all rows with to_zarr."
+        )
+    return values
+
+
+def _encoded_like(labels: pd.Index, attributes: dict[str, Any], dtype: Any, what: str) -> np.ndarray:
+    if attributes.get("lrgls_labels") == "json":
+        return np.array([json.dumps(_to_json(value, what)) for value in labels.tolist()], dtype=object)
+    if "since" in str(attributes.get("units", "")) and attributes["units"].split(" since")[0] not in _UNITS.values():
+        how = {key: attributes[key] for key in ("units", "calendar") if key in attributes}
+        coded = xr.conventions.encode_cf_variable(xr.Variable("label", labels, encoding=how | {"dtype": dtype}))
+        return np.asarray(coded.values)
+    for unit, word in _UNITS.items():
+        if attributes.get("units", "").split(" since")[0] == word:
+            labels = labels.to_timestamp() if isinstance(labels, pd.PeriodIndex) else labels
+            labels = labels.as_unit(unit) if isinstance(labels, pd.DatetimeIndex | pd.TimedeltaIndex) else labels
+    values, _ = encode_labels(labels, what)
+    return values if values.dtype == object else values.astype(dtype)
+
+
+def _kind_of(labels: pd.Index) -> str:
+    """What labels are, for whoever compares them."""
+    if isinstance(labels, pd.MultiIndex):
+        return f"combinations of {list(labels.names)}"
+    if isinstance(labels, pd.PeriodIndex):
+        return f"periods of {labels.freqstr}"
+    if isinstance(labels, pd.DatetimeIndex):
+        return "times without a zone" if labels.tz is None else f"times in {labels.tz}"
+    if isinstance(labels, pd.TimedeltaIndex):
+        return "lengths of time"
+    if isinstance(labels, xr.CFTimeIndex):
+        return f"times of the calendar {labels.calendar}"
+    if isinstance(labels.dtype, np.dtype) and labels.dtype.kind in "biuf":
+        return "truth values" if labels.dtype.kind == "b" else "numbers"
+    types = {type(value) for value in labels.tolist()}
+    return "text" if types == {str} else "numbers" if types in ({int}, {float}) else "labels of several kinds"
 
 
 def _plain_kind(labels: pd.Index) -> pd.Index:

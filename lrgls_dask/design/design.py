@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 import scipy.sparse as sp
 
+from lrgls_dask.checks import shown
 from lrgls_dask.design.absorbed import Absorbed, check_beside, rounding_beside
 
-__all__ = ["ColumnUsers", "Design", "DesignGroup", "Designed", "OwnColumns", "as_slice"]
+__all__ = ["ColumnUsers", "Design", "DesignGroup", "Designed", "OwnColumns", "as_slice", "difference"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +215,29 @@ class Design:
             and (self.own is None) == (other.own is None)
             and all(np.array_equal(a, b) for a, b in zip(self.columns, other.columns, strict=True))
         )
+
+
+def difference(mine: Design, theirs: Design) -> str:
+    """What the other design has otherwise, the first of it: "lacks equation 'a'"."""
+    for what, had, found in (
+        ("equation", mine.equations, theirs.equations),
+        ("regressor", mine.regressors, theirs.regressors),
+    ):
+        lacking = [label for label in had if label not in set(found)]
+        surplus = [label for label in found if label not in set(had)]
+        if lacking or surplus:
+            sides = [f"lacks {what} {lacking[0]!r}"] if lacking else []
+            sides += [f"has {what} {surplus[0]!r} besides"] if surplus else []
+            return " and ".join(sides)
+        if had != found:
+            i = next(i for i, (a, b) in enumerate(zip(had, found, strict=True)) if a != b)
+            return f"has {what} {found[i]!r} at position {i}, where {had[i]!r} was"
+    uses = [[[design.regressors[c] for c in columns] for columns in design.columns] for design in (mine, theirs)]
+    for name, *both in zip(mine.equations, *uses, mine.terms, theirs.terms, strict=True):
+        for had, found in (both[:2], both[2:]):
+            if list(had) != list(found):
+                return f"has regressors {shown(found)} in equation {name!r}, where {shown(had)} were"
+    return "has them otherwise"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,12 +8,12 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
+from lrgls_dask.compression.either import some_equations
 from lrgls_dask.design.narrowed import narrowed
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.newdata import NewRows
 from lrgls_dask.rows.narrowed import narrowed_rows
-from lrgls_dask.system import some_equations
 
 __all__ = ["as_estimated", "new_rows_as_estimated", "of_all_equations"]
 

@@ -17,6 +17,7 @@ from dask.utils import format_bytes
 from lrgls_dask.checks import check_alpha, one_of
 from lrgls_dask.compression.by_pattern import AnyCompressed, CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.compression.either import complete_rows
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.compression.patterns import first_pass
 from lrgls_dask.compression.shown_parts import SeenRows, compress_shown_parts, too_many
@@ -37,7 +38,7 @@ from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.registry import structure_of
 from lrgls_dask.solve.record import Options
-from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, complete_rows, is_system
+from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, is_system
 
 __all__ = ["Bootstrap", "bootstrap"]
 

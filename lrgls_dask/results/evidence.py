@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import zarr
 
-from lrgls_dask.compression.by_pattern import CompressedPatterns
+from lrgls_dask.compression.by_pattern import AnyCompressed, CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.stored import read_any, read_compressed, write_any, write_compressed
 from lrgls_dask.data.zarrio import read_array, write_array
@@ -34,6 +34,7 @@ __all__ = ["CellsOfRows", "CompressedRows", "Evidence", "StreamedSums", "read_ev
 # What to do where rows are asked for that a fit does not have, unless who asks knows better.
 COMPRESS = "which a streamed fit does not keep. Fit with engine='compress'"
 DROP = "Fit complete rows only with missing='drop'"
+APPENDING = "appending rows to a fit"
 
 
 class Evidence(ABC):
@@ -66,6 +67,10 @@ class Evidence(ABC):
     @abstractmethod
     def rows_for(self, estimated: Estimated, what: str, *, streamed: str = COMPRESS, holes: str = DROP) -> Compressed:
         """The compressed rows, for `what`.  streamed, holes : why a fit of that kind has none, and what to do then."""
+
+    def kept(self, estimated: Estimated) -> AnyCompressed:
+        """The rows that stand for all, to which others may be appended."""
+        return self.rows_for(estimated, APPENDING)
 
     @property
     @abstractmethod
@@ -228,6 +233,14 @@ class CellsOfRows(Evidence):
 
     def rows_for(self, estimated: Estimated, what: str, *, streamed: str = COMPRESS, holes: str = DROP) -> Compressed:
         raise self._refusal(estimated, what, holes)
+
+    def kept(self, estimated: Estimated) -> AnyCompressed:
+        if self.rows is None:
+            raise ValueError(
+                f"{APPENDING} needs the few rows of every pattern of missing responses, which this fit does not keep: "
+                f"it met {self.n_patterns:,} patterns or more. Fit all rows again."
+            )
+        return self.rows
 
     def notes(self, estimated: Estimated) -> list[str]:
         seen, all_cells = self._counts(estimated)

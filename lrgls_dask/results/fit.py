@@ -14,8 +14,9 @@ import zarr
 
 from lrgls_dask.checks import takes
 from lrgls_dask.compression.compressed import Compressed, mean_nll
+from lrgls_dask.compression.either import complete_rows
 from lrgls_dask.data.places import Location
-from lrgls_dask.design.skipped import Skipped
+from lrgls_dask.design.skipped import Skipped, unusable_equations
 from lrgls_dask.inference.classical import CoefficientCovariance
 from lrgls_dask.inference.least_squares import LeastSquaresCovariance
 from lrgls_dask.missing.covariance import observed_nll
@@ -35,7 +36,7 @@ from lrgls_dask.results.reported import fitted_rows_of
 from lrgls_dask.results.skipped import read_skipped, write_skipped
 from lrgls_dask.results.store import read_parts, write_parts
 from lrgls_dask.results.text import summary
-from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, complete_rows, is_system
+from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, is_system
 
 __all__ = ["Fit"]
 
@@ -208,6 +209,24 @@ class Fit(Measures, PredictingBySigma):
         )
 
     # ------------------------------------------------------------------------------------------ rows
+
+    def compressed(self) -> CompressedSystem:
+        """The few rows that stand for those that were fitted, to append others and fit all, without the old data.
+
+        LowRankGLS(**fit.options).fit(fit.compressed().append(new)).result_ is the fit of all rows; so it is of a fit
+        that was saved. Costs no read, and no memory besides the fit's.
+        Raises ValueError for a fit that keeps none: a streamed one, one of too many patterns of missing responses, one
+        that left out equations.
+        """
+        if self.skipped is not None:
+            raise ValueError(
+                f"appending rows to a fit needs those of all equations, and this one left out "
+                f"{unusable_equations(self.skipped.whole.equations, self.skipped.status)}. Keep system.compress() "
+                "besides, with to_zarr, and append to that."
+            )
+        at, rows = self.estimated, self.evidence.kept(self.estimated)
+        read_from = self.read_from if self.system is None else self.system.read_from
+        return CompressedSystem(rows, at.obs_dim, at.equation_dim, read_from, at.formulas)
 
     @takes("a System, whose likelihood it is", f"{MAKE_ONE}.", check=is_system)
     def score(self, system: System | CompressedSystem) -> float:

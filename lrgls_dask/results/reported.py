@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from lrgls_dask.checks import check_alpha
+from lrgls_dask.compression.either import complete_only
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypotheses import check_open
 from lrgls_dask.design.restrictions import free_coefficients, without_variance
@@ -31,7 +32,7 @@ from lrgls_dask.results.cov.registry import cov_kind
 from lrgls_dask.results.cov.sandwich import Correction
 from lrgls_dask.results.made_of_parts import MadeOfParts
 from lrgls_dask.results.parts import BehindErrors
-from lrgls_dask.system import System, complete_only
+from lrgls_dask.system import System
 
 __all__ = ["Reported", "as_fitted", "fitted_rows_of"]
 

@@ -60,6 +60,10 @@ NOT_FOR_SEGMENTS = (
     "a fit with covariance=TimeVarying(...) has no {name}: it is defined for one Sigma of all rows. Fit a segment by "
     "itself with covariance='lowrank', or use bandwidth=float('inf') to see how far one Sigma goes, and compare bic."
 )
+NO_ROWS = (
+    "a fit with covariance=TimeVarying(...) keeps no rows of its segments when it is saved, so none can be appended. "
+    "Fit all rows again."
+)
 HAS_NOT = dict.fromkeys(("covariance", "predict_given", "impute", "factor_scores"), ONE_SIGMA) | dict.fromkeys(
     (
         "r2",
@@ -78,6 +82,7 @@ HAS_NOT = dict.fromkeys(("covariance", "predict_given", "impute", "factor_scores
     ),
     NOT_FOR_SEGMENTS,
 )
+HAS_NOT["compressed"] = NO_ROWS
 
 
 @dataclass(frozen=True, eq=False)

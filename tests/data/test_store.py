@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from zarr.storage import LocalStore, MemoryStore
 
-from lrgls_dask.data.storewriter import default_row_chunk
+from lrgls_dask.data.storeplan import default_row_chunk
 from lrgls_dask.system import System
 from support.meaning import designs, stack
 from support.strategies import ragged
@@ -229,10 +229,11 @@ def test_default_chunks_are_16_megabytes_in_step_with_the_source():
         x = da.zeros((10**8, q), chunks=(x_rows, -1))
         return default_row_chunk(System.from_arrays(da.zeros((10**8, k), chunks=(10**4, -1)), x).rows)
 
-    assert chunk(10_000, 250, 50) == 10_000  # 20 MB as they are: kept
-    assert chunk(1_000, 250, 50) == 8_000
-    assert chunk(10**7, 250, 50) == 2**24 // 2000
-    assert chunk(1_000, 10, 1000) == 2_000  # Y is the wider
+    assert chunk(10_000, 250, 50) == 10_000  # 24 MB as they are: kept
+    assert chunk(1_000, 250, 50) == 6_000
+    assert chunk(10**7, 250, 50) == 2**24 // 2400
+    assert chunk(1_000, 10, 1000) == 2**24 // 8080  # Y is the wider
+    assert chunk(1_000, 1000, 900) == 1_000
     assert default_row_chunk(example().rows) == N
 
 

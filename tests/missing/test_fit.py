@@ -458,6 +458,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "bootstrap": (5,),
     "wald_test": ("y0:x1 = 0",),
     "to_dataset": (),
+    "compressed": (),
 }
 WITH_ROWS = {"predict", "predict_given", "factor_scores", "residuals", "score"}
 ELSEWHERE = {"lr_test", "impute", "to_zarr", "from_zarr", "effects", "r2_within"}  # tests of their own

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
 import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lrgls_dask
+from lrgls_dask.cli import main
 
 PACKAGE = Path(lrgls_dask.__file__).parent
 # A sentence, or what follows a colon, a semicolon or "or", that begins with what to do.
@@ -28,6 +32,18 @@ class Case:
     says: str
     mistake: Callable[[], object]
     remedies: tuple[Callable[[], object], ...]
+
+
+def command(*words: Any) -> None:
+    """The command line; what it refuses is raised with what it said."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as left:
+            code = int(left.code or 0)
+    if code not in (0, 3):
+        raise ValueError(said.getvalue())
 
 
 def said_to(mistake: Callable[[], object]) -> str:

@@ -50,7 +50,14 @@ def test_python_block_is_as_short_as_it_says():
 def test_command_block_runs_as_printed_on_less_data(in_tmp_path):
     (block,) = [block for block in blocks("sh") if "lrgls simulate" in block]
     commands = [line.split()[1:] for line in block.splitlines()]
-    assert [command[0] for command in commands] == ["simulate", "plan", "fit", "summary", "predict"]
+    assert [command[0] for command in commands] == [
+        "simulate",
+        "plan",
+        "fit",
+        "summary",
+        "predict",
+        *("simulate", "update"),
+    ]
     for command in commands:
         less = [{"2": "0.004", "50": "6", "3": "1"}.get(word, word) for word in command]
         fresh = [sys.executable, "-c", "import sys; from lrgls_dask.cli import main; sys.exit(main(sys.argv[1:]))"]

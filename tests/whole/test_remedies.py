@@ -6,8 +6,6 @@ A new message that tells its reader what to do belongs into `CASES`, or into `EL
 from __future__ import annotations
 
 import atexit
-import contextlib
-import io
 import re
 import shutil
 import tempfile
@@ -40,14 +38,14 @@ from lrgls_dask import (
     TimeVarying,
     UnwrittenChunks,
 )
-from lrgls_dask.cli import main
 from lrgls_dask.results.cov.cluster import Cluster
 from lrgls_dask.simulate import simulate_system
 from lrgls_dask.varying.segments import segment_times
-from support.remedies import Case, said_to, templates
+from support.remedies import Case, command, said_to, templates
 from support.remedies_of_absorb import ABSORB
 from support.remedies_of_frames import FRAMES
 from support.remedies_of_parquet import PARQUET
+from support.remedies_of_stores import stores
 
 N, K = 60, 5
 RNG = np.random.default_rng(5)
@@ -1409,18 +1407,6 @@ def changed(name: str, **attributes: Any) -> Path:
     return FOLDER / name
 
 
-def command(*words: Any) -> None:
-    """The command line; what it refuses is raised with what it said."""
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as left:
-            code = int(left.code or 0)
-    if code not in (0, 3):
-        raise ValueError(said.getvalue())
-
-
 LOADINGS = np.ones((K, 1))
 BAD_ROW = np.where(np.arange(K)[:, None] == 1, np.inf, LOADINGS)
 SECTORS = dict(zip(SYSTEM.equations, "aabbb", strict=True))
@@ -2024,6 +2010,7 @@ CASES = [
     *FRAMES,
     *PARQUET,
     *ABSORB,
+    *stores(str(FOLDER / "appended")),
     *GRIDS,
     *MOMENTS,
 ]
@@ -2059,10 +2046,13 @@ ELSEWHERE = {
     "missing/kackar_harville.py: Use a smaller rank, or classical standard": GUARD,
     "missing/kackar_harville.py: use classical standard errors, or a smaller": LARGE,
     "results/evidence.py: Fit complete rows only with missing='drop'": GUARD,
+    "results/evidence.py: Fit all rows again.": LARGE,
     "results/bootstrap.py: Give every row a group.": GUARD,
     "results/cov/cluster.py: Give every row a label, or drop": GUARD,
     "results/cov/cluster.py: Pass one label a row, or a": GUARD,
     "cli/arguments.py: replace an output that exists": HELP,
+    "cli/importing.py: make a store of CSV or Parquet": HELP,
+    "cli/importing.py: Install it: pip install 'dask[dataframe]'.": OUTSIDE,
     "cli/demo.py: write into a directory that this command": HELP,
     "data/arrays.py: Align them first.": GUARD,
     "data/labelled.py: Give one label for each column.": GUARD,

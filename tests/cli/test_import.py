@@ -1,0 +1,267 @@
+"""`lrgls import`: what lies in files, as a store, whatever they are; sentinels; going on after a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from numpy.testing import assert_array_equal
+
+from lrgls_dask import System
+from lrgls_dask.cli import main
+from lrgls_dask.data import pieces
+from lrgls_dask.data.sentinels import suspicious_constants
+from support.meaning import stack
+
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
+
+N = 60
+RNG = np.random.default_rng(4)
+TABLE = pd.DataFrame(
+    {
+        "date": pd.date_range("2001-01-01", periods=N),
+        "a": RNG.normal(size=N),
+        "b": RNG.normal(size=N),
+        "x": RNG.normal(size=N),
+        "z": RNG.normal(size=N),
+    }
+)
+FORMULA = ["--formula", "a + b ~ x + z", "--obs", "date"]
+
+
+def expected() -> System:
+    return System.from_frame(TABLE, "a + b ~ x + z", obs="date")
+
+
+def assert_same(found: System, wanted: System) -> None:
+    assert found.equations == wanted.equations and found.regressors == wanted.regressors
+    assert_array_equal(stack(found.rows.y), stack(wanted.rows.y))
+    assert_array_equal(stack(found.rows.x), stack(wanted.rows.x))
+    assert found.obs.tolist() == wanted.obs.tolist()
+
+
+def as_arrays(table: pd.DataFrame = TABLE) -> xr.Dataset:
+    y = table[["a", "b"]].to_numpy()
+    ds = xr.Dataset({"ret": (("date", "firm"), y), "x": ("date", table["x"]), "z": ("date", table["z"])})
+    return ds.assign_coords(date=TABLE["date"].to_numpy(), firm=["a", "b"])
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet", "several csv", "folder of parquet"])
+def test_tables_of_every_kind(kind, capsys):
+    source = f"t.{kind}"
+    if kind == "several csv":
+        TABLE[:20].to_csv("t1.csv", index=False)
+        TABLE[20:].to_csv("t2.csv", index=False)
+        source = "t*.csv"
+    elif kind == "folder of parquet":
+        Path("folder").mkdir()
+        TABLE[:20].to_parquet("folder/p1.parquet")
+        TABLE[20:].to_parquet("folder/p2.parquet")
+        source = "folder"
+    elif kind == "parquet":
+        TABLE.to_parquet(source, row_group_size=25)
+    else:
+        TABLE.to_csv(source, index=False)
+    assert main(["import", source, "s.zarr", *FORMULA]) == 0, capsys.readouterr().err
+    assert_same(System.from_zarr("s.zarr"), expected())
+    assert System.from_zarr("s.zarr").formulas is not None
+    assert "s.zarr: 60 rows, 2 equations, 3 regressors" in capsys.readouterr().out
+    assert main(["import", source, "s.zarr", *FORMULA]) == 1
+    assert "s.zarr exists" in capsys.readouterr().err
+    assert main(["import", source, "s.zarr", "--overwrite", *FORMULA]) == 0
+
+
+@pytest.mark.parametrize("kind", ["nc", "zarr", "group"])
+def test_arrays_of_every_kind(kind, capsys):
+    words = ["--y", "ret", "--x", "x,z", "--obs", "date"]
+    if kind == "nc":
+        as_arrays().to_netcdf("d.nc")
+    elif kind == "zarr":
+        as_arrays().chunk(date=7).to_zarr("d.zarr", zarr_format=2)
+    else:
+        words = []
+        expected().to_zarr("d.zarr", row_chunk=7)
+    assert main(["import", f"d.{'nc' if kind == 'nc' else 'zarr'}", "s.zarr", "--row-chunk", "20", *words]) == 0
+    found = System.from_zarr("s.zarr")
+    assert_array_equal(stack(found.rows.y), TABLE[["a", "b"]])
+    assert_array_equal(stack(found.rows.x)[:, -2:], TABLE[["x", "z"]])
+    assert found.obs.equals(pd.DatetimeIndex(TABLE["date"])) and found.rows.y[0].row_chunks == (20, 20, 20)
+
+
+def test_a_file_for_each_equation():
+    Path("firms").mkdir()
+    long = []
+    for firm, rows in (("it", slice(0, 50)), ("oil", slice(10, N))):
+        part = TABLE[["date", "a", "x"]][rows]
+        part.to_csv(f"firms/{firm}.csv", index=False)
+        long.append(part.assign(equation=firm))
+    words = ["--formula", "a ~ x", "--obs", "date", "--one-file-an-equation"]
+    assert main(["import", "firms", "s.zarr", *words]) == 0
+    wanted = System.from_frame(pd.concat(long), "a ~ x", obs="date", equation="equation")
+    assert_same(System.from_zarr("s.zarr"), wanted)
+    assert System.from_zarr("s.zarr").equations == ("it", "oil") and np.isnan(stack(wanted.rows.y)).sum() == 20
+
+
+def with_sentinels() -> pd.DataFrame:
+    marked = TABLE.copy()
+    marked.loc[[3, 9, 30], "a"] = -999.0
+    marked.loc[[5, 6], "x"] = -999.0
+    return marked
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "nc"])
+def test_sentinels_are_missing_values_and_others_are_reported(kind, capsys):
+    marked, words = with_sentinels(), FORMULA
+    if kind == "nc":
+        as_arrays(marked).to_netcdf("t.nc")
+        words = ["--y", "ret", "--x", "x,z"]
+    elif kind == "csv":
+        marked.to_csv("t.csv", index=False)
+    else:
+        marked.to_parquet("t.parquet")
+    assert main(["import", f"t.{kind}", "s.zarr", *words]) == 0
+    said = capsys.readouterr().err
+    assert "regressor 'x' is -999 in 2 rows, far from the others (" in said
+    assert "equation 'a' is -999 in 3 rows" in said and said.count("warning") == 2
+    assert main(["import", f"t.{kind}", "s.zarr", "--missing-value", "-999", "--overwrite", *words]) == 0
+    assert not capsys.readouterr().err
+    found = System.from_zarr("s.zarr")
+    seen = pd.Series(stack(found.rows.y)[:, 0], index=found.obs).reindex(TABLE["date"])
+    gone = [3, 9, 30] if kind == "nc" else [3, 5, 6, 9, 30]  # a formula leaves out rows that miss their regressors
+    assert np.flatnonzero(seen.isna()).tolist() == gone
+
+
+def test_texts_may_stand_for_missing_values():
+    text = TABLE.astype({"a": str})
+    text.loc[[2, 8], "a"] = "."
+    text.to_csv("t.csv", index=False)
+    assert main(["import", "t.csv", "s.zarr", "--missing-value", ".", *FORMULA]) == 0
+    assert np.flatnonzero(np.isnan(stack(System.from_zarr("s.zarr").rows.y)[:, 0])).tolist() == [2, 8]
+
+
+@pytest.mark.parametrize("pieces_of", [7, N])
+def test_zeros_before_the_first_value_are_missing(pieces_of):
+    padded = TABLE.copy()
+    padded.loc[:14, "a"] = 0.0
+    padded.loc[20, "a"] = padded.loc[3, "b"] = 0.0  # later ones are values
+    as_arrays(padded).chunk(date=pieces_of).to_zarr("d.zarr", zarr_format=2)
+    words = ["--y", "ret", "--x", "x,z", "--obs", "date", "--zero-before-first"]
+    assert main(["import", "d.zarr", "s.zarr", *words]) == 0
+    wanted = padded[["a", "b"]].to_numpy().copy()
+    wanted[:15, 0] = np.nan
+    assert_array_equal(stack(System.from_zarr("s.zarr").rows.y), wanted)
+
+
+COLUMNS = {
+    "a sentinel": ([1.0, 2, 3, -999, 2.5, -999], [(-999.0, 2, 1.0, 3.0)]),
+    "a large one": ([0.1, 0.2, 1e20, 0.3, 1e20, 0.15], [(1e20, 2, 0.1, 0.3)]),
+    "one alone": ([1.0, 2, 3, -999, 2.5, 2], []),
+    "zeros and ones": ([0.0, 1, 0, 1, 1, 0], []),
+    "a few values": ([0.0, 1, 2, 0, 1, 2], []),
+    "a customary one among wide ones": ([-99.0, 200, -99, -50, 0, 100], [(-99.0, 2, -50.0, 200.0)]),
+    "a constant": ([1.0] * 6, []),
+    "nothing": ([np.nan] * 6, []),
+    "holes": ([np.nan, 5, 6, -9, -9, 5.5], [(-9.0, 2, 5.0, 6.0)]),
+}
+
+
+@pytest.mark.parametrize("what", COLUMNS)
+@pytest.mark.parametrize("rows", [1, 2, 4, 6])
+def test_suspicious_constants(what, rows):
+    values, found = COLUMNS[what]
+    y = da.from_array(np.column_stack([np.arange(6.0), values]), chunks=(rows, 1))
+    system = System.from_arrays(y, np.ones((6, 1)))
+    said = suspicious_constants(system)
+    assert [(each.value, each.count, each.low, each.high) for each in said] == found
+    assert all((each.array, each.column) == ("Y", 1) for each in said)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_an_import_that_was_killed_goes_on(after, monkeypatch, capsys):
+    TABLE.to_csv("t.csv", index=False)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 8 * 5 * 20)
+    written: list[int] = []
+    append = pieces.append_system
+
+    def dies(piece: Any, *args: Any, **options: Any) -> None:
+        written.append(piece.n_obs)
+        if len(written) == after:
+            raise Killed
+        append(piece, *args, **options)
+
+    words = ["import", "t.csv", "s.zarr", "--row-chunk", "10", *FORMULA]
+    monkeypatch.setattr(pieces, "append_system", dies)
+    if after < 3:
+        with pytest.raises(Killed):
+            main(words)
+        assert not Path("s.zarr").exists()
+        capsys.readouterr()
+        assert main([*words, "--plan"]) == 0
+        assert f"resumed after {20 * after} rows" in capsys.readouterr().out
+    written.clear()
+    monkeypatch.setattr(pieces, "append_system", lambda piece, *a, **o: (written.append(1), append(piece, *a, **o)))
+    assert main(words) == 0
+    assert len(written) == (3 - after if after < 3 else 2)
+    assert_same(System.from_zarr("s.zarr"), expected())
+    assert [path.name for path in Path().iterdir() if "zarr" in path.name] == ["s.zarr"]
+
+
+def test_another_import_to_the_same_place_begins_anew(monkeypatch):
+    TABLE.to_csv("t.csv", index=False)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 8 * 5 * 20)
+
+    def dies(*args: Any, **options: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pieces, "append_system", dies)
+        with pytest.raises(Killed):
+            main(["import", "t.csv", "s.zarr", "--row-chunk", "10", *FORMULA])
+    words = ["--formula", "a ~ x", "--obs", "date"]
+    assert main(["import", "t.csv", "s.zarr", "--row-chunk", "10", *words]) == 0
+    assert System.from_zarr("s.zarr").equations == ("a",) and System.from_zarr("s.zarr").n_obs == N
+
+
+def test_the_plan_writes_nothing(capsys):
+    TABLE.to_csv("t.csv", index=False)
+    assert main(["import", "t.csv", "s.zarr", "--plan", *FORMULA]) == 0
+    said = capsys.readouterr().out
+    assert "Plan: a store of 60 rows; 2 equations, 3 distinct regressors" in said and "memory  peak" in said
+    assert not Path("s.zarr").exists()
+
+
+REFUSED = {
+    "nothing there": (["none.csv", "s.zarr", *FORMULA], "nothing is at none.csv"),
+    "no formula": (["t.csv", "s.zarr"], "--formula must say"),
+    "no variables": (["d.nc", "s.zarr"], "give --y and --x"),
+    "names of some": (["t.csv", "s.zarr", "--formula", "a: a ~ x", "--formula", "b ~ x"], "either every --formula"),
+    "no obs": (["t.csv", "s.zarr", "--formula", "a ~ x", "--one-file-an-equation"], "needs --obs"),
+    "kinds": (["*.*", "s.zarr", *FORMULA], "are of several kinds"),
+    "over the source": (["t.csv", "t.csv", "--overwrite", *FORMULA], "is read for what would be written"),
+    "a small limit": (["t.csv", "s.zarr", "--memory-limit", "1MB", *FORMULA], "the limit is"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_imported_is_said(what, capsys):
+    words, message = REFUSED[what]
+    TABLE.to_csv("t.csv", index=False)
+    as_arrays().to_netcdf("d.nc")
+    assert main(["import", *words]) == 1
+    assert message in capsys.readouterr().err
+    assert not Path("s.zarr").exists()
+
+
+def test_a_bar_is_shown(capsys):
+    TABLE.to_csv("t.csv", index=False)
+    assert main(["import", "t.csv", "s.zarr", "--progress", *FORMULA]) == 0
+    assert "import: 100%" in capsys.readouterr().err
