@@ -2032,7 +2032,7 @@ ELSEWHERE = {
     "design/penalties.py: Give them the same.": "one column by two names, in tests/design/test_penalties.py",
     "results/parts.py: Fit again.": BY_HAND,
     "errors.py: Drop or fill these rows; every value": GUARD,
-    "system.py: Fit with missing='em', or with missing='drop', which": GUARD,
+    "compression/either.py: Fit with missing='em', or with missing='drop', which": GUARD,
     "compression/by_pattern.py: Fit the System itself with missing='em', which": LARGE,
     "varying/shown.py: Use fewer, longer segments, or missing='drop', which": (
         "rows beyond memory, in tests/varying/test_shown.py"
