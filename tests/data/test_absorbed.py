@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -15,6 +16,7 @@ import xarray as xr
 
 from lrgls_dask import Fit, System
 from support.absorbed import check_same_fit, fitted, grouped
+from support.parquet import written
 
 DATA = grouped()
 WANTED = fitted(DATA.system("firm", "year"), rank=0)
@@ -68,6 +70,13 @@ SYSTEMS = {
 @pytest.mark.parametrize("kind", SYSTEMS)
 def test_labels_from_every_container(kind: str) -> None:
     check_same_fit(fitted(SYSTEMS[kind](), rank=0), WANTED)
+
+
+def test_labels_in_parquet_files(tmp_path: Path) -> None:
+    system = System.from_parquet(written(tmp_path / "rows", FRAME, rows=60), FORMULA, absorb=["firm", "year"])
+    check_same_fit(fitted(system, rank=0), WANTED)
+    with pytest.raises(ValueError, match="sector"):
+        System.from_parquet(str(tmp_path / "rows"), FORMULA, absorb="sector")
 
 
 def test_labels_of_a_store(tmp_path: Any) -> None:
