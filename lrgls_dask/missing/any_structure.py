@@ -33,7 +33,7 @@ __all__ = ["chosen_structure", "fit_any_structure", "fit_side_by_side"]
 
 # Candidates that cannot win any more go on, while the best does, until this is left of their log-likelihood, or this
 # share of what their BIC lies above the least: digits that tell nobody anything cost many sweeps of too many factors.
-TOLD, TOLD_OF_DISTANCE = 0.05, 0.005
+TOLD, TOLD_OF_DISTANCE = 0.05, 0.01
 REACHABLE = 1e300  # what any objective is below
 
 
@@ -68,7 +68,7 @@ def fit_side_by_side(
     """One solution of each structure from one start, all looks of a sweep made in one pass.
 
     A structure of which the BIC cannot become the least any more is left near its optimum, where its BIC is told to a
-    hundredth of its distance from the least (TOLD_OF_DISTANCE) or a tenth (TOLD), and takes no sweep after the last of
+    fiftieth of its distance from the least (TOLD_OF_DISTANCE) or a tenth (TOLD), and takes no sweep after the last of
     the best.
     kept : where each loop keeps its last point, and goes on from one that is there.
     """
