@@ -16,8 +16,8 @@ from dask.base import tokenize
 
 from lrgls_dask.cli.arguments import add_memory_limit, add_overwrite, check_output
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.pieces import rows_written, write_in_pieces
 from lrgls_dask.data.sentinels import suspicious_constants, without_zeros_before_first
+from lrgls_dask.data.storepieces import rows_written, write_in_pieces
 from lrgls_dask.data.storeplan import plan_store
 from lrgls_dask.system import System
 

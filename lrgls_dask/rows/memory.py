@@ -28,8 +28,6 @@ BLOCKS_IN_FLIGHT = (
     6  # one in hand, one being read, both in their encoded form, and what the allocator keeps of older ones
 )
 SLACK = 1.15  # allocator fragmentation and what the model leaves out
-
-
 PAIR_BYTES = 64  # of a pair of groups whose effects are absorbed: key and weight, merged, and twice in a sparse table
 
 

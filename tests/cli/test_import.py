@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 
 from lrgls_dask import System
 from lrgls_dask.cli import main
-from lrgls_dask.data import pieces
+from lrgls_dask.data import storepieces
 from lrgls_dask.data.sentinels import suspicious_constants
 from support.meaning import stack
 
@@ -188,9 +188,9 @@ class Killed(BaseException):
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_an_import_that_was_killed_goes_on(after, monkeypatch, capsys):
     TABLE.to_csv("t.csv", index=False)
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 8 * 5 * 20)
+    monkeypatch.setattr(storepieces, "PIECE_BYTES", 8 * 5 * 20)
     written: list[int] = []
-    append = pieces.append_system
+    append = storepieces.append_system
 
     def dies(piece: Any, *args: Any, **options: Any) -> None:
         written.append(piece.n_obs)
@@ -199,7 +199,7 @@ def test_an_import_that_was_killed_goes_on(after, monkeypatch, capsys):
         append(piece, *args, **options)
 
     words = ["import", "t.csv", "s.zarr", "--row-chunk", "10", *FORMULA]
-    monkeypatch.setattr(pieces, "append_system", dies)
+    monkeypatch.setattr(storepieces, "append_system", dies)
     if after < 3:
         with pytest.raises(Killed):
             main(words)
@@ -208,7 +208,9 @@ def test_an_import_that_was_killed_goes_on(after, monkeypatch, capsys):
         assert main([*words, "--plan"]) == 0
         assert f"resumed after {20 * after} rows" in capsys.readouterr().out
     written.clear()
-    monkeypatch.setattr(pieces, "append_system", lambda piece, *a, **o: (written.append(1), append(piece, *a, **o)))
+    monkeypatch.setattr(
+        storepieces, "append_system", lambda piece, *a, **o: (written.append(1), append(piece, *a, **o))
+    )
     assert main(words) == 0
     assert len(written) == (3 - after if after < 3 else 2)
     assert_same(System.from_zarr("s.zarr"), expected())
@@ -217,13 +219,13 @@ def test_an_import_that_was_killed_goes_on(after, monkeypatch, capsys):
 
 def test_another_import_to_the_same_place_begins_anew(monkeypatch):
     TABLE.to_csv("t.csv", index=False)
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 8 * 5 * 20)
+    monkeypatch.setattr(storepieces, "PIECE_BYTES", 8 * 5 * 20)
 
     def dies(*args: Any, **options: Any) -> None:
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(pieces, "append_system", dies)
+        patched.setattr(storepieces, "append_system", dies)
         with pytest.raises(Killed):
             main(["import", "t.csv", "s.zarr", "--row-chunk", "10", *FORMULA])
     words = ["--formula", "a ~ x", "--obs", "date"]
