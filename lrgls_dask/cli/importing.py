@@ -17,6 +17,7 @@ from dask.base import tokenize
 from lrgls_dask.cli.arguments import add_memory_limit, add_overwrite, check_output
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.sentinels import suspicious_constants, without_zeros_before_first
+from lrgls_dask.data.storage import is_store
 from lrgls_dask.data.storepieces import rows_written, write_in_pieces
 from lrgls_dask.data.storeplan import plan_store
 from lrgls_dask.system import System
@@ -115,7 +116,7 @@ def _made_of(args: argparse.Namespace, files: Sequence[str]) -> str:
 def _files(source: str) -> list[str]:
     """The files of a path, a pattern or a folder of tables. Raises FileNotFoundError where there is none."""
     path = Path(source)
-    if path.is_dir() and not _is_store(path):
+    if path.is_dir() and not is_store(path):
         found = sorted(str(each) for each in path.rglob("*") if _kind(each) in ("csv", "parquet"))
         if found:
             return found
@@ -123,10 +124,6 @@ def _files(source: str) -> list[str]:
     if not found:
         raise FileNotFoundError(f"nothing is at {source}. Check the path.")
     return found
-
-
-def _is_store(path: Path) -> bool:
-    return any((path / mark).exists() for mark in ("zarr.json", ".zgroup", ".zmetadata"))
 
 
 def _kind(path: str | Path) -> str:

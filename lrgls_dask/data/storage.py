@@ -24,7 +24,16 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["held_alone", "new_store", "open_group", "open_to_grow", "put_in_place", "remove_store", "room_for"]
+__all__ = [
+    "held_alone",
+    "is_store",
+    "new_store",
+    "open_group",
+    "open_to_grow",
+    "put_in_place",
+    "remove_store",
+    "room_for",
+]
 
 _MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 
@@ -56,6 +65,11 @@ def open_group(path: Any, storage_options: dict[str, Any] | None = None) -> zarr
         ) from error
     except (ValueError, KeyError) as error:
         raise ValueError(f"the zarr metadata at {path!s} cannot be read: {error}. Restore the store.") from error
+
+
+def is_store(path: Path) -> bool:
+    """Whether a local path holds a zarr group or array."""
+    return any((path / mark).exists() for mark in _MARKS)
 
 
 def open_to_grow(path: Any, storage_options: dict[str, Any] | None = None) -> zarr.Group:
@@ -153,8 +167,8 @@ def remove_store(path: Any) -> None:
     filesystem.rm(root, recursive=True)
 
 
-def _refuse(path: Any, is_store: bool, overwrite: bool) -> None:
-    if not is_store:
+def _refuse(path: Any, zarr_is_there: bool, overwrite: bool) -> None:
+    if not zarr_is_there:
         raise FileExistsError(f"{path!s} exists and is no zarr store, so it is not replaced. Choose another path.")
     if not overwrite:
         raise FileExistsError(f"{path!s} exists. Choose another path, or pass overwrite=True.")
@@ -163,7 +177,7 @@ def _refuse(path: Any, is_store: bool, overwrite: bool) -> None:
 @contextmanager
 def _new_local(target: Path, overwrite: bool) -> Iterator[Store]:
     if os.path.lexists(target):
-        _refuse(target, any((target / mark).exists() for mark in _MARKS), overwrite)
+        _refuse(target, is_store(target), overwrite)
     tag = uuid4().hex[:8]
     fresh = target.with_name(f".{target.name}.{tag}.partial")
     try:
@@ -177,7 +191,7 @@ def _new_local(target: Path, overwrite: bool) -> Iterator[Store]:
 def put_in_place(fresh: Path, target: Path, overwrite: bool) -> None:
     """Move a complete store to where it is to be; what is there goes only if it may be overwritten."""
     if os.path.lexists(target):
-        _refuse(target, any((target / mark).exists() for mark in _MARKS), overwrite)
+        _refuse(target, is_store(target), overwrite)
         _swap(fresh, target, target.with_name(f".{target.name}.{uuid4().hex[:8]}.replaced"))
     else:
         os.rename(fresh, target)

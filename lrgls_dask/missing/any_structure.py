@@ -85,10 +85,10 @@ def fit_side_by_side(
         for (number, _), half in zip(asked, halves, strict=True):
             least[number] = min(least[number], bic(number, half.nll))
         told = TOLD if int(np.argmin(least)) in going else np.inf
-        behind = [bic(n, half.nll - half.left) - least.min() for (n, _), half in zip(asked, halves, strict=True)]
+        above = [bic(n, half.nll - half.left) - least.min() for (n, _), half in zip(asked, halves, strict=True)]
         lost = [
             by > 0 and half.left * problem.n_obs <= max(told, TOLD_OF_DISTANCE * by)
-            for half, by in zip(halves, behind, strict=True)
+            for half, by in zip(halves, above, strict=True)
         ]
         return [replace(half, least=np.inf) if beaten else half for half, beaten in zip(halves, lost, strict=True)]
 
