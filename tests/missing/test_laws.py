@@ -102,6 +102,39 @@ def test_empty_rows_beside_complete_ones_that_are_streamed(name: str) -> None:
     assert found.run.engine == "stream" and found.n_patterns == 0
 
 
+# ---------------------------------------------------------------------------------- an equation without any observation
+
+
+def with_a_silent_equation(data: Data) -> Data:
+    """One more, between the others' regressors and its own, that no row shows."""
+    nothing = np.full((len(data.Y), 1), np.nan)
+    own = data.X.shape[1] + np.arange(2)
+    more = np.column_stack([data.X, np.random.default_rng(5).normal(size=(len(data.Y), 1)), nothing])
+    return replace(data, Y=np.column_stack([data.Y, nothing]), X=more, columns=(*data.columns, own))
+
+
+@EVERY_ROAD
+@pytest.mark.parametrize("holes", [False, True], ids=["complete", "holes"])
+def test_an_equation_without_observations_changes_nothing(holes: bool, name: str, engine: str) -> None:
+    data = with_holes(DATA, 0.1) if holes else DATA
+    options = dict(MODELS[name])
+    if name in ("grouped", "blocks"):
+        groups = GROUPS | {"y6": "c"}
+        options["covariance"] = BlockLowRank(0, groups) if name == "blocks" else GroupedLowRank(1, groups, 0)
+    if name == "known":
+        options["covariance"] = Known(np.eye(K + 1) + 0.5)
+    wanted = fitted(data.system(), name, engine=engine)
+    found = fitted(with_a_silent_equation(data).system(), name, engine=engine, unusable="skip", **options)
+    assert found.status.values.tolist() == ["ok"] * K + ["no rows"]
+    assert found.n_obs == wanted.n_obs and found.loglik == pytest.approx(wanted.loglik, rel=1e-10)
+    for what in ("params", "std_errors"):
+        mine, theirs = np.asarray(getattr(found, what)), np.asarray(getattr(wanted, what))
+        assert np.isnan(mine[len(theirs) :]).all()
+        np.testing.assert_allclose(mine[: len(theirs)], theirs, rtol=1e-9, atol=1e-10, err_msg=what)
+    np.testing.assert_allclose(found.sigma()[:K, :K], wanted.sigma(), rtol=1e-9, atol=1e-10)
+    assert np.isnan(found.sigma()[K]).all()
+
+
 @pytest.mark.parametrize("holes", [False, True], ids=["complete", "holes"])
 def test_digits_that_cross_products_lose_are_read_again(holes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows by cross-products whose columns nearly agree: the second pass leaves out what shows nothing too."""
