@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -330,9 +330,10 @@ def whitened_columns(slab: MaskedSlab, params: MaskedParams) -> tuple[np.ndarray
 
 @dataclass(frozen=True)
 class block_kernel:
-    """The kernel of blocks that sums `moments` over their slabs."""
+    """The kernel of blocks that sums `moments` over their slabs; these take what is not observed times zero."""
 
     moments: Callable[..., Any]
+    masks_unused: ClassVar[bool] = True
 
     def __call__(self, block: Block, params: MaskedParams | SeveralParams) -> Any:
         return self.moments(block_slabs(block, params.origin), params)

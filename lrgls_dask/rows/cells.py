@@ -1,7 +1,8 @@
 """Which cells of X a row uses: those in columns of an equation that the row shows. All others count as zero.
 
 A cell (row, equation) that is not observed asks nothing of its regressors. What these hold, NaN or a number, is set to
-zero before any sum, anchor or mean is made of a block, so that no digit of a result depends on it.
+zero before any sum, anchor or mean is made of a block, so that no digit of a result depends on it. A kernel that itself
+takes such cells times zero says so by `masks_unused`, and is spared the copy where they hold moderate numbers.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.block import Block, width_of
 
 __all__ = ["UsedCells", "only_used"]
+
+MODERATE = 1e100  # sums of squares of numbers of which those with coefficients are below the largest number
 
 
 def only_used(block: Block, users: tuple[ColumnUsers, ...]) -> Block:
@@ -58,6 +61,13 @@ def only_used(block: Block, users: tuple[ColumnUsers, ...]) -> Block:
     return replace(block, x=tuple(x))
 
 
+def _moderate(arrays: tuple[np.ndarray, ...]) -> bool:
+    """Whether all values are numbers far from the largest ones, so that products of theirs times zero are zero."""
+    floats = (each.reshape(len(each), -1) for each in arrays if each.dtype.kind == "f")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return all(np.einsum("ij,ij->", each, each) < MODERATE for each in floats)
+
+
 def _clear(values: np.ndarray, rows: np.ndarray, columns: slice | np.ndarray) -> None:
     """Set some rows of some columns to zero, but for infinities."""
     at = (rows, columns) if isinstance(columns, slice) else (rows[:, None], columns)
@@ -83,7 +93,8 @@ class UsedCells:
     holes: bool
 
     def __call__(self, block: Block, params: Any) -> Any:
-        if self.holes:
+        masked = getattr(self.kernel, "masks_unused", False)
+        if self.holes and not (masked and _moderate(block.x)):
             block = only_used(block, self.users)
         try:
             return self.kernel(block, params)

@@ -157,7 +157,7 @@ def test_digits_that_cross_products_lose_are_read_again(holes: bool, monkeypatch
 def test_what_unused_regressors_hold_changes_no_bit(name: str, engine: str) -> None:
     data = with_an_empty_row(with_holes(DATA, 0.1))
     first: Any = None
-    for fill in (np.nan, 0.0, -1e9):
+    for fill in (np.nan, 0.0, -1e9, 1e300):
         X = data.X.copy()
         for j, columns in enumerate(data.columns):
             X[np.ix_(np.isnan(data.Y[:, j]), columns)] = fill
