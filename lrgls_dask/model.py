@@ -26,13 +26,13 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.errors import NoAnswer
 from lrgls_dask.missing.crossvalidate import ShownFolds, compress_any_folds
-from lrgls_dask.missing.first_look import look
+from lrgls_dask.missing.first_look import look, plan_of_complete_rows, plan_of_holes
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.unusable import skipped_in
 from lrgls_dask.options import OPTIONS, EstimatorOptions, TimeVarying, estimator
 from lrgls_dask.options.absorbed import check_goes_with_effects
 from lrgls_dask.options.stored import as_stored
-from lrgls_dask.plan import Plan, look_bytes, make_plan, plan_compressed, plan_of_patterns
+from lrgls_dask.plan import Plan, look_bytes, make_plan, plan_compressed
 from lrgls_dask.prediction.methods import HOW_TO_PREDICT, ROWS_TO_PREDICT
 from lrgls_dask.results.assemble import as_fit, as_time_varying_fit, fit_incomplete_rows, warn_of
 from lrgls_dask.results.fit import Fit
@@ -310,9 +310,8 @@ class LowRankGLS(EstimatorOptions):
         if self.missing == "em":
             seen = look(system.rows, plan, self._ridge, self.engine, meter, restrictions)
             if isinstance(seen, Incomplete):
-                how = {"streamed": not seen.restarts_are_free, "by_rounds": self.algorithm == "em"}
-                return Road(seen, plan_of_patterns(plan, seen.n_patterns, **how))
-            plan = plan_of_patterns(plan, 0, streamed=seen is None)
+                return Road(seen, plan_of_holes(plan, seen, by_rounds=self.algorithm == "em"))
+            plan = plan_of_complete_rows(plan, streamed=seen is None)
             if seen is not None:
                 return Road(_in_memory(seen, self._ridge, meter, restrictions), plan)
             system = complete_only(system)  # without the rows that show nothing
@@ -336,11 +335,11 @@ class LowRankGLS(EstimatorOptions):
         compress = compress_any_folds if self.missing == "em" else compress_folds
         folds = compress(system.rows, int(self.n_folds), self.folds, restrictions, meter=meter)
         if isinstance(folds, Folds):
-            plan = plan_of_patterns(plan, 0, streamed=False) if self.missing == "em" else plan
+            plan = plan_of_complete_rows(plan, streamed=False) if self.missing == "em" else plan
             return Road(_in_memory(folds.parts.together(), self._ridge, meter, restrictions), plan, folds)
         first = folds.parts.together().first()
         seen = Incomplete(system.rows, lam_B=self._ridge, meter=meter, first=first, restrictions=restrictions)
-        return Road(seen, plan_of_patterns(plan, seen.n_patterns, streamed=False), folds)
+        return Road(seen, plan_of_holes(plan, seen, by_rounds=False), folds)
 
     def _check_compressed(self, system: CompressedSystem) -> None:
         """Raise ValueError for what a compressed system cannot do."""

@@ -29,19 +29,18 @@ from lrgls_dask.rows.run_pass import FAN_IN
 from lrgls_dask.solve.streamed import stream_partial_bytes
 
 __all__ = [
+    "EM_PASSES",
+    "STREAM_PASSES",
     "Plan",
     "look_bytes",
     "make_plan",
     "plan_compressed",
-    "plan_of_patterns",
     "price_parts",
 ]
 
 
 EM_PASSES = 30
-# Of rows that miss responses: two to start, a look a sweep, eight where a tenth is missing and twice as many where
-# pairs of equations are seldom seen together, and one for standard errors.
-HOLES_PASSES = 12
+HOLES_PASSES = 12  # of rows that miss responses, before the first pass tells how many
 PRICED_RANK = 12  # the most factors that rank="bic" tries
 STREAM_PASSES = 16  # two to start, two sweeps of a score and about six products
 
@@ -243,23 +242,6 @@ def plan_compressed(rows: AnyCompressed, memory_limit: int | str | None) -> Plan
         memory_limit=here.limit,
         client_limit=here.client_limit,
     )
-
-
-def plan_of_patterns(plan: Plan, n_patterns: int, *, streamed: bool, by_rounds: bool = False) -> Plan:
-    """The plan of rows that may miss responses, once the first pass has found so many patterns; 0 if none is missing.
-
-    streamed : whether the rows were neither compressed nor held.  by_rounds : as in `make_plan`.
-    """
-    found = f"{n_patterns:,} patterns of missing responses" if n_patterns else "no missing response"
-    does = "streams the rows" if streamed else "compresses the rows"
-    if not streamed and n_patterns > (plan.most_patterns or 0):
-        does = "holds the rows in memory"
-    reason = f"the first pass found {found}, and {does}"
-    passes = 1
-    if streamed:
-        of_holes = EM_PASSES if by_rounds else _passes_with_holes(plan.n_equations)
-        passes = of_holes if n_patterns else 1 + STREAM_PASSES
-    return replace(plan, engine="stream" if streamed else "compress", reason=reason, passes=passes)
 
 
 def _passes_with_holes(n_equations: int) -> int:

@@ -155,3 +155,18 @@ def test_the_plan_is_paid(ranks: list[int], monkeypatch: pytest.MonkeyPatch) -> 
     assert model.result_.engine == "stream"
     assert model.plan_.passes / 1.3 <= paid <= 1.3 * model.plan_.passes
     assert model.result_.termination is Termination.CONVERGED
+
+
+@pytest.mark.parametrize(("late", "deepest"), [(5, 0.4), (12, 0.7), (14, 0.9)])
+def test_the_plan_is_paid_where_equations_start_late(late: int, deepest: float) -> None:
+    """Fewer pairs seen together take more looks: the first pass tells how few there are, and the plan says so."""
+    rng, n, K = np.random.default_rng([late, 8]), 1_200, 20
+    X = np.column_stack([np.ones(n), rng.normal(size=(n, 2))])
+    Y = X @ rng.normal(size=(3, K)) + rng.normal(size=(n, 2)) @ rng.normal(size=(2, K)) + rng.normal(size=(n, K))
+    for j, first in enumerate(rng.integers(1, int(n * deepest), late)):
+        Y[:first, j] = np.nan
+    before, made = LowRankGLS(2, missing="em", engine="stream"), System.from_arrays(Y, X)
+    assert before.plan(made).passes == 12  # of what nobody has looked at
+    model = before.fit(made)
+    assert model.plan_.passes / 1.3 <= model.result_.n_passes <= 1.3 * model.plan_.passes
+    assert model.result_.termination is Termination.CONVERGED
