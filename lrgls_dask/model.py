@@ -134,6 +134,7 @@ class LowRankGLS(EstimatorOptions):
             missing=self.missing == "em",
             by_rounds=self.algorithm == "em",
             candidates=len(self._structures(system.design)),
+            takes_rows=self._takes_rows(system.design),
         )
         if by_folds and plan.engine == "stream":
             allowed, use = True, "fewer folds, a larger memory_limit"
@@ -197,7 +198,8 @@ class LowRankGLS(EstimatorOptions):
         problem, options = road.problem, self._options(road.plan.engine)
         settings = self._settings(restrictions)
         notes: list[str] = []
-        with blas_for(system.design.n_regressors + system.n_equations):
+        whole = system.design.n_regressors + system.n_equations
+        with blas_for(problem.width if isinstance(problem, InMemory) else whole):
             if isinstance(problem, Incomplete):
                 fit, notes = fit_incomplete_rows(
                     problem,
@@ -304,7 +306,7 @@ class LowRankGLS(EstimatorOptions):
             if isinstance(rows, CompressedPatterns) and self.missing == "em":
                 return Road(Incomplete(rows, lam_B=self._ridge, meter=meter, restrictions=restrictions), plan)
             complete = complete_rows(system, self.missing)
-            return Road(_in_memory(complete, self._ridge, meter, restrictions), plan)
+            return Road(self._in_memory(complete, meter, restrictions), plan)
         if self._by_folds(system):
             return self._road_of_folds(system, plan, restrictions, meter)
         if self.missing == "em":
@@ -313,7 +315,7 @@ class LowRankGLS(EstimatorOptions):
                 return Road(seen, plan_of_holes(plan, seen, by_rounds=self.algorithm == "em"))
             plan = plan_of_complete_rows(plan, streamed=seen is None)
             if seen is not None:
-                return Road(_in_memory(seen, self._ridge, meter, restrictions), plan)
+                return Road(self._in_memory(seen, meter, restrictions), plan)
             system = complete_only(system)  # without the rows that show nothing
         if plan.engine == "stream":
             streamed = Streamed(
@@ -326,7 +328,7 @@ class LowRankGLS(EstimatorOptions):
             )
             return Road(streamed, plan)
         compressed = compress_rows(system.rows, meter=meter, saved=None if kept is None else kept.sums)
-        return Road(_in_memory(compressed, self._ridge, meter, restrictions), plan)
+        return Road(self._in_memory(compressed, meter, restrictions), plan)
 
     def _road_of_folds(self, system: System, plan: Plan, restrictions: Restrictions | None, meter: Meter) -> Road:
         """The same where folds of rows choose, which are compressed apart."""
@@ -336,10 +338,20 @@ class LowRankGLS(EstimatorOptions):
         folds = compress(system.rows, int(self.n_folds), self.folds, restrictions, meter=meter)
         if isinstance(folds, Folds):
             plan = plan_of_complete_rows(plan, streamed=False) if self.missing == "em" else plan
-            return Road(_in_memory(folds.parts.together(), self._ridge, meter, restrictions), plan, folds)
+            return Road(self._in_memory(folds.parts.together(), meter, restrictions), plan, folds)
         first = folds.parts.together().first()
         seen = Incomplete(system.rows, lam_B=self._ridge, meter=meter, first=first, restrictions=restrictions)
         return Road(seen, plan_of_holes(plan, seen, by_rounds=False), folds)
+
+    def _in_memory(self, rows: Compressed, meter: Meter, restrictions: Restrictions | None) -> InMemory:
+        """Fewer rows than equations stand for their own products, where every Sigma is found from these."""
+        by_rows = self._takes_rows(rows.design)
+        with blas_for(rows.design.n_regressors + rows.design.n_equations):
+            return InMemory(rows, lam_B=self._ridge, meter=meter, restrictions=restrictions, by_rows=by_rows)
+
+    def _takes_rows(self, design: Design) -> bool:
+        """Whether Sigma may be found from the few rows that S is made of."""
+        return self.debiased is False and all(each.takes_rows for each in self._structures(design))
 
     def _check_compressed(self, system: CompressedSystem) -> None:
         """Raise ValueError for what a compressed system cannot do."""
@@ -394,8 +406,3 @@ class LowRankGLS(EstimatorOptions):
             return tuple(range(1, top + 1)) or (0,)
         check_identified(int(self.rank), n_equations)
         return (int(self.rank),)
-
-
-def _in_memory(rows: Compressed, lam_B: Ridge, meter: Meter, restrictions: Restrictions | None) -> InMemory:
-    with blas_for(rows.design.n_regressors + rows.design.n_equations):
-        return InMemory(rows, lam_B=lam_B, meter=meter, restrictions=restrictions)

@@ -26,6 +26,7 @@ from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, SLACK, Cluster, task_bytes, this_cluster, this_process
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import FAN_IN
+from lrgls_dask.solve.in_memory import FEWER_ROWS
 from lrgls_dask.solve.streamed import stream_partial_bytes
 
 __all__ = [
@@ -163,6 +164,7 @@ def make_plan(
     missing: bool = False,
     by_rounds: bool = False,
     candidates: int = 1,
+    takes_rows: bool = False,
 ) -> Plan:
     """The cheapest plan in passes that fits; reads nothing.
 
@@ -172,6 +174,7 @@ def make_plan(
     missing : responses may be missing, so every pattern of them is such a sum; only the first pass counts patterns.
     by_rounds : a streamed fit is EM, a pass a round.
     candidates : structures of Sigma that rows which miss responses are asked of at a time.
+    takes_rows : Sigma is found from fewer rows than equations without the (K, K) residual covariance.
     Raises MemoryError with the number, the limit and the remedy when no engine allowed fits.
     """
     cluster = this_cluster(memory_limit)
@@ -187,7 +190,7 @@ def make_plan(
         }
     else:
         priced = {
-            "compress": [_price(rows, cluster, "compress", True, parts, consecutive, loop_bytes)],
+            "compress": [_price(rows, cluster, "compress", True, parts, consecutive, loop_bytes, takes_rows)],
             "stream": [
                 _price(rows, cluster, "stream", holds, 1) for holds in ((True,) if needs_matrix else (True, False))
             ],
@@ -349,9 +352,11 @@ def _price(
     parts: int,
     consecutive: bool = False,
     loop_bytes: int = 0,
+    takes_rows: bool = False,
 ) -> Plan:
     design = rows.design
-    partial = parts * partial_bytes(design) if engine == "compress" else stream_partial_bytes(design, holds_sigma)
+    few = rows.n_obs if parts == 1 else None  # where they are fewer than columns they stay what they are
+    partial = parts * partial_bytes(design, few) if engine == "compress" else stream_partial_bytes(design, holds_sigma)
     partial += rows.group_bytes
     # means of groups are found by a pass of their own, but those of one label by a compressing pass itself
     before = int(rows.absorb is not None and (engine == "stream" or len(rows.absorb.names) > 1))
@@ -361,7 +366,11 @@ def _price(
     work = cluster.n_threads * task_bytes(rows, layout, at_once, copies=copies) + 2 * FAN_IN * at_once
     if consecutive:
         work += partial  # every part is in some sum
-    client = loop_bytes + _compress_client(design) if engine == "compress" else _stream_client(design, holds_sigma)
+    client = (
+        loop_bytes + _compress_client(design, few, takes_rows)
+        if engine == "compress"
+        else _stream_client(design, holds_sigma)
+    )
     worker_peak, client_peak = _peaks(cluster, work, client + partial)
     return Plan(
         engine=engine,
@@ -395,11 +404,15 @@ def _reason(design: Design, engine: str, partial: int, holds_sigma: bool) -> str
     return f"sums of {format_bytes(partial)}, without the ({n_equations:,} x {n_equations:,}) one, replace {whole}"
 
 
-def _compress_client(design: Design) -> int:
-    q, n_equations, n_coefficients = design.n_regressors, design.n_equations, design.n_coefficients
-    root = 4 * partial_bytes(design)
+def _compress_client(design: Design, n_rows: int | None = None, takes_rows: bool = False) -> int:
+    """n_rows : of the data, where they may stay rows.  takes_rows : as in `make_plan`."""
+    q, K, n_coefficients = design.n_regressors, design.n_equations, design.n_coefficients
+    root = 4 * partial_bytes(design, n_rows)
     whitened = 8 * (q + 1) * sum(len(g.columns) for g in design.groups) * 3
-    return root + whitened + 8 * (n_coefficients * 20 + 8 * n_equations**2 + 4 * (q + 1) * n_equations)
+    moments = 8 * K**2
+    if takes_rows and n_rows is not None and FEWER_ROWS * (n_rows + 2) < K:
+        moments = K * (8 * n_rows + 4 * PRICED_RANK**2)
+    return root + whitened + 8 * (n_coefficients * 20 + moments + 4 * (q + 1) * K)
 
 
 def _stream_client(design: Design, holds_sigma: bool) -> int:

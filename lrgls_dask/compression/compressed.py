@@ -32,6 +32,7 @@ __all__ = [
     "compress_rows",
     "in_columns_of",
     "partial_bytes",
+    "qr_is_cheap",
     "residual_rows",
 ]
 
@@ -135,9 +136,17 @@ def in_columns_of(design: Design, mine: Design, moments: RootMoments) -> RootMom
     return RootMoments(moved, moments.root[:, columns])
 
 
-def partial_bytes(design: Design) -> int:
-    """Bytes of one partial sum, 8 (q + K)^2."""
-    return 8 * (design.n_regressors + design.n_equations) ** 2
+def partial_bytes(design: Design, n_obs: int | None = None) -> int:
+    """Bytes of one partial sum, 8 (q + K)^2; of so few rows less, which stay rows."""
+    width = design.n_regressors + design.n_equations
+    return 8 * width * (width if n_obs is None else min(width, n_obs))
+
+
+def qr_is_cheap(rows: Rows) -> bool:
+    """Whether rows are so few that QR, which loses no digit, takes no longer that anyone would notice; where they are
+    fewer than columns it also is the shorter way, and a sum has no more numbers than the rows."""
+    width = rows.design.n_regressors + rows.design.n_equations
+    return rows.n_obs * width**2 <= SMALL_FLOPS or rows.n_obs <= width
 
 
 def compress_rows(
@@ -149,7 +158,7 @@ def compress_rows(
     Costs N (q + K)^2 flops by the gram route, three to four times that by QR; (q + K)^2 numbers for each task.
     """
     width = rows.design.n_regressors + rows.design.n_equations
-    by_qr = route == "qr" or (route == "auto" and rows.n_obs * width**2 <= SMALL_FLOPS)
+    by_qr = route == "qr" or (route == "auto" and qr_is_cheap(rows))
     if rows.absorb is not None:
         return _without_effects(rows, by_qr, meter)
     if by_qr:
@@ -167,7 +176,8 @@ def _sum_over(
 ) -> Any:
     """The kernel's sum over all rows, its partial sums kept under `name` where there is somewhere to keep them."""
     sums = saved(name) if saved else None
-    return run_pass(rows, kernel, None, partial_bytes=partial_bytes(rows.design), meter=meter, label=label, saved=sums)
+    size = partial_bytes(rows.design, rows.n_obs if kernel is root_kernel else None)
+    return run_pass(rows, kernel, None, partial_bytes=size, meter=meter, label=label, saved=sums)
 
 
 def _by_qr(rows: Rows, meter: Meter, saved: Callable[[str], SavedSums] | None) -> Compressed:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.compression.by_pattern import AnyCompressed, by_pattern, patterns_kept
-from lrgls_dask.compression.compressed import LOST_DIGITS, SMALL_FLOPS, Compressed, Route, partial_bytes, smallest_pivot
+from lrgls_dask.compression.compressed import LOST_DIGITS, Compressed, Route, partial_bytes, qr_is_cheap, smallest_pivot
 from lrgls_dask.compression.patterns import FirstMoments, FirstParams, first_kernel
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
@@ -61,7 +61,7 @@ def compress_parts(rows: Rows, partition: Partition, *, route: Route = "auto", m
     The flops of `compress_rows`, and (q + K)^2 numbers for each task and each part that has rows there.
     """
     width = rows.design.n_regressors + rows.design.n_equations
-    if route == "qr" or (route == "auto" and rows.n_obs * width**2 <= SMALL_FLOPS):
+    if route == "qr" or (route == "auto" and qr_is_cheap(rows)):
         return Parts(rows.design, _sum_parts(rows, partition, root_kernel, "compress parts (QR)", meter), "qr")
     by_gram = Parts(rows.design, _sum_parts(rows, partition, gram_kernel, "compress parts", meter), "gram")
     with blas_for(width):

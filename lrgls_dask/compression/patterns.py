@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from lrgls_dask.compression.anchor import observed_mean
 from lrgls_dask.compression.available import AvailableMoments, AvailableSums, available_of, shown_by
-from lrgls_dask.compression.compressed import LOST_DIGITS, SMALL_FLOPS, Compressed, partial_bytes, smallest_pivot
+from lrgls_dask.compression.compressed import LOST_DIGITS, Compressed, partial_bytes, qr_is_cheap, smallest_pivot
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.errors import BadValues
@@ -375,10 +375,9 @@ def first_pass(rows: Rows, *, meter: Meter, most: int | None = None, keep: bool 
     Raises BadValues for NaN in X where a response that is observed uses it, and infinities anywhere.
     """
     design = rows.design
-    width = design.n_regressors + design.n_equations
     kept = most_patterns(design) if most is None else most
     keep = most is None and are_few(rows) if keep is None else keep
-    params = FirstParams.of(design, kept, by_qr=rows.n_obs * width**2 <= SMALL_FLOPS, keep=keep)
+    params = FirstParams.of(design, kept, by_qr=qr_is_cheap(rows), keep=keep)
     size = 8 * int(((design.sizes + 1) ** 2).sum()) + min(kept, PATTERNS_IN_A_SUM) * partial_bytes(design)
     moments: FirstMoments = run_pass(
         rows, first_kernel, params, partial_bytes=size, meter=meter, label="patterns of missing values", holes=True

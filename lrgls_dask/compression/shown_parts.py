@@ -13,7 +13,7 @@ from operator import add
 import numpy as np
 from dask.utils import format_bytes
 
-from lrgls_dask.compression.compressed import SMALL_FLOPS, partial_bytes
+from lrgls_dask.compression.compressed import partial_bytes, qr_is_cheap
 from lrgls_dask.compression.parts import parts_at_once
 from lrgls_dask.compression.patterns import (
     PATTERNS_IN_A_SUM,
@@ -193,7 +193,7 @@ def compress_shown_parts(rows: Rows, partition: Partition, *, meter: Meter, reme
     design, keep, n_parts = rows.design, are_few(rows), partition.n_parts
     width, most = design.n_regressors + design.n_equations, most_patterns(design)
     # short pieces are best kept as they are
-    by_qr = rows.n_obs * width**2 <= SMALL_FLOPS or rows.n_obs <= SHORT * width * n_parts
+    by_qr = qr_is_cheap(rows) or rows.n_obs <= SHORT * width * n_parts
     params = FirstParams.of(design, most, by_qr=by_qr, keep=keep)
     at_once = parts_at_once(n_parts, consecutive=partition.consecutive)
     found: LabelledMoments = run_pass(

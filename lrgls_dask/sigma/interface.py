@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrgls_dask.sigma.conditional import Conditional, DenseConditional
+from lrgls_dask.sigma.of_rows import Moments, OfRows
 from lrgls_dask.sigma.shown import DenseRows, Rows
 from lrgls_dask.sigma.tangents import Tangents
 
@@ -234,11 +235,13 @@ class Sigma(ABC):
         """Sigma^-1 rhs, (K, m) to (K, m).  Costs what `solve_rows` does with m rows."""
         return self.solve_rows(rhs.T).T
 
-    def trace_solve(self, S: Array) -> float:
-        """tr(Sigma^-1 S) for a dense symmetric S (K, K).  Costs what `solve_rows` does with K rows."""
+    def trace_solve(self, S: Moments) -> float:
+        """tr(Sigma^-1 S), S (K, K).  Costs what `solve_rows` does with K rows, or with those that S is made of."""
+        if isinstance(S, OfRows):
+            return S.trace(self.solve_rows(S.rows))
         return float(np.trace(self.solve_rows(S)))
 
-    def nll(self, S: Array) -> float:
+    def nll(self, S: Moments) -> float:
         """Negative log-likelihood of one row, 1/2 [K log 2 pi + log|Sigma| + tr(Sigma^-1 S)], S (K, K) = R'R / N."""
         return 0.5 * (self.n_equations * LOG_2PI + self.logdet + self.trace_solve(S))
 
@@ -274,6 +277,7 @@ class Structure(ABC):
     bounded : the floor keeps the likelihood bounded, so that an optimum exists for any data.
     line_search : `update` is one step of a search, so that accept_t = 0 says it stalled, not that it is at the optimum.
     needs_matrix : needs S as a matrix; otherwise S B and diag S are enough where S is too large to hold.
+    takes_rows : finds Sigma also from `OfRows`, whose products are enough.
     fixed : Sigma is given: there is nothing to find, and one GLS step ends the fit.
     by_equation : it is a `FactorStructure`.
     lam_F, l1 : lam_F / 2 ||F||^2 and l1 sum |F_ij| are what `penalty` adds.
@@ -284,6 +288,7 @@ class Structure(ABC):
     bounded: bool = True
     line_search: bool = False
     needs_matrix: bool = True
+    takes_rows: bool = False
     fixed: bool = False
     by_equation: bool = False
     lam_F: float = 0.0

@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 from lrgls_dask.sigma.interface import LOOSE, TIGHT, Array, SigmaStep
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.newton import minimise
+from lrgls_dask.sigma.of_rows import Moments, OfRows
 from lrgls_dask.sigma.penalised import Penalised, minimise_penalised
 from lrgls_dask.sigma.polish import polished
 from lrgls_dask.sigma.profile import Profile
@@ -40,7 +41,7 @@ LACKING = 1e-2
 
 
 def ml_step(
-    S: Array,
+    S: Moments,
     rank: int,
     floor: Array,
     *,
@@ -51,7 +52,8 @@ def ml_step(
 ) -> SigmaStep[LowRank]:
     """The Sigma = F F' + diag(d) that minimises nll(Sigma; S) + lam_F/2 ||F||^2 subject to d >= floor.
 
-    S : (K, K) residual second moments, singular ones too.  floor : (K,), > 0; a Heywood case ends on it.
+    S : (K, K) residual second moments, singular ones too; with lam_F = 0 also as the rows that they are made of.
+    floor : (K,), > 0; a Heywood case ends on it.
     start : where to begin; without one, Joreskog's start.  restarts : try every start of `many_starts`, keep the best.
     tol : the gradient per row to stop at; the objective is then within about tol^2 of its minimum.
 
@@ -78,7 +80,7 @@ def ml_step(
 
 
 def ml_candidates(
-    S: Array, rank: int, floor: Array, *, lam_F: float = 0.0, start: LowRank | None = None, tol: float = TIGHT
+    S: Moments, rank: int, floor: Array, *, lam_F: float = 0.0, start: LowRank | None = None, tol: float = TIGHT
 ) -> list[SigmaStep[LowRank]]:
     """Distinct local optima, best first, at most MAX_CANDIDATES; arguments and errors as for `ml_step`.
 
@@ -97,15 +99,15 @@ def ml_candidates(
     return _finished(profile, steps, start, lam_F, tol)
 
 
-def _prepared(S: Array, rank: int, floor: Array, start: LowRank | None) -> tuple[Profile, LowRank | None]:
+def _prepared(S: Moments, rank: int, floor: Array, start: LowRank | None) -> tuple[Profile, LowRank | None]:
     checked_inputs(S, rank, floor)
-    profile = Profile(S, rank, floor, exact=floor.size <= EXACT_UP_TO)
+    profile = Profile(S, rank, floor, exact=floor.size <= EXACT_UP_TO and not isinstance(S, OfRows))
     return profile, None if start is None else padded(start, rank)
 
 
 def _quick(profile: Profile) -> Profile:
     """The same profile, evaluated the way that is cheaper while far from the optimum."""
-    return replace(profile, exact=profile.floor.size <= EXACT_STARTS_UP_TO, loose=True)
+    return replace(profile, exact=profile.exact and profile.floor.size <= EXACT_STARTS_UP_TO, loose=True)
 
 
 def _closed_form(profile: Profile, start: LowRank | None) -> SigmaStep[LowRank]:
@@ -163,6 +165,7 @@ def joint_objective(z: Array, S: Array, rank: int, lam_F: float) -> tuple[float,
 def _joint(profile: Profile, begin: LowRank, lam_F: float, tol: float) -> LowRank:
     """The penalised optimum below `begin`, over (F, log d)."""
     size = begin.F.size
+    assert not isinstance(profile.S, OfRows)
     if size + profile.floor.size <= NEWTON_UP_TO:
         return minimise_penalised(
             Penalised(profile.S, lam_F, profile.floor), begin, tol=tol if tol > TIGHT else ROUNDING

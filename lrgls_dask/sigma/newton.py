@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, lapack
+from scipy.linalg import LinAlgError
 
 from lrgls_dask.sigma.interface import Array
 from lrgls_dask.sigma.profile import Point, Profile
+from lrgls_dask.sigma.quadratic import Curvature, Dense
 
 __all__ = ["SMALL_SHARE", "Local", "chart", "minimise", "unchart"]
 
@@ -80,25 +81,20 @@ class Local:
                 self.slope < 1.0, self.gradient / self.slope, 0.0
             )  # d2x/du2 = -1/r^2 where u is linear in d
             try:
-                return self._solved(self.point.hessian, damping - bend)
+                return self._solved(Dense(self.point.hessian), damping - bend)
             except LinAlgError:
                 pass  # not convex here: the semidefinite approximation below always has a descent direction
         H = self.point.scoring
-        return self._solved(H, np.maximum(damping, RIDGE * (1.0 + np.diagonal(H) / self.slope**2)))
+        return self._solved(H, np.maximum(damping, RIDGE * (1.0 + H.diagonal() / self.slope**2)))
 
-    def _solved(self, H: Array, added: Array) -> Array:
+    def _solved(self, H: Curvature, added: Array) -> Array:
         """The minimiser of the quadratic model over the free coordinates, those it sends below the floor held there."""
-        H = H / self.slope[:, None] / self.slope
-        H[np.diag_indices_from(H)] += added
+        H = H.changed(self.slope, added)
         step, free = np.zeros_like(self.u), self.free
         for _ in range(ACTIVE_SET_PASSES):
             if not free.size:
                 break
-            held = -(self.gradient + H @ step)[free]
-            _, newton, info = lapack.dposv(H[np.ix_(free, free)], held, lower=1)
-            if info != 0:
-                raise LinAlgError("not positive definite")
-            newton = np.clip(newton, -MAX_STEP, MAX_STEP)
+            newton = np.clip(H.solve(free, -(self.gradient + H.image(step))[free]), -MAX_STEP, MAX_STEP)
             below = self.u[free] + newton < self.lowest[free]
             if not below.any():
                 step[free] = newton
@@ -121,8 +117,8 @@ def unchart(u: Array) -> Array:
 def minimise(profile: Profile, x: Array, tol: float, max_iterations: int) -> Point:
     """The point reached from x = log d (K,): projected gradient at most `tol`, or as near as rounding allows.
 
-    One evaluation of the profile and one K x K Cholesky factorisation an iteration; quadratic convergence at the end
-    where the Hessian is exact.  The value never rises beyond rounding.
+    One evaluation of the profile and one solve with its Hessian an iteration; quadratic convergence at the end where
+    that is exact.  The value never rises beyond rounding.
     """
     here, damping = Local.at(profile, np.maximum(x, profile.lower)), 0.0
     for _ in range(max_iterations):

@@ -23,6 +23,8 @@ from scipy.sparse.linalg import ArpackError, eigsh
 
 from lrgls_dask.sigma.interface import LOG_2PI, Array
 from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.of_rows import Moments, OfRows
+from lrgls_dask.sigma.quadratic import Curvature, Dense, Products
 from lrgls_dask.sigma.steps import nll_gradient
 
 __all__ = ["Point", "Profile", "leading"]
@@ -37,10 +39,14 @@ CANCELS_ABOVE = 1e4
 # The Hessian multiplies all products w_n o a_m at once, in groups of so many numbers: one matrix product instead of one
 # a factor halves its time at K = 50, and the group stays in the processor's cache.
 FACE_SPLITTING_SIZE = 100_000
+# Above this K an approximate Hessian is kept as a diagonal and few products: solving with K x K numbers takes longer.
+DENSE_UP_TO = 100
 
 
-def leading(S: Array, k: int) -> tuple[Array, Array]:
+def leading(S: Moments, k: int) -> tuple[Array, Array]:
     """The k largest eigenvalues, descending, and their vectors (K, k), of a symmetric S (K, K).  Deterministic."""
+    if isinstance(S, OfRows):
+        return S.leading(k)
     K = S.shape[0]
     if k == 0:
         return np.zeros(0), np.zeros((K, 0))
@@ -93,12 +99,20 @@ class Point:
         return np.asarray(0.5 * out)
 
     @cached_property
-    def scoring(self) -> Array:
-        """Joreskog's approximation 1/2 (A A') o (A A') with A A' = I - W_q W_q', (K, K).  O(K^2 q)."""
-        W = self.W[:, : self.n_active]
+    def scoring(self) -> Curvature:
+        """Joreskog's approximation 1/2 (A A') o (A A') with A A' = I - W_q W_q'.
+
+        (W W') o (W W') is Z Z' with the products of two columns of W as columns of Z: O(K q^2) numbers in the place of
+        K^2 where these are many.
+        """
+        W, K = self.W[:, : self.n_active], self.x.size
+        first, second = np.triu_indices(self.n_active)
+        if DENSE_UP_TO < K and 2 * first.size < K:
+            Z = W[:, first] * W[:, second] * np.where(first == second, np.sqrt(0.5), 1.0)
+            return Products(0.5 - np.einsum("iq,iq->i", W, W), Z)
         out = -W @ W.T
         out[np.diag_indices_from(out)] += 1.0
-        return np.asarray(0.5 * out**2)
+        return Dense(0.5 * out**2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +120,12 @@ class Profile:
     """f(x) for one S (K, K) and one rank, with the bound x >= log floor.
 
     exact : find every eigenpair, O(K^3) a point, for an exact Hessian and a value without cancellation; else only the
-    leading `rank` pairs, O(K^2) a Lanczos step, and Joreskog's approximation, good where the fit is good or K large.
+    leading `rank` pairs, O(K^2) a Lanczos step, O(K m^2) of the m rows that S is made of, and Joreskog's approximation,
+    good where the fit is good or K large.
     loose : find them from S* itself, in half the time and to half the digits.
     """
 
-    S: Array
+    S: Moments
     rank: int
     floor: Array
     exact: bool = True
@@ -124,12 +139,13 @@ class Profile:
     @cached_property
     def ceiling(self) -> Array:
         """max(diag S, floor), (K,): no optimum has a d above it."""
-        return np.maximum(np.diagonal(self.S), self.floor)
+        return np.maximum(self.S.diagonal(), self.floor)
 
     @cached_property
     def _root(self) -> Array:
         """L (K, K) with L L' = S, of a singular S as well; found at unit diagonal, so that units change nothing."""
         scale = np.sqrt(self.ceiling)
+        assert not isinstance(self.S, OfRows)
         values, vectors = np.linalg.eigh(self.S / scale[:, None] / scale)
         return np.asarray(scale[:, None] * vectors * np.sqrt(np.maximum(values, 0.0)))
 
@@ -140,6 +156,7 @@ class Profile:
     def _all_pairs(self, x: Array) -> Point:
         scale = np.exp(-0.5 * x)
         if self.loose:
+            assert not isinstance(self.S, OfRows)
             theta, W = np.linalg.eigh(self.S * scale[:, None] * scale)
             theta, W = np.maximum(theta[::-1], 0.0), W[:, ::-1]
         else:
@@ -153,9 +170,11 @@ class Profile:
 
     def _leading_pairs(self, x: Array) -> Point:
         scale = np.exp(-0.5 * x)
-        theta, W = leading(self.S * scale[:, None] * scale, self.rank)
+        S = self.S
+        standard = S.scaled(scale) if isinstance(S, OfRows) else S * scale[:, None] * scale
+        theta, W = leading(standard, self.rank)
         q = int(np.count_nonzero(theta > 1.0))
-        diagonal, head = np.diagonal(self.S) * scale**2, theta[:q]
+        diagonal, head = S.diagonal() * scale**2, theta[:q]
         value = 0.5 * (x.size * LOG_2PI + x.sum() + diagonal.sum() + (np.log(head) + 1.0 - head).sum())
         gradient = 0.5 * (1.0 - diagonal + W[:, :q] ** 2 @ (head - 1.0))
         point = Point(x, float(value), gradient, theta, W, q, self.rank)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
 from lrgls_dask.sigma.interface import Array
+from lrgls_dask.sigma.of_rows import OfRows
 from lrgls_dask.sigma.profile import Profile, leading
 
 __all__ = ["across", "default_start", "joreskog_start", "many_starts"]
@@ -30,6 +31,8 @@ ACROSS_ROUNDS = 8
 
 def joreskog_start(profile: Profile) -> Array | None:
     """d_i = (1 - k / (2 K)) / (S^-1)_ii, (K,), or None where S is too near singular.  Source: Joreskog (1967)."""
+    if isinstance(profile.S, OfRows):
+        return None
     scale = np.sqrt(profile.ceiling)
     try:
         R = cholesky(profile.S / scale[:, None] / scale, check_finite=False)
@@ -45,7 +48,7 @@ def joreskog_start(profile: Profile) -> Array | None:
 def principal_start(profile: Profile) -> Array:
     """d = diag(S - V diag(lambda) V') of the k leading components, (K,), kept off zero."""
     values, vectors = leading(profile.S, profile.rank)
-    return np.maximum(np.diagonal(profile.S) - vectors**2 @ values, LEAST * profile.ceiling)
+    return np.maximum(profile.S.diagonal() - vectors**2 @ values, LEAST * profile.ceiling)
 
 
 def default_start(profile: Profile) -> Array:

@@ -6,6 +6,7 @@ import numpy as np
 
 from lrgls_dask.sigma.interface import LOG_2PI, Array, SigmaStep
 from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.of_rows import Moments, OfRows
 
 __all__ = ["checked_inputs", "kept_if_better", "nll_gradient", "padded", "penalised"]
 
@@ -14,24 +15,30 @@ __all__ = ["checked_inputs", "kept_if_better", "nll_gradient", "padded", "penali
 ROUNDING = 1e-14
 
 
-def penalised(sigma: LowRank, S: Array, lam_F: float) -> float:
+def penalised(sigma: LowRank, S: Moments, lam_F: float) -> float:
     """nll + lam_F/2 ||F||^2, per row, S (K, K).  O(K^2 k)."""
     return sigma.nll(S) + 0.5 * lam_F * float(np.vdot(sigma.F, sigma.F))
 
 
-def nll_gradient(sigma: LowRank, S: Array) -> tuple[float, Array, Array]:
-    """nll, d nll/dF (K, k) and d nll/d log d (K,) at a dense S (K, K).  O(K^2 k), two K x K arrays.
+def nll_gradient(sigma: LowRank, S: Moments) -> tuple[float, Array, Array]:
+    """nll, d nll/dF (K, k) and d nll/d log d (K,) at S (K, K).  O(K^2 k), two K x K arrays; O(K m k) of m rows.
 
     d nll/dF = Sigma^-1 (Sigma - S) Sigma^-1 F;   d nll/dd = 1/2 diag(Sigma^-1 (Sigma - S) Sigma^-1).
     """
-    PS = sigma.solve(S)  # Sigma^-1 S
     B = sigma.precision_loadings
-    value = 0.5 * (sigma.n_equations * LOG_2PI + sigma.logdet + float(np.trace(PS)))
-    quadratic = np.diagonal(sigma.solve_rows(PS))
-    return value, B - PS @ B, 0.5 * sigma.d * (sigma.precision_diagonal - quadratic)
+    if isinstance(S, OfRows):
+        solved = sigma.solve_rows(S.rows)
+        trace, along = S.trace(solved), solved.T @ (S.rows @ B)
+        quadratic = np.einsum("ij,ij->j", solved, solved)
+    else:
+        PS = sigma.solve(S)  # Sigma^-1 S
+        trace, along = float(np.trace(PS)), PS @ B
+        quadratic = np.diagonal(sigma.solve_rows(PS))
+    value = 0.5 * (sigma.n_equations * LOG_2PI + sigma.logdet + trace)
+    return value, B - along, 0.5 * sigma.d * (sigma.precision_diagonal - quadratic)
 
 
-def kept_if_better(step: SigmaStep[LowRank], start: LowRank | None, S: Array, lam_F: float) -> SigmaStep[LowRank]:
+def kept_if_better(step: SigmaStep[LowRank], start: LowRank | None, S: Moments, lam_F: float) -> SigmaStep[LowRank]:
     """`step`, or the start with accept_t = 0 where the step's objective is above the start's."""
     if start is None:
         return step
@@ -52,7 +59,7 @@ def padded(start: LowRank, rank: int) -> LowRank:
     return LowRank(np.pad(start.F, ((0, 0), (0, rank - start.rank))), start.d)
 
 
-def checked_inputs(S: Array, rank: int, floor: Array) -> None:
+def checked_inputs(S: Moments, rank: int, floor: Array) -> None:
     """Refuse what no Sigma update can use: ValueError names the requirement and what was found."""
     K = S.shape[0]
     if S.shape != (K, K) or floor.shape != (K,) or not 0 <= rank < max(K, 1):
@@ -61,6 +68,7 @@ def checked_inputs(S: Array, rank: int, floor: Array) -> None:
         )
     if not np.all(floor > 0.0):
         raise ValueError(f"floor must be positive; entry {int(np.argmin(floor))} is {floor.min()}.")
-    if not np.isfinite(S).all():
-        row = int(np.argmin(np.isfinite(S).all(axis=1)))
+    finite = np.isfinite(S.diagonal()) if isinstance(S, OfRows) else np.isfinite(S).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
         raise ValueError(f"S must be finite; row {row} is not: a residual overflowed or was NaN.")

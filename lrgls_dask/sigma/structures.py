@@ -12,6 +12,7 @@ from lrgls_dask.sigma.blocks import Blocks
 from lrgls_dask.sigma.interface import TIGHT, Array, FactorStructure, Kind, Settings, Sigma, SigmaStep
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.ml import ml_candidates, ml_step
+from lrgls_dask.sigma.of_rows import Moments, OfRows
 from lrgls_dask.sigma.pca import pca_step
 
 __all__ = ["LOW_RANK", "LowRankStructure", "diagonal", "widened"]
@@ -35,23 +36,29 @@ class LowRankStructure(FactorStructure):
     def line_search(self) -> bool:  # type: ignore[override]  # nothing writes to a frozen structure
         return self.sigma_step == "pca"
 
+    @property
+    def takes_rows(self) -> bool:  # type: ignore[override]  # nothing writes to a frozen structure
+        return self.sigma_step == "ml" and self.lam_F == 0.0
+
     def by_likelihood(self) -> LowRankStructure:
         """The same, found by maximum likelihood."""
         return replace(self, sigma_step="ml")
 
-    def start(self, S: Array, floor: Array) -> LowRank:
+    def start(self, S: Moments, floor: Array) -> LowRank:
         """diag(S)."""
         return LowRank(np.zeros((len(S), 0)), np.maximum(S.diagonal(), floor))
 
-    def candidates(self, S: Array, floor: Array, *, tol: float = TIGHT) -> list[SigmaStep[LowRank]]:
+    def candidates(self, S: Moments, floor: Array, *, tol: float = TIGHT) -> list[SigmaStep[LowRank]]:
         """Every distinct optimum that several deterministic starts find."""
         if self.sigma_step == "pca":
+            assert not isinstance(S, OfRows)
             return [pca_step(S, self.rank, floor, lam_F=self.lam_F, start=self.start(S, floor))]
         return ml_candidates(S, self.rank, floor, lam_F=self.lam_F, tol=tol)
 
-    def update(self, S: Array, floor: Array, start: LowRank, *, tol: float = TIGHT) -> SigmaStep[LowRank]:
+    def update(self, S: Moments, floor: Array, start: LowRank, *, tol: float = TIGHT) -> SigmaStep[LowRank]:
         """One step, or one maximisation, from `start`, whose rank may be smaller."""
         if self.sigma_step == "pca":
+            assert not isinstance(S, OfRows)
             return pca_step(S, self.rank, floor, lam_F=self.lam_F, start=start)
         return ml_step(S, self.rank, floor, lam_F=self.lam_F, start=start, tol=tol)
 

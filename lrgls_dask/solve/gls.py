@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class BetaStep:
     """
 
     c: np.ndarray
-    S: np.ndarray
+    S: Any
     iterations: int
     energy: float
     final: bool

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class GlsStep:
 
     gradient: np.ndarray
     product: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    finish: Callable[[np.ndarray, tuple[float, ...]], np.ndarray]
+    finish: Callable[[np.ndarray, tuple[float, ...]], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +78,8 @@ class Problem(Posed, Protocol):
     @property
     def overlaps(self) -> np.ndarray: ...
 
-    def residual_covariance(self, c: np.ndarray) -> np.ndarray:
-        """S = R'R / N, (K, K), in standard units; not where `dense` is False."""
+    def residual_covariance(self, c: np.ndarray) -> Any:
+        """S = R'R / N, (K, K), in standard units, or the few rows it is made of; not where `dense` is False."""
         ...
 
     def products(self, c: np.ndarray, B: np.ndarray, sigma: Sigma | None) -> Products:

@@ -87,11 +87,11 @@ NO_COVARIANCE = np.zeros((0, 0))  # the S of points that hold none
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """Coefficients c (P,), their residual covariance S, (K, K) or (0, 0) where none is held, and a Sigma, all in
-    standard units."""
+    """Coefficients c (P,), their residual covariance S, (K, K) or (0, 0) where none is held or the rows it is made of,
+    and a Sigma, all in standard units."""
 
     c: np.ndarray
-    S: np.ndarray
+    S: Any
     sigma: Sigma
 
 
@@ -153,6 +153,6 @@ def penalised(problem: Posed, structure: Structure, c: np.ndarray, sigma: Sigma,
     return nll + structure.penalty(sigma) + ridge
 
 
-def debiased(problem: Problem, options: Options, S: np.ndarray) -> np.ndarray:
+def debiased(problem: Problem, options: Options, S: Any) -> Any:
     """What Sigma is found from: S, or S corrected for the coefficients that were estimated."""
     return corrected(problem, options.debiased, S)

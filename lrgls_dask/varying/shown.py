@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 
-from lrgls_dask.compression.compressed import SMALL_FLOPS, partial_bytes
+from lrgls_dask.compression.compressed import partial_bytes, qr_is_cheap
 from lrgls_dask.compression.parts import parts_at_once
 from lrgls_dask.compression.patterns import (
     PATTERN_BYTES,
@@ -89,9 +89,8 @@ def first_of_segments(
     segment has more.
     """
     design = rows.design
-    width = design.n_regressors + design.n_equations
     kept = patterns_in_segments(design, partition.n_parts) if most is None else most
-    params = FirstParams.of(design, kept, by_qr=rows.n_obs * width**2 <= SMALL_FLOPS, keep=are_few(rows))
+    params = FirstParams.of(design, kept, by_qr=qr_is_cheap(rows), keep=are_few(rows))
     size = 8 * int(((design.sizes + 1) ** 2).sum()) + min(kept, PATTERNS_IN_A_SUM) * partial_bytes(design)
     found: LabelledMoments = run_pass(
         rows,

@@ -75,7 +75,7 @@ def test_a_fit_of_compressed_patterns_is_that_of_the_rows(
 ) -> None:
     data = late(made(kind, 240, weighted=weighted))
     if by_gram:
-        for module in ("patterns", "by_pattern"):
+        for module in ("compressed", "by_pattern"):
             monkeypatch.setattr(f"lrgls_dask.compression.{module}.SMALL_FLOPS", 0.0)
     compressed = data.system(wrap).compress()
     found, expected = fit(compressed, missing="em"), fit(data.system(), missing="em")

@@ -138,7 +138,6 @@ def test_an_equation_without_observations_changes_nothing(holes: bool, name: str
 @pytest.mark.parametrize("holes", [False, True], ids=["complete", "holes"])
 def test_digits_that_cross_products_lose_are_read_again(holes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows by cross-products whose columns nearly agree: the second pass leaves out what shows nothing too."""
-    monkeypatch.setattr("lrgls_dask.compression.patterns.SMALL_FLOPS", 0)
     monkeypatch.setattr("lrgls_dask.compression.compressed.SMALL_FLOPS", 0)
     X = DATA.X.copy()
     X[:, 1] = 1e6 + X[:, 1]

@@ -144,7 +144,7 @@ def test_patterns_by_cross_products_are_those_by_qr(
         data.weights[::50] = 0.0
     found = []
     for flops in (2e8, 0.0):
-        monkeypatch.setattr("lrgls_dask.compression.patterns.SMALL_FLOPS", flops)
+        monkeypatch.setattr("lrgls_dask.compression.compressed.SMALL_FLOPS", flops)
         problem = problem_of(data, wrap=dask_rows(60))
         at = problem.latent(problem.start() + 1.0, some_sigma(6, 2))
         found.append((at.nll, at.squares, at.gradient, problem.information(some_sigma(6, 2))))
@@ -160,7 +160,7 @@ def test_moments_of_equations_from_patterns_are_those_of_rows(
     data = with_holes(simulate("mixed", n=300, weighted=weighted), n_patterns=12)
     if weighted:
         data.weights[::50] = 0.0
-    monkeypatch.setattr("lrgls_dask.compression.patterns.SMALL_FLOPS", 0.0)
+    monkeypatch.setattr("lrgls_dask.compression.compressed.SMALL_FLOPS", 0.0)
     rows = data.system(dask_rows(10)).rows
     found = first_pass(rows, meter=Meter(), most=most)
     assert (found.patterns is None) == (most < 12)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from lrgls_dask import LowRankGLS, System
-from lrgls_dask.compression import parts
 from lrgls_dask.compression.compressed import compress_rows
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.rows.partition import GivenParts, HashedRows, Partition, RowBlocks, RowRuns
@@ -96,7 +95,7 @@ def test_a_bad_value_is_named_by_its_row_of_the_data() -> None:
 
 
 def test_folds_that_would_lose_digits_are_read_again_by_qr(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "SMALL_FLOPS", 0)
+    monkeypatch.setattr("lrgls_dask.compression.compressed.SMALL_FLOPS", 0)
     X = DATA.X.copy()
     meter = Meter()
     assert compress_parts(DATA.system().rows, HashedRows(3), meter=meter).route == "gram"

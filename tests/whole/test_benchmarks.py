@@ -22,6 +22,7 @@ SCRIPTS = (
     "memory",
     "missing",
     "missing_at_random",
+    "missing_stored",
     "penalised_factors",
     "rank_recovery",
     "read_limit",
@@ -110,6 +111,14 @@ def test_from_parquet(small):
     assert fit["n_obs"] == read["n_obs"] == 6_000
     assert fit["bytes_read"] == 6_000 * 12 * 8
     assert fit["peak_sum"] <= fit["planned_peak"]
+
+
+def test_missing_stored(small):
+    found = small("missing_stored")
+    added, fit = found["runs"]
+    assert fit["termination"] == "converged" and fit["passes"] == found["summary"]["passes"] <= 12
+    assert fit["peak_sum"] <= fit["planned_peak"]
+    assert found["summary"]["pass_over_sum"] == fit["seconds_a_pass"] / added["seconds"]
 
 
 def test_memory(small):

@@ -1,0 +1,56 @@
+"""Second moments S = R'R of fewer rows R than equations: what likelihoods ask of S, without a K x K array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+
+__all__ = ["Moments", "OfRows"]
+
+
+@dataclass(frozen=True, eq=False)
+class OfRows:
+    """S = rows' rows, rows (m, K) with m < K: singular. It answers in the words of an array what is asked of S."""
+
+    rows: NDArray[np.float64]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.shape[1], self.rows.shape[1]
+
+    def __len__(self) -> int:
+        return int(self.rows.shape[1])
+
+    @cached_property
+    def _squares(self) -> NDArray[np.float64]:
+        return np.asarray(np.einsum("ij,ij->j", self.rows, self.rows))
+
+    def diagonal(self) -> NDArray[np.float64]:
+        """diag S, (K,)."""
+        return self._squares
+
+    def scaled(self, scale: NDArray[np.float64]) -> OfRows:
+        """diag(scale) S diag(scale), scale (K,)."""
+        return OfRows(self.rows * scale)
+
+    def leading(self, k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The k largest eigenvalues, descending, and their vectors (K, k): those of R R', m x m.  O(K m^2)."""
+        m = len(self.rows)
+        there = min(k, m)
+        values, left = eigh(self.rows @ self.rows.T, subset_by_index=(m - there, m - 1), check_finite=False)
+        values, left = np.maximum(values[::-1], 0.0), left[:, ::-1]
+        vectors = self.rows.T @ left
+        size = np.linalg.norm(vectors, axis=0)
+        beyond = k - there  # eigenvalues that are zero, of which nobody asks the vectors
+        return np.pad(values, (0, beyond)), np.pad(vectors / np.where(size > 0.0, size, 1.0), ((0, 0), (0, beyond)))
+
+    def trace(self, solved: NDArray[np.float64]) -> float:
+        """tr(Sigma^-1 S), of solved = rows Sigma^-1."""
+        return float(np.vdot(solved, self.rows))
+
+
+Moments = NDArray[np.float64] | OfRows  # S (K, K), either way
