@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from lrgls_dask import Fit, LowRankGLS, System
+from lrgls_dask import Fit, LowRankGLS
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.solve.in_memory import InMemory
 from support.systems import Data
