@@ -16,7 +16,7 @@ from lrgls_dask.data.formulas import Formulas
 from lrgls_dask.data.labels import RowLabels
 from lrgls_dask.data.modelmatrix import Encoding
 from lrgls_dask.data.parquet import ParquetFrame
-from lrgls_dask.data.parquetrows import FileRows
+from lrgls_dask.data.parquetrows import FileRows, JoinedRows
 from lrgls_dask.data.tables import Kind, as_kind, as_labels, check_columns, is_dask_frame, kind_of, read_columns
 
 __all__ = ["Looked", "Pieces", "labels_of_rows", "look", "pieces_of", "promise", "whole_columns"]
@@ -63,7 +63,7 @@ def promise(function: Callable[[Any, Any], Any], sent: Any, piece: Any) -> Delay
 
     sent : a value, or a promise of one that several are given.
     """
-    if not isinstance(piece, FileRows):
+    if not isinstance(piece, FileRows | JoinedRows):
         return dask.delayed(function)(sent, piece)
     given = sent if isinstance(sent, Delayed) else dask.delayed(sent, pure=True, traverse=False)
     key = f"parquet-{tokenize(function.__name__, given.key, piece.token)}"  # the same for the same rows, in any process
@@ -73,7 +73,7 @@ def promise(function: Callable[[Any, Any], Any], sent: Any, piece: Any) -> Delay
 class _OfFile:
     """A function of rows of a file; the rows are no argument, in which Dask would look for tasks."""
 
-    def __init__(self, function: Callable[[Any, Any], Any], piece: FileRows) -> None:
+    def __init__(self, function: Callable[[Any, Any], Any], piece: FileRows | JoinedRows) -> None:
         self.function, self.piece = function, piece
 
     def __call__(self, sent: Any) -> Any:

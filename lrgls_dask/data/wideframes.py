@@ -24,7 +24,7 @@ from lrgls_dask.rows.rows import Part
 # Of each column a page as it is stored, the same decoded, and the dictionary, of 1 MB each as pyarrow and Spark write.
 PAGE_BYTES = 3 * 2**20
 
-__all__ = ["WideColumns", "WideRows", "missing_value", "wide_rows"]
+__all__ = ["PAGE_BYTES", "WideColumns", "WideRows", "missing_value", "wide_rows"]
 
 
 @dataclass(frozen=True, eq=False)
