@@ -151,7 +151,7 @@ def look(
     }
     distinct = {each.text: each.columns for each in formulas.factors if each.coded and not each.whole}
     whole = {each.text: each.columns for each in formulas.factors if each.whole}
-    seen = pieces.seen(_Wanted(kinds, open_columns, distinct, whole, formulas.columns, tuple(labels)))
+    seen = pieces.seen(_Wanted(kinds, open_columns, distinct, whole, formulas.regressor_columns, tuple(labels)))
     if not sum(len(each.index) for each in seen):
         raise ValueError("the frame has no rows. Check the selection that made it.")
     in_order = {name for name in open_columns if _is_dictionary(pieces.meta[name])}
@@ -161,7 +161,7 @@ def look(
     }
     encoding = Encoding(formulas, kinds, found, coded, {})
     of_factor = {text: _joined([each.of_factor[text] for each in seen]) for text in (*distinct, *whole)}
-    encoding = encoding.with_states(of_factor, pieces.sample(seen, formulas.columns))
+    encoding = encoding.with_states(of_factor, pieces.sample(seen, formulas.regressor_columns))
     return Looked(encoding, _joined([each.labels for each in seen]), tuple(each.index for each in seen))
 
 

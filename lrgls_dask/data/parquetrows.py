@@ -177,14 +177,20 @@ class FileRows:
 
     def read_columns(self, names: Sequence[str]) -> pd.DataFrame:
         """These columns of all the rows."""
+        return self._frame(self._table(names), names, len(self))
+
+    def read_arrays(self, names: Sequence[str]) -> dict[str, Any]:
+        """The same, each an array of NumPy or pandas."""
+        return self._arrays(self._table(names), names, len(self))
+
+    def _table(self, names: Sequence[str]) -> Any:
         stored = self._stored(names)
-        table = None
-        if stored and self.step == 0:
-            table = self._beginning(len(self), stored)
-        elif stored:
-            with self._said():
-                table = self._whole(stored) if self.step >= self.length else self._stretch(stored)
-        return self._frame(table, names, len(self))
+        if not stored:
+            return None
+        if self.step == 0:
+            return self._beginning(len(self), stored)
+        with self._said():
+            return self._whole(stored) if self.step >= self.length else self._stretch(stored)
 
     def _stored(self, names: Sequence[str]) -> tuple[str, ...]:
         of_folders = {name for name, _, _ in self.file.folders}
@@ -216,13 +222,17 @@ class FileRows:
             _readers.leave(key, reader)
         return table
 
-    def _frame(self, table: Any, names: Sequence[str], n_rows: int) -> pd.DataFrame:
+    def _arrays(self, table: Any, names: Sequence[str], n_rows: int) -> dict[str, Any]:
         made: dict[str, Any] = {}
         for name, place, levels in self.file.folders:
             if name in names:
                 made[name] = pd.Categorical.from_codes(np.full(n_rows, place), categories=list(levels))
         for name in self._stored(names):
             made[name] = pandas_column(table.column(name), name in self.file.floats)
+        return made
+
+    def _frame(self, table: Any, names: Sequence[str], n_rows: int) -> pd.DataFrame:
+        made = self._arrays(table, names, n_rows)
         step = self.file.step
         first = self.file.first + (self.offset + self.start) * step
         index = pd.RangeIndex(first, first + n_rows * step, step)
