@@ -86,6 +86,7 @@ def sorted_cells(
     with Progress(sorting.progress).watch("sort", 2 * 8 * len(columns) * n_rows) as topic:
         batches = _Batches(groups, keys, names, schema, topic)
         with duckdb.connect(config=_settings(folder.path, sorting)) as connection:
+            connection.execute("SET enable_progress_bar = false")  # it is printed to where results are
             connection.register("cells", pa.RecordBatchReader.from_batches(batches.schema, batches.read()))
             try:
                 found = pa.RecordBatchReader.from_stream(connection.sql("SELECT * FROM cells ORDER BY c0, c1"))

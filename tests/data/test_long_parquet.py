@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import dask
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +26,7 @@ import pyarrow.parquet as pq  # noqa: E402
 from lrgls_dask import LowRankGLS, System  # noqa: E402
 from lrgls_dask.data import longkeys, longrows, sortedcells  # noqa: E402
 from lrgls_dask.solve.checkpoint import rows_token  # noqa: E402
-from support.frames import check_same, grunfeld, munnell  # noqa: E402
+from support.frames import check_same, grunfeld, munnell, x_of, y_of  # noqa: E402
 from support.parquet import counted_groups, written  # noqa: E402
 
 GRUNFELD = grunfeld()
@@ -229,6 +233,74 @@ def test_a_folder_that_may_not_be_written_is_left_alone(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "access", lambda *given: False)
     check_same(System.from_parquet(path, FORMULA, **KEYS), System.from_frame(GRUNFELD, FORMULA, **KEYS))
     assert not list(Path(path).glob(".*"))
+
+
+def test_files_elsewhere_are_sorted_here_and_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    cells, memory = ordered(HOLES, "shuffled"), fsspec.filesystem("memory")
+    expected = System.from_frame(cells, FORMULA, **KEYS)
+    try:
+        for name, part in (("a", cells[:50]), ("b", cells[50:])):
+            with memory.open(f"/lrgls-long/{name}.parquet", "wb") as file:
+                part.to_parquet(file)
+        system = System.from_parquet("memory://lrgls-long", FORMULA, **KEYS)
+        check_same(system, expected)
+        assert len(list(tmp_path.glob(".lrgls-sorted-*"))) == 1
+    finally:
+        memory.rm("/lrgls-long", recursive=True)
+    system.to_zarr(tmp_path / "system.zarr")  # of what was sorted: the files are gone
+    stored = System.from_zarr(tmp_path / "system.zarr")
+    np.testing.assert_array_equal(stored.rows.x[0].array[:], x_of(expected))
+    np.testing.assert_array_equal(stored.rows.y[0].array[:], y_of(expected))
+
+
+def test_a_process_that_ends_leaves_no_folder(tmp_path: Path) -> None:
+    path = written(tmp_path / "data", ordered(GRUNFELD, "shuffled"))
+    code = f"""
+from pathlib import Path
+from lrgls_dask import System
+from lrgls_dask.data import longrows
+longrows.AT_ONCE_BYTES = 0
+system = System.from_parquet({path!r}, "invest ~ value", obs="year", equation="firm")
+assert len(list(Path({path!r}).glob(".lrgls-sorted-*"))) == 1
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert not list(Path(path).glob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ORDERS)
+def test_peaks_stay_below_the_plan_and_the_limit(tmp_path: Path, how: str) -> None:
+    """600 MB of cells, in a process of its own."""
+    rng = np.random.default_rng(0)
+    n_obs, n_equations = 250_000, 40
+    frame = pd.DataFrame({"t": np.repeat(np.arange(n_obs), n_equations), "k": np.tile(np.arange(n_equations), n_obs)})
+    frame["x"], frame["y"] = rng.normal(size=(2, len(frame)))
+    frame = frame if how == "ascending" else frame.sample(frac=1, random_state=0)
+    frame.to_parquet(tmp_path / "long.parquet", row_group_size=1_000_000)
+    del frame
+    code = f"""
+import threading, time, dask, psutil
+from lrgls_dask import LowRankGLS, System
+process, peak = psutil.Process(), [0]
+
+def watch():
+    while True:
+        peak[0] = max(peak[0], process.memory_info().rss)
+        time.sleep(0.01)
+
+threading.Thread(target=watch, daemon=True).start()
+with dask.config.set(num_workers=2):
+    system = System.from_parquet({str(tmp_path)!r}, "y ~ x", equation="k", obs="t", memory_limit="1GB")
+    made, peak[0] = peak[0], 0
+    model = LowRankGLS(0).fit(system)
+print(made, peak[0], model.plan_.client_peak, system.n_obs)
+"""
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    made, fitted, planned, n_found = map(int, said.split())
+    assert n_found == n_obs
+    assert made < 1e9
+    assert fitted < planned < 1e9
 
 
 def test_columns_of_every_type_are_sorted_as_they_are(tmp_path: Path) -> None:
