@@ -126,7 +126,9 @@ class Encoding:
     def columns_of(self, raw: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         """These columns of some rows, of the kinds and levels that are fixed."""
         made = {name: as_kind(name, raw[name], self.kinds[name], self.levels.get(name)) for name in names}
-        return pd.DataFrame(made, pd.RangeIndex(len(raw)), copy=False)
+        frame = pd.DataFrame(made, pd.RangeIndex(len(raw)), copy=False)
+        frame.columns = pd.Index(list(made), dtype=object)  # in which names are found sooner than in one of text
+        return frame
 
     def block(self, raw: Columns, shift: Shift, *, responses: bool = True) -> Block:
         """The model matrices of some rows. Raises ValueError for what the formulas cannot take, naming it."""

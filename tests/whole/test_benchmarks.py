@@ -19,6 +19,7 @@ SCRIPTS = (
     "compress_patterns",
     "em_versus_als",
     "from_parquet",
+    "long_parquet",
     "memory",
     "missing",
     "missing_at_random",
@@ -110,6 +111,14 @@ def test_from_parquet(small):
     assert fit["n_obs"] == read["n_obs"] == 6_000
     assert fit["bytes_read"] == 6_000 * 12 * 8
     assert fit["peak_sum"] <= fit["planned_peak"]
+
+
+def test_long_parquet(small):
+    found = small("long_parquet")
+    assert cases(found) == ["fit, ascending", "read, ascending", "fit, shuffled", "read, shuffled"]
+    ascending, read, shuffled, _ = found["runs"]
+    assert ascending["passes"] == shuffled["passes"] == 1
+    assert (ascending["n_obs"], shuffled["n_obs"], read["n_cells"]) == (400, 400, 2_000)
 
 
 def test_memory(small):
