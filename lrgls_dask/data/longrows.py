@@ -123,6 +123,22 @@ def _is_streamed(long: Long) -> bool:
     return False
 
 
+def _require_states(long: Long) -> None:
+    """Raise MemoryError where whole columns, from which transforms take their states, do not fit."""
+    whole = [each for each in long.formulas.factors if each.whole]
+    if long.fixed is not None or not whole:
+        return
+    here = this_process(long.sorting.memory_limit)
+    names = {name for each in whole for name in each.columns}
+    need = here.base + CELL_BYTES * len(names) * long.frame.n_rows
+    if need > here.limit:
+        raise MemoryError(
+            f"{whole[0].text!r} is fixed by a whole column, of {long.frame.n_rows:,} cells, which needs "
+            f"{format_bytes(need)}; the limit is {format_bytes(here.limit)}. Write it as a column of the files; or "
+            "raise memory_limit."
+        )
+
+
 def _of_whole(long: Long) -> tuple[LongFiles, FittedFormulas, tuple[Hashable, ...]]:
     """The rows of a frame whose columns are read at once."""
     raw = whole_columns(long.frame, long.read)
@@ -150,6 +166,7 @@ def _of_files(long: Long) -> tuple[LongFiles, FittedFormulas, tuple[Hashable, ..
     """The rows of files, unread; where cells are in another order they are sorted on disk before."""
     n_cells = min(long.frame.n_rows, PIECE_BYTES // (8 * len(long.read)))
     require_pieces(n_cells, len(long.read), long.sorting.memory_limit)
+    _require_states(long)
     pieces = pieces_of(long.frame, long.read)
     encoding = look(pieces, long.formulas, long.levels, (), long.fixed).encoding
     keys, groups = scan_keys(pieces, long.obs, long.equation), pieces.rows

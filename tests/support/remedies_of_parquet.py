@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import dask
+import numpy as np
 import pandas as pd
 import psutil
 import pyarrow as pa
@@ -74,6 +75,18 @@ def on_a_full_disk() -> System:
     path = files(a=LONG)
     with patch.object(pq.ParquetWriter, "write_table", side_effect=OSError("No space left on device")):
         return streamed_from(path)
+
+
+def centred(left: int, formula: str = "v ~ center(x)") -> System:
+    """Of cells for which pieces fit, and a whole column does not."""
+    long = pd.DataFrame({"index": np.repeat(np.arange(75_000), 2), "of": np.tile(["a", "b"], 75_000)})
+    long["x"] = long["v"] = np.sin(np.arange(150_000.0) ** 2)
+    path = files(a=long.assign(x_c=long["x"] - long["x"].mean()))
+    with (
+        patch.object(longrows, "AT_ONCE_BYTES", 0),
+        patch.object(longrows, "PIECE_BYTES", 2**10),
+    ):
+        return made(path, formula, equation="of", obs="index", memory_limit=held() + left)
 
 
 def without_duckdb() -> System:
@@ -170,6 +183,11 @@ PARQUET: list[Case] = [
             lambda: streamed("v ~ x_1", LONG.assign(x_1=LONG.groupby("of")["x"].shift(1))),
             lambda: streamed("v ~ lag(x, 1)", memory_limit="64GB"),
         ),
+    ),
+    Case(
+        "is fixed by a whole column",
+        lambda: centred(4 * 2**20),
+        (lambda: centred(2**30), lambda: centred(2**30, "v ~ x_c")),
     ),
     Case(
         "sorted by DuckDB, which is not installed",
