@@ -327,6 +327,25 @@ def test_columns_of_every_type_are_sorted_as_they_are(tmp_path: Path) -> None:
         check_same(System.from_parquet(tmp_path, each, **given), System.from_frame(exact, each, **given))
 
 
+def test_types_that_duckdb_would_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half floats, large whole numbers, days, and dictionaries of text that miss some."""
+    rng = np.random.default_rng(0)
+    days, n = pd.date_range("2020", periods=40), 120
+    cells = pd.DataFrame({"d": np.repeat(days, 3), "k": pd.Categorical(np.tile(["b", "a", "c"], 40), list("cbaz"))})
+    cells["h"], cells["y"] = rng.normal(size=n).astype("f2"), rng.normal(size=n)
+    cells["u"], cells["e"] = rng.integers(0, 2**63, n).astype("u8"), rng.choice(days[:2], n)
+    cells["s"] = pd.Categorical([None if i == 5 else "uv"[i % 2] for i in range(n)])
+    table = pa.Table.from_pandas(ordered(cells, "shuffled", "d"), preserve_index=False)
+    for name, kind in (("d", pa.date32()), ("e", pa.date32()), ("s", pa.large_string())):
+        table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(kind))
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=33)
+    given: dict[str, Any] = {"formulas": "y ~ h + u + C(e) + s", "obs": "d", "equation": "k"}
+    streamed = System.from_parquet(tmp_path, **given)
+    assert streamed.equations == ("c", "b", "a")
+    monkeypatch.setattr(longrows, "AT_ONCE_BYTES", 2**30)
+    check_same(streamed, System.from_parquet(tmp_path, **given))
+
+
 def test_labels_that_are_categories_or_have_no_order(tmp_path: Path) -> None:
     quarters = pd.Categorical(np.repeat(["q3", "q1", "q2", "q4"], 3), categories=["q3", "q1", "q2", "q4"])
     frame = pd.DataFrame({"t": quarters, "k": np.tile(["c", "a", "b"], 4), "y": np.sin(np.arange(12.0) ** 2), "x": 1.0})
