@@ -138,6 +138,18 @@ def test_weights_groups_and_effects_that_are_absorbed(tmp_path: Path, how: str) 
     np.testing.assert_array_equal(ours.coefficients, expected.coefficients)  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("small_pieces")
+def test_weights_that_differ_within_some_rows_are_of_cells(tmp_path: Path) -> None:
+    cells = ordered(GRUNFELD, "ascending")
+    late = cells["year"] > 1948
+    given: dict[str, Any] = {"formulas": "invest ~ value", "weights": "w", **KEYS}
+    cells = cells.assign(w=np.where(late, 1 + cells["value"] / 1000, cells["year"] - 1930.0))
+    ours, expected = System.from_parquet(written(tmp_path / "data", cells), **given), System.from_frame(cells, **given)
+    assert ours.rows.weighted == expected.rows.weighted == "cells"
+    fits = [LowRankGLS(0).fit(each).result_ for each in (ours, expected)]
+    np.testing.assert_allclose(fits[0].coefficients, fits[1].coefficients, rtol=1e-10)
+
+
 # ---------------------------------------------------------------------------------------------- reads
 
 
