@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from lrgls_dask.data.arrays import rows_from_arrays
 from lrgls_dask.data.frames import rows_from_frame
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.parquet import open_parquet
+from lrgls_dask.data.sortedcells import Sorting
 from lrgls_dask.data.store import read_system
 from lrgls_dask.data.storeappend import append_system
 from lrgls_dask.data.storedlabels import StoredLabels
@@ -215,6 +217,8 @@ class System(LabelledRows):
         storage_options: Mapping[str, Any] | None = None,
         filesystem: Any = None,
         memory_limit: int | str | None = None,
+        temporary_directory: str | PathLike[str] | None = None,
+        progress: bool | Callable[[str, int, int], object] = False,
     ) -> System:
         """A system from Parquet files, by formulas, as `from_frame` makes it of the frame that they hold.
 
@@ -223,17 +227,24 @@ class System(LabelledRows):
         categories.  storage_options : for URLs.  filesystem : of fsspec or pyarrow, in place of that of the URL.
         formulas, obs, equation, weights, groups, absorb, levels, missing : as in `from_frame`. Without obs rows are
         labelled by the index of the frame that pandas wrote, else numbered through.
-        memory_limit : bytes or text such as "2GB" for long files, whose columns that are named are read at once, some
-        48 bytes a cell and column; by default what is free.
+        memory_limit : bytes or text such as "2GB", by default what is free, for reading and sorting long files.
+        temporary_directory : where they are sorted, by default beside them.  progress : of that, True for a bar, or
+        show(label, bytes_done, bytes_total).
 
         Footers are read now, of all files, and say how many rows there are. Of wide files a pass reads each row group
         once, its columns that are named, in the task that uses them; row groups of more than 32 MB, decoded, in
         stretches, which predictions may take in another order and then decode again. Before, a look reads columns of
         categories without levels=, those of obs, groups and absorb, those with a state, and with missing="drop"
         regressors and as many responses as tell which rows show one. Needs pyarrow, the extra `parquet`.
+        Long files of at most 512 MB, at 48 bytes a cell and column that is named, are read at once; so are larger ones
+        for lag(x, n). Others are streamed: the columns of obs and equation are scanned, then all that are named, and
+        then a pass reads each row group once, and the beginning of one into which an obs goes on with the piece before.
+        Where obs does not ascend from row to row and file to file the cells are sorted first, by DuckDB, the extra
+        `duckdb`, within memory_limit; this takes disk of about twice the columns that are named, which is free again
+        when the last system and fit of it are gone. Workers of a cluster must see that directory.
         Raises as `from_frame` does, ValueError or TypeError naming file and column where files differ in their columns,
-        FileNotFoundError where there is none, MemoryError for long files that do not fit, before they are read,
-        ImportError without pyarrow.
+        FileNotFoundError where there is none, MemoryError for long files that the limit is too small for, before they
+        are read, ImportError without pyarrow, and for sorting without DuckDB.
         """
         frame = open_parquet(path, storage_options, filesystem)
         made = rows_from_frame(
@@ -246,7 +257,7 @@ class System(LabelledRows):
             absorb=absorb,
             levels=levels,
             missing=missing,
-            memory_limit=memory_limit,
+            sorting=Sorting(memory_limit, temporary_directory, progress),
         )
         return cls._of(made, strict=False)
 

@@ -14,7 +14,7 @@ from lrgls_dask.data.assemble import Use, build_design
 from lrgls_dask.data.formulas import Formulas
 from lrgls_dask.data.framelook import labels_of_rows, pieces_of, whole_columns
 from lrgls_dask.data.labels import RowLabels
-from lrgls_dask.data.longframes import cells_of, laid_out
+from lrgls_dask.data.longframes import Placing, cells_of
 from lrgls_dask.data.modelmatrix import Encoding
 from lrgls_dask.data.storedlabels import labels_from_json, labels_to_json
 from lrgls_dask.data.tables import column_names
@@ -22,7 +22,15 @@ from lrgls_dask.data.wideframes import WideColumns, wide_rows
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.rows import Part
 
-__all__ = ["FittedFormulas", "FrameRows", "check_same_states", "design_of", "read_formulas", "write_formulas"]
+__all__ = [
+    "FittedFormulas",
+    "FrameRows",
+    "check_same_states",
+    "design_of",
+    "design_of_long",
+    "read_formulas",
+    "write_formulas",
+]
 
 VERSION = 1
 
@@ -87,12 +95,11 @@ class FittedFormulas:
         cells = cells_of(raw, obs, equation, equations)
         block = self.encoding.block(raw, cells.lags, responses=responses)
         uses = [self.encoding.places[formulas.right[i]] for i in self.of]
-        out = laid_out(cells, block.x, uses, self.encoding.names, share=False)
-        own: list[list[Use]] = [[Use(0, used, terms)] for used, terms in zip(out.used, out.terms, strict=True)]
-        design = build_design(tuple(equations), [out.x.shape[1]], own)
+        placing = Placing.of(uses, self.encoding.names, np.zeros(len(self.encoding.names), dtype=bool))
+        design = design_of_long(placing, equations)
         y = (Part("the data", cells.spread(self.response(block.y, cells.column), np.nan), None),) if responses else ()
         labels = RowLabels("the data", cells.obs, "", "", obs)
-        return FrameRows(Part("the data", out.x, None), y, design, labels)
+        return FrameRows(Part("the data", placing(cells, block.x), None), y, design, labels)
 
     def response(self, y: Mapping[str, np.ndarray], column: np.ndarray) -> np.ndarray:
         """(L,) the response of each cell of a long frame, which may be another one in each equation."""
@@ -175,6 +182,12 @@ def design_of(encoding: Encoding, of: Sequence[int], equations: Sequence[Hashabl
     ]  # equations of one formula share theirs
     each = [uses[encoding.formulas.right[label]] for label in of]
     return build_design(tuple(equations), [len(encoding.names)], each, encoding.names)
+
+
+def design_of_long(placing: Placing, equations: Sequence[Hashable]) -> Design:
+    """Which equation uses which column of the rows of a long frame."""
+    own: list[list[Use]] = [[Use(0, used, terms)] for used, terms in zip(placing.used, placing.terms, strict=True)]
+    return build_design(tuple(equations), [placing.width], own)
 
 
 def _levels_to_json(levels: Sequence[Any]) -> list[Any]:

@@ -16,7 +16,7 @@ from lrgls_dask.data.formulas import Formulas
 from lrgls_dask.data.labels import RowLabels
 from lrgls_dask.data.modelmatrix import Encoding
 from lrgls_dask.data.parquet import ParquetFrame
-from lrgls_dask.data.parquetrows import FileRows
+from lrgls_dask.data.parquetrows import FileRows, JoinedRows
 from lrgls_dask.data.tables import Kind, as_kind, as_labels, check_columns, is_dask_frame, kind_of, read_columns
 
 __all__ = ["Looked", "Pieces", "labels_of_rows", "look", "pieces_of", "promise", "whole_columns"]
@@ -63,7 +63,7 @@ def promise(function: Callable[[Any, Any], Any], sent: Any, piece: Any) -> Delay
 
     sent : a value, or a promise of one that several are given.
     """
-    if not isinstance(piece, FileRows):
+    if not isinstance(piece, FileRows | JoinedRows):
         return dask.delayed(function)(sent, piece)
     given = sent if isinstance(sent, Delayed) else dask.delayed(sent, pure=True, traverse=False)
     key = f"parquet-{tokenize(function.__name__, given.key, piece.token)}"  # the same for the same rows, in any process
@@ -73,7 +73,7 @@ def promise(function: Callable[[Any, Any], Any], sent: Any, piece: Any) -> Delay
 class _OfFile:
     """A function of rows of a file; the rows are no argument, in which Dask would look for tasks."""
 
-    def __init__(self, function: Callable[[Any, Any], Any], piece: FileRows) -> None:
+    def __init__(self, function: Callable[[Any, Any], Any], piece: FileRows | JoinedRows) -> None:
         self.function, self.piece = function, piece
 
     def __call__(self, sent: Any) -> Any:
@@ -151,7 +151,7 @@ def look(
     }
     distinct = {each.text: each.columns for each in formulas.factors if each.coded and not each.whole}
     whole = {each.text: each.columns for each in formulas.factors if each.whole}
-    seen = pieces.seen(_Wanted(kinds, open_columns, distinct, whole, formulas.columns, tuple(labels)))
+    seen = pieces.seen(_Wanted(kinds, open_columns, distinct, whole, formulas.regressor_columns, tuple(labels)))
     if not sum(len(each.index) for each in seen):
         raise ValueError("the frame has no rows. Check the selection that made it.")
     in_order = {name for name in open_columns if _is_dictionary(pieces.meta[name])}
@@ -161,7 +161,7 @@ def look(
     }
     encoding = Encoding(formulas, kinds, found, coded, {})
     of_factor = {text: _joined([each.of_factor[text] for each in seen]) for text in (*distinct, *whole)}
-    encoding = encoding.with_states(of_factor, pieces.sample(seen, formulas.columns))
+    encoding = encoding.with_states(of_factor, pieces.sample(seen, formulas.regressor_columns))
     return Looked(encoding, _joined([each.labels for each in seen]), tuple(each.index for each in seen))
 
 

@@ -1,7 +1,7 @@
 """`System.from_frame`: frames with a column for each response, and long ones, by formulas.
 
 A frame in memory is one piece of rows; of a Dask frame each partition is one, and its model matrix is made in the task
-that reads it, once a pass. The cells of a row lie anywhere in a long frame, so that its columns are read at once.
+that reads it, once a pass. Long ones are in `longrows`.
 """
 
 from __future__ import annotations
@@ -12,28 +12,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from dask.utils import format_bytes
 
-from lrgls_dask.checks import one_of, shown
+from lrgls_dask.checks import one_of
 from lrgls_dask.data.absorbed import absorbing
-from lrgls_dask.data.assemble import Use, build_design, build_rows
-from lrgls_dask.data.formulas import long_formulas, wide_formulas
+from lrgls_dask.data.assemble import build_rows
+from lrgls_dask.data.formulas import wide_formulas
 from lrgls_dask.data.framefit import FittedFormulas, design_of
-from lrgls_dask.data.framelook import labels_of_rows, look, pieces_of, whole_columns
+from lrgls_dask.data.framelook import labels_of_rows, look, pieces_of
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import dim_of_rows
-from lrgls_dask.data.longframes import Cells, cells_of, formula_of, group_of_rows, laid_out, same_in_row
-from lrgls_dask.data.modelmatrix import Encoding
-from lrgls_dask.data.parquet import ParquetFrame
-from lrgls_dask.data.tables import as_kind, as_table, is_table, regressor_names, stored_index
+from lrgls_dask.data.longcolumns import nothing_observed
+from lrgls_dask.data.longrows import Long, rows_of_long
+from lrgls_dask.data.sortedcells import Sorting
+from lrgls_dask.data.tables import as_table, is_table, regressor_names, stored_index
 from lrgls_dask.data.weights import Weights, read_weights
-from lrgls_dask.data.wideframes import WideColumns, missing_value, wide_rows
-from lrgls_dask.rows.memory import this_process
-from lrgls_dask.rows.rows import Part
+from lrgls_dask.data.wideframes import WideColumns, wide_rows
 
 __all__ = ["rows_from_frame"]
-
-CELL_BYTES = 48  # of one column of one cell: as it is read, in the model matrix, and laid out by equation
 
 
 def rows_from_frame(
@@ -47,11 +42,11 @@ def rows_from_frame(
     absorb: str | Sequence[str] | None,
     levels: Mapping[str, Sequence[Any]] | None,
     missing: str,
-    memory_limit: int | str | None = None,
+    sorting: Sorting | None = None,
 ) -> LabelledRows:
     """The rows behind `System.from_frame` and `System.from_parquet`.
 
-    memory_limit : for a long frame in files, which is read at once; by default the memory that is free.
+    sorting : what a long frame in files may take to be put in order.
     """
     one_of("missing", missing, ("drop", "raise"))
     frame = as_table(frame)
@@ -83,7 +78,15 @@ def rows_from_frame(
         raise ValueError(
             f"obs and equation both name {obs!r}, but which row a cell has and which equation are two columns."
         )
-    return _long(frame, formulas, (obs, equation), weights, groups, taken, fixed, missing, memory_limit)
+    if isinstance(weights, Mapping):
+        raise TypeError(
+            f"weights of a long frame is one column, with the weight of each cell; got a mapping. Put the weight of "
+            f"each {equation} into a column."
+        )
+    (weight,) = _weight_columns(weights) or (None,)
+    return rows_of_long(
+        Long(frame, formulas, obs, equation, weight, groups, taken, fixed, missing, sorting or Sorting())
+    )
 
 
 def _absorbed_columns(absorb: Any) -> tuple[str, ...]:
@@ -142,7 +145,7 @@ def _wide(
     named = labels_of_rows("the frame", looked.index, of_rows, called, pieces.labelled)
     found = wide_rows(pieces, tuple(map(len, looked.index)), columns, None if named is None else named.read())
     if not found.kept.any():
-        raise ValueError(_nothing_observed(formulas.labels))
+        raise nothing_observed(formulas.labels)
     n_obs = int(found.kept.sum())
     dim, named = dim_of_rows([named], "obs"), None if named is None else named.read()
     x, y = found.part("X", found.x), found.part("Y", found.y)
@@ -175,123 +178,3 @@ def _groups(labels: pd.Series, name: str, what: str = "groups") -> np.ndarray:
             "in all. Give every row one, or drop the row."
         )
     return np.asarray(labels.to_numpy())
-
-
-def _nothing_observed(equations: Sequence[Hashable]) -> str:
-    return (
-        f"no row shows a response of {shown(list(equations))} and all regressors of its equation: every one misses "
-        "something. Look for a column that is empty, and drop or fill it."
-    )
-
-
-# ---------------------------------------------------------------------------------------------- long
-
-
-def _long(
-    frame: Any,
-    given: Any,
-    keys: tuple[str, str],
-    weights: Any,
-    groups: str | None,
-    absorb: tuple[str, ...],
-    levels: Mapping[str, Sequence[Any]],
-    missing: str,
-    memory_limit: int | str | None,
-) -> LabelledRows:
-    obs, equation = keys
-    if isinstance(weights, Mapping):
-        raise TypeError(
-            f"weights of a long frame is one column, with the weight of each cell; got a mapping. Put the weight of "
-            f"each {equation} into a column."
-        )
-    weighted = _weight_columns(weights)
-    fixed = given.encoding if isinstance(given, FittedFormulas) else None
-    others = [*weighted, *(name for name in (groups, *absorb) if name is not None)]
-    formulas = fixed.formulas if fixed else long_formulas(given, regressor_names(frame, (*keys, *others)))
-    wanted = [*keys, *formulas.columns, *others]
-    _require_cells(frame, len(set(wanted)), equation, memory_limit)
-    raw = whole_columns(frame, wanted)
-    looked = look(pieces_of(raw, list(raw.columns)), formulas, levels, (), fixed)
-    cells = cells_of(raw, obs, equation)
-    fitted = FittedFormulas(looked.encoding, formula_of(cells.equations, formulas.labels), obs, equation)
-    block = looked.encoding.block(raw, cells.lags)
-    y = fitted.response(block.y, cells.column)
-    lost = _lost(looked.encoding, fitted.of, cells, block.x)
-    if missing == "raise":
-        _refuse_missing(looked.encoding, fitted, cells, block.x, y)
-    kept, shown_cells = cells.only(~(lost | np.isnan(y)))
-    if not len(kept):
-        raise ValueError(_nothing_observed(cells.equations))
-    bare = np.flatnonzero(np.bincount(shown_cells.column, minlength=len(cells.equations)) == 0)
-    if len(bare):
-        raise ValueError(_nothing_observed([cells.equations[j] for j in bare]))
-    uses = [looked.encoding.places[formulas.right[i]] for i in fitted.of]
-    out = laid_out(shown_cells, block.x[kept], uses, looked.encoding.names, share=True)
-    own: list[list[Use]] = [[Use(0, used, terms)] for used, terms in zip(out.used, out.terms, strict=True)]
-    design = build_design(cells.equations, [out.x.shape[1]], own)
-    read = Weights() if not weighted else _cell_weights(raw[weighted[0]].iloc[kept], weighted[0], shown_cells)
-    values = shown_cells.spread(y[kept], np.nan)
-    made = LabelledRows(
-        rows=build_rows([Part("X", out.x, None)], [Part("Y", values, None)], read, design),
-        obs_labels=shown_cells.obs,
-        obs_dim=dim_of_rows(
-            [labels_of_rows("the frame", (), pd.Series(shown_cells.obs), obs, True)], "obs", [equation]
-        ),
-        equation_dim=equation,
-        groups=None if groups is None else group_of_rows(shown_cells, raw[groups].iloc[kept], groups),
-        formulas=fitted,
-    )
-    taken = {name: group_of_rows(shown_cells, raw[name].iloc[kept], name, "absorb") for name in absorb}
-    return absorbing(made, taken) if taken else made
-
-
-def _require_cells(frame: Any, n_columns: int, equation: str, memory_limit: int | str | None) -> None:
-    """Raise MemoryError, before any is read, where the cells of long files do not fit."""
-    if not isinstance(frame, ParquetFrame):
-        return
-    here = this_process(memory_limit)
-    need = here.base + CELL_BYTES * n_columns * frame.n_rows
-    if need > here.limit:
-        raise MemoryError(
-            f"{frame.n_rows:,} cells of {n_columns} columns, which a long frame has in memory at once, need "
-            f"{format_bytes(need)}; the limit is {format_bytes(here.limit)}. Write the files with a column for each "
-            f"{equation}, e.g. with PIVOT of DuckDB, and leave `equation` out, by which they are read row group by row "
-            "group; or raise memory_limit."
-        )
-
-
-def _lost(encoding: Encoding, of: Sequence[int], cells: Cells, x: np.ndarray) -> np.ndarray:
-    """(L,) whether a cell lacks a regressor of its equation."""
-    missing = np.isnan(x)
-    if not missing.any():
-        return np.zeros(len(x), dtype=bool)
-    formula = np.array([encoding.formulas.right[i] for i in of])[cells.column]
-    lost = np.zeros(len(x), dtype=bool)
-    for i, places in enumerate(encoding.places):
-        lost |= (formula == i) & missing[:, places].any(axis=1)
-    return lost
-
-
-def _refuse_missing(encoding: Encoding, fitted: FittedFormulas, cells: Cells, x: np.ndarray, y: np.ndarray) -> None:
-    """Raise ValueError naming column and cell of the first value that an equation needs and lacks."""
-    first, count = None, 0
-    for j, label in enumerate(fitted.of):
-        mine = np.flatnonzero(cells.column == j)
-        places = encoding.places[encoding.formulas.right[label]]
-        wrong = np.isnan(np.column_stack([x[mine][:, places], y[mine]]))
-        count += int(wrong.sum())
-        if first is None and wrong.any():
-            at, column = (int(i) for i in np.argwhere(wrong)[0])
-            names = [*(encoding.names[c] for c in places), encoding.formulas.responses[label].text]
-            first = names[column], f"row {mine[at]}, {cells.equations[j]!r} at {cells.obs[cells.row[mine[at]]]}"
-    if first is not None:
-        raise missing_value(*first, count)
-
-
-def _cell_weights(column: pd.Series, name: str, cells: Cells) -> Weights:
-    """Of rows where all cells of each have the same, else of cells; a cell that is not there has weight 1."""
-    values = np.asarray(as_kind(name, column, "number"), dtype=np.float64)
-    of_rows = same_in_row(cells, values)
-    given = cells.spread(values, 1.0) if of_rows is None else of_rows[:, None]
-    made = read_weights(given, cells.equations, len(cells.obs), str(cells.obs.name), numbered=False)
-    return replace(made, named=())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,19 @@ from lrgls_dask.data.labels import plain_labels
 from lrgls_dask.data.lags import Lags
 from lrgls_dask.data.tables import as_labels
 
-__all__ = ["Cells", "LaidOut", "cells_of", "formula_of", "group_of_rows", "laid_out", "same_in_row"]
+__all__ = [
+    "Cells",
+    "Placing",
+    "cells_of",
+    "check_labels",
+    "equations_of",
+    "formula_of",
+    "group_of_rows",
+    "obs_of",
+    "places_of",
+    "same_in_row",
+    "shared_columns",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,48 +59,64 @@ class Cells:
         made[self.row, self.column] = values
         return made
 
+    def check_distinct(self, equation: str, place: Callable[[int], str] | None = None) -> None:
+        """Raise ValueError for a cell that is there twice.  place : where a row lies, by default in the frame."""
+        cells = self.row.astype(np.int64) * len(self.equations) + self.column
+        first = pd.Series(cells).duplicated().to_numpy()
+        if first.any():
+            again = int(first.argmax())
+            where = np.flatnonzero(cells == cells[again])[:2].tolist()
+            found = f"its rows {where[0]} and {where[1]}" if place is None else " and ".join(map(place, where))
+            obs = self.obs.name
+            raise ValueError(
+                f"the frame has {equation} {self.equations[self.column[again]]!r} at {obs} "
+                f"{self.obs[self.row[again]]} more than once, first in {found}. Keep one row for each, e.g. with "
+                f"frame.drop_duplicates([{equation!r}, {obs!r}])."
+            )
+
 
 def cells_of(raw: pd.DataFrame, obs: str, equation: str, known: Sequence[Hashable] | None = None) -> Cells:
     """The cells of a long frame.
 
-    known : equations in their order, no others may come; by default those of the frame: ascending where they can be
-    compared, categories in their order, otherwise as they first appear.
+    known : equations in their order, no others may come; by default those of the frame, see `equations_of`.
     Raises ValueError for missing labels, a cell that is there twice, labels of rows without order, unknown equations.
     """
     for name in (obs, equation):
-        _check_labels(raw[name], name)
+        check_labels(raw[name], name)
     whose = as_labels(raw[equation])
-    dates, row = _ordered(as_labels(raw[obs]))
-    if dates is None:
-        kinds = sorted({type(value).__name__ for value in raw[obs]})
-        raise TypeError(f"column {obs!r} mixes {', '.join(kinds)}, which have no order. Convert it to one kind.")
-    if known is None:
-        found, column = _ordered(whose)
-        if found is None:
-            column, found = pd.factorize(whose)
-        equations = plain_labels(pd.Index(found), f"column {equation!r}")
-    else:
-        equations, column = tuple(known), _places(whose, equation, known)
-    cells = row.astype(np.int64) * len(equations) + column
-    first = pd.Series(cells).duplicated().to_numpy()
-    if first.any():
-        again = int(first.argmax())
-        where = np.flatnonzero(cells == cells[again])[:2].tolist()
-        raise ValueError(
-            f"the frame has {equation} {equations[column[again]]!r} at {obs} {dates[row[again]]} more than once, first "
-            f"in its rows {where[0]} and {where[1]}. Keep one row for each, e.g. with "
-            f"frame.drop_duplicates([{equation!r}, {obs!r}])."
-        )
-    return Cells(dates.rename(obs), equations, row, column)
+    dates, row = obs_of(as_labels(raw[obs]), obs)
+    equations = equations_of(whose, equation) if known is None else tuple(known)
+    cells = Cells(dates, equations, row, places_of(whose, equation, equations))
+    cells.check_distinct(equation)
+    return cells
 
 
-def _check_labels(labels: pd.Series, name: str) -> None:
+def check_labels(labels: pd.Series, name: str, place: Callable[[int], str] | None = None) -> None:
+    """Raise ValueError for a label that is missing.  place : where a row lies, by default in the frame."""
     missing = labels.isna().to_numpy()
     if missing.any():
+        row = int(missing.argmax())
+        where = f"row {row}, {int(missing.sum())} such rows in all" if place is None else place(row)
         raise ValueError(
-            f"column {name!r} has no value in row {int(missing.argmax())}, {int(missing.sum())} such rows in all, but "
-            f"labels must not be missing. Drop these rows, e.g. with frame.dropna(subset=[{name!r}])."
+            f"column {name!r} has no value in {where}, but labels must not be missing. Drop these rows, e.g. with "
+            f"frame.dropna(subset=[{name!r}])."
         )
+
+
+def obs_of(labels: pd.Series, name: str) -> tuple[pd.Index, np.ndarray]:
+    """The distinct labels of rows, ascending, and which of them each has. Raises TypeError where they have no order."""
+    found, row = _ordered(labels)
+    if found is None:
+        kinds = sorted({type(value).__name__ for value in labels})
+        raise TypeError(f"column {name!r} mixes {', '.join(kinds)}, which have no order. Convert it to one kind.")
+    return found.rename(name), row
+
+
+def equations_of(labels: pd.Series, name: str) -> tuple[Hashable, ...]:
+    """The distinct equations: ascending where they can be compared, categories in their order, otherwise as they first
+    appear."""
+    found, _ = _ordered(labels)
+    return plain_labels(pd.Index(pd.unique(labels)) if found is None else found, f"column {name!r}")
 
 
 def _ordered(labels: pd.Series) -> tuple[pd.Index | None, np.ndarray]:
@@ -107,8 +135,9 @@ def _ordered(labels: pd.Series) -> tuple[pd.Index | None, np.ndarray]:
     return index[order], place[codes]
 
 
-def _places(labels: pd.Series, equation: str, known: Sequence[Hashable]) -> np.ndarray:
-    distinct, codes = pd.factorize(labels)[::-1]
+def places_of(labels: pd.Series, equation: str, known: Sequence[Hashable]) -> np.ndarray:
+    """(L,) where the equation of each cell is among those that are known. Raises ValueError for another one."""
+    codes, distinct = pd.factorize(labels)
     names = plain_labels(pd.Index(distinct), f"column {equation!r}")
     at = {name: i for i, name in enumerate(known)}
     odd = [name for name in names if name not in at]
@@ -124,69 +153,62 @@ def _places(labels: pd.Series, equation: str, known: Sequence[Hashable]) -> np.n
 
 
 @dataclass(frozen=True, eq=False)
-class LaidOut:
-    """Regressors as columns of rows.
+class Placing:
+    """Which columns of rows hold what columns of cells.
 
-    x : (N, q), NaN where no observed cell has a value.  used : K arrays, the columns of each equation in the order of
-    its formula.  terms : what it calls them.
+    at : (q, K) where the values lie that an equation has in a column of its cells, -1 where it does not use it.
+    width : columns of rows in all.  used : K arrays, the columns of each equation in the order of its formula.
+    terms : what it calls them.
     """
 
-    x: np.ndarray
+    at: np.ndarray
+    width: int
     used: tuple[np.ndarray, ...]
     terms: tuple[tuple[str, ...], ...]
 
+    @classmethod
+    def of(cls, uses: Sequence[np.ndarray], names: Sequence[str], shared: np.ndarray) -> Placing:
+        """Columns that are shared are kept once, of others each equation that uses them gets its own.
 
-def laid_out(
-    cells: Cells,
-    values: np.ndarray,
-    uses: Sequence[np.ndarray],
-    names: Sequence[str],
-    *,
-    share: bool,
-) -> LaidOut:
-    """Columns (L, q) by cell as columns of rows; one that says the same of all equations in every row is kept once.
+        uses : for each equation which of the q columns it uses.  names, shared : (q,).
+        """
+        at = np.full((len(names), len(uses)), -1)
+        for j, used in enumerate(uses):
+            at[used, j] = 0
+        width = 0
+        for c in range(len(names)):
+            whose = np.flatnonzero(at[c] == 0)
+            at[c, whose] = width + (0 if shared[c] else np.arange(len(whose)))
+            width += min(1, len(whose)) if shared[c] else len(whose)
+        where = tuple(at[own, j] for j, own in enumerate(uses))
+        return cls(at, width, where, tuple(tuple(names[c] for c in own.tolist()) for own in uses))
 
-    uses : for each equation which columns it uses.
-    share : whether to look for columns that all have; otherwise each equation gets its own.
-    """
-    users: list[list[int]] = [[] for _ in names]
+    def __call__(self, cells: Cells, values: np.ndarray) -> np.ndarray:
+        """(N, width) values (L, q) of cells as columns of rows, NaN where no cell has one."""
+        x = np.full((len(cells.obs), self.width), np.nan)
+        for c, of_equation in enumerate(self.at):
+            at, row, column = of_equation[cells.column], cells.row, values[:, c]
+            if (of_equation < 0).any():
+                mine = at >= 0
+                at, row, column = at[mine], row[mine], column[mine]
+            x[row, at] = column
+        return x
+
+
+def shared_columns(cells: Cells, values: np.ndarray, uses: Sequence[np.ndarray]) -> np.ndarray:
+    """(q,) which columns (L, q) say the same of all equations that use them, in every row."""
+    users = np.zeros((values.shape[1], len(uses)), dtype=bool)
     for j, used in enumerate(uses):
-        for c in used.tolist():
-            users[c].append(j)
-    columns: list[np.ndarray] = []
-    place: dict[tuple[int, int], int] = {}
-    rows_of = _by_equation(cells)
-    n_rows = len(cells.obs)
+        users[used, j] = True
+    made = np.empty(len(users), dtype=bool)
     for c, whose in enumerate(users):
-        shared = _shared(cells, values[:, c], whose) if share else None
-        for j in whose:
-            if shared is None:
-                column = np.full(n_rows, np.nan)
-                column[cells.row[rows_of[j]]] = values[rows_of[j], c]
-                columns.append(column)
-            elif j == whose[0]:
-                columns.append(shared)
-            place[c, j] = len(columns) - 1
-    x = np.stack(columns, axis=1) if columns else np.empty((n_rows, 0))
-    where = tuple(np.array([place[c, j] for c in own.tolist()], dtype=np.intp) for j, own in enumerate(uses))
-    return LaidOut(x, where, tuple(tuple(names[c] for c in own.tolist()) for own in uses))
-
-
-def _by_equation(cells: Cells) -> list[np.ndarray]:
-    """For each equation which cells are its."""
-    counts = np.bincount(cells.column, minlength=len(cells.equations))
-    return np.split(np.argsort(cells.column, kind="stable"), np.cumsum(counts)[:-1])
-
-
-def _shared(cells: Cells, values: np.ndarray, whose: Sequence[int]) -> np.ndarray | None:
-    """(N,) the value that these equations have in each row, or None where any two differ."""
-    if len(whose) == len(cells.equations):
-        return same_in_row(cells, values)
-    among = np.zeros(len(cells.equations), dtype=bool)
-    among[list(whose)] = True
-    mine = among[cells.column]
-    some = Cells(cells.obs, cells.equations, cells.row[mine], cells.column[mine])
-    return same_in_row(some, values[mine])
+        if whose.all():
+            made[c] = same_in_row(cells, values[:, c]) is not None
+        else:
+            mine = whose[cells.column]
+            some = Cells(cells.obs, cells.equations, cells.row[mine], cells.column[mine])
+            made[c] = same_in_row(some, values[mine, c]) is not None
+    return made
 
 
 def same_in_row(cells: Cells, values: np.ndarray) -> np.ndarray | None:
@@ -198,7 +220,7 @@ def same_in_row(cells: Cells, values: np.ndarray) -> np.ndarray | None:
 
 def group_of_rows(cells: Cells, labels: pd.Series, name: str, what: str = "groups") -> np.ndarray:
     """(N,) the label that all cells of a row have. Raises ValueError where two differ, naming them."""
-    _check_labels(labels, name)
+    check_labels(labels, name)
     codes, distinct = pd.factorize(as_labels(labels))
     of_row = np.full(len(cells.obs), -1)
     of_row[cells.row] = codes

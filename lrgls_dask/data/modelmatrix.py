@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -29,10 +29,28 @@ from lrgls_dask.data.expressions import FactorRead
 from lrgls_dask.data.formulas import Formulas, Sided
 from lrgls_dask.data.tables import Kind, as_kind, unknown_level
 
-__all__ = ["Block", "Encoding", "Shift", "same_row"]
+__all__ = ["Block", "Columns", "Encoding", "Shift", "n_rows_of", "put_columns", "same_row"]
+
+Columns: TypeAlias = pd.DataFrame | Mapping[str, Any]
+"""Some rows, by column: a frame, or arrays of NumPy and pandas."""
+SLAB_BYTES = 2**20  # of rows that are filled column by column
 
 Shift = Callable[[int], np.ndarray]
 """By how many steps -> (n,) where the row that many steps before each row is, -1 where there is none."""
+
+
+def n_rows_of(raw: Columns) -> int:
+    """How many rows these are."""
+    return len(raw) if isinstance(raw, pd.DataFrame) else len(next(iter(raw.values())))
+
+
+def put_columns(out: np.ndarray, columns: Sequence[np.ndarray]) -> None:
+    """Columns (n,) of numbers side by side into out (n, c), a few rows at a time, which stay in the cache meanwhile."""
+    step = max(1, SLAB_BYTES // max(1, out.strides[0]))
+    for start in range(0, len(out), step):
+        rows = slice(start, start + step)
+        for i, column in enumerate(columns):
+            out[rows, i] = column[rows]
 
 
 def same_row(n_rows: int) -> Shift:
@@ -77,39 +95,97 @@ class Encoding:
         at = {name: i for i, name in enumerate(self.names)}
         return tuple(np.array([at[name] for name in names], dtype=np.intp) for names in self.named)
 
+    @cached_property
+    def plain(self) -> tuple[str | None, ...] | None:
+        """(q,) the columns of numbers that the distinct columns are, None for a constant 1; None where any is another,
+        for which formulaic is asked."""
+        if not all(map(self._is_plain, self.formulas.rights, self.named)):
+            return None
+        return tuple(name if name in self.kinds else None for name in self.names)
+
+    def _is_plain(self, formula: SimpleFormula, names: tuple[str, ...]) -> bool:
+        """Whether each term of a right side is a column of numbers by its own name, or the intercept."""
+        alone = [term.factors[0] for term in formula if len(term.factors) == 1]
+        if len(alone) != len(formula) or len(names) != len(alone):
+            return False
+        return all(
+            factor.expr == name and self.kinds[name] == "number"
+            if factor.eval_method is Factor.EvalMethod.LOOKUP
+            else (factor.expr, name) == ("1", "Intercept") and name not in self.kinds
+            for factor, name in zip(alone, names, strict=True)
+        )
+
+    def number(self, raw: Columns, name: str) -> np.ndarray:
+        """(n,) a column of numbers as it is."""
+        found = raw[name]
+        if isinstance(found, np.ndarray) and found.dtype.kind in "fiu":
+            return found
+        series = found if isinstance(found, pd.Series) else pd.Series(found)
+        return np.asarray(as_kind(name, series, self.kinds.get(name, "number"), self.levels.get(name)))
+
     def columns_of(self, raw: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         """These columns of some rows, of the kinds and levels that are fixed."""
         made = {name: as_kind(name, raw[name], self.kinds[name], self.levels.get(name)) for name in names}
-        return pd.DataFrame(made, pd.RangeIndex(len(raw)), copy=False)
+        frame = pd.DataFrame(made, pd.RangeIndex(len(raw)), copy=False)
+        frame.columns = pd.Index(list(made), dtype=object)  # in which names are found sooner than in one of text
+        return frame
 
-    def block(self, raw: pd.DataFrame, shift: Shift, *, responses: bool = True) -> Block:
+    def block(self, raw: Columns, shift: Shift, *, responses: bool = True) -> Block:
         """The model matrices of some rows. Raises ValueError for what the formulas cannot take, naming it."""
-        columns = self.columns_of(raw, self.formulas.regressor_columns)
         y = self.responses(raw, shift, self.formulas.responses) if responses else {}
-        found = self._materialised(columns, shift, self.formulas.rights)
-        if len(found) == 1:
-            return Block(found[0].astype(np.float64, copy=False), y)
-        x, done = np.empty((len(raw), len(self.names))), np.zeros(len(self.names), dtype=bool)
-        for values, places in zip(found, self.places, strict=True):
-            new = ~done[places]
-            x[:, places[new]] = values[:, new]
-            done[places] = True
+        x = np.empty((n_rows_of(raw), len(self.names)))
+        self.fill(x, raw, shift)
         return Block(x, y)
 
-    def responses(self, raw: pd.DataFrame, shift: Shift, wanted: Sequence[FactorRead]) -> Mapping[str, np.ndarray]:
-        """Some of the responses -> (n,), of rows that need show the columns of these only. Raises as `block` does."""
-        y = {each.text: self._number(raw, each.text) for each in wanted if each.plain}
+    def fill(self, x: np.ndarray, raw: Columns, shift: Shift) -> None:
+        """Write the distinct columns of some rows into x (n, q). Raises as `block` does.
+
+        raw : a frame; or arrays, where the columns are `plain`.
+        """
+        if self.plain is not None:
+            one = np.ones(len(x))
+            put_columns(x, [one if name is None else self.number(raw, name) for name in self.plain])
+            return
+        assert isinstance(raw, pd.DataFrame)
+        found = self._materialised(self.columns_of(raw, self.formulas.regressor_columns), shift, self.formulas.rights)
+        done = np.zeros(len(self.names), dtype=bool)
+        for values, places in zip(found, self.places, strict=True):
+            new = ~done[places]
+            if new.all() and len(new) == len(done):
+                x[...] = values
+            else:
+                x[:, places[new]] = values[:, new]
+            done[places] = True
+
+    def lost(self, raw: Columns, shift: Shift) -> np.ndarray:
+        """(formulas, n) which rows lack a regressor of each right side.  raw : as of `fill`."""
+        lost = np.zeros((len(self.places), n_rows_of(raw)), dtype=bool)
+        if self.plain is None:
+            x = self.block(raw, shift, responses=False).x
+            for i, places in enumerate(self.places):
+                lost[i] = np.isnan(x[:, places]).any(axis=1)
+            return lost
+        for c, name in enumerate(self.plain):
+            missing = np.isnan(self.number(raw, name)) if name is not None else np.zeros(1, dtype=bool)
+            if missing.any():
+                for i, places in enumerate(self.places):
+                    lost[i] |= missing & (c in places)
+        return lost
+
+    def responses(self, raw: Columns, shift: Shift, wanted: Sequence[FactorRead]) -> Mapping[str, np.ndarray]:
+        """Some of the responses -> (n,), of rows that need show the columns of these only. Raises as `block` does.
+
+        raw : a frame; or arrays, where all responses are columns as they are.
+        """
+        y = {each.text: np.asarray(self.number(raw, each.text), dtype=np.float64) for each in wanted if each.plain}
         made = {each.text: each for each in wanted if not each.plain}
         if made:
+            assert isinstance(raw, pd.DataFrame)
             names = dict.fromkeys(name for each in made.values() for name in each.columns)
             formula = SimpleFormula([Term([self._left[text]]) for text in made])
             (found,) = self._materialised(self.columns_of(raw, list(names)), shift, [formula], tuple(made))
             y |= dict(zip(made, found.T.astype(np.float64), strict=True))
         return y
-
-    def _number(self, raw: pd.DataFrame, name: str) -> np.ndarray:
-        """(n,) a column as it is, in float64."""
-        return np.asarray(as_kind(name, raw[name], self.kinds[name], self.levels.get(name)), dtype=np.float64)
 
     @cached_property
     def _left(self) -> Mapping[str, Factor]:
@@ -164,7 +240,7 @@ class Encoding:
         """With the states of factors that need all rows, and the names of all columns.
 
         of_factor : for each such factor the columns that it reads, raw: all their rows, or, for levels, the distinct
-        ones.  sample : a few rows of all columns.
+        ones.  sample : a few rows of the columns that regressors read.
         """
         states: dict[str, dict[str, Any]] = {}
         coded = dict(self.coded)
@@ -175,7 +251,7 @@ class Encoding:
                 if each.coded:
                     coded[each.text] = levels
         made = Encoding(self.formulas, self.kinds, self.levels, coded, states)
-        columns = made.columns_of(sample, made.formulas.columns)
+        columns = made.columns_of(sample, made.formulas.regressor_columns)
         with _in_our_words(self.formulas.sided):
             materializer = made._materializer(columns, same_row(len(columns)))
             built = [materializer.get_model_matrix(made._spec(one)) for one in self.formulas.rights]

@@ -27,7 +27,7 @@ except ImportError:  # an extra, asked for by who opens a file
     pa = pq = None
     ArrowException = OSError
 
-__all__ = ["FileRows", "ParquetFile", "pandas_column"]
+__all__ = ["FileRows", "JoinedRows", "ParquetFile", "pandas_column"]
 
 WHOLE_BYTES = 32 * 2**20  # row groups up to here, decoded, are read in one piece
 STRETCH_BYTES = 12 * 2**20  # stretches of larger ones, and the numbers made of them stay within a block
@@ -46,6 +46,8 @@ class ParquetFile:
     folders : column -> (place of its value among the levels, levels) of columns that names of folders hold; a place of
     -1 is a missing value.  floats : columns of whole numbers or booleans that miss some values in some file, which are
     floats in all.  first, step : number of the first row, and from each to the next.
+    known_as : of a file of ours, what its rows are to the user, and what tells them from others.
+    kept_by : whatever the file goes with.
     """
 
     filesystem: Any
@@ -55,6 +57,8 @@ class ParquetFile:
     floats: frozenset[str] = frozenset()
     first: int = 0
     step: int = 1
+    known_as: tuple[str, str] | None = None
+    kept_by: Any = None
 
     @property
     def is_local(self) -> bool:
@@ -124,7 +128,7 @@ class FileRows:
     """Some rows of one row group of a file: what `tables.read_columns` reads, in whatever process.
 
     group : which row group.  offset : rows of the file before it.  length : its rows.  start, stop : which of them.
-    step : where it is read in stretches, rows of each.
+    step : where it is read in stretches, rows of each; 0 where no more than its beginning is read.
     """
 
     def __init__(
@@ -139,7 +143,8 @@ class FileRows:
     @property
     def token(self) -> tuple[Any, ...]:
         """What tells these rows from others."""
-        return self.file.called, self.file.size, self.group, self.start, self.stop
+        called = self.file.called if self.file.known_as is None else self.file.known_as[1]
+        return called, self.file.size, self.group, self.start, self.stop
 
     def cut(self, row_bytes: int) -> tuple[FileRows, ...]:
         """Stretches of rows of so many bytes each, in which they are read one after the other."""
@@ -151,8 +156,14 @@ class FileRows:
             for start in cuts
         )
 
+    def part(self, start: int, stop: int, step: int) -> FileRows:
+        """Some other rows of the row group."""
+        return FileRows(self.file, self.group, self.offset, self.length, start, stop, step)
+
     def place(self, row: int) -> str:
         """Where a row lies that is the row-th of these."""
+        if self.file.known_as is not None:
+            return f"row {self.offset + self.start + row} of {self.file.known_as[0]}"
         return f"row {self.start + row} of row group {self.group} of {self.file.called}"
 
     def spent(self) -> None:
@@ -161,20 +172,25 @@ class FileRows:
 
     def head(self, n_rows: int, names: Sequence[str]) -> pd.DataFrame:
         """The first rows of them; of what is stored as little is read as can be."""
-        names = list(names)
-        with self._said(), self.file.opened(stretches=True) as file:
-            batches = file.iter_batches(n_rows, [self.group], self._stored(names), use_threads=False)
-            table = pa.Table.from_batches([next(batches)])
-        return self._frame(table, names, min(n_rows, len(self)))
+        table = self._beginning(min(n_rows, len(self)), self._stored(names))
+        return self._frame(table, list(names), min(n_rows, len(self)))
 
     def read_columns(self, names: Sequence[str]) -> pd.DataFrame:
         """These columns of all the rows."""
+        return self._frame(self._table(names), names, len(self))
+
+    def read_arrays(self, names: Sequence[str]) -> dict[str, Any]:
+        """The same, each an array of NumPy or pandas."""
+        return self._arrays(self._table(names), names, len(self))
+
+    def _table(self, names: Sequence[str]) -> Any:
         stored = self._stored(names)
-        table = None
-        if stored:
-            with self._said():
-                table = self._whole(stored) if len(self) == self.length else self._stretch(stored)
-        return self._frame(table, names, len(self))
+        if not stored:
+            return None
+        if self.step == 0:
+            return self._beginning(len(self), stored)
+        with self._said():
+            return self._whole(stored) if self.step >= self.length else self._stretch(stored)
 
     def _stored(self, names: Sequence[str]) -> tuple[str, ...]:
         of_folders = {name for name, _, _ in self.file.folders}
@@ -182,7 +198,13 @@ class FileRows:
 
     def _whole(self, names: tuple[str, ...]) -> Any:
         with self.file.opened() as file:
-            return file.read_row_group(self.group, columns=list(names), use_threads=False)
+            table = file.read_row_group(self.group, columns=list(names), use_threads=False)
+        return table if len(self) == self.length else table.slice(self.start, len(self))
+
+    def _beginning(self, n_rows: int, names: tuple[str, ...]) -> Any:
+        with self._said(), self.file.opened(stretches=True) as file:
+            batches = file.iter_batches(n_rows, [self.group], list(names), use_threads=False)
+            return pa.Table.from_batches([next(batches)]).slice(0, n_rows)
 
     def _stretch(self, names: tuple[str, ...]) -> Any:
         key = (*self.token[:3], self.step, names)
@@ -200,13 +222,17 @@ class FileRows:
             _readers.leave(key, reader)
         return table
 
-    def _frame(self, table: Any, names: Sequence[str], n_rows: int) -> pd.DataFrame:
+    def _arrays(self, table: Any, names: Sequence[str], n_rows: int) -> dict[str, Any]:
         made: dict[str, Any] = {}
         for name, place, levels in self.file.folders:
             if name in names:
                 made[name] = pd.Categorical.from_codes(np.full(n_rows, place), categories=list(levels))
         for name in self._stored(names):
             made[name] = pandas_column(table.column(name), name in self.file.floats)
+        return made
+
+    def _frame(self, table: Any, names: Sequence[str], n_rows: int) -> pd.DataFrame:
+        made = self._arrays(table, names, n_rows)
         step = self.file.step
         first = self.file.first + (self.offset + self.start) * step
         index = pd.RangeIndex(first, first + n_rows * step, step)
@@ -223,6 +249,39 @@ class FileRows:
                 f"row group {self.group} of {self.file.called} cannot be read: {reason}. Restore the file, or "
                 "make the system again of what it is now."
             ) from error
+
+
+class JoinedRows:
+    """Rows of several row groups that follow each other, as those of one."""
+
+    def __init__(self, parts: Sequence[FileRows]) -> None:
+        self.parts = tuple(parts)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @property
+    def token(self) -> tuple[Any, ...]:
+        """What tells these rows from others."""
+        return tuple(part.token for part in self.parts)
+
+    def place(self, row: int) -> str:
+        """Where a row lies that is the row-th of these."""
+        for part in self.parts[:-1]:
+            if row < len(part):
+                return part.place(row)
+            row -= len(part)
+        return self.parts[-1].place(row)
+
+    def spent(self) -> None:
+        """As of `FileRows`."""
+        for part in self.parts:
+            part.spent()
+
+    def read_columns(self, names: Sequence[str]) -> pd.DataFrame:
+        """These columns of all the rows."""
+        frames = [part.read_columns(names) for part in self.parts]
+        return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
 
 
 def pandas_column(column: Any, as_float: bool = False) -> Any:
@@ -262,8 +321,8 @@ class _Reader:
         """A table of these rows, which come after those that were read before."""
         while self.position + sum(map(len, self._rest)) < stop:
             self._rest.append(next(self._batches))
-            if self.position + len(self._rest[0]) <= start:
-                self.position += len(self._rest.pop())
+            while self._rest and self.position + len(self._rest[0]) <= start:
+                self.position += len(self._rest.pop(0))
         whole = pa.Table.from_batches(self._rest)
         first, last = start - self.position, stop - self.position
         self._rest = whole.slice(last).to_batches() if last < len(whole) else []

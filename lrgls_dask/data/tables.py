@@ -215,7 +215,10 @@ def _as_category(name: str, series: pd.Series, levels: Sequence[Any] | None) -> 
         kind_of(name, series)
         return pd.Categorical(series)
     if isinstance(series.dtype, pd.CategoricalDtype):
-        found, distinct = series.cat.codes.to_numpy(), series.cat.categories
+        found, distinct = series.array.codes, series.array.categories
+        own = distinct.tolist()
+        if own == list(levels) and list(map(type, own)) == list(map(type, levels)) and not series.array.ordered:
+            return series.array
     else:
         found, distinct = pd.factorize(series)
     place = pd.Index(levels, dtype=object).get_indexer(pd.Index(distinct, dtype=object))

@@ -15,16 +15,16 @@ import pandas as pd
 from lrgls_dask.data.framelook import Pieces, promise
 from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.data.lags import Lags
-from lrgls_dask.data.modelmatrix import Encoding, Shift
+from lrgls_dask.data.modelmatrix import Columns, Encoding, Shift, n_rows_of, put_columns
 from lrgls_dask.data.parquetrows import FileRows
 from lrgls_dask.data.sources import row_chunks
-from lrgls_dask.data.tables import as_kind, read_columns
+from lrgls_dask.data.tables import read_columns
 from lrgls_dask.rows.rows import Part
 
 # Of each column a page as it is stored, the same decoded, and the dictionary, of 1 MB each as pyarrow and Spark write.
 PAGE_BYTES = 3 * 2**20
 
-__all__ = ["WideColumns", "WideRows", "missing_value", "wide_rows"]
+__all__ = ["PAGE_BYTES", "WideColumns", "WideRows", "missing_value", "wide_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,21 +50,27 @@ class WideColumns:
         formulas = self.encoding.formulas
         return tuple(dict.fromkeys([*(formulas.columns if self.of else formulas.regressor_columns), *self.others]))
 
-    def __call__(self, raw: pd.DataFrame, shift: Shift, place: Callable[[int], str] | None = None) -> np.ndarray:
+    def raw(self, piece: Any, names: Sequence[str]) -> Columns:
+        """These columns of a piece: of files without a frame where formulaic is not asked."""
+        made = [each for each in self.encoding.formulas.responses if not each.plain]
+        if not isinstance(piece, FileRows) or not names or made or self.encoding.plain is None:
+            return read_columns(piece, names)
+        return piece.read_arrays(names)
+
+    def __call__(self, raw: Columns, shift: Shift, place: Callable[[int], str] | None = None) -> np.ndarray:
         """All rows of the piece; a response is NaN where it, or a regressor of its equation, is missing.
 
         place : where a row lies, for messages; by default it goes by its label.
         """
-        block = self.encoding.block(raw, shift, responses=bool(self.of))
-        formulas, q = self.encoding.formulas, len(self.encoding.names)
-        values = np.empty((len(raw), sum(self.widths)))
-        values[:, :q] = block.x
-        for j, label in enumerate(self.of):
-            values[:, q + j] = block.y[formulas.responses[label].text]
-        for i, name in enumerate(self.others):
-            values[:, q + len(self.of) + i] = as_kind(name, raw[name], "number")
+        encoding, formulas, q = self.encoding, self.encoding.formulas, len(self.encoding.names)
+        y = encoding.responses(raw, shift, formulas.responses) if self.of else {}
+        values = np.empty((n_rows_of(raw), sum(self.widths)))
+        encoding.fill(values[:, :q], raw, shift)
+        rest = [y[formulas.responses[label].text] for label in self.of]
+        put_columns(values[:, q:], [*rest, *(encoding.number(raw, name) for name in self.others)])
         if self.missing != "keep":
-            self._mark(values, np.isnan(block.x), place or (lambda row: f"row {row}, labelled {raw.index[row]}"))
+            index = raw.index if isinstance(raw, pd.DataFrame) else range(len(values))
+            self._mark(values, np.isnan(values[:, :q]), place or (lambda row: f"row {row}, labelled {index[row]}"))
         return values
 
     def _mark(self, values: np.ndarray, lost: np.ndarray, place: Callable[[int], str]) -> None:
@@ -85,14 +91,13 @@ class WideColumns:
     def shown(self, piece: Any) -> np.ndarray:
         """(n,) which rows of a piece show a response; responses are read in turn until it is known of all rows."""
         encoding, formulas = self.encoding, self.encoding.formulas
-        x = encoding.block(read_columns(piece, formulas.regressor_columns), _no_shift, responses=False).x
-        lost = np.stack([np.isnan(x[:, places]).any(axis=1) for places in encoding.places])
-        found, hopeless, done = np.zeros(len(x), dtype=bool), lost.all(axis=0), 0
+        lost = encoding.lost(self.raw(piece, formulas.regressor_columns), _no_shift)
+        found, hopeless, done = np.zeros(lost.shape[1], dtype=bool), lost.all(axis=0), 0
         while done < len(self.of) and not (found | hopeless).all():
             labels = self.of[done : 2 * done + 1]
             wanted = [formulas.responses[label] for label in labels]
             names = dict.fromkeys(name for each in wanted for name in each.columns)
-            y = encoding.responses(read_columns(piece, list(names)), _no_shift, wanted)
+            y = encoding.responses(self.raw(piece, list(names)), _no_shift, wanted)
             for label, each in zip(labels, wanted, strict=True):
                 found |= ~(np.isnan(y[each.text]) | lost[formulas.right[label]])
             done += len(labels)
@@ -193,7 +198,7 @@ def _shown(columns: WideColumns, piece: Any) -> np.ndarray:
 
 def _all(columns: WideColumns, piece: Any) -> np.ndarray:
     place = piece.place if isinstance(piece, FileRows) else None
-    return columns(read_columns(piece, columns.read), _no_shift, place)
+    return columns(columns.raw(piece, columns.read), _no_shift, place)
 
 
 def _observed(columns: WideColumns, piece: Any) -> np.ndarray:

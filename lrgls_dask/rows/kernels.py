@@ -142,7 +142,9 @@ class CompleteRows:
             for array in arrays:
                 last = first + width_of((array,))
                 if np.issubdtype(array.dtype, np.floating):
-                    missing |= (np.isnan(array).reshape(block.n_rows, -1) & counted[first:last]).any(axis=1)
+                    values = array.reshape(block.n_rows, -1)
+                    rows = np.flatnonzero(np.isnan(values.sum(axis=1)))  # of a NaN, or of infinities of both signs
+                    missing[rows] |= (np.isnan(values[rows]) & counted[first:last]).any(axis=1)
                 first = last
         if not missing.any():
             return self.kernel(block, params)
@@ -298,9 +300,9 @@ def fill(values: np.ndarray, arrays: tuple[np.ndarray, ...], first: int, last: i
     column = 0
     for array in arrays:
         stop = column + (1 if array.ndim == 1 else array.shape[1])
-        values[:, column:stop] = array[first:last] if array.ndim == 2 else array[first:last, None]
+        rows = array[first:last] if array.ndim == 2 else array[first:last, None]
+        np.subtract(rows, less[column:stop], out=values[:, column:stop], dtype=np.float64, casting="same_kind")
         column = stop
-    values -= less
 
 
 def _centred_slabs(block: Block) -> Iterator[tuple[Head, np.ndarray]]:

@@ -72,6 +72,18 @@ def y_of(system: System) -> np.ndarray:
     return np.column_stack([np.asarray(part.array).reshape(system.n_obs, -1) for part in system.rows.y])
 
 
+def check_same(system: System, expected: System) -> None:
+    """The same rows, bit for bit, by the same names."""
+    assert system.regressors == expected.regressors
+    assert system.equations == expected.equations
+    np.testing.assert_array_equal(x_of(system), x_of(expected))
+    np.testing.assert_array_equal(y_of(system), y_of(expected))
+    assert system.obs is not None
+    assert expected.obs is not None
+    assert system.obs.tolist() == expected.obs.tolist()
+    assert system.dims == expected.dims
+
+
 def containers(frame: pd.DataFrame) -> dict[str, Any]:
     """The same frame in every kind, without the index of pandas."""
     import dask.dataframe as dd

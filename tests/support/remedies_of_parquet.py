@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import dask
+import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lrgls_dask import LowRankGLS, System
-from lrgls_dask.data import parquet
+from lrgls_dask.data import longrows, parquet, sortedcells
 from support.frames import mixed
 from support.remedies import Case
 
@@ -45,6 +48,50 @@ def made(path: Any, formulas: Any = "y ~ x", **options: Any) -> System:
 def without_pyarrow() -> System:
     with patch.object(parquet, "pq", None):
         return made(files(a=FRAME))
+
+
+def streamed(formulas: Any = "v ~ x", frame: pd.DataFrame | None = None, **options: Any) -> System:
+    """A long table that is not read at once, whose cells are in another order than its rows."""
+    path = files(a=LONG if frame is None else frame)
+    return streamed_from(path, formulas, **options)
+
+
+def streamed_from(path: str, formulas: Any = "v ~ x", **options: Any) -> System:
+    with patch.object(longrows, "AT_ONCE_BYTES", 0):
+        return made(path, formulas, equation="of", obs="index", **options)
+
+
+def streamed_by_one_thread() -> System:
+    with dask.config.set(num_workers=1):
+        return streamed(memory_limit=held() + 2**29)
+
+
+def held() -> int:
+    """Bytes of this process."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def on_a_full_disk() -> System:
+    path = files(a=LONG)
+    with patch.object(pq.ParquetWriter, "write_table", side_effect=OSError("No space left on device")):
+        return streamed_from(path)
+
+
+def centred(left: int, formula: str = "v ~ center(x)") -> System:
+    """Of cells for which pieces fit, and a whole column does not."""
+    long = pd.DataFrame({"index": np.repeat(np.arange(75_000), 2), "of": np.tile(["a", "b"], 75_000)})
+    long["x"] = long["v"] = np.sin(np.arange(150_000.0) ** 2)
+    path = files(a=long.assign(x_c=long["x"] - long["x"].mean()))
+    with (
+        patch.object(longrows, "AT_ONCE_BYTES", 0),
+        patch.object(longrows, "PIECE_BYTES", 2**10),
+    ):
+        return made(path, formula, equation="of", obs="index", memory_limit=held() + left)
+
+
+def without_duckdb() -> System:
+    with patch.object(sortedcells, "duckdb", None):
+        return streamed()
 
 
 def changed_since(again: bool) -> object:
@@ -125,12 +172,40 @@ PARQUET: list[Case] = [
     Case("have no rows. Check", lambda: made(files(a=FRAME[:0])), (lambda: made(files(a=FRAME[:0], b=FRAME)),)),
     Case("cannot be read: it was written anew", lambda: changed_since(False), (lambda: changed_since(True),)),
     Case(
-        "which a long frame has in memory at once",
-        lambda: made(files(a=LONG), "v ~ x", equation="of", obs="index", memory_limit="1MB"),
+        "long files are read in pieces",
+        lambda: streamed(memory_limit="1MB"),
+        (lambda: streamed(memory_limit="64GB"), lambda: streamed_by_one_thread()),
+    ),
+    Case(
+        "reads other rows, for which",
+        lambda: streamed("v ~ lag(x, 1)", memory_limit="1MB"),
         (
-            lambda: made(files(a=FRAME), "{y*} ~ x", memory_limit="1MB"),
-            lambda: made(files(a=LONG), "v ~ x", equation="of", obs="index", memory_limit="64GB"),
+            lambda: streamed("v ~ x_1", LONG.assign(x_1=LONG.groupby("of")["x"].shift(1))),
+            lambda: streamed("v ~ lag(x, 1)", memory_limit="64GB"),
         ),
+    ),
+    Case(
+        "is fixed by a whole column",
+        lambda: centred(4 * 2**20),
+        (lambda: centred(2**30), lambda: centred(2**30, "v ~ x_c")),
+    ),
+    Case(
+        "sorted by DuckDB, which is not installed",
+        without_duckdb,
+        (
+            lambda: streamed(),
+            lambda: System.from_frame(pd.read_parquet(files(a=LONG)), "v ~ x", equation="of", obs="index"),
+        ),
+    ),
+    Case(
+        "are sorted on disk, for which",
+        lambda: streamed(memory_limit=held() + 100 * 2**20),
+        (lambda: streamed(memory_limit=held() + 2**30),),
+    ),
+    Case(
+        "could not be sorted in",
+        on_a_full_disk,
+        (lambda: streamed(temporary_directory=SCRATCH), lambda: streamed(memory_limit="64GB")),
     ),
     Case(
         "reads rows of other row groups",

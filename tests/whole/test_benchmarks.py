@@ -19,6 +19,7 @@ SCRIPTS = (
     "compress_patterns",
     "em_versus_als",
     "from_parquet",
+    "long_parquet",
     "memory",
     "missing",
     "missing_at_random",
@@ -119,6 +120,14 @@ def test_missing_stored(small):
     assert fit["termination"] == "converged" and fit["passes"] == found["summary"]["passes"] <= 12
     assert fit["peak_sum"] <= fit["planned_peak"]
     assert found["summary"]["pass_over_sum"] == fit["seconds_a_pass"] / added["seconds"]
+
+
+def test_long_parquet(small):
+    found = small("long_parquet")
+    assert cases(found) == ["fit, ascending", "read, ascending", "fit, shuffled", "read, shuffled"]
+    ascending, read, shuffled, _ = found["runs"]
+    assert ascending["passes"] == shuffled["passes"] == 1
+    assert (ascending["n_obs"], shuffled["n_obs"], read["n_cells"]) == (400, 400, 2_000)
 
 
 def test_memory(small):
