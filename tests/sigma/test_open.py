@@ -148,6 +148,7 @@ def test_it_is_fitted_by_either_engine(engine: str) -> None:
     assert (found.covariance_kind, found.rank, found.n_parameters) == ("equicorrelated", 0, found.n_coefficients + 5)
 
 
+@pytest.mark.filterwarnings("ignore:The line search algorithm")  # of the structure that this test makes up
 def test_it_is_saved_opened_summarised_and_bootstrapped(tmp_path: Any) -> None:
     found = made()
     found.to_zarr(tmp_path / "fit.zarr")
