@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import xarray as xr
 from dask.base import tokenize
 
 from lrgls_dask.cli.arguments import add_memory_limit, add_overwrite, check_output
+from lrgls_dask.cli.sources import FORMULA, formulas_of, kind_of, local_files
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.sentinels import suspicious_constants, without_zeros_before_first
 from lrgls_dask.data.storage import is_store
@@ -24,8 +24,6 @@ from lrgls_dask.system import System
 
 __all__ = ["add_import"]
 
-TABLES = {".csv": "csv", ".csv.gz": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
-ARRAYS = {".nc": "netcdf", ".nc4": "netcdf", ".h5": "netcdf", ".zarr": "zarr"}
 CSV_BLOCK = "4MB"  # of text, of which each thread holds the frame too while labels are looked at
 LOOKED_AT = 1_000  # rows of a table that say what its labels are
 HOW = "CSV and Parquet files are told by their names (.csv, .parquet), NetCDF by .nc, all else is opened as zarr"
@@ -54,8 +52,7 @@ def add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _add_tables(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("tables: CSV and Parquet")
-    what = "as of System.from_frame, such as 'y1 + y2 ~ x1'; of one equation also 'name: y ~ x'; repeatable"
-    group.add_argument("--formula", action="append", default=[], metavar="FORMULA", help=what)
+    group.add_argument("--formula", action="append", default=[], metavar="FORMULA", help=FORMULA)
     group.add_argument("--obs", metavar="NAME", help="the column, or of arrays the dim, that says which row is which")
     what = (
         "of tables with a row for each cell, which are held in memory, the column that names the equation; of arrays "
@@ -117,25 +114,20 @@ def _files(source: str) -> list[str]:
     """The files of a path, a pattern or a folder of tables. Raises FileNotFoundError where there is none."""
     path = Path(source)
     if path.is_dir() and not is_store(path):
-        found = sorted(str(each) for each in path.rglob("*") if _kind(each) in ("csv", "parquet"))
+        found = sorted(str(each) for each in path.rglob("*") if kind_of(each) in ("csv", "parquet"))
         if found:
             return found
-    found = [source] if "://" in source or path.exists() else sorted(glob.glob(source, recursive=True))
+    found = local_files(source)
     if not found:
         raise FileNotFoundError(f"nothing is at {source}. Check the path.")
     return found
-
-
-def _kind(path: str | Path) -> str:
-    name = str(path).lower().rstrip("/")
-    return next((kind for end, kind in (TABLES | ARRAYS).items() if name.endswith(end)), "zarr")
 
 
 # ---------------------------------------------------------------------------------------------- sources
 
 
 def _system(args: argparse.Namespace, files: Sequence[str]) -> System:
-    kinds = {_kind(name) for name in files}
+    kinds = {(kind_of(name) or "zarr") for name in files}
     if len(kinds) > 1:
         raise ValueError(
             f"the files of {args.source} are of several kinds: {', '.join(sorted(kinds))}. Import one kind."
@@ -162,7 +154,7 @@ def _of_tables(args: argparse.Namespace, files: Sequence[str], kind: str) -> Sys
     dd = _dask_frames()
     frame = frames[0] if len(frames) == 1 else dd.concat(frames, axis=0, interleave_partitions=False)
     more = {"obs": args.obs, "equation": equation, "weights": args.weights, "groups": args.groups}
-    return System.from_frame(frame, _formulas(args.formula), **more)
+    return System.from_frame(frame, formulas_of(args.formula), **more)
 
 
 def _dask_frames() -> Any:
@@ -190,14 +182,6 @@ def _read_table(name: str, kind: str, missing: Sequence[str], keys: Sequence[str
 
 def _are_dates(labels: pd.Series) -> bool:
     return bool(pd.to_datetime(labels, format="ISO8601", errors="coerce").notna().all())
-
-
-def _formulas(given: Sequence[str]) -> Any:
-    """One formula, a list, or equations by name."""
-    named = {left.strip(): right.strip() for left, colon, right in (each.partition(": ") for each in given) if colon}
-    if named and len(named) < len(given):
-        raise ValueError("either every --formula has the name of its equation before a colon, or none has.")
-    return named or (given[0] if len(given) == 1 else list(given))
 
 
 def _stem(name: str) -> str:

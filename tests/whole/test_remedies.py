@@ -43,6 +43,7 @@ from lrgls_dask.simulate import simulate_system
 from lrgls_dask.varying.segments import segment_times
 from support.remedies import Case, command, said_to, templates
 from support.remedies_of_absorb import ABSORB
+from support.remedies_of_commands import COMMANDS
 from support.remedies_of_frames import FRAMES
 from support.remedies_of_parquet import PARQUET
 from support.remedies_of_stores import stores
@@ -2009,6 +2010,7 @@ CASES = [
     *ROWS,
     *FRAMES,
     *PARQUET,
+    *COMMANDS,
     *ABSORB,
     *stores(str(FOLDER / "appended")),
     *GRIDS,
