@@ -8,33 +8,34 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
-import pandas as pd
 import xarray as xr
 from dask.base import tokenize
 
 from lrgls_dask.cli.arguments import add_memory_limit, add_overwrite, check_output
-from lrgls_dask.cli.sources import FORMULA, formulas_of, kind_of, local_files
+from lrgls_dask.cli.sources import FORMULA, files_at, formulas_of, kind_of
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.sentinels import suspicious_constants, without_zeros_before_first
-from lrgls_dask.data.storage import is_store
 from lrgls_dask.data.storepieces import rows_written, write_in_pieces
 from lrgls_dask.data.storeplan import plan_store
+from lrgls_dask.data.tablefiles import TableFiles
+from lrgls_dask.data.tablesaside import Aside, NotSorted, as_parquet, merged_by_obs
 from lrgls_dask.system import System
 
 __all__ = ["add_import"]
 
-CSV_BLOCK = "4MB"  # of text, of which each thread holds the frame too while labels are looked at
-LOOKED_AT = 1_000  # rows of a table that say what its labels are
-HOW = "CSV and Parquet files are told by their names (.csv, .parquet), NetCDF by .nc, all else is opened as zarr"
+ONE_FILE = "files are equations, called as the file is; in bounded memory where each is sorted by --obs"
+HOW = "CSV and Parquet files are told by their names (.csv, .parquet), NetCDF by .nc, all else is opened as zarr. "
+HOW += "CSV, files of equations and --missing-value make Parquet files aside, gone in the end"
 
 
 def add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = "make a store of CSV or Parquet files, NetCDF, or zarr in another layout"
     more = f"{text}. {HOW}. An import that was killed goes on where it was when it is run again."
     parser = commands.add_parser("import", help=text, description=more)
-    parser.add_argument("source", metavar="SOURCE", help="a file, a pattern such as 'data/*.csv', or a folder")
-    parser.add_argument("out", metavar="OUT.zarr")
+    parser.add_argument("source", metavar="SOURCE", help="a file, a pattern such as 'data/*.csv', a folder, or a URL")
+    parser.add_argument("out", metavar="OUT.zarr", help="a path or a URL such as s3://...")
     _add_tables(parser)
     _add_arrays(parser)
     group = parser.add_argument_group("missing values")
@@ -54,11 +55,9 @@ def _add_tables(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("tables: CSV and Parquet")
     group.add_argument("--formula", action="append", default=[], metavar="FORMULA", help=FORMULA)
     group.add_argument("--obs", metavar="NAME", help="the column, or of arrays the dim, that says which row is which")
-    what = (
-        "of tables with a row for each cell, which are held in memory, the column that names the equation; of arrays "
-    )
+    what = "of tables with a row for each cell the column that names the equation; of arrays "
     group.add_argument("--equation", metavar="NAME", help=f"{what}their dim, or several with commas between")
-    group.add_argument("--one-file-an-equation", action="store_true", help="files are equations, called as the file is")
+    group.add_argument("--one-file-an-equation", action="store_true", help=ONE_FILE)
     group.add_argument("--weights", metavar="NAME", help="a column or variable")
     group.add_argument("--groups", metavar="NAME", help="a column or variable")
 
@@ -70,14 +69,26 @@ def _add_arrays(parser: argparse.ArgumentParser) -> None:
 
 
 def _import(args: argparse.Namespace) -> None:
-    files = _files(args.source)
+    files = files_at(args.source)
     if not args.plan:
         check_output(args.out, args.overwrite, files)
-    system: LabelledRows = _system(args, files)
+    made_of = _made_of(args, files)
+    aside = Aside(args.out, made_of)
+    try:
+        _import_of(args, files, made_of, aside)
+    except Exception:
+        if not rows_written(args.out, made_of):  # nothing that could be gone on with
+            aside.remove()
+        raise
+    if not (args.plan and rows_written(args.out, made_of)):
+        aside.remove()
+
+
+def _import_of(args: argparse.Namespace, files: Sequence[str], made_of: str, aside: Aside) -> None:
+    system: LabelledRows = _system(args, files, aside)
     if args.zero_before_first and not args.plan:
         system = without_zeros_before_first(system)
     plan = plan_store(system, args.out, row_chunk=args.row_chunk, memory_limit=args.memory_limit)
-    made_of = _made_of(args, files)
     done = rows_written(args.out, made_of)
     print(plan)
     if done:
@@ -106,27 +117,20 @@ def _made_of(args: argparse.Namespace, files: Sequence[str]) -> str:
     """Tells an import from all others: what was asked for, and the files as they are."""
     asked = {name: value for name, value in vars(args).items() if isinstance(value, str | int | list | None)}
     asked = {name: value for name, value in asked.items() if name not in ("plan", "progress", "overwrite", "debug")}
-    stats = [(name, Path(name).stat().st_size, Path(name).stat().st_mtime_ns) for name in files if Path(name).exists()]
-    return str(tokenize(asked | {"memory_limit": None}, stats))
+    return str(tokenize(asked | {"memory_limit": None}, [_state(name) for name in files]))
 
 
-def _files(source: str) -> list[str]:
-    """The files of a path, a pattern or a folder of tables. Raises FileNotFoundError where there is none."""
-    path = Path(source)
-    if path.is_dir() and not is_store(path):
-        found = sorted(str(each) for each in path.rglob("*") if kind_of(each) in ("csv", "parquet"))
-        if found:
-            return found
-    found = local_files(source)
-    if not found:
-        raise FileNotFoundError(f"nothing is at {source}. Check the path.")
-    return found
+def _state(name: str) -> tuple[str, ...]:
+    """What tells a file from one that was written since."""
+    filesystem, root = fsspec.core.url_to_fs(name)
+    known = filesystem.info(root)
+    return name, *(str(known.get(each)) for each in ("size", "mtime", "LastModified", "ETag"))
 
 
 # ---------------------------------------------------------------------------------------------- sources
 
 
-def _system(args: argparse.Namespace, files: Sequence[str]) -> System:
+def _system(args: argparse.Namespace, files: Sequence[str], aside: Aside) -> System:
     kinds = {(kind_of(name) or "zarr") for name in files}
     if len(kinds) > 1:
         raise ValueError(
@@ -134,54 +138,47 @@ def _system(args: argparse.Namespace, files: Sequence[str]) -> System:
         )
     (kind,) = kinds
     if kind in ("csv", "parquet"):
-        return _of_tables(args, files, kind)
+        return _of_tables(args, files, kind, aside)
     return _of_arrays(args, files, kind)
 
 
-def _of_tables(args: argparse.Namespace, files: Sequence[str], kind: str) -> System:
+def _of_tables(args: argparse.Namespace, files: Sequence[str], kind: str, aside: Aside) -> System:
     if not args.formula:
         raise ValueError(f"{args.source} is a table: --formula must say which columns are what. Give one, 'y ~ x' say.")
-    keys = [each for each in (args.obs, args.equation, args.groups) if each is not None]
-    frames = [_without(_read_table(name, kind, args.missing_value, keys), args.missing_value) for name in files]
-    equation = args.equation
+    equation, keys = args.equation, [args.obs, args.equation, args.groups]
+    tables = TableFiles(tuple(files), kind, tuple(name for name in keys if name is not None), tuple(args.missing_value))
+    path = args.source
     if args.one_file_an_equation:
         if args.obs is None:
             raise ValueError(
                 "--one-file-an-equation needs --obs, the column by which rows of the files belong together."
             )
         equation = equation or "equation"
-        frames = [frame.assign(**{equation: _stem(name)}) for frame, name in zip(frames, files, strict=True)]
-    dd = _dask_frames()
-    frame = frames[0] if len(frames) == 1 else dd.concat(frames, axis=0, interleave_partitions=False)
-    more = {"obs": args.obs, "equation": equation, "weights": args.weights, "groups": args.groups}
-    return System.from_frame(frame, formulas_of(args.formula), **more)
+        path = _one_table(tables, aside, args.obs, (equation, list(map(_stem, files))), args.progress)
+    elif kind == "csv" or args.missing_value:
+        path = as_parquet(tables, aside.folder(), progress=args.progress)
+    made: System = System.from_parquet(
+        path,
+        formulas_of(args.formula),
+        obs=args.obs,
+        equation=equation,
+        weights=args.weights,
+        groups=args.groups,
+        memory_limit=args.memory_limit,
+    )
+    return made
 
 
-def _dask_frames() -> Any:
+def _one_table(tables: TableFiles, aside: Aside, obs: str, equation: tuple[str, list[str]], progress: bool) -> str:
+    """Files of an equation each as one table, in the order of obs where each of them is."""
     try:
-        import dask.dataframe as dd
-    except ImportError as error:
-        raise ImportError("tables are read by dask.dataframe. Install it: pip install 'dask[dataframe]'.") from error
-    return dd
-
-
-def _read_table(name: str, kind: str, missing: Sequence[str], keys: Sequence[str]) -> Any:
-    dd = _dask_frames()
-    if kind == "parquet":
-        return dd.read_parquet(name)
-    packed = name.lower().endswith(".gz")
-    how: dict[str, Any] = {"na_values": list(missing), "sep": "\t" if ".tsv" in name.lower() else ","}
-    first = pd.read_csv(name, nrows=LOOKED_AT, **how)
-    for key in {*keys} & {*first.columns}:  # labels stay whole numbers, and become dates where they are
-        if first[key].dtype.kind in "iu":
-            how.setdefault("dtype", {})[key] = first[key].dtype
-        elif first[key].dtype.kind != "f" and _are_dates(first[key]):
-            how.setdefault("parse_dates", []).append(key)
-    return dd.read_csv(name, blocksize=None if packed else CSV_BLOCK, sample=2**20, assume_missing=True, **how)
-
-
-def _are_dates(labels: pd.Series) -> bool:
-    return bool(pd.to_datetime(labels, format="ISO8601", errors="coerce").notna().all())
+        return merged_by_obs(tables, aside.folder(), obs, equation, progress=progress)
+    except NotSorted as error:
+        print(
+            f"lrgls: warning: {error}, so that cells of all files are sorted, which takes more memory.", file=sys.stderr
+        )
+        aside.remove()
+        return as_parquet(tables, aside.folder(), equation=equation, progress=progress)
 
 
 def _stem(name: str) -> str:
@@ -196,25 +193,6 @@ def _numbers(missing: Iterable[str]) -> list[float]:
         except ValueError:
             continue
     return found
-
-
-def _without(frame: Any, missing: Sequence[str]) -> Any:
-    """A Dask frame with nothing in place of the values that stand for it."""
-    numbers, texts = _numbers(missing), list(missing)
-    if not missing:
-        return frame
-
-    def blank(piece: Any) -> Any:
-        piece = piece.copy()
-        for name in piece.columns:
-            column = piece[name]
-            if column.dtype.kind in "iuf":
-                piece[name] = column.astype("float64").mask(column.isin(numbers))
-            elif column.dtype.kind in "OT" or str(column.dtype).startswith("str"):
-                piece[name] = column.mask(column.isin(texts))
-        return piece
-
-    return frame.map_partitions(blank, meta=blank(frame._meta))
 
 
 def _of_arrays(args: argparse.Namespace, files: Sequence[str], kind: str) -> System:

@@ -9,11 +9,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
+
 from lrgls_dask.data.framefit import FittedFormulas
-from lrgls_dask.data.storage import is_store
+from lrgls_dask.data.storage import is_store, is_store_at
 from lrgls_dask.system import System
 
-__all__ = ["FORMULA", "add_data", "formulas_of", "kind_of", "local_files", "new_rows", "parquet_read_by", "system_of"]
+__all__ = [
+    "FORMULA",
+    "add_data",
+    "files_at",
+    "formulas_of",
+    "kind_of",
+    "local_files",
+    "new_rows",
+    "parquet_read_by",
+    "system_of",
+]
 
 TABLES = {".csv": "csv", ".csv.gz": "csv", ".tsv": "csv", ".txt": "csv"}
 TABLES |= {".parquet": "parquet", ".parq": "parquet", ".pq": "parquet"}
@@ -41,6 +53,23 @@ def local_files(source: str) -> list[str]:
     if "://" in source or Path(source).exists():
         return [source]
     return sorted(glob.glob(source, recursive=True))
+
+
+def files_at(source: str) -> list[str]:
+    """The files of tables in a folder, those of a pattern, or else the path or URL itself.
+
+    Raises FileNotFoundError where there is none.
+    """
+    filesystem, root = fsspec.core.url_to_fs(source)
+    remote = "://" in source
+    found = [source] if filesystem.exists(root) else sorted(filesystem.glob(root) if remote else local_files(source))
+    if found == [source] and filesystem.isdir(root) and not is_store_at(source):
+        tables = sorted(each for each in filesystem.find(root) if kind_of(each) in ("csv", "parquet"))
+        found = tables if remote else [str(Path(source) / Path(each).relative_to(root)) for each in tables]
+        found = found or [source]
+    if not found:
+        raise FileNotFoundError(f"nothing is at {source}. Check the path.")
+    return [each if "://" in each or not remote else filesystem.unstrip_protocol(each) for each in found]
 
 
 def formulas_of(given: Sequence[str]) -> Any:

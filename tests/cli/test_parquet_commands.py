@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -186,9 +187,7 @@ def test_new_rows_update_a_fit(run):
 def test_files_in_a_bucket(run, monkeypatch):
     with s3_bucket("lrgls-command") as options:
         FRAME.to_parquet("s3://lrgls-command/data/p.parquet", storage_options=options, row_group_size=30)
-        monkeypatch.setenv("AWS_ENDPOINT_URL", options["client_kwargs"]["endpoint_url"])
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", options["key"])
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", options["secret"])
+        monkeypatch.setitem(fsspec.config.conf, "s3", options)
         result = run("fit s3://lrgls-command/data --rank 0 --out f.zarr", "--formula", "a + b ~ x")
         assert_fitted(result, System.from_frame(FRAME, "a + b ~ x"))
 

@@ -8,8 +8,12 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
+
+import pandas as pd
 
 from lrgls_dask import LowRankGLS, System
+from lrgls_dask.data import tablefiles
 from support.frames import mixed
 from support.remedies import Case, command, said_to
 
@@ -65,6 +69,48 @@ def imported_with_groups() -> None:
     fit("grouped.zarr", "--absorb", "groups")()
 
 
+DAYS = FRAME[["y", "y2", "x"]].dropna().reset_index(drop=True)
+DAYS.insert(0, "day", [f"2001-01-{1 + i // 24:02d} {i % 24:02d}:00" for i in range(len(DAYS))])
+MANY = pd.concat([DAYS] * 30, ignore_index=True).assign(day=lambda f: range(len(f)))  # more than the rows looked at
+
+
+def imported(files: dict[str, pd.DataFrame | str], *more: str, source: str = "") -> Callable[[], None]:
+    """The call that imports text files, by their names."""
+
+    def call() -> None:
+        at = Path(tempfile.mkdtemp(dir=PLACE))
+        (at / "in").mkdir()
+        for name, frame in files.items():
+            if isinstance(frame, str):
+                (at / name).write_text(frame)
+            else:
+                frame.to_csv(at / name, index=False)
+        command("import", at / (source or next(iter(files))), at / "out.zarr", "--obs", "day", *more)
+
+    return call
+
+
+def without_pyarrow() -> None:
+    with patch.object(tablefiles, "pq", None):
+        imported({"t.csv": DAYS}, *FORMULA)()
+
+
+def marked(value: object, column: str = "x") -> pd.DataFrame:
+    """Rows of which one holds something else than the first thousand do."""
+    made = MANY.astype({column: object})
+    made.loc[1_300, column] = value
+    return made
+
+
+def dated(last: str) -> pd.DataFrame:
+    made = MANY.assign(day=[f"{1000 + i}-01-01" for i in range(len(MANY))])
+    made.loc[1_300, "day"] = last
+    return made
+
+
+LINE = DAYS.to_csv(index=False)
+A_FILE = ("--formula", "y ~ x", "--one-file-an-equation")
+RENAMED = DAYS.rename(columns={"day": "when"})
 COMMANDS: list[Case] = [
     Case("which fits do not read. Make a store of it", fit("t.csv", *FORMULA), (as_said,)),
     Case("--formula must say which columns are what. Give one", fit("t.parquet"), (fit("t.parquet", *FORMULA),)),
@@ -82,5 +128,29 @@ COMMANDS: list[Case] = [
         "f.zarr was not made by formulas",
         predict("f.zarr", "t.parquet"),
         (predict("f.zarr", "s.zarr"), predict("g.zarr", "t.parquet")),
+    ),
+    Case("tables are read by pyarrow, which is not installed", without_pyarrow, (imported({"t.csv": DAYS}, *FORMULA),)),
+    Case(
+        "with as many values in each line",
+        imported({"t.csv": f"{LINE}1,2,3,4,5,6\n"}, *FORMULA),
+        (imported({"t.csv": LINE}, *FORMULA),),
+    ),
+    Case(
+        "holds 'n/k' where its first rows hold numbers",
+        imported({"t.csv": marked("n/k")}, *FORMULA),
+        (
+            imported({"t.csv": marked("n/k")}, *FORMULA, "--missing-value", "n/k"),
+            imported({"t.csv": MANY}, *FORMULA),
+        ),
+    ),
+    Case(
+        "holds dates in the first rows",
+        imported({"t.csv": dated("31.12.01")}, *FORMULA),
+        (imported({"t.csv": dated("3001-12-31")}, *FORMULA), imported({"t.csv": dated("3001-12-31 10:30")}, *FORMULA)),
+    ),
+    Case(
+        "has no column 'day'. It has",
+        imported({"in/a.csv": DAYS, "in/b.csv": RENAMED}, *A_FILE, source="in"),
+        (imported({"in/a.csv": DAYS, "in/b.csv": DAYS}, *A_FILE, source="in"), imported({"in/a.csv": DAYS}, *A_FILE)),
     ),
 ]

@@ -2054,7 +2054,6 @@ ELSEWHERE = {
     "results/cov/cluster.py: Pass one label a row, or a": GUARD,
     "cli/arguments.py: replace an output that exists": HELP,
     "cli/importing.py: make a store of CSV or Parquet": HELP,
-    "cli/importing.py: Install it: pip install 'dask[dataframe]'.": OUTSIDE,
     "cli/demo.py: write into a directory that this command": HELP,
     "data/arrays.py: Align them first.": GUARD,
     "data/labelled.py: Give one label for each column.": GUARD,
