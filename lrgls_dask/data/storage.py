@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -207,16 +208,29 @@ def put_in_place(fresh: Path, target: Path, overwrite: bool) -> None:
 
 
 def _swap(fresh: Path, target: Path, aside: Path) -> None:
-    os.rename(target, aside)
-    try:
-        os.rename(fresh, target)
-    except BaseException:
-        os.rename(aside, target)
-        raise
+    if _exchanged(fresh, target):
+        os.rename(fresh, aside)
+    else:
+        os.rename(target, aside)
+        try:
+            os.rename(fresh, target)
+        except BaseException:
+            os.rename(aside, target)
+            raise
     if aside.is_symlink():
         aside.unlink()
     else:
         shutil.rmtree(aside)
+
+
+def _exchanged(one: Path, another: Path) -> bool:
+    """Whether two paths could have their names exchanged at once, which Linux does on most file systems."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(another), exchange) == 0)
 
 
 @contextmanager
