@@ -1930,7 +1930,6 @@ def mapped(x: Any = ("const", "zonal"), equation: Any = ("lat", "lon"), **option
 
 
 GRIDS = [
-    Case("Give one list", lambda: mapped({(1.0, 3.0): ["const"]}), (lambda: mapped(["const"]),)),
     Case("Name each once", lambda: mapped(equation=("lat", "lat")), (lambda: mapped(equation=("lat", "lon")),)),
     Case("Name the dims it has", lambda: mapped(equation=("lat", "lon", "z")), (lambda: mapped(),)),
     Case(
