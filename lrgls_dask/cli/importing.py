@@ -15,8 +15,10 @@ from dask.base import tokenize
 
 from lrgls_dask.cli.arguments import add_memory_limit, add_overwrite, check_output
 from lrgls_dask.cli.sources import FORMULA, files_at, formulas_of, kind_of
+from lrgls_dask.data.framefit import FittedFormulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.sentinels import suspicious_constants, without_zeros_before_first
+from lrgls_dask.data.storeappend import append_system
 from lrgls_dask.data.storepieces import rows_written, write_in_pieces
 from lrgls_dask.data.storeplan import plan_store
 from lrgls_dask.data.tablefiles import TableFiles
@@ -43,6 +45,8 @@ def add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group.add_argument("--missing-value", action="append", default=[], metavar="VALUE", help=what)
     what = "a response that is zero in all rows before its first other value is missing there; one more read of them"
     group.add_argument("--zero-before-first", action="store_true", help=what)
+    what = "put the rows behind those of the store OUT.zarr, all of them or none; tables are read by its own formulas"
+    parser.add_argument("--append", action="store_true", help=what)
     parser.add_argument("--row-chunk", type=int, metavar="N", help="rows per chunk (default: about 16 MB of X and Y)")
     parser.add_argument("--plan", action="store_true", help="say what would be written and needed, and end")
     parser.add_argument("--progress", action="store_true", help="show a bar")
@@ -70,8 +74,11 @@ def _add_arrays(parser: argparse.ArgumentParser) -> None:
 
 def _import(args: argparse.Namespace) -> None:
     files = files_at(args.source)
+    if args.append and (args.overwrite or args.formula):
+        given = "--overwrite replaces the store" if args.overwrite else "--formula is of a new one"
+        raise ValueError(f"--append goes on with the store {args.out}, but {given}. Leave one of them out.")
     if not args.plan:
-        check_output(args.out, args.overwrite, files)
+        check_output(args.out, args.overwrite or args.append, files)
     made_of = _made_of(args, files)
     aside = Aside(args.out, made_of)
     try:
@@ -95,7 +102,10 @@ def _import_of(args: argparse.Namespace, files: Sequence[str], made_of: str, asi
         print(f"  resumed after {done:,} rows that were written before")
     if args.plan:
         return
-    write_in_pieces(system, args.out, made_of, plan, overwrite=args.overwrite, progress=args.progress)
+    if args.append:
+        append_system(system, args.out, memory_limit=args.memory_limit, progress=args.progress)
+    else:
+        write_in_pieces(system, args.out, made_of, plan, overwrite=args.overwrite, progress=args.progress)
     stored = System.from_zarr(args.out)
     print(f"\n{args.out}: {stored.n_obs:,} rows, {stored.n_equations:,} equations, {stored.n_regressors:,} regressors")
     _report(stored)
@@ -143,30 +153,44 @@ def _system(args: argparse.Namespace, files: Sequence[str], aside: Aside) -> Sys
 
 
 def _of_tables(args: argparse.Namespace, files: Sequence[str], kind: str, aside: Aside) -> System:
-    if not args.formula:
+    formulas = _formulas_of_store(args.out) if args.append else formulas_of(args.formula)
+    if not formulas:
         raise ValueError(f"{args.source} is a table: --formula must say which columns are what. Give one, 'y ~ x' say.")
-    equation, keys = args.equation, [args.obs, args.equation, args.groups]
+    obs, equation = args.obs, args.equation
+    if isinstance(formulas, FittedFormulas):
+        obs, equation = obs or formulas.obs, equation or formulas.equation
+    keys = [obs, equation, args.groups]
     tables = TableFiles(tuple(files), kind, tuple(name for name in keys if name is not None), tuple(args.missing_value))
     path = args.source
     if args.one_file_an_equation:
-        if args.obs is None:
+        if obs is None:
             raise ValueError(
                 "--one-file-an-equation needs --obs, the column by which rows of the files belong together."
             )
         equation = equation or "equation"
-        path = _one_table(tables, aside, args.obs, (equation, list(map(_stem, files))), args.progress)
+        path = _one_table(tables, aside, obs, (equation, list(map(_stem, files))), args.progress)
     elif kind == "csv" or args.missing_value:
         path = as_parquet(tables, aside.folder(), progress=args.progress)
     made: System = System.from_parquet(
         path,
-        formulas_of(args.formula),
-        obs=args.obs,
+        formulas,
+        obs=obs,
         equation=equation,
         weights=args.weights,
         groups=args.groups,
         memory_limit=args.memory_limit,
     )
     return made
+
+
+def _formulas_of_store(path: str) -> FittedFormulas:
+    found: FittedFormulas | None = System.from_zarr(path).formulas
+    if found is None:
+        raise ValueError(
+            f"{path} was not made by formulas, by which tables that are appended are read. Use "
+            "System.from_arrays(...).append_to_zarr(path), or import all rows with --formula."
+        )
+    return found
 
 
 def _one_table(tables: TableFiles, aside: Aside, obs: str, equation: tuple[str, list[str]], progress: bool) -> str:

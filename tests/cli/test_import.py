@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from lrgls_dask import System
 from lrgls_dask.cli import main
@@ -253,6 +253,10 @@ REFUSED = {
     "no obs": (["t.csv", "s.zarr", "--formula", "a ~ x", "--one-file-an-equation"], "needs --obs"),
     "kinds": (["*.*", "s.zarr", *FORMULA], "are of several kinds"),
     "over the source": (["t.csv", "t.csv", "--overwrite", *FORMULA], "is read for what would be written"),
+    "append by another formula": (["t.csv", "p.zarr", "--append", *FORMULA], "but --formula is of a new one"),
+    "append and overwrite": (["t.csv", "p.zarr", "--append", "--overwrite"], "but --overwrite replaces the store"),
+    "append to another": (["t.csv", "p.zarr", "--append"], "p.zarr was not made by formulas"),
+    "append to nothing": (["t.csv", "none.zarr", "--append"], "no zarr store at none.zarr"),
     "a small limit": (["t.csv", "s.zarr", "--memory-limit", "1MB", *FORMULA], "the limit is"),
 }
 
@@ -262,6 +266,7 @@ def test_what_cannot_be_imported_is_said(what, capsys):
     words, message = REFUSED[what]
     TABLE.to_csv("t.csv", index=False)
     as_arrays().to_netcdf("d.nc")
+    System.from_arrays(TABLE[["a", "b"]], TABLE[["x"]]).to_zarr("p.zarr")
     assert main(["import", *words]) == 1
     assert message in capsys.readouterr().err
     assert not Path("s.zarr").exists()
@@ -314,6 +319,39 @@ def test_tables_aside_are_gone_where_nothing_can_be_gone_on_with():
     ):
         main(["import", "t.csv", "s.zarr", *words])
         assert [path.name for path in Path().iterdir()] == ["t.csv"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "long csv", "nc"])
+def test_rows_are_appended_by_the_formulas_of_the_store(kind, capsys):
+    early, late = TABLE[:40], TABLE[40:]
+    words = FORMULA
+    if kind == "nc":
+        as_arrays().isel(date=slice(0, 40)).to_netcdf("early.nc")
+        as_arrays().isel(date=slice(40, None)).to_netcdf("late.nc")
+        words = ["--y", "ret", "--x", "x,z"]
+    elif kind == "parquet":
+        early.to_parquet("early.parquet"), late.to_parquet("late.parquet")
+    else:
+        if kind == "long csv":
+            early, late = (part.melt(["date", "x", "z"], ["a", "b"], "firm", "ret") for part in (early, late))
+            words = ["--formula", "ret ~ center(x)", "--obs", "date", "--equation", "firm"]
+        early.to_csv("early.csv", index=False)
+        late.to_csv("late.csv", index=False)
+    end = kind.split()[-1]
+    assert main(["import", f"early.{end}", "s.zarr", *words]) == 0
+    more = words if kind == "nc" else []
+    assert main(["import", f"late.{end}", "s.zarr", "--append", "--plan", *more]) == 0
+    assert System.from_zarr("s.zarr").n_obs == 40
+    assert main(["import", f"late.{end}", "s.zarr", "--append", *more]) == 0, capsys.readouterr().err
+    found = System.from_zarr("s.zarr")
+    assert found.n_obs == N and found.obs.tolist() == TABLE["date"].tolist()
+    assert_array_equal(stack(found.rows.y), TABLE[["a", "b"]])
+    if kind == "long csv":  # centred by the mean of the early rows
+        wanted = TABLE["x"] - TABLE["x"][:40].mean()
+        assert_allclose(stack(found.rows.x)[:, 1], wanted, atol=1e-12)
+    assert main(["import", f"late.{end}", "s.zarr", "--append", *more]) == 1
+    assert "must be unique" in capsys.readouterr().err and System.from_zarr("s.zarr").n_obs == N
+    assert [path.name for path in Path().iterdir() if "zarr" in path.name] == ["s.zarr"]
 
 
 @pytest.fixture

@@ -108,6 +108,21 @@ def dated(last: str) -> pd.DataFrame:
     return made
 
 
+def appended(name: str, *more: str) -> None:
+    """Import rows into one of two stores, which were made by formulas (g) or not (s), or a new one."""
+    at = Path(tempfile.mkdtemp(dir=PLACE))
+    System.from_frame(DAYS[:9].astype({"day": "datetime64[us]"}), "y + y2 ~ x", obs="day").to_zarr(at / "g.zarr")
+    System.from_arrays(DAYS[["y", "y2"]][:9], DAYS[["x"]][:9]).to_zarr(at / "s.zarr")
+    DAYS[9:].to_csv(at / "t.csv", index=False)
+    command("import", at / "t.csv", at / name, *([] if "--append" in more else ["--obs", "day"]), *more)
+
+
+def appended_in_python() -> None:
+    at = Path(tempfile.mkdtemp(dir=PLACE)) / "s.zarr"
+    System.from_arrays(DAYS[["y", "y2"]][:9], DAYS[["x"]][:9]).to_zarr(at)
+    System.from_arrays(DAYS[["y", "y2"]][9:], DAYS[["x"]][9:]).append_to_zarr(at)
+
+
 LINE = DAYS.to_csv(index=False)
 A_FILE = ("--formula", "y ~ x", "--one-file-an-equation")
 RENAMED = DAYS.rename(columns={"day": "when"})
@@ -142,6 +157,16 @@ COMMANDS: list[Case] = [
             imported({"t.csv": marked("n/k")}, *FORMULA, "--missing-value", "n/k"),
             imported({"t.csv": MANY}, *FORMULA),
         ),
+    ),
+    Case(
+        "--append goes on with the store",
+        lambda: appended("g.zarr", "--append", *FORMULA),
+        (lambda: appended("g.zarr", "--append"), lambda: appended("new.zarr", *FORMULA)),
+    ),
+    Case(
+        "was not made by formulas, by which tables",
+        lambda: appended("s.zarr", "--append"),
+        (appended_in_python, lambda: appended("new.zarr", *FORMULA)),
     ),
     Case(
         "holds dates in the first rows",
