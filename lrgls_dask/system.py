@@ -78,8 +78,8 @@ class System(LabelledRows):
         Cov(e_i) = W_i^-1/2 Sigma W_i^-1/2, which makes shared columns each equation's own in all that is summed; or
         (equation,); or a mapping equation -> variable (obs,). A cell of weight zero counts as missing.
         groups : a variable with dim (obs,).  absorb : one, or a list of such, whose effects are absorbed, see `absorb`.
-        equation : of several dims, ("lat", "lon") say, an equation for every combination, called by a tuple; variables
-        may then have any of these dims, and results come back on them, see `Fit.to_dataset`.
+        equation : of several dims, ("lat", "lon") say, an equation for every combination, called by a tuple, in a
+        mapping x too; variables may have any of these dims, and results come back on them, see `Fit.to_dataset`.
         strict : refuse arrays of zarr whose chunks were not all written, of which there is a warning otherwise; costs a
         listing of their keys, see `lrgls_dask.data.unwritten`.
         DataArrays are taken in place of names, ds may then be None. All row labels must be the same in the same order,

@@ -1,4 +1,4 @@
-"""`lrgls fit` and `lrgls plan`: a store fitted and the result saved, or what that would cost."""
+"""`lrgls fit` and `lrgls plan`: a store or Parquet files fitted and the result saved, or what that would cost."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from distributed import Client, LocalCluster
 from lrgls_dask.cli.arguments import AnyFit, add_overwrite, check_output, exit_code, save_fit
 from lrgls_dask.cli.cost import print_cost, watched
 from lrgls_dask.cli.flags import add_cov, add_model, cov_of, model_of
+from lrgls_dask.cli.sources import add_data, local_files, system_of
 from lrgls_dask.results.cov.kind import CovKind
-from lrgls_dask.system import System
 
 
 def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("plan", help="what a fit would read and need, without reading it")
-    parser.add_argument("store", metavar="STORE.zarr")
+    add_data(parser)
     add_model(parser)
     parser.set_defaults(run=_plan)
 
 
 def add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("fit", help="fit a store of format 1 and save the result")
-    parser.add_argument("store", metavar="STORE.zarr")
+    parser = commands.add_parser("fit", help="fit a store or Parquet files and save the result")
+    add_data(parser)
     parser.add_argument("--out", required=True, metavar="FIT.zarr")
     add_model(parser)
     add_cov(parser)
@@ -36,15 +36,16 @@ def add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _plan(args: argparse.Namespace) -> None:
-    print(model_of(args).plan(System.from_zarr(args.store)))
+    print(model_of(args).plan(system_of(args, priced=True)))
 
 
 def _fit(args: argparse.Namespace) -> int:
-    check_output(args.out, args.overwrite, [args.store, getattr(args, "checkpoint", None)])
+    read = [path for each in args.data for path in local_files(each)]
+    check_output(args.out, args.overwrite, [*read, getattr(args, "checkpoint", None)])
     model, cov = model_of(args), cov_of(args)
     with _cluster(args.scheduler, args.workers):
         with watched() as cost:
-            fit: AnyFit = model.fit(System.from_zarr(args.store)).result_
+            fit: AnyFit = model.fit(system_of(args)).result_
         if cov is not None:
             fit = _with_cov(fit, cov, args)
     print(fit.summary())

@@ -3,40 +3,41 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
-import pandas as pd
 import xarray as xr
 from dask.base import tokenize
 
 from lrgls_dask.cli.arguments import add_memory_limit, add_overwrite, check_output
+from lrgls_dask.cli.sources import FORMULA, files_at, formulas_of, kind_of
+from lrgls_dask.data.framefit import FittedFormulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.sentinels import suspicious_constants, without_zeros_before_first
-from lrgls_dask.data.storage import is_store
+from lrgls_dask.data.storeappend import append_system
 from lrgls_dask.data.storepieces import rows_written, write_in_pieces
 from lrgls_dask.data.storeplan import plan_store
+from lrgls_dask.data.tablefiles import TableFiles
+from lrgls_dask.data.tablesaside import Aside, NotSorted, as_parquet, merged_by_obs
 from lrgls_dask.system import System
 
 __all__ = ["add_import"]
 
-TABLES = {".csv": "csv", ".csv.gz": "csv", ".tsv": "csv", ".txt": "csv", ".parquet": "parquet", ".pq": "parquet"}
-ARRAYS = {".nc": "netcdf", ".nc4": "netcdf", ".h5": "netcdf", ".zarr": "zarr"}
-CSV_BLOCK = "4MB"  # of text, of which each thread holds the frame too while labels are looked at
-LOOKED_AT = 1_000  # rows of a table that say what its labels are
-HOW = "CSV and Parquet files are told by their names (.csv, .parquet), NetCDF by .nc, all else is opened as zarr"
+ONE_FILE = "files are equations, called as the file is; in bounded memory where each is sorted by --obs"
+HOW = "CSV and Parquet files are told by their names (.csv, .parquet), NetCDF by .nc, all else is opened as zarr. "
+HOW += "CSV, files of equations and --missing-value make Parquet files aside, gone in the end"
 
 
 def add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = "make a store of CSV or Parquet files, NetCDF, or zarr in another layout"
     more = f"{text}. {HOW}. An import that was killed goes on where it was when it is run again."
     parser = commands.add_parser("import", help=text, description=more)
-    parser.add_argument("source", metavar="SOURCE", help="a file, a pattern such as 'data/*.csv', or a folder")
-    parser.add_argument("out", metavar="OUT.zarr")
+    parser.add_argument("source", metavar="SOURCE", help="a file, a pattern such as 'data/*.csv', a folder, or a URL")
+    parser.add_argument("out", metavar="OUT.zarr", help="a path or a URL such as s3://...")
     _add_tables(parser)
     _add_arrays(parser)
     group = parser.add_argument_group("missing values")
@@ -44,6 +45,8 @@ def add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group.add_argument("--missing-value", action="append", default=[], metavar="VALUE", help=what)
     what = "a response that is zero in all rows before its first other value is missing there; one more read of them"
     group.add_argument("--zero-before-first", action="store_true", help=what)
+    what = "put the rows behind those of the store OUT.zarr, all of them or none; tables are read by its own formulas"
+    parser.add_argument("--append", action="store_true", help=what)
     parser.add_argument("--row-chunk", type=int, metavar="N", help="rows per chunk (default: about 16 MB of X and Y)")
     parser.add_argument("--plan", action="store_true", help="say what would be written and needed, and end")
     parser.add_argument("--progress", action="store_true", help="show a bar")
@@ -54,14 +57,11 @@ def add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _add_tables(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("tables: CSV and Parquet")
-    what = "as of System.from_frame, such as 'y1 + y2 ~ x1'; of one equation also 'name: y ~ x'; repeatable"
-    group.add_argument("--formula", action="append", default=[], metavar="FORMULA", help=what)
+    group.add_argument("--formula", action="append", default=[], metavar="FORMULA", help=FORMULA)
     group.add_argument("--obs", metavar="NAME", help="the column, or of arrays the dim, that says which row is which")
-    what = (
-        "of tables with a row for each cell, which are held in memory, the column that names the equation; of arrays "
-    )
+    what = "of tables with a row for each cell the column that names the equation; of arrays "
     group.add_argument("--equation", metavar="NAME", help=f"{what}their dim, or several with commas between")
-    group.add_argument("--one-file-an-equation", action="store_true", help="files are equations, called as the file is")
+    group.add_argument("--one-file-an-equation", action="store_true", help=ONE_FILE)
     group.add_argument("--weights", metavar="NAME", help="a column or variable")
     group.add_argument("--groups", metavar="NAME", help="a column or variable")
 
@@ -73,21 +73,39 @@ def _add_arrays(parser: argparse.ArgumentParser) -> None:
 
 
 def _import(args: argparse.Namespace) -> None:
-    files = _files(args.source)
+    files = files_at(args.source)
+    if args.append and (args.overwrite or args.formula):
+        given = "--overwrite replaces the store" if args.overwrite else "--formula is of a new one"
+        raise ValueError(f"--append goes on with the store {args.out}, but {given}. Leave one of them out.")
     if not args.plan:
-        check_output(args.out, args.overwrite, files)
-    system: LabelledRows = _system(args, files)
+        check_output(args.out, args.overwrite or args.append, files)
+    made_of = _made_of(args, files)
+    aside = Aside(args.out, made_of)
+    try:
+        _import_of(args, files, made_of, aside)
+    except Exception:
+        if not rows_written(args.out, made_of):  # nothing that could be gone on with
+            aside.remove()
+        raise
+    if not (args.plan and rows_written(args.out, made_of)):
+        aside.remove()
+
+
+def _import_of(args: argparse.Namespace, files: Sequence[str], made_of: str, aside: Aside) -> None:
+    system: LabelledRows = _system(args, files, aside)
     if args.zero_before_first and not args.plan:
         system = without_zeros_before_first(system)
     plan = plan_store(system, args.out, row_chunk=args.row_chunk, memory_limit=args.memory_limit)
-    made_of = _made_of(args, files)
     done = rows_written(args.out, made_of)
     print(plan)
     if done:
         print(f"  resumed after {done:,} rows that were written before")
     if args.plan:
         return
-    write_in_pieces(system, args.out, made_of, plan, overwrite=args.overwrite, progress=args.progress)
+    if args.append:
+        append_system(system, args.out, memory_limit=args.memory_limit, progress=args.progress)
+    else:
+        write_in_pieces(system, args.out, made_of, plan, overwrite=args.overwrite, progress=args.progress)
     stored = System.from_zarr(args.out)
     print(f"\n{args.out}: {stored.n_obs:,} rows, {stored.n_equations:,} equations, {stored.n_regressors:,} regressors")
     _report(stored)
@@ -109,95 +127,82 @@ def _made_of(args: argparse.Namespace, files: Sequence[str]) -> str:
     """Tells an import from all others: what was asked for, and the files as they are."""
     asked = {name: value for name, value in vars(args).items() if isinstance(value, str | int | list | None)}
     asked = {name: value for name, value in asked.items() if name not in ("plan", "progress", "overwrite", "debug")}
-    stats = [(name, Path(name).stat().st_size, Path(name).stat().st_mtime_ns) for name in files if Path(name).exists()]
-    return str(tokenize(asked | {"memory_limit": None}, stats))
+    return str(tokenize(asked | {"memory_limit": None}, [_state(name) for name in files]))
 
 
-def _files(source: str) -> list[str]:
-    """The files of a path, a pattern or a folder of tables. Raises FileNotFoundError where there is none."""
-    path = Path(source)
-    if path.is_dir() and not is_store(path):
-        found = sorted(str(each) for each in path.rglob("*") if _kind(each) in ("csv", "parquet"))
-        if found:
-            return found
-    found = [source] if "://" in source or path.exists() else sorted(glob.glob(source, recursive=True))
-    if not found:
-        raise FileNotFoundError(f"nothing is at {source}. Check the path.")
-    return found
-
-
-def _kind(path: str | Path) -> str:
-    name = str(path).lower().rstrip("/")
-    return next((kind for end, kind in (TABLES | ARRAYS).items() if name.endswith(end)), "zarr")
+def _state(name: str) -> tuple[str, ...]:
+    """What tells a file from one that was written since."""
+    filesystem, root = fsspec.core.url_to_fs(name)
+    known = filesystem.info(root)
+    return name, *(str(known.get(each)) for each in ("size", "mtime", "LastModified", "ETag"))
 
 
 # ---------------------------------------------------------------------------------------------- sources
 
 
-def _system(args: argparse.Namespace, files: Sequence[str]) -> System:
-    kinds = {_kind(name) for name in files}
+def _system(args: argparse.Namespace, files: Sequence[str], aside: Aside) -> System:
+    kinds = {(kind_of(name) or "zarr") for name in files}
     if len(kinds) > 1:
         raise ValueError(
             f"the files of {args.source} are of several kinds: {', '.join(sorted(kinds))}. Import one kind."
         )
     (kind,) = kinds
     if kind in ("csv", "parquet"):
-        return _of_tables(args, files, kind)
+        return _of_tables(args, files, kind, aside)
     return _of_arrays(args, files, kind)
 
 
-def _of_tables(args: argparse.Namespace, files: Sequence[str], kind: str) -> System:
-    if not args.formula:
+def _of_tables(args: argparse.Namespace, files: Sequence[str], kind: str, aside: Aside) -> System:
+    formulas = _formulas_of_store(args.out) if args.append else formulas_of(args.formula)
+    if not formulas:
         raise ValueError(f"{args.source} is a table: --formula must say which columns are what. Give one, 'y ~ x' say.")
-    keys = [each for each in (args.obs, args.equation, args.groups) if each is not None]
-    frames = [_without(_read_table(name, kind, args.missing_value, keys), args.missing_value) for name in files]
-    equation = args.equation
+    obs, equation = args.obs, args.equation
+    if isinstance(formulas, FittedFormulas):
+        obs, equation = obs or formulas.obs, equation or formulas.equation
+    keys = [obs, equation, args.groups]
+    tables = TableFiles(tuple(files), kind, tuple(name for name in keys if name is not None), tuple(args.missing_value))
+    path = args.source
     if args.one_file_an_equation:
-        if args.obs is None:
+        if obs is None:
             raise ValueError(
                 "--one-file-an-equation needs --obs, the column by which rows of the files belong together."
             )
         equation = equation or "equation"
-        frames = [frame.assign(**{equation: _stem(name)}) for frame, name in zip(frames, files, strict=True)]
-    dd = _dask_frames()
-    frame = frames[0] if len(frames) == 1 else dd.concat(frames, axis=0, interleave_partitions=False)
-    more = {"obs": args.obs, "equation": equation, "weights": args.weights, "groups": args.groups}
-    return System.from_frame(frame, _formulas(args.formula), **more)
+        path = _one_table(tables, aside, obs, (equation, list(map(_stem, files))), args.progress)
+    elif kind == "csv" or args.missing_value:
+        path = as_parquet(tables, aside.folder(), progress=args.progress)
+    made: System = System.from_parquet(
+        path,
+        formulas,
+        obs=obs,
+        equation=equation,
+        weights=args.weights,
+        groups=args.groups,
+        memory_limit=args.memory_limit,
+    )
+    return made
 
 
-def _dask_frames() -> Any:
+def _formulas_of_store(path: str) -> FittedFormulas:
+    found: FittedFormulas | None = System.from_zarr(path).formulas
+    if found is None:
+        raise ValueError(
+            f"{path} was not made by formulas, by which tables that are appended are read. Use "
+            "System.from_arrays(...).append_to_zarr(path), or import all rows with --formula."
+        )
+    return found
+
+
+def _one_table(tables: TableFiles, aside: Aside, obs: str, equation: tuple[str, list[str]], progress: bool) -> str:
+    """Files of an equation each as one table, in the order of obs where each of them is."""
     try:
-        import dask.dataframe as dd
-    except ImportError as error:
-        raise ImportError("tables are read by dask.dataframe. Install it: pip install 'dask[dataframe]'.") from error
-    return dd
-
-
-def _read_table(name: str, kind: str, missing: Sequence[str], keys: Sequence[str]) -> Any:
-    dd = _dask_frames()
-    if kind == "parquet":
-        return dd.read_parquet(name)
-    packed = name.lower().endswith(".gz")
-    how: dict[str, Any] = {"na_values": list(missing), "sep": "\t" if ".tsv" in name.lower() else ","}
-    first = pd.read_csv(name, nrows=LOOKED_AT, **how)
-    for key in {*keys} & {*first.columns}:  # labels stay whole numbers, and become dates where they are
-        if first[key].dtype.kind in "iu":
-            how.setdefault("dtype", {})[key] = first[key].dtype
-        elif first[key].dtype.kind != "f" and _are_dates(first[key]):
-            how.setdefault("parse_dates", []).append(key)
-    return dd.read_csv(name, blocksize=None if packed else CSV_BLOCK, sample=2**20, assume_missing=True, **how)
-
-
-def _are_dates(labels: pd.Series) -> bool:
-    return bool(pd.to_datetime(labels, format="ISO8601", errors="coerce").notna().all())
-
-
-def _formulas(given: Sequence[str]) -> Any:
-    """One formula, a list, or equations by name."""
-    named = {left.strip(): right.strip() for left, colon, right in (each.partition(": ") for each in given) if colon}
-    if named and len(named) < len(given):
-        raise ValueError("either every --formula has the name of its equation before a colon, or none has.")
-    return named or (given[0] if len(given) == 1 else list(given))
+        return merged_by_obs(tables, aside.folder(), obs, equation, progress=progress)
+    except NotSorted as error:
+        print(
+            f"lrgls: warning: {error}, so that cells of all files are sorted, which takes more memory.", file=sys.stderr
+        )
+        aside.remove()
+        return as_parquet(tables, aside.folder(), equation=equation, progress=progress)
 
 
 def _stem(name: str) -> str:
@@ -212,25 +217,6 @@ def _numbers(missing: Iterable[str]) -> list[float]:
         except ValueError:
             continue
     return found
-
-
-def _without(frame: Any, missing: Sequence[str]) -> Any:
-    """A Dask frame with nothing in place of the values that stand for it."""
-    numbers, texts = _numbers(missing), list(missing)
-    if not missing:
-        return frame
-
-    def blank(piece: Any) -> Any:
-        piece = piece.copy()
-        for name in piece.columns:
-            column = piece[name]
-            if column.dtype.kind in "iuf":
-                piece[name] = column.astype("float64").mask(column.isin(numbers))
-            elif column.dtype.kind in "OT" or str(column.dtype).startswith("str"):
-                piece[name] = column.mask(column.isin(texts))
-        return piece
-
-    return frame.map_partitions(blank, meta=blank(frame._meta))
 
 
 def _of_arrays(args: argparse.Namespace, files: Sequence[str], kind: str) -> System:

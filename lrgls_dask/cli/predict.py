@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import Any
 
 import xarray as xr
 
 from lrgls_dask.cli.arguments import AnyFit, add_overwrite, check_output, open_fit
+from lrgls_dask.cli.sources import local_files, parquet_read_by
+from lrgls_dask.data.parquet import open_parquet
+from lrgls_dask.data.places import Location
 from lrgls_dask.data.storage import new_store
 from lrgls_dask.data.storedlabels import encode_labels
 from lrgls_dask.prediction.conditional import GivenKind
@@ -17,9 +21,10 @@ __all__ = ["add_predict"]
 
 
 def add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("predict", help="write the fitted values of a store, intervals, or factor scores")
+    parser = commands.add_parser("predict", help="write fitted values, intervals, or factor scores")
     parser.add_argument("fit", metavar="FIT.zarr")
-    parser.add_argument("store", metavar="STORE.zarr")
+    what = "a store of format 1, or Parquet files that the formulas of the fit read"
+    parser.add_argument("data", metavar="DATA", help=what)
     parser.add_argument("--out", required=True, metavar="YHAT.zarr")
     _add_predict_options(parser)
     add_overwrite(parser)
@@ -27,11 +32,20 @@ def add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _predict(args: argparse.Namespace) -> None:
-    check_output(args.out, args.overwrite, [args.fit, args.store])
-    fit, system = open_fit(args.fit), System.from_zarr(args.store)
-    with new_store(args.out, overwrite=args.overwrite, apart_from=system.read_from) as store:
-        _with_stored_labels(_predicted(fit, system, args)).to_zarr(store, zarr_format=2)
+    check_output(args.out, args.overwrite, [args.fit, *local_files(args.data)])
+    fit = open_fit(args.fit)
+    data, apart_from = _rows(fit, args)
+    with new_store(args.out, overwrite=args.overwrite, apart_from=apart_from) as store:
+        _with_stored_labels(_predicted(fit, data, args)).to_zarr(store, zarr_format=2)
     print(f"Fitted values: {args.out}")
+
+
+def _rows(fit: AnyFit, args: argparse.Namespace) -> tuple[Any, Iterable[Location]]:
+    """What to predict from, and where that is read from, if that is a store."""
+    if parquet_read_by(fit.formulas, args.data, args.fit):
+        return open_parquet(args.data), ()
+    system = System.from_zarr(args.data)
+    return system, system.read_from
 
 
 def _add_predict_options(parser: argparse.ArgumentParser) -> None:
@@ -51,19 +65,19 @@ def _add_predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scores", choices=["regression", "bartlett"], help="also write factor_scores")
 
 
-def _predicted(fit: AnyFit, system: System, args: argparse.Namespace) -> xr.Dataset:
+def _predicted(fit: AnyFit, data: Any, args: argparse.Namespace) -> xr.Dataset:
     """`yhat`, with an interval its bounds, and `factor_scores` where they were asked for; lazy."""
     if args.given is None:
         if args.kind == "error":
             raise ValueError("--kind error goes with --given. Use mean or observation.")
-        found = fit.predict(system, interval=args.interval, kind=args.kind or "mean")
+        found = fit.predict(data, interval=args.interval, kind=args.kind or "mean")
     else:
         given = None if args.given == "all" else _equations_named(fit, args.given)
         kind: GivenKind = args.kind or "observation"
-        found = fit.predict_given(system, observed=given, interval=args.interval, kind=kind)
+        found = fit.predict_given(data, observed=given, interval=args.interval, kind=kind)
     made = found.to_dataset(name="yhat") if isinstance(found, xr.DataArray) else found.rename(predicted="yhat")
     if args.scores is not None:
-        made = xr.merge([made, fit.factor_scores(system, method=args.scores)], join="exact", compat="equals")
+        made = xr.merge([made, fit.factor_scores(data, method=args.scores)], join="exact", compat="equals")
     return made
 
 

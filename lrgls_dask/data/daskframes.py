@@ -8,6 +8,7 @@ from typing import Any
 
 import dask
 import dask.array as da
+import numpy as np
 import pandas as pd
 
 from lrgls_dask.data.numbers import check_real, same_plain_dtype
@@ -61,7 +62,18 @@ class CountedFrame:
         return self._array(self.frame if same_plain_dtype([self.frame.dtype]) else self.frame.astype(object))
 
     def _array(self, frame: Any) -> da.Array:
-        made: da.Array = frame.to_dask_array(lengths=list(self.lengths))
+        # of files of which few columns are read Dask joins partitions, in arrays and as it optimises them
+        parts = frame.to_delayed()
+        if len(parts) != len(self.lengths):
+            parts = frame.to_delayed(optimize_graph=False)
+        shape, dtypes = frame.shape[1:], [frame.dtype] if frame.ndim == 1 else list(frame.dtypes)
+        values = dask.delayed(np.asarray, pure=True)
+        made: da.Array = da.concatenate(
+            [
+                da.from_delayed(values(part), (length, *shape), np.result_type(*dtypes))
+                for part, length in zip(parts, self.lengths, strict=True)
+            ]
+        )
         return made
 
 
@@ -75,7 +87,7 @@ def counted(*given: Any) -> tuple[Any, ...]:
     frames = {id(each): each for each in listed if _is_dask_frame(each)}
     if not frames:
         return given
-    found = dask.compute(*(each.index.to_delayed() for each in frames.values()))
+    found = dask.compute(*(each.index.to_delayed(optimize_graph=False) for each in frames.values()))
     known = {
         key: _counted(each, list(map(pd.Index, pieces)))
         for (key, each), pieces in zip(frames.items(), found, strict=True)

@@ -22,6 +22,8 @@ from lrgls_dask.rows.rows import CellWeights, Part, Rows
 
 __all__ = ["LabelledRows"]
 
+PASS_LABELS = "Pass the labels of the rows, such as ds['time'].dt.year."
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledRows(Designed):
@@ -116,6 +118,23 @@ class LabelledRows(Designed):
         if given is not None:
             return self.values_of_rows("groups", given)
         return None if self.groups is None else _in_memory(self.groups)
+
+    def labels_named(self, what: str, name: str, remedy: str = PASS_LABELS) -> np.ndarray:
+        """(N,) the system's groups, row labels, or a part of their dates, by name; read now.
+
+        what : they are for.  remedy : what to do where the name is none of these, which raises ValueError.
+        """
+        dim, _, part = name.partition(".")
+        groups = self.groups_of_rows() if name == "groups" else None
+        if groups is not None:
+            return groups
+        if dim in (str(self.obs_dim), "obs") and self.obs is not None:
+            found = getattr(self.obs, part, None) if part else self.obs
+            if isinstance(found, pd.Index):
+                return np.asarray(found)
+        dates = f", {str(self.obs_dim)!r} or a part of its dates" if self.obs is not None else ""
+        own = ", 'groups'" if self.groups is not None else ""
+        raise ValueError(f"{what}={name!r} is not known to this system, which knows (N,) labels{dates}{own}. {remedy}")
 
     def groupings_of_rows(self, given: Any = None) -> tuple[np.ndarray, ...]:
         """(N,) each: the groups that are given, of one kind or of several, or else the system's own; read now."""

@@ -19,10 +19,11 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, ZipStore
 
-__all__ = ["Location", "check_apart", "local_path", "location_of", "read_from", "stored_arrays"]
+__all__ = ["Location", "check_apart", "local_path", "location_of", "makes_frames", "read_from", "stored_arrays"]
 
 Locations = frozenset["Location"]
 
+FRAME_MODULES = ("dask.dataframe", "pandas", "lrgls_dask.data.tables")
 _GROUP_MARKS = ("zarr.json", ".zgroup")
 
 
@@ -125,6 +126,17 @@ def stored_arrays(arrays: Iterable[Any]) -> Iterator[zarr.Array]:
 
     Looks at the tasks of Dask arrays once, and reads nothing.
     """
+    return (item for item in _all_inside(arrays) if isinstance(item, zarr.Array))
+
+
+def makes_frames(arrays: Iterable[Any]) -> bool:
+    """Whether tasks behind Dask arrays make frames of pandas, as those of Dask frames do."""
+    modules = (getattr(getattr(item, "func", None), "__module__", None) or "" for item in _all_inside(arrays))
+    return any(name.startswith(FRAME_MODULES) for name in modules)
+
+
+def _all_inside(arrays: Iterable[Any]) -> Iterator[Any]:
+    """The arrays, and all that they are read from and made by, each thing once."""
     seen: dict[int, Any] = {}  # the things themselves too, so that no other gets the number of one
     waiting = list(arrays)
     while waiting:
@@ -132,9 +144,8 @@ def stored_arrays(arrays: Iterable[Any]) -> Iterator[zarr.Array]:
         if id(item) in seen:
             continue
         seen[id(item)] = item
-        if isinstance(item, zarr.Array):
-            yield item
-        else:
+        yield item
+        if not isinstance(item, zarr.Array):
             waiting.extend(_inside(item))
 
 

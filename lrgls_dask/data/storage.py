@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -27,15 +28,17 @@ except ImportError:  # not a POSIX system
 __all__ = [
     "held_alone",
     "is_store",
+    "is_store_at",
     "new_store",
     "open_group",
     "open_to_grow",
     "put_in_place",
+    "refuse",
     "remove_store",
     "room_for",
 ]
 
-_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 
 
 def open_group(path: Any, storage_options: dict[str, Any] | None = None) -> zarr.Group:
@@ -69,7 +72,13 @@ def open_group(path: Any, storage_options: dict[str, Any] | None = None) -> zarr
 
 def is_store(path: Path) -> bool:
     """Whether a local path holds a zarr group or array."""
-    return any((path / mark).exists() for mark in _MARKS)
+    return any((path / mark).exists() for mark in ZARR_MARKS)
+
+
+def is_store_at(url: str, storage_options: dict[str, Any] | None = None) -> bool:
+    """The same of a URL."""
+    filesystem, root = fsspec.core.url_to_fs(url, **(storage_options or {}))
+    return any(filesystem.exists(f"{root.rstrip('/')}/{mark}") for mark in ZARR_MARKS)
 
 
 def open_to_grow(path: Any, storage_options: dict[str, Any] | None = None) -> zarr.Group:
@@ -167,7 +176,8 @@ def remove_store(path: Any) -> None:
     filesystem.rm(root, recursive=True)
 
 
-def _refuse(path: Any, zarr_is_there: bool, overwrite: bool) -> None:
+def refuse(path: Any, zarr_is_there: bool, overwrite: bool) -> None:
+    """Raise FileExistsError for what is there already, unless it is a zarr store that may be overwritten."""
     if not zarr_is_there:
         raise FileExistsError(f"{path!s} exists and is no zarr store, so it is not replaced. Choose another path.")
     if not overwrite:
@@ -177,7 +187,7 @@ def _refuse(path: Any, zarr_is_there: bool, overwrite: bool) -> None:
 @contextmanager
 def _new_local(target: Path, overwrite: bool) -> Iterator[Store]:
     if os.path.lexists(target):
-        _refuse(target, is_store(target), overwrite)
+        refuse(target, is_store(target), overwrite)
     tag = uuid4().hex[:8]
     fresh = target.with_name(f".{target.name}.{tag}.partial")
     try:
@@ -191,23 +201,36 @@ def _new_local(target: Path, overwrite: bool) -> Iterator[Store]:
 def put_in_place(fresh: Path, target: Path, overwrite: bool) -> None:
     """Move a complete store to where it is to be; what is there goes only if it may be overwritten."""
     if os.path.lexists(target):
-        _refuse(target, is_store(target), overwrite)
+        refuse(target, is_store(target), overwrite)
         _swap(fresh, target, target.with_name(f".{target.name}.{uuid4().hex[:8]}.replaced"))
     else:
         os.rename(fresh, target)
 
 
 def _swap(fresh: Path, target: Path, aside: Path) -> None:
-    os.rename(target, aside)
-    try:
-        os.rename(fresh, target)
-    except BaseException:
-        os.rename(aside, target)
-        raise
+    if _exchanged(fresh, target):
+        os.rename(fresh, aside)
+    else:
+        os.rename(target, aside)
+        try:
+            os.rename(fresh, target)
+        except BaseException:
+            os.rename(aside, target)
+            raise
     if aside.is_symlink():
         aside.unlink()
     else:
         shutil.rmtree(aside)
+
+
+def _exchanged(one: Path, another: Path) -> bool:
+    """Whether two paths could have their names exchanged at once, which Linux does on most file systems."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(another), exchange) == 0)
 
 
 @contextmanager
@@ -219,7 +242,7 @@ def _new_remote(url: str, overwrite: bool, storage_options: dict[str, Any]) -> I
     root = root.rstrip("/")
     exists = filesystem.exists(root)
     if exists:
-        _refuse(url, any(filesystem.exists(f"{root}/{mark}") for mark in _MARKS), overwrite)
+        refuse(url, is_store_at(url, storage_options), overwrite)
     written = f"{url.rstrip('/')}.{uuid4().hex[:8]}.partial" if exists else url
     place = fsspec.core.url_to_fs(written, **storage_options)[1].rstrip("/")
     try:
@@ -240,7 +263,7 @@ def _new_remote(url: str, overwrite: bool, storage_options: dict[str, Any]) -> I
 @contextmanager
 def _new_in_store(store: Store, overwrite: bool) -> Iterator[Store]:
     if not sync(store.is_empty("")):
-        _refuse(store, True, overwrite)
+        refuse(store, True, overwrite)
         sync(store.clear())
     try:
         yield store

@@ -13,6 +13,7 @@ from dask.utils import format_bytes
 
 from lrgls_dask.data.blockwriter import row_arrays
 from lrgls_dask.data.labelled import LabelledRows
+from lrgls_dask.data.places import makes_frames
 from lrgls_dask.data.sources import BLOCK_BYTES
 from lrgls_dask.data.storage import room_for
 from lrgls_dask.rows.memory import SLACK, this_process
@@ -22,7 +23,8 @@ __all__ = ["StorePlan", "default_row_chunk", "plan_store"]
 
 STORED_CHUNKS_IN_FLIGHT = 4  # encoded, decoded, what is left of the one before, and both joined
 COMPUTED_CHUNKS_IN_FLIGHT = 10  # those, and what a task makes of what it reads: text, a frame, its numbers
-COMPUTED_BASE = 2**28  # what the allocators of pandas and Arrow keep of what tasks are done with
+COMPUTED_BASE = 2**26  # what allocators keep of what tasks are done with
+FRAMES_BASE = 2**28  # the same where tasks make frames of pandas, text among them
 BLOCKS_IN_FLIGHT = 5  # one that is written, as it is joined and as it is encoded, and the next one that is read ahead
 OBJECT_BYTES = 100  # of a label that is text
 
@@ -94,7 +96,10 @@ def plan_store(
     width = sum(array.row_bytes for array in row_arrays(rows, system.dims))
     read = sum(_in_flight(part) * _stored_rows(part, chunk) * part.row_bytes for part in rows.parts)
     held = read + BLOCKS_IN_FLIGHT * chunk * width + 2 * _label_bytes(system)
-    held += COMPUTED_BASE if any(isinstance(part.array, da.Array) for part in rows.parts) else 0
+    computed = [part.array for part in rows.parts if isinstance(part.array, da.Array)]
+    if computed:
+        whole = COMPUTED_CHUNKS_IN_FLIGHT * rows.n_obs * rows.row_bytes  # no more is kept than there was
+        held += COMPUTED_BASE + (min(FRAMES_BASE - COMPUTED_BASE, whole) if makes_frames(computed) else 0)
     here, work = this_process(memory_limit), int(SLACK * held)
     return StorePlan(
         n_obs=rows.n_obs,

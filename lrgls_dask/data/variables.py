@@ -25,6 +25,7 @@ from lrgls_dask.data.labels import RowLabels, check_unique, pair_rows, plain_lab
 from lrgls_dask.data.sources import block_parts, chunk_lazily, column_parts, group_source, raw_array
 from lrgls_dask.data.storedlabels import labels_to_json
 from lrgls_dask.data.weights import Weights, read_weights
+from lrgls_dask.rows.narrowed import only_columns
 from lrgls_dask.rows.rows import Part
 
 __all__ = ["rows_from_xarray"]
@@ -68,7 +69,7 @@ def rows_from_xarray(
     source = _Source(ds, obs, equation)
     y_title, response = source.response(y)
     y_parts, equations = source.read_response(y_title, response)
-    wanted = source.wanted(x, equations)
+    wanted = _wanted(x, equations)
     variables = {_key(item): source.regressor(item, equations) for items in _once(wanted) for item in items}
     users: dict[Hashable, list[int]] = {key: [] for key in variables}
     for j, items in enumerate(wanted):
@@ -201,15 +202,6 @@ class _Source:
             return default_equations(response.sizes[self.equation])
         return plain_labels(index, f"labels of {title} along {self.equation!r}")
 
-    def wanted(self, x: Any, equations: tuple[Hashable, ...]) -> list[list[Any]]:
-        """For each equation its variables."""
-        if self.grid is not None and isinstance(x, Mapping):
-            raise TypeError(
-                f"x is a mapping, but equations along several dims, {self.dims}, all use the same variables. Give one "
-                "list."
-            )
-        return _wanted(x, equations)
-
     def equation_coords(self, title: str, response: xr.DataArray) -> dict[Hashable, tuple[Hashable, ...]]:
         """The other coordinates along the equations, such as the sector of every firm; small, so read now.
 
@@ -255,7 +247,7 @@ class _Source:
     def block(self, variable: _Variable, users: list[int], n_equations: int, terms: tuple[Hashable, ...]) -> _Block:
         """The columns of a variable; of one with a column for each equation, those of the equations that use it."""
         data, along = variable.data, variable.along
-        if along and len(users) < n_equations:
+        if along and self.grid is None and len(users) < n_equations:
             data = data[:, users]
         array = raw_array(variable.title, data)
         if not along:
@@ -265,7 +257,14 @@ class _Source:
             parts = column_parts(variable.title, array)
             return _Block(parts, np.arange(sum(part.n_columns for part in parts))[:, None], terms)
         parts, places = block_parts(variable.title, array if variable.labels is not None else array[..., None])
-        return _Block(parts, places if self.grid is None else self.grid.each(places, along), terms)
+        if self.grid is None:
+            return _Block(parts, places, terms)
+        places = self.grid.each(places, along)[users]
+        used, places = np.unique(places, return_inverse=True)
+        narrow = len(used) < sum(part.n_columns for part in parts)
+        return _Block(
+            list(only_columns(tuple(parts), used)) if narrow else parts, places.reshape(len(users), -1), terms
+        )
 
     def weights(self, given: Any, equations: tuple[Hashable, ...]) -> Weights:
         """Weights of rows, cells or equations, by the dims of a variable; or a mapping equation -> variable."""

@@ -53,26 +53,12 @@ def parts_of(segments: Any, system: System, fitted: pd.Index) -> tuple[Partition
 
 def _labels(segments: Any, system: System) -> np.ndarray:
     """(N,) the label of every row's segment."""
-    labels = _by_name(segments, system) if isinstance(segments, str) else system.values_of_rows("segments", segments)
+    labels = (
+        system.labels_named("segments", segments)
+        if isinstance(segments, str)
+        else system.values_of_rows("segments", segments)
+    )
     absent = pd.isna(labels)
     if absent.any():
         raise ValueError(f"segments: the label of row {int(np.argmax(absent))} is missing. Give every row one.")
     return labels
-
-
-def _by_name(name: str, system: System) -> np.ndarray:
-    """Row labels, a part of their dates, or the system's groups."""
-    dim, _, part = name.partition(".")
-    groups_of_rows = system.groups_of_rows() if name == "groups" else None
-    if groups_of_rows is not None:
-        return groups_of_rows
-    if dim in (str(system.obs_dim), "obs") and system.obs is not None:
-        found = getattr(system.obs, part, None) if part else system.obs
-        if isinstance(found, pd.Index):
-            return np.asarray(found)
-    dates = f", {str(system.obs_dim)!r} or a part of its dates" if system.obs is not None else ""
-    groups = ", 'groups'" if system.groups is not None else ""
-    raise ValueError(
-        f"segments={name!r} is not known to this system, which knows (N,) labels{dates}{groups}. Pass the labels of "
-        "the rows, such as ds['time'].dt.year."
-    )

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from lrgls_dask import System
 from lrgls_dask.cli import main
 from lrgls_dask.data import storepieces
 from lrgls_dask.data.sentinels import suspicious_constants
+from support.buckets import s3_bucket
 from support.meaning import stack
 
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 N = 60
+BUCKETS = itertools.count()
 RNG = np.random.default_rng(4)
 TABLE = pd.DataFrame(
     {
@@ -249,6 +253,10 @@ REFUSED = {
     "no obs": (["t.csv", "s.zarr", "--formula", "a ~ x", "--one-file-an-equation"], "needs --obs"),
     "kinds": (["*.*", "s.zarr", *FORMULA], "are of several kinds"),
     "over the source": (["t.csv", "t.csv", "--overwrite", *FORMULA], "is read for what would be written"),
+    "append by another formula": (["t.csv", "p.zarr", "--append", *FORMULA], "but --formula is of a new one"),
+    "append and overwrite": (["t.csv", "p.zarr", "--append", "--overwrite"], "but --overwrite replaces the store"),
+    "append to another": (["t.csv", "p.zarr", "--append"], "p.zarr was not made by formulas"),
+    "append to nothing": (["t.csv", "none.zarr", "--append"], "no zarr store at none.zarr"),
     "a small limit": (["t.csv", "s.zarr", "--memory-limit", "1MB", *FORMULA], "the limit is"),
 }
 
@@ -258,6 +266,7 @@ def test_what_cannot_be_imported_is_said(what, capsys):
     words, message = REFUSED[what]
     TABLE.to_csv("t.csv", index=False)
     as_arrays().to_netcdf("d.nc")
+    System.from_arrays(TABLE[["a", "b"]], TABLE[["x"]]).to_zarr("p.zarr")
     assert main(["import", *words]) == 1
     assert message in capsys.readouterr().err
     assert not Path("s.zarr").exists()
@@ -267,3 +276,147 @@ def test_a_bar_is_shown(capsys):
     TABLE.to_csv("t.csv", index=False)
     assert main(["import", "t.csv", "s.zarr", "--progress", *FORMULA]) == 0
     assert "import: 100%" in capsys.readouterr().err
+
+
+def test_a_long_table_of_text_goes_on_in_the_order_of_rows():
+    long = TABLE.melt(["date", "x"], ["a", "b"], "firm", "y").sample(frac=0.9, random_state=1)
+    long.to_csv("l.csv", index=False)
+    words = ["--formula", "y ~ x", "--obs", "date", "--equation", "firm"]
+    assert main(["import", "l.csv", "s.zarr", *words]) == 0
+    assert_same(System.from_zarr("s.zarr"), System.from_frame(long, "y ~ x", obs="date", equation="firm"))
+    assert [path.name for path in Path().iterdir() if "zarr" in path.name] == ["s.zarr"]
+
+
+def test_folders_that_name_a_column_are_one():
+    for month, part in TABLE.groupby(TABLE["date"].dt.month):
+        Path(f"t/month={month}").mkdir(parents=True)
+        part.to_parquet(f"t/month={month}/p.parquet")
+    for more in ([], ["--missing-value", "-999"]):
+        words = ["--formula", "a ~ x + month", "--obs", "date", "--overwrite"]
+        assert main(["import", "t", "s.zarr", *words, *more]) == 0
+        assert System.from_zarr("s.zarr").regressors == ("Intercept", "x", "month[T.2]", "month[T.3]")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_files_of_equations_that_are_not_sorted(kind, capsys):
+    Path("firms").mkdir()
+    parts = {name: TABLE[["date", "a", "x"]].sample(frac=0.8, random_state=j) for j, name in enumerate("uvw")}
+    for name, part in parts.items():
+        part.to_csv(f"firms/{name}.csv", index=False) if kind == "csv" else part.to_parquet(f"firms/{name}.parquet")
+    words = ["--formula", "a ~ x", "--obs", "date", "--one-file-an-equation"]
+    assert main(["import", "firms", "s.zarr", *words]) == 0
+    assert "is not sorted by 'date', so that cells of all files are sorted" in capsys.readouterr().err
+    long = pd.concat([part.assign(equation=name) for name, part in parts.items()])
+    assert_same(System.from_zarr("s.zarr"), System.from_frame(long, "a ~ x", obs="date", equation="equation"))
+
+
+def test_tables_aside_are_gone_where_nothing_can_be_gone_on_with():
+    TABLE.to_csv("t.csv", index=False)
+    for words in (
+        ["--formula", "a ~ nope", "--obs", "date"],
+        [*FORMULA, "--plan"],
+        [*FORMULA, "--memory-limit", "1MB"],
+    ):
+        main(["import", "t.csv", "s.zarr", *words])
+        assert [path.name for path in Path().iterdir()] == ["t.csv"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "long csv", "nc"])
+def test_rows_are_appended_by_the_formulas_of_the_store(kind, capsys):
+    early, late = TABLE[:40], TABLE[40:]
+    words = FORMULA
+    if kind == "nc":
+        as_arrays().isel(date=slice(0, 40)).to_netcdf("early.nc")
+        as_arrays().isel(date=slice(40, None)).to_netcdf("late.nc")
+        words = ["--y", "ret", "--x", "x,z"]
+    elif kind == "parquet":
+        early.to_parquet("early.parquet"), late.to_parquet("late.parquet")
+    else:
+        if kind == "long csv":
+            early, late = (part.melt(["date", "x", "z"], ["a", "b"], "firm", "ret") for part in (early, late))
+            words = ["--formula", "ret ~ center(x)", "--obs", "date", "--equation", "firm"]
+        early.to_csv("early.csv", index=False)
+        late.to_csv("late.csv", index=False)
+    end = kind.split()[-1]
+    assert main(["import", f"early.{end}", "s.zarr", *words]) == 0
+    more = words if kind == "nc" else []
+    assert main(["import", f"late.{end}", "s.zarr", "--append", "--plan", *more]) == 0
+    assert System.from_zarr("s.zarr").n_obs == 40
+    assert main(["import", f"late.{end}", "s.zarr", "--append", *more]) == 0, capsys.readouterr().err
+    found = System.from_zarr("s.zarr")
+    assert found.n_obs == N and found.obs.tolist() == TABLE["date"].tolist()
+    assert_array_equal(stack(found.rows.y), TABLE[["a", "b"]])
+    if kind == "long csv":  # centred by the mean of the early rows
+        wanted = TABLE["x"] - TABLE["x"][:40].mean()
+        assert_allclose(stack(found.rows.x)[:, 1], wanted, atol=1e-12)
+    assert main(["import", f"late.{end}", "s.zarr", "--append", *more]) == 1
+    assert "must be unique" in capsys.readouterr().err and System.from_zarr("s.zarr").n_obs == N
+    assert [path.name for path in Path().iterdir() if "zarr" in path.name] == ["s.zarr"]
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    name = f"lrgls-import-{next(BUCKETS)}"
+    with s3_bucket(name) as options:
+        monkeypatch.setitem(fsspec.config.conf, "s3", options)
+        yield f"s3://{name}", options
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_buckets(kind, bucket, capsys):
+    place, options = bucket
+    for i, part in enumerate((TABLE[:25], TABLE[25:])):
+        url = f"{place}/in/{i}.{kind}"
+        if kind == "csv":
+            part.to_csv(url, index=False, storage_options=options)
+        else:
+            part.to_parquet(url, index=False, storage_options=options)
+    out = f"{place}/out/s.zarr"
+    assert main(["import", f"{place}/in", out, *FORMULA]) == 0, capsys.readouterr().err
+    assert_same(System.from_zarr(out), expected())
+    assert main(["import", f"{place}/in", out, *FORMULA]) == 1
+    assert "exists. Choose another path" in capsys.readouterr().err
+    assert main(["import", f"{place}/in/1.{kind}", out, *FORMULA, "--overwrite"]) == 0
+    assert System.from_zarr(out).n_obs == 35
+    assert main(["import", f"{place}/in/*.{kind}", out, *FORMULA, "--plan"]) == 0
+    keys = fsspec.filesystem("s3", **options).ls(f"{place}/out")
+    assert [key.rsplit("/", 1)[-1] for key in keys] == ["s.zarr"]
+
+
+@pytest.mark.parametrize("where", ["in the second piece", "in the copy", "after the copy"])
+def test_an_import_into_a_bucket_goes_on(where, bucket, monkeypatch, capsys):
+    TABLE.to_csv("t.csv", index=False)
+    out = f"{bucket[0]}/s.zarr"
+    monkeypatch.setattr(storepieces, "PIECE_BYTES", 8 * 5 * 30)
+    words = ["import", "t.csv", out, "--row-chunk", "30", *FORMULA]
+
+    def dies(*args: Any, **options: Any) -> None:
+        raise Killed
+
+    filesystem = fsspec.filesystem("s3")
+
+    def half(sources: list[str], targets: list[str]) -> None:
+        for one, another in sorted(zip(sources, targets, strict=True))[:-3]:
+            filesystem.cp_file(one, another)
+        raise Killed
+
+    broken = {
+        "in the second piece": (storepieces, "append_system", dies),
+        "in the copy": (filesystem, "copy", half),
+        "after the copy": (storepieces, "remove_store", dies),
+    }
+    with monkeypatch.context() as patched:
+        patched.setattr(*broken[where])
+        with pytest.raises(Killed):
+            main(words)
+    if where != "after the copy":
+        with pytest.raises((FileNotFoundError, ValueError), match=r"no zarr store|not written to its end"):
+            System.from_zarr(out)
+    else:
+        assert_same(System.from_zarr(out), expected())
+    written = storepieces.write_system
+    begun: list[int] = []
+    monkeypatch.setattr(storepieces, "write_system", lambda *a, **o: (begun.append(1), written(*a, **o)))
+    assert main([*words, *(["--overwrite"] if where == "after the copy" else [])]) == 0, capsys.readouterr().err
+    assert begun == []  # what was written is not written again
+    assert_same(System.from_zarr(out), expected())

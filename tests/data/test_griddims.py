@@ -92,6 +92,44 @@ def test_the_fit_is_that_of_the_cells_side_by_side(chunks: Any, engine: str) -> 
         np.testing.assert_allclose(told[name].values.ravel(), getattr(expected, name).values, rtol=rtol)
 
 
+def of_cells() -> dict[tuple[float, float], list[str]]:
+    """Regressors of each cell: the local one in eastern cells, the zonal one in northern ones but for one."""
+    cells = [(lat, lon) for lat in LATS for lon in LONS]
+    local, zonal = [lon > 5 for _, lon in cells], [lat > 15 and lon != 7 for lat, lon in cells]
+    return {
+        cell: ["const", *["local"] * mine, *["zonal"] * theirs, "enso"]
+        for cell, mine, theirs in zip(cells, local, zonal, strict=True)
+    }
+
+
+@pytest.mark.parametrize("chunks", CHUNKS.values(), ids=CHUNKS)
+@pytest.mark.parametrize("options", [{}, {"engine": "stream"}, {"missing": "em"}], ids=["compress", "stream", "holes"])
+def test_cells_have_regressors_of_their_own(chunks: Any, options: dict[str, Any], tmp_path: Any) -> None:
+    ds = grid()
+    if "missing" in options:
+        ds["temp"] = ds["temp"].where(np.random.default_rng(1).random(ds["temp"].shape) > 0.05)
+    x = of_cells()
+    system = System.from_xarray(ds if chunks is None else ds.chunk(chunks), "temp", x, **DIMS)
+    assert system.n_regressors == 2 + 2 + 6 and system.n_coefficients == 12 * 2 + 6 + 6
+    at = {name: xr.broadcast(ds[name], ds["temp"])[0].transpose("time", "lat", "lon") for name in X}
+    Xs = [np.column_stack([at[name].sel(lat=cell[0], lon=cell[1]) for name in names]) for cell, names in x.items()]
+    expected = LowRankGLS(1, **options).fit(System.from_arrays(ds["temp"].values.reshape(T, -1), Xs)).result_
+    found = LowRankGLS(1, **options).fit(system).result_
+    np.testing.assert_allclose(found.loglik, expected.loglik, rtol=1e-8)
+    np.testing.assert_allclose(found.params.values, expected.params.values, rtol=1e-4, atol=1e-5)
+    told = found.to_dataset()["params"]
+    assert told.dims == ("lat", "lon", "regressor") and int(told.notnull().sum()) == 36
+    assert np.isnan(told.sel(lat=20.0, lon=7.0, regressor="zonal"))
+    system.to_zarr(tmp_path / "s.zarr")
+    again = LowRankGLS(1, **options).fit(System.from_zarr(tmp_path / "s.zarr")).result_
+    np.testing.assert_allclose(again.loglik, found.loglik, rtol=1e-8)
+    yhat = found.predict(ds)
+    assert yhat.dims == ("time", "lat", "lon")
+    ends = np.cumsum([each.shape[1] for each in Xs])[:-1]
+    by_hand = [each @ b for each, b in zip(Xs, np.split(found.params.values, ends), strict=True)]
+    np.testing.assert_allclose(yhat.values.reshape(T, -1), np.column_stack(by_hand), rtol=1e-9)
+
+
 @pytest.mark.parametrize("chunks", [{"time": 30}, {"lat": 1, "lon": 2}])
 def test_each_stored_chunk_is_read_once_a_pass(chunks: dict[str, int]) -> None:
     store = CountingStore(MemoryStore())
@@ -211,7 +249,8 @@ def test_cells_without_labels_are_numbered() -> None:
         ({"equation": ("time", "lat")}, "must name different dims of y"),
         ({"equation": ("lat", "height")}, r"has dims .* but must have 'time' and 'lat' and 'height'"),
         ({"equation": "lat"}, r"Select along 'lon'"),
-        ({"x": {("a", "b"): ["const"]}}, "Give one list"),
+        ({"x": {("a", "b"): ["const"]}}, r"x names equation \('a', 'b'\), which y does not have"),
+        ({"x": {(10.0, 0.0): ["const"]}}, r"x must list regressors for every equation; it lacks \(10.0, 5.0\)"),
         ({"weights": "zonal"}, "must have all of"),
     ],
 )

@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 from numpy.lib.recfunctions import structured_to_unstructured
+from numpy.testing import assert_array_equal
 
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.errors import BadValues
+from support.meaning import stack
 
 N, K = 60, 3
 RNG = np.random.default_rng(0)
@@ -250,3 +252,15 @@ def test_shapes_that_are_no_table() -> None:
     fields = np.zeros(N, dtype=[("u", "f8"), ("v", "f8")])
     taken = structured_to_unstructured(fields)
     assert System.from_arrays(Y, taken).n_regressors == 2
+
+
+def test_a_few_columns_of_files_have_the_partitions_that_were_counted(tmp_path):
+    names = [f"c{i}" for i in range(40)]  # of which Dask reads few from several row groups at once
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(400, 40)), columns=names)
+    table.to_parquet(tmp_path / "t.parquet", row_group_size=50)
+    frame = dd.read_parquet(tmp_path / "t.parquet", split_row_groups=True)
+    system = System.from_arrays(frame[names[:2]], frame[names[2:5]], weights=frame["c7"] ** 2, groups=frame["c8"] > 0)
+    assert_array_equal(stack(system.rows.y), table[names[:2]])
+    assert_array_equal(stack(system.rows.x), table[names[2:5]])
+    assert system.groups_of_rows().tolist() == (table["c8"] > 0).tolist()
+    assert system.rows.y[0].row_chunks == (50,) * 8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from typing import Any
 
@@ -150,3 +152,41 @@ def test_a_bar_is_shown(capsys, tmp_path):
     assert "write: 100%" in capsys.readouterr().err
     in_memory().append_to_zarr(tmp_path / "s.zarr", progress=True)
     assert "append: 100%" in capsys.readouterr().err
+
+
+COMPUTED = {
+    "arrays": "system = System.from_arrays(random((n, 60), 0), random((n, 5), 1))",
+    "arrays that are worked on": "y = random((n, 60), 0)\nsystem = System.from_arrays(y * y + 1, random((n, 5), 1))",
+    "Parquet": "system = System.from_parquet('t.parquet', formula)",
+    "a Dask frame": "system = System.from_frame(dd.read_parquet('t.parquet', split_row_groups=True), formula)",
+    "text": "frame.to_csv('t.csv')\nsystem = System.from_frame(dd.read_csv('t.csv', blocksize='4MB'), formula)",
+    "numbers of a Dask frame": "d = dd.read_parquet('t.parquet', split_row_groups=True)\n"
+    "system = System.from_arrays(d[names[5:]], d[names[:5]])",
+}
+MEASURED = """
+import numpy as np, pandas as pd, dask.array as da, dask.dataframe as dd
+from lrgls_dask import System
+n, rows = {n}, {rows}
+names = [f"{{'y' if i > 4 else 'x'}}{{i}}" for i in range(65)]
+frame = pd.DataFrame(np.random.default_rng(0).normal(size=(n, 65)), columns=names)
+frame.to_parquet("t.parquet", row_group_size=rows)
+formula = "{{y*}} ~ x0 + x1 + x2 + x3 + x4"
+random = lambda shape, seed: da.random.default_rng(seed).normal(size=shape, chunks=(rows, -1))
+{made}
+del frame
+plan = system.plan_to_zarr()
+system.to_zarr("s.zarr")
+(peak,) = (line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(plan.peak, 1024 * int(peak))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="where peaks of a process are known")
+@pytest.mark.parametrize("source", COMPUTED)
+@pytest.mark.parametrize("rows", [500, 8_000])
+def test_rows_that_are_computed_take_what_is_planned_and_half_of_it(source, rows, in_tmp_path):
+    script = MEASURED.format(n=8 * rows, rows=rows, made=COMPUTED[source])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    planned, peak = map(int, done.stdout.split())
+    assert peak <= planned <= 2 * peak

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -64,6 +66,19 @@ def test_command_block_runs_as_printed_on_less_data(in_tmp_path):
         done = subprocess.run([*fresh, *less], capture_output=True, text=True, check=False)  # its memory is the plan's
         assert done.returncode == 0, done.stderr
     assert (in_tmp_path / "yhat.zarr").is_dir()
+
+
+def test_command_block_of_parquet_files_runs_as_printed(in_tmp_path):
+    (block,) = [block for block in blocks("sh") if ".parquet" in block]
+    rng, n = np.random.default_rng(2), 60
+    wide = pd.DataFrame(rng.normal(size=(n, 4)), columns=["ret_a", "ret_b", "mkt", "smb"])
+    (in_tmp_path / "data").mkdir()
+    wide.assign(date=range(n), month=np.arange(n) // 5).to_parquet("data/p.parquet")
+    panel = pd.DataFrame(rng.normal(size=(n * 6, 3)), columns=["invest", "value", "capital"])
+    panel.assign(year=np.arange(n * 6) // 6, firm=np.tile(list("abcdef"), n)).to_parquet("panel.parquet")
+    for line in block.splitlines():
+        assert main(shlex.split(line)[1:]) == 0
+    assert Fit.from_zarr("panel-fit.zarr").equations == tuple("abcdef")
 
 
 def test_set_up_commands_need_nothing_but_python():

@@ -43,6 +43,7 @@ from lrgls_dask.simulate import simulate_system
 from lrgls_dask.varying.segments import segment_times
 from support.remedies import Case, command, said_to, templates
 from support.remedies_of_absorb import ABSORB
+from support.remedies_of_commands import COMMANDS
 from support.remedies_of_frames import FRAMES
 from support.remedies_of_parquet import PARQUET
 from support.remedies_of_stores import stores
@@ -1929,7 +1930,6 @@ def mapped(x: Any = ("const", "zonal"), equation: Any = ("lat", "lon"), **option
 
 
 GRIDS = [
-    Case("Give one list", lambda: mapped({(1.0, 3.0): ["const"]}), (lambda: mapped(["const"]),)),
     Case("Name each once", lambda: mapped(equation=("lat", "lat")), (lambda: mapped(equation=("lat", "lon")),)),
     Case("Name the dims it has", lambda: mapped(equation=("lat", "lon", "z")), (lambda: mapped(),)),
     Case(
@@ -2009,6 +2009,7 @@ CASES = [
     *ROWS,
     *FRAMES,
     *PARQUET,
+    *COMMANDS,
     *ABSORB,
     *stores(str(FOLDER / "appended")),
     *GRIDS,
@@ -2052,7 +2053,6 @@ ELSEWHERE = {
     "results/cov/cluster.py: Pass one label a row, or a": GUARD,
     "cli/arguments.py: replace an output that exists": HELP,
     "cli/importing.py: make a store of CSV or Parquet": HELP,
-    "cli/importing.py: Install it: pip install 'dask[dataframe]'.": OUTSIDE,
     "cli/demo.py: write into a directory that this command": HELP,
     "data/arrays.py: Align them first.": GUARD,
     "data/labelled.py: Give one label for each column.": GUARD,
