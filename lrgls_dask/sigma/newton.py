@@ -18,7 +18,7 @@ from scipy.linalg import LinAlgError
 
 from lrgls_dask.sigma.interface import Array
 from lrgls_dask.sigma.profile import Point, Profile
-from lrgls_dask.sigma.quadratic import Curvature, Dense
+from lrgls_dask.sigma.quadratic import RIDGE, Curvature
 
 __all__ = ["SMALL_SHARE", "Local", "chart", "minimise", "unchart"]
 
@@ -26,8 +26,6 @@ SMALL_SHARE = 0.05
 # A step may change a variance by a factor e^2 at most: the quadratic model is not to be believed further out.
 MAX_STEP = 2.0
 FIRST_DAMPING, LAST_DAMPING = 1e-3, 1e8
-# Added to the semidefinite approximation, relative to its diagonal: it is singular where rank is not identified.
-RIDGE = 1e-8
 # Nearer to the floor than this is on the floor: a coordinate that rounding left above it would halt every step.
 ON_FLOOR = 1e-6
 # How often one step may find more coordinates that run into the floor and solve again for the others.
@@ -81,7 +79,7 @@ class Local:
                 self.slope < 1.0, self.gradient / self.slope, 0.0
             )  # d2x/du2 = -1/r^2 where u is linear in d
             try:
-                return self._solved(Dense(self.point.hessian), damping - bend)
+                return self._solved(self.point.hessian, damping - bend)
             except LinAlgError:
                 pass  # not convex here: the semidefinite approximation below always has a descent direction
         H = self.point.scoring

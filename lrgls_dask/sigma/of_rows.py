@@ -37,11 +37,21 @@ class OfRows:
         """diag(scale) S diag(scale), scale (K,)."""
         return OfRows(self.rows * scale)
 
+    @cached_property
+    def _gram(self) -> NDArray[np.float64]:
+        return self.rows @ self.rows.T
+
+    @cached_property
+    def pairs(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """All m eigenvalues of R R', descending, and its vectors (m, m): with them, R' vectors / sqrt(values) of S."""
+        values, left = eigh(self._gram, check_finite=False)
+        return np.maximum(values[::-1], 0.0), left[:, ::-1]
+
     def leading(self, k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The k largest eigenvalues, descending, and their vectors (K, k): those of R R', m x m.  O(K m^2)."""
         m = len(self.rows)
         there = min(k, m)
-        values, left = eigh(self.rows @ self.rows.T, subset_by_index=(m - there, m - 1), check_finite=False)
+        values, left = eigh(self._gram, subset_by_index=(m - there, m - 1), check_finite=False)
         values, left = np.maximum(values[::-1], 0.0), left[:, ::-1]
         vectors = self.rows.T @ left
         size = np.linalg.norm(vectors, axis=0)

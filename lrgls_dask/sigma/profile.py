@@ -14,6 +14,7 @@ and the Hessian is 1/2 (A A') o (A A'): Joreskog's approximation, positive semid
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -24,7 +25,7 @@ from scipy.sparse.linalg import ArpackError, eigsh
 from lrgls_dask.sigma.interface import LOG_2PI, Array
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.of_rows import Moments, OfRows
-from lrgls_dask.sigma.quadratic import Curvature, Dense, Products
+from lrgls_dask.sigma.quadratic import Applied, Curvature, Dense, Products
 from lrgls_dask.sigma.steps import nll_gradient
 
 __all__ = ["Point", "Profile", "leading"]
@@ -71,6 +72,7 @@ class Point:
     W: Array
     n_active: int
     rank: int
+    of_rows: OfRows | None = None
 
     @property
     def sigma(self) -> LowRank:
@@ -81,9 +83,12 @@ class Point:
         return LowRank(F, d)
 
     @cached_property
-    def hessian(self) -> Array | None:
-        """The exact Hessian (K, K), or None where only the leading eigenpairs are known.  O(q K^3)."""
+    def hessian(self) -> Curvature | None:
+        """The exact Hessian, O(q K^3), of m rows as what it does to a vector, O(K m q); None where only the leading
+        eigenpairs are known."""
         q, K = self.n_active, self.x.size
+        if self.of_rows is not None and isinstance(self.scoring, Products):
+            return Applied(self._applied(self.of_rows), self.scoring, np.ones(K), np.zeros(K))
         if self.theta.size < K:
             return None
         A, tail = self.W[:, q:], self.theta[q:]
@@ -96,10 +101,30 @@ class Point:
             # sum over n, m of c_mn w_in w_jn a_im a_jm is one product of all columns w_n o a_m
             columns = (W[:, :, None] * A[:, None, :]).reshape(K, -1)
             out += (columns * ((tail - 1.0) * (tail + head) / gap).ravel()) @ columns.T
-        return np.asarray(0.5 * out)
+        return Dense(0.5 * out)
+
+    def _applied(self, S: OfRows) -> Callable[[Array], Array]:
+        """v to the Hessian times v, where S* = R'R and R R' = L diag(theta) L', theta beyond its m values zero.
+
+        As a_m = R'l_m / sqrt(theta_m) and the terms of the head in the first product join the second, it is
+            1/2 [diag(A T A') o v + sum_n w_n o (I - W_q W_q' + R'L C_n L'R) (w_n o v)],
+        C_n = diag(2 (theta_n - 1) / (theta_m - theta_n)), L its columns beyond q, m > q.
+        """
+        q, W = self.n_active, self.W[:, : self.n_active]
+        theta, L = S.pairs
+        head, tail, L = theta[:q], theta[q:, None], L[:, q:]
+        gap = np.minimum(tail - head, -np.finfo(float).eps * head)  # a tie: curvature without bound, never 0/0
+        between, left = 2.0 * (head - 1.0) / gap, S.diagonal() - W**2 @ head
+
+        def apply(v: Array) -> Array:
+            Z = W * v[:, None]
+            beyond = S.rows.T @ (L @ (between * (L.T @ (S.rows @ Z))))
+            return np.asarray(0.5 * (left * v + np.einsum("iq,iq->i", W, Z - W @ (W.T @ Z) + beyond)))
+
+        return apply
 
     @cached_property
-    def scoring(self) -> Curvature:
+    def scoring(self) -> Dense | Products:
         """Joreskog's approximation 1/2 (A A') o (A A') with A A' = I - W_q W_q'.
 
         (W W') o (W W') is Z Z' with the products of two columns of W as columns of Z: O(K q^2) numbers in the place of
@@ -177,7 +202,8 @@ class Profile:
         diagonal, head = S.diagonal() * scale**2, theta[:q]
         value = 0.5 * (x.size * LOG_2PI + x.sum() + diagonal.sum() + (np.log(head) + 1.0 - head).sum())
         gradient = 0.5 * (1.0 - diagonal + W[:, :q] ** 2 @ (head - 1.0))
-        point = Point(x, float(value), gradient, theta, W, q, self.rank)
+        of_rows = standard if isinstance(standard, OfRows) else None
+        point = Point(x, float(value), gradient, theta, W, q, self.rank, of_rows)
         if diagonal.max() < CANCELS_ABOVE:
             return point
         value, _, gradient = nll_gradient(point.sigma, self.S)

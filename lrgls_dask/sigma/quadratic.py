@@ -6,24 +6,28 @@ is not well above zero the matrix may be positive definite all the same; such ro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, lapack
+from scipy.linalg import LinAlgError, lapack, lu_factor, lu_solve
 
 from lrgls_dask.sigma.interface import Array
 
-__all__ = ["Curvature", "Dense", "Products"]
+__all__ = ["RIDGE", "Applied", "Curvature", "Dense", "Products"]
 
+# Added to a semidefinite approximation, relative to its diagonal: it is singular where rank is not identified.
+RIDGE = 1e-8
+# Of conjugate gradients in a Newton step: how many, to what share of the energy of the first, and the least curvature,
+# relative to that of the approximation, that is one.
+MOST_PRODUCTS, ENOUGH, SMALL_CURVATURE = 40, 1e-4, 1e-3
 SAFE = 0.1  # share of a row's diagonal below which what the products leave of it divides nothing
 
 
 class Curvature(Protocol):
     """A symmetric matrix (K, K), positive definite where `solve` is asked."""
-
-    def diagonal(self) -> Array: ...
 
     def changed(self, slope: Array, added: Array) -> Curvature:
         """diag(1 / slope) H diag(1 / slope) + diag(added)."""
@@ -76,6 +80,10 @@ class Products:
         return np.asarray(self.own * step + self.columns @ (self.columns.T @ step))
 
     def solve(self, free: NDArray[np.intp], rhs: Array) -> Array:
+        return self.solver(free)(rhs)
+
+    def solver(self, free: NDArray[np.intp]) -> Callable[[Array], Array]:
+        """`solve` for many right-hand sides, factored once."""
         own, Z = self.own[free], self.columns[free]
         whole = own + np.einsum("ih,ih->i", Z, Z)
         apart = np.flatnonzero(own < SAFE * whole)
@@ -86,11 +94,58 @@ class Products:
         U = np.concatenate([Z, units], axis=1)
         inner = U.T @ (U / base[:, None])
         inner[np.diag_indices_from(inner)] += np.concatenate([np.ones(Z.shape[1]), 1.0 / (own[apart] - base[apart])])
+        factors = lu_factor(inner, check_finite=False)
 
         def once(b: Array) -> Array:
             x = b / base
-            return np.asarray(x - (U @ np.linalg.solve(inner, U.T @ x)) / base)
+            return np.asarray(x - (U @ lu_solve(factors, U.T @ x, check_finite=False)) / base)
 
-        found = once(rhs)
-        found += once(rhs - own * found - Z @ (Z.T @ found))  # the digits that differences lost
+        def solve(b: Array) -> Array:
+            found = once(b)
+            found += once(b - own * found - Z @ (Z.T @ found))  # the digits that differences lost
+            return found
+
+        return solve
+
+
+@dataclass(frozen=True, eq=False)
+class Applied:
+    """A matrix known by what it does to a vector, `apply`, as diag(1 / slope) apply diag(1 / slope) + diag(added).
+
+    near : one like it that is positive definite. A solve is some conjugate gradients, preconditioned by it; where the
+    matrix is not positive definite they end with what they have, which leads downhill all the same.
+    Source: Steihaug (1983).
+    """
+
+    apply: Callable[[Array], Array]
+    near: Products
+    slope: Array
+    added: Array
+
+    def changed(self, slope: Array, added: Array) -> Applied:
+        ridge = np.maximum(added, RIDGE * (1.0 + self.near.diagonal() / slope**2))
+        return Applied(self.apply, self.near.changed(slope, ridge), self.slope * slope, self.added / slope**2 + added)
+
+    def image(self, step: Array) -> Array:
+        return np.asarray(self.apply(step / self.slope) / self.slope + self.added * step)
+
+    def solve(self, free: NDArray[np.intp], rhs: Array) -> Array:
+        precondition, whole = self.near.solver(free), np.zeros_like(self.slope)
+        found, r = np.zeros_like(rhs), rhs.copy()
+        z = precondition(r)
+        p, energy = z, float(r @ z)
+        first = energy
+        for _ in range(MOST_PRODUCTS):
+            whole[free] = p
+            image = self.image(whole)[free]
+            curvature = float(p @ image)
+            if curvature <= SMALL_CURVATURE * energy:
+                return found if found.any() else z
+            found += (energy / curvature) * p
+            r -= (energy / curvature) * image
+            z = precondition(r)
+            before, energy = energy, float(r @ z)
+            if energy <= ENOUGH * first:
+                break
+            p = z + (energy / before) * p
         return found

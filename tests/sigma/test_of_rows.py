@@ -10,7 +10,7 @@ from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.ml import ml_candidates, ml_step
 from lrgls_dask.sigma.of_rows import OfRows
 from lrgls_dask.sigma.profile import Profile, leading
-from lrgls_dask.sigma.quadratic import Dense, Products
+from lrgls_dask.sigma.quadratic import Applied, Dense, Products
 from lrgls_dask.sigma.starts import joreskog_start
 from lrgls_dask.sigma.steps import nll_gradient
 
@@ -61,7 +61,9 @@ def test_the_profile(low: float) -> None:
     few, all_pairs = Profile(S, 3, floor, exact=False).at(x), Profile(dense(S), 3, floor).at(x)
     assert few.value == pytest.approx(all_pairs.value, rel=1e-10)
     np.testing.assert_allclose(few.gradient, all_pairs.gradient, atol=1e-8)
-    assert few.hessian is None
+    step = np.random.default_rng(2).normal(size=K)
+    expected = all_pairs.hessian.image(step)
+    np.testing.assert_allclose(few.hessian.image(step), expected, atol=1e-9 * np.abs(expected).max())
     assert joreskog_start(Profile(S, 3, floor)) is None  # S is singular
 
 
@@ -106,6 +108,39 @@ def test_joreskogs_approximation_solves_as_its_numbers_do(rank: int, high: int) 
     step = rng.normal(size=K)
     np.testing.assert_allclose(few.image(step), whole.image(step), atol=1e-12)
     np.testing.assert_allclose(few.solve(free, rhs), whole.solve(free, rhs), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("convex", [True, False])
+def test_what_is_only_applied_is_solved_by_conjugate_gradients(convex: bool) -> None:
+    """To a few digits; where it bends down somewhere, to what leads downhill."""
+    rng = np.random.default_rng(convex)
+    near = Products(rng.uniform(0.5, 1.0, K), 0.3 * rng.normal(size=(K, 4)))
+    B = 0.1 * rng.normal(size=(K, K))
+    H = np.diag(near.own) + near.columns @ near.columns.T + (0.1 if convex else 1.5) * (B + B.T)
+    assert (np.linalg.eigvalsh(H)[0] > 0) == convex
+    slope, added = rng.uniform(0.5, 1.0, K), rng.uniform(0.0, 0.1, K)
+    applied = Applied(lambda v: H @ v, near, np.ones(K), np.zeros(K)).changed(slope, added)
+    numbers = H / np.outer(slope, slope) + np.diag(added)
+    step, free, rhs = rng.normal(size=K), np.sort(rng.choice(K, 120, replace=False)), rng.normal(size=120)
+    np.testing.assert_allclose(applied.image(step), numbers @ step, atol=1e-10)
+    found = applied.solve(free, rhs)
+    if convex:
+        np.testing.assert_allclose(found, np.linalg.solve(numbers[np.ix_(free, free)], rhs), rtol=0.01, atol=0.01)
+    else:
+        assert found @ rhs > 0
+
+
+@pytest.mark.parametrize(("true", "rank"), [(3, 2), (6, 3), (3, 4)])
+def test_few_evaluations_lead_to_the_optimum(true: int, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too few factors too, where the approximate Hessian took hundreds."""
+    S, floor, asked = rows(120, 500, true), np.full(500, 1e-8), []
+    at = Profile.at
+    monkeypatch.setattr(Profile, "at", lambda self, x: (asked.append(x), at(self, x))[1])
+    found = ml_candidates(S, rank, floor)[0].sigma
+    assert len(asked) < 120
+    point = at(Profile(S, rank, floor, exact=False), np.log(found.d))
+    free = found.d > 2e-8
+    assert np.abs(point.gradient[free]).max() < 1e-7
 
 
 def test_numbers_that_are_not_positive_definite_are_refused() -> None:

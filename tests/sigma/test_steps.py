@@ -33,7 +33,7 @@ def test_profile_value_gradient_and_hessian(K: int, k: int, n: int) -> None:
     gradient = central_differences(lambda z: profile.at(z).value, x, 1e-5)
     np.testing.assert_allclose(point.gradient, gradient, atol=2e-8 * max(1.0, np.abs(gradient).max()))
     hessian = central_differences(lambda z: profile.at(z).gradient, x, 1e-5)
-    np.testing.assert_allclose(point.hessian, hessian, atol=2e-8 * max(1.0, np.abs(hessian).max()))
+    np.testing.assert_allclose(point.hessian.H, hessian, atol=2e-8 * max(1.0, np.abs(hessian).max()))
 
 
 def test_no_loadings_beat_the_closed_form_at_the_same_d() -> None:
