@@ -548,10 +548,11 @@ def test_less_memory_compresses_fewer_patterns_then_streams_then_refuses() -> No
     system = System.from_arrays(np.zeros((5_000, 200)), np.zeros((5_000, 300)), incidence=incidence)
     plans = {}
     whole = LowRankGLS(2, missing="em", memory_limit="500GB").plan(system)
-    for limit in np.geomspace(whole.peak, LowRankGLS(2, missing="em", engine="stream").plan(system).peak * 1.05, 30):
-        plan = LowRankGLS(2, missing="em", memory_limit=int(limit * 1.02)).plan(system)
+    least = LowRankGLS(2, missing="em", engine="stream").plan(system).peak
+    for limit in np.geomspace(whole.peak, least, 30) + 8e6:  # what this process holds changes a little meanwhile
+        plan = LowRankGLS(2, missing="em", memory_limit=int(limit)).plan(system)
         plans[plan.most_patterns] = plan.engine
-        assert plan.peak <= limit * 1.02
+        assert plan.peak <= limit
     assert next(iter(plans)) == whole.most_patterns == 256 and list(plans)[-1] == 0
     assert len(plans) > 2 and plans[0] == "stream"
     with pytest.raises(MemoryError, match=r"engine 'stream' needs .*raise memory_limit to"):
