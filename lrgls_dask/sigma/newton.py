@@ -28,6 +28,8 @@ MAX_STEP = 2.0
 FIRST_DAMPING, LAST_DAMPING = 1e-3, 1e8
 # Nearer to the floor than this is on the floor: a coordinate that rounding left above it would halt every step.
 ON_FLOOR = 1e-6
+# A step that leaves more than this share of the gradient is better made with the exact Hessian.
+SLOW = 0.25
 # How often one step may find more coordinates that run into the floor and solve again for the others.
 ACTIVE_SET_PASSES = 4
 
@@ -67,14 +69,14 @@ class Local:
         x = self.point.x
         return 4.0 * float(np.finfo(float).eps * (np.abs(x).sum() + x.size + abs(self.point.value)))
 
-    def after(self, damping: float) -> Array:
-        """x after a damped Newton step, not below the floor."""
-        u = np.maximum(self.u + self._step(damping), self.lowest)
+    def after(self, damping: float, exact: bool = True) -> Array:
+        """x after a damped Newton step, not below the floor.  exact : with the exact Hessian, where there is one."""
+        u = np.maximum(self.u + self._step(damping, exact), self.lowest)
         x = self.corner + unchart(u)
         return np.where(x - self.lower < ON_FLOOR, self.lower, x)
 
-    def _step(self, damping: float) -> Array:
-        if self.point.hessian is not None:
+    def _step(self, damping: float, exact: bool) -> Array:
+        if exact and self.point.hessian is not None:
             bend = np.where(
                 self.slope < 1.0, self.gradient / self.slope, 0.0
             )  # d2x/du2 = -1/r^2 where u is linear in d
@@ -119,11 +121,13 @@ def minimise(profile: Profile, x: Array, tol: float, max_iterations: int) -> Poi
     that is exact.  The value never rises beyond rounding.
     """
     here, damping = Local.at(profile, np.maximum(x, profile.lower)), 0.0
+    exact = profile.exact  # else the approximation, a fraction of the price, as long as it is good
     for _ in range(max_iterations):
         if here.size <= tol:
             break
-        there = Local.at(profile, here.after(damping))
+        there = Local.at(profile, here.after(damping, exact))
         gain = here.point.value - there.point.value
+        exact = exact or there.size > SLOW * here.size
         if gain > here.rounding or (gain >= -here.rounding and there.size < 0.5 * here.size):
             here, damping = there, 0.0 if damping <= FIRST_DAMPING else 0.1 * damping
         elif abs(gain) <= here.rounding or damping >= LAST_DAMPING:
