@@ -6,7 +6,7 @@ pass; both are timed, and the peak of the process stands beside the one that the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,14 @@ def fit(path: str, n_responses: int, n_features: int) -> dict[str, Any]:
     """A task: from the path to the fit of rank 3 of the rows that show every response."""
     left = " + ".join(f"y{j}" for j in range(n_responses))
     right = " + ".join(f"x{j}" for j in range(n_features))
-    model = LowRankGLS(rank=3, missing="drop")
+    return timed_fit(3, lambda: System.from_parquet(path, f"{left} ~ {right}"))
+
+
+def timed_fit(rank: int, make: Callable[[], System]) -> dict[str, Any]:
+    """What making a system and fitting it took, two threads."""
+    model = LowRankGLS(rank=rank, missing="drop")
     with dask.config.set(scheduler="threads", num_workers=THREADS):
-        system, made = timed(lambda: System.from_parquet(path, f"{left} ~ {right}"))
+        system, made = timed(make)
         fitted, seconds = timed(lambda: model.fit(system).result_)
     return {
         "seconds": made + seconds,

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import dask
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from harness import Case, Report, Session, main, median, timed
+from from_parquet import THREADS, read, timed_fit
+from harness import Case, Report, Session, main, median
 
-from lrgls_dask import LowRankGLS, System
+from lrgls_dask import System
 from lrgls_dask.data import longrows
 
-THREADS = 2
 FULL = {"n_obs": 500_000, "n_equations": 40}  # 20 million cells, 0.7 GB decoded
 SMALL = {"n_obs": 400, "n_equations": 5}
 LIMIT = 2**30
@@ -53,31 +52,8 @@ def write(folder: Path, n_obs: int, n_equations: int) -> dict[str, Path]:
 
 def fit(path: str) -> dict[str, Any]:
     """A task: from the path to the fit of rank 1."""
-    model = LowRankGLS(rank=1, missing="drop")
-    # small files are streamed too
-    with dask.config.set(scheduler="threads", num_workers=THREADS), patch.object(longrows, "AT_ONCE_BYTES", 0):
-        system, made = timed(lambda: System.from_parquet(path, "y ~ x + z", equation="k", obs="t", memory_limit=LIMIT))
-        fitted, seconds = timed(lambda: model.fit(system).result_)
-    return {
-        "seconds": made + seconds,
-        "seconds_to_make": made,
-        "seconds_to_fit": seconds,
-        "planned_peak": model.plan_.client_peak,
-        "passes": fitted.n_passes,
-        "n_obs": system.n_obs,
-    }
-
-
-def read(path: str) -> dict[str, Any]:
-    """A task: pyarrow decodes all columns, row group by row group."""
-    pa.set_cpu_count(THREADS)
-
-    def all_groups() -> int:
-        with pq.ParquetFile(path) as file:
-            return sum(file.read_row_group(i).num_rows for i in range(file.num_row_groups))
-
-    n_cells, seconds = timed(all_groups)
-    return {"seconds": seconds, "n_cells": n_cells}
+    with patch.object(longrows, "AT_ONCE_BYTES", 0):  # small files are streamed too
+        return timed_fit(1, lambda: System.from_parquet(path, "y ~ x + z", equation="k", obs="t", memory_limit=LIMIT))
 
 
 def run(session: Session) -> Report:

@@ -127,7 +127,7 @@ def test_long_parquet(small):
     assert cases(found) == ["fit, ascending", "read, ascending", "fit, shuffled", "read, shuffled"]
     ascending, read, shuffled, _ = found["runs"]
     assert ascending["passes"] == shuffled["passes"] == 1
-    assert (ascending["n_obs"], shuffled["n_obs"], read["n_cells"]) == (400, 400, 2_000)
+    assert (ascending["n_obs"], shuffled["n_obs"], read["n_obs"]) == (400, 400, 2_000)
 
 
 def test_memory(small):
