@@ -12,8 +12,8 @@ Three objects make a kind of Sigma, all described in `interface`; a file has all
   parameters to take derivatives in (`tangents`), what a summary says of it, what it warns of, what is saved.
 - the *structure*, a `Structure`, which finds the value from S: a first Sigma (`candidates`), a better one (`update`),
   the penalty it adds, and facts that the loop reads. Where the loadings are found equation by equation given the
-  factors it is a `FactorStructure`, and EM works with it. One that says `takes_rows` also finds it from `of_rows.OfRows`,
-  the few rows that S is made of where they are fewer than equations.
+  factors it is a `FactorStructure`, and EM works with it. One that says `takes_rows` also finds it from the rows that S
+  is made of, `of_rows.OfRows`, where these are fewer than equations.
 - the *option*, a `SigmaOption`, by which users ask for it: frozen, checked on construction, made a structure once the
   equations are known.
 
