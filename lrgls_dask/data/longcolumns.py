@@ -18,7 +18,7 @@ from lrgls_dask.data.modelmatrix import Shift
 from lrgls_dask.data.tables import as_kind
 from lrgls_dask.data.wideframes import missing_value
 
-__all__ = ["LongColumns", "Observed", "nothing_observed", "spread_weights", "weights_of"]
+__all__ = ["LongColumns", "Observed", "check_observed", "nothing_observed", "spread_weights", "weights_of"]
 
 Place = Callable[[int], str]
 
@@ -105,6 +105,13 @@ def spread_weights(values: np.ndarray, cells: Cells, of_rows: bool) -> np.ndarra
     column = np.ones((len(cells.obs), 1))
     column[cells.row, 0] = values
     return column
+
+
+def check_observed(counts: np.ndarray, equations: Sequence[Hashable]) -> None:
+    """Raise ValueError for equations (K,) of which counts (K,) no cell is observed."""
+    bare = np.flatnonzero(counts == 0)
+    if len(bare):
+        raise nothing_observed([equations[j] for j in bare.tolist()])
 
 
 def nothing_observed(equations: Sequence[Hashable]) -> ValueError:

@@ -17,12 +17,12 @@ import pandas as pd
 from dask.utils import format_bytes
 
 from lrgls_dask.data.framelook import promise
-from lrgls_dask.data.longcolumns import LongColumns, Observed, nothing_observed, spread_weights, weights_of
+from lrgls_dask.data.longcolumns import LongColumns, Observed, check_observed, spread_weights, weights_of
 from lrgls_dask.data.longframes import Cells, Placing, group_of_rows, places_of, shared_columns
 from lrgls_dask.data.longkeys import CellRows, CellRun, Keys, cell_runs
 from lrgls_dask.data.parquetrows import FileRows
 from lrgls_dask.data.tables import as_labels
-from lrgls_dask.data.wideframes import PAGE_BYTES
+from lrgls_dask.data.wideframes import PAGE_BYTES, no_shift
 from lrgls_dask.rows.memory import this_process
 from lrgls_dask.rows.rows import Part
 
@@ -64,11 +64,7 @@ def long_files(
     runs = cell_runs(groups, keys.counts, 8 * width, 8 * (len(columns.fitted.encoding.names) + len(keys.equations)))
     require_pieces(max(len(piece) for run in runs for piece in run.pieces), width, memory_limit)
     found = _look(work, runs, keys.obs)
-    if not found.kept.any():
-        raise nothing_observed(keys.equations)
-    bare = np.flatnonzero(found.observed == 0)
-    if len(bare):
-        raise nothing_observed([keys.equations[j] for j in bare])
+    check_observed(found.observed, keys.equations)
     placing = Placing.of(columns.uses, columns.fitted.encoding.names, found.shared)
     work = _Work(columns, keys.equations, keys.stored, weight, {}, placing, found.of_rows)
     runs = cell_runs(groups, keys.counts, 8 * width, 8 * sum(work.widths))
@@ -137,11 +133,7 @@ class _Work:
         cells = Cells(obs, self.equations, piece.row, places_of(as_labels(raw[equation]), equation, self.stored))
         if self.placing is None:
             cells.check_distinct(equation, piece.place)
-        return raw, cells, self.columns.observed(raw, cells, _no_shift, piece.place)
-
-
-def _no_shift(steps: int) -> np.ndarray:
-    raise AssertionError("lags of what is read in pieces are refused")
+        return raw, cells, self.columns.observed(raw, cells, no_shift, piece.place)
 
 
 # ---------------------------------------------------------------------------------------------- the look

@@ -22,7 +22,7 @@ from lrgls_dask.data.framefit import FittedFormulas, design_of_long
 from lrgls_dask.data.framelook import labels_of_rows, look, pieces_of, whole_columns
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import dim_of_rows
-from lrgls_dask.data.longcolumns import LongColumns, nothing_observed, spread_weights, weights_of
+from lrgls_dask.data.longcolumns import LongColumns, check_observed, spread_weights, weights_of
 from lrgls_dask.data.longfiles import CELL_BYTES, LongFiles, long_files, require_pieces
 from lrgls_dask.data.longframes import Placing, cells_of, formula_of, group_of_rows, shared_columns
 from lrgls_dask.data.longkeys import PIECE_BYTES, scan_keys
@@ -147,9 +147,7 @@ def _of_whole(long: Long) -> tuple[LongFiles, FittedFormulas, tuple[Hashable, ..
     fitted = long.fitted(encoding, cells.equations)
     columns = LongColumns(fitted, long.missing)
     seen = columns.observed(raw, cells, cells.lags)
-    bare = np.flatnonzero(np.bincount(seen.cells.column, minlength=len(cells.equations)) == 0)
-    if len(bare):
-        raise nothing_observed([cells.equations[j] for j in bare])
+    check_observed(np.bincount(seen.cells.column, minlength=len(cells.equations)), cells.equations)
     shared = shared_columns(seen.cells, seen.x, columns.uses)
     placing = Placing.of(columns.uses, encoding.names, shared)
     own, weights = raw.iloc[seen.kept], None

@@ -201,10 +201,11 @@ class _Source:
         if not ascends.all() or (self._last is not None and self._last > self.labels[0]):
             raise NotSorted(f"{self.called} is not sorted by {self._obs!r}")
 
-    def upto(self, label: Any) -> Any:
-        """The rows up to this label, which are taken."""
+    def upto(self, label: Any) -> tuple[Any, np.ndarray]:
+        """The rows up to this label, which are taken, and their labels."""
         count = int(np.searchsorted(self.labels, label, side="right"))
-        taken, self.table, self.labels = self.table.slice(0, count), self.table.slice(count), self.labels[count:]
+        taken = self.table.slice(0, count), self.labels[:count]
+        self.table, self.labels = self.table.slice(count), self.labels[count:]
         return taken
 
     def close(self) -> None:
@@ -222,9 +223,9 @@ def _merged(sources: Sequence[_Source]) -> Iterator[Any]:
         schema = pa.unify_schemas([source.table.schema for source in left], promote_options="permissive")
         while left:
             label = min(source.labels[-1] for source in left)
-            taken = [piece for source in left if len(piece := source.upto(label))]
-            table = pa.concat_tables([_as_schema(piece, schema) for piece in taken])
-            labels = np.concatenate([source_labels for source_labels in map(left[0]._read, taken)])
+            taken = [source.upto(label) for source in left]
+            table = pa.concat_tables([_as_schema(piece, schema) for piece, _ in taken])
+            labels = np.concatenate([each for _, each in taken])
             yield table.take(pa.array(np.argsort(labels, kind="stable")))
             left = [source for source in left if source.load()]
 

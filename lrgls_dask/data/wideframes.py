@@ -24,7 +24,7 @@ from lrgls_dask.rows.rows import Part
 # Of each column a page as it is stored, the same decoded, and the dictionary, of 1 MB each as pyarrow and Spark write.
 PAGE_BYTES = 3 * 2**20
 
-__all__ = ["PAGE_BYTES", "WideColumns", "WideRows", "missing_value", "wide_rows"]
+__all__ = ["PAGE_BYTES", "WideColumns", "WideRows", "missing_value", "no_shift", "wide_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +91,13 @@ class WideColumns:
     def shown(self, piece: Any) -> np.ndarray:
         """(n,) which rows of a piece show a response; responses are read in turn until it is known of all rows."""
         encoding, formulas = self.encoding, self.encoding.formulas
-        lost = encoding.lost(self.raw(piece, formulas.regressor_columns), _no_shift)
+        lost = encoding.lost(self.raw(piece, formulas.regressor_columns), no_shift)
         found, hopeless, done = np.zeros(lost.shape[1], dtype=bool), lost.all(axis=0), 0
         while done < len(self.of) and not (found | hopeless).all():
             labels = self.of[done : 2 * done + 1]
             wanted = [formulas.responses[label] for label in labels]
             names = dict.fromkeys(name for each in wanted for name in each.columns)
-            y = encoding.responses(self.raw(piece, list(names)), _no_shift, wanted)
+            y = encoding.responses(self.raw(piece, list(names)), no_shift, wanted)
             for label, each in zip(labels, wanted, strict=True):
                 found |= ~(np.isnan(y[each.text]) | lost[formulas.right[label]])
             done += len(labels)
@@ -198,7 +198,7 @@ def _shown(columns: WideColumns, piece: Any) -> np.ndarray:
 
 def _all(columns: WideColumns, piece: Any) -> np.ndarray:
     place = piece.place if isinstance(piece, FileRows) else None
-    return columns(columns.raw(piece, columns.read), _no_shift, place)
+    return columns(columns.raw(piece, columns.read), no_shift, place)
 
 
 def _observed(columns: WideColumns, piece: Any) -> np.ndarray:
@@ -206,7 +206,8 @@ def _observed(columns: WideColumns, piece: Any) -> np.ndarray:
     return values[columns.kept(values)]
 
 
-def _no_shift(steps: int) -> np.ndarray:
+def no_shift(steps: int) -> np.ndarray:
+    """The lags of rows that are read in pieces: there are none."""
     raise AssertionError("lags of what is read in pieces are refused")
 
 

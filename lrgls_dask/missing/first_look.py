@@ -19,6 +19,7 @@ __all__ = ["look", "plan_of_complete_rows", "plan_of_holes"]
 # Two to start, looks, and one for standard errors; half as many pairs of equations seen together take four or five
 # more, as an acceleration of EM goes on more slowly where more is missing. Measured.
 FEWEST_PASSES, MORE_PASSES = 6.0, 4.5
+STREAMS, COMPRESSES = "streams the rows", "compresses the rows"
 
 
 def look(
@@ -46,26 +47,24 @@ def look(
 
 def plan_of_holes(plan: Plan, seen: Incomplete, *, by_rounds: bool) -> Plan:
     """The plan of rows of which the first pass found that they miss responses.  by_rounds : whether EM is asked for."""
-    streamed = not seen.restarts_are_free
-    does = "streams the rows" if streamed else "compresses the rows"
-    if not streamed and seen.n_patterns > (plan.most_patterns or 0):
-        does = "holds the rows in memory"
-    passes = 1
-    if streamed:
+    found = f"{seen.n_patterns:,} patterns of missing responses"
+    if seen.restarts_are_free:
+        held = seen.n_patterns > (plan.most_patterns or 0)
+        return _found(plan, found, "holds the rows in memory" if held else COMPRESSES)
+    passes = EM_PASSES
+    if not by_rounds and plan.n_equations <= LARGEST_PAIRS:
         shares = seen.cells / seen.n_obs
         together = float(shares.min() * shares.mean())  # of the pair that is seen together the least, about
         passes = round(FEWEST_PASSES - MORE_PASSES * log2(together))
-        if by_rounds or plan.n_equations > LARGEST_PAIRS:
-            passes = EM_PASSES
-    return _found(plan, f"{seen.n_patterns:,} patterns of missing responses", does, streamed, passes)
+    return _found(plan, found, STREAMS, passes)
 
 
 def plan_of_complete_rows(plan: Plan, *, streamed: bool) -> Plan:
     """The same where no response is missing."""
-    does = "streams the rows" if streamed else "compresses the rows"
-    return _found(plan, "no missing response", does, streamed, 1 + STREAM_PASSES if streamed else 1)
+    does, passes = (STREAMS, 1 + STREAM_PASSES) if streamed else (COMPRESSES, 1)
+    return _found(plan, "no missing response", does, passes)
 
 
-def _found(plan: Plan, found: str, does: str, streamed: bool, passes: int) -> Plan:
+def _found(plan: Plan, found: str, does: str, passes: int = 1) -> Plan:
     reason = f"the first pass found {found}, and {does}"
-    return replace(plan, engine="stream" if streamed else "compress", reason=reason, passes=passes)
+    return replace(plan, engine="stream" if does == STREAMS else "compress", reason=reason, passes=passes)

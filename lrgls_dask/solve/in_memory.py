@@ -74,7 +74,7 @@ class InMemory:
         """
         other = copy.copy(self)
         other.compressed, other.by_rows, other._y = None, False, y
-        vars(other)["_beyond"] = beyond
+        other._beyond = beyond
         start = self.coordinates.by_group(self.coordinates.adjoint(self._stacks, y))
         other.whitened = replace(self.whitened, start=start)
         return other
@@ -97,8 +97,12 @@ class InMemory:
     def products(self, c: np.ndarray, B: np.ndarray, sigma: Sigma | None) -> Products:
         at, stacks = self.coordinates, self._stacks
         residual = self._y - at.forward(stacks, c)
-        along = (self._beyond @ B + residual.T @ (residual @ B)) / self.n_obs
-        diagonal = (self._beyond.diagonal() + np.sum(residual**2, axis=0)) / self.n_obs
+        if self.by_rows:
+            beyond, squares = self._below.T @ (self._below @ B), np.sum(self._below**2, axis=0)
+        else:
+            beyond, squares = self._beyond @ B, self._beyond.diagonal()
+        along = (beyond + residual.T @ (residual @ B)) / self.n_obs
+        diagonal = (squares + np.sum(residual**2, axis=0)) / self.n_obs
         gradient = np.zeros(0) if sigma is None else at.adjoint(stacks, sigma.solve_rows(residual)) - at.ridge * c
         return Products(along, diagonal, gradient)
 

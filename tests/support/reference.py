@@ -62,6 +62,16 @@ def joint(case: str, structure: str) -> tuple[dict[str, Any], Fit]:
         return expected, model.fit(system_of(reference["equations"], data)).result_
 
 
+def apart(got: Fit, expected: dict[str, Any]) -> tuple[float, float]:
+    """Largest distances of another program's coefficients, in its observed standard errors, and of its Sigma, in
+    standard deviations of the errors."""
+    observed = table(expected["se"]["observed"], got)
+    coefficients = (got.params.values - table(expected["coefficients"], got)) / observed
+    sigma = np.array(expected["sigma"])
+    sd = np.sqrt(np.diag(sigma))
+    return np.abs(coefficients).max(), np.abs((got.sigma().values - sigma) / np.outer(sd, sd)).max()
+
+
 def table(values: dict[str, dict[str, float]], fit: Fit) -> np.ndarray:
     """(P,) numbers stored by equation and regressor."""
     pairs = zip(fit.params["equation"].values, fit.params["regressor"].values, strict=True)

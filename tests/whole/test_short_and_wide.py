@@ -44,6 +44,7 @@ def fitted(data: Data, rank: Any = 3, wrap: Any = np.asarray, **options: Any) ->
         ("shared", False, {"rank": "bic", "ranks": [1, 3, 4]}),
         ("shared", False, {"missing": "em"}),
         ("shared", False, {"algorithm": "fgls"}),
+        ("shared", False, {"algorithm": "em"}),
         ("own", False, {"restrictions": "y0:x1 = y1:x1"}),
         ("own", False, {"lam_B": 2.0}),
     ],
