@@ -31,7 +31,7 @@ SAME = 1e-13  # of its size, by which a constant's level over the rows of two eq
 
 def information_of(problem: Incomplete, sigma: Sigma) -> np.ndarray:
     """(P, P) sum_i X_o' Sigma_oo^-1 X_o in the coordinates c, ridge not included, for any Sigma in standard units."""
-    return problem.information(widened(sigma)) if sigma.is_wide else problem.general_information(sigma)
+    return problem.information(widened(sigma) if sigma.is_wide else sigma)
 
 
 @dataclass(frozen=True, eq=False)

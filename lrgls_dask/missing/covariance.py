@@ -72,7 +72,7 @@ def least_squares_covariance(problem: Incomplete, sigma: Sigma) -> np.ndarray:
     (X'X)^-1 X' Sigma X (X'X)^-1, of equations i and j over the rows that show both; under restrictions as
     `LeastSquaresCovariance` has it. sigma : in standard units. One pass, or none.
     """
-    products = problem.general_information(sigma, sigma.dense())
+    products = problem.information(sigma, sigma.dense())
     constraint = problem.constraint
     if constraint is not None:
         weight = problem.coordinates.expand(in_user_units(problem))

@@ -24,17 +24,14 @@ from lrgls_dask.missing.kernels import (
     Summed,
     gradient_of,
     residuals_of,
-    whitened_columns,
 )
 
 __all__ = [
     "Expected",
     "ExpectedMoments",
-    "GeneralInformation",
     "SeveralExpected",
     "expected_moments",
     "general_image",
-    "general_information",
 ]
 
 
@@ -72,13 +69,6 @@ class SeveralExpected(Summed):
     points: tuple[ExpectedMoments, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class GeneralInformation(Summed):
-    """total : (P, P) sum X_o' Sigma_oo^-1 X_o in whitened columns."""
-
-    total: np.ndarray
-
-
 def expected_moments(slabs: Iterable[MaskedSlab], params: SeveralParams) -> SeveralExpected | None:
     """ExpectedMoments at each of several points, about 4 n K^2 multiplications for one, and what the patterns take."""
     total: SeveralExpected | None = None
@@ -105,25 +95,6 @@ def general_image(slabs: Iterable[MaskedSlab], params: MaskedParams) -> Gradient
         part = GradientMoments(*gradient_of(slab, scaled, params))
         total = part if total is None else total + part
     return total
-
-
-def general_information(slabs: Iterable[MaskedSlab], params: MaskedParams) -> GeneralInformation | None:
-    """GeneralInformation of some slabs: P^2 multiplications for each row and each equation that it misses."""
-    total: np.ndarray | None = None
-    of = np.empty(0 if params.ends is None else len(params.ends), dtype=np.intp)
-    for group, places in zip(params.groups, params.places, strict=True):
-        of[places] = group.equations[:, None]
-    for slab in slabs:
-        columns, _ = whitened_columns(slab, params)
-        rows = params.sigma.rows(slab.observed)
-        base = rows.base if params.between is None else params.between
-        part = columns.T @ columns
-        part *= base[np.ix_(of, of)]
-        for some, taken in rows.taken() if params.between is None else ():
-            moved = columns[some] * taken[:, of]
-            part -= moved.T @ moved
-        total = part if total is None else total + part
-    return None if total is None else GeneralInformation(total)
 
 
 def _columns_along(slab: MaskedSlab, params: MaskedParams) -> np.ndarray:

@@ -24,11 +24,10 @@ from lrgls_dask.rows.block import Block, width_of
 from lrgls_dask.rows.kernels import adjoint, forward, slabs
 from lrgls_dask.rows.moments import Sized
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.sigma.shown import half_inverse, posterior, posterior_root
+from lrgls_dask.sigma.shown import posterior
 
 __all__ = [
     "GradientMoments",
-    "InformationMoments",
     "LatentMoments",
     "MaskedParams",
     "MaskedSlab",
@@ -42,7 +41,6 @@ __all__ = [
     "factors_given",
     "gradient_of",
     "image_moments",
-    "information_moments",
     "latent_moments",
     "pair_moments",
     "residual_moments",
@@ -170,14 +168,6 @@ class StartMoments(PairMoments):
     columns: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class InformationMoments(Summed):
-    """What Woodbury takes from, (P, P) sum of U U', and from what, per group (m, p, p) X_j'X_j; whitened columns."""
-
-    taken: np.ndarray
-    own: tuple[np.ndarray, ...]
-
-
 # ---------------------------------------------------------------------------------------------- kernels
 
 
@@ -289,26 +279,6 @@ def _shown_columns(slab: MaskedSlab, groups: tuple[DesignGroup, ...]) -> np.ndar
     if not used.all():
         columns *= used
     return columns
-
-
-def information_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> InformationMoments | None:
-    """InformationMoments of some slabs, n k P^2 multiplications: U_i stacks x_ij (f_j / d_j)' C_i^-1/2 over j in o."""
-    total: InformationMoments | None = None
-    sigma = params.sigma
-    for slab in slabs:
-        columns, own = whitened_columns(slab, params)
-        half = half_inverse(posterior_root(slab.observed, sigma))
-        taken = np.zeros((columns.shape[1],) * 2)
-        for row in range(sigma.rank):
-            loading = (half[row, : row + 1].T @ sigma.scaled_loadings.T[: row + 1]) * slab.observed
-            part_of = np.empty_like(columns)
-            for group, places in zip(params.groups, params.places, strict=True):
-                for j, at in zip(group.equations, places, strict=True):
-                    part_of[:, at] = columns[:, at] * loading[:, j, None]
-            taken += part_of.T @ part_of
-        part = InformationMoments(taken, own)
-        total = part if total is None else total + part
-    return total
 
 
 def whitened_columns(slab: MaskedSlab, params: MaskedParams) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:

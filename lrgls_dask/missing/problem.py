@@ -28,15 +28,13 @@ from lrgls_dask.missing.columns import Apart, ShownColumns, group_rows_of
 from lrgls_dask.missing.expected import (
     Expected,
     ExpectedMoments,
-    GeneralInformation,
     SeveralExpected,
     expected_moments,
     general_image,
-    general_information,
 )
+from lrgls_dask.missing.information import information_moments, shared_columns, shared_information
 from lrgls_dask.missing.kernels import (
     GradientMoments,
-    InformationMoments,
     LatentMoments,
     MaskedParams,
     MaskedSlab,
@@ -46,7 +44,6 @@ from lrgls_dask.missing.kernels import (
     StartMoments,
     block_kernel,
     image_moments,
-    information_moments,
     latent_moments,
     pair_moments,
     residual_moments,
@@ -261,12 +258,6 @@ class Incomplete(ShownColumns):
         found: GradientMoments = self._sum(general_image, params, "conjugate gradients")
         return self._adjoint(found, self._ones) + self.coordinates.ridge * p
 
-    def general_information(self, sigma: Sigma, between: np.ndarray | None = None) -> np.ndarray:
-        """`information` at any Sigma.  between : (K, K) in the place of every Sigma_oo^-1, if given."""
-        params = replace(self._whitened_params(sigma), between=between)
-        found: GeneralInformation = self._sum(general_information, params, "information")
-        return found.total[np.ix_(self._order, self._order)]
-
     def image(self, p: np.ndarray, sigma: LowRank) -> np.ndarray:
         """(sum_i X_o' Sigma_oo^-1 X_o + ridge) p, (P,): one pass, or none from pseudo-rows."""
         # the residual of responses that are zero, at coefficients -p, is X p
@@ -295,16 +286,20 @@ class Incomplete(ShownColumns):
         found: PairMoments = self._sum(pair_moments, self._params(c, none), "pairs")
         return found
 
-    def information(self, sigma: LowRank) -> np.ndarray:
-        """sum_i X_o' Sigma_oo^-1 X_o in the coordinates c, (P, P), ridge not included: one pass, or none."""
-        groups, params = self.rows.design.groups, self._whitened_params(sigma)
-        found: InformationMoments = self._sum(information_moments, params, "information")
-        total = -found.taken
-        for group, own, where in zip(groups, found.own, params.places, strict=True):
-            for j, mine, block in zip(group.equations, own, where, strict=True):
-                total[np.ix_(block, block)] += mine / sigma.d[j]
+    def information(self, sigma: Sigma, between: np.ndarray | None = None) -> np.ndarray:
+        """sum_i X_o' Sigma_oo^-1 X_o in the coordinates c, (P, P), ridge not included: one pass, or none.
+
+        between : (K, K) in the place of every Sigma_oo^-1, if given.
+        """
+        params = replace(self._whitened_params(sigma), between=between)
+        basis = shared_columns(params)
+        if basis is None:
+            total = self._sum(information_moments, params, "information").total
+        else:
+            shared = shared_information(basis)
+            total = shared.whole(self._sum(shared, params, "information"), params)
         order = self._order
-        return total[np.ix_(order, order)]
+        return np.asarray(total[np.ix_(order, order)])
 
     def summed(self, moments: Callable[..., Any], params: MaskedParams, label: str) -> Any:
         """What `moments` sums over the rows: one pass, or none from pseudo-rows."""
@@ -374,7 +369,7 @@ class Incomplete(ShownColumns):
             size += 16 * len(points) * design.n_equations**2
         if moments is start_moments:
             size += 8 * (design.n_regressors + 1) ** 2
-        if moments in (information_moments, general_information):
+        if label == "information":
             size += 8 * design.n_coefficients**2
         kernel = block_kernel(moments)
         return run_pass(self.rows, kernel, params, partial_bytes=size, meter=self.meter, label=label, holes=True)

@@ -36,7 +36,7 @@ def matrix_of(information: CompleteInformation) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["own", "shared", "mixed"])
 def test_without_holes_it_is_the_information(kind: str, most: int | None) -> None:
     problem, sigma = problem_of(kind, most, share=0.0), some_sigma()
-    information = problem.general_information(sigma)
+    information = problem.information(sigma)
     scale = np.abs(information).max()
     np.testing.assert_allclose(matrix_of(CompleteInformation(problem, sigma)), information, atol=1e-9 * scale)
 
@@ -45,7 +45,7 @@ def test_without_holes_it_is_the_information(kind: str, most: int | None) -> Non
 @pytest.mark.parametrize("kind", ["own", "shared", "mixed"])
 def test_with_holes_it_is_never_less(kind: str, most: int | None) -> None:
     problem, sigma = problem_of(kind, most), some_sigma()
-    more = matrix_of(CompleteInformation(problem, sigma)) - problem.general_information(sigma)
+    more = matrix_of(CompleteInformation(problem, sigma)) - problem.information(sigma)
     np.testing.assert_allclose(more, more.T, atol=1e-9 * np.abs(more).max())
     least, *_, most_of_all = np.linalg.eigvalsh(more)
     assert most_of_all > 1.0

@@ -38,10 +38,10 @@ def test_likelihood_and_information_as_row_by_row(kind: str, weighted: bool, mos
     np.testing.assert_allclose(loglik, dense_loglik(data, b, in_units), rtol=1e-11)
     cov = np.linalg.inv(dense_information(data, in_units))
     sd = np.sqrt(cov.diagonal())
-    mine = problem.covariance(np.linalg.inv(problem.general_information(sigma)))
+    mine = problem.covariance(np.linalg.inv(problem.information(sigma)))
     assert np.abs((mine - cov) / np.outer(sd, sd)).max() < 1e-6
     p = np.random.default_rng(4).normal(size=len(c))
-    product = problem.general_information(sigma) @ p
+    product = problem.information(sigma) @ p
     np.testing.assert_allclose(problem.general_image(p, sigma), product, rtol=1e-7, atol=1e-7 * np.abs(product).max())
 
 

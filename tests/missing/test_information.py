@@ -1,0 +1,76 @@
+"""The information of coefficients by pairs of equations and of shared columns, against products of all columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lrgls_dask.missing import problem as incomplete
+from lrgls_dask.missing.information import PIECE_ROWS
+from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.full import FullSigma
+from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.sigma.lowrank import LowRank
+from support.incomplete import dense_information, with_holes
+from support.systems import simulate
+
+BOTH = pytest.mark.parametrize("most", [None, 0], ids=["patterns", "streamed"])
+K = 6
+
+
+def sigmas() -> dict[str, Sigma]:
+    rng = np.random.default_rng(2)
+    root = rng.normal(size=(K, 2 * K))
+    return {
+        "lowrank": LowRank(rng.normal(size=(K, 2)), rng.uniform(0.5, 2.0, K)),
+        "diagonal": LowRank(np.zeros((K, 0)), rng.uniform(0.5, 2.0, K)),
+        "full": FullSigma(root @ root.T / (2 * K)),
+    }
+
+
+def of_problem(data: object, most: int | None) -> Incomplete:
+    return Incomplete(data.system().rows, lam_B=0.0, meter=Meter(), most_patterns=most)  # type: ignore[attr-defined]
+
+
+@BOTH
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("name", sigmas())
+def test_both_ways_agree(name: str, weighted: bool, most: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = with_holes(simulate("shared", n=3 * PIECE_ROWS[1] + 7, weighted=weighted, unit=30.0), n_patterns=9)
+    data.X[:, data.columns[0][-1]] += 1e4
+    problem, sigma = of_problem(data, most), sigmas()[name]
+    shared = problem.information(sigma)
+    monkeypatch.setattr(incomplete, "shared_columns", lambda _: None)
+    other = problem.information(sigma)
+    size = np.sqrt(other.diagonal())
+    assert np.abs((shared - other) / np.outer(size, size)).max() < 1e-11
+    assert np.array_equal(shared, shared.T)
+
+
+@BOTH
+@pytest.mark.parametrize("name", sigmas())
+def test_columns_that_nearly_depend_keep_their_digits(name: str, most: int | None) -> None:
+    data = with_holes(simulate("shared", n=120), n_patterns=9)
+    first, second = data.columns[0][-2:]
+    data.X[:, second] = data.X[:, first] + 1e-5 * data.X[:, second]
+    problem, sigma = of_problem(data, most), sigmas()[name]
+    cov = np.linalg.inv(dense_information(data, sigma.rescaled(problem.whitened.y_scale).dense()))
+    sd = np.sqrt(cov.diagonal())
+    mine = problem.covariance(np.linalg.inv(problem.information(sigma)))
+    assert np.abs((mine - cov) / np.outer(sd, sd)).max() < 1e-4  # the dense inverse has lost ten digits itself
+
+
+def test_shared_columns_take_the_short_way_and_own_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    found = incomplete.shared_columns
+
+    def watched(params: object) -> object:
+        basis = found(params)  # type: ignore[arg-type]
+        asked.append(basis is not None)
+        return basis
+
+    monkeypatch.setattr(incomplete, "shared_columns", watched)
+    for kind in ("shared", "own"):
+        of_problem(with_holes(simulate(kind, n=90), n_patterns=9), 0).information(sigmas()["lowrank"])
+    assert asked == [True, False]
