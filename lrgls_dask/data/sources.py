@@ -14,6 +14,7 @@ import scipy.sparse as sp
 import xarray as xr
 
 from lrgls_dask.data.daskframes import CountedFrame
+from lrgls_dask.data.daskreads import zarr_behind
 from lrgls_dask.data.numbers import check_real, numbers_of_masked, numbers_of_pandas
 from lrgls_dask.data.plainchunks import plain_if_possible
 from lrgls_dask.rows.rows import Part
@@ -130,6 +131,9 @@ def column_parts(name: str, array: Any) -> list[Part]:
             "(N, columns). Reshape it."
         )
     check_real(name, array.dtype)
+    if isinstance(array, da.Array):
+        stored = zarr_behind(array)
+        array = array if stored is None else stored
     rows = row_chunks(array)
     if isinstance(array, da.Array) and array.ndim == 2 and array.numblocks[1] > 1:
         stops = np.cumsum(array.chunks[1]).tolist()
