@@ -11,7 +11,7 @@ The house, from the street to the cellar. A room imports only from rooms below i
     prediction/    rows out: fitted, conditional, scores, imputed; intervals
     resampling/    the bootstrap: draws, refits
     inference/     covariance of the coefficients, tests, measures of fit
-    plan.py        prices: passes, bytes, memory; reads nothing
+    plan/          prices: passes, bytes, memory, seconds; reads nothing
     solve/         what the data answer, and the one loop that asks: ALS, EM, selection, cross-validation, checkpoint
     simulate.py    systems drawn from known parameters
     system.py      `System` and `CompressedSystem`: the public faces of data
@@ -37,7 +37,7 @@ from lrgls_dask.errors import FitWarning, UnwrittenChunks
 from lrgls_dask.inference import HypothesisTest
 from lrgls_dask.model import LowRankGLS
 from lrgls_dask.options import TimeVarying
-from lrgls_dask.plan import Plan
+from lrgls_dask.plan.plan import Plan
 from lrgls_dask.results.fit import Fit
 from lrgls_dask.results.time_varying import TimeVaryingFit
 from lrgls_dask.sigma import registry

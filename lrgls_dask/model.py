@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn
 
 import xarray as xr
 
-from lrgls_dask.checks import made_of, takes
+from lrgls_dask.checks import as_number, made_of, takes
 from lrgls_dask.compression.by_pattern import CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.compression.either import (
@@ -21,7 +21,7 @@ from lrgls_dask.compression.either import (
 from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypotheses import read_hypotheses
-from lrgls_dask.design.penalties import Ridge, column_penalties, ridge_of_some
+from lrgls_dask.design.penalties import Ridge, column_penalties, penalises, ridge_of_some
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.errors import NoAnswer
@@ -32,12 +32,14 @@ from lrgls_dask.missing.unusable import skipped_in
 from lrgls_dask.options import OPTIONS, EstimatorOptions, TimeVarying, estimator
 from lrgls_dask.options.absorbed import check_goes_with_effects
 from lrgls_dask.options.stored import as_stored
-from lrgls_dask.plan import Plan, look_bytes, make_plan, plan_compressed
+from lrgls_dask.plan.make import look_bytes, make_plan, plan_compressed
+from lrgls_dask.plan.plan import Plan
 from lrgls_dask.prediction.methods import HOW_TO_PREDICT, ROWS_TO_PREDICT
 from lrgls_dask.results.assemble import as_fit, as_time_varying_fit, fit_incomplete_rows, warn_of
 from lrgls_dask.results.fit import Fit
 from lrgls_dask.results.parts import Settings
 from lrgls_dask.results.time_varying import TimeVaryingFit
+from lrgls_dask.rows.memory import Cluster, cluster_of
 from lrgls_dask.rows.progress import Progress
 from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.run_pass import Meter
@@ -100,12 +102,32 @@ class LowRankGLS(EstimatorOptions):
     # ------------------------------------------------------------------------------------------ fitting
 
     @takes("a System", f"{MAKE_ONE}.", check=is_system)
-    def plan(self, system: System | CompressedSystem) -> Plan:
-        """What `fit` would do and cost; reads nothing. Raises MemoryError if it would not fit."""
+    def plan(
+        self,
+        system: System | CompressedSystem,
+        *,
+        workers: int | None = None,
+        threads: int = 1,
+        worker_memory: int | str = "4GB",
+        gb_per_s: float | None = None,
+    ) -> Plan:
+        """What `fit` would do and cost; reads nothing. Raises MemoryError if it would not fit.
+
+        workers : processes of a cluster that one does not have, each with so many `threads` and so much
+        `worker_memory`; None plans for the active client or for this process.  gb_per_s : what storage gives to each
+        process, in 10^9 bytes a second of decoded rows; None takes what this machine's disk gives.
+        """
         check_goes_with_effects(self.get_params(), absorbed_labels(system))
         column_penalties(system.design, self._ridge)  # which refuses names of no regressor
         check_more_rows(system, of_any=self.unusable == "skip")
-        return self._with_look(self._plan(system), system)
+        cluster = None if workers is None else cluster_of(workers, threads, worker_memory)
+        plan = self._with_look(self._plan(system, cluster), system)
+        if gb_per_s is None:
+            return plan
+        rate = as_number("gb_per_s", gb_per_s, "a number of 10^9 bytes a second")
+        if not rate > 0:
+            raise ValueError(f"gb_per_s must be above zero, found {gb_per_s}.")
+        return plan.reading(1e9 * rate)
 
     def _with_look(self, plan: Plan, system: System | CompressedSystem) -> Plan:
         """The plan with the look for equations that cannot be estimated, where there is one."""
@@ -113,11 +135,11 @@ class LowRankGLS(EstimatorOptions):
             return plan
         return replace(plan, look_bytes=look_bytes(system.rows))
 
-    def _plan(self, system: System | CompressedSystem) -> Plan:
-        """What fitting all equations would do and cost."""
+    def _plan(self, system: System | CompressedSystem, cluster: Cluster | None = None) -> Plan:
+        """What fitting all equations would do and cost.  cluster : where, if not here."""
         if isinstance(self.covariance, TimeVarying):
-            holes = self.missing == "em"
-            return plan_segments(self.covariance, rows_in_segments(system), self.memory_limit, holes=holes)
+            labelled, holes = rows_in_segments(system), self.missing == "em"
+            return plan_segments(self.covariance, labelled, self.memory_limit, holes=holes, cluster=cluster)
         by_folds = self._by_folds(system)
         if isinstance(system, CompressedSystem):
             self._check_compressed(system)
@@ -135,6 +157,8 @@ class LowRankGLS(EstimatorOptions):
             by_rounds=self.algorithm == "em",
             candidates=len(self._structures(system.design)),
             takes_rows=self._takes_rows(system.design),
+            least_squares=len(system.design.groups) == 1 and not penalises(self._ridge) and self.restrictions is None,
+            cluster=cluster,
         )
         if by_folds and plan.engine == "stream":
             allowed, use = True, "fewer folds, a larger memory_limit"

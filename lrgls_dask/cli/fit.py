@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from distributed import Client, LocalCluster
 
-from lrgls_dask.cli.arguments import AnyFit, add_overwrite, check_output, exit_code, save_fit
+from lrgls_dask.cli.arguments import AnyFit, add_overwrite, check_output, exit_code, positive, save_fit
 from lrgls_dask.cli.cost import print_cost, watched
 from lrgls_dask.cli.flags import add_cov, add_model, cov_of, model_of
 from lrgls_dask.cli.sources import add_data, local_files, system_of
@@ -18,6 +18,12 @@ from lrgls_dask.results.cov.kind import CovKind
 def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("plan", help="what a fit would read and need, without reading it")
     add_data(parser)
+    where = parser.add_argument_group("a cluster that need not be there")
+    where.add_argument("--workers", type=int, metavar="N", help="plan for so many worker processes")
+    where.add_argument("--threads", type=int, default=1, metavar="N", help="of each worker (default %(default)s)")
+    where.add_argument("--worker-memory", default="4GB", metavar="SIZE", help="of each worker (default %(default)s)")
+    rate = "10^9 bytes a second of decoded rows that storage gives to each process (default: this machine's disk)"
+    where.add_argument("--gb-per-s", type=positive, metavar="X", help=rate)
     add_model(parser)
     parser.set_defaults(run=_plan)
 
@@ -36,7 +42,9 @@ def add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _plan(args: argparse.Namespace) -> None:
-    print(model_of(args).plan(system_of(args, priced=True)))
+    system = system_of(args, priced=True)
+    where = {name: getattr(args, name) for name in ("workers", "threads", "worker_memory", "gb_per_s")}
+    print(model_of(args).plan(system, **where))
 
 
 def _fit(args: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ def zarr_behind(array: da.Array) -> zarr.Array | None:
     if len(layer.task.args) != 2 or any(layer.task.kwargs.values()):  # a lock, say
         return None
     whole = [value for value, axes in layer.indices if axes is None]
-    slices = [layer.io_deps.get(value) for value, axes in layer.indices if axes is not None]
+    slices = [layer.io_deps.get(str(value)) for value, axes in layer.indices if axes is not None]
     if len(whole) != 1 or len(slices) != 1 or not isinstance(slices[0], ArraySliceDep):
         return None
     source: Any = whole[0]

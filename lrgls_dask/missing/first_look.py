@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import log2
+from typing import Literal
 
 from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.compression.patterns import LARGEST_PAIRS, first_pass
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.plan import EM_PASSES, STREAM_PASSES, Plan
+from lrgls_dask.plan.plan import Plan
+from lrgls_dask.plan.price import EM_PASSES, STREAM_PASSES
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 
@@ -67,4 +69,5 @@ def plan_of_complete_rows(plan: Plan, *, streamed: bool) -> Plan:
 
 def _found(plan: Plan, found: str, does: str, passes: int = 1) -> Plan:
     reason = f"the first pass found {found}, and {does}"
-    return replace(plan, engine="stream" if does == STREAMS else "compress", reason=reason, passes=passes)
+    engine: Literal["compress", "stream"] = "stream" if does == STREAMS else "compress"
+    return replace(plan.taking(passes), engine=engine, reason=reason, instead=())

@@ -25,7 +25,7 @@ from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.missing.draws import shown_parametric, shown_resampled
-from lrgls_dask.plan import price_parts
+from lrgls_dask.plan.make import price_parts
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.resampling.draws import Draws, Fitted, parametric, resampled

@@ -17,7 +17,15 @@ from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import FAN_IN
 from lrgls_dask.rows.scaled import scaled_bytes
 
-__all__ = ["MAX_COEFFICIENTS", "Cluster", "require_here", "require_memory", "this_cluster", "this_process"]
+__all__ = [
+    "MAX_COEFFICIENTS",
+    "Cluster",
+    "cluster_of",
+    "require_here",
+    "require_memory",
+    "this_cluster",
+    "this_process",
+]
 
 
 MAX_COEFFICIENTS = 20_000  # three P x P arrays of that size take 9.6 GB
@@ -90,13 +98,25 @@ def this_cluster(memory_limit: int | str | None) -> Cluster:
     workers = workers_of(client).values()
     if not workers:
         raise RuntimeError("the active Dask client has no workers. Wait for them or scale the cluster up.")
-    # distributed spills at 0.6 of a worker's memory_limit, which costs time and hides the true need
-    spill = float(dask.config.get("distributed.worker.memory.target") or 0.6)
-    limits = [int(spill * w["memory_limit"]) for w in workers if w.get("memory_limit")]
+    limits = [_before_spilling(w["memory_limit"]) for w in workers if w.get("memory_limit")]
     found = min(limits, default=psutil.virtual_memory().available)
     threads = max(int(w["nthreads"]) for w in workers)
     limit = found if memory_limit is None else here.limit
     return Cluster(len(workers), threads, limit, WORKER_BASE, False, here.client_limit)
+
+
+def cluster_of(n_workers: int, n_threads: int, worker_memory: int | str) -> Cluster:
+    """One that need not be there. Raises ValueError for no worker or thread."""
+    for name, n in (("workers", n_workers), ("threads", n_threads)):
+        if n < 1:
+            raise ValueError(f"{name} must be at least 1, found {n}.")
+    limit = _before_spilling(parse_bytes(worker_memory))
+    return Cluster(n_workers, n_threads, limit, WORKER_BASE, False, this_process(None).client_limit)
+
+
+def _before_spilling(memory: int) -> int:
+    """Distributed spills at 0.6 of a worker's memory_limit, which costs time and hides the true need."""
+    return int(float(dask.config.get("distributed.worker.memory.target") or 0.6) * memory)
 
 
 def this_process(memory_limit: int | str | None) -> Cluster:

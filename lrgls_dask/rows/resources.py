@@ -13,7 +13,7 @@ import threadpoolctl
 
 __all__ = ["SMALL_MATRIX", "blas_for", "one_blas_thread", "spare_arrays"]
 
-SMALL_MATRIX = 800  # columns
+SMALL_MATRIX = 2_500  # columns; where others use the machine too, more threads take many times as long below it
 
 
 class SpareArrays:

@@ -12,9 +12,10 @@ from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import Parts, complete_parts, compress_parts
 from lrgls_dask.design.restrictions import Restrictions, without_variance
 from lrgls_dask.options import TimeVarying
-from lrgls_dask.plan import Plan, make_plan
+from lrgls_dask.plan.make import make_plan
+from lrgls_dask.plan.plan import Plan
 from lrgls_dask.rows.fingerprint import Fingerprint
-from lrgls_dask.rows.memory import MAX_COEFFICIENTS
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Cluster
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.identified import check_identified
 from lrgls_dask.solve.fingerprint import fingerprint_of_compressed
@@ -34,10 +35,18 @@ __all__ = ["SegmentsFitted", "fit_segments", "plan_segments"]
 LEAST_BANDWIDTH, GROWTH = 1.5, 1.5
 
 
-def plan_segments(varying: TimeVarying, system: System, memory_limit: int | str | None, *, holes: bool = False) -> Plan:
+def plan_segments(
+    varying: TimeVarying,
+    system: System,
+    memory_limit: int | str | None,
+    *,
+    holes: bool = False,
+    cluster: Cluster | None = None,
+) -> Plan:
     """The one pass that compresses every segment by itself; reads nothing but labels.
 
     holes : responses may be missing, so each pattern of them in a segment is compressed by itself: as many as fit.
+    cluster : where it would run, if not here.
     Raises ValueError for labels that do not fit, MemoryError where the pass or the loop over segments does not.
     """
     n_segments = len(segments_of(varying.segments, system)[0])
@@ -53,6 +62,7 @@ def plan_segments(varying: TimeVarying, system: System, memory_limit: int | str 
                 parts=n_segments,
                 consecutive=True,
                 loop_bytes=loop_bytes + of_holes,
+                cluster=cluster,
             )
         except MemoryError as error:
             if most > 1:

@@ -10,7 +10,7 @@ import pytest
 import scipy.linalg
 
 from lrgls_dask import Fit, LowRankGLS
-from lrgls_dask.plan import Plan
+from lrgls_dask.plan.plan import Plan
 from lrgls_dask.solve.cg import conjugate_gradients
 from lrgls_dask.solve.checkpoint import Checkpoint
 from lrgls_dask.solve.constraint import Constraint, estimator_covariance, free_directions, inverse_within

@@ -12,7 +12,8 @@ import pytest
 import zarr
 from distributed import Client, LocalCluster
 
-from lrgls_dask import FitWarning, LowRankGLS, System, TimeVarying, TimeVaryingFit, plan
+from lrgls_dask import FitWarning, LowRankGLS, System, TimeVarying, TimeVaryingFit
+from lrgls_dask.rows import memory
 from lrgls_dask.sigma.lowrank import LowRank
 from support.counted import counted
 from support.fits import fit, remade
@@ -303,7 +304,7 @@ def test_what_such_a_fit_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_covariance_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     found = made(simulate("own"))
-    monkeypatch.setattr(plan.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**10))
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**10))
     with pytest.raises(
         MemoryError, match=r"covariance of 18 coef.*needs 14\.55 kiB in this.* 1\.00 kiB are free\. Fit few"
     ):

@@ -1,0 +1,105 @@
+"""What a fit of rows that miss responses takes: patterns of them compressed, all rows held, or streamed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dask.utils import format_bytes
+
+from lrgls_dask.compression.compressed import partial_bytes
+from lrgls_dask.compression.patterns import LARGEST_PAIRS, MOST_COLUMNS, PATTERNS_IN_A_SUM, held_bytes
+from lrgls_dask.plan.plan import Plan
+from lrgls_dask.plan.price import EM_PASSES, PRICED_RANK, fits, peaks, price, stream_client
+from lrgls_dask.plan.work import stream_work
+from lrgls_dask.rows.kernels import slab_rows
+from lrgls_dask.rows.layout import cut_rows
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Cluster, task_bytes
+from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.run_pass import FAN_IN
+
+__all__ = ["price_missing"]
+
+OVER_COMPLETE = 1.7  # of passes over complete rows, those over rows with holes
+HOLES_PASSES = 12  # of rows that miss responses, before the first pass tells how many
+
+
+def passes_with_holes(n_equations: int) -> int:
+    """Of a streamed fit by maximum likelihood; more equations than a pass sums products of take EM rounds."""
+    return HOLES_PASSES if n_equations <= LARGEST_PAIRS else EM_PASSES
+
+
+def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidates: int, parts: int = 1) -> Plan:
+    """Rows of which so many patterns are compressed, as sums that may each hold all of them; 0 streams.
+
+    parts : in which the rows of every pattern are kept apart.
+    holds : whether rows that have more patterns are held: as they were read, and as what the loop sees of them.
+    candidates : as in `make_plan`.
+    """
+    design = rows.design
+    width, K = design.n_regressors + design.n_equations, design.n_equations
+    whole, k = parts * partial_bytes(design), min(K, PRICED_RANK)
+    available = 8 * int(((design.sizes + 1) ** 2).sum())
+    of_pairs = 16 * K**2 if K <= LARGEST_PAIRS else 0
+    of_point = 8 * (design.n_coefficients + K * (4 + 2 * k + k * k)) + of_pairs
+    of_columns = 8 * (design.n_regressors + 1) ** 2 if of_pairs and design.n_regressors <= MOST_COLUMNS else 0
+    streamed = available + max(of_point + of_columns, candidates * of_point)
+    # nine points and images of coefficients and products that each candidate goes on from, and one of these weighed
+    ahead = 8 * 20 * candidates * (design.n_coefficients + K**2 // 2) if of_pairs else 0
+    ahead += 2 * of_columns + (8 * 10 * K * (design.n_regressors + 1) if of_columns else 0)
+    pseudo = 8 * (width + 1) * (width + K + 2)
+    priced = price(rows, cluster, "compress" if most else "stream", K <= LARGEST_PAIRS, 1)
+    in_a_sum = streamed + min(most, PATTERNS_IN_A_SUM) * whole
+    held = held_bytes(rows) if holds else 0
+    looked_at = 2 * (held + 8 * rows.n_obs * (K + 2)) if holds else 0
+    layout = cut_rows(rows, in_a_sum)
+
+    def loop(patterns: int) -> tuple[int, int]:
+        partial = streamed + patterns * whole
+        work = cluster.n_threads * task_bytes(rows, layout, in_a_sum) + 2 * FAN_IN * partial + held
+        client = max(patterns * (2 * pseudo + whole), looked_at) + held
+        return work, stream_client(design, K <= LARGEST_PAIRS) + ahead + client + partial
+
+    (work, client), (cov_work, cov_client) = loop(most), _information_bytes(rows, cluster)
+    holds_cov = design.n_coefficients <= MAX_COEFFICIENTS and fits(
+        cluster, max(work, cov_work), max(client, cov_client)
+    )
+    if not holds_cov:
+        cov_work = cov_client = 0
+    worker_peak, client_peak = peaks(cluster, max(work, cov_work), max(client, cov_client))
+    work, client = loop(1)
+    fewest = max(peaks(cluster, max(work, cov_work), max(client, cov_client)))
+    counted = "patterns of missing responses are counted in the first pass: "
+    if most:
+        others = f"all rows are held, {format_bytes(held)}" if holds else "streamed"
+        reason = f"{counted}the rows of at most {most} are compressed, {format_bytes(whole)} each, else {others}"
+    else:
+        reason = f"sums of {format_bytes(streamed)} replace {format_bytes(whole)} for each pattern of missing responses"
+    passes = 1 if most or holds else passes_with_holes(K)
+    to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=max(passes, 2), dense=K <= LARGEST_PAIRS)
+    return replace(
+        priced,
+        reason=reason,
+        passes=1 if holds else passes_with_holes(K),
+        work=to_do.times(OVER_COMPLETE),
+        keeps_rows=holds,
+        n_blocks=layout.n_blocks,
+        largest_block=layout.largest_block() * rows.row_bytes,
+        worker_peak=worker_peak,
+        client_peak=client_peak,
+        most_patterns=most,
+        holds_cov=holds_cov,
+        # a chord of a convex function, which lies nowhere below it
+        bytes_per_pattern=max(0, max(worker_peak, client_peak) - fewest) // (most - 1) if most > 1 else 0,
+    )
+
+
+def _information_bytes(rows: Rows, cluster: Cluster) -> tuple[int, int]:
+    """What the pass that sums (P, P) numbers takes of a worker, and their inverse afterwards of the client."""
+    design = rows.design
+    partial = 8 * design.n_coefficients**2
+    layout = cut_rows(rows, partial)
+    width = design.n_regressors + design.n_equations
+    columns = 3 * 8 * design.n_coefficients * min(slab_rows(width), layout.largest_block())
+    threads = min(cluster.n_threads, layout.n_groups)
+    work = threads * (task_bytes(rows, layout, partial) + columns) + min(2 * FAN_IN, layout.n_groups) * partial
+    return work, 10 * partial

@@ -1,0 +1,166 @@
+"""Plans: every engine priced, the fastest of those that fit taken, a refusal with a remedy where none does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dask.utils import format_bytes
+
+from lrgls_dask.compression.by_pattern import AnyCompressed, CompressedPatterns
+from lrgls_dask.compression.compressed import partial_bytes
+from lrgls_dask.compression.patterns import are_few, most_patterns
+from lrgls_dask.options import Engine
+from lrgls_dask.plan.holes import price_missing
+from lrgls_dask.plan.plan import Plan
+from lrgls_dask.plan.price import EM_PASSES, compress_client, price, stream_client
+from lrgls_dask.plan.rates import NOMINAL
+from lrgls_dask.plan.work import compress_work
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS, SLACK, Cluster, this_cluster, this_process
+from lrgls_dask.rows.rows import Rows
+
+__all__ = ["look_bytes", "make_plan", "plan_compressed", "price_parts"]
+
+SOON, FASTER = 3.0, 0.8  # seconds that nobody minds, and the share of more for which more passes are taken
+
+
+def make_plan(
+    rows: Rows,
+    *,
+    engine: Engine,
+    memory_limit: int | str | None,
+    needs_matrix: bool = False,
+    parts: int = 1,
+    consecutive: bool = False,
+    loop_bytes: int = 0,
+    missing: bool = False,
+    by_rounds: bool = False,
+    candidates: int = 1,
+    takes_rows: bool = False,
+    least_squares: bool = False,
+    cluster: Cluster | None = None,
+) -> Plan:
+    """The plan of the fewest passes that fits, or where another is faster by nominal rates, that; reads nothing.
+
+    needs_matrix : the (K, K) residual covariance must be held, so that a fit on its products alone is no choice.
+    parts : how many sums of rows a compressing pass keeps apart, folds for instance.  consecutive : whether each is of
+    rows that lie together.  loop_bytes : what the parts take on the client after the pass.
+    missing : responses may be missing, so every pattern of them is such a sum; only the first pass counts patterns.
+    by_rounds : a streamed fit is EM, a pass a round.
+    candidates : structures of Sigma that rows which miss responses are asked of at a time.
+    takes_rows : Sigma is found from fewer rows than equations without the (K, K) residual covariance.
+    least_squares : the coefficients are those of least squares, whatever Sigma is.
+    cluster : where it would run, if not here.
+    Raises MemoryError with the number, the limit and the remedy when no engine allowed fits.
+    """
+    cluster = cluster or this_cluster(memory_limit)
+    if missing:
+        kept = most_patterns(rows.design)
+        held = (True, False) if are_few(rows) else (False,)
+        fewer = tuple(most for most in (kept, kept // 4, kept // 16, 1) if most)
+        priced = {
+            "compress": [
+                price_missing(rows, cluster, most, holds, candidates, parts) for holds in held for most in fewer
+            ],
+            "stream": [price_missing(rows, cluster, 0, False, candidates)],
+        }
+    else:
+        priced = {
+            "compress": [price(rows, cluster, "compress", True, parts, consecutive, loop_bytes, takes_rows)],
+            "stream": [
+                price(rows, cluster, "stream", holds, 1, least_squares=least_squares)
+                for holds in ((True,) if needs_matrix else (True, False))
+            ],
+        }
+    allowed = priced["compress"] + priced["stream"] if engine == "auto" else priced[engine]
+    fitting = [plan for plan in allowed if plan.fits]
+    if fitting:
+        # where parts or candidates are many a compressed system answers all of them from the same pass
+        plan = fitting[0] if missing or parts > 1 or candidates > 1 else _fastest(fitting)
+        if by_rounds and plan.passes > 1:
+            plan = plan.taking(EM_PASSES)
+        instead = (next((p for p in priced[other] if p.fits), None) for other in priced if other != plan.engine)
+        return replace(plan, instead=tuple(each for each in instead if each is not None and parts == 1))
+    others = [plan for plans in priced.values() for plan in plans if plan.fits]
+    raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix))
+
+
+def _fastest(plans: list[Plan]) -> Plan:
+    """The first, unless another takes far less time; by rates that are the same everywhere."""
+    first = plans[0]
+    best = min(plans, key=lambda plan: plan.seconds_at(NOMINAL))
+    takes = first.seconds_at(NOMINAL)
+    if takes < SOON or best.seconds_at(NOMINAL) > FASTER * takes:
+        return first
+    width = best.n_regressors + best.n_equations
+    return replace(best, reason=f"it takes less time than a ({width:,} x {width:,}) cross-product of all rows")
+
+
+def look_bytes(rows: Rows) -> int:
+    """What a look at the responses reads; regressors come along where cells have weights."""
+    parts = rows.parts if rows.cells is not None else (*rows.y, *rows.weight_parts)
+    return rows.n_obs * sum(part.row_bytes for part in parts)
+
+
+def plan_compressed(rows: AnyCompressed, memory_limit: int | str | None) -> Plan:
+    """What fitting rows that are compressed already takes: no read, and the memory of this process."""
+    here, design, n_obs = this_process(memory_limit), rows.design, rows.n_obs
+    client, of_patterns, holds_cov = compress_client(design), (0, 0, 0), False
+    if isinstance(rows, CompressedPatterns):
+        K, of_patterns = design.n_equations, (rows.n_patterns, rows.n_rows, rows.n_bytes)
+        pseudo = 8 * rows.n_rows * (design.n_regressors + 2 * K + 2)  # and as much for the residuals of these
+        client = stream_client(design, K <= 2000) + 2 * pseudo + rows.n_bytes + partial_bytes(design)
+        cov = 10 * 8 * design.n_coefficients**2
+        holds_cov = design.n_coefficients <= MAX_COEFFICIENTS and here.base + int(SLACK * cov) <= here.limit
+        client = max(client, cov if holds_cov else 0)
+    peak = here.base + int(SLACK * client)
+    return Plan(
+        engine="compress",
+        holds_sigma=True,
+        holds_cov=holds_cov,
+        n_patterns=of_patterns[0],
+        pattern_rows=of_patterns[1],
+        pattern_bytes=of_patterns[2],
+        reason="the rows are compressed already",
+        n_obs=n_obs,
+        n_equations=design.n_equations,
+        n_regressors=design.n_regressors,
+        n_coefficients=design.n_coefficients,
+        passes=0,
+        work=compress_work(design, 0, 1),
+        bytes_per_pass=0,
+        n_blocks=0,
+        largest_block=0,
+        n_workers=here.n_workers,
+        n_threads=here.n_threads,
+        in_process=here.in_process,
+        worker_peak=peak,
+        client_peak=peak,
+        memory_limit=here.limit,
+        client_limit=here.client_limit,
+    )
+
+
+def price_parts(rows: Rows, parts: int) -> Plan:
+    """What compressing rows in so many parts costs, whether it fits or not; reads nothing."""
+    return price(rows, this_cluster(None), "compress", True, parts)
+
+
+def _refusal(plan: Plan, others: list[Plan], needs_matrix: bool) -> str:
+    here = plan.in_process or plan.worker_peak <= plan.memory_limit
+    where, peak, limit = "each worker", plan.worker_peak, plan.memory_limit
+    if here:
+        where, peak, limit = "this process", plan.client_peak, plan.client_limit
+    remedies = [f"use engine={other.engine!r}" for other in others[:1]]
+    if needs_matrix:
+        K = plan.n_equations
+        remedies.append(f"use covariance='lowrank', algorithm='als', which can do without the ({K:,} x {K:,}) matrix")
+    if plan.n_threads > 1:
+        remedies.append("use fewer threads")
+    if plan.largest_block > 32 * 2**20:
+        remedies.append("store the data in row chunks of 8 to 30 MB")
+    needed = max(peak, 0 if plan.in_process else plan.client_peak)  # one limit is for both
+    remedies.append(f"raise memory_limit to {format_bytes(int(needed * 1.05))}")
+    return (
+        f"engine {plan.engine!r} needs {format_bytes(peak)} in {where}; "
+        f"the limit is {format_bytes(limit)}. Either {' or '.join(remedies)}."
+    )

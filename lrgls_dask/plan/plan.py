@@ -1,0 +1,168 @@
+"""The priced plan of a fit: engine, passes, bytes, seconds, peak memory of every process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from dask.utils import format_bytes
+
+from lrgls_dask.compression.by_pattern import PAYS
+from lrgls_dask.plan.rates import Rates, machine_rates
+from lrgls_dask.plan.work import Work
+
+__all__ = ["Plan"]
+
+CACHED = 0.1  # of the time of reading, that of reading again what the system's cache can hold
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The priced plan of a fit; ``print(plan)`` shows it.
+
+    holds_sigma : whether the (K, K) residual covariance is held; without it a streamed fit is EM on its products.
+    most_patterns : patterns of missing responses whose rows are compressed, 0 if all are streamed, None where none may
+    be missing.  bytes_per_pattern : what each of them takes of the peak.
+    keeps_rows : whether rows of more patterns are held in memory, which saves reading them again.
+    holds_cov : whether the (P, P) covariance of the coefficients of a fit with missing responses is part of the peaks.
+    passes : expected passes over the data, an upper guess for "stream".  bytes_per_pass : decoded bytes read by each.
+    n_patterns, pattern_rows, pattern_bytes : of a compressed system whose rows miss responses, their patterns, the rows
+    that stand for all of them and what these take; 0 where it misses none.
+    look_bytes : read before all that by unusable="skip", which looks for equations that cannot be estimated.
+    work : what all of it takes beside reading.  stored : whether rows are read from storage, and not in memory already.
+    read_rate : bytes a second that storage gives to each process, None where that of this machine is taken.
+    instead : what the other engines would take that fit too.
+    worker_peak, client_peak : predicted peak bytes of one worker process and of this one; with threads they are the
+    same process and both hold the whole.  memory_limit, client_limit : what they may use.
+    """
+
+    engine: Literal["compress", "stream"]
+    holds_sigma: bool
+    reason: str
+    n_obs: int
+    n_equations: int
+    n_regressors: int
+    n_coefficients: int
+    passes: int
+    bytes_per_pass: int
+    n_blocks: int
+    largest_block: int
+    n_workers: int
+    n_threads: int
+    in_process: bool
+    worker_peak: int
+    client_peak: int
+    memory_limit: int
+    client_limit: int
+    most_patterns: int | None = None
+    holds_cov: bool = False
+    bytes_per_pattern: int = 0
+    n_patterns: int = 0
+    pattern_rows: int = 0
+    pattern_bytes: int = 0
+    keeps_rows: bool = False
+    look_bytes: int = 0
+    work: Work | None = None
+    stored: bool = False
+    read_rate: float | None = None
+    instead: tuple[Plan, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """About how long the fit takes at the rates of this machine, which are measured where nobody has yet, in about
+        a second; storage is that of this machine too where no `gb_per_s` was given."""
+        return self.seconds_at(machine_rates())
+
+    def seconds_at(self, rates: Rates) -> float:
+        """The same on a machine with these rates."""
+        assert self.work is not None
+        reading = 0.0
+        if self.stored:
+            again = 1.0 if self.read_rate or self.bytes_per_pass > self.memory_limit * self.n_workers else CACHED
+            times = 1.0 + again * (self.passes - 1)
+            reading = times * self.bytes_per_pass / ((self.read_rate or rates.read) * self.n_workers)
+        return self.work.seconds(rates, self.n_workers * self.n_threads, reading)
+
+    def taking(self, passes: int) -> Plan:
+        """The same in another number of passes."""
+        work = None if self.work is None else self.work.times(passes / max(1, self.passes))
+        return replace(self, passes=passes, work=work)
+
+    def reading(self, rate: float) -> Plan:
+        """The same where storage gives so many bytes a second to each process."""
+        return replace(self, read_rate=rate, instead=tuple(each.reading(rate) for each in self.instead))
+
+    def peak_of(self, n_patterns: int) -> int:
+        """The same as `peak` where so many patterns of missing responses are found, of those that are compressed."""
+        return self.peak - max(0, (self.most_patterns or 0) - n_patterns) * self.bytes_per_pattern
+
+    @property
+    def peak(self) -> int:
+        """The largest predicted peak of any one process."""
+        return max(self.worker_peak, self.client_peak)
+
+    @property
+    def fits(self) -> bool:
+        """Whether every process stays below its limit."""
+        return self.worker_peak <= self.memory_limit and self.client_peak <= self.client_limit
+
+    def __str__(self) -> str:
+        place = (
+            f"{self.n_threads} threads of this process"
+            if self.in_process
+            else (f"{self.n_workers} workers of {self.n_threads} threads each")
+        )
+        peak = (
+            f"{format_bytes(self.client_peak)} in this process"
+            if self.in_process
+            else f"{format_bytes(self.worker_peak)} on each worker, {format_bytes(self.client_peak)} on the client"
+        )
+        if self.most_patterns:
+            peak += f", {format_bytes(self.bytes_per_pattern)} less for each pattern fewer than {self.most_patterns}"
+        return "\n".join(
+            [
+                f"Plan: engine {self.engine!r}, because {self.reason}",
+                f"  data    {self.n_obs:,} rows; {self.n_equations:,} equations, {self.n_regressors:,} distinct "
+                f"regressors, {self.n_coefficients:,} coefficients",
+                *self._holes(),
+                f"  reads   {self._reads()}",
+                f"  runs    on {place}",
+                f"  memory  peak {peak}; limit {format_bytes(self.memory_limit)}",
+                f"  time    about {_shown(self.seconds)}",
+                *(f"  instead {each._in_short()}" for each in self.instead),
+            ]
+        )
+
+    def _in_short(self) -> str:
+        times = "one pass" if self.passes == 1 else f"about {self.passes} passes"
+        return f"engine {self.engine!r}: {times}, about {_shown(self.seconds)}, peak {format_bytes(self.peak)}"
+
+    def _holes(self) -> list[str]:
+        """What patterns of missing responses cost that are compressed already."""
+        if not self.n_patterns:
+            return []
+        lines = [
+            f"  holes   {self.n_patterns:,} patterns of missing responses: {self.pattern_rows:,} rows, "
+            f"{format_bytes(self.pattern_bytes)}, stand for {self.n_obs:,}"
+        ]
+        if self.pattern_rows > PAYS * self.n_obs:
+            lines.append("          so many that compressing does not pay: fit the System itself, with missing='em'")
+        return lines
+
+    def _reads(self) -> str:
+        look = f"; {format_bytes(self.look_bytes)} of responses before, for unusable='skip'" if self.look_bytes else ""
+        if self.passes == 0:
+            return "nothing"
+        times = "once" if self.passes == 1 else f"about {self.passes} times"
+        if self.most_patterns and self.engine == "compress" and self.passes > 1:  # before the first pass counts them
+            times = f"once, or {times} where more than {self.most_patterns} patterns are found"
+        blocks = f"in {self.n_blocks:,} blocks of at most {format_bytes(self.largest_block)}"
+        return f"{format_bytes(self.bytes_per_pass)} {times}, {blocks}{look}"
+
+
+def _shown(seconds: float) -> str:
+    """Two digits of seconds, minutes or hours."""
+    for size, name in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.2g} {name}" if seconds < 100 * size else f"{seconds / size:,.0f} {name}"
+    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds:.0f} s"

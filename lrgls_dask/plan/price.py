@@ -1,0 +1,139 @@
+"""What a fit of complete rows takes by one engine: passes, bytes and peak memory of every process."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import psutil
+from dask.utils import format_bytes
+
+from lrgls_dask.compression.compressed import partial_bytes
+from lrgls_dask.compression.parts import parts_at_once
+from lrgls_dask.design.design import Design
+from lrgls_dask.plan.plan import Plan
+from lrgls_dask.plan.work import compress_work, stream_work
+from lrgls_dask.rows.layout import cut_rows
+from lrgls_dask.rows.memory import SLACK, Cluster, task_bytes
+from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.run_pass import FAN_IN
+from lrgls_dask.solve.in_memory import FEWER_ROWS
+from lrgls_dask.solve.streamed import stream_partial_bytes
+
+__all__ = ["EM_PASSES", "PRICED_RANK", "STREAM_PASSES", "compress_client", "fits", "peaks", "price", "stream_client"]
+
+
+EM_PASSES = 30
+PRICED_RANK = 12  # the most factors that rank="bic" tries
+# What streamed fits take, about: two passes to start, then scores and products with them; where least squares are the
+# answer these, their residuals and a look at them; without the (K, K) residual covariance accelerated rounds of EM.
+STREAM_PASSES, SHARED_PASSES, PRODUCT_PASSES = 10, 3, 20
+
+
+def peaks(cluster: Cluster, work: int, client: int) -> tuple[int, int]:
+    """Peak bytes of a worker and of this process; with threads, where the two follow one another, those of both."""
+    if cluster.in_process:
+        both = cluster.base + int(SLACK * max(work, client))
+        return both, both
+    return cluster.base + int(SLACK * work), psutil.Process().memory_info().rss + int(SLACK * client)
+
+
+def fits(cluster: Cluster, work: int, client: int) -> bool:
+    worker_peak, client_peak = peaks(cluster, work, client)
+    return worker_peak <= cluster.limit and client_peak <= cluster.client_limit
+
+
+def price(
+    rows: Rows,
+    cluster: Cluster,
+    engine: Literal["compress", "stream"],
+    holds_sigma: bool,
+    parts: int,
+    consecutive: bool = False,
+    loop_bytes: int = 0,
+    takes_rows: bool = False,
+    least_squares: bool = False,
+) -> Plan:
+    """Arguments as of `make_plan`."""
+    design = rows.design
+    few = rows.n_obs if parts == 1 else None  # where they are fewer than columns they stay what they are
+    partial = parts * partial_bytes(design, few) if engine == "compress" else stream_partial_bytes(design, holds_sigma)
+    partial += rows.group_bytes
+    # means of groups are found by a pass of their own, but those of one label by a compressing pass itself
+    before = int(rows.absorb is not None and (engine == "stream" or len(rows.absorb.names) > 1))
+    at_once = partial // parts * parts_at_once(parts, consecutive=consecutive)
+    layout = cut_rows(rows, at_once)
+    copies = int(parts > 1 and not consecutive)
+    threads, sums = min(cluster.n_threads, layout.n_groups), min(2 * FAN_IN, layout.n_groups)
+    work = threads * task_bytes(rows, layout, at_once, copies=copies) + sums * at_once
+    if consecutive:
+        work += partial  # every part is in some sum
+    client = (
+        loop_bytes + compress_client(design, few, takes_rows)
+        if engine == "compress"
+        else stream_client(design, holds_sigma)
+    )
+    worker_peak, client_peak = peaks(cluster, work, client + partial)
+    if engine == "compress":
+        passes = 1
+        to_do = compress_work(design, rows.n_obs, layout.n_groups, by_rows=_stays_rows(design, few, takes_rows))
+    else:
+        passes = SHARED_PASSES if least_squares and holds_sigma else STREAM_PASSES if holds_sigma else PRODUCT_PASSES
+        to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=passes, dense=holds_sigma)
+    return Plan(
+        engine=engine,
+        holds_sigma=holds_sigma,
+        reason=_reason(design, engine, partial, holds_sigma),
+        n_obs=rows.n_obs,
+        n_equations=design.n_equations,
+        n_regressors=design.n_regressors,
+        n_coefficients=design.n_coefficients,
+        passes=before + passes,
+        work=to_do,
+        stored=any(not isinstance(part.array, np.ndarray) for part in rows.parts),
+        bytes_per_pass=rows.n_obs * rows.row_bytes,
+        n_blocks=layout.n_blocks,
+        largest_block=layout.largest_block() * rows.row_bytes,
+        n_workers=cluster.n_workers,
+        n_threads=cluster.n_threads,
+        in_process=cluster.in_process,
+        worker_peak=worker_peak,
+        client_peak=client_peak,
+        memory_limit=cluster.limit,
+        client_limit=cluster.client_limit,
+    )
+
+
+def _reason(design: Design, engine: str, partial: int, holds_sigma: bool) -> str:
+    width, n_equations = design.n_regressors + design.n_equations, design.n_equations
+    if engine == "compress":
+        return f"the ({width:,} x {width:,}) cross-product takes {format_bytes(partial)} and fits"
+    whole = f"a ({width:,} x {width:,}) cross-product of {format_bytes(partial_bytes(design))}"
+    if holds_sigma:
+        return f"sums of {format_bytes(partial)} replace {whole}"
+    return f"sums of {format_bytes(partial)}, without the ({n_equations:,} x {n_equations:,}) one, replace {whole}"
+
+
+def compress_client(design: Design, n_rows: int | None = None, takes_rows: bool = False) -> int:
+    """n_rows : of the data, where they may stay rows.  takes_rows : as in `make_plan`."""
+    q, K, n_coefficients = design.n_regressors, design.n_equations, design.n_coefficients
+    root = 4 * partial_bytes(design, n_rows)
+    whitened = 8 * (q + 1) * sum(len(g.columns) for g in design.groups) * 3
+    moments = 8 * K**2
+    if _stays_rows(design, n_rows, takes_rows):
+        moments = K * (8 * (n_rows or 0) + 4 * PRICED_RANK**2)
+    return root + whitened + 8 * (n_coefficients * 20 + moments + 4 * (q + 1) * K)
+
+
+def _stays_rows(design: Design, n_rows: int | None, takes_rows: bool) -> bool:
+    """Whether so few rows stand for residual products that these are never formed."""
+    return takes_rows and n_rows is not None and FEWER_ROWS * (n_rows + 2) < design.n_equations
+
+
+def stream_client(design: Design, holds_sigma: bool) -> int:
+    per_group = sum(len(g.columns) ** 2 for g in design.groups)
+    n_equations, n_coefficients = design.n_equations, design.n_coefficients
+    if holds_sigma:
+        return 8 * (6 * per_group + 40 * n_coefficients + 24 * n_equations**2)
+    # the accelerated iteration keeps nine points and images of coefficients, loadings and variances
+    return 8 * (6 * per_group + 60 * n_coefficients + 60 * 50 * n_equations)

@@ -1,0 +1,149 @@
+"""The seconds of a plan: rates of the machine, a cluster that is not there, and the faster engine on every machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from lrgls_dask import LowRankGLS, System
+from lrgls_dask.plan import plan as plans
+from lrgls_dask.plan import rates as machine
+from lrgls_dask.plan.rates import NOMINAL, Rates, machine_rates
+from lrgls_dask.plan.work import compress_work, stream_work
+from support.systems import simulate
+
+
+def unread(n_obs: int, n_equations: int, n_regressors: int, *, own: bool = False) -> System:
+    """Rows that nothing can read."""
+
+    def never(block: np.ndarray) -> np.ndarray:
+        raise AssertionError("a plan must not read")
+
+    def lazy(width: int) -> da.Array:
+        chunks = (max(1, 2**21 // width), width)
+        return da.zeros((n_obs, width), chunks=chunks).map_blocks(never, dtype=float, meta=np.empty((0, 0)))
+
+    incidence = np.kron(np.eye(n_equations, dtype=bool), np.ones((n_regressors, 1), dtype=bool)) if own else None
+    width = n_equations * n_regressors if own else n_regressors
+    return System.from_arrays(lazy(n_equations), lazy(width), incidence=incidence)
+
+
+@pytest.fixture
+def rates(monkeypatch: pytest.MonkeyPatch) -> Rates:
+    monkeypatch.setattr(plans, "machine_rates", lambda: NOMINAL)
+    return NOMINAL
+
+
+def test_more_workers_are_faster_until_there_are_more_than_tasks(rates: Rates) -> None:
+    system, model = unread(20_000_000, 100, 10), LowRankGLS(2)
+    one, ten, many = (model.plan(system, workers=n, gb_per_s=10.0).seconds for n in (1, 10, 10**6))
+    assert one == pytest.approx(10 * ten, rel=0.01)
+    assert ten > many > 0
+    assert model.plan(system, workers=5, threads=2, gb_per_s=10.0).seconds == pytest.approx(ten, rel=1e-6)
+
+
+def test_slow_storage_is_what_one_waits_for(rates: Rates) -> None:
+    plan = LowRankGLS(2).plan(unread(20_000_000, 100, 10), workers=10, gb_per_s=0.01)
+    assert plan.seconds == pytest.approx(plan.bytes_per_pass / 1e8, rel=0.01)
+    stream = LowRankGLS(2, engine="stream").plan(unread(20_000_000, 100, 10), workers=10, gb_per_s=0.01)
+    assert stream.seconds == pytest.approx(stream.passes * plan.seconds, rel=0.01)
+
+
+def test_rows_in_memory_are_not_read(rates: Rates) -> None:
+    data = simulate("shared", n=500)
+    plan = LowRankGLS(1).plan(data.system())
+    assert (plan.stored, plan.reading(1.0).seconds) == (False, plan.seconds)
+
+
+def test_the_text_names_the_time_of_both_engines(rates: Rates) -> None:
+    text = str(LowRankGLS(2, memory_limit="100GB").plan(unread(1_000_000, 50, 5)))
+    assert "  time    about " in text
+    assert "  instead engine 'stream': about 3 passes, about " in text
+    no_other = str(LowRankGLS(2, engine="stream", memory_limit="100GB", algorithm="em").plan(unread(1_000, 50, 5)))
+    assert "about 30 times" in no_other
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers must be at least 1, found 0"),
+        ({"workers": 2, "threads": 0}, "threads must be at least 1, found 0"),
+        ({"gb_per_s": 0.0}, "gb_per_s must be above zero"),
+        ({"gb_per_s": float("nan")}, "gb_per_s must be above zero"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LowRankGLS(1).plan(unread(1_000, 5, 2), **options)
+
+
+def test_a_worker_of_a_cluster_that_is_not_there_has_a_limit() -> None:
+    with pytest.raises(MemoryError, match="each worker"):
+        LowRankGLS(1).plan(unread(100_000, 500, 5), workers=3, worker_memory="100MB")
+
+
+@pytest.mark.parametrize(
+    ("shape", "own", "engine"),
+    [
+        ((1_000_000, 50, 5), False, "compress"),
+        ((500_000, 2_000, 10), False, "compress"),
+        ((50_000, 10_000, 20), False, "stream"),  # a cross-product of 10^8 numbers is many times the arithmetic
+        ((50_000, 1_000, 10), True, "stream"),
+        ((292, 6_000, 5), False, "compress"),
+    ],
+)
+def test_auto_takes_the_faster_on_every_machine(
+    shape: tuple[int, int, int], own: bool, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, model = unread(*shape, own=own), LowRankGLS(3, memory_limit="100GB")
+    for faster in (1.0, 1e-3, 1e3):
+        mine = replace(NOMINAL, flops=faster * NOMINAL.flops, numbers=NOMINAL.numbers / faster)
+        monkeypatch.setattr(plans, "machine_rates", lambda mine=mine: mine)
+        plan = model.plan(system)
+        assert plan.engine == engine
+        assert plan.seconds_at(NOMINAL) <= min(each.seconds_at(NOMINAL) for each in plan.instead) / 0.8 or (
+            plan.engine == "compress" and plan.seconds_at(NOMINAL) < 3.0
+        )
+
+
+def test_work_grows_as_the_arithmetic_does() -> None:
+    design = unread(10, 200, 5).design
+    assert compress_work(design, 2_000, 8).flops == 2_000 * 205**2
+    assert compress_work(design, 100, 8).flops == 100 * 205 * 100  # fewer rows than columns stay rows
+    few, many = (stream_work(design, 1_000, 8, passes=n, dense=True) for n in (3, 5))
+    assert many.flops - few.flops == pytest.approx(2 * 1_000 * (4 * 1_000 + 1.5 * 200**2))
+    assert few.times(2.0).numbers == 2 * few.numbers
+
+
+def test_rates_are_measured_once_for_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    measured: list[Rates] = []
+
+    def measure() -> Rates:
+        measured.append(NOMINAL)
+        return NOMINAL
+
+    monkeypatch.setattr(machine, "_measured", measure)
+    kept = tmp_path / "lrgls_dask" / "rates.json"
+    for n_measured, before in ((1, None), (1, None), (2, "not JSON"), (3, '{"another machine": {}}'), (3, None), (4, "[1]")):
+        if before is not None:
+            kept.write_text(before)
+        machine_rates.cache_clear()
+        assert machine_rates() == NOMINAL
+        assert len(measured) == n_measured
+    assert set(json.loads(kept.read_text())) == {machine._machine()}
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")  # where nothing can be kept
+    machine_rates.cache_clear()
+    assert machine_rates() == NOMINAL
+    machine_rates.cache_clear()
+
+
+def test_this_machine_does_something_in_a_second() -> None:
+    found = machine._measured()
+    assert min(found.numbers, found.flops, found.memory, found.read) > 1e5
+    assert found.flops > found.numbers
