@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import zarr
+from fsspec.implementations.local import LocalFileSystem
 from zarr.codecs import BytesCodec
-from zarr.storage import LocalStore
+from zarr.storage import FsspecStore, LocalStore
 
 __all__ = ["PlainChunks", "plain_if_possible"]
 
@@ -25,7 +26,7 @@ def plain_if_possible(array: Any) -> Any:
 
 
 def _is_plain(array: Any) -> bool:
-    if not (isinstance(array, zarr.Array) and type(array.store_path.store) is LocalStore):
+    if not isinstance(array, zarr.Array) or _local_root(array.store_path.store) is None:
         return False
     metadata: Any = array.metadata
     if metadata.zarr_format != 3 or array.shards is not None or array.ndim not in (1, 2):
@@ -37,13 +38,24 @@ def _is_plain(array: Any) -> bool:
     return bool(native and endian == "little" and whole_rows and array.dtype.kind in "fiu")
 
 
+def _local_root(store: Any) -> Path | None:
+    """The folder of a store on a local disk, as a path or as the file system by which Dask opens one."""
+    if type(store) is LocalStore:
+        return Path(store.root)
+    if type(store) is FsspecStore and isinstance(getattr(store.fs, "sync_fs", None), LocalFileSystem):
+        return Path(store.path)
+    return None
+
+
 class PlainChunks:
     """A zarr array with one more way to be read, `read_into`."""
 
     def __init__(self, array: zarr.Array) -> None:
         self.array = array
         self.shape, self.dtype, self.ndim, self.chunks = array.shape, array.dtype, array.ndim, array.chunks
-        self._root = Path(array.store_path.store.root) / array.store_path.path  # type: ignore[attr-defined]
+        root = _local_root(array.store_path.store)
+        assert root is not None
+        self._root = root / array.store_path.path
 
     @property
     def store_path(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 import zarr
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrgls_dask import LowRankGLS, System
+from lrgls_dask.data.daskreads import zarr_behind
 from lrgls_dask.data.plainchunks import PlainChunks, plain_if_possible
 
 
@@ -57,6 +59,26 @@ def test_any_rows_are_those_zarr_reads(
 def test_other_arrays_are_left_to_zarr(tmp_path: Path, dtype: str, chunks: tuple[int, int], options: dict) -> None:
     array = zarr.create_array(tmp_path / "a", shape=(20, 3), chunks=chunks, dtype=dtype, **options)
     assert plain_if_possible(array) is array
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_local_disk_is_one_however_it_was_opened(tmp_path: Path, local: bool) -> None:
+    values = np.arange(40.0).reshape(20, 2)
+    stored(tmp_path / "a", values, 5, compressors=None)
+    if local:
+        source = da.from_zarr(str(tmp_path / "a"))
+    else:
+        memory = zarr.storage.FsspecStore.from_url("memory://plain", read_only=False)
+        array = zarr.create_array(memory, shape=(20, 2), chunks=(5, 2), dtype="f8", compressors=None, overwrite=True)
+        array[...] = values
+        source = da.from_zarr(array)
+    found = plain_if_possible(zarr_behind(source))
+    assert isinstance(found, PlainChunks) == local
+    assert np.array_equal(found[:], values)
+    if local:
+        out = np.empty((7, 2))
+        found.read_into(out, 3)
+        assert np.array_equal(out, values[3:10])
 
 
 def test_a_missing_chunk_is_the_fill_value_and_a_cut_one_is_an_error(tmp_path: Path) -> None:

@@ -130,7 +130,14 @@ def test_rates_are_measured_once_for_a_machine(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(machine, "_measured", measure)
     kept = tmp_path / "lrgls_dask" / "rates.json"
-    for n_measured, before in ((1, None), (1, None), (2, "not JSON"), (3, '{"another machine": {}}'), (3, None), (4, "[1]")):
+    for n_measured, before in (
+        (1, None),
+        (1, None),
+        (2, "not JSON"),
+        (3, '{"another machine": {}}'),
+        (3, None),
+        (4, "[1]"),
+    ):
         if before is not None:
             kept.write_text(before)
         machine_rates.cache_clear()
