@@ -18,6 +18,7 @@ SCRIPTS = (
     "cross_validate",
     "compress_patterns",
     "em_versus_als",
+    "engines",
     "from_parquet",
     "long_parquet",
     "memory",
@@ -29,6 +30,7 @@ SCRIPTS = (
     "read_limit",
     "recovery",
     "robust",
+    "routes",
     "select_rank",
     "stream_passes",
     "structures",
@@ -72,6 +74,17 @@ def test_a_checkout_beside_itself():
     assert "BIC over 12 ranks" in command("side_by_side.py", root, root, "--small", "--repeat", "1", "--only", "BIC")
 
 
+def test_one_command_for_some_of_them(tmp_path):
+    words = [sys.executable, "-m", "tests.benchmarks", "--small", "--repeat", "1", "--out", str(tmp_path), "routes"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=FOLDER.parents[1], check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "raw, xr.open_zarr over sum" in done.stdout
+    assert set(json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))) == {"routes"}
+    wrong = subprocess.run([*words[:-1], "route"], capture_output=True, text=True, cwd=FOLDER.parents[1], check=False)
+    assert wrong.returncode == 2
+    assert "no benchmark is called 'route'" in wrong.stderr
+
+
 @pytest.mark.slow
 def test_results_recorded_twice_are_the_same(tmp_path):
     for name in ("one", "two"):
@@ -86,7 +99,7 @@ def cases(found: dict) -> list[str]:
 
 
 def test_every_script_is_tested_and_described():
-    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"harness", *COMPARISONS}
+    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"harness", "__main__", *COMPARISONS}
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert scripts == set(SCRIPTS)
     described = (*SCRIPTS, "same_results", "side_by_side")
@@ -321,3 +334,19 @@ def test_cross_validate(small):
     found = small("cross_validate")
     assert cases(found) == ["plain", "cv"]
     assert found["summary"]["passes_cv"] == 1 and found["summary"]["rank_cv"] == 3
+
+
+def test_engines(small):
+    found = small("engines")
+    by_shape = {}
+    for run in found["runs"]:
+        by_shape.setdefault(run["case"].partition(" ")[2], []).append(run["nll"])
+    assert all(abs(one - two) < 1e-6 * abs(one) for one, two in by_shape.values())
+    assert found["summary"]["auto_over_faster_at_most"] >= 1.0
+
+
+def test_routes(small):
+    found = small("routes")
+    for codec in ("raw", "zstd"):
+        values = {run["nll"] for run in found["runs"] if run["case"].startswith(codec) and "nll" in run}
+        assert len(values) == 1  # the same blocks by every route, to the last bit
