@@ -90,28 +90,31 @@ def plan_blocks(rows: Rows, layout: Layout) -> tuple[BlockPlan, ...]:
 
 
 def _readers(part: Part, bounds: np.ndarray) -> list[Stored] | list[Chunks]:
-    spans = [(int(a), int(b)) for a, b in pairwise(bounds)]
+    spans = list(pairwise(bounds.tolist()))
     if isinstance(part.array, da.Array):
-        rest = (0,) * (part.array.ndim - 1)
-        return [Chunks(_pieces(part.array.name, rest, edges_of(part), a, b)) for a, b in spans]
+        return _pieces(part.array.name, (0,) * (part.array.ndim - 1), edges_of(part), bounds)
     if is_split(part, bounds):
-        return [Chunks(_pieces(chunk_name(part), (), edges_of(part), a, b)) for a, b in spans]
+        return _pieces(chunk_name(part), (), edges_of(part), bounds)
     if isinstance(part.array, np.ndarray):  # a view each, so that a task is sent its own rows only
         return [Stored(part.array[a:b], 0, b - a) for a, b in spans]
     return [Stored(part.array, a, b) for a, b in spans]
 
 
-def _pieces(
-    name: str, rest: tuple[int, ...], edges: np.ndarray, start: int, stop: int
-) -> tuple[tuple[Key, int, int], ...]:
-    pieces: list[tuple[Key, int, int]] = []
-    chunk = int(np.searchsorted(edges, start, side="right")) - 1
-    while chunk < len(edges) - 1 and edges[chunk] < stop:
-        first, last = max(start, int(edges[chunk])), min(stop, int(edges[chunk + 1]))
-        if last > first:
-            pieces.append(((name, chunk, *rest), first - int(edges[chunk]), last - int(edges[chunk])))
-        chunk += 1
-    return tuple(pieces)
+def _pieces(name: str, rest: tuple[int, ...], edges: np.ndarray, bounds: np.ndarray) -> list[Chunks]:
+    """Of each block the chunks that it lies in; edges : (C + 1,) of the chunks, of which none is empty."""
+    first = (np.searchsorted(edges, bounds[:-1], side="right") - 1).tolist()
+    stop = np.searchsorted(edges, bounds[1:], side="left").tolist()
+    ends, found = edges.tolist(), []
+    for i, (start, end) in enumerate(pairwise(bounds.tolist())):
+        found.append(
+            Chunks(
+                tuple(
+                    ((name, c, *rest), max(start, ends[c]) - ends[c], min(end, ends[c + 1]) - ends[c])
+                    for c in range(first[i], stop[i])
+                )
+            )
+        )
+    return found
 
 
 def is_split(part: Part, bounds: np.ndarray) -> bool:

@@ -6,6 +6,7 @@ makes the tree of sums, and with it every digit of the answer, the same everywhe
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,13 +110,13 @@ def _merge(candidates: np.ndarray, row_bytes: int, target: int, runs: np.ndarray
         of_chunk = np.searchsorted(runs, candidates[:-1], side="right") - 1
         alone = np.bincount(of_chunk)[of_chunk] > 1
         edges = np.union1d(candidates[:-1][alone], candidates[1:][alone])
-    height = max(1, target // max(1, row_bytes))
-    kept = [0]
-    position = 0
-    while kept[-1] < candidates[-1]:
+    height, last, ends = max(1, target // max(1, row_bytes)), int(candidates[-1]), candidates.tolist()
+    kept, position = [0], 0
+    while kept[-1] < last:
         # the last candidate within `height` rows of the cut before it, or the next one if none is
-        edge = edges[np.searchsorted(edges, kept[-1], side="right") :][:1]
-        most = min([kept[-1] + height, *edge.tolist()])
-        position = max(position + 1, int(np.searchsorted(candidates, most, side="right")) - 1)
-        kept.append(int(candidates[position]))
+        most = kept[-1] + height
+        if len(edges):
+            most = min([most, *edges[np.searchsorted(edges, kept[-1], side="right") :][:1].tolist()])
+        position = max(position + 1, bisect_right(ends, most) - 1)
+        kept.append(ends[position])
     return np.array(kept, dtype=np.int64)

@@ -240,6 +240,8 @@ def _source_graph(rows: Rows, layout: Layout) -> dict[Key, Any]:
 
 def _inline(plans: tuple[BlockPlan, ...], graph: dict[Key, Any]) -> tuple[tuple[BlockPlan, ...], dict[Key, Any]]:
     """Give each block the tasks it alone needs; the rest, closed under dependencies, stays a graph around them."""
+    if not graph:
+        return plans, graph
     user: dict[Key, int] = {}
     needs: dict[Key, set[Key]] = {}
     outer: set[Key] = set()

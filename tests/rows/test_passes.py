@@ -20,7 +20,9 @@ import zarr
 
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.errors import UnreadableRows
+from lrgls_dask.rows import block_plan
 from lrgls_dask.rows.block import Block
+from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
 from support.buckets import s3_bucket
 from support.counted import counted, counted_array
@@ -246,3 +248,26 @@ def test_object_stores_hold_systems_and_fits(bucket: dict[str, Any], engine: str
         found.to_zarr(saved, storage_options=bucket)
     with pytest.raises(FileNotFoundError, match="no zarr store at s3://lrgls/none"):
         System.from_zarr("s3://lrgls/none.zarr", storage_options=bucket)
+
+
+def test_edges_of_chunks_are_found_once_for_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for every block they would be work that grows as the square of the chunks."""
+    asked: list[str] = []
+
+    found = block_plan.edges_of
+    monkeypatch.setattr(block_plan, "edges_of", lambda part: asked.append(part.name) or found(part))
+    rows = System.from_arrays(*(da.zeros((3_000, width), chunks=(10, width)) + 1.0 for width in (4, 2))).rows
+    plans = block_plan.plan_blocks(rows, cut_rows(rows, 1_000))
+    assert len(plans) > 50
+    assert len(asked) == len(rows.parts)
+
+
+def test_pieces_of_blocks_are_the_rows_of_their_chunks() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        edges = np.unique(np.append(rng.integers(0, 60, 6), [0, 60]))
+        bounds = np.unique(np.append(rng.integers(0, 60, 6), [0, 60]))
+        values = [np.arange(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        for chunks, a, b in zip(block_plan._pieces("y", (0,), edges, bounds), bounds[:-1], bounds[1:], strict=True):
+            got = np.concatenate([values[key[1]][first:last] for key, first, last in chunks.pieces])
+            assert np.array_equal(got, np.arange(a, b))
