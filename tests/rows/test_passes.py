@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +268,7 @@ def test_pieces_of_blocks_are_the_rows_of_their_chunks() -> None:
     for _ in range(50):
         edges = np.unique(np.append(rng.integers(0, 60, 6), [0, 60]))
         bounds = np.unique(np.append(rng.integers(0, 60, 6), [0, 60]))
-        values = [np.arange(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        values = [np.arange(a, b) for a, b in pairwise(edges.tolist())]
         for chunks, a, b in zip(block_plan._pieces("y", (0,), edges, bounds), bounds[:-1], bounds[1:], strict=True):
             got = np.concatenate([values[key[1]][first:last] for key, first, last in chunks.pieces])
             assert np.array_equal(got, np.arange(a, b))
