@@ -17,7 +17,15 @@ from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import FAN_IN
 from lrgls_dask.rows.scaled import scaled_bytes
 
-__all__ = ["MAX_COEFFICIENTS", "Cluster", "require_here", "require_memory", "this_cluster", "this_process"]
+__all__ = [
+    "MAX_COEFFICIENTS",
+    "Cluster",
+    "has_room_here",
+    "require_here",
+    "require_memory",
+    "this_cluster",
+    "this_process",
+]
 
 
 MAX_COEFFICIENTS = 20_000  # three P x P arrays of that size take 9.6 GB
@@ -78,6 +86,11 @@ def require_here(n_bytes: int, what: str, remedy: str) -> None:
             f"{what}: needs {format_bytes(need)} in this process; {format_bytes(available)} are free. {remedy}, or use "
             "more memory."
         )
+
+
+def has_room_here(n_bytes: int) -> bool:
+    """Whether this process has room for so many bytes more."""
+    return int(SLACK * n_bytes) <= psutil.virtual_memory().available
 
 
 def this_cluster(memory_limit: int | str | None) -> Cluster:
