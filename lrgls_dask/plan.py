@@ -27,6 +27,7 @@ from lrgls_dask.rows.memory import MAX_COEFFICIENTS, SLACK, Cluster, task_bytes,
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import FAN_IN
 from lrgls_dask.solve.in_memory import FEWER_ROWS
+from lrgls_dask.solve.prices import price_of_errors
 from lrgls_dask.solve.streamed import stream_partial_bytes
 
 __all__ = [
@@ -59,6 +60,7 @@ class Plan:
     n_patterns, pattern_rows, pattern_bytes : of a compressed system whose rows miss responses, their patterns, the rows
     that stand for all of them and what these take; 0 where it misses none.
     look_bytes : read before all that by unusable="skip", which looks for equations that cannot be estimated.
+    errors : what standard errors of all coefficients take after the fit, in words; "" where they come with it.
     worker_peak, client_peak : predicted peak bytes of one worker process and of this one; with threads they are the
     same process and both hold the whole.  memory_limit, client_limit : what they may use.
     """
@@ -89,6 +91,7 @@ class Plan:
     pattern_bytes: int = 0
     keeps_rows: bool = False
     look_bytes: int = 0
+    errors: str = ""
 
     def peak_of(self, n_patterns: int) -> int:
         """The same as `peak` where so many patterns of missing responses are found, of those that are compressed."""
@@ -124,6 +127,7 @@ class Plan:
                 f"regressors, {self.n_coefficients:,} coefficients",
                 *self._holes(),
                 f"  reads   {self._reads()}",
+                *([f"  errors  {self.errors}"] if self.errors else []),
                 f"  runs    on {place}",
                 f"  memory  peak {peak}; limit {format_bytes(self.memory_limit)}",
             ]
@@ -198,7 +202,8 @@ def make_plan(
     allowed = priced["compress"] + priced["stream"] if engine == "auto" else priced[engine]
     for plan in allowed:
         if plan.fits:
-            return replace(plan, passes=EM_PASSES) if by_rounds and plan.passes > 1 else plan
+            passes = EM_PASSES if by_rounds and plan.passes > 1 else plan.passes
+            return replace(plan, passes=passes, errors="" if missing else price_of_errors(rows.design, plan))
     others = [plan for plans in priced.values() for plan in plans if plan.fits]
     raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix))
 

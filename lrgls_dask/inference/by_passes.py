@@ -19,7 +19,7 @@ from scipy.linalg import solve_triangular
 from lrgls_dask.design.restrictions import without_variance
 from lrgls_dask.inference.by_solving import SolvedCov, conjugate_gradients_of_many, unit_columns
 from lrgls_dask.inference.inverse import Inverse
-from lrgls_dask.inference.structured import CovOfCombinations, StructuredCov, blocks_of
+from lrgls_dask.inference.structured import CovOfCombinations, StructuredCov, blocks_alone
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, SLACK, has_room_here
 from lrgls_dask.rows.regressor_products import RegressorProducts, XProducts, regressor_products_kernel
 from lrgls_dask.rows.run_pass import run_pass
@@ -51,7 +51,11 @@ class CovByPasses:
         mine = self.problem.design.spans[equation]
         return without_variance(self._solved.block(equation), self.problem.restrictions, mine)
 
-    @cached_property
+    def block_of_all(self, equation: int) -> np.ndarray:
+        """The same where every equation's is asked for in turn."""
+        return self._blocks.block(equation)
+
+    @property
     def variances(self) -> np.ndarray:
         """(P,)."""
         return self._blocks.variances
@@ -63,10 +67,7 @@ class CovByPasses:
 
     @cached_property
     def _blocks(self) -> StructuredCov:
-        design = self.problem.design
-        none = np.zeros((design.n_coefficients, 0))
-        blocks = blocks_of(design, self._of_all().blocks)
-        found = StructuredCov(design, blocks, none, np.zeros((0, 0)), knows_between=False)
+        found = blocks_alone(self.problem.design, self._of_all().blocks)
         return found.without_variance(self.problem.restrictions)
 
     def _of_all(self) -> SolvedCov:
@@ -135,6 +136,10 @@ class LeastSquaresByPasses:
         """(p_j, p_j) covariance of one equation's coefficients."""
         return self.whole.block(equation)
 
+    def block_of_all(self, equation: int) -> np.ndarray:
+        """The same."""
+        return self.whole.block(equation)
+
     @property
     def variances(self) -> np.ndarray:
         """(P,)."""
@@ -159,8 +164,7 @@ class LeastSquaresByPasses:
             turn = each.coefficients(np.eye(len(each.ridge)))
             for j in each.group.equations:
                 blocks[j] = self.sigma.variances[j] * turn @ turn.T
-        none = np.zeros((design.n_coefficients, 0))
-        return StructuredCov(design, blocks_of(design, blocks), none, np.zeros((0, 0)), knows_between=False)
+        return blocks_alone(design, blocks)
 
     def of_combinations(self, matrix: Any) -> CovOfCombinations:
         """R V R' of combinations R (m, P) about one equation."""

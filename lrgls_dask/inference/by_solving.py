@@ -13,10 +13,10 @@ from scipy.linalg import cho_factor, cho_solve
 
 from lrgls_dask.design.design import Design
 from lrgls_dask.inference.structured import CovOfCombinations, FormedCombinations
+from lrgls_dask.solve.prices import AT_ONCE
 
 __all__ = ["SOLUTIONS", "Information", "SolvedCov", "conjugate_gradients_of_many", "unit_columns"]
 
-AT_ONCE = 512 * 2**20  # bytes of right-hand sides solved together, five arrays of which are held
 VARIANCES, SOLUTIONS = 1e-12, 1e-26  # errors in the norm of the matrix, squared and of the solution
 MAX_ITERATIONS = 2000
 

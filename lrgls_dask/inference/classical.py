@@ -16,7 +16,13 @@ from lrgls_dask.inference.by_solving import Information, SolvedCov
 from lrgls_dask.inference.dual import Dual, dual_pays
 from lrgls_dask.inference.inverse import Inverse
 from lrgls_dask.inference.operator import InformationOperator
-from lrgls_dask.inference.structured import CovOfCombinations, FormedCov, StructuredCov, kron_of_combinations
+from lrgls_dask.inference.structured import (
+    CovOfCombinations,
+    FormedCov,
+    StructuredCov,
+    blocks_alone,
+    kron_of_combinations,
+)
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, has_room_here
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import estimator_covariance, free_directions
@@ -78,8 +84,7 @@ class CoefficientCovariance:
         if self._structured is not None:
             return np.where(self._is_held, 0.0, self._structured.variances)
         if self._is_large:
-            room = has_room_here(8 * self.design.n_coefficients * (self.design.n_coefficients + len(self.x_rows)))
-            return np.where(self._is_held, 0.0, (self._of_inverse() if room else self._solved).variances)
+            return self._blocks.variances
         return np.maximum(self.full.diagonal(), 0.0)  # rounding, of a coefficient that is nearly held
 
     def at(self, sigma: Sigma) -> CoefficientCovariance:
@@ -96,6 +101,11 @@ class CoefficientCovariance:
         if self._is_large:
             return without_variance(self._solved.block(equation), self.restrictions, mine)
         return self.full[mine, mine]
+
+    def block_of_all(self, equation: int) -> np.ndarray:
+        """The same where every equation's is asked for in turn."""
+        alone = self.has_shared_columns or self._structured is not None or not self._is_large
+        return self.block(equation) if alone else self._blocks.block(equation)
 
     def of_combinations(self, matrix: Any) -> CovOfCombinations:
         """R V R' of combinations R (m, P), sparse or not; `full` is not formed where `variances` does not."""
@@ -138,6 +148,13 @@ class CoefficientCovariance:
     def _solved(self) -> SolvedCov:
         """By conjugate gradients."""
         return self._solved_by(InformationOperator.of)
+
+    @cached_property
+    def _blocks(self) -> StructuredCov:
+        """Those of all equations: by the inverse where there is room for it, else by conjugate gradients."""
+        P = self.design.n_coefficients
+        solved = self._of_inverse() if has_room_here(8 * P * (P + len(self.x_rows))) else self._solved
+        return blocks_alone(self.design, solved.blocks).without_variance(self.restrictions)
 
     def _of_inverse(self) -> SolvedCov:
         """By the inverse, which takes the memory of one P x P array and the rows."""

@@ -22,10 +22,10 @@ from scipy.linalg import block_diag, cho_factor, cho_solve
 from lrgls_dask.design.design import Design
 from lrgls_dask.inference.structured import StructuredCov, blocks_of
 from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.solve.prices import PAYS
 
 __all__ = ["Dual", "dual_pays"]
 
-PAYS = 4  # coefficients for each score, from which on P x P arrays are the dearer ones
 AT_ONCE = 64 * 2**20  # bytes of what is multiplied together
 
 

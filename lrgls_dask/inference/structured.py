@@ -23,6 +23,7 @@ __all__ = [
     "FormedCombinations",
     "FormedCov",
     "StructuredCov",
+    "blocks_alone",
     "blocks_of",
     "kron_of_combinations",
 ]
@@ -271,6 +272,12 @@ class StructuredCov:
             f"{what} needs covariances between equations, and only those within equations are kept with these standard "
             "errors. Test one equation at a time, or fit again with a larger memory_limit."
         )
+
+
+def blocks_alone(design: Design, blocks: Sequence[np.ndarray]) -> StructuredCov:
+    """Of which only the blocks of equations are known."""
+    none = np.zeros((design.n_coefficients, 0))
+    return StructuredCov(design, blocks_of(design, blocks), none, np.zeros((0, 0)), knows_between=False)
 
 
 @dataclass(frozen=True, eq=False)

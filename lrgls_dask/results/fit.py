@@ -26,8 +26,7 @@ from lrgls_dask.prediction.methods import PredictingBySigma
 from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.results.bootstrap import Bootstrap, Method, bootstrap
 from lrgls_dask.results.by_passes import by_passes
-from lrgls_dask.results.cov.classical import Classical
-from lrgls_dask.results.cov.kind import CovSource, cut, formed
+from lrgls_dask.results.cov.kind import CovSource, cut
 from lrgls_dask.results.cov_source import ClassicalCov
 from lrgls_dask.results.dataset import as_dataset
 from lrgls_dask.results.evidence import Evidence, read_evidence
@@ -141,8 +140,7 @@ class Fit(Measures, PredictingBySigma):
         """(p_j, p_j) covariance of the coefficients of the equation at this position, that std_errors come from."""
         values = self.behind_errors.values
         if values is None:
-            _ = self._classical  # which says why, where there is none
-            return formed(self._source.classical(Classical(), equation, None, debiased=self._source.debiased))
+            return self._classical.block_of_all(equation)  # or why there is none
         return cut(self._source, equation, values)
 
     def _fitted_rows(self, kind: str, system: System | None) -> System:

@@ -240,6 +240,7 @@ def test_a_fit_of_very_many_coefficients_says_all_it_says_of_few(many: Fit) -> N
         lambda: found.summary(),
         lambda: found.conf_int(),
         lambda: found.cov(equation=many.equations[7]),
+        lambda: found.predict(many.system, interval=0.9),
         lambda: found.wald_test(f"*:{many.regressors[0]} = 0"),
     ]
     for action in asked:

@@ -107,6 +107,7 @@ def test_one_equation_takes_a_few_passes_and_no_more_where_asked_again(monkeypat
     np.testing.assert_allclose(block, made.cov(equation=made.equations[7]), rtol=1e-9, atol=1e-12)
     before = meter.passes
     _ = found.std_errors
+    found.predict(system, interval=0.9)  # of the same blocks
     assert meter.passes - before <= 8  # all right-hand sides side by side
     monkeypatch.setattr("lrgls_dask.inference.by_solving.AT_ONCE", 8 * 120 * 30)
     again = without_products(made, False, monkeypatch)
