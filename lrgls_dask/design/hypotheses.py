@@ -11,15 +11,15 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from lrgls_dask.checks import closest
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypothesis_syntax import Parser, Side, Term, Token, fail_at
-from lrgls_dask.design.restrictions import DEPENDENT, Restrictions, in_even_units
+from lrgls_dask.design.restrictions import DEPENDENT, MAX_ENTRIES, Restrictions, in_even_units
 
 __all__ = ["check_open", "read_hypotheses"]
 
-MAX_ENTRIES = 20_000**2  # of R (m, P), as many as a covariance of the coefficients may have
 SHOWN_TERMS = 6  # a row of a matrix with more is named by its number
 
 _PLAIN, _NUMERAL = re.compile(r"[\w.]+"), re.compile(r"[\d.]+")
@@ -35,7 +35,7 @@ def read_hypotheses(design: Design, given: Any) -> Restrictions:
     or follow from each other; TypeError for what is none of the above.
     """
     if isinstance(given, Restrictions):
-        rows = _from_matrix(design, given.matrix, given.values, given.texts)
+        rows = _rows_of_matrix(design, given.rows, given.values, given.texts)
     elif isinstance(given, str):
         rows = _read_texts(design, [given])
     elif isinstance(given, Mapping):
@@ -48,19 +48,27 @@ def read_hypotheses(design: Design, given: Any) -> Restrictions:
         rows = _from_matrix(design, given, None)
     if not rows:
         raise ValueError("nothing is left of the hypotheses: they hold whatever the coefficients are.")
-    size = len(rows) * design.n_coefficients
-    if size > MAX_ENTRIES:
-        raise ValueError(
-            f"{len(rows)} restrictions on {design.n_coefficients} coefficients would take {8e-9 * size:.1f} GB and are "
-            f"limited to {8e-9 * MAX_ENTRIES:.1f} GB. Test fewer at a time."
-        )
     made = Restrictions(
-        np.array([row.dense(design.n_coefficients) for row in rows]),
+        _sparse(rows, design.n_coefficients),
         np.array([row.value for row in rows]),
         tuple(row.text for row in rows),
     )
+    _check_size(design, made)
     _check_independent(made)
     return made
+
+
+def _check_size(design: Design, made: Restrictions) -> None:
+    """Raise ValueError where the restrictions about one equation take more than a covariance of coefficients may."""
+    m, P = made.rows.shape
+    entries = made.rows.tocoo()
+    about = np.unique(entries.row * np.int64(design.n_equations) + design.equation_of[entries.col])
+    size = np.bincount(about % design.n_equations, minlength=design.n_equations) * design.sizes
+    if size.max() > MAX_ENTRIES:
+        raise ValueError(
+            f"{m} restrictions on {P} coefficients would take {8e-9 * size.max():.1f} GB and are limited to "
+            f"{8e-9 * MAX_ENTRIES:.1f} GB. Test fewer at a time."
+        )
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,13 @@ class _Row:
     value: float
     text: str
 
-    def dense(self, n_coefficients: int) -> np.ndarray:
-        row = np.zeros(n_coefficients)
-        row[list(self.weights)] = list(self.weights.values())
-        return row
+
+def _sparse(rows: list[_Row], n_coefficients: int) -> sp.csr_array:
+    """(m, P)."""
+    pointers = np.concatenate([[0], np.cumsum([len(row.weights) for row in rows])])
+    places = [place for row in rows for place in row.weights]
+    weights = [weight for row in rows for weight in row.weights.values()]
+    return sp.csr_array((weights, places, pointers), shape=(len(rows), n_coefficients))
 
 
 # ---------------------------------------------------------------------------------------------- labels
@@ -306,7 +317,7 @@ def _array(name: str, given: Any) -> np.ndarray:
     return array
 
 
-def _from_matrix(design: Design, matrix: Any, values: Any, texts: Sequence[str] = ()) -> list[_Row]:
+def _from_matrix(design: Design, matrix: Any, values: Any) -> list[_Row]:
     R = np.atleast_2d(_array("matrix R", matrix))
     if R.ndim != 2 or R.shape[1] != design.n_coefficients or len(R) == 0:
         raise ValueError(
@@ -316,9 +327,14 @@ def _from_matrix(design: Design, matrix: Any, values: Any, texts: Sequence[str] 
     r = np.zeros(len(R)) if values is None else np.atleast_1d(_array("right side r", values))
     if r.shape != (len(R),):
         raise ValueError(f"r must hold one number for each of the {len(R)} rows of R; found shape {r.shape}.")
+    return _rows_of_matrix(design, sp.csr_array(R), r, ())
+
+
+def _rows_of_matrix(design: Design, R: sp.csr_array, r: np.ndarray, texts: Sequence[str]) -> list[_Row]:
     rows = []
-    for i, (row, value) in enumerate(zip(R, r.tolist(), strict=True)):
-        weights = {int(place): float(row[place]) for place in np.flatnonzero(row)}
+    for i, value in enumerate(r.tolist()):
+        chosen = slice(R.indptr[i], R.indptr[i + 1])
+        weights = dict(zip(R.indices[chosen].tolist(), R.data[chosen].tolist(), strict=True))
         if not weights:
             raise ValueError(f"row {i} of R is zero: it restricts nothing. Drop it.")
         name = _written(design, weights, value) if len(weights) <= SHOWN_TERMS else f"row {i} of R"
@@ -333,7 +349,7 @@ def check_open(restrictions: Restrictions | None, hypotheses: Restrictions) -> N
     """Raise ValueError for the first hypothesis on which restrictions, with the hypotheses before it, have decided."""
     if restrictions is None:
         return
-    matrix = np.vstack([restrictions.matrix, hypotheses.matrix])
+    matrix = sp.vstack([restrictions.rows, hypotheses.rows], format="csr")
     values = np.concatenate([restrictions.values, hypotheses.values])
     found = _first_dependent(Restrictions(matrix, values, (*restrictions.texts, *hypotheses.texts)))
     if found is None:
@@ -363,9 +379,18 @@ def _check_independent(made: Restrictions) -> None:
 
 def _first_dependent(made: Restrictions) -> tuple[str, str, bool] | None:
     """The first restriction that those before it decide on, these, and whether it contradicts them."""
-    used = made.matrix[:, np.any(made.matrix != 0, axis=0)]
-    if np.all(np.count_nonzero(used, axis=0) <= 1):
-        return None  # no coefficient occurs twice
+    core = _entangled(made.rows)
+    if not len(core):
+        return None
+    chosen = made.rows[core]
+    used = chosen[:, np.unique(chosen.indices)]
+    size = used.shape[0] * used.shape[1]
+    if size > MAX_ENTRIES:
+        raise ValueError(
+            f"{used.shape[0]:,} restrictions share {used.shape[1]:,} coefficients: to see whether they contradict each "
+            f"other takes {8e-9 * size:.1f} GB, and is limited to {8e-9 * MAX_ENTRIES:.1f} GB. Give fewer at a time."
+        )
+    used, values = used.toarray(), made.values[core]
     rows = in_even_units(used)
     left = np.abs(np.diagonal(np.linalg.qr(rows.T, mode="r")))
     dependent = np.flatnonzero(left < DEPENDENT)
@@ -374,8 +399,30 @@ def _first_dependent(made: Restrictions) -> tuple[str, str, bool] | None:
     i = int(dependent[0]) if len(dependent) else len(left)
     weights = np.linalg.lstsq(rows[:i].T, rows[i], rcond=None)[0]
     sizes = np.linalg.norm(used / np.max(np.abs(used), axis=0), axis=1)
-    parts, value = weights * made.values[:i] / sizes[:i], made.values[i] / sizes[i]
-    names = [repr(made.texts[j]) for j in np.flatnonzero(np.abs(weights) > 1e-8)]
+    parts, value = weights * values[:i] / sizes[:i], values[i] / sizes[i]
+    names = [repr(made.texts[core[j]]) for j in np.flatnonzero(np.abs(weights) > 1e-8)]
     listed = ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
     contradicts = abs(parts.sum() - value) > 1e-9 * (np.abs(parts).sum() + abs(value))
-    return made.texts[i], listed, bool(contradicts)
+    return made.texts[core[i]], listed, bool(contradicts)
+
+
+def _entangled(rows: sp.csr_array) -> np.ndarray:
+    """Ascending positions of the rows that may depend on each other: a row with a coefficient that no other row has
+    does not, and neither does one that has such a coefficient once those are taken away.  O(entries)."""
+    by_column = rows.tocsc()
+    count = np.diff(by_column.indptr)
+    taken = np.zeros(rows.shape[0], dtype=bool)
+    lone = np.flatnonzero(count == 1).tolist()
+    while lone:
+        column = lone.pop()
+        of_column = by_column.indices[by_column.indptr[column] : by_column.indptr[column + 1]]
+        left = of_column[~taken[of_column]]
+        if not len(left):
+            continue
+        row = int(left[0])
+        taken[row] = True
+        for other in rows.indices[rows.indptr[row] : rows.indptr[row + 1]].tolist():
+            count[other] -= 1
+            if count[other] == 1:
+                lone.append(other)
+    return np.flatnonzero(~taken)

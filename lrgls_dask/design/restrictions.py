@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,6 +15,7 @@ from lrgls_dask.design.design import Design
 __all__ = ["DEPENDENT", "Restrictions", "free_coefficients", "in_even_units", "without_variance"]
 
 DEPENDENT = 1e-11  # what is left of a row of length 1 that follows from others: rounding
+MAX_ENTRIES = 20_000**2  # of R (m, P), as many as a covariance of the coefficients may have
 NEAR = 1e-6  # squared: unit vectors so near to the span of some rows are looked at with care
 
 
@@ -21,12 +23,32 @@ NEAR = 1e-6  # squared: unit vectors so near to the span of some rows are looked
 class Restrictions:
     """m linear equations in the P coefficients, equation by equation, in the user's units.
 
-    matrix : (m, P) R, of full row rank.  values : (m,) r.  texts : how each was written, for messages and tables.
+    rows : (m, P) R, of full row rank; kept sparse.  values : (m,) r.  texts : how each was written, for messages and
+    tables.
     """
 
-    matrix: np.ndarray
+    rows: Any
     values: np.ndarray
     texts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", sp.csr_array(self.rows))
+
+    @cached_property
+    def matrix(self) -> np.ndarray:
+        """(m, P) R, dense.  Raises ValueError where that is more than a covariance of coefficients may take."""
+        m, P = self.rows.shape
+        if m * P > MAX_ENTRIES:
+            raise ValueError(
+                f"{m} restrictions on {P} coefficients would take {8e-9 * m * P:.1f} GB and are limited to "
+                f"{8e-9 * MAX_ENTRIES:.1f} GB. Restrict fewer at a time."
+            )
+        return np.asarray(self.rows.toarray())
+
+    @property
+    def about(self) -> np.ndarray:
+        """Ascending positions of the coefficients that occur."""
+        return np.unique(self.rows.indices)
 
     @property
     def n_restrictions(self) -> int:

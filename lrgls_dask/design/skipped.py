@@ -74,16 +74,15 @@ class Skipped:
             return read_hypotheses(kept.design, hypotheses)
         except (ValueError, KeyError, TypeError):
             found = read_hypotheses(self.whole, hypotheses)  # which says what else is wrong with it
-        for j in self.whole.equation_of[np.any(found.matrix != 0, axis=0)].tolist():
+        for j in self.whole.equation_of[found.about].tolist():
             if self.status[j] != OK:
-                text = next(
-                    text for text, row in zip(found.texts, found.matrix, strict=True) if row[self.whole.spans[j]].any()
-                )
+                of_rows = found.rows[:, self.whole.spans[j]]
+                text = found.texts[int(np.flatnonzero(np.diff(of_rows.indptr))[0])]
                 raise ValueError(
                     f"{text!r} is about equation {self.whole.equations[j]!r}, which is skipped ({self.status[j]}): its "
                     "coefficients are not estimated. Leave it out."
                 ) from None
-        return replace(found, matrix=found.matrix[:, kept.coefficients])
+        return replace(found, rows=found.rows[:, kept.coefficients])
 
     def placed(self, values: np.ndarray, of: str, axis: int) -> np.ndarray:
         """Values of each equation, or coefficient, that is left along an axis, among NaN for the others.

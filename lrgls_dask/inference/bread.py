@@ -17,6 +17,8 @@ import numpy as np
 
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge, column_penalties, penalises
+from lrgls_dask.inference.by_solving import SOLUTIONS
+from lrgls_dask.inference.dual import Dual, dual_pays
 from lrgls_dask.inference.gradient_kernels import Clusters, GradientParams, SigmaRuns
 from lrgls_dask.inference.leverage import Leverage
 from lrgls_dask.inference.operator import InformationOperator
@@ -49,6 +51,10 @@ class BreadOfRows(Protocol):
     def of_rows(self, kernel: Callable[..., Any]) -> Callable[..., Any]: ...
 
     def sandwich(self, meat: np.ndarray) -> np.ndarray: ...
+
+    def errors(self, sums: np.ndarray) -> np.ndarray: ...
+
+    def as_stored(self, sums: np.ndarray) -> np.ndarray: ...
 
     def projection(self, equation: int) -> np.ndarray: ...
 
@@ -98,6 +104,28 @@ class Bread:
         turned = _both_sides(meat, [turn.T for turn in self._to_orthonormal], self.design)
         return self._in_units(self._apply(self._apply(turned).T))
 
+    def errors(self, sums: np.ndarray) -> np.ndarray:
+        """(P, T) A^-1 s' in the user's units, of T sums (T, P) of gradients of `gradient_params()`: by how much each
+        moves the estimates.  P T numbers twice."""
+        turned = np.empty(sums.shape[::-1])
+        for mine, turn in zip(self.design.spans, self._to_orthonormal, strict=True):
+            turned[mine] = turn.T @ sums[:, mine].T
+        found = self._apply(turned)
+        for mine, turn in zip(self.design.spans, self._to_user, strict=True):
+            found[mine] = turn @ found[mine]
+        return found
+
+    def as_stored(self, sums: np.ndarray) -> np.ndarray:
+        """(T, P) sums of gradients of the columns as stored, of sums (T, P) of those of `gradient_params()`."""
+        design, out = self.design, sums.copy()
+        for j, columns in enumerate(design.columns):
+            if self._is_centred[j]:
+                pivot = int(np.flatnonzero(self._constant[columns])[0])
+                out[:, design.spans[j]] += np.multiply.outer(
+                    sums[:, design.offsets[j] + pivot], self._anchor[columns] / self._level[columns[pivot]]
+                )
+        return out
+
     def _in_units(self, values: np.ndarray) -> np.ndarray:
         """(P, P) in the user's units, of the covariance `values` in orthonormal coordinates."""
         covariance = _both_sides(values, self._to_user, self.design)
@@ -114,15 +142,6 @@ class Bread:
         for mine, turn in zip(self.design.spans, self._to_orthonormal, strict=True):
             columns[mine] = turn @ columns[mine]
         return columns
-
-    def classical_block(self, equation: int) -> np.ndarray:
-        """(p_j, p_j) classical covariance of one equation's coefficients, A^-1 (A - penalty) A^-1, for any P."""
-        mine = self.design.spans[equation]
-        columns = self._columns(equation)
-        block = columns[mine] - columns.T @ (self._ridge[:, None] * columns)
-        covariance = self._to_user[equation] @ block @ self._to_user[equation].T
-        symmetric: np.ndarray = 0.5 * (covariance + covariance.T)
-        return symmetric
 
     # ------------------------------------------------------------------------------------------ gradients
 
@@ -211,14 +230,7 @@ class Bread:
 
     def stored_gradients(self) -> np.ndarray:
         """(P, P) J with J s the gradients of the columns as stored, s those of `gradient_params()`."""
-        design = self.design
-        out = np.eye(design.n_coefficients)
-        for j, columns in enumerate(design.columns):
-            if self._is_centred[j]:
-                places = design.offsets[j] + np.arange(len(columns))
-                pivot = int(np.flatnonzero(self._constant[columns])[0])
-                out[places, places[pivot]] += self._anchor[columns] / self._level[columns[pivot]]
-        return out
+        return self.as_stored(np.eye(self.design.n_coefficients)).T
 
     def _at_anchor(self, slopes: tuple[np.ndarray, ...]) -> np.ndarray:
         """(K,) y - X b at the anchor: the mean residual carried from the mean to the anchor.
@@ -334,20 +346,34 @@ class Bread:
         if self._shared:  # A is Sigma^-1 kron I
             n_equations = self.design.n_equations
             return self._scaled_sigma.matmul(values.reshape(n_equations, -1)).reshape(values.shape)
+        if self._dual is not None:
+            return self._dual.apply(values)
         out: np.ndarray = self._inverse @ values
         return out
 
     @cached_property
+    def _dual(self) -> Dual | None:
+        """A^-1 without a P x P array, where that pays."""
+        held = 0 if self.restrictions is None else len(self.restrictions)
+        if isinstance(self.sigma, SigmaRuns) or not dual_pays(self.design, len(self.x_rows), self.sigma, held):
+            return None
+        pieces = tuple(q for q, _, _ in self._pieces)
+        return Dual.of(self.design, pieces, self._scaled_sigma, self._ridge, self._rows)
+
+    @property
+    def _rows(self) -> np.ndarray | None:
+        """(m, P) restrictions in orthonormal coordinates."""
+        if self.restrictions is None:
+            return None
+        turned = zip(self.design.spans, self._to_user, strict=True)
+        return np.hstack([self.restrictions[:, mine] @ back for mine, back in turned])
+
+    @cached_property
     def _inverse(self) -> np.ndarray:
         """(P, P) A^-1 in orthonormal coordinates, on the directions that restrictions leave free."""
-        design = self.design
         information = self._information()
         information[np.diag_indices_from(information)] += self._ridge
-        free = None
-        if self.restrictions is not None:
-            turned = zip(design.spans, self._to_user, strict=True)
-            free = free_directions(np.hstack([self.restrictions[:, mine] @ back for mine, back in turned]))
-        inverse = inverse_within(information, free)
+        inverse = inverse_within(information, None if self._rows is None else free_directions(self._rows))
         return np.asarray(0.5 * (inverse + inverse.T))
 
     def _information(self) -> np.ndarray:
@@ -369,7 +395,7 @@ class Bread:
         mine = design.spans[equation]
         unit = np.zeros((design.n_coefficients, int(design.sizes[equation])))
         unit[mine] = np.eye(unit.shape[1])
-        if self._shared:
+        if self._shared or self._dual is not None:
             return self._apply(unit)
         if design.n_coefficients <= MAX_COEFFICIENTS:
             return self._inverse[:, mine].copy()
@@ -379,7 +405,7 @@ class Bread:
                 f"these are {design.n_coefficients:,}. Fit fewer equations."
             )
         pieces = tuple(q for q, _, _ in self._pieces)
-        return InformationOperator.of(design, pieces, self._scaled_sigma, self._ridge).solve(unit)
+        return InformationOperator.of(design, pieces, self._scaled_sigma, self._ridge).solve(unit, SOLUTIONS)[0]
 
 
 def _both_sides(matrix: np.ndarray, blocks: Sequence[np.ndarray], design: Design) -> np.ndarray:

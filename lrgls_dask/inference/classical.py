@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge, column_penalties, penalises
 from lrgls_dask.design.restrictions import Restrictions, without_variance
-from lrgls_dask.rows.memory import MAX_COEFFICIENTS
+from lrgls_dask.inference.by_solving import Information, SolvedCov
+from lrgls_dask.inference.dual import Dual, dual_pays
+from lrgls_dask.inference.inverse import Inverse
+from lrgls_dask.inference.operator import InformationOperator
+from lrgls_dask.inference.structured import (
+    CovOfCombinations,
+    FormedCov,
+    StructuredCov,
+    blocks_alone,
+    kron_of_combinations,
+)
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS, has_room_here
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import estimator_covariance, free_directions
 from lrgls_dask.solve.orthonormal import orthonormal
 
 __all__ = ["CoefficientCovariance"]
+
+TOGETHER = 64  # equations whose rows of the information matrix are made at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,18 +61,30 @@ class CoefficientCovariance:
             raise ValueError(
                 f"the covariance of all {n_coefficients} coefficients would take "
                 f"{8e-9 * n_coefficients**2:.1f} GB and is limited to {MAX_COEFFICIENTS}. "
-                "Ask for one equation at a time, cov(equation=...), or fit fewer equations; "
-                "std_errors of all need equations that share their columns."
+                "Ask for one equation at a time, cov(equation=...); std_errors and tests need none of it."
             )
         if self.has_shared_columns:
             return np.kron(self.sigma.dense(), self._shared_inverse)
+        if self._structured is not None:
+            return without_variance(self._structured.full, self.restrictions)
         return self._inverse()
+
+    @property
+    def whole(self) -> np.ndarray | StructuredCov:
+        """`full`, or of very many coefficients the parts that say as much.  Raises ValueError where those do not."""
+        if self._structured is None or self.design.n_coefficients <= MAX_COEFFICIENTS:
+            return self.full
+        return self._structured.without_variance(self.restrictions)
 
     @cached_property
     def variances(self) -> np.ndarray:
-        """(P,) diagonal of `full`, formed without it where all equations share their columns."""
+        """(P,) diagonal of `full`, formed without it where all equations share their columns or `dual_pays`."""
         if self.has_shared_columns:
             return np.outer(self.sigma.variances, self._shared_inverse.diagonal()).ravel()
+        if self._structured is not None:
+            return np.where(self._is_held, 0.0, self._structured.variances)
+        if self._is_large:
+            return self._blocks.variances
         return np.maximum(self.full.diagonal(), 0.0)  # rounding, of a coefficient that is nearly held
 
     def at(self, sigma: Sigma) -> CoefficientCovariance:
@@ -69,19 +96,26 @@ class CoefficientCovariance:
         if self.has_shared_columns:
             return np.asarray(self.sigma.variances[equation] * self._shared_inverse)
         mine = self.design.spans[equation]
+        if self._structured is not None:
+            return without_variance(self._structured.block(equation), self.restrictions, mine)
+        if self._is_large:
+            return without_variance(self._solved.block(equation), self.restrictions, mine)
         return self.full[mine, mine]
 
-    def of_combinations(self, matrix: np.ndarray) -> np.ndarray:
-        """(m, m) R V R' of combinations R (m, P) of the coefficients, `full` not formed where columns are shared."""
+    def block_of_all(self, equation: int) -> np.ndarray:
+        """The same where every equation's is asked for in turn."""
+        alone = self.has_shared_columns or self._structured is not None or not self._is_large
+        return self.block(equation) if alone else self._blocks.block(equation)
+
+    def of_combinations(self, matrix: Any) -> CovOfCombinations:
+        """R V R' of combinations R (m, P), sparse or not; `full` is not formed where `variances` does not."""
         if self.has_shared_columns:
-            by_equation = matrix.reshape(len(matrix), self.design.n_equations, -1)
-            along = (by_equation @ self._shared_inverse).transpose(1, 0, 2)
-            image = self.sigma.matmul(along.reshape(len(along), -1)).reshape(along.shape)
-            found: np.ndarray = np.einsum("ajp,jbp->ab", by_equation, image)
-            return found
-        used = np.flatnonzero(np.any(matrix != 0, axis=0))
-        part: np.ndarray = matrix[:, used] @ self.full[np.ix_(used, used)] @ matrix[:, used].T
-        return part
+            return kron_of_combinations(self.design, self.sigma, self._shared_inverse, matrix)
+        if self._structured is not None:
+            return self._structured.of_combinations(matrix)
+        if self._is_large:
+            return self._solved.of_combinations(matrix)
+        return FormedCov(self.design, self.full).of_combinations(matrix)
 
     @property
     def has_shared_columns(self) -> bool:
@@ -89,9 +123,51 @@ class CoefficientCovariance:
         return len(self.design.groups) == 1 and not penalises(self.lam_B) and self.restrictions is None
 
     @property
-    def has_blocks_alone(self) -> bool:
-        """Whether the block of one equation needs no P x P array."""
-        return self.has_shared_columns
+    def _is_held(self) -> np.ndarray:
+        """(P,) coefficients that restrictions hold, which have no variance but rounding."""
+        none = np.zeros(self.design.n_coefficients, dtype=bool)
+        return none if self.restrictions is None else self.restrictions.held
+
+    @cached_property
+    def _structured(self) -> StructuredCov | None:
+        """The covariance as blocks and a part of low rank, where that is small beside P x P."""
+        held = 0 if self.restrictions is None else self.restrictions.n_restrictions
+        if not dual_pays(self.design, len(self.x_rows), self.sigma, held):
+            return None
+        pieces, halves, ridge = self._orthonormal()
+        sigma = self.sigma.rescaled(1.0 / self.y_scale)
+        found = Dual.of(self.design, pieces, sigma, ridge, self._rows(halves))
+        return found.shrunk(ridge).in_units(self.design, halves)
+
+    @property
+    def _is_large(self) -> bool:
+        """Whether coefficients are too many for several P x P arrays, so that what is asked for is solved for."""
+        return self.design.n_coefficients > MAX_COEFFICIENTS
+
+    @cached_property
+    def _solved(self) -> SolvedCov:
+        """By conjugate gradients."""
+        return self._solved_by(InformationOperator.of)
+
+    @cached_property
+    def _blocks(self) -> StructuredCov:
+        """Those of all equations: by the inverse where there is room for it, else by conjugate gradients."""
+        P = self.design.n_coefficients
+        solved = self._of_inverse() if has_room_here(8 * P * (P + len(self.x_rows))) else self._solved
+        return blocks_alone(self.design, solved.blocks).without_variance(self.restrictions)
+
+    def _of_inverse(self) -> SolvedCov:
+        """By the inverse, which takes the memory of one P x P array and the rows."""
+
+        def inverted(*of: Any) -> Information:
+            return Inverse.of(_information(*of))
+
+        return self._solved_by(inverted)
+
+    def _solved_by(self, made: Callable[..., Information]) -> SolvedCov:
+        pieces, halves, ridge = self._orthonormal()
+        information = made(self.design, pieces, self.sigma.rescaled(1.0 / self.y_scale), ridge)
+        return SolvedCov(self.design, information, tuple(halves), ridge, self._rows(halves))
 
     @cached_property
     def _shared_inverse(self) -> np.ndarray:
@@ -100,17 +176,27 @@ class CoefficientCovariance:
         inverse: np.ndarray = half @ half.T
         return inverse
 
-    def _inverse(self) -> np.ndarray:
-        design, penalties = self.design, column_penalties(self.design, self.lam_B)
-        rows = np.empty((len(self.x_rows), design.n_coefficients))
-        penalty = np.zeros(design.n_coefficients)
-        halves: list[np.ndarray] = [np.empty(0)] * design.n_equations
-        for group in design.groups:
+    def _orthonormal(self) -> tuple[tuple[np.ndarray, ...], list[np.ndarray], np.ndarray]:
+        """Per group Q (r, p), per equation (p_j, p_j) from its coordinates to the user's coefficients, and the penalty
+        (P,) there."""
+        penalties, penalty = column_penalties(self.design, self.lam_B), np.zeros(self.design.n_coefficients)
+        halves: list[np.ndarray] = [np.empty(0)] * self.design.n_equations
+        pieces = []
+        for group in self.design.groups:
             q, half, ridge = orthonormal(self.x_rows[:, group.columns], self.n_obs, penalties[group.columns])
-            for j, places in zip(group.equations, group.coefficients.T, strict=True):
-                rows[:, places], penalty[places] = q, ridge
+            pieces.append(q)
+            penalty[group.coefficients] = ridge[:, None]
+            for j in group.equations:
                 halves[j] = half * self.y_scale[j]
-        covariance = self._orthonormal_covariance(rows.T @ rows, penalty, self._free(halves))
+        return tuple(pieces), halves, penalty
+
+    def _inverse(self) -> np.ndarray:
+        design = self.design
+        pieces, halves, penalty = self._orthonormal()
+        rows = _all_rows(design, pieces)
+        held = self._rows(halves)
+        free = None if held is None else free_directions(held)
+        covariance = self._orthonormal_covariance(rows.T @ rows, penalty, free)
         for mine, half in zip(design.spans, halves, strict=True):
             covariance[mine] = half @ covariance[mine]
         for mine, half in zip(design.spans, halves, strict=True):
@@ -123,11 +209,37 @@ class CoefficientCovariance:
         gram *= precision[np.ix_(self.design.equation_of, self.design.equation_of)]
         return estimator_covariance(gram, penalty, free)
 
-    def _free(self, halves: list[np.ndarray]) -> np.ndarray | None:
-        """(P, P - m) what restrictions leave free in orthonormal coordinates, b_j = halves_j c_j."""
+    def _rows(self, halves: list[np.ndarray]) -> np.ndarray | None:
+        """(m, P) restrictions in orthonormal coordinates, b_j = halves_j c_j."""
         if self.restrictions is None:
             return None
-        turned = [
-            self.restrictions.matrix[:, mine] @ half for mine, half in zip(self.design.spans, halves, strict=True)
-        ]
-        return free_directions(np.hstack(turned))
+        turned = zip(self.design.spans, halves, strict=True)
+        return np.hstack([self.restrictions.matrix[:, mine] @ half for mine, half in turned])
+
+
+def _all_rows(design: Design, pieces: tuple[np.ndarray, ...]) -> np.ndarray:
+    """(r, P) the regressors of all equations side by side, of Q (r, p) of every group."""
+    rows = np.empty((len(pieces[0]), design.n_coefficients))
+    for group, q in zip(design.groups, pieces, strict=True):
+        for places in group.coefficients.T:
+            rows[:, places] = q
+    return rows
+
+
+def _information(design: Design, pieces: tuple[np.ndarray, ...], sigma: Sigma, ridge: np.ndarray) -> np.ndarray:
+    """(P, P) X' Sigma^-1 X + penalty in orthonormal coordinates, its upper triangle; beside it r P numbers.
+
+    Equations a stretch at a time, whose rows of Sigma^-1 (K, K) are all that is held of it.
+    """
+    rows = _all_rows(design, pieces)
+    out = np.zeros((design.n_coefficients, design.n_coefficients))
+    for begin in range(0, design.n_equations, TOGETHER):
+        mine = np.arange(begin, min(begin + TOGETHER, design.n_equations))
+        first, stop = design.offsets[begin], design.offsets[mine[-1] + 1]
+        units = np.zeros((len(mine), design.n_equations))
+        units[np.arange(len(mine)), mine] = 1.0
+        precision = sigma.solve_rows(units)
+        np.matmul(rows[:, first:stop].T, rows[:, first:], out=out[first:stop, first:])
+        out[first:stop, first:] *= precision[design.equation_of[first:stop] - begin][:, design.equation_of[first:]]
+    out[np.diag_indices_from(out)] += ridge
+    return out

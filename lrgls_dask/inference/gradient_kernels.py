@@ -34,6 +34,7 @@ __all__ = [
     "GradientParams",
     "SigmaRuns",
     "cluster_kernel",
+    "each_row",
     "filtered",
     "gradient_sums_kernel",
     "group_sums_kernel",
@@ -64,6 +65,12 @@ class Clusters:
         a, b = np.searchsorted(self.starts, [start, stop - 1], side="right")
         edges = np.clip(self.starts[a - 1 : b + 1], start, stop)
         return np.repeat(self.codes[a - 1 : b], np.diff(edges))
+
+
+def each_row(n_rows: int) -> Clusters:
+    """Every row a group of its own."""
+    codes = np.arange(n_rows + 1)
+    return Clusters(codes, codes[:-1], codes[:-1], codes[:-1])
 
 
 class SigmaOfRows(Protocol):

@@ -12,6 +12,7 @@ import scipy  # scipy.stats loads when first asked: it takes as long as all of t
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.fullml import diagonal_loglik, full_loglik
+from lrgls_dask.inference.structured import CovOfCombinations, FormedCombinations
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.in_memory import InMemory
@@ -31,7 +32,6 @@ __all__ = [
 ]
 
 SHOWN = 6  # restrictions named in the null hypothesis; more are counted
-SINGULAR = 1e-14  # times m: an eigenvalue of a correlation matrix that is rounding
 ROUNDING = 1e-9  # of a log-likelihood, which two converged fits of one optimum may differ by
 DIAGONAL = "Sigma is diagonal: errors of different equations are uncorrelated"
 
@@ -72,27 +72,25 @@ def chi2_test(name: str, null: str, statistic: float, df: int) -> HypothesisTest
 
 
 def wald(
-    restrictions: Restrictions, coefficients: np.ndarray, covariance: np.ndarray, freedom: int | None = None
+    restrictions: Restrictions,
+    coefficients: np.ndarray,
+    covariance: np.ndarray | CovOfCombinations,
+    freedom: int | None = None,
 ) -> HypothesisTest:
     """(R b - r)' (R V R')^-1 (R b - r), chi2 with m degrees of freedom, or over m as F(m, freedom).
 
-    covariance : (m, m) R V R'.  freedom : N K - P for the F form, which systemfit's linearHypothesis calls "F".
+    covariance : (m, m) R V R', formed or not.  freedom : N K - P for the F form, which systemfit's linearHypothesis
+    calls "F".
     Raises LinAlgError where R V R' is singular: V has a rank below m, or a restriction holds by construction.
     """
     m = restrictions.n_restrictions
-    gap = restrictions.matrix @ coefficients - restrictions.values
-    variances = covariance.diagonal()
+    among = FormedCombinations(covariance) if isinstance(covariance, np.ndarray) else covariance
+    gap = restrictions.rows @ coefficients - restrictions.values
+    variances = among.variances
     if not np.all(variances > 0):
         which = restrictions.texts[int(np.argmin(variances > 0))]
         raise np.linalg.LinAlgError(f"the estimate of {which!r} has no variance, so it cannot be tested. Drop it.")
-    scale = np.sqrt(variances)
-    values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
-    rank = int(np.sum(values > m * SINGULAR * values[-1]))
-    if rank < m:
-        raise np.linalg.LinAlgError(
-            f"the covariance of the {m} restricted combinations has rank {rank}. Test at most {rank} of them together."
-        )
-    statistic = float(np.sum((vectors.T @ (gap / scale)) ** 2 / values))
+    statistic = among.quadratic(gap)
     shown = ", ".join(restrictions.texts[:SHOWN])
     null = shown if m <= SHOWN else f"{shown}, ... ({m} restrictions)"
     if freedom is None:

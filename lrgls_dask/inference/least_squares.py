@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from lrgls_dask.inference.classical import CoefficientCovariance, orthonormal
+from lrgls_dask.inference.dual import dual_pays
+from lrgls_dask.inference.structured import (
+    CovOfCombinations,
+    FormedCombinations,
+    FormedCov,
+    StructuredCov,
+    blocks_of,
+)
 from lrgls_dask.solve.constraint import inverse_within
 
 __all__ = ["LeastSquaresCovariance"]
@@ -25,10 +35,6 @@ class LeastSquaresCovariance(CoefficientCovariance):
     Source: Zellner (1962), eq. 2.7, for the covariance of least squares; Amemiya (1985), section 1.4, for G.
     """
 
-    @property
-    def has_blocks_alone(self) -> bool:
-        return self.restrictions is None
-
     @cached_property
     def variances(self) -> np.ndarray:
         if self.restrictions is not None:
@@ -44,18 +50,38 @@ class LeastSquaresCovariance(CoefficientCovariance):
         half = self._roots[equation]
         return np.asarray(self.sigma.variances[equation] * half @ half.T)
 
-    def of_combinations(self, matrix: np.ndarray) -> np.ndarray:
+    def of_combinations(self, matrix: Any) -> CovOfCombinations:
         if self.restrictions is not None:
-            return super().of_combinations(matrix)
-        used = np.unique(self.design.equation_of[np.any(matrix != 0, axis=0)])
-        along = np.empty((len(used), len(self.x_rows), len(matrix)))
+            return FormedCov(self.design, self.full).of_combinations(matrix)
+        if self._structured is not None:
+            return self._structured.of_combinations(matrix)
+        R = sp.csr_array(matrix)
+        used = np.unique(self.design.equation_of[R.indices])
+        along = np.empty((len(used), len(self.x_rows), R.shape[0]))
         for place, j in enumerate(used):
             half, columns = self._roots[j], self.design.columns[j]
-            along[place] = self.x_rows[:, columns] @ (half @ (half.T @ matrix[:, self.design.spans[j]].T))
+            along[place] = self.x_rows[:, columns] @ (half @ (half.T @ R[:, self.design.spans[j]].toarray().T))
         unit = np.zeros((self.design.n_equations, len(used)))
         unit[used, np.arange(len(used))] = 1.0
         image = np.einsum("ij,jra->ira", self.sigma.matmul(unit)[used], along)
-        return np.asarray(np.einsum("ira,irb->ab", along, image))
+        return FormedCombinations(np.einsum("ira,irb->ab", along, image))
+
+    @property
+    def _is_large(self) -> bool:
+        return False  # what needs no P x P array is made below, and the rest has no other way
+
+    @cached_property
+    def _structured(self) -> StructuredCov | None:
+        if self.restrictions is not None or not dual_pays(self.design, len(self.x_rows), self.sigma, 0):
+            return None
+        wide = self.sigma.widened()
+        factors = np.empty((self.design.n_coefficients, len(self.x_rows) * wide.rank))
+        blocks = []
+        for j, (mine, half) in enumerate(zip(self.design.spans, self._roots, strict=True)):
+            image = half @ (half.T @ self.x_rows[:, self.design.columns[j]].T)
+            factors[mine] = np.kron(image, wide.F[j])
+            blocks.append(wide.d[j] * half @ half.T)
+        return StructuredCov(self.design, blocks_of(self.design, blocks), factors, np.eye(factors.shape[1]))
 
     @cached_property
     def _roots(self) -> list[np.ndarray]:

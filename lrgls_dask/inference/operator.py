@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrgls_dask.design.design import Design
+from lrgls_dask.inference.by_solving import conjugate_gradients_of_many, unit_columns
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.solve.cg import conjugate_gradients
 
 __all__ = ["InformationOperator"]
 
-REL_ENERGY = 1e-26  # of the start: thirteen digits of the solution in the norm of the matrix
-MAX_ITERATIONS = 2000
+AT_ONCE = 256 * 2**20  # bytes of fitted values
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,40 +40,35 @@ class InformationOperator:
         precisions = np.repeat(sigma.precision_diagonal, design.sizes)
         return cls(tuple(buckets), sigma, ridge, precisions * (1.0 - ridge) + ridge)
 
-    def product(self, c: np.ndarray, _: np.ndarray | None = None) -> np.ndarray:
-        """(P,) to (P,); r (2 P + K k) multiplications."""
-        fitted = np.empty((self.buckets[0][0].shape[1], self.sigma.n_equations))
+    def product(self, c: np.ndarray) -> np.ndarray:
+        """(P, m) to (P, m); r m (2 P + K k) multiplications, a few columns at a time."""
+        rows = self.buckets[0][0].shape[1]
+        step = max(1, AT_ONCE // (8 * rows * self.sigma.n_equations))
+        parts = [self._product(c[:, begin : begin + step]) for begin in range(0, c.shape[1], step)]
+        return np.hstack(parts) + self.ridge[:, None] * c
+
+    def _product(self, c: np.ndarray) -> np.ndarray:
+        rows, m = self.buckets[0][0].shape[1], c.shape[1]
+        fitted = np.empty((m, rows, self.sigma.n_equations))
         for q, equations, places in self.buckets:
-            fitted[:, equations] = np.moveaxis(q @ c[places], 1, 0).reshape(len(fitted), -1)
-        solved = self.sigma.solve_rows(fitted)
-        out = self.ridge * c
+            n_groups, p, n_each = places.shape
+            images = q @ c[places].reshape(n_groups, p, -1)
+            by_column = images.reshape(n_groups, rows, n_each, m).transpose(3, 1, 0, 2)
+            fitted[:, :, equations] = by_column.reshape(m, rows, -1)
+        solved = self.sigma.solve_rows(fitted.reshape(m * rows, -1)).reshape(fitted.shape)
+        out = np.empty_like(c)
         for q, equations, places in self.buckets:
-            n_groups, _, n_each = places.shape
-            back = np.moveaxis(solved[:, equations].reshape(len(solved), n_groups, n_each), 0, 1)
-            out[places] += np.swapaxes(q, 1, 2) @ back
+            n_groups, p, n_each = places.shape
+            back = solved[:, :, equations].reshape(m, rows, n_groups, n_each).transpose(2, 1, 3, 0)
+            images = np.swapaxes(q, 1, 2) @ back.reshape(n_groups, rows, -1)
+            out[places] = images.reshape(n_groups, p, n_each, m)
         return out
 
-    def solve(self, rhs: np.ndarray) -> np.ndarray:
-        """(P, m) to (P, m), a column at a time by conjugate gradients.
+    def solve(self, rhs: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
+        """See `Information.solve`; by conjugate gradients.  Raises LinAlgError where they do not arrive."""
+        over = 1.0 / self.preconditioner[:, None]
+        return conjugate_gradients_of_many(self.product, lambda residual: residual * over, rhs, tol)
 
-        Raises LinAlgError where 2,000 iterations do not reach thirteen digits.
-        """
-        out = np.empty_like(rhs)
-        for i, b in enumerate(rhs.T):
-            energy = float(b @ (b / self.preconditioner))
-            found = conjugate_gradients(
-                self.product,
-                np.zeros_like(b),
-                b,
-                self.preconditioner,
-                tol=REL_ENERGY * energy,
-                max_iterations=MAX_ITERATIONS,
-            )
-            if found.energy > REL_ENERGY * energy:
-                raise np.linalg.LinAlgError(
-                    f"the covariance of these coefficients did not converge in {MAX_ITERATIONS:,} iterations. "
-                    "Errors this strongly correlated, or regressors this collinear across equations, need fewer "
-                    "equations in one fit."
-                )
-            out[:, i] = found.x
-        return out
+    def columns(self, places: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
+        """See `Information.columns`."""
+        return self.solve(unit_columns(len(self.ridge), places), tol)

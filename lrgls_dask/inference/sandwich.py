@@ -10,6 +10,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.inference.bread import BreadOfRows
@@ -17,6 +18,7 @@ from lrgls_dask.inference.gradient_kernels import (
     Clusters,
     GradientParams,
     cluster_kernel,
+    each_row,
     filtered,
     gradient_sums_kernel,
     group_sums_kernel,
@@ -35,6 +37,7 @@ from lrgls_dask.inference.gradient_moments import (
 from lrgls_dask.inference.gradient_pass import gradient_pass
 from lrgls_dask.inference.hac import HacKernel, bandwidth_of, lag_weights, pilot_lags
 from lrgls_dask.inference.leverage import Leverage
+from lrgls_dask.inference.structured import StructuredCov
 from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.rows import Rows
@@ -42,18 +45,23 @@ from lrgls_dask.rows.run_pass import Kernel, Meter
 
 __all__ = ["clustered", "driscoll_kraay", "hac", "robust"]
 
+PAYS = 4  # coefficients for each sum of gradients, from which on P x P arrays are the dearer ones
 LEAST_LAGS = 12  # autocovariances kept while the bandwidth is not yet known, where the rule looks at fewer
 LAGS_BYTES = 256 * 2**20  # and the memory they may take; beyond, the bandwidth has two small passes of its own
 
 
 def robust(
     rows: Rows, bread: BreadOfRows, equation: int | None, meter: Meter, leverage: Leverage | None = None
-) -> np.ndarray:
+) -> np.ndarray | StructuredCov:
     """Heteroskedasticity-robust covariance (HC0), (P, P) or (p_j, p_j). One pass; partial sums of the same size.
 
+    Of fewer rows than coefficients the gradients of every row are kept instead, N P numbers: no P x P.
     leverage : by which residuals are enlarged (HC2, HC3); n p^2 flops for each design more.
     Source: White (1980), of the system's gradients; MacKinnon and White (1985).
     """
+    if equation is None and _sums_pay(bread, rows.n_obs):
+        sums = _sums(rows, bread, each_row(rows.n_obs), meter, "robust covariance", leverage).sums
+        return _of_sums(bread, sums)
     params = _params(bread, equation, leverage=leverage)
     moments: MeatMoments = _run(rows, meat_kernel, params, bread, 8 * params.width**2, meter, "robust covariance")
     return _filled(bread, moments.meat, equation)
@@ -61,7 +69,7 @@ def robust(
 
 def clustered(
     rows: Rows, bread: BreadOfRows, equation: int | None, ways: tuple[Clusters, ...], meter: Meter
-) -> list[tuple[np.ndarray, int]]:
+) -> list[tuple[np.ndarray | StructuredCov, int]]:
     """For each way of grouping the rows the covariance that is robust to correlation within its groups, and how many
     groups were used. One pass for all; a P x P sum for each.
 
@@ -73,25 +81,36 @@ def clustered(
     Source: Liang and Zeger (1986).
     Raises ValueError for fewer than two groups that were used.
     """
+    n_coefficients = bread.design.n_coefficients
+    if equation is None and len(ways) == 1 and _sums_pay(bread, len(ways[0].first)):
+        moments: GroupSums = _sums(rows, bread, ways[0], meter, "clustered covariance")
+        n_groups = int(np.count_nonzero(moments.used))
+        _check_groups(n_groups, len(ways[0].first), n_coefficients)
+        return [(_of_sums(bread, moments.sums), n_groups)]
     params = _params(bread, equation, clusters=ways)
     size = 8 * params.width * sum(params.width + _most_open(rows, clusters) for clusters in ways)
-    moments: WaysMoments = _run(rows, cluster_kernel, params, bread, size, meter, "clustered covariance")
-    for clusters, way in zip(ways, moments.ways, strict=True):
-        if way.n_groups < 2:
-            raise ValueError(
-                "a clustered covariance needs at least two groups with rows that were fitted; of "
-                f"{len(clusters.first):,} groups, {way.n_groups} has rows of positive weight (and complete ones, with "
-                "missing='drop'). Use other groups, or kind='robust'."
-            )
-    n_groups = min(way.n_groups for way in moments.ways)
-    if n_groups < params.width:
+    of_ways: WaysMoments = _run(rows, cluster_kernel, params, bread, size, meter, "clustered covariance")
+    for clusters, way in zip(ways, of_ways.ways, strict=True):
+        _check_groups(way.n_groups, len(clusters.first), 0)
+    _check_groups(min(way.n_groups for way in of_ways.ways), 0, params.width)
+    return [(_filled(bread, way.meat, equation), way.n_groups) for way in of_ways.ways]
+
+
+def _check_groups(n_groups: int, n_labels: int, n_coefficients: int) -> None:
+    """Raise ValueError for fewer than two groups that were used; warn of fewer than coefficients."""
+    if n_groups < 2:
+        raise ValueError(
+            "a clustered covariance needs at least two groups with rows that were fitted; of "
+            f"{n_labels:,} groups, {n_groups} has rows of positive weight (and complete ones, with missing='drop'). "
+            "Use other groups, or kind='robust'."
+        )
+    if n_groups < n_coefficients:
         warnings.warn(
-            f"clustered covariance: {n_groups} groups are fewer than {params.width} coefficients, so the matrix is "
+            f"clustered covariance: {n_groups} groups are fewer than {n_coefficients} coefficients, so the matrix is "
             "singular: single standard errors are usable, joint tests of many coefficients are not.",
             FitWarning,
-            stacklevel=6,
+            stacklevel=7,
         )
-    return [(_filled(bread, way.meat, equation), way.n_groups) for way in moments.ways]
 
 
 def driscoll_kraay(
@@ -102,7 +121,7 @@ def driscoll_kraay(
     kernel: HacKernel,
     bandwidth: float | None,
     meter: Meter,
-) -> tuple[np.ndarray, float, int]:
+) -> tuple[np.ndarray | StructuredCov, float, int]:
     """Covariance that is robust to correlation among all rows of a time and, along times, to autocorrelation; its
     bandwidth, in times, and how many times have rows that were fitted.
 
@@ -112,10 +131,11 @@ def driscoll_kraay(
     Source: Driscoll and Kraay (1998).
     Raises ValueError for a bandwidth that reaches back beyond the first time, and fewer than two times that count.
     """
-    params = _params(bread, None, clusters=(times,)) if equation is None else bread.gradient_params(clusters=(times,))
     n_times = len(times.first)
-    size = 8 * params.width * n_times
-    moments: GroupSums = _run(rows, group_sums_kernel, params, bread, size, meter, "Driscoll-Kraay covariance")
+    pays = equation is None and _sums_pay(bread, n_times)
+    if equation is None and not pays:
+        _check_size(bread)
+    moments = _sums(rows, bread, times, meter, "Driscoll-Kraay covariance")
     sums, n_used = moments.sums, int(np.count_nonzero(moments.used))
     if n_used < 2:
         raise ValueError(
@@ -123,12 +143,10 @@ def driscoll_kraay(
             f"{n_used} has. Use kind='robust'."
         )
     if bandwidth is None:
-        pilot = pilot_lags(kernel, n_used)
-        stored = sums @ bread.stored_gradients().T
-        series = stored @ _inverse_deviations(np.sum(stored**2, axis=0), stored.sum(axis=0), n_used)
-        lags = [float(series[lag:] @ series[: n_times - lag]) for lag in range(pilot + 1)]
-        bandwidth = bandwidth_of(kernel, np.array(lags) / n_used, n_used)
+        bandwidth = _bandwidth_of_sums(sums, bread, kernel, pilot_lags(kernel, n_used), n_used)
     weights = _weights(kernel, bandwidth, n_times, "times")
+    if pays:
+        return _of_sums(bread, sums, weights), float(bandwidth), n_used
     if equation is not None:
         sums = sums @ bread.projection(equation)
     half = filtered(sums, weights).T @ sums
@@ -137,15 +155,21 @@ def driscoll_kraay(
 
 def hac(
     rows: Rows, bread: BreadOfRows, equation: int | None, kernel: HacKernel, bandwidth: float | None, meter: Meter
-) -> tuple[np.ndarray, float]:
+) -> tuple[np.ndarray | StructuredCov, float]:
     """Covariance that is robust to autocorrelation of rows in time order, and its bandwidth.
 
     One pass at a given bandwidth. The automatic one is that of Newey and West (1994) and needs autocovariances before
     the weights are known: while (L + 1) P x P arrays of them take less than 256 MB, L the larger of 12 and the lags the
     rule looks at, one pass keeps them all and a second follows only for a bandwidth beyond L; otherwise two passes
     with small sums find it. Rows of weight zero keep their place in time with a gradient of zero; the rule counts the
-    others.
+    others. Of fewer rows than coefficients the gradients of every row are kept in one pass, N P numbers, whatever the
+    bandwidth.
     """
+    if equation is None and _sums_pay(bread, rows.n_obs):
+        sums = _sums(rows, bread, each_row(rows.n_obs), meter, "HAC covariance").sums
+        if bandwidth is None:
+            bandwidth = _bandwidth_of_sums(sums, bread, kernel, pilot_lags(kernel, bread.n_obs), bread.n_obs)
+        return _of_sums(bread, sums, _weights(kernel, bandwidth, rows.n_obs)), float(bandwidth)
     if bandwidth is not None:
         weights = _weights(kernel, bandwidth, rows.n_obs)
         return _weighted(rows, bread, equation, weights, meter), float(bandwidth)
@@ -178,14 +202,63 @@ def _params(
     leverage: Leverage | None = None,
 ) -> GradientParams:
     """Gradients by all coefficients, or projected on one equation's. Raises ValueError where P x P is too large."""
+    if equation is None:
+        _check_size(bread)
+    project = None if equation is None else bread.projection(equation)
+    return bread.gradient_params(project=project, weights=weights, clusters=clusters, leverage=leverage)
+
+
+def _check_size(bread: BreadOfRows) -> None:
     n_coefficients = bread.design.n_coefficients
-    if equation is None and n_coefficients > MAX_COEFFICIENTS:
+    if n_coefficients > MAX_COEFFICIENTS:
         raise ValueError(
             f"the covariance of all {n_coefficients:,} coefficients would take {8e-9 * n_coefficients**2:.1f} GB and "
             f"is limited to {MAX_COEFFICIENTS:,}. Ask for one equation at a time: cov(..., equation=...)."
         )
-    project = None if equation is None else bread.projection(equation)
-    return bread.gradient_params(project=project, weights=weights, clusters=clusters, leverage=leverage)
+
+
+# ---------------------------------------------------------------------------------------------- few sums
+
+
+def _sums_pay(bread: BreadOfRows, n_sums: int) -> bool:
+    """Whether so many sums of gradients are small beside products of P coefficients."""
+    return PAYS * n_sums <= bread.design.n_coefficients
+
+
+def _sums(
+    rows: Rows,
+    bread: BreadOfRows,
+    groups: Clusters,
+    meter: Meter,
+    label: str,
+    leverage: Leverage | None = None,
+) -> GroupSums:
+    """Of the gradients of each group of rows, (G, P); one pass."""
+    params = bread.gradient_params(clusters=(groups,), leverage=leverage)
+    size = 8 * params.width * len(groups.first)
+    found: GroupSums = _run(rows, group_sums_kernel, params, bread, size, meter, label)
+    return found
+
+
+def _of_sums(bread: BreadOfRows, sums: np.ndarray, weights: np.ndarray | None = None) -> StructuredCov:
+    """A^-1 (sum over pairs of weights of s_t s_u') A^-1 of T sums (T, P), P T numbers.
+
+    weights : (L + 1,) of lags between the sums; None where each stands alone.
+    """
+    n_sums, P = sums.shape
+    middle = np.eye(n_sums)
+    if weights is not None:
+        half = filtered(middle, weights)
+        middle = half + half.T
+    return StructuredCov(bread.design, sp.csr_array((P, P)), bread.errors(sums), middle)
+
+
+def _bandwidth_of_sums(sums: np.ndarray, bread: BreadOfRows, kernel: HacKernel, pilot: int, n_used: int) -> float:
+    """Newey and West (1994) of the sum of all gradients as stored, each over its standard deviation; of sums (T, P)."""
+    stored = bread.as_stored(sums)
+    series = stored @ _inverse_deviations(np.sum(stored**2, axis=0), stored.sum(axis=0), n_used)
+    lags = [float(series[lag:] @ series[: len(series) - lag]) for lag in range(pilot + 1)]
+    return bandwidth_of(kernel, np.array(lags) / n_used, n_used)
 
 
 def _run(
@@ -194,6 +267,8 @@ def _run(
     n_coefficients = bread.design.n_coefficients
     n_sums = max(1, len(params.clusters))
     client = 8 * ((4 + n_sums) * n_coefficients**2 if params.project is None else 4 * n_coefficients * params.width)
+    if kernel is group_sums_kernel:
+        client = 4 * size
     return gradient_pass(
         rows,
         bread.of_rows(kernel),

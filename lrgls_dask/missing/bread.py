@@ -82,6 +82,21 @@ class ShownBread:
         symmetric: np.ndarray = 0.5 * (covariance + covariance.T)
         return symmetric
 
+    def errors(self, sums: np.ndarray) -> np.ndarray:
+        """(P, T) A^-1 s' in the user's units, of T sums (T, P) of gradients of `gradient_params()`."""
+        order = self.problem.order
+        turned = np.empty(sums.shape[::-1])
+        for mine, turn in zip(self.design.spans, self._turns, strict=True):
+            turned[mine] = turn.T @ sums[:, mine].T
+        turned[order] = self._inverse @ turned[order]
+        for j, mine in enumerate(self.design.spans):
+            turned[mine] = (self.problem.maps[j] * self.problem.whitened.y_scale[j]) @ turned[mine]
+        return turned
+
+    def as_stored(self, sums: np.ndarray) -> np.ndarray:
+        """(T, P) sums of gradients of the columns as stored, of sums (T, P) of those of `gradient_params()`."""
+        return sums @ self.stored_gradients().T
+
     def projection(self, equation: int) -> np.ndarray:
         """(P, p_j) W: the projected gradients W's_i sum to the estimation error of this equation's coefficients."""
         order, mine = self.problem.order, self.design.spans[equation]

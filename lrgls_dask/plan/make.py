@@ -17,6 +17,7 @@ from lrgls_dask.plan.rates import NOMINAL
 from lrgls_dask.plan.work import compress_work
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, SLACK, Cluster, this_cluster, this_process
 from lrgls_dask.rows.rows import Rows
+from lrgls_dask.solve.prices import price_of_errors
 
 __all__ = ["look_bytes", "make_plan", "plan_compressed", "price_parts"]
 
@@ -79,7 +80,8 @@ def make_plan(
         if by_rounds and plan.passes > 1:
             plan = plan.taking(EM_PASSES)
         instead = (next((p for p in priced[other] if p.fits), None) for other in priced if other != plan.engine)
-        return replace(plan, instead=tuple(each for each in instead if each is not None and parts == 1))
+        others = tuple(each for each in instead if each is not None and parts == 1)
+        return replace(plan, instead=others, errors="" if missing else price_of_errors(rows.design, plan))
     others = [plan for plans in priced.values() for plan in plans if plan.fits]
     raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix))
 

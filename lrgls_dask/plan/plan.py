@@ -29,6 +29,7 @@ class Plan:
     n_patterns, pattern_rows, pattern_bytes : of a compressed system whose rows miss responses, their patterns, the rows
     that stand for all of them and what these take; 0 where it misses none.
     look_bytes : read before all that by unusable="skip", which looks for equations that cannot be estimated.
+    errors : what standard errors of all coefficients take after the fit, in words; "" where they come with it.
     work : what all of it takes beside reading.  stored : whether rows are read from storage, and not in memory already.
     read_rate : bytes a second that storage gives to each process, None where that of this machine is taken.
     instead : what the other engines would take that fit too.
@@ -62,6 +63,7 @@ class Plan:
     pattern_bytes: int = 0
     keeps_rows: bool = False
     look_bytes: int = 0
+    errors: str = ""
     work: Work | None = None
     stored: bool = False
     read_rate: float | None = None
@@ -126,6 +128,7 @@ class Plan:
                 f"regressors, {self.n_coefficients:,} coefficients",
                 *self._holes(),
                 f"  reads   {self._reads()}",
+                *([f"  errors  {self.errors}"] if self.errors else []),
                 f"  runs    on {place}",
                 f"  memory  peak {peak}; limit {format_bytes(self.memory_limit)}",
                 f"  time    about {_shown(self.seconds)}",

@@ -81,7 +81,7 @@ class Predicting(ABC):
         """(K,) variances of the errors of any row."""
 
     @abstractmethod
-    def _coefficient_cov(self, along: np.ndarray | None = None) -> np.ndarray:
+    def _coefficient_cov(self) -> np.ndarray:
         """(P, P) covariance of all coefficients."""
 
     @abstractmethod

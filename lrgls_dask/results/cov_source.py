@@ -14,12 +14,14 @@ from lrgls_dask.design.penalties import penalises, said_of
 from lrgls_dask.design.restrictions import free_coefficients
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.inference.bread import Bread, BreadOfRows
+from lrgls_dask.inference.by_passes import CovByPasses, LeastSquaresByPasses
 from lrgls_dask.inference.classical import CoefficientCovariance
 from lrgls_dask.inference.huber_white import huber_white_cov
 from lrgls_dask.inference.information import check_unpenalised, observed_cov
 from lrgls_dask.inference.kackar_harville import kackar_harville_cov
 from lrgls_dask.inference.sigma_errors import SigmaErrors
 from lrgls_dask.inference.standardised import Estimate
+from lrgls_dask.inference.structured import StructuredCov
 from lrgls_dask.missing.covariance import (
     FittedCells,
     incomplete_covariance,
@@ -29,10 +31,10 @@ from lrgls_dask.missing.covariance import (
 )
 from lrgls_dask.missing.kackar_harville import shown_kackar_harville
 from lrgls_dask.prediction.skipped import as_estimated
+from lrgls_dask.results.by_passes import by_passes
 from lrgls_dask.results.cov.kind import CovKind, cut
 from lrgls_dask.results.parts import BehindErrors, Estimated, OneSigma, Settings
 from lrgls_dask.rows.fingerprint import Fingerprint
-from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.moments import Head
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
@@ -42,6 +44,7 @@ from lrgls_dask.system import CompressedSystem, System
 
 __all__ = [
     "CellsSource",
+    "ClassicalCov",
     "CompleteSource",
     "FitSource",
     "Made",
@@ -82,11 +85,12 @@ class OneSigmaFit(PartsOfEstimate, Protocol):
     def skipped(self) -> Skipped | None: ...
 
     @property
-    def _classical(self) -> CoefficientCovariance: ...
+    def _classical(self) -> ClassicalCov: ...
 
     def _fitted_rows(self, kind: str, system: System | None) -> System: ...
 
 
+ClassicalCov = CoefficientCovariance | CovByPasses | LeastSquaresByPasses
 F = TypeVar("F", bound=Made)
 
 
@@ -98,6 +102,9 @@ class RowsOfX(Protocol):
 
     @property
     def fingerprint(self) -> Fingerprint | None: ...
+
+    @property
+    def knows_products(self) -> bool: ...
 
     def x_rows(self, estimated: Estimated) -> np.ndarray: ...
 
@@ -167,17 +174,21 @@ class CompleteSource(FitSource[OneSigmaFit]):
     def rows(self, kind: CovKind, system: System | None) -> System:
         return self.fit._fitted_rows(kind.name, system)
 
-    def classical(self, kind: CovKind, equation: int | None, system: System | None, *, debiased: bool) -> np.ndarray:
-        sigma, formed = self.fit.one_sigma.value, self.fit._classical
+    def classical(
+        self, kind: CovKind, equation: int | None, system: System | None, *, debiased: bool
+    ) -> np.ndarray | StructuredCov:
+        sigma = self.fit.one_sigma.value
+        if self.kept.knows_products or system is None:
+            formed = self.fit._classical
+        else:
+            formed = by_passes(self.fit, self.rows(kind, system), self.kept.fingerprint)
         if debiased != self.debiased:
             check_debiased(self.fit.settings)
             factors = degrees(self.n_obs, self.free)
             sigma = sigma.rescaled(factors if debiased else 1.0 / factors)
             formed = formed.at(sigma)
         if equation is None:
-            return formed.full
-        if self.design.n_coefficients > MAX_COEFFICIENTS and not formed.has_blocks_alone:
-            return self._bread(sigma).classical_block(equation)
+            return formed.whole
         return formed.block(equation)
 
     def bread(self, system: System) -> Bread:
@@ -271,7 +282,7 @@ class CellsSource(FitSource[OneSigmaFit]):
     def observed(self, kind: CovKind, system: System | None) -> np.ndarray:
         behind = self.fit.behind_errors
         if behind.kind == kind.name and behind.values is not None:
-            return behind.values
+            return cut(self, None, behind.values)
         self.check_likelihood(kind)
         return self._of_rows(kind, "observed", system)
 

@@ -48,6 +48,11 @@ class Evidence(ABC):
     system_measures: ClassVar[str] = ""
 
     @property
+    def knows_products(self) -> bool:
+        """Whether X'X is at hand, or will never be: False where another read of the rows tells what it takes."""
+        return True
+
+    @property
     def n_patterns(self) -> int:
         """Patterns of missing responses that were met."""
         return 0
@@ -152,13 +157,17 @@ class StreamedSums(Evidence):
     head: ClassVar[None] = None  # where the rows stand is not kept
     system_measures: ClassVar[str] = "not kept by a streamed fit"
 
+    @property
+    def knows_products(self) -> bool:
+        return self.x is not None
+
     def cells(self, estimated: Estimated) -> np.ndarray:
         return np.full(estimated.design.n_equations, estimated.n_obs, dtype=np.int64)
 
     def x_rows(self, estimated: Estimated) -> np.ndarray:
         if self.x is None:
             raise ValueError(
-                "standard errors need X'X, which this streamed fit had no memory for "
+                "this covariance needs X'X, which this streamed fit had no memory for "
                 f"({8e-9 * estimated.design.n_regressors**2:.2f} GB). Fit again with a larger memory_limit."
             )
         return self.x

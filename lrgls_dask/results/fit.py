@@ -25,8 +25,9 @@ from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.methods import PredictingBySigma
 from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.results.bootstrap import Bootstrap, Method, bootstrap
-from lrgls_dask.results.cov.classical import Classical
+from lrgls_dask.results.by_passes import by_passes
 from lrgls_dask.results.cov.kind import CovSource, cut
+from lrgls_dask.results.cov_source import ClassicalCov
 from lrgls_dask.results.dataset import as_dataset
 from lrgls_dask.results.evidence import Evidence, read_evidence
 from lrgls_dask.results.html import summary_html
@@ -118,8 +119,15 @@ class Fit(Measures, PredictingBySigma):
     # ------------------------------------------------------------------------------------------ inference
 
     @cached_property
-    def _classical(self) -> CoefficientCovariance:
+    def _classical(self) -> ClassicalCov:
         at, how = self.estimated, self.settings
+        if not self.evidence.knows_products:
+            if self.system is None:
+                raise ValueError(
+                    "standard errors need X'X, which this streamed fit had no memory for, or its rows, which a fit "
+                    "opened from a file does not hold. Use with_cov('classical', system=...) with the fitted data."
+                )
+            return by_passes(self, self._fitted_rows("classical", None), self.evidence.fingerprint)
         x_rows, scale = self.evidence.x_rows(at), self.one_sigma.y_scale
         made = LeastSquaresCovariance if how.algorithm == "ols" else CoefficientCovariance
         return made(at.design, x_rows, self.covariance, at.n_obs, scale, how.lam_B, how.restrictions)
@@ -132,8 +140,7 @@ class Fit(Measures, PredictingBySigma):
         """(p_j, p_j) covariance of the coefficients of the equation at this position, that std_errors come from."""
         values = self.behind_errors.values
         if values is None:
-            _ = self._classical  # which says why, where there is none
-            return self._source.classical(Classical(), equation, None, debiased=self._source.debiased)
+            return self._classical.block_of_all(equation)  # or why there is none
         return cut(self._source, equation, values)
 
     def _fitted_rows(self, kind: str, system: System | None) -> System:

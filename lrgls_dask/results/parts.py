@@ -22,6 +22,7 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge, penalises
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.errors import FitWarning
+from lrgls_dask.inference.structured import StructuredCov
 from lrgls_dask.options.table import Use
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.sigma.interface import Sigma
@@ -248,29 +249,38 @@ class Run:
 class BehindErrors:
     """The covariance behind the standard errors, tests and intervals of a fit.
 
-    kind, note : which it is and how it was made.  values : (P, P), or None where it is the classical one, not yet
-    formed: that may never take P x P numbers.  n_groups : groups that it was made of, the fewest where there are
+    kind, note : which it is and how it was made.  values : (P, P), formed or as blocks and a part of low rank, or None
+    where it is the classical one, not yet made.  n_groups : groups that it was made of, the fewest where there are
     several kinds; None where there are none.
     """
 
     kind: str = "classical"
     note: str = ""
-    values: np.ndarray | None = None
+    values: np.ndarray | StructuredCov | None = None
     n_groups: int | None = None
 
     def __post_init__(self) -> None:
-        if self.values is not None:
+        if isinstance(self.values, np.ndarray):
             self.values.flags.writeable = False
 
     def write(self, group: zarr.Group) -> None:
-        if self.values is not None:
+        if isinstance(self.values, StructuredCov):
+            write_array(group, "cov_blocks", self.values.own.data, ("cov_block_entry",))
+            write_array(group, "cov_factors", self.values.factors, ("coefficient", "cov_factor"))
+            write_array(group, "cov_middle", self.values.middle, ("cov_factor", "cov_factor_other"))
+            group.attrs["cov_knows_between"] = self.values.knows_between
+        elif self.values is not None:
             write_array(group, "cov", self.values, ("coefficient", "coefficient_other"))
         group.attrs.update(cov_kind=self.kind, cov_note=self.note, cov_groups=self.n_groups)
 
     @classmethod
     def read(cls, group: zarr.Group) -> BehindErrors:
         known = attributes_of(group)
-        values = read_array(group, "cov") if "cov" in group else None
+        values: np.ndarray | StructuredCov | None = read_array(group, "cov") if "cov" in group else None
+        if "cov_factors" in group:
+            parts = [read_array(group, f"cov_{name}") for name in ("blocks", "factors", "middle")]
+            between = bool(known.get("cov_knows_between", True))
+            values = StructuredCov.of_arrays(read_design(group), *parts, knows_between=between)
         return cls(known.get("cov_kind", "classical"), known.get("cov_note", ""), values, known.get("cov_groups"))
 
 

@@ -21,13 +21,14 @@ from lrgls_dask.design.skipped import OK, hypotheses_about
 from lrgls_dask.inference import HypothesisTest, wald
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.inference.reference import Reference
+from lrgls_dask.inference.structured import FormedCov, StructuredCov
 from lrgls_dask.options.table import OPTIONS, Use
 from lrgls_dask.prediction.effects import check_same_labels
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.results.comparable import check_maximised
-from lrgls_dask.results.cov.formed import CovBehind, FormedCov
-from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues
+from lrgls_dask.results.cov.formed import CovBehind
+from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues, cut, formed
 from lrgls_dask.results.cov.registry import cov_kind
 from lrgls_dask.results.cov.sandwich import Correction
 from lrgls_dask.results.made_of_parts import MadeOfParts
@@ -208,8 +209,8 @@ class Reported(MadeOfParts):
         """
         restrictions = hypotheses_about(self.design, self.skipped, hypotheses)
         check_open(self.restrictions, restrictions)
-        covariance = self._coefficient_cov(restrictions.matrix)
-        about = np.unique(self.design.equation_of[np.any(restrictions.matrix != 0, axis=0)])
+        covariance = self._behind.of_combinations(restrictions.rows)
+        about = np.unique(self.design.equation_of[restrictions.about])
         return wald(restrictions, self.coefficients, covariance, self.reference.of_test(about, use_f))
 
     # ------------------------------------------------------------------------------------------ covariances
@@ -270,18 +271,17 @@ class Reported(MadeOfParts):
         not fit; MemoryError, before any read, for sums that do not fit; KeyError for an unknown equation.
         """
         if self.skipped is not None and self.skipped.why(equation):
-            size = len(self._whole.columns[self._whole.equations.index(equation)])
-            return self._labelled_cov(self.cov_kind, np.full((size, size), np.nan), "skipped", equation)
+            none = np.full(2 * (int(self._whole.sizes[self._whole.equations.index(equation)]),), np.nan)
+            return self._labelled_cov(self.cov_kind, none, "skipped", equation)
         position = None if equation is None else self._position(equation)
         behind = self.behind_errors
         if kind is None and behind.values is not None:
-            chosen = slice(None) if position is None else self.design.spans[position]
-            return self._labelled_cov(behind.kind, behind.values[chosen, chosen], behind.note, equation)
+            return self._labelled_cov(behind.kind, cut(self._source, position, behind.values), behind.note, equation)
         of_groups = _given(groups=groups, group_debias=group_debias, times=times)
         given = of_groups | _given(debiased=debiased, correction=correction, kernel=kernel, bandwidth=bandwidth)
         wanted = cov_kind("classical" if kind is None else kind, given)
         found = self._computed(wanted, position, system)
-        return self._labelled_cov(wanted.name, found.values, found.note, equation)
+        return self._labelled_cov(wanted.name, formed(found.values), found.note, equation)
 
     def with_cov(
         self,
@@ -301,21 +301,15 @@ class Reported(MadeOfParts):
 
         kind : None for the one it uses, no read.  use : "t", "normal" or "system-t", what p-values, intervals and joint
         tests refer to, see `LowRankGLS`; None for that of the fit.
-        The same passes and memory as `cov` of all coefficients.
+        The same passes as `cov`. Memory as of `cov` of all coefficients; of sums over fewer rows, groups or times than
+        P / 4 a row of P numbers for each, for any P.
         """
         settings = self.settings
         if use is not None:
             OPTIONS["use"].check(use)
             settings = replace(settings, use=use)
-        given = _given(
-            debiased=debiased,
-            groups=groups,
-            group_debias=group_debias,
-            times=times,
-            correction=correction,
-            kernel=kernel,
-            bandwidth=bandwidth,
-        )
+        of_groups = _given(groups=groups, group_debias=group_debias, times=times)
+        given = of_groups | _given(debiased=debiased, correction=correction, kernel=kernel, bandwidth=bandwidth)
         behind = self.behind_errors
         if kind is not None or given:
             wanted = cov_kind("classical" if kind is None else kind, given)
@@ -327,17 +321,22 @@ class Reported(MadeOfParts):
         """What the kind makes of this fit; coefficients that restrictions hold have no variance, of whatever kind."""
         found = kind.compute(self._source, position, system)
         chosen = slice(None) if position is None else self.design.spans[position]
+        if isinstance(found.values, StructuredCov):
+            return replace(found, values=found.values.without_variance(self.restrictions))
         return replace(found, values=without_variance(found.values, self.restrictions, chosen))
 
     @cached_property
     def _behind(self) -> CovBehind:
         """The covariance that std_errors come from."""
         values = self.behind_errors.values
-        return self._classical if values is None else FormedCov(values)
+        if values is None or isinstance(values, StructuredCov):
+            return self._classical if values is None else values
+        return FormedCov(self.design, values)
 
-    def _coefficient_cov(self, along: np.ndarray | None = None) -> np.ndarray:
-        """(P, P) V that std_errors come from, or along V along' (m, m) for combinations `along` (m, P)."""
-        return self._behind.full if along is None else self._behind.of_combinations(along)
+    def _coefficient_cov(self) -> np.ndarray:
+        """(P, P) V that std_errors come from."""
+        found = self._behind
+        return formed(found) if isinstance(found, StructuredCov) else found.full
 
     def _labelled_cov(self, kind: str, values: np.ndarray, note: str, equation: Hashable | None) -> xr.DataArray:
         """Covariance of all coefficients or one equation's."""

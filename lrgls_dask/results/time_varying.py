@@ -17,12 +17,12 @@ from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.data.zarrio import write_array
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.errors import NoAnswer
+from lrgls_dask.inference.structured import FormedCov
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.methods import Predicting
 from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.results.cov.classical import Classical
-from lrgls_dask.results.cov.formed import FormedCov
-from lrgls_dask.results.cov.kind import CovSource
+from lrgls_dask.results.cov.kind import CovSource, formed
 from lrgls_dask.results.dataset import as_dataset
 from lrgls_dask.results.html import segments_html
 from lrgls_dask.results.older import read_run
@@ -206,11 +206,10 @@ class TimeVaryingFit(Reported, Predicting):
                 f"this fit was saved without the covariance of its {self.n_coefficients:,} coefficients, more than "
                 f"{SAVED_UP_TO:,}. Use with_cov(..., system=...), or fit again."
             )
-        return FormedCov(self._computed(Classical(), None, None).values)
+        return FormedCov(self.design, formed(self._computed(Classical(), None, None).values))
 
     def _cov_block(self, equation: int) -> np.ndarray:
-        mine = self.design.spans[equation]
-        return self._behind.full[mine, mine]
+        return self._behind.block(equation)
 
     def _fitted_rows(self, kind: str, system: System | None) -> System:
         return fitted_rows_of(self, kind, system)

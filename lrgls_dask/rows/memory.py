@@ -21,6 +21,7 @@ __all__ = [
     "MAX_COEFFICIENTS",
     "Cluster",
     "cluster_of",
+    "has_room_here",
     "require_here",
     "require_memory",
     "this_cluster",
@@ -86,6 +87,11 @@ def require_here(n_bytes: int, what: str, remedy: str) -> None:
             f"{what}: needs {format_bytes(need)} in this process; {format_bytes(available)} are free. {remedy}, or use "
             "more memory."
         )
+
+
+def has_room_here(n_bytes: int) -> bool:
+    """Whether this process has room for so many bytes more."""
+    return int(SLACK * n_bytes) <= psutil.virtual_memory().available
 
 
 def this_cluster(memory_limit: int | str | None) -> Cluster:

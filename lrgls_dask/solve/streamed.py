@@ -35,6 +35,7 @@ from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
 
 __all__ = ["Streamed", "group_rows", "stream_partial_bytes"]
 
+WELL_CONDITIONED = 1e4  # least squares from cross-products, of standardised columns, is then good to eight digits
 PARTIALS_IN_FLIGHT = 24  # partial sums a pass may hold at once on one worker
 
 
@@ -81,6 +82,7 @@ class Streamed:
         self.coordinates = Coordinates.of(self.whitened, rows.design)
         self.constraint = constraint_on(self.whitened, self.coordinates, restrictions)
         self.free, self.restrictions = free_coefficients(self.design, restrictions), restrictions
+        self._seen: tuple[np.ndarray, np.ndarray] | None = None  # the last coefficients and their residual covariance
         self._mean_rows = [stack[:, :1] for stack in self.whitened.stacks]
         q = rows.design.n_regressors
         self._mean_y = (np.sqrt(self.head.weight) * self.head.mean[q:] / self.whitened.y_scale)[None, :]
@@ -88,7 +90,9 @@ class Streamed:
     def residual_covariance(self, c: np.ndarray) -> np.ndarray:
         moments: ResidualMoments = self._pass(residual_kernel, c, None, None, "residuals")
         mean = self._mean_residual(c)
-        return (moments.cross + mean.T @ mean) / self.n_obs
+        found = (moments.cross + mean.T @ mean) / self.n_obs
+        self._seen = c.copy(), found
+        return found
 
     def products(self, c: np.ndarray, B: np.ndarray, sigma: Sigma | None) -> Products:
         moments: ProductMoments = self._pass(products_kernel, c, None, sigma, "products", B)
@@ -101,6 +105,9 @@ class Streamed:
 
     def gls_step(self, c: np.ndarray, sigma: Sigma) -> GlsStep:
         at = self.coordinates
+        if self._is_settled(c):
+            none = np.zeros((0, 0)) if self._seen is None else self._seen[1]
+            return GlsStep(np.zeros_like(c), lambda p, _: p, lambda *_: none.copy())
         if self.dense:
             moments: ResidualMoments = self._pass(residual_kernel, c, None, sigma, "score")
             mean = self._mean_residual(c)
@@ -127,6 +134,16 @@ class Streamed:
             return covariance
 
         return GlsStep(gradient, product, finish)
+
+    def _is_settled(self, c: np.ndarray) -> bool:
+        """Whether c is the GLS solution at any Sigma, and what a step tells of it is known: least squares of equations
+        that share all columns (Zellner 1962), of columns that leave cross-products their digits."""
+        whitened = self.whitened
+        if len(whitened.groups) > 1 or self.constraint is not None or self.coordinates.ridge.any():
+            return False
+        known = not self.dense or (self._seen is not None and np.array_equal(self._seen[0], c))
+        off = np.abs(c - self.coordinates.flat(whitened.start)).max()  # in standard errors, or less
+        return known and off < 1e-8 and float(np.linalg.cond(whitened.groups[0].root)) < WELL_CONDITIONED
 
     @cached_property
     def overlaps(self) -> np.ndarray:

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from lrgls_dask import Fit, System
 from lrgls_dask.inference import bread, hac, sandwich
-from lrgls_dask.results import cov_source
 from lrgls_dask.results.cov.cluster import clusters_of
 from lrgls_dask.results.evidence import StreamedSums
 from lrgls_dask.rows.run_pass import Meter
@@ -262,7 +261,7 @@ def test_one_equation_of_very_many(design: str, lam_B: float, monkeypatch: pytes
     made = fit(data.system(), lam_B=lam_B)
     wanted = {kind: made.cov(kind, equation="y3", **options) for kind, options in OPTIONS.items()}
     wanted["classical"] = made.cov(equation="y3")
-    for module in (bread, cov_source, sandwich):
+    for module in (bread, sandwich):
         monkeypatch.setattr(module, "MAX_COEFFICIENTS", 5)
     monkeypatch.setattr("lrgls_dask.inference.classical.MAX_COEFFICIENTS", 5)
     fresh = replace(made)
@@ -279,9 +278,8 @@ def test_one_equation_of_very_many(design: str, lam_B: float, monkeypatch: pytes
 
 def test_conjugate_gradients_say_when_they_do_not_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     made = fit(simulate("mixed").system())
-    for module in (bread, cov_source):
-        monkeypatch.setattr(module, "MAX_COEFFICIENTS", 5)
-    monkeypatch.setattr("lrgls_dask.inference.operator.MAX_ITERATIONS", 2)
+    monkeypatch.setattr("lrgls_dask.inference.classical.MAX_COEFFICIENTS", 5)
+    monkeypatch.setattr("lrgls_dask.inference.by_solving.MAX_ITERATIONS", 2)
     with pytest.raises(np.linalg.LinAlgError, match="did not converge in 2 iterations"):
         made.cov(equation="y1")
 

@@ -126,7 +126,7 @@ def test_kinds_are_named(fits: dict[str, Fit]) -> None:
 
 
 def test_an_interval_needs_what_standard_errors_need(fits: dict[str, Fit]) -> None:
-    poor = dataclasses.replace(fits["shared"], evidence=StreamedSums(None, None))
+    poor = dataclasses.replace(fits["shared"], evidence=StreamedSums(None, None), system=None)
     with pytest.raises(ValueError, match="standard errors need X'X"):
         poor.predict(NEW["shared"].X, interval=0.9)
     with pytest.raises(ValueError, match="standard errors need X'X"):

@@ -87,7 +87,7 @@ def test_long_tables_are_cut_in_the_middle(found: Fit) -> None:
 
 
 def test_without_standard_errors_it_says_why(found: Fit) -> None:
-    poor = dataclasses.replace(found, evidence=StreamedSums(None, None))
+    poor = dataclasses.replace(found, evidence=StreamedSums(None, None), system=None)
     page = Page(poor._repr_html_())
     assert "standard errors need X'X" in page.text
     assert [row[:2] for row in page.rows if len(row) == 3][1:] == [[e, r] for e in NAMES for r in REGRESSORS]

@@ -32,6 +32,7 @@ SCRIPTS = (
     "robust",
     "routes",
     "select_rank",
+    "standard_errors",
     "stream_passes",
     "structures",
     "time_varying",
@@ -290,6 +291,15 @@ def test_structures(small):
     assert found["summary"]["most_gap"] <= 1e-8
     assert grouped["nll"] < plain["nll"] and absent["nll"] < plain_absent["nll"]  # more factors
     assert 0 < sparse["loadings"] < 80
+
+
+def test_standard_errors(small):
+    found = small("standard_errors")
+    assert cases(found) == ["wide_60x80", "subsets", "own"]
+    wide, subsets, own = found["runs"]
+    assert wide["df"] == 80 and wide["statistic_over_df"] > 0
+    assert subsets["usable"] and subsets["coefficients"] == 1_200
+    assert found["summary"]["most_off"] < 1e-8 and own["one_passes"] <= 8
 
 
 @pytest.mark.slow

@@ -2072,7 +2072,16 @@ ELSEWHERE = {
     "data/storewriter.py: Rename or drop it.": GUARD,
     "data/zarrio.py: Upgrade lrgls_dask.": BY_HAND,
     "design/hypotheses.py: use a matrix R, or a mapping": CHANCE,
+    "design/hypotheses.py: Give fewer at a time.": LARGE,
     "inference/bread.py: Fit fewer equations.": LARGE,
+    "inference/by_passes.py: Ask for one equation at a time:": LARGE,
+    "inference/by_passes.py: Fit again with a larger memory_limit, or": LARGE,
+    "inference/by_passes.py: Fit again with a larger memory_limit.": LARGE,
+    "inference/structured.py: fit again with a larger memory_limit.": LARGE,
+    "results/cov/kind.py: Ask for one equation at a time,": LARGE,
+    "results/fit.py: Use with_cov('classical', system=...) with the fitted data.": (
+        "followed in tests/inference/test_by_passes.py"
+    ),
     "inference/classical.py: Ask for one equation at a time,": LARGE,
     "inference/fullml.py: Use fewer equations or more rows.": CHANCE,
     "inference/hac.py: Give bandwidth=.": CHANCE,

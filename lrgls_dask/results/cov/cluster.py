@@ -14,7 +14,8 @@ from lrgls_dask.inference.bread import BreadOfRows
 from lrgls_dask.inference.gradient_kernels import Clusters
 from lrgls_dask.inference.multiway import MOST_WAYS, crossed, crossed_sum
 from lrgls_dask.inference.sandwich import clustered
-from lrgls_dask.results.cov.kind import CovValues
+from lrgls_dask.inference.structured import StructuredCov
+from lrgls_dask.results.cov.kind import CovValues, formed
 from lrgls_dask.results.cov.sandwich import BY_DEGREES, Correction, Sandwich
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.system import System
@@ -61,13 +62,13 @@ class Cluster(Sandwich):
         found = clustered(system.rows, bread, equation, ways, Meter())
         by_group = self.correction in BY_DEGREES if self.group_debias is None else self.group_debias
         factors = [_of_groups(n, bread.n_obs) if by_group else 1.0 for _, n in found]
-        parts = [f * sign * values for f, (_, sign), (values, _) in zip(factors, sets, found, strict=True)]
         counts = [n for _, n in found[: len(kinds)]]
         counted = " and ".join(f"{n:,}" for n in counts)
         note = f"{_said(correction, by_group)}, {counted} groups"
         uncounted = _uncounted(system, codes)
         if len(kinds) == 1:
-            return CovValues(parts[0], note, counts[0], uncounted)
+            return CovValues(_times(factors[0], found[0][0]), note, counts[0], uncounted)
+        parts = [formed(_times(f, one)) * sign for f, (_, sign), (one, _) in zip(factors, sets, found, strict=True)]
         values, doubt = crossed_sum(parts, len(kinds))
         if doubt:
             note += f", {doubt}"
@@ -78,6 +79,12 @@ class Cluster(Sandwich):
                 stacklevel=5,
             )
         return CovValues(values, note, min(counts), uncounted)
+
+
+def _times(factor: float, values: np.ndarray | StructuredCov) -> np.ndarray | StructuredCov:
+    if isinstance(values, StructuredCov):
+        return values.scaled(np.full(values.design.n_coefficients, np.sqrt(factor)))
+    return np.asarray(factor * values)
 
 
 def _uncounted(system: System, clusters: list[np.ndarray]) -> int:

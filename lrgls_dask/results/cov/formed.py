@@ -1,13 +1,14 @@
-"""The covariance that standard errors come from, where all of it is at hand."""
+"""The covariance that standard errors come from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["CovBehind", "FormedCov"]
+from lrgls_dask.inference.structured import CovOfCombinations
+
+__all__ = ["CovBehind"]
 
 
 class CovBehind(Protocol):
@@ -23,20 +24,10 @@ class CovBehind(Protocol):
         """(P,)."""
         ...
 
-    def of_combinations(self, matrix: np.ndarray) -> np.ndarray:
-        """(m, m) R V R' of combinations R (m, P)."""
+    def block(self, equation: int) -> np.ndarray:
+        """(p_j, p_j)."""
         ...
 
-
-@dataclass(frozen=True, eq=False)
-class FormedCov:
-    """A covariance of all coefficients whose (P, P) values are at hand."""
-
-    full: np.ndarray
-
-    @property
-    def variances(self) -> np.ndarray:
-        return np.maximum(self.full.diagonal(), 0.0)  # rounding, of a coefficient that is nearly held
-
-    def of_combinations(self, matrix: np.ndarray) -> np.ndarray:
-        return np.asarray(matrix @ self.full @ matrix.T)
+    def of_combinations(self, matrix: Any) -> CovOfCombinations:
+        """R V R' of combinations R (m, P), sparse or not."""
+        ...

@@ -10,20 +10,22 @@ import numpy as np
 
 from lrgls_dask.design.design import Design
 from lrgls_dask.inference.bread import BreadOfRows
+from lrgls_dask.inference.structured import StructuredCov
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.system import System
 
-__all__ = ["CovKind", "CovSource", "CovValues", "cut"]
+__all__ = ["CovKind", "CovSource", "CovValues", "cut", "formed"]
 
 
 @dataclass(frozen=True, eq=False)
 class CovValues:
-    """values : (P, P), or (p_j, p_j) of one equation.  note : how they were made, beyond the kind.
+    """values : (P, P), formed or not, or (p_j, p_j) of one equation.  note : how they were made, beyond the kind.
 
     n_groups : independent groups of rows they were made of, the fewest where there are several kinds; None for rows.
     uncounted : parameters of absorbed effects that corrections for degrees of freedom do not count.
     """
 
-    values: np.ndarray
+    values: np.ndarray | StructuredCov
     note: str = ""
     n_groups: int | None = None
     uncounted: int = 0
@@ -57,7 +59,9 @@ class CovSource(Protocol):
         """The rows of the fit, as it saw them: those it holds, or a system that was passed."""
         ...
 
-    def classical(self, kind: CovKind, equation: int | None, system: System | None, *, debiased: bool) -> np.ndarray:
+    def classical(
+        self, kind: CovKind, equation: int | None, system: System | None, *, debiased: bool
+    ) -> np.ndarray | StructuredCov:
         """(X' Sigma^-1 X)^-1 at a known Sigma, of all coefficients or of one equation's."""
         ...
 
@@ -92,8 +96,23 @@ class CovKind(ABC):
         """Of all coefficients, or of the equation at a position.  system : the rows, if the fit does not hold them."""
 
 
-def cut(source: CovSource, equation: int | None, values: np.ndarray) -> np.ndarray:
+def formed(values: np.ndarray | StructuredCov) -> np.ndarray:
+    """(P, P), or (p_j, p_j) of one equation.  Raises ValueError for more than 20,000 coefficients not formed yet."""
+    if isinstance(values, np.ndarray):
+        return values
+    P = values.design.n_coefficients
+    if P > MAX_COEFFICIENTS:
+        raise ValueError(
+            f"the covariance of all {P:,} coefficients would take {8e-9 * P**2:.1f} GB and is limited to "
+            f"{MAX_COEFFICIENTS:,}. Ask for one equation at a time, cov(..., equation=...); with_cov takes any number."
+        )
+    return values.full
+
+
+def cut(source: CovSource, equation: int | None, values: np.ndarray | StructuredCov) -> np.ndarray:
     """The block of one equation of a covariance of all coefficients, or all of it."""
+    if isinstance(values, StructuredCov):
+        return formed(values) if equation is None else values.block(equation)
     if equation is None:
         return values
     mine = source.design.spans[equation]

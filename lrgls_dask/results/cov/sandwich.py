@@ -11,6 +11,7 @@ import numpy as np
 from lrgls_dask.checks import one_of
 from lrgls_dask.inference.bread import BreadOfRows
 from lrgls_dask.inference.sandwich import robust
+from lrgls_dask.inference.structured import StructuredCov
 from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.system import System
@@ -55,9 +56,11 @@ class Sandwich(CovKind):
         if correction not in BY_DEGREES:
             return found
         factors = np.sqrt(source.shown / (source.shown - source.free + found.uncounted))
+        each = np.repeat(factors, source.design.sizes)
+        if isinstance(found.values, StructuredCov):
+            return replace(found, values=found.values.scaled(each))
         if equation is not None:
             return replace(found, values=np.asarray(found.values * factors[equation] ** 2))
-        each = np.repeat(factors, source.design.sizes)
         return replace(found, values=found.values * np.multiply.outer(each, each))
 
     def _resolved(self, source: CovSource) -> Correction:

@@ -1,0 +1,326 @@
+"""Classical covariance of coefficients where not even X'X has room: by passes over the rows of X.
+
+With Sigma^-1 = D^-1 - H H' the information matrix is A = B - W'W, B block diagonal and known from each equation's own
+moments, and W'W c takes X'X times k columns for each right-hand side: sum_j H_j kron (X'X (sum_i H_i kron b_i))_j.
+Conjugate gradients with B, and what the means of the rows add to it, as preconditioner: one pass an iteration for all
+right-hand sides of several equations. Where P x P numbers have room once, A itself is summed in a few passes instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import psutil
+from scipy.linalg import solve_triangular
+
+from lrgls_dask.design.restrictions import without_variance
+from lrgls_dask.inference.by_solving import SolvedCov, conjugate_gradients_of_many, unit_columns
+from lrgls_dask.inference.inverse import Inverse
+from lrgls_dask.inference.structured import CovOfCombinations, StructuredCov, blocks_alone
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS, SLACK, has_room_here
+from lrgls_dask.rows.regressor_products import RegressorProducts, XProducts, regressor_products_kernel
+from lrgls_dask.rows.run_pass import run_pass
+from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.solve.streamed import PARTIALS_IN_FLIGHT, Streamed
+from lrgls_dask.solve.whiten import WhitenedGroup
+
+__all__ = ["CovByPasses", "LeastSquaresByPasses"]
+
+
+@dataclass(frozen=True, eq=False)
+class CovByPasses:
+    """(X' Sigma^-1 X)^-1 at a known Sigma, its ridge and restricted forms, as `CoefficientCovariance` has them.
+
+    problem : the rows that were fitted, each equation's own moments known.  sigma : in the user's units.
+    An equation takes a few passes, all of them as many for every half gigabyte of right-hand sides, or about q / s + 1
+    passes where P x P numbers have room, s the columns of X'X that are summed at a time.
+    """
+
+    problem: Streamed
+    sigma: Sigma
+
+    def at(self, sigma: Sigma) -> CovByPasses:
+        """The same at another Sigma."""
+        return replace(self, sigma=sigma)
+
+    def block(self, equation: int) -> np.ndarray:
+        """(p_j, p_j) covariance of one equation's coefficients."""
+        mine = self.problem.design.spans[equation]
+        return without_variance(self._solved.block(equation), self.problem.restrictions, mine)
+
+    def block_of_all(self, equation: int) -> np.ndarray:
+        """The same where every equation's is asked for in turn."""
+        return self._blocks.block(equation)
+
+    @property
+    def variances(self) -> np.ndarray:
+        """(P,)."""
+        return self._blocks.variances
+
+    @property
+    def whole(self) -> np.ndarray | StructuredCov:
+        """`full` where it has room, else the blocks of all equations."""
+        return self.full if self._has_room and self.problem.design.n_coefficients <= MAX_COEFFICIENTS else self._blocks
+
+    @cached_property
+    def _blocks(self) -> StructuredCov:
+        found = blocks_alone(self.problem.design, self._of_all().blocks)
+        return found.without_variance(self.problem.restrictions)
+
+    def _of_all(self) -> SolvedCov:
+        """For all coefficients: by the inverse where there is room for it."""
+        return replace(self._solved, information=self._inverse()) if self._has_room else self._solved
+
+    @cached_property
+    def full(self) -> np.ndarray:
+        """(P, P).  Raises ValueError above 20,000 coefficients, or what `of_combinations` raises."""
+        P = self.problem.design.n_coefficients
+        if P > MAX_COEFFICIENTS:
+            raise ValueError(
+                f"the covariance of all {P:,} coefficients would take {8e-9 * P**2:.1f} GB and is limited to "
+                f"{MAX_COEFFICIENTS:,}. Ask for one equation at a time: cov(equation=...)."
+            )
+        return without_variance(self._of_all().of_combinations(np.eye(P)).dense(), self.problem.restrictions)
+
+    def of_combinations(self, matrix: Any) -> CovOfCombinations:
+        """R V R' of combinations R (m, P), sparse or not; a few passes with m right-hand sides."""
+        return self._solved.of_combinations(matrix)
+
+    @cached_property
+    def _solved(self) -> SolvedCov:
+        problem, P = self.problem, self.problem.design.n_coefficients
+        scaled = self.sigma.rescaled(1.0 / problem.whitened.y_scale)
+        to_user: list[np.ndarray] = [np.empty(0)] * problem.design.n_equations
+        ridge, rows = np.empty(P), None
+        for each in problem.whitened.groups:
+            turn = each.coefficients(np.eye(len(each.ridge)))
+            ridge[each.group.coefficients] = each.ridge[:, None]
+            for j in each.group.equations:
+                to_user[j] = turn * problem.whitened.y_scale[j]
+        if problem.restrictions is not None:
+            turned = zip(problem.design.spans, to_user, strict=True)
+            rows = np.hstack([problem.restrictions.matrix[:, mine] @ back for mine, back in turned])
+        information = InformationPasses(problem, scaled, ridge)
+        return SolvedCov(problem.design, information, tuple(to_user), ridge, rows)
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether the information matrix has room, and sums of a few of its columns beside it."""
+        P, q = self.problem.design.n_coefficients, self.problem.design.n_regressors
+        return has_room_here(8 * P**2 + PARTIALS_IN_FLIGHT * 8 * q * int(self.problem.design.sizes.max()))
+
+    def _inverse(self) -> Inverse:
+        information = self._solved.information
+        assert isinstance(information, InformationPasses)
+        return Inverse.of(information.summed())
+
+
+@dataclass(frozen=True, eq=False)
+class LeastSquaresByPasses:
+    """sigma_jj (X_j'X_j)^-1 of ordinary least squares, equation by equation: each one's own moments say it.
+
+    problem : the rows that were fitted.  sigma : in the user's units.
+    """
+
+    problem: Streamed
+    sigma: Sigma
+
+    def at(self, sigma: Sigma) -> LeastSquaresByPasses:
+        """The same at another Sigma."""
+        return replace(self, sigma=sigma)
+
+    def block(self, equation: int) -> np.ndarray:
+        """(p_j, p_j) covariance of one equation's coefficients."""
+        return self.whole.block(equation)
+
+    def block_of_all(self, equation: int) -> np.ndarray:
+        """The same."""
+        return self.whole.block(equation)
+
+    @property
+    def variances(self) -> np.ndarray:
+        """(P,)."""
+        return self.whole.variances
+
+    @property
+    def full(self) -> np.ndarray:
+        """Raises ValueError, saying what is not known."""
+        return self.whole.full
+
+    @cached_property
+    def whole(self) -> StructuredCov:
+        """The blocks of all equations.  Raises ValueError under restrictions, which tie them together."""
+        design = self.problem.design
+        if self.problem.restrictions is not None:
+            raise ValueError(
+                "standard errors of restricted least squares need X'X, which this streamed fit had no memory for. Fit "
+                "again with a larger memory_limit."
+            )
+        blocks: list[np.ndarray] = [np.empty(0)] * design.n_equations
+        for each in self.problem.whitened.groups:
+            turn = each.coefficients(np.eye(len(each.ridge)))
+            for j in each.group.equations:
+                blocks[j] = self.sigma.variances[j] * turn @ turn.T
+        return blocks_alone(design, blocks)
+
+    def of_combinations(self, matrix: Any) -> CovOfCombinations:
+        """R V R' of combinations R (m, P) about one equation."""
+        return self.whole.of_combinations(matrix)
+
+
+@dataclass(frozen=True, eq=False)
+class _Bucket:
+    """Groups of equal shape: turns (G, p, p) from coordinates to stored columns, columns (G, p), places (G, p, m) of
+    coefficients, equations (G, m), means (G, p) of the rows in these coordinates, times the root of their weight."""
+
+    turns: np.ndarray
+    columns: np.ndarray
+    places: np.ndarray
+    equations: np.ndarray
+    means: np.ndarray
+
+    @classmethod
+    def of(cls, groups: list[WhitenedGroup]) -> _Bucket:
+        return cls(
+            np.stack([each.coefficients(np.eye(len(each.ridge))) for each in groups]),
+            np.stack([each.group.columns for each in groups]),
+            np.stack([each.group.coefficients for each in groups]),
+            np.stack([each.group.equations for each in groups]),
+            np.stack([each.q[0] for each in groups]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class InformationPasses:
+    """A in whitened coordinates, equation by equation; every product is a pass.  sigma : in standard units.
+
+    ridge : (P,).
+    """
+
+    problem: Streamed
+    sigma: Sigma
+    ridge: np.ndarray
+
+    def solve(self, rhs: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
+        """See `Information.solve`; by conjugate gradients.  Raises ValueError where Sigma is no factors and variances,
+        LinAlgError where they do not arrive."""
+        return conjugate_gradients_of_many(self.product, self._precondition, rhs, tol)
+
+    def columns(self, places: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
+        """See `Information.columns`."""
+        return self.solve(unit_columns(len(self.ridge), places), tol)
+
+    def product(self, c: np.ndarray) -> np.ndarray:
+        """A c, (P, m) to (P, m); one pass, 4 N q k m flops."""
+        m, (q, k) = c.shape[1], (self.problem.design.n_regressors, self._half.shape[1])
+        by, of_mean = np.zeros((q, k, m)), np.zeros((k, m))
+        for bucket in self._buckets:
+            half = self._half[bucket.equations]  # (G, m, k)
+            along = np.einsum("gpjm,gjk->gpkm", c[bucket.places], half, optimize=True)
+            of_mean += np.einsum("gp,gpkm->km", bucket.means, along)
+            raw = bucket.turns @ along.reshape(*along.shape[:2], -1)
+            np.add.at(by, bucket.columns, raw.reshape(along.shape))
+        image = self._x_products(by.reshape(q, -1)).reshape(by.shape)
+        out = self._own[:, None] * c
+        for bucket in self._buckets:
+            taken = image[bucket.columns]
+            back = bucket.turns.transpose(0, 2, 1) @ taken.reshape(*taken.shape[:2], -1)
+            back = back.reshape(taken.shape) + np.multiply.outer(bucket.means, of_mean)
+            out[bucket.places] -= np.einsum("gpkm,gjk->gpjm", back, self._half[bucket.equations], optimize=True)
+        return out
+
+    def summed(self) -> np.ndarray:
+        """A, (P, P), from columns of X'X, as many a pass as there is room for; any Sigma."""
+        design = self.problem.design
+        out = np.zeros((design.n_coefficients, design.n_coefficients))
+        free = psutil.virtual_memory().available / SLACK - out.nbytes  # zeros take no memory before they are written
+        width = int(free // (PARTIALS_IN_FLIGHT * 8 * design.n_regressors))
+        begin = 0
+        while begin < design.n_equations:
+            chosen: dict[int, int] = {}
+            stop = begin
+            while stop < design.n_equations:
+                more = dict.fromkeys(design.columns[stop].tolist())
+                if stop > begin and len(chosen | more) > width:
+                    break
+                for column in more:
+                    chosen.setdefault(column, len(chosen))
+                stop += 1
+            products = self._x_products(np.array(list(chosen)))
+            self._fill(out, range(begin, stop), products, chosen)
+            begin = stop
+        out[np.diag_indices_from(out)] += self.ridge
+        return out
+
+    def _fill(self, out: np.ndarray, equations: range, products: np.ndarray, chosen: dict[int, int]) -> None:
+        """The rows of `out` of some equations, from the columns (q, s) of X'X that these use."""
+        design = self.problem.design
+        of_group = {int(j): (b, g) for b in self._buckets for g, mine in enumerate(b.equations) for j in mine}
+        for j in equations:
+            own, g = of_group[j]
+            unit = np.zeros((1, design.n_equations))
+            unit[0, j] = 1.0
+            precision = self.sigma.solve_rows(unit)[0]
+            along = products[:, [chosen[column] for column in design.columns[j].tolist()]] @ own.turns[g]
+            for bucket in self._buckets:
+                blocks = bucket.turns.transpose(0, 2, 1) @ along[bucket.columns]
+                blocks += np.einsum("gp,c->gpc", bucket.means, own.means[g])
+                spread = np.einsum("gpc,gj->cgpj", blocks, precision[bucket.equations])
+                out[design.offsets[j] + np.arange(len(spread))[:, None], bucket.places.ravel()] = spread.reshape(
+                    len(spread), -1
+                )
+
+    def _x_products(self, by: np.ndarray) -> np.ndarray:
+        problem = self.problem
+        q = problem.design.n_regressors
+        params = RegressorProducts(problem.head.anchor[:q], problem.head.offset[:q], by)
+        size = 8 * q * by.shape[-1]
+        # responses are read again only where their holes say which rows are used
+        read = problem.rows if problem.rows.complete_only else replace(problem.rows, y=())
+        found: XProducts = run_pass(
+            read, regressor_products_kernel, params, partial_bytes=size, meter=problem.meter, label="standard errors"
+        )
+        return found.values
+
+    @cached_property
+    def _buckets(self) -> tuple[_Bucket, ...]:
+        groups = self.problem.whitened.groups
+        return tuple(_Bucket.of([groups[i] for i in members]) for members in self.problem.design.buckets)
+
+    @cached_property
+    def _wide(self) -> Any:
+        if not self.sigma.is_wide:
+            raise ValueError(
+                f"covariance {self.sigma.kind!r} is not made of factors and variances: its standard errors need "
+                "X'X, which this streamed fit had no memory for. Fit again with a larger memory_limit, or "
+                "covariance='lowrank'."
+            )
+        return self.sigma.widened()
+
+    @cached_property
+    def _half(self) -> np.ndarray:
+        """(K, k) H with Sigma^-1 = D^-1 - H H'."""
+        wide = self._wide
+        return np.asarray(solve_triangular(wide.capacitance_cholesky, wide.scaled_loadings.T, trans="T").T)
+
+    @cached_property
+    def _own(self) -> np.ndarray:
+        """(P,) the diagonal of B."""
+        d = self._wide.d[self.problem.design.equation_of]
+        return np.asarray((1.0 - self.ridge) / d + self.ridge)
+
+    @cached_property
+    def _of_mean(self) -> tuple[np.ndarray, np.ndarray]:
+        """B^-1 V (P, k) and (I - V'B^-1 V)^-1, V V' what the mean of the rows takes from B."""
+        V = np.empty((len(self.ridge), self._half.shape[1]))
+        for bucket in self._buckets:
+            V[bucket.places] = np.einsum("gp,gjk->gpjk", bucket.means, self._half[bucket.equations])
+        over = V / self._own[:, None]
+        return over, np.linalg.inv(np.eye(V.shape[1]) - V.T @ over)
+
+    def _precondition(self, residual: np.ndarray) -> np.ndarray:
+        over, inner = self._of_mean
+        return np.asarray(residual / self._own[:, None] + over @ (inner @ (over.T @ residual)))

@@ -1,0 +1,173 @@
+"""Covariances of coefficients from solutions with their information matrix, a few right-hand sides at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.linalg import cho_factor, cho_solve
+
+from lrgls_dask.design.design import Design
+from lrgls_dask.inference.structured import CovOfCombinations, FormedCombinations
+from lrgls_dask.solve.prices import AT_ONCE
+
+__all__ = ["SOLUTIONS", "Information", "SolvedCov", "conjugate_gradients_of_many", "unit_columns"]
+
+VARIANCES, SOLUTIONS = 1e-12, 1e-26  # errors in the norm of the matrix, squared and of the solution
+MAX_ITERATIONS = 2000
+
+
+class Information(Protocol):
+    """A = X' Sigma^-1 X + penalty of P coefficients in coordinates in which each equation's block is near diagonal."""
+
+    def solve(self, rhs: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
+        """x (P, m) with A x = rhs (P, m) but for a residual (P, m), which comes along.
+
+        tol : what e'A e, e the error of a column, may be of that column's x'A x.
+        """
+        ...
+
+    def columns(self, places: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
+        """The same of unit vectors at `places` (m,)."""
+        ...
+
+
+def unit_columns(size: int, places: np.ndarray) -> np.ndarray:
+    """(size, m) unit vectors."""
+    out = np.zeros((size, len(places)))
+    out[places, np.arange(len(places))] = 1.0
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class SolvedCov:
+    """G (A - penalty) G of P coefficients, G the inverse of A on what restrictions leave free; never P x P at once.
+
+    to_user : per equation (p_j, p_j), from the coordinates of A to the user's coefficients.  ridge : (P,) the penalty.
+    rows : (m, P) restrictions in the coordinates of A, or None.
+    Costs p_j right-hand sides for an equation and P for all; their number at a time is bounded by memory.
+    """
+
+    design: Design
+    information: Information
+    to_user: tuple[np.ndarray, ...]
+    ridge: np.ndarray
+    rows: np.ndarray | None = None
+
+    def block(self, equation: int) -> np.ndarray:
+        """(p_j, p_j)."""
+        return self._blocks([equation])[0]
+
+    @cached_property
+    def blocks(self) -> tuple[np.ndarray, ...]:
+        """Those of all equations, solved for together as far as memory goes."""
+        width = max(1, AT_ONCE // (8 * self.design.n_coefficients))
+        found: list[np.ndarray] = []
+        begin = 0
+        while begin < self.design.n_equations:
+            stop = int(np.searchsorted(self.design.offsets, self.design.offsets[begin] + width, side="right")) - 1
+            stop = min(max(stop, begin + 1), self.design.n_equations)
+            found += self._blocks(range(begin, stop))
+            begin = stop
+        return tuple(found)
+
+    @cached_property
+    def variances(self) -> np.ndarray:
+        """(P,)."""
+        return np.maximum(np.concatenate([block.diagonal() for block in self.blocks]), 0.0)
+
+    def of_combinations(self, matrix: Any) -> CovOfCombinations:
+        """R V R' of combinations R (m, P), sparse or not; m right-hand sides."""
+        R = sp.csr_array(matrix)
+        rhs = R.T.toarray()
+        for mine, turn in zip(self.design.spans, self.to_user, strict=True):
+            rhs[mine] = turn.T @ rhs[mine]
+        x, left = self.information.solve(rhs, self._tol)
+        x = self._within(x, lambda image: image.T @ rhs)
+        return FormedCombinations(self._among(x, left, rhs.T @ x))
+
+    def _blocks(self, equations: Sequence[int]) -> list[np.ndarray]:
+        spans = [self.design.spans[j] for j in equations]
+        places = np.concatenate([np.arange(mine.start, mine.stop) for mine in spans])
+        edges = np.cumsum([0, *(mine.stop - mine.start for mine in spans)])
+        x, left = self.information.columns(places, self._tol)
+        x = self._within(x, lambda image: image[places].T)
+        blocks = []
+        for j, mine, of in zip(equations, spans, map(slice, edges[:-1], edges[1:]), strict=True):
+            block = self._among(x[:, of], left[:, of], x[mine, of])
+            blocks.append(self.to_user[j] @ block @ self.to_user[j].T)
+        return blocks
+
+    @property
+    def _tol(self) -> float:
+        return VARIANCES if self.rows is None and not self.ridge.any() else SOLUTIONS
+
+    def _within(self, x: np.ndarray, along: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """G rhs of x = A^-1 rhs.  along : image (P, m) to image' rhs."""
+        if self._held is None:
+            return x
+        image, factor = self._held
+        return np.asarray(x - image @ cho_solve(factor, along(image)))
+
+    def _among(self, x: np.ndarray, left: np.ndarray, along: np.ndarray) -> np.ndarray:
+        """rhs' G (A - penalty) G rhs of x = G rhs with residual `left`, along = rhs'x.
+
+        Without penalty and restrictions errors count squared: b'A^-1 c = x'c + r'y + (error of x)'A (error of y), r
+        the residual of b and y the solution for c.
+        """
+        if self.ridge.any():
+            block = along - x.T @ (self.ridge[:, None] * x)
+        else:
+            block = along if self.rows is not None else along + left.T @ x
+        return np.asarray(0.5 * (block + block.T))
+
+    @cached_property
+    def _held(self) -> tuple[np.ndarray, Any] | None:
+        """A^-1 R' (P, m), and the Cholesky factor of R A^-1 R'."""
+        if self.rows is None:
+            return None
+        image = self.information.solve(self.rows.T, SOLUTIONS)[0]
+        among = self.rows @ image
+        return image, cho_factor(0.5 * (among + among.T), lower=True)
+
+
+def conjugate_gradients_of_many(
+    product: Callable[[np.ndarray], np.ndarray],
+    precondition: Callable[[np.ndarray], np.ndarray],
+    rhs: np.ndarray,
+    tol: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """x (P, m) and the residual, of preconditioned conjugate gradients on every column of rhs (P, m) side by side.
+
+    One product of as many columns as have not arrived an iteration.  Raises LinAlgError where 2,000 are not enough.
+    Source: Hestenes and Stiefel (1952).
+    """
+    x, residual = np.zeros_like(rhs), rhs.copy()
+    image = precondition(residual)
+    energy = np.einsum("ij,ij->j", residual, image)
+    direction, gained = image, np.zeros_like(energy)
+    left = np.flatnonzero(energy > 0)
+    direction = direction[:, left]
+    for _ in range(MAX_ITERATIONS):
+        if not len(left):
+            return x, residual
+        image = product(direction)
+        curvature = np.einsum("ij,ij->j", direction, image)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = np.where(curvature > 0, energy[left] / curvature, 0.0)  # only rounding can make it so
+        x[:, left] += step * direction
+        residual[:, left] -= step * image
+        gained[left] += step * energy[left]
+        image = precondition(residual[:, left])
+        previous, energy[left] = energy[left], np.einsum("ij,ij->j", residual[:, left], image)
+        going = (energy[left] > tol * gained[left]) & (step > 0)
+        direction = image[:, going] + (energy[left] / previous)[going] * direction[:, going]
+        left = left[going]
+    raise np.linalg.LinAlgError(
+        f"the covariance of these coefficients did not converge in {MAX_ITERATIONS:,} iterations. Errors this strongly "
+        "correlated, or regressors this collinear across equations, need fewer equations in one fit."
+    )

@@ -1,0 +1,79 @@
+"""What a plan says of standard errors is what they take."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from lrgls_dask import LowRankGLS, System
+from lrgls_dask.design.design import Design
+from lrgls_dask.inference import by_passes
+from lrgls_dask.solve.prices import price_of_errors
+from support.fits import remade
+
+
+@dataclass(frozen=True)
+class Priced:
+    engine: Literal["compress", "stream"] = "stream"
+    n_obs: int = 10**6
+    bytes_per_pass: int = 10**9
+    worker_peak: int = 10**9
+    memory_limit: int = 2 * 10**9
+
+
+def own(K: int, p: int) -> Design:
+    columns = tuple(np.arange(p * j, p * j + p) for j in range(K))
+    terms = tuple(tuple(f"x{i}" for i in mine) for mine in columns)
+    return Design(tuple(f"y{j}" for j in range(K)), tuple(f"x{i}" for i in range(K * p)), columns, terms)
+
+
+def subsets(K: int) -> Design:
+    columns = tuple(np.array([0, 1 + j % 3]) for j in range(K))
+    names = ("const", "a", "b", "c")
+    return Design(tuple(f"y{j}" for j in range(K)), names, columns, tuple(tuple(names[i] for i in c) for c in columns))
+
+
+@pytest.mark.parametrize(
+    ("design", "changes", "says"),
+    [
+        (own(1, 3), {}, "no read: all equations share their regressors"),
+        (subsets(500), {"engine": "compress"}, "no read; about 325.00 kiB"),
+        (subsets(500), {}, "one read more, 0.93 GiB, for X'X; about 325.00 kiB"),
+        (own(100, 3), {"engine": "compress"}, "no read; 2.06 MiB"),
+        (
+            own(100, 3),
+            {"memory_limit": 10**9 + 10**7},
+            r"when asked for, about 3 reads of X, 703\.12 kiB; one",
+        ),
+        (own(2_000, 10), {"memory_limit": 15 * 10**9}, r"when asked for, about 9 reads of X, 2\.98 GiB; one equation"),
+        (own(2_000, 10), {"memory_limit": 4 * 10**9}, r"when asked for, about 25 reads of X, 2\.50 GiB; one equation"),
+        (own(20_000, 10), {"engine": "compress", "n_obs": 400}, "no read; about 4"),
+        (own(3_000, 10), {"engine": "compress"}, r"no read; conjugate gradients, since 6\.71 GiB do not fit"),
+    ],
+)
+def test_what_is_said(design: Design, changes: dict[str, Any], says: str) -> None:
+    assert re.match(says, price_of_errors(design, replace(Priced(), **changes)))
+
+
+def test_reads_are_no_more_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2_000, 120))
+    X[:, ::3] = 1.0
+    Y = rng.normal(size=(2_000, 1)) + rng.normal(size=(2_000, 40))
+    system = System.from_arrays(Y, [X[:, 3 * j : 3 * j + 3] for j in range(40)])
+    model = LowRankGLS(1, engine="stream", algorithm="fgls")
+    assert "\n  errors  one read more" in str(model.plan(system))
+    made = model.fit(system).result_
+    said = price_of_errors(system.design, Priced(memory_limit=10**9 + 1))
+    monkeypatch.setattr(by_passes, "has_room_here", lambda _: False)
+    found = remade(made, evidence=replace(made.evidence, x=None))
+    _ = found.std_errors
+    taken = found._classical.problem.meter.passes
+    assert taken <= int(re.search(r"about ([\d,]+) reads of X", said)[1])
+    before = taken
+    found.cov(equation=found.equations[3])
+    assert found._classical.problem.meter.passes - before <= int(re.search(r"equation about (\d+)", said)[1])
