@@ -205,7 +205,7 @@ def make_plan(
 
 def look_bytes(rows: Rows) -> int:
     """What a look at the responses reads; regressors come along where cells have weights."""
-    parts = rows.parts if rows.cells is not None else (*rows.y, *rows.weight_parts)
+    parts = tuple(part for part in rows.parts if rows.cells is not None or not any(part is x for x in rows.x))
     return rows.n_obs * sum(part.row_bytes for part in parts)
 
 
