@@ -180,8 +180,9 @@ class System(LabelledRows):
         leaves out rows that then show none; fit with missing="em" where rows show some. "raise" refuses it.
 
         A frame in memory is read at once, and so is a long Dask frame, its columns that are named; of a wide one each
-        partition in the task that uses it, after a look at indexes, categories and columns with a state, and another
-        that tells which rows show a response. What the formulas keep is saved with fits, which predict from frames.
+        partition in the task that uses it, after a look at indexes, categories and columns with a state, one at those
+        inside of lag(x, n), of which the ends of partitions are kept, and one that tells which rows show a response. What
+        the formulas keep is saved with fits, which predict from frames.
         Raises ValueError or TypeError naming the column for what is missing, unknown, there twice, or no number.
         """
         made = rows_from_frame(
@@ -234,8 +235,9 @@ class System(LabelledRows):
         Footers are read now, of all files, and say how many rows there are. Of wide files a pass reads each row group
         once, its columns that are named, in the task that uses them; row groups of more than 32 MB, decoded, in
         stretches, which predictions may take in another order and then decode again. Before, a look reads columns of
-        categories without levels=, those of obs, groups and absorb, those with a state, and with missing="drop"
-        regressors and as many responses as tell which rows show one. Needs pyarrow, the extra `parquet`.
+        categories without levels=, those of obs, groups and absorb, those with a state, those inside of lag(x, n), of
+        which the ends of row groups are kept, and with missing="drop" regressors and as many responses as tell which
+        rows show one. Needs pyarrow, the extra `parquet`.
         Long files of at most 512 MB, at 48 bytes a cell and column that is named, are read at once; so are larger ones
         for lag(x, n). Others are streamed: the columns of obs and equation are scanned, then all that are named, and
         then a pass reads each row group once, and the beginning of one into which an obs goes on with the piece before.

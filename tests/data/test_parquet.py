@@ -364,8 +364,6 @@ def test_bad_files_are_refused_by_name(tmp_path: Path) -> None:
     written(tmp_path / "year=2000", FRAME)
     with pytest.raises(ValueError, match="lies in folders that name"):
         System.from_parquet(tmp_path, "y ~ x")
-    with pytest.raises(ValueError, match=r"'lag\(x, 1\)' reads rows of other row groups"):
-        System.from_parquet(tmp_path / "a.parquet", "y ~ lag(x, 1)")
 
 
 def test_missing_values_are_refused_by_file_and_row(tmp_path: Path) -> None:

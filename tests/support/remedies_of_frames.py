@@ -211,12 +211,4 @@ FRAMES: list[Case] = [
         lambda: FIRST.append(wide("y ~ center(x)", FRAME[:40])),
         (lambda: FIRST.append(System.from_frame(FRAME[:40], FIRST.formulas)),),
     ),
-    Case(
-        "other partitions of the Dask frame",
-        lambda: wide("y ~ lag(x, 1)", DASKED),
-        (
-            lambda: wide("y ~ x_1", DASKED.assign(x_1=DASKED["x"].shift(1))),
-            lambda: wide("y ~ lag(x, 1)", DASKED.compute()),
-        ),
-    ),
 ]
