@@ -181,8 +181,8 @@ class System(LabelledRows):
 
         A frame in memory is read at once, and so is a long Dask frame, its columns that are named; of a wide one each
         partition in the task that uses it, after a look at indexes, categories and columns with a state, one at those
-        inside of lag(x, n), of which the ends of partitions are kept, and one that tells which rows show a response. What
-        the formulas keep is saved with fits, which predict from frames.
+        inside of lag(x, n), of which the ends of partitions are kept, and one that tells which rows show a response.
+        What the formulas keep is saved with fits, which predict from frames.
         Raises ValueError or TypeError naming the column for what is missing, unknown, there twice, or no number.
         """
         made = rows_from_frame(
