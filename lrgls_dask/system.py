@@ -67,6 +67,7 @@ class System(LabelledRows):
         weights: Any = None,
         groups: Hashable | xr.DataArray | None = None,
         absorb: Hashable | Sequence[Hashable] | None = None,
+        constant: bool = False,
         strict: bool = False,
     ) -> System:
         """A system from variables of a Dataset, which may be in memory, chunked, or a file opened lazily.
@@ -78,6 +79,8 @@ class System(LabelledRows):
         Cov(e_i) = W_i^-1/2 Sigma W_i^-1/2, which makes shared columns each equation's own in all that is summed; or
         (equation,); or a mapping equation -> variable (obs,). A cell of weight zero counts as missing.
         groups : a variable with dim (obs,).  absorb : one, or a list of such, whose effects are absorbed, see `absorb`.
+        constant : True for a regressor "const" of ones in every equation, before the others, which is no variable and
+        takes no memory; predictions from a Dataset or frame make it too. Effects that are absorbed are in its place.
         equation : of several dims, ("lat", "lon") say, an equation for every combination, called by a tuple, in a
         mapping x too; variables may have any of these dims, and results come back on them, see `Fit.to_dataset`.
         strict : refuse arrays of zarr whose chunks were not all written, of which there is a warning otherwise; costs a
@@ -88,7 +91,8 @@ class System(LabelledRows):
         Raises ValueError or TypeError, before any read, for unknown or duplicate names, dims or labels that do not
         fit, and dtypes that are no real numbers.
         """
-        made = rows_from_xarray(ds, y, x, obs=obs, equation=equation, weights=weights, groups=groups)
+        own = constant and absorb is None
+        made = rows_from_xarray(ds, y, x, obs=obs, equation=equation, weights=weights, groups=groups, constant=own)
         return cls._of(made if absorb is None else absorbing(made, variables_of(ds, absorb)), strict)
 
     @classmethod

@@ -70,6 +70,7 @@ def _add_arrays(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("arrays: NetCDF and zarr")
     group.add_argument("--y", metavar="NAME", help="the variable of responses; without it zarr must have Y and X")
     group.add_argument("--x", metavar="NAME,...", help="variables of regressors")
+    group.add_argument("--constant", action="store_true", help="a regressor 'const' of ones in every equation besides")
 
 
 def _import(args: argparse.Namespace) -> None:
@@ -236,4 +237,5 @@ def _of_arrays(args: argparse.Namespace, files: Sequence[str], kind: str) -> Sys
     dims = [dim for dim in ds[args.y].dims if dim != obs]
     equation: Any = args.equation.split(",") if args.equation else [str(dim) for dim in dims] or ["equation"]
     one = equation[0] if len(equation) == 1 else tuple(equation)
-    return System.from_xarray(ds, args.y, names[:-1], obs=obs, equation=one, weights=args.weights, groups=args.groups)
+    how: dict[str, Any] = {"weights": args.weights, "groups": args.groups, "constant": args.constant}
+    return System.from_xarray(ds, args.y, names[:-1], obs=obs, equation=one, **how)
