@@ -17,7 +17,16 @@ from lrgls_dask.data.labels import RowLabels
 from lrgls_dask.data.modelmatrix import Encoding
 from lrgls_dask.data.parquet import ParquetFrame
 from lrgls_dask.data.parquetrows import FileRows, JoinedRows
-from lrgls_dask.data.tables import Kind, as_kind, as_labels, check_columns, is_dask_frame, kind_of, read_columns
+from lrgls_dask.data.tables import (
+    Kind,
+    as_kind,
+    as_labels,
+    check_columns,
+    check_kind,
+    is_dask_frame,
+    kind_of,
+    read_columns,
+)
 
 __all__ = ["Looked", "Pieces", "labels_of_rows", "look", "pieces_of", "promise", "whole_columns"]
 
@@ -49,13 +58,23 @@ class Pieces:
         of_files = bool(self.rows) and isinstance(self.rows[0], FileRows)
         if self.in_memory or (of_files and not wanted.read):
             return [wanted(piece) for piece in self.rows]
-        return list(dask.compute(*(promise(_seen, wanted, piece) for piece in self.rows)))
+        if of_files:
+            return list(dask.compute(*(promise(_seen, wanted, piece) for piece in self.rows)))
+        try:
+            return list(dask.compute(*(promise(_seen_of, (wanted, i), piece) for i, piece in enumerate(self.rows))))
+        except KeyError as error:  # of Dask itself, which does not say where
+            raise ValueError(
+                f"a partition of the Dask frame has other columns than frame.columns: {error}. Make all partitions "
+                "with the same columns."
+            ) from error
 
     def sample(self, seen: Sequence[_Seen], names: Sequence[str]) -> pd.DataFrame:
         """A few rows, of those that were seen or else of the first file."""
         if seen and seen[0].sample is None:
             return self.rows[0].head(SAMPLE_ROWS, names)
-        return _joined([each.sample for each in seen if each.sample is not None])[:SAMPLE_ROWS]
+        full = next((each.sample for each in seen if each.sample is not None and len(each.sample) == SAMPLE_ROWS), None)
+        found = [each.sample for each in seen if each.sample is not None] if full is None else [full]
+        return _joined(found)[:SAMPLE_ROWS]
 
 
 def promise(function: Callable[[Any, Any], Any], sent: Any, piece: Any) -> Delayed:
@@ -273,6 +292,8 @@ class _Wanted:
         for name, kind in self.kinds.items():
             if name in raw and raw[name].dtype == object:  # which may hold anything, in any piece
                 as_kind(name, raw[name], kind)
+            elif name in raw:
+                check_kind(name, raw[name], kind)
         values = {name: pd.Series(raw[name].dropna().unique()) for name in self.open_columns}
         of_factor = {text: raw[list(names)].drop_duplicates(ignore_index=True) for text, names in self.distinct.items()}
         of_factor |= {text: raw[list(names)].reset_index(drop=True) for text, names in self.whole.items()}
@@ -294,3 +315,12 @@ class _Seen:
 
 def _seen(wanted: _Wanted, piece: Any) -> _Seen:
     return wanted(piece)
+
+
+def _seen_of(asked: tuple[_Wanted, int], piece: Any) -> _Seen:
+    """The same of a partition by its number, which is said where it holds something else than the others."""
+    wanted, number = asked
+    try:
+        return wanted(piece)
+    except TypeError as error:
+        raise TypeError(f"partition {number} of the Dask frame: {error}") from error

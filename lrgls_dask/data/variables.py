@@ -123,6 +123,7 @@ class _Source:
         self.ds, self.obs = xr.Dataset() if ds is None else ds, obs
         self.equation = self.dims[0] if len(self.dims) == 1 else ("equation" if obs != "equation" else "equations")
         self.grid: Grid | None = None
+        self.of_response: xr.Variable | None = None
         self.reference: tuple[str, int] | None = None
         self.labelled: RowLabels | None = None
 
@@ -175,6 +176,7 @@ class _Source:
 
     def response(self, y: Any) -> tuple[str, xr.DataArray]:
         title, data = self.find("y", y)
+        self.of_response = data.variable
         extra = [dim for dim in data.dims if dim not in (self.obs, *self.dims)]
         wanted = " and ".join(map(repr, (self.obs, *self.dims)))
         if extra:
@@ -239,6 +241,11 @@ class _Source:
 
     def regressor(self, item: Any, equations: tuple[Hashable, ...]) -> _Variable:
         title, data = self.find("x", item)
+        if data.variable is self.of_response:
+            raise ValueError(
+                f"the response {data.name!r} is a regressor too, in x. Drop it there, or lag it: "
+                f"ds[{data.name!r}].shift({self.obs}=1)."
+            )
         extra = [dim for dim in data.dims if dim not in (self.obs, *self.dims)]
         if len(extra) > 1:
             known = " and ".join(map(repr, (self.obs, *self.dims)))

@@ -554,6 +554,11 @@ INPUT: list[Case] = [
     ),
     Case("x names no variable", lambda: of(x=()), (lambda: of(x=("mkt",)), lambda: of(x=(), constant=True))),
     Case(
+        "the response 'ret' is a regressor too",
+        lambda: of(x=("const", "ret")),
+        (lambda: of(x=("const",)), lambda: of(x=("const", DS["ret"].shift(time=1)))),
+    ),
+    Case(
         "x has a regressor 'const'",
         lambda: of(x=("const",), constant=True),
         (lambda: of(x=("const",)), lambda: of(x=(), constant=True)),
