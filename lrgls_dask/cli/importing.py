@@ -22,14 +22,15 @@ from lrgls_dask.data.storeappend import append_system
 from lrgls_dask.data.storepieces import rows_written, write_in_pieces
 from lrgls_dask.data.storeplan import plan_store
 from lrgls_dask.data.tablefiles import TableFiles
-from lrgls_dask.data.tablesaside import Aside, NotSorted, as_parquet, merged_by_obs
+from lrgls_dask.data.tablesaside import Aside, NotSorted, as_parquet, fetched, merged_by_obs
 from lrgls_dask.system import System
 
 __all__ = ["add_import"]
 
 ONE_FILE = "files are equations, called as the file is; in bounded memory where each is sorted by --obs"
 HOW = "CSV and Parquet files are told by their names (.csv, .parquet), NetCDF by .nc, all else is opened as zarr. "
-HOW += "CSV, files of equations and --missing-value make Parquet files aside, gone in the end"
+HOW += "CSV, files of equations and --missing-value make Parquet files aside, and NetCDF at a URL is fetched there, "
+HOW += "gone in the end"
 
 
 def add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -150,7 +151,7 @@ def _system(args: argparse.Namespace, files: Sequence[str], aside: Aside) -> Sys
     (kind,) = kinds
     if kind in ("csv", "parquet"):
         return _of_tables(args, files, kind, aside)
-    return _of_arrays(args, files, kind)
+    return _of_arrays(args, files if kind == "zarr" else fetched(files, aside), kind)
 
 
 def _of_tables(args: argparse.Namespace, files: Sequence[str], kind: str, aside: Aside) -> System:
