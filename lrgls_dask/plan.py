@@ -59,6 +59,7 @@ class Plan:
     n_patterns, pattern_rows, pattern_bytes : of a compressed system whose rows miss responses, their patterns, the rows
     that stand for all of them and what these take; 0 where it misses none.
     look_bytes : read before all that by unusable="skip", which looks for equations that cannot be estimated.
+    made_bytes : of columns of a frame, read when the system was made of it, and not again.
     worker_peak, client_peak : predicted peak bytes of one worker process and of this one; with threads they are the
     same process and both hold the whole.  memory_limit, client_limit : what they may use.
     """
@@ -89,6 +90,7 @@ class Plan:
     pattern_bytes: int = 0
     keeps_rows: bool = False
     look_bytes: int = 0
+    made_bytes: int = 0
 
     def peak_of(self, n_patterns: int) -> int:
         """The same as `peak` where so many patterns of missing responses are found, of those that are compressed."""
@@ -143,6 +145,7 @@ class Plan:
 
     def _reads(self) -> str:
         look = f"; {format_bytes(self.look_bytes)} of responses before, for unusable='skip'" if self.look_bytes else ""
+        look += f"; {format_bytes(self.made_bytes)} of columns to make the system" if self.made_bytes else ""
         if self.passes == 0:
             return "nothing"
         times = "once" if self.passes == 1 else f"about {self.passes} times"

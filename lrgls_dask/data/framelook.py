@@ -68,6 +68,12 @@ class Pieces:
                 "with the same columns."
             ) from error
 
+    def n_read(self, wanted: Sequence[str]) -> int:
+        """How many columns a look reads that wants these: of Dask all that are named, which partitions come with."""
+        if self.in_memory:
+            return 0
+        return len(wanted) if isinstance(self.rows[0], FileRows) else len(self.meta.columns)
+
     def sample(self, seen: Sequence[_Seen], names: Sequence[str]) -> pd.DataFrame:
         """A few rows, of those that were seen or else of the first file."""
         if seen and seen[0].sample is None:
@@ -136,11 +142,13 @@ class Looked:
     """What a look at all rows gave.
 
     encoding : of the formulas.  labels : columns that are not of formulas, whole.  index : of each piece.
+    n_read : columns that were read for it, none of a frame in memory.
     """
 
     encoding: Encoding
     labels: pd.DataFrame
     index: tuple[pd.Index, ...]
+    n_read: int = 0
 
 
 def look(
@@ -158,7 +166,7 @@ def look(
     """
     if fixed is not None:
         index, whole_labels = pieces.labels(labels)
-        return Looked(fixed, whole_labels, index)
+        return Looked(fixed, whole_labels, index, pieces.n_read(labels))
     kinds: dict[str, Kind] = {name: kind_of(name, pieces.meta[name]) for name in formulas.columns}
     _check_kinds(formulas, kinds)
     known = _known_levels(pieces.meta, formulas, kinds, levels)
@@ -170,7 +178,8 @@ def look(
     }
     distinct = {each.text: each.columns for each in formulas.factors if each.coded and not each.whole}
     whole = {each.text: each.columns for each in formulas.factors if each.whole}
-    seen = pieces.seen(_Wanted(kinds, open_columns, distinct, whole, formulas.regressor_columns, tuple(labels)))
+    wanted = _Wanted(kinds, open_columns, distinct, whole, formulas.regressor_columns, tuple(labels))
+    seen = pieces.seen(wanted)
     if not sum(len(each.index) for each in seen):
         raise ValueError("the frame has no rows. Check the selection that made it.")
     in_order = {name for name in open_columns if _is_dictionary(pieces.meta[name])}
@@ -181,7 +190,8 @@ def look(
     encoding = Encoding(formulas, kinds, found, coded, {})
     of_factor = {text: _joined([each.of_factor[text] for each in seen]) for text in (*distinct, *whole)}
     encoding = encoding.with_states(of_factor, pieces.sample(seen, formulas.regressor_columns))
-    return Looked(encoding, _joined([each.labels for each in seen]), tuple(each.index for each in seen))
+    index = tuple(each.index for each in seen)
+    return Looked(encoding, _joined([each.labels for each in seen]), index, pieces.n_read(wanted.read))
 
 
 def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:

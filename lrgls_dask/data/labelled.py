@@ -32,6 +32,8 @@ class LabelledRows(Designed):
     rows : the data.  obs_labels : N row labels, in memory or still on disk, or None.
     obs_dim, equation_dim : the user's names of the two dims of Y.  groups : (N,) or None.
     formulas : by which the columns were made of a frame, None where they were given.
+    made_bytes : of columns of a frame that were read to make these rows, for levels, states, labels and what is
+    missing; none of one in memory.
 
     Raises ValueError where the parts do not fit together: row counts, labels, weights in memory.
     """
@@ -42,6 +44,7 @@ class LabelledRows(Designed):
     equation_dim: Hashable = "equation"
     groups: np.ndarray | Part | None = None
     formulas: FittedFormulas | None = None
+    made_bytes: int = 0
 
     def __post_init__(self) -> None:
         _check_row_counts(self.rows, self.obs_labels, self.groups)

@@ -38,6 +38,7 @@ class LongFiles:
 
     x, y : unread.  weights : None, or unread: (N, 1) of rows, (N, K) of cells.  obs : (N,) labels.
     labels : of each column that was asked for, one a row.  placing : where columns of cells lie in x.
+    made_bytes : of columns that were read to know all this; none of a frame in memory.
     """
 
     x: Part
@@ -46,6 +47,7 @@ class LongFiles:
     obs: pd.Index
     labels: Mapping[str, np.ndarray]
     placing: Placing
+    made_bytes: int = 0
 
 
 def long_files(

@@ -145,6 +145,7 @@ class WideRows:
     """X (N, q), Y (N, K) and further columns (N, m); of a Dask frame or of files unread.
 
     kept : (rows of the frame,) which of them are there.  runs, run_bytes : as `rows.rows.Part` has them.
+    n_read : columns that were read to know that, and for lags; none of a frame in memory.
     """
 
     x: Any
@@ -153,6 +154,7 @@ class WideRows:
     kept: np.ndarray
     runs: tuple[int, ...] | None = None
     run_bytes: int = 0
+    n_read: int = 0
 
     def part(self, name: str, array: Any) -> Part:
         """One of the arrays with its chunks."""
@@ -189,14 +191,16 @@ def wide_rows(pieces: Pieces, lengths: Sequence[int], columns: WideColumns, obs:
         blocks += _blocks(sent, piece, mask, width, None if near is None else near[i])
         runs.append(int(mask.sum()))
     kept = np.concatenate(shown)
+    n_read = 0 if reach is None else len(reach.columns)
+    n_read += len(columns.encoding.formulas.regressor_columns) + 1 if columns.missing == "drop" else 0
     if not blocks:
         return WideRows(np.empty((0, q)), np.empty((0, K)), np.empty((0, width - q - K)), kept)
     whole = da.concatenate(blocks)
     arrays = whole[:, :q], whole[:, q : q + K], whole[:, q + K :]
     if len(blocks) == len(runs) - runs.count(0):
-        return WideRows(*arrays, kept)
+        return WideRows(*arrays, kept, n_read=n_read)
     held = len(columns.read) * (PAGE_BYTES + pieces.rows[0].file.buffer_bytes)
-    return WideRows(*arrays, kept, tuple(length for length in runs if length), held)
+    return WideRows(*arrays, kept, tuple(length for length in runs if length), held, n_read)
 
 
 def _blocks(sent: Any, piece: Any, mask: np.ndarray, width: int, near: Sequence[Near] | None) -> list[da.Array]:
