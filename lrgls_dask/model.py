@@ -130,10 +130,11 @@ class LowRankGLS(EstimatorOptions):
         return plan.reading(1e9 * rate)
 
     def _with_look(self, plan: Plan, system: System | CompressedSystem) -> Plan:
-        """The plan with the look for equations that cannot be estimated, where there is one."""
-        if self.unusable == "raise" or isinstance(system, CompressedSystem):
+        """The plan with what is read for equations that cannot be estimated, and what was read before."""
+        if isinstance(system, CompressedSystem):
             return plan
-        return replace(plan, look_bytes=look_bytes(system.rows))
+        look = look_bytes(system.rows) if self.unusable == "skip" else 0
+        return replace(plan, look_bytes=look, made_bytes=system.made_bytes)
 
     def _plan(self, system: System | CompressedSystem, cluster: Cluster | None = None) -> Plan:
         """What fitting all equations would do and cost.  cluster : where, if not here."""

@@ -67,6 +67,7 @@ class System(LabelledRows):
         weights: Any = None,
         groups: Hashable | xr.DataArray | None = None,
         absorb: Hashable | Sequence[Hashable] | None = None,
+        constant: bool = False,
         strict: bool = False,
     ) -> System:
         """A system from variables of a Dataset, which may be in memory, chunked, or a file opened lazily.
@@ -78,6 +79,8 @@ class System(LabelledRows):
         Cov(e_i) = W_i^-1/2 Sigma W_i^-1/2, which makes shared columns each equation's own in all that is summed; or
         (equation,); or a mapping equation -> variable (obs,). A cell of weight zero counts as missing.
         groups : a variable with dim (obs,).  absorb : one, or a list of such, whose effects are absorbed, see `absorb`.
+        constant : True for a regressor "const" of ones in every equation, before the others, which is no variable and
+        takes no memory; predictions from a Dataset or frame make it too. Effects that are absorbed are in its place.
         equation : of several dims, ("lat", "lon") say, an equation for every combination, called by a tuple, in a
         mapping x too; variables may have any of these dims, and results come back on them, see `Fit.to_dataset`.
         strict : refuse arrays of zarr whose chunks were not all written, of which there is a warning otherwise; costs a
@@ -88,7 +91,8 @@ class System(LabelledRows):
         Raises ValueError or TypeError, before any read, for unknown or duplicate names, dims or labels that do not
         fit, and dtypes that are no real numbers.
         """
-        made = rows_from_xarray(ds, y, x, obs=obs, equation=equation, weights=weights, groups=groups)
+        own = constant and absorb is None
+        made = rows_from_xarray(ds, y, x, obs=obs, equation=equation, weights=weights, groups=groups, constant=own)
         return cls._of(made if absorb is None else absorbing(made, variables_of(ds, absorb)), strict)
 
     @classmethod
@@ -180,8 +184,9 @@ class System(LabelledRows):
         leaves out rows that then show none; fit with missing="em" where rows show some. "raise" refuses it.
 
         A frame in memory is read at once, and so is a long Dask frame, its columns that are named; of a wide one each
-        partition in the task that uses it, after a look at indexes, categories and columns with a state, and another
-        that tells which rows show a response. What the formulas keep is saved with fits, which predict from frames.
+        partition in the task that uses it, after a look at indexes, categories and columns with a state, one at those
+        inside of lag(x, n), of which the ends of partitions are kept, and one that tells which rows show a response.
+        What the formulas keep is saved with fits, which predict from frames.
         Raises ValueError or TypeError naming the column for what is missing, unknown, there twice, or no number.
         """
         made = rows_from_frame(
@@ -234,8 +239,9 @@ class System(LabelledRows):
         Footers are read now, of all files, and say how many rows there are. Of wide files a pass reads each row group
         once, its columns that are named, in the task that uses them; row groups of more than 32 MB, decoded, in
         stretches, which predictions may take in another order and then decode again. Before, a look reads columns of
-        categories without levels=, those of obs, groups and absorb, those with a state, and with missing="drop"
-        regressors and as many responses as tell which rows show one. Needs pyarrow, the extra `parquet`.
+        categories without levels=, those of obs, groups and absorb, those with a state, those inside of lag(x, n), of
+        which the ends of row groups are kept, and with missing="drop" regressors and as many responses as tell which
+        rows show one. Needs pyarrow, the extra `parquet`.
         Long files of at most 512 MB, at 48 bytes a cell and column that is named, are read at once; so are larger ones
         for lag(x, n). Others are streamed: the columns of obs and equation are scanned, then all that are named, and
         then a pass reads each row group once, and the beginning of one into which an obs goes on with the piece before.

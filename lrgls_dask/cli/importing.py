@@ -22,14 +22,15 @@ from lrgls_dask.data.storeappend import append_system
 from lrgls_dask.data.storepieces import rows_written, write_in_pieces
 from lrgls_dask.data.storeplan import plan_store
 from lrgls_dask.data.tablefiles import TableFiles
-from lrgls_dask.data.tablesaside import Aside, NotSorted, as_parquet, merged_by_obs
+from lrgls_dask.data.tablesaside import Aside, NotSorted, as_parquet, fetched, merged_by_obs
 from lrgls_dask.system import System
 
 __all__ = ["add_import"]
 
 ONE_FILE = "files are equations, called as the file is; in bounded memory where each is sorted by --obs"
 HOW = "CSV and Parquet files are told by their names (.csv, .parquet), NetCDF by .nc, all else is opened as zarr. "
-HOW += "CSV, files of equations and --missing-value make Parquet files aside, gone in the end"
+HOW += "CSV, files of equations and --missing-value make Parquet files aside, and NetCDF at a URL is fetched there, "
+HOW += "gone in the end"
 
 
 def add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -70,6 +71,7 @@ def _add_arrays(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("arrays: NetCDF and zarr")
     group.add_argument("--y", metavar="NAME", help="the variable of responses; without it zarr must have Y and X")
     group.add_argument("--x", metavar="NAME,...", help="variables of regressors")
+    group.add_argument("--constant", action="store_true", help="a regressor 'const' of ones in every equation besides")
 
 
 def _import(args: argparse.Namespace) -> None:
@@ -149,7 +151,7 @@ def _system(args: argparse.Namespace, files: Sequence[str], aside: Aside) -> Sys
     (kind,) = kinds
     if kind in ("csv", "parquet"):
         return _of_tables(args, files, kind, aside)
-    return _of_arrays(args, files, kind)
+    return _of_arrays(args, files if kind == "zarr" else fetched(files, aside), kind)
 
 
 def _of_tables(args: argparse.Namespace, files: Sequence[str], kind: str, aside: Aside) -> System:
@@ -236,4 +238,5 @@ def _of_arrays(args: argparse.Namespace, files: Sequence[str], kind: str) -> Sys
     dims = [dim for dim in ds[args.y].dims if dim != obs]
     equation: Any = args.equation.split(",") if args.equation else [str(dim) for dim in dims] or ["equation"]
     one = equation[0] if len(equation) == 1 else tuple(equation)
-    return System.from_xarray(ds, args.y, names[:-1], obs=obs, equation=one, weights=args.weights, groups=args.groups)
+    how: dict[str, Any] = {"weights": args.weights, "groups": args.groups, "constant": args.constant}
+    return System.from_xarray(ds, args.y, names[:-1], obs=obs, equation=one, **how)

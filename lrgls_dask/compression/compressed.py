@@ -159,7 +159,7 @@ def compress_rows(
     """
     width = rows.design.n_regressors + rows.design.n_equations
     by_qr = route == "qr" or (route == "auto" and qr_is_cheap(rows))
-    if rows.absorb is not None:
+    if rows.absorb is not None and not rows.absorb.of_fit:
         return _without_effects(rows, by_qr, meter)
     if by_qr:
         return _by_qr(rows, meter, saved)
@@ -193,7 +193,9 @@ def _without_effects(rows: Rows, by_qr: bool, meter: Meter) -> Compressed:
     if len(groups.names) == 1 and rows.design.absorbed is None:
         size = partial_bytes(rows.design) + rows.group_bytes
         of_groups = GroupKernel(groups.n_groups, kernel)
-        found: WithinMoments = run_pass(rows, of_groups, None, partial_bytes=size, meter=meter, label="compress")
+        found: WithinMoments = run_pass(
+            rows, of_groups, None, partial_bytes=size, meter=meter, label="compress", less_effects=False
+        )
         sums, cross = found.groups, found.cross
         absorbed = absorbed_of(sums, groups, K)
         rows = replace(rows, design=replace(rows.design, absorbed=absorbed))

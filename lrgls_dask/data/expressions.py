@@ -51,7 +51,8 @@ class FactorRead:
     """A factor of a term.
 
     text : as formulaic writes it.  columns : of the frame, that it reads.  whole : it takes a state from all rows.
-    coded : the whole factor is a category, C(...).  lags : it reads other rows of the same equation.
+    coded : the whole factor is a category, C(...).  steps : by how many each of its lags goes back, to other rows of
+    the same equation.
     asks : it compares, so that what is missing would count as a no.  plain : it is a column as it stands.
     given_levels : what C(..., levels=[...]) says, or None.  coded_column : the column that C(column, ...) codes.
     unlagged : columns that it reads at their own row.
@@ -61,12 +62,22 @@ class FactorRead:
     columns: tuple[str, ...]
     whole: bool = False
     coded: bool = False
-    lags: bool = False
+    steps: tuple[int, ...] = ()
     asks: bool = False
     plain: bool = False
     given_levels: tuple[object, ...] | None = None
     coded_column: str | None = None
     unlagged: tuple[str, ...] = ()
+
+    @property
+    def lags(self) -> bool:
+        """Whether it reads other rows than its own."""
+        return bool(self.steps)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """How many rows before and after a row it reads at most, one lag within another."""
+        return sum(n for n in self.steps if n > 0), -sum(n for n in self.steps if n < 0)
 
 
 def read_factor(factor: Factor, formula: str) -> FactorRead:
@@ -92,7 +103,9 @@ def _read(text: str, formula: str) -> FactorRead:
     _check_grammar(tree, text, formula)
     columns = tuple(dict.fromkeys(aliases.get(name, name) for name in _columns(tree)))
     unlagged = tuple(dict.fromkeys(aliases.get(name, name) for name in _columns(tree, through_lags=False)))
-    calls = [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    called = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [node.func.id for node in called if isinstance(node.func, ast.Name)]
+    lags = [node for node in called if isinstance(node.func, ast.Name) and node.func.id == "lag"]
     if not columns:
         raise ValueError(f"formula {formula!r}: {text!r} reads no column of the frame. Write 1 for a constant.")
     fills = any(isinstance(node, ast.Attribute) and node.attr in FILLS for node in ast.walk(tree))
@@ -106,7 +119,7 @@ def _read(text: str, formula: str) -> FactorRead:
         columns,
         whole=any(name in STATEFUL for name in calls),
         coded=coded,
-        lags="lag" in calls,
+        steps=tuple(n for n in map(lag_steps, lags) if n is not None),
         asks=not fills and any(isinstance(node, ast.Compare) for node in ast.walk(tree)),
         given_levels=given,
         coded_column=of_column,

@@ -17,7 +17,16 @@ from lrgls_dask.data.labels import RowLabels
 from lrgls_dask.data.modelmatrix import Encoding
 from lrgls_dask.data.parquet import ParquetFrame
 from lrgls_dask.data.parquetrows import FileRows, JoinedRows
-from lrgls_dask.data.tables import Kind, as_kind, as_labels, check_columns, is_dask_frame, kind_of, read_columns
+from lrgls_dask.data.tables import (
+    Kind,
+    as_kind,
+    as_labels,
+    check_columns,
+    check_kind,
+    is_dask_frame,
+    kind_of,
+    read_columns,
+)
 
 __all__ = ["Looked", "Pieces", "labels_of_rows", "look", "pieces_of", "promise", "whole_columns"]
 
@@ -49,13 +58,29 @@ class Pieces:
         of_files = bool(self.rows) and isinstance(self.rows[0], FileRows)
         if self.in_memory or (of_files and not wanted.read):
             return [wanted(piece) for piece in self.rows]
-        return list(dask.compute(*(promise(_seen, wanted, piece) for piece in self.rows)))
+        if of_files:
+            return list(dask.compute(*(promise(_seen, wanted, piece) for piece in self.rows)))
+        try:
+            return list(dask.compute(*(promise(_seen_of, (wanted, i), piece) for i, piece in enumerate(self.rows))))
+        except KeyError as error:  # of Dask itself, which does not say where
+            raise ValueError(
+                f"a partition of the Dask frame has other columns than frame.columns: {error}. Make all partitions "
+                "with the same columns."
+            ) from error
+
+    def n_read(self, wanted: Sequence[str]) -> int:
+        """How many columns a look reads that wants these: of Dask all that are named, which partitions come with."""
+        if self.in_memory:
+            return 0
+        return len(wanted) if isinstance(self.rows[0], FileRows) else len(self.meta.columns)
 
     def sample(self, seen: Sequence[_Seen], names: Sequence[str]) -> pd.DataFrame:
         """A few rows, of those that were seen or else of the first file."""
         if seen and seen[0].sample is None:
             return self.rows[0].head(SAMPLE_ROWS, names)
-        return _joined([each.sample for each in seen if each.sample is not None])[:SAMPLE_ROWS]
+        full = next((each.sample for each in seen if each.sample is not None and len(each.sample) == SAMPLE_ROWS), None)
+        found = [each.sample for each in seen if each.sample is not None] if full is None else [full]
+        return _joined(found)[:SAMPLE_ROWS]
 
 
 def promise(function: Callable[[Any, Any], Any], sent: Any, piece: Any) -> Delayed:
@@ -117,11 +142,13 @@ class Looked:
     """What a look at all rows gave.
 
     encoding : of the formulas.  labels : columns that are not of formulas, whole.  index : of each piece.
+    n_read : columns that were read for it, none of a frame in memory.
     """
 
     encoding: Encoding
     labels: pd.DataFrame
     index: tuple[pd.Index, ...]
+    n_read: int = 0
 
 
 def look(
@@ -139,7 +166,7 @@ def look(
     """
     if fixed is not None:
         index, whole_labels = pieces.labels(labels)
-        return Looked(fixed, whole_labels, index)
+        return Looked(fixed, whole_labels, index, pieces.n_read(labels))
     kinds: dict[str, Kind] = {name: kind_of(name, pieces.meta[name]) for name in formulas.columns}
     _check_kinds(formulas, kinds)
     known = _known_levels(pieces.meta, formulas, kinds, levels)
@@ -151,7 +178,8 @@ def look(
     }
     distinct = {each.text: each.columns for each in formulas.factors if each.coded and not each.whole}
     whole = {each.text: each.columns for each in formulas.factors if each.whole}
-    seen = pieces.seen(_Wanted(kinds, open_columns, distinct, whole, formulas.regressor_columns, tuple(labels)))
+    wanted = _Wanted(kinds, open_columns, distinct, whole, formulas.regressor_columns, tuple(labels))
+    seen = pieces.seen(wanted)
     if not sum(len(each.index) for each in seen):
         raise ValueError("the frame has no rows. Check the selection that made it.")
     in_order = {name for name in open_columns if _is_dictionary(pieces.meta[name])}
@@ -162,7 +190,8 @@ def look(
     encoding = Encoding(formulas, kinds, found, coded, {})
     of_factor = {text: _joined([each.of_factor[text] for each in seen]) for text in (*distinct, *whole)}
     encoding = encoding.with_states(of_factor, pieces.sample(seen, formulas.regressor_columns))
-    return Looked(encoding, _joined([each.labels for each in seen]), tuple(each.index for each in seen))
+    index = tuple(each.index for each in seen)
+    return Looked(encoding, _joined([each.labels for each in seen]), index, pieces.n_read(wanted.read))
 
 
 def _joined(frames: list[pd.DataFrame]) -> pd.DataFrame:
@@ -273,6 +302,8 @@ class _Wanted:
         for name, kind in self.kinds.items():
             if name in raw and raw[name].dtype == object:  # which may hold anything, in any piece
                 as_kind(name, raw[name], kind)
+            elif name in raw:
+                check_kind(name, raw[name], kind)
         values = {name: pd.Series(raw[name].dropna().unique()) for name in self.open_columns}
         of_factor = {text: raw[list(names)].drop_duplicates(ignore_index=True) for text, names in self.distinct.items()}
         of_factor |= {text: raw[list(names)].reset_index(drop=True) for text, names in self.whole.items()}
@@ -294,3 +325,12 @@ class _Seen:
 
 def _seen(wanted: _Wanted, piece: Any) -> _Seen:
     return wanted(piece)
+
+
+def _seen_of(asked: tuple[_Wanted, int], piece: Any) -> _Seen:
+    """The same of a partition by its number, which is said where it holds something else than the others."""
+    wanted, number = asked
+    try:
+        return wanted(piece)
+    except TypeError as error:
+        raise TypeError(f"partition {number} of the Dask frame: {error}") from error

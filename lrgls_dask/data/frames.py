@@ -165,6 +165,7 @@ def _wide(
         obs_dim=dim,
         groups=None if groups is None else _groups(looked.labels[groups], groups)[found.kept],
         formulas=fitted,
+        made_bytes=8 * len(found.kept) * (looked.n_read + found.n_read),
     )
     taken = {name: _groups(looked.labels[name], name, "absorb")[found.kept] for name in absorb}
     return absorbing(made, taken) if taken else made

@@ -13,7 +13,7 @@ import pandas as pd
 from lrgls_dask.checks import shown
 from lrgls_dask.data.daskframes import counted
 from lrgls_dask.data.framefit import FittedFormulas
-from lrgls_dask.data.labels import RowLabels, check_present, check_unique, pair_rows, row_labels
+from lrgls_dask.data.labels import RowLabels, check_one_zone, check_present, check_unique, pair_rows, row_labels
 from lrgls_dask.data.places import Location, read_from
 from lrgls_dask.data.sources import group_source, vectors_of
 from lrgls_dask.data.storedlabels import StoredLabels, decode_labels, is_coded
@@ -32,6 +32,8 @@ class LabelledRows(Designed):
     rows : the data.  obs_labels : N row labels, in memory or still on disk, or None.
     obs_dim, equation_dim : the user's names of the two dims of Y.  groups : (N,) or None.
     formulas : by which the columns were made of a frame, None where they were given.
+    made_bytes : of columns of a frame that were read to make these rows, for levels, states, labels and what is
+    missing; none of one in memory.
 
     Raises ValueError where the parts do not fit together: row counts, labels, weights in memory.
     """
@@ -42,6 +44,7 @@ class LabelledRows(Designed):
     equation_dim: Hashable = "equation"
     groups: np.ndarray | Part | None = None
     formulas: FittedFormulas | None = None
+    made_bytes: int = 0
 
     def __post_init__(self) -> None:
         _check_row_counts(self.rows, self.obs_labels, self.groups)
@@ -216,6 +219,7 @@ def _check_obs_labels(obs: pd.Index | StoredLabels | None, dim: Hashable) -> Non
             f"row labels along {dim!r} must not be missing; found {obs[[row]].tolist()[0]!r} at row {row}, "
             f"{int(missing.sum())} such rows in all. Drop these rows, or number all rows with .reset_index(drop=True)."
         )
+    check_one_zone(obs, dim)
     # asking for order first spares sorted labels the hash table that uniqueness otherwise builds
     if obs.is_monotonic_increasing and obs.is_unique:
         return

@@ -30,6 +30,7 @@ index of `data`. Equations are the dim of xarray objects and stores that they li
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ __all__ = [
     "TAKEN",
     "RowLabels",
     "check_ascending",
+    "check_one_zone",
     "check_present",
     "check_unique",
     "coords_of_rows",
@@ -141,6 +143,19 @@ def _first_not_after(labels: pd.Index) -> int:
         return int(np.argmin(np.asarray(labels[1:] > labels[:-1], dtype=bool))) + 1
     except TypeError:  # labels of several kinds: look at every pair
         return next(i for i in range(1, len(labels)) if not labels[i - 1 : i + 1].is_monotonic_increasing)
+
+
+def check_one_zone(labels: pd.Index, dim: Hashable) -> None:
+    """Raise ValueError where labels are times in several zones, which have no step from one to the next."""
+    if labels.dtype != object or not len(labels) or not isinstance(labels[0], datetime.datetime):
+        return
+    zones = [str(getattr(label, "tzinfo", None)) for label in labels]
+    row = next((i for i, zone in enumerate(zones) if zone != zones[0]), None)
+    if row is not None:
+        raise ValueError(
+            f"row labels along {dim!r} are times in several zones, {zones[0]} at row 0 and {zones[row]} at row {row}. "
+            "Convert all to one, e.g. with pd.to_datetime(labels, utc=True)."
+        )
 
 
 def distinct_labels(terms: Sequence[Hashable], equations: Sequence[Hashable]) -> tuple[Hashable, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-__all__ = ["Lags"]
+__all__ = ["Lags", "no_shift"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,11 @@ class Lags:
         """(N,) which label lies that many steps before each."""
         keys, step = _keys(self.obs, count)
         return _find(keys, keys - steps * step, np.arange(count))
+
+
+def no_shift(steps: int) -> np.ndarray:
+    """The lags of rows that are read in pieces, without those around them: there are none."""
+    raise AssertionError("no formula has lags here")
 
 
 def _find(ordered: np.ndarray, wanted: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -17,12 +17,13 @@ import pandas as pd
 from dask.utils import format_bytes
 
 from lrgls_dask.data.framelook import promise
+from lrgls_dask.data.lags import no_shift
 from lrgls_dask.data.longcolumns import LongColumns, Observed, check_observed, spread_weights, weights_of
 from lrgls_dask.data.longframes import Cells, Placing, group_of_rows, places_of, shared_columns
 from lrgls_dask.data.longkeys import CellRows, CellRun, Keys, cell_runs
 from lrgls_dask.data.parquetrows import FileRows
 from lrgls_dask.data.tables import as_labels
-from lrgls_dask.data.wideframes import PAGE_BYTES, no_shift
+from lrgls_dask.data.wideframes import PAGE_BYTES
 from lrgls_dask.rows.memory import this_process
 from lrgls_dask.rows.rows import Part
 
@@ -37,6 +38,7 @@ class LongFiles:
 
     x, y : unread.  weights : None, or unread: (N, 1) of rows, (N, K) of cells.  obs : (N,) labels.
     labels : of each column that was asked for, one a row.  placing : where columns of cells lie in x.
+    made_bytes : of columns that were read to know all this; none of a frame in memory.
     """
 
     x: Part
@@ -45,6 +47,7 @@ class LongFiles:
     obs: pd.Index
     labels: Mapping[str, np.ndarray]
     placing: Placing
+    made_bytes: int = 0
 
 
 def long_files(

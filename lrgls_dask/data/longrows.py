@@ -99,6 +99,7 @@ def rows_of_long(long: Long) -> LabelledRows:
         equation_dim=long.equation,
         groups=None if long.groups is None else found.labels[long.groups],
         formulas=fitted,
+        made_bytes=found.made_bytes,
     )
     taken = {name: found.labels[name] for name in long.absorb}
     return absorbing(made, taken) if taken else made
@@ -166,11 +167,14 @@ def _of_files(long: Long) -> tuple[LongFiles, FittedFormulas, tuple[Hashable, ..
     require_pieces(n_cells, len(long.read), long.sorting.memory_limit)
     _require_states(long)
     pieces = pieces_of(long.frame, long.read)
-    encoding = look(pieces, long.formulas, long.levels, (), long.fixed).encoding
+    looked = look(pieces, long.formulas, long.levels, (), long.fixed)
+    encoding = looked.encoding
     keys, groups = scan_keys(pieces, long.obs, long.equation), pieces.rows
     if not keys.ascending:
         keys, groups = sorted_cells(groups, keys, (long.obs, long.equation), long.read, long.sorting)
     fitted = long.fitted(encoding, keys.equations)
     columns = LongColumns(fitted, long.missing)
     made = long_files(groups, keys, columns, long.weight, long.labels, long.sorting.memory_limit)
+    n_read = looked.n_read + 2 + len(long.read)  # those of obs and equation, and all to see which cells are observed
+    made = replace(made, made_bytes=8 * long.frame.n_rows * n_read)
     return made, fitted, keys.equations

@@ -123,6 +123,11 @@ def row_chunks(array: Any) -> tuple[int, ...] | None:
     return (length,) * whole + ((rest,) if rest else ())
 
 
+def ones(n_obs: int) -> np.ndarray:
+    """(n_obs,) of ones, one number in memory."""
+    return np.broadcast_to(np.int8(1), (n_obs,))
+
+
 def column_parts(name: str, array: Any) -> list[Part]:
     """Parts of a raw (N,) or (N, c) array, one for each column chunk of a Dask array so that nothing is rechunked."""
     if array.ndim not in (1, 2):

@@ -73,7 +73,10 @@ def read_system(path: Any, *, storage_options: dict[str, Any] | None = None) -> 
 
 
 def write_grid(group: zarr.Group, design: Design) -> None:
-    """The dims that equations lie on, where there are several, and what is said of all dims."""
+    """The dims that equations lie on, where there are several, what is said of all dims, and which regressor is a
+    constant that was made."""
+    if design.constant is not None:
+        group.attrs["constant"] = design.constant
     if design.attributes:
         said = design.attributes.items()
         group.attrs["said_of_dims"] = [[labels_to_json((name,), repr(name))[0], dict(each)] for name, each in said]
@@ -87,7 +90,7 @@ def read_grid(group: zarr.Group) -> dict[str, Any]:
     known: dict[str, Any] = dict(group.attrs)
     dims = {name: tuple(labels) for name, *labels in map(labels_from_json, known.get("equation_dims", []))}
     said = {labels_from_json([name])[0]: each for name, each in known.get("said_of_dims", [])}
-    return {"equation_dims": dims, "attributes": said}
+    return {"equation_dims": dims, "attributes": said, "constant": known.get("constant")}
 
 
 def _check_format(group: zarr.Group, path: Any) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "Kind",
     "as_kind",
     "as_labels",
+    "check_kind",
     "column_names",
     "is_dask_frame",
     "is_table",
@@ -166,10 +167,15 @@ def _kind_of_objects(name: str, series: pd.Series) -> Kind:
     odd = next((i for i, value in enumerate(values) if not isinstance(value, str)), None)
     if odd is None:
         return "category"
-    value = values.iloc[odd]
+    rows = np.flatnonzero(series.notna())
+    text = next((i for i, value in enumerate(values) if isinstance(value, str)), None)
+    held = [
+        f"{type(values.iloc[i]).__name__} such as {values.iloc[i]!r}, at row {rows[i]}"
+        for i in (odd, text)
+        if i is not None
+    ]
     raise TypeError(
-        f"column {name!r} has dtype object and holds {type(value).__name__} such as {value!r}, at row "
-        f"{int(np.flatnonzero(series.notna())[odd])}, where formulas take text only. "
+        f"column {name!r} has dtype object and holds {', and '.join(held)}, where formulas take text only. "
         f"{NOT_TAKEN.format(frame=f'frame[{name!r}]')}."
     )
 
@@ -181,12 +187,9 @@ def as_kind(name: str, series: pd.Series, kind: Kind, levels: Sequence[Any] | No
     """
     if kind == "category":
         return _as_category(name, series, levels)
-    found = kind_of(name, series)
-    if found != kind:
-        raise TypeError(
-            f"column {name!r} has dtype {series.dtype}, {found} where it must hold {kind}s. Convert it, "
-            f"{NOT_TAKEN.format(frame=f'frame[{name!r}]')[4:]}."
-        )
+    check_kind(name, series, kind)
+    if kind_of(name, series) != kind:  # all of it is missing
+        return np.full(len(series), np.datetime64("NaT", "ns") if kind == "date" else np.nan)
     if kind == "date":
         return as_labels(series).array
     if isinstance(series.dtype, np.dtype):
@@ -208,11 +211,23 @@ def as_labels(series: pd.Series) -> pd.Series:
     return series.astype(kind)
 
 
+def check_kind(name: str, series: pd.Series, kind: Kind) -> None:
+    """Raise TypeError, naming the first value, where a column is of another kind than elsewhere, but all missing."""
+    found = kind_of(name, series)
+    if found != kind and series.notna().any():
+        row = int(np.argmax(series.notna()))
+        kinds = {"category": "categories"}.get(kind, f"{kind}s")
+        raise TypeError(
+            f"column {name!r} has dtype {series.dtype} and holds {series.iloc[row]!s}, at row {row}, where it must "
+            f"hold {kinds}. Convert it, {NOT_TAKEN.format(frame=f'frame[{name!r}]')[4:]}."
+        )
+
+
 def _as_category(name: str, series: pd.Series, levels: Sequence[Any] | None) -> pd.Categorical:
+    check_kind(name, series, "category")
     if levels is None:
         if isinstance(series.dtype, pd.CategoricalDtype):
             return series.array
-        kind_of(name, series)
         return pd.Categorical(series)
     if isinstance(series.dtype, pd.CategoricalDtype):
         found, distinct = series.array.codes, series.array.categories

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 
@@ -25,7 +26,7 @@ from lrgls_dask.data.tablefiles import BLOCK_BYTES as TEXT_BYTES
 from lrgls_dask.data.tablefiles import TableFiles
 from lrgls_dask.rows.progress import Progress
 
-__all__ = ["Aside", "NotSorted", "as_parquet", "merged_by_obs"]
+__all__ = ["Aside", "NotSorted", "as_parquet", "fetched", "merged_by_obs"]
 
 MERGED_AT_ONCE = 64  # files, which are open together and of each of which a block is held
 LEAST_BLOCK = 2**16
@@ -61,6 +62,24 @@ class Aside:
             return Path(tempfile.gettempdir()) / f"lrgls-{self.made_of}.tables"
         target = Path(os.path.abspath(local))
         return target.with_name(f".{target.name}.tables")
+
+
+def fetched(files: Sequence[str], aside: Aside) -> list[str]:
+    """The same files, those at a URL as copies aside; what is there already is whole."""
+    found = []
+    for i, name in enumerate(files):
+        if local_path(name) is not None:
+            found.append(name)
+            continue
+        target = aside.folder() / f"{i:06d}" / PurePosixPath(name).name
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            filesystem, root = fsspec.core.url_to_fs(name)
+            partial = target.with_name(f"{target.name}.partial")
+            filesystem.get_file(root, str(partial))
+            os.replace(partial, target)
+        found.append(str(target))
+    return found
 
 
 class NotSorted(Exception):

@@ -22,13 +22,15 @@ from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.griddims import Grid, on_one_dim, plain_attributes
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import RowLabels, check_unique, pair_rows, plain_labels, row_labels
-from lrgls_dask.data.sources import block_parts, chunk_lazily, column_parts, group_source, raw_array
+from lrgls_dask.data.sources import block_parts, chunk_lazily, column_parts, group_source, ones, raw_array
 from lrgls_dask.data.storedlabels import labels_to_json
 from lrgls_dask.data.weights import Weights, read_weights
 from lrgls_dask.rows.narrowed import only_columns
 from lrgls_dask.rows.rows import Part
 
 __all__ = ["rows_from_xarray"]
+
+CONSTANT = "const"  # as statsmodels calls it
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,18 +66,20 @@ def rows_from_xarray(
     equation: Hashable | Sequence[Hashable] = "equation",
     weights: Any = None,
     groups: Any = None,
+    constant: bool = False,
 ) -> LabelledRows:
-    """The rows behind `System.from_xarray`."""
+    """The rows behind `System.from_xarray`.  constant : whether every equation has one before its regressors."""
     source = _Source(ds, obs, equation)
     y_title, response = source.response(y)
     y_parts, equations = source.read_response(y_title, response)
-    wanted = _wanted(x, equations)
+    wanted = _wanted(x, equations, [source.constant()] if constant else [])
     variables = {_key(item): source.regressor(item, equations) for items in _once(wanted) for item in items}
     users: dict[Hashable, list[int]] = {key: [] for key in variables}
     for j, items in enumerate(wanted):
         for item in dict.fromkeys(map(_key, items)):
             users[item].append(j)
     terms = _term_names(variables)
+    _check_constant(terms, constant)
     blocks = {key: source.block(v, users[key], len(equations), terms[key]) for key, v in variables.items()}
     design = build_design(
         equations,
@@ -87,6 +91,7 @@ def rows_from_xarray(
     coords = source.equation_coords(y_title, response)
     grid = source.grid.labels if source.grid else {}
     design = replace(design, equation_coords=coords, equation_dims=grid, attributes=source.attributes(response))
+    design = replace(design, constant=CONSTANT if constant else None)
     return LabelledRows(
         rows=build_rows(
             [part for block in blocks.values() for part in block.parts],
@@ -118,6 +123,7 @@ class _Source:
         self.ds, self.obs = xr.Dataset() if ds is None else ds, obs
         self.equation = self.dims[0] if len(self.dims) == 1 else ("equation" if obs != "equation" else "equations")
         self.grid: Grid | None = None
+        self.of_response: xr.Variable | None = None
         self.reference: tuple[str, int] | None = None
         self.labelled: RowLabels | None = None
 
@@ -163,8 +169,14 @@ class _Source:
                 f"{self.reference[1]}. Label the rows and use xr.align(...)."
             )
 
+    def constant(self) -> xr.DataArray:
+        """A variable of ones that takes no memory."""
+        assert self.reference is not None
+        return xr.DataArray(ones(self.reference[1]), dims=(self.obs,), name=CONSTANT)
+
     def response(self, y: Any) -> tuple[str, xr.DataArray]:
         title, data = self.find("y", y)
+        self.of_response = data.variable
         extra = [dim for dim in data.dims if dim not in (self.obs, *self.dims)]
         wanted = " and ".join(map(repr, (self.obs, *self.dims)))
         if extra:
@@ -229,6 +241,11 @@ class _Source:
 
     def regressor(self, item: Any, equations: tuple[Hashable, ...]) -> _Variable:
         title, data = self.find("x", item)
+        if data.variable is self.of_response:
+            raise ValueError(
+                f"the response {data.name!r} is a regressor too, in x. Drop it there, or lag it: "
+                f"ds[{data.name!r}].shift({self.obs}=1)."
+            )
         extra = [dim for dim in data.dims if dim not in (self.obs, *self.dims)]
         if len(extra) > 1:
             known = " and ".join(map(repr, (self.obs, *self.dims)))
@@ -342,8 +359,15 @@ def _in_order(title: str, data: xr.DataArray, dim: Hashable, equations: tuple[Ha
     return data.isel({dim: [place[label] for label in equations]})
 
 
-def _wanted(x: Any, equations: tuple[Hashable, ...]) -> list[list[Any]]:
-    """For each equation its variables; a plain list is one list object for all."""
+def _check_constant(terms: Mapping[Hashable, tuple[Hashable, ...]], constant: bool) -> None:
+    if constant and sum(CONSTANT in names for names in terms.values()) > 1:
+        raise ValueError(
+            f"x has a regressor {CONSTANT!r}, and constant=True makes one of that name. Leave one of the two out."
+        )
+
+
+def _wanted(x: Any, equations: tuple[Hashable, ...], first: list[Any]) -> list[list[Any]]:
+    """For each equation its variables; a plain list is one list object for all.  first : what all have before them."""
     if isinstance(x, Mapping):
         given = dict(zip(plain_labels(x, "the keys of x"), x.values(), strict=True))
         known = set(equations)
@@ -354,11 +378,11 @@ def _wanted(x: Any, equations: tuple[Hashable, ...]) -> list[list[Any]]:
         missing = [label for label in equations if label not in given]
         if missing:
             raise ValueError(f"x must list regressors for every equation; it lacks {shown(missing)}. Add them to x.")
-        lists = {label: _as_list(items) for label, items in given.items()}
+        lists = {label: [*first, *_as_list(items)] for label, items in given.items()}
         return [lists[label] for label in equations]
-    items = _as_list(x)
+    items = [*first, *_as_list(x)]
     if not items:
-        raise ValueError("x names no variable but every equation needs a regressor. Name at least a constant column.")
+        raise ValueError("x names no variable but every equation needs a regressor. Name one, or use constant=True.")
     return [items] * len(equations)
 
 

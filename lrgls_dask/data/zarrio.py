@@ -30,6 +30,7 @@ __all__ = [
 
 ABSORBED = {  # arrays of what was absorbed, with their dims
     "rows": ("group",),
+    "weights": ("group",),
     "center": ("column",),
     "effects": ("group", "column"),
     "explained": ("column",),

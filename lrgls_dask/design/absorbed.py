@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,8 +22,9 @@ class Absorbed:
     """Effects of groups of rows, by one label or several, which columns of X and Y were made orthogonal to.
 
     names : of the L labels.  labels : for each its G_l groups.  rows : (G,) rows that were fitted of every group, those
-    of the first label first, G = sum G_l.  n_parameters : dimensions that the effects span, which every equation gives
-    up: groups that have rows, less those that others determine.  is_exact : whether these were all found.
+    of the first label first, G = sum G_l.  weights : (G,) sums of their weights.
+    n_parameters : dimensions that the effects span, which every equation gives up: groups that have rows, less those
+    that others determine.  is_exact : whether these were all found.
     center : (M,) of [X Y], the weighted mean of all rows.  effects : (G, M), what is taken out of a row is center and
     the effects of its groups; of one label the means of groups.
     explained : (M,) squares about the mean that the effects take up.  between : (r, K) rows that stand for those of Y,
@@ -33,6 +34,7 @@ class Absorbed:
     names: tuple[Hashable, ...]
     labels: tuple[tuple[Hashable, ...], ...]
     rows: np.ndarray
+    weights: np.ndarray
     n_parameters: int
     is_exact: bool
     center: np.ndarray
@@ -59,6 +61,17 @@ class Absorbed:
     def n_redundant(self) -> int:
         """Groups whose effect the others determine."""
         return sum(self.n_groups) - self.n_parameters
+
+    def only(self, columns: np.ndarray, equations: np.ndarray) -> Absorbed:
+        """What was taken out of some of the regressors and responses; (c,) and (m,) their positions."""
+        kept = np.concatenate([columns, len(self.center) - self.between.shape[1] + equations])
+        return replace(
+            self,
+            center=self.center[kept],
+            effects=self.effects[:, kept],
+            explained=self.explained[kept],
+            between=self.between[:, equations],
+        )
 
     def _by_label(self, values: np.ndarray) -> list[np.ndarray]:
         return [values[a:b] for a, b in zip(self.starts[:-1], self.starts[1:], strict=True)]

@@ -73,6 +73,7 @@ class Design:
     equation_dims : where equations lie on several dims, latitudes and longitudes say, the labels along each; an
     equation is then called by a tuple of them, and there is one for every combination. Nothing of equations in a list.
     attributes : what the user said of the dims by name, and of the responses by None: units, long names.
+    constant : the regressor that is 1 in every row, where it was made so and is no column of the user's data.
     absorbed : the effects of groups that were taken out of the rows; None where there are none, or not yet known.
     """
 
@@ -86,6 +87,7 @@ class Design:
     equation_dims: Mapping[Hashable, tuple[Hashable, ...]] = field(default_factory=dict)
     attributes: Mapping[Hashable, Mapping[str, Any]] = field(default_factory=dict)
     absorbed: Absorbed | None = None
+    constant: str | None = None
 
     @property
     def given(self) -> Design:

@@ -66,4 +66,6 @@ def _cut(whole: Design, equations: np.ndarray, columns: np.ndarray) -> Design:
         {name: tuple(labels[j] for j in equations) for name, labels in whole.equation_coords.items()},
         tuple(whole.precision[c] for c in columns) if whole.precision else (),
         attributes=whole.attributes,
+        constant=whole.constant,
+        absorbed=None if whole.absorbed is None else whole.absorbed.only(columns, equations),
     )

@@ -33,7 +33,9 @@ def skipped_in(system: System | CompressedSystem, meter: Meter) -> Skipped | Non
     """The equations that cannot be estimated; None where all can.
 
     They are those without a row ("no rows"), without more rows than regressors ("too few rows (3 of 5)"), and those
-    whose response is a constant that their regressors reproduce ("constant"). A cell of weight zero is no row.
+    whose response is a constant that their regressors reproduce ("constant"). A cell of weight zero is no row. Where
+    effects of groups are absorbed these count as regressors, of several labels those of the most groups, and a response
+    that is constant in every group is a constant.
     One pass over Y, X only where cells have weights, and another over equations whose response is constant where there
     are any; none over a compressed system.
     Raises ValueError where no equation can be estimated.
@@ -67,47 +69,85 @@ def statuses_shown(first: FirstMoments, design: Design) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class ShownMoments(Sized):
-    """Of every equation (K,) rows of positive weight that show it, and its least and largest response, NaN of none."""
+    """Of every equation (K,) rows of positive weight that show it, and its least and largest response, NaN of none, in
+    each group (g, K).
+
+    codes : (g,) the groups, ascending; one of all rows where none are absorbed.
+    """
 
     rows: np.ndarray
+    codes: np.ndarray
     least: np.ndarray
     largest: np.ndarray
 
     def __add__(self, other: ShownMoments) -> ShownMoments:
-        return ShownMoments(
-            self.rows + other.rows, np.fmin(self.least, other.least), np.fmax(self.largest, other.largest)
-        )
+        codes = np.union1d(self.codes, other.codes)
+        both = []
+        for mine, theirs, better in (
+            (self.least, other.least, np.fmin),
+            (self.largest, other.largest, np.fmax),
+        ):
+            found = np.full((len(codes), mine.shape[1]), np.nan)
+            found[np.searchsorted(codes, self.codes)] = mine
+            at = np.searchsorted(codes, other.codes)
+            found[at] = better(found[at], theirs)
+            both.append(found)
+        return ShownMoments(self.rows + other.rows, codes, *both)
 
 
-def shown_kernel(block: Block, weighting: np.ndarray | None) -> ShownMoments | None:
-    """ShownMoments of a block.  weighting : (K,) by which column of weights of cells an equation was scaled."""
-    weights = checked_weights(block)
-    y = np.asarray(side_by_side(block.y), dtype=np.float64)
-    if block.scaling is not None and weighting is not None:
-        roots = block.scaling.roots[:, weighting]
-        y = y / np.where(roots > 0, roots, np.nan)
-    if weights is not None:
-        y = y[weights > 0]
-    if len(y) == 0:
-        return None
-    return ShownMoments((~np.isnan(y)).sum(axis=0), np.fmin.reduce(y, axis=0), np.fmax.reduce(y, axis=0))
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A kernel of ShownMoments of a block.
+
+    weighting : (K,) by which column of weights of cells an equation was scaled.  label : of which groups are taken.
+    """
+
+    weighting: np.ndarray | None
+    label: int | None
+
+    def __call__(self, block: Block, params: None = None) -> ShownMoments | None:
+        weights = checked_weights(block)
+        y = np.asarray(side_by_side(block.y), dtype=np.float64)
+        if block.scaling is not None and self.weighting is not None:
+            roots = block.scaling.roots[:, self.weighting]
+            y = y / np.where(roots > 0, roots, np.nan)
+        codes = np.zeros(len(y), dtype=np.intp)
+        if block.codes is not None and self.label is not None:
+            codes = block.codes[:, self.label]
+        if weights is not None:
+            y, codes = y[weights > 0], codes[weights > 0]
+        if len(y) == 0:
+            return None
+        order = np.argsort(codes, kind="stable") if np.any(np.diff(codes) < 0) else slice(None)
+        distinct, starts = np.unique(codes[order], return_index=True)
+        y = y[order]
+        rows = (~np.isnan(y)).sum(axis=0)
+        return ShownMoments(rows, distinct, np.fmin.reduceat(y, starts, axis=0), np.fmax.reduceat(y, starts, axis=0))
 
 
 def _in_rows(rows: Rows, meter: Meter) -> list[str]:
     """(K,) what becomes of each equation: one pass, and one of the rest where some response is constant."""
     design = rows.design
-    scaled = design.own is not None
+    scaled, groups = design.own is not None, rows.absorb
+    most = None if groups is None else int(np.argmax([len(each) for each in groups.labels]))
+    looked = replace(rows if scaled else replace(rows, x=()), complete_only=False)
     found: ShownMoments = run_pass(
-        replace(rows if scaled else replace(rows, x=()), complete_only=False),
-        shown_kernel,
-        design.own.weighting if design.own is not None else None,
-        partial_bytes=24 * design.n_equations,
+        looked,
+        Shown(design.own.weighting if design.own is not None else None, most),
+        None,
+        partial_bytes=8 * design.n_equations * (1 + 2 * (1 if groups is None else len(groups.labels[most or 0]))),
         meter=meter,
         label="equations that can be estimated",
+        less_effects=False,
     )
     with np.errstate(invalid="ignore", over="ignore"):  # infinities are for the pass that uses them to name
-        flat = found.largest - found.least <= (SPREAD if scaled else 0.0) * np.abs(found.largest)
-    status = [status_of(int(n), int(size)) for n, size in zip(found.rows, design.sizes, strict=True)]
+        still = found.largest - found.least <= (SPREAD if scaled else 0.0) * np.abs(found.largest)
+    shown = ~np.isnan(found.least)
+    flat, effects = (still | ~shown).all(axis=0), np.zeros(len(found.rows)) if groups is None else shown.sum(axis=0)
+    sizes = design.sizes + effects
+    status = [status_of(int(n), int(size)) for n, size in zip(found.rows, sizes, strict=True)]
+    if groups is not None:  # which reproduce what is constant in each
+        return [CONSTANT if said == OK and still else said for said, still in zip(status, flat, strict=True)]
     doubtful = np.flatnonzero(flat & np.array([said == OK for said in status]))
     if len(doubtful):
         kept = narrowed(design, doubtful)
@@ -123,9 +163,13 @@ def _in_compressed(rows: Compressed | CompressedPatterns) -> list[str]:
     design = rows.design
     if isinstance(rows, CompressedPatterns):
         return statuses_shown(rows.first(), design)
-    status = [status_of(rows.n_obs, int(size)) for size in design.sizes]
-    q = design.n_regressors
+    status = [status_of(rows.n_obs, int(size) + design.n_absorbed) for size in design.sizes]
+    q, effects = design.n_regressors, design.absorbed
     spread = np.sum(rows.root[:, q:] ** 2, axis=0)
+    if effects is not None:
+        squares = effects.explained[q:] + rows.head.weight * effects.center[q:] ** 2
+        still = spread <= SPREAD * squares
+        return [CONSTANT if said == OK and flat else said for said, flat in zip(status, still, strict=True)]
     flat = spread <= rows.head.weight * (SPREAD * rows.head.mean[q:]) ** 2
     for part in group_rows(rows) if flat.any() else ():
         for j in part.group.equations[_is_reproduced(part) & flat[part.group.equations]].tolist():

@@ -18,8 +18,6 @@ def check_goes_with_effects(settings: Mapping[str, Any], names: tuple[Hashable, 
     covariance, wanted = settings["covariance"], ""
     if settings["missing"] == "em":
         wanted = "compares complete rows within groups, which missing='em' does not take. Use missing='drop'"
-    elif settings["unusable"] == "skip":
-        wanted = "takes all equations, which unusable='skip' does not. Use unusable='raise', and leave others out of Y"
     elif settings["rank"] == "cv":
         wanted = "finds effects from all rows, which rank='cv' leaves out by turns. Use rank='bic'"
     elif isinstance(covariance, TimeVarying):

@@ -80,8 +80,8 @@ def make_plan(
         if by_rounds and plan.passes > 1:
             plan = plan.taking(EM_PASSES)
         instead = (next((p for p in priced[other] if p.fits), None) for other in priced if other != plan.engine)
-        others = tuple(each for each in instead if each is not None and parts == 1)
-        return replace(plan, instead=others, errors="" if missing else price_of_errors(rows.design, plan))
+        beside = tuple(each for each in instead if each is not None and parts == 1)
+        return replace(plan, instead=beside, errors="" if missing else price_of_errors(rows.design, plan))
     others = [plan for plans in priced.values() for plan in plans if plan.fits]
     raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix))
 
@@ -99,7 +99,7 @@ def _fastest(plans: list[Plan]) -> Plan:
 
 def look_bytes(rows: Rows) -> int:
     """What a look at the responses reads; regressors come along where cells have weights."""
-    parts = rows.parts if rows.cells is not None else (*rows.y, *rows.weight_parts)
+    parts = tuple(part for part in rows.parts if rows.cells is not None or not any(part is x for x in rows.x))
     return rows.n_obs * sum(part.row_bytes for part in parts)
 
 

@@ -29,6 +29,7 @@ class Plan:
     n_patterns, pattern_rows, pattern_bytes : of a compressed system whose rows miss responses, their patterns, the rows
     that stand for all of them and what these take; 0 where it misses none.
     look_bytes : read before all that by unusable="skip", which looks for equations that cannot be estimated.
+    made_bytes : of columns of a frame, read when the system was made of it, and not again.
     errors : what standard errors of all coefficients take after the fit, in words; "" where they come with it.
     work : what all of it takes beside reading.  stored : whether rows are read from storage, and not in memory already.
     read_rate : bytes a second that storage gives to each process, None where that of this machine is taken.
@@ -63,6 +64,7 @@ class Plan:
     pattern_bytes: int = 0
     keeps_rows: bool = False
     look_bytes: int = 0
+    made_bytes: int = 0
     errors: str = ""
     work: Work | None = None
     stored: bool = False
@@ -154,6 +156,7 @@ class Plan:
 
     def _reads(self) -> str:
         look = f"; {format_bytes(self.look_bytes)} of responses before, for unusable='skip'" if self.look_bytes else ""
+        look += f"; {format_bytes(self.made_bytes)} of columns to make the system" if self.made_bytes else ""
         if self.passes == 0:
             return "nothing"
         times = "once" if self.passes == 1 else f"about {self.passes} times"

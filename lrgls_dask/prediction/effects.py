@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from lrgls_dask.checks import shown
+from lrgls_dask.data.griddims import on_dims
 from lrgls_dask.design.design import Design
+from lrgls_dask.design.skipped import Skipped
+from lrgls_dask.prediction.fitted import GroupSpread, Spread
 from lrgls_dask.rows.rows import Rows
 
-__all__ = ["check_same_labels", "effect_tables", "effects_dataset"]
+__all__ = ["check_same_labels", "effect_tables", "effects_dataset", "group_spread", "with_effects_of_fit"]
 
 
 def check_same_labels(design: Design, rows: Rows) -> None:
@@ -31,6 +37,48 @@ def check_same_labels(design: Design, rows: Rows) -> None:
     )
 
 
+def with_effects_of_fit(design: Design, rows: Rows) -> Rows:
+    """Rows that others were fitted without, less the effects that the fit absorbed; their groups are read.
+
+    Raises ValueError for rows without the labels, and naming groups that have no effects there.
+    """
+    check_same_labels(design, rows)
+    absorbed, mine = design.absorbed, rows.absorb
+    if absorbed is None or mine is None:
+        return rows
+    codes: Any = mine.part.array
+    found = np.empty_like(codes)
+    first = 0
+    for i, (name, theirs, labels) in enumerate(zip(absorbed.names, absorbed.labels, mine.labels, strict=True)):
+        start = int(absorbed.starts[i])
+        at = {label: start + j for j, label in enumerate(theirs) if absorbed.rows[start + j] > 0}
+        unknown = [label for label in labels if label not in at]
+        if unknown:
+            raise ValueError(
+                f"the fit has no effects of {shown(unknown)} of {name!r}, which the rows have. Leave these rows out."
+            )
+        found[:, i] = np.array([at[label] for label in labels], dtype=codes.dtype)[codes[:, i] - first]
+        first += len(labels)
+    groups = replace(mine, part=replace(mine.part, array=found), labels=absorbed.labels, of_fit=True)
+    return replace(rows, absorb=groups, design=replace(rows.design, absorbed=absorbed))
+
+
+def group_spread(design: Design, rows: Rows, within: Spread, variances: np.ndarray) -> GroupSpread:
+    """What standard errors of predictions are made of in groups of one label; NaN in groups that the fit did not have.
+
+    within : of the coefficients.  variances : (K,) of the errors.
+    """
+    absorbed, mine = design.absorbed, rows.absorb
+    assert absorbed is not None
+    assert mine is not None
+    q = design.n_regressors
+    weights = np.append(np.where(absorbed.rows > 0, absorbed.weights, np.nan), np.nan)
+    means = np.vstack([absorbed.center[:q] + absorbed.effects[:, :q], np.full(q, np.nan)])
+    at = {label: i for i, label in enumerate(absorbed.labels[0])}
+    places = [at.get(label, -1) for label in mine.labels[0]]
+    return GroupSpread(within, means[places], 1.0 / weights[places], variances)
+
+
 def effect_tables(design: Design, coefficients: np.ndarray, rows: Rows) -> np.ndarray | None:
     """(G, K) effects of the groups of the rows, as these number them; NaN of groups that the fit did not have.
 
@@ -48,18 +96,27 @@ def effect_tables(design: Design, coefficients: np.ndarray, rows: Rows) -> np.nd
     return np.vstack(tables)
 
 
-def effects_dataset(design: Design, coefficients: np.ndarray, equation_dim: str) -> xr.Dataset:
-    """A variable for each label, (label, equation).  Raises ValueError where nothing was absorbed."""
+def effects_dataset(
+    design: Design, coefficients: np.ndarray, equation_dim: str, skipped: Skipped | None = None
+) -> xr.Dataset:
+    """A variable for each label, (label, equation), NaN for equations that were skipped.
+
+    Raises ValueError where nothing was absorbed.
+    """
     if design.absorbed is None:
         raise ValueError("effects are those of absorbed groups, and no groups were absorbed. Use params.")
-    equations = pd.Index(design.equations, name=equation_dim, tupleize_cols=False)
+    whole = design if skipped is None else skipped.whole
+    equations = pd.Index(whole.equations, name=equation_dim, tupleize_cols=False)
     found = {}
     for name, labels, values in zip(
         design.absorbed.names, design.absorbed.labels, _by_label(design, coefficients), strict=True
     ):
         dim = f"{name}_group" if name == equation_dim else str(name)
         groups = pd.Index(list(labels), name=dim, tupleize_cols=False)
-        found[f"effect_{name}"] = xr.DataArray(values, {dim: groups, equation_dim: equations}, (dim, equation_dim))
+        if skipped is not None:
+            values = skipped.placed(values, "equation", 1)
+        of_groups = xr.DataArray(values, {dim: groups, equation_dim: equations}, (dim, equation_dim))
+        found[f"effect_{name}"] = on_dims(of_groups, equation_dim, whole)
     return xr.Dataset(found)
 
 

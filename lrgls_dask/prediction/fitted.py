@@ -10,7 +10,16 @@ import numpy as np
 from lrgls_dask.checks import shown
 from lrgls_dask.design.design import Design
 
-__all__ = ["Coefficients", "Spread", "check_same_design", "fitted_rows", "residual_rows", "std_error_rows"]
+__all__ = [
+    "Coefficients",
+    "GroupSpread",
+    "Spread",
+    "check_same_design",
+    "fitted_rows",
+    "group_std_error_rows",
+    "residual_rows",
+    "std_error_rows",
+]
 
 NAMES_SHOWN = 20  # of labels that are missing or extra
 
@@ -74,6 +83,30 @@ def std_error_rows(x: np.ndarray, y: np.ndarray | None, weights: np.ndarray | No
             half = mine @ params.roots[j]
             np.einsum("ij,ij->i", half, half, out=variance[:, j])
     return np.sqrt(add_noise(variance, params.noise, weights))
+
+
+@dataclass(frozen=True, eq=False)
+class GroupSpread:
+    """The same in groups whose effects were absorbed: with a_j = mean y_j - (mean x_j)'b_j of the group, the fitted
+    value is mean y_j + (x_j - mean x_j)'b_j, two parts that are independent.
+
+    within : of the coefficients.  means : (G, q) of the regressors in each group.  inverse : (G,) of the weight of its
+    rows.  variances : (K,) of the errors of a row of weight 1.
+    """
+
+    within: Spread
+    means: np.ndarray
+    inverse: np.ndarray
+    variances: np.ndarray
+
+
+def group_std_error_rows(
+    x: np.ndarray, y: np.ndarray | None, weights: np.ndarray | None, params: GroupSpread
+) -> np.ndarray:
+    """(n, K) sqrt((x_ij - m_gj)' V_jj (x_ij - m_gj) + Sigma_jj / w_g + noise_j / w_ij); x has the group g besides."""
+    groups = x[:, -1].astype(np.intp)
+    within = std_error_rows(x[:, :-1] - params.means[groups], y, weights, params.within)
+    return np.sqrt(within**2 + params.inverse[groups, None] * params.variances)
 
 
 def add_noise(variance: np.ndarray, noise: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

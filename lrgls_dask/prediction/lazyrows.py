@@ -29,7 +29,8 @@ class LazyRows:
 
     Make it once for all that is computed from the rows: results that share these arrays share their reads.
     weights : as they are stored, of rows or of cells.  cells : what those of cells are, or None.
-    heights : rows of each block.  offset : (N, K) effects that were absorbed, None where none were.
+    heights : rows of each block.  offset : (N, K) effects that were absorbed, None where none were.  codes : the groups
+    that have them.
     """
 
     x: tuple[da.Array, ...]
@@ -38,18 +39,24 @@ class LazyRows:
     cells: CellWeights | None
     heights: tuple[int, ...]
     offset: da.Array | None = None
+    codes: tuple[da.Array, ...] = ()
 
     @classmethod
     def of(cls, rows: Rows, effects: np.ndarray | None = None) -> LazyRows:
         """The rows, cut as a pass would cut them; nothing is read.  effects : (G, K) of the groups that they have."""
         heights = _heights(rows)
         x, y, weights = (tuple(_cut(part, heights) for part in of) for of in (rows.x, rows.y, rows.weight_parts))
-        offset = None
+        offset: da.Array | None = None
+        groups: tuple[da.Array, ...] = ()
         if effects is not None and rows.absorb is not None:
             tables = dask.delayed(effects, pure=True, traverse=False)
-            wide, codes = (heights, (effects.shape[1],)), _cut(rows.absorb.part, heights)
-            offset = da.map_blocks(_summed, codes, tables=tables, dtype=np.float64, chunks=wide, meta=np.empty((0, 0)))
-        return cls(x, y, weights, None if rows.cells is None else replace(rows.cells, parts=()), heights, offset)
+            wide, groups = (heights, (effects.shape[1],)), (_cut(rows.absorb.part, heights),)
+            offset = da.map_blocks(
+                _summed, *groups, tables=tables, dtype=np.float64, chunks=wide, meta=np.empty((0, 0))
+            )
+        return cls(
+            x, y, weights, None if rows.cells is None else replace(rows.cells, parts=()), heights, offset, groups
+        )
 
     def map(
         self,
@@ -60,26 +67,29 @@ class LazyRows:
         response: bool = False,
         weighted: bool = False,
         onto: bool = False,
+        grouped: bool = False,
     ) -> da.Array:
         """(N, n_columns) `function` of every block: one task a block, nothing read yet.
 
         params : what the function needs besides rows; it travels to each worker once, not with each task.
         response, weighted : whether it looks at Y, less effects that were absorbed, and at the weights where there are
-        any.  onto : whether what it gives are responses, which have these effects.
+        any.  onto : whether what it gives are responses, which have these effects.  grouped : whether it looks at the
+        groups that have them, behind the columns of X.
         The row chunks are equal but for a smaller last one, as zarr wants them.
         """
+        x = (*self.x, *self.codes) if grouped else self.x
         y = self.y if response else ()
         w = self.weights if weighted else ()
         offset = () if self.offset is None or not (response or onto) else (self.offset,)
         made = da.map_blocks(
             _apply,
-            *self.x,
+            *x,
             *y,
             *w,
             *offset,
             function=function,
             params=dask.delayed((params, self.cells if weighted else None), pure=True, traverse=False),
-            n_x=len(self.x),
+            n_x=len(x),
             n_y=len(y),
             n_offset=len(offset),
             onto=onto,

@@ -20,13 +20,14 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.inference.reference import Reference
 from lrgls_dask.prediction.conditional import Given, GivenKind, given_rows, given_std_rows
-from lrgls_dask.prediction.effects import effect_tables
+from lrgls_dask.prediction.effects import effect_tables, group_spread
 from lrgls_dask.prediction.factor_scores import FactorScoreMethod, Scoring, ShownScoring, factor_score_rows
 from lrgls_dask.prediction.fitted import (
     Coefficients,
     Spread,
     check_same_design,
     fitted_rows,
+    group_std_error_rows,
     residual_rows,
     std_error_rows,
 )
@@ -90,6 +91,11 @@ class Predicting(ABC):
 
     @property
     @abstractmethod
+    def _errors_as_fitted(self) -> bool:
+        """Whether standard errors are classical ones, at the Sigma of the fit."""
+
+    @property
+    @abstractmethod
     def reference(self) -> Reference:
         """The distribution of intervals."""
 
@@ -124,7 +130,8 @@ class Predicting(ABC):
         one_of("kind", kind, ("mean", "observation"))
         _check_coverage(interval)
         new = self._new_rows(data)
-        self._check_interval(interval)
+        if interval is not None:
+            self._check_interval()
         rows = LazyRows.of(new.rows, self._effects_of(new.rows))
         design, K = new.design, self.design.n_equations
         mean = rows.map(fitted_rows, Coefficients.of(design, self.coefficients), K, onto=True)
@@ -132,7 +139,12 @@ class Predicting(ABC):
             return self._labelled_rows(mean, new, "predicted")
         noise = self._error_variances() if kind == "observation" else np.zeros(K)
         spread = Spread.of(design, [self._cov_block(j) for j in range(K)], noise)
-        std_error = rows.map(std_error_rows, spread, K, weighted=kind == "observation")
+        weighted = kind == "observation"
+        if self.design.absorbed is None:
+            std_error = rows.map(std_error_rows, spread, K, weighted=weighted)
+        else:
+            of_groups = group_spread(self.design, new.rows, spread, self._error_variances())
+            std_error = rows.map(group_std_error_rows, of_groups, K, weighted=weighted, grouped=True)
         return self._with_interval(mean, std_error, new, interval, kind)
 
     @takes("a System, not compressed", f"{MAKE_ONE}.", check=lambda data: isinstance(data, System))
@@ -161,11 +173,21 @@ class Predicting(ABC):
         """(G, K) absorbed effects of the groups of rows; None of a fit that absorbed none."""
         return effect_tables(self.design, self.coefficients, rows)
 
-    def _check_interval(self, interval: float | None) -> None:
-        if interval is not None and self.design.absorbed is not None:
+    def _check_interval(self) -> None:
+        """Refuse intervals of fitted values whose absorbed effects have no standard errors."""
+        absorbed = self.design.absorbed
+        if absorbed is None:
+            return
+        if len(absorbed.names) > 1:
             raise ValueError(
-                "interval needs standard errors of the effects that were absorbed, which are not kept. Predict without "
-                "interval, or give the groups as columns of 0 and 1 in place of absorb."
+                f"interval needs standard errors of sums of effects of {shown(absorbed.names)}, which are known of one "
+                "label alone. Predict without interval, or absorb the label of most groups and give the others as "
+                "columns of 0 and 1, C(...) in formulas."
+            )
+        if not self._errors_as_fitted:
+            raise ValueError(
+                "interval needs standard errors of the effects that were absorbed, which with_cov(...) does not have. "
+                "Use the fit as it was before with_cov, or predict without interval."
             )
 
     def _with_interval(
@@ -250,7 +272,11 @@ class PredictingBySigma(Predicting):
         one_of("kind", kind, ("observation", "mean", "error"))
         _check_coverage(interval)
         new = self._new_rows(data, y, responses="conditional prediction")
-        self._check_interval(None if kind == "error" else interval)
+        if interval is not None and kind != "error" and self.design.absorbed is not None:
+            raise ValueError(
+                f"kind={kind!r} needs standard errors of the effects that were absorbed, in all equations together, "
+                "which are not kept. Use kind='error', or predict without interval."
+            )
         V = None if interval is None or kind == "error" else self._coefficient_cov()
         coefficients = Coefficients.of(new.design, self.coefficients)
         given = Given(coefficients, self.covariance, self._usable(observed), kind, V)

@@ -20,7 +20,7 @@ from lrgls_dask.data.framefit import FittedFormulas
 from lrgls_dask.data.griddims import off_dims
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import RowLabels, check_unique, dim_of_rows, pair_rows, plain_labels, row_labels
-from lrgls_dask.data.sources import axis_labels, block_parts, chunk_lazily, column_parts, raw_array
+from lrgls_dask.data.sources import axis_labels, block_parts, chunk_lazily, column_parts, ones, raw_array
 from lrgls_dask.data.storedlabels import StoredLabels
 from lrgls_dask.data.tables import as_table, column_names, is_table
 from lrgls_dask.data.unwritten import check_written
@@ -146,10 +146,11 @@ def _table(data: Any, design: Design) -> tuple[list[Part], np.ndarray, tuple[Has
     """Parts of a frame or array, where each regressor lies in them, and the names of all their columns."""
     index = data.columns if isinstance(data, CountedFrame) else axis_labels(data, 1)
     names = design.regressors if index is None else plain_labels(index, "the columns of the data")
+    made = _makes_constant(names, design)
     if index is not None:
         check_unique(names, "columns of the data")
         names_of = f"data.sel({data.dims[1]}=list(fit.regressors))" if isinstance(data, xr.DataArray) else ""
-        _compare(names, design, names_of or "data[list(fit.regressors)]")
+        _compare((*names, *made), design, names_of or "data[list(fit.regressors)]")
         wanted = set(design.regressors)
         kept = [i for i, name in enumerate(names) if name in wanted]
         if len(kept) < len(names):
@@ -159,11 +160,19 @@ def _table(data: Any, design: Design) -> tuple[list[Part], np.ndarray, tuple[Has
                 data = data.select(kept) if isinstance(data, CountedFrame) else data.iloc[:, kept]
             names = tuple(names[i] for i in kept)
     parts = column_parts("data", raw_array("data", data))
+    parts += [Part("data", ones(int(parts[0].array.shape[0])), None) for _ in made]
+    names = (*names, *made)
     found = sum(part.n_columns for part in parts)
     if found != design.n_regressors:
         raise ValueError(_wrong_count(found, design))
     place = {name: i for i, name in enumerate(names)}
     return parts, np.array([place[name] for name in design.regressors], dtype=np.intp), names
+
+
+def _makes_constant(names: Sequence[Hashable], design: Design) -> tuple[Hashable, ...]:
+    """The constant that the fitted system made itself, where columns of these names lack it."""
+    made = design.constant
+    return (made,) if made is not None and made in design.regressors and made not in names else ()
 
 
 def _compare(names: Sequence[Hashable], design: Design, selection: str) -> None:
@@ -212,17 +221,19 @@ class _Variables:
     """The variables of a Dataset that vary along obs, looked up by what equations call their columns."""
 
     def __init__(self, ds: xr.Dataset, design: Design, dims: tuple[Hashable, Hashable]) -> None:
-        self.ds, self.design, (self.obs, self.equation) = ds, design, dims
+        self.design, (self.obs, self.equation) = design, dims
         self.dims: tuple[Hashable, ...] = tuple(design.equation_dims) or (self.equation,)
         if self.obs not in ds.dims:
             raise ValueError(
                 f"the data have dims {shown(list(ds.dims))} but must have {self.obs!r}, as the fitted ones. "
                 f"Use .rename(...={self.obs!r})."
             )
+        lacks = design.constant is not None and design.constant not in ds.variables
+        self.ds = ds.assign({design.constant: (self.obs, ones(ds.sizes[self.obs]))}) if lacks else ds
         self.shared: dict[Hashable, _Offer] = {}
         self.own: dict[tuple[Hashable, Hashable], _Offer] = {}
-        found = [name for name in ds.variables if name != self.obs and self.obs in ds[name].dims]
-        for name in sorted(found, key=lambda name: ds[name].ndim):  # a name comes before labels that read the same
+        found = [name for name in self.ds.variables if name != self.obs and self.obs in self.ds[name].dims]
+        for name in sorted(found, key=lambda name: self.ds[name].ndim):  # a name comes before labels that read the same
             self._offer(name)
 
     def _offer(self, name: Hashable) -> None:

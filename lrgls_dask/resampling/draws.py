@@ -13,6 +13,7 @@ Replicate i depends on the seed and on i alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -42,7 +43,9 @@ __all__ = [
     "draw_rows",
     "parametric",
     "resampled",
+    "resampled_by",
     "space_of",
+    "without_still",
 ]
 
 ROUNDING = 1e-12  # in units of a column's standard deviation
@@ -116,8 +119,24 @@ def resampled(parts: Parts, fitted: Fitted, n: int, seed: int) -> Draws:
 
     Raises ValueError for rows that are not those of the fit.
     """
-    resampler = _Resampler.of(parts, fitted)
-    check_compressed(fitted.fingerprint, [resampler.rows(np.ones(len(parts.moments), dtype=np.int64))])
+    return resampled_by(_Resampler.of(parts, fitted), n, seed)
+
+
+class Resampler(Protocol):
+    """Parts of rows that are drawn: each as often as counts say, together."""
+
+    @property
+    def fitted(self) -> Fitted: ...
+
+    @property
+    def n_parts(self) -> int: ...
+
+    def rows(self, counts: np.ndarray) -> Compressed: ...
+
+
+def resampled_by(resampler: Resampler, n: int, seed: int) -> Draws:
+    """See `resampled`."""
+    check_compressed(resampler.fitted.fingerprint, [resampler.rows(np.ones(resampler.n_parts, dtype=np.int64))])
     return collect(run_tasks(_resample, resampler, np.random.SeedSequence(seed).spawn(n)))
 
 
@@ -172,7 +191,8 @@ class _Simulator:
 
 def _simulate(simulator: _Simulator, seed: np.random.SeedSequence) -> Replicate | None:
     rng = np.random.default_rng(seed)
-    inside, beyond = draw_moments(rng, simulator.root, simulator.basis.shape[1], simulator.problem.n_obs)
+    free = simulator.problem.n_obs - simulator.problem.design.n_absorbed  # dimensions that errors are left in
+    inside, beyond = draw_moments(rng, simulator.root, simulator.basis.shape[1], free)
     problem = simulator.problem.with_responses(simulator.mean + simulator.basis @ inside, beyond)
     try:
         return _refitted(problem, simulator.c, simulator.sigma, simulator.fitted, simulator.errors)
@@ -254,6 +274,10 @@ class _Resampler:
     spread: np.ndarray
     fitted: Fitted
 
+    @property
+    def n_parts(self) -> int:
+        return len(self.weights)
+
     @classmethod
     def of(cls, parts: Parts, fitted: Fitted) -> _Resampler:
         heads = [moments.head for moments in parts.moments.values()]
@@ -285,9 +309,7 @@ class _Resampler:
         mean = weights @ offsets / total
         cross = np.tensordot(counts[taken].astype(float), self.cross[taken], 1)
         cross += (weights * (offsets - mean).T) @ (offsets - mean)
-        # what a column that does not vary in these groups leaves is rounding, which must not look like variation
-        still = cross.diagonal() <= total * (ROUNDING * self.spread) ** 2
-        cross[still], cross[:, still] = 0.0, 0.0
+        still = without_still(cross, total, self.spread)
         absent = still & (np.abs(self.anchor + mean) <= ROUNDING * self.spread)
         mean[absent] = -self.anchor[absent]
         head = Head(
@@ -301,6 +323,14 @@ class _Resampler:
         return Compressed(self.parts.design, head, root_of(cross), "gram")
 
 
+def without_still(cross: np.ndarray, weight: float, spread: np.ndarray) -> np.ndarray:
+    """(M,) columns that do not vary in the groups drawn: what they leave in the cross-product is rounding, which must
+    not look like variation, and is set to zero."""
+    still = cross.diagonal() <= weight * (ROUNDING * spread) ** 2
+    cross[still], cross[:, still] = 0.0, 0.0
+    return np.asarray(still)
+
+
 def _times(levels: tuple[Levels | None, ...], counts: np.ndarray) -> Levels | None:
     """The sum of what heads know of constants, each so often."""
     known = [each.times(int(n)) for each, n in zip(levels, counts, strict=True) if each is not None and n]
@@ -311,9 +341,9 @@ def _cross(moments: GramMoments | RootMoments) -> np.ndarray:
     return moments.root.T @ moments.root if isinstance(moments, RootMoments) else moments.cross
 
 
-def _resample(resampler: _Resampler, seed: np.random.SeedSequence) -> Replicate | None:
+def _resample(resampler: Resampler, seed: np.random.SeedSequence) -> Replicate | None:
     rng = np.random.default_rng(seed)
-    n_groups = len(resampler.weights)
+    n_groups = resampler.n_parts
     counts = np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)
     fitted = resampler.fitted
     try:

@@ -28,10 +28,11 @@ from lrgls_dask.missing.draws import shown_parametric, shown_resampled
 from lrgls_dask.plan.make import price_parts
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.skipped import as_estimated
-from lrgls_dask.resampling.draws import Draws, Fitted, parametric, resampled
+from lrgls_dask.resampling.draws import Draws, Fitted, parametric, resampled, resampled_by
+from lrgls_dask.resampling.grouped import GroupedResampler, sum_grouped_parts
 from lrgls_dask.results.cov_source import CellsSource
 from lrgls_dask.results.measures import Measures
-from lrgls_dask.results.reported import as_fitted
+from lrgls_dask.results.reported import as_fitted, with_effects_of_rows
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.partition import GivenParts, Partition, RowBlocks
 from lrgls_dask.rows.rows import Rows
@@ -235,9 +236,14 @@ def _of_complete_rows(asked: _Asked) -> tuple[Draws, np.ndarray]:
         draws = parametric(_compressed(fit, asked.system), fitted, n, seed)
     else:
         rows, partition = asked.parts()
-        parts = compress_parts(rows, partition, meter=Meter())
-        _check_used(len(parts.moments), method, partition)
-        draws = resampled(parts, fitted, n, seed)
+        if rows.absorb is not None:
+            grouped = sum_grouped_parts(rows, partition, meter=Meter())
+            _check_used(len(grouped.moments), method, partition)
+            draws = resampled_by(GroupedResampler.of(grouped, fitted), n, seed)
+        else:
+            parts = compress_parts(rows, partition, meter=Meter())
+            _check_used(len(parts.moments), method, partition)
+            draws = resampled(parts, fitted, n, seed)
     return draws, np.sqrt(fit._classical.variances)
 
 
@@ -325,7 +331,7 @@ def _partition(
         )
     seen: System = as_estimated(system, fit.skipped)
     check_same_design(seen.design, fit.design)
-    system = as_fitted(fit, seen)
+    system = as_fitted(fit, with_effects_of_rows(seen, fit.design))
     n_obs = system.n_obs
     if method == "blocks":
         check_ascending(system.obs, system.obs_dim, "method='blocks'")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,7 +20,7 @@ from lrgls_dask.design.skipped import Skipped, unusable_equations
 from lrgls_dask.inference.classical import CoefficientCovariance
 from lrgls_dask.inference.least_squares import LeastSquaresCovariance
 from lrgls_dask.missing.covariance import observed_nll
-from lrgls_dask.prediction.effects import effects_dataset
+from lrgls_dask.prediction.effects import effects_dataset, with_effects_of_fit
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.methods import PredictingBySigma
 from lrgls_dask.prediction.skipped import as_estimated
@@ -170,17 +170,13 @@ class Fit(Measures, PredictingBySigma):
         them. "parametric" reads the rows once too where they were not compressed by few patterns. They are taken
         together by patterns, or held where these are many, and a refit looks at all of them some tens of times.
 
+        Effects that were absorbed are found anew in every replicate, a group that is drawn in parts from these.
+
         Every refit starts from this fit and follows its local optimum. Replicates that are singular are left out and
         counted; more than a tenth of them is a FitWarning.
         Raises ValueError for arguments that do not fit together and for rows of too many patterns of missing responses
         to be held, MemoryError for more groups than memory holds.
         """
-        if self.design.absorbed is not None:
-            raise ValueError(
-                "bootstrap draws rows, or groups of them, with effects of their own, and these were absorbed. Use "
-                "with_cov('robust') or with_cov('cluster', groups=...), or give the groups as columns of 0 and 1 in "
-                "place of absorb."
-            )
         return bootstrap(self, n, method, seed, system, groups, n_blocks)
 
     def to_dataset(self) -> xr.Dataset:
@@ -197,9 +193,9 @@ class Fit(Measures, PredictingBySigma):
         """`effect_<label>` (label, equation) for each label that was absorbed: what its groups add to the responses.
 
         Those of the first label hold the intercept; where there are several, a constant may move between them. NaN for
-        groups without rows. Raises ValueError where nothing was absorbed.
+        groups without rows, and for skipped equations. Raises ValueError where nothing was absorbed.
         """
-        return effects_dataset(self.design, self.coefficients, self.equation_dim)
+        return effects_dataset(self.design, self.coefficients, self.equation_dim, self.skipped)
 
     def summary(self, *, alpha: float = 0.05, max_rows: int = 200) -> str:
         """The fit in one page of text."""
@@ -242,13 +238,16 @@ class Fit(Measures, PredictingBySigma):
 
         One pass over a System, no read of a compressed one. Of a fit with missing="em" that of what each row shows,
         over the rows that show something: two passes where the patterns of missing responses are many.
+        Where effects were absorbed a System that absorbs the same labels, whose effects are those of the fit; groups
+        that it did not have are named by a ValueError.
         """
-        if self.design.absorbed is not None:
-            raise ValueError(
-                "score of other rows needs effects of their groups, which absorb finds from the rows themselves. Use "
-                "loglik / n_obs for the fitted ones, or give the groups as columns of 0 and 1 in place of absorb."
-            )
         system = as_estimated(system, self.skipped)
+        if self.design.absorbed is not None:
+            if isinstance(system, CompressedSystem):
+                raise TypeError(
+                    "a compressed system holds none of the groups of its rows. Pass the System it was made of."
+                )
+            system = replace(system, rows=with_effects_of_fit(self.design, system.rows))
         if self.missing == "em" and not isinstance(system.rows, Compressed):
             return -observed_nll(system.rows, self.design, self.coefficients, self.covariance)
         rows = complete_rows(system, self.missing)

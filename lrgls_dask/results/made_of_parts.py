@@ -165,6 +165,10 @@ class MadeOfParts(Designed):
         return self.behind_errors.kind
 
     @property
+    def _errors_as_fitted(self) -> bool:
+        return self.behind_errors.values is None
+
+    @property
     def cov_note(self) -> str:
         """How it was made, beyond the kind."""
         return self.behind_errors.note

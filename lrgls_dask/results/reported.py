@@ -428,10 +428,10 @@ def fitted_rows_of(fit: Reported, kind: str, system: System | None) -> System:
         )
     found = as_estimated(found, fit.skipped)
     check_same_design(found.design, fit.design)
-    return as_fitted(fit, _with_effects(found, fit.design))
+    return as_fitted(fit, with_effects_of_rows(found, fit.design))
 
 
-def _with_effects(system: System, design: Design) -> System:
+def with_effects_of_rows(system: System, design: Design) -> System:
     """The rows less the effects that the fit absorbed. Raises ValueError where they have other groups."""
     check_same_labels(design, system.rows)
     groups = system.rows.absorb

@@ -18,10 +18,10 @@ import scipy.sparse as sp
 
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.block import Block, bad_values, side_by_side, width_of
-from lrgls_dask.rows.kernels import checked_weights
+from lrgls_dask.rows.kernels import checked_weights, gram_kernel
 from lrgls_dask.rows.moments import GramMoments, RootMoments, Sized, triangle
 
-__all__ = ["GroupKernel", "GroupSums", "LessEffects", "WithinMoments"]
+__all__ = ["GroupKernel", "GroupSums", "GroupedMoments", "LessEffects", "WithinMoments", "grouped_kernel"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +99,25 @@ class WithinMoments(Sized):
         else:
             cross = self.cross + other.cross + gap.T @ gap
         return WithinMoments(mine + theirs, cross, self.rooted)
+
+
+@dataclass(frozen=True, eq=False)
+class GroupedMoments(Sized):
+    """Sums of groups and cross-products of the same rows, of which effects of groups are not taken out yet."""
+
+    groups: GroupSums
+    moments: GramMoments
+
+    def __add__(self, other: GroupedMoments) -> GroupedMoments:
+        return GroupedMoments(self.groups + other.groups, self.moments + other.moments)
+
+
+def grouped_kernel(block: Block, n_groups: int) -> GroupedMoments | None:
+    """GroupedMoments of a block; None where no row has weight."""
+    groups, moments = GroupKernel(n_groups)(block), gram_kernel(block)
+    if not isinstance(groups, GroupSums) or moments is None:
+        return None
+    return GroupedMoments(groups, moments)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,4 +230,4 @@ class LessEffects:
             else:
                 less.append(())
             first = stop
-        return replace(block, x=less[0], y=less[1], codes=None)
+        return replace(block, x=less[0], y=less[1])

@@ -19,7 +19,7 @@ class Block:
     """Consecutive rows, as stored: x and y are tuples of (n,) or (n, c) arrays of any real dtype.
 
     cells : weights of cells as stored, by which rows are not scaled yet.  scaling : by what they have been.
-    codes : (n, L) the groups whose effects are absorbed, and have not been taken out yet.
+    codes : (n, L) the groups whose effects are absorbed.
     """
 
     start: int

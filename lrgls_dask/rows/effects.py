@@ -19,7 +19,7 @@ from lrgls_dask.design.absorbed import Absorbed
 from lrgls_dask.rows.absorbed import GroupSums
 from lrgls_dask.rows.rows import GroupLabels
 
-__all__ = ["absorbed_of"]
+__all__ = ["absorbed_of", "effects_of"]
 
 DENSE_GROUPS = 2000  # of all labels but the largest, whose normal equations are solved by eigenvalues
 ZERO = 1e-11  # eigenvalues of matrices of unit diagonal that are none
@@ -27,8 +27,25 @@ CG_TOL, CG_MAXIT = 1e-13, 20_000
 LARGEST_BETWEEN = 2000  # equations of which products between groups are kept
 
 
-def absorbed_of(sums: GroupSums, groups: GroupLabels, n_equations: int) -> Absorbed:
-    """What groups take out of rows, of their sums over all rows that are fitted.
+@dataclass(frozen=True, eq=False)
+class GroupEffects:
+    """Least squares of columns less their mean on dummies of all groups.
+
+    rows, weights : (G,) of each group.  offset : (M,) the mean less the anchor.  right : (G, M) what sums of groups
+    hold besides.  effects : (G, M).  n_parameters, is_exact : see `Absorbed`.
+    """
+
+    rows: np.ndarray
+    weights: np.ndarray
+    offset: np.ndarray
+    right: np.ndarray
+    effects: np.ndarray
+    n_parameters: int
+    is_exact: bool
+
+
+def effects_of(sums: GroupSums, groups: GroupLabels) -> GroupEffects:
+    """The effects of groups, of their sums over all rows.
 
     O(G M) for one label; for more O(R^3) of R groups beside those of the largest label, or the products of conjugate
     gradients with the table of pairs of groups.  Raises ValueError where these do not converge.
@@ -52,14 +69,21 @@ def absorbed_of(sums: GroupSums, groups: GroupLabels, n_equations: int) -> Absor
         n_parameters, is_exact = _rank(normal, label_of, table)
         effects = normal.solve(right, n_parameters if is_exact else None)
         n_parameters, is_exact = (n_parameters, True) if is_exact else normal.rank(n_parameters)
-    y = slice(M - n_equations, M)
+    return GroupEffects(rows, weights, offset, right, effects, n_parameters, is_exact)
+
+
+def absorbed_of(sums: GroupSums, groups: GroupLabels, n_equations: int) -> Absorbed:
+    """What groups take out of rows, of their sums over all rows that are fitted; costs as `effects_of`."""
+    found, M = effects_of(sums, groups), len(sums.anchor)
+    effects, right, y = found.effects, found.right, slice(M - n_equations, M)
     return Absorbed(
         groups.names,
         groups.labels,
-        rows,
-        n_parameters,
-        is_exact,
-        sums.anchor + offset,
+        found.rows,
+        found.weights,
+        found.n_parameters,
+        found.is_exact,
+        sums.anchor + found.offset,
         effects,
         np.einsum("gm,gm->m", effects, right),
         _root(effects[:, y].T @ right[:, y]) if n_equations <= LARGEST_BETWEEN else np.zeros((0, n_equations)),

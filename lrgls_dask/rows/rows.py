@@ -71,12 +71,14 @@ class GroupLabels:
     """Labels of rows whose effects are absorbed.
 
     part : codes (N, L) of the group of each row by each label, numbered through all labels.  names : of the labels.
-    labels : of each its groups, ascending.
+    labels : of each its groups, ascending.  of_fit : whether their effects are those that a fit found in other rows, so
+    that these rows are not left orthogonal to the groups.
     """
 
     part: Part
     names: tuple[Hashable, ...]
     labels: tuple[tuple[Hashable, ...], ...]
+    of_fit: bool = False
 
     @property
     def n_groups(self) -> int:

@@ -96,17 +96,18 @@ def run_pass(
     label: str = "reading",
     saved: SavedSums | None = None,
     holes: bool = False,
+    less_effects: bool = True,
 ) -> Any:
     """The sum of kernel(block, params) over all blocks of rows: one pass, every row read once.
 
     partial_bytes : size of one result of the kernel; groups are made large enough that moving it is cheap.
     saved : keeps the sums of long stretches of rows, so that a pass that was cut short goes on where it was.
     holes : whether rows may miss responses; the kernel then sees zero in the cells of X that none of the others uses.
-    Rows whose groups have effects that are absorbed come without these; where it is not known what they are yet, that
-    takes a pass before, unless the kernel asks for the groups themselves.
+    less_effects : whether rows whose groups have effects that are absorbed come without these; where it is not known
+    what they are yet, that takes a pass before.
     Raises BadValues or UnreadableRows from the first block that showed them.
     """
-    if rows.absorb is not None and not isinstance(kernel, GroupKernel):
+    if rows.absorb is not None and less_effects:
         rows = with_effects(rows, meter)
         assert rows.design.absorbed is not None
         kernel = LessEffects(kernel, rows.design.absorbed.center, rows.design.absorbed.effects)
@@ -144,7 +145,7 @@ def with_effects(rows: Rows, meter: Meter) -> Rows:
     if groups is None or design.absorbed is not None:
         return rows
     kernel, size = GroupKernel(groups.n_groups), rows.group_bytes
-    sums = run_pass(rows, kernel, None, partial_bytes=size, meter=meter, label="means of groups")
+    sums = run_pass(rows, kernel, None, partial_bytes=size, meter=meter, label="means of groups", less_effects=False)
     return replace(rows, design=replace(design, absorbed=absorbed_of(sums, groups, design.n_equations)))
 
 

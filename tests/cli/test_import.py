@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import dask.array as da
@@ -95,6 +100,44 @@ def test_arrays_of_every_kind(kind, capsys):
     assert_array_equal(stack(found.rows.y), TABLE[["a", "b"]])
     assert_array_equal(stack(found.rows.x)[:, -2:], TABLE[["x", "z"]])
     assert found.obs.equals(pd.DatetimeIndex(TABLE["date"])) and found.rows.y[0].row_chunks == (20, 20, 20)
+
+
+@contextmanager
+def served(where: str) -> Iterator[str]:
+    """The URL of a folder that has the files of this one: of a server on loopback, or in memory."""
+    if where == "memory":
+        memory = fsspec.filesystem("memory")
+        for path in Path().rglob("*"):
+            if path.is_file():
+                memory.pipe(f"/import/{path}", path.read_bytes())
+        yield "memory://import"
+        memory.rm("/import", recursive=True)
+        return
+    handler = partial(Quiet, directory=str(Path.cwd()))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *words: object) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("where", ["memory", "http"])
+@pytest.mark.parametrize("name", ["d.nc", "d.zarr", "t.csv", "t.csv.gz"])
+def test_sources_at_urls(where, name, capsys):
+    as_arrays().to_netcdf("d.nc")
+    as_arrays().chunk(date=20).to_zarr("d.zarr", zarr_format=2, consolidated=True)
+    TABLE.to_csv("t.csv", index=False)
+    TABLE.to_csv("t.csv.gz", index=False)
+    words = FORMULA if name.startswith("t") else ["--y", "ret", "--x", "x,z", "--obs", "date"]
+    assert main(["import", name, "here.zarr", *words]) == 0
+    with served(where) as url:
+        assert main(["import", f"{url}/{name}", "s.zarr", *words]) == 0, capsys.readouterr().err
+    assert_same(System.from_zarr("s.zarr"), System.from_zarr("here.zarr"))
+    assert not [path.name for path in Path().iterdir() if path.name.startswith(".")]
 
 
 def test_a_file_for_each_equation():

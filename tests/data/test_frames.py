@@ -210,7 +210,6 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"missing": "em"}, ValueError, "missing must be 'drop' or 'raise'"),
     ({"equation": "s"}, ValueError, "obs must then name"),
     ({"formulas": "y ~ lag(x, 1)", "frame": FRAME.iloc[::-1]}, ValueError, "in the order of their labels"),
-    ({"formulas": "y ~ lag(x, 1)", "frame": dd.from_pandas(FRAME, npartitions=2)}, ValueError, "other partitions"),
 ]
 
 

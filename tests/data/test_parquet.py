@@ -364,8 +364,6 @@ def test_bad_files_are_refused_by_name(tmp_path: Path) -> None:
     written(tmp_path / "year=2000", FRAME)
     with pytest.raises(ValueError, match="lies in folders that name"):
         System.from_parquet(tmp_path, "y ~ x")
-    with pytest.raises(ValueError, match=r"'lag\(x, 1\)' reads rows of other row groups"):
-        System.from_parquet(tmp_path / "a.parquet", "y ~ lag(x, 1)")
 
 
 def test_missing_values_are_refused_by_file_and_row(tmp_path: Path) -> None:
@@ -393,3 +391,26 @@ def test_dates_are_categories_where_formulas_say_so(tmp_path: Path) -> None:
     written(tmp_path / "data", FRAME.assign(on=days))
     ours = System.from_parquet(tmp_path / "data", "y ~ C(on)")
     check_same(ours, System.from_frame(FRAME.assign(on=pd.to_datetime(pd.Series(days))), "y ~ C(on)"))
+
+
+def test_what_was_read_to_make_the_system_is_in_the_plan(tmp_path: Path) -> None:
+    """States of transforms, levels, ends for lags, and the look for rows that show a response; none of it again."""
+    frame = mixed(101)[["y", "y2", "x", "z", "s"]]
+    path = written(tmp_path / "data", frame)
+    n = 8 * 101
+    for formula, missing, columns in (
+        ("y + y2 ~ x + z", "raise", 0),
+        ("y + y2 ~ center(x) + bs(z, df=4)", "raise", 2),
+        ("y + y2 ~ center(x) + s", "raise", 2),
+        ("y + y2 ~ lag(x, 1) + s", "raise", 2),
+        ("y + y2 ~ scale(x) + z", "drop", 1 + 3),
+    ):
+        with counted_groups() as reads:
+            system = System.from_parquet(path, formula, missing=missing)
+            whole = sum(len(names) for _, _, names in reads) - len(system.formulas.encoding.formulas.regressor_columns)
+        plan = LowRankGLS(0).plan(system)
+        assert plan.made_bytes == n * columns
+        assert whole == columns * 15  # row groups, the sample apart
+        assert ("of columns to make the system" in str(plan)) == (columns > 0)
+    frames = System.from_frame(frame, "y ~ center(x)"), System.from_frame(dd.from_pandas(frame, 3), "y ~ center(x)")
+    assert [LowRankGLS(0).plan(each).made_bytes for each in frames] == [0, n * (2 + 2)]

@@ -15,7 +15,9 @@ from support.absorbed import grouped
 from support.remedies import Case
 
 DATA = grouped(80, 5, n_firms=6)
-FRAME = pd.DataFrame(np.hstack([DATA.Y, DATA.X]), columns=[*"abcde", "x0", "x1", "x2"]).assign(firm=DATA.firm)
+FRAME = pd.DataFrame(np.hstack([DATA.Y, DATA.X]), columns=[*"abcde", "x0", "x1", "x2"]).assign(
+    firm=DATA.firm, year=DATA.year
+)
 HOLES = DATA.Y.copy()
 HOLES[3, 1] = np.nan
 DUMMIES = pd.get_dummies(DATA.firm).to_numpy(dtype=float)
@@ -56,7 +58,15 @@ def with_groups_of_firms(ds: xr.Dataset) -> System:
 DS = xr.Dataset(
     {"y": (("obs", "equation"), DATA.Y), "x": ("obs", DATA.X[:, 0]), "firm": ("obs", DATA.firm)}, {"equation": range(5)}
 )
-ONE = fit(system())
+BOTH = [DATA.firm, DATA.year]
+KNOWN = DATA.firm != "f003"
+
+
+def with_years() -> System:
+    return system(X=np.hstack([DATA.X, pd.get_dummies(DATA.year).to_numpy(dtype=float)[:, 1:]]))
+
+
+ONE, TWO = fit(system()), fit(system(absorb=BOTH))
 PLAIN = fit(System.from_arrays(DATA.Y, np.column_stack([np.ones(80), DATA.X])))
 CONSTANT = np.column_stack([DATA.X, np.ones(80)])
 
@@ -64,12 +74,11 @@ ABSORB: list[Case] = [
     Case(
         "compares complete rows",
         lambda: fit(system(HOLES), missing="em", rank=1),
-        (lambda: fit(system(HOLES), missing="drop", rank=1), lambda: fit(dummies(HOLES), missing="em", rank=1)),
-    ),
-    Case(
-        "takes all equations",
-        lambda: fit(system(), unusable="skip"),
-        (lambda: fit(system(DATA.Y[:, :4])), lambda: fit(dummies(), unusable="skip"), formulas),
+        (
+            lambda: fit(system(HOLES), missing="drop", rank=1),
+            lambda: fit(dummies(HOLES), missing="em", rank=1),
+            formulas,
+        ),
     ),
     Case(
         "finds effects from all rows",
@@ -145,18 +154,14 @@ ABSORB: list[Case] = [
         ),
     ),
     Case(
-        "bootstrap draws rows",
-        lambda: ONE.bootstrap(5),
-        (
-            lambda: ONE.with_cov("robust"),
-            lambda: ONE.with_cov("cluster", groups=np.arange(80) // 2),
-            lambda: fit(dummies()).bootstrap(5),
-        ),
+        "the fit has no effects of",
+        lambda: ONE.score(system(absorb=np.where(DATA.firm == "f003", "new", DATA.firm))),
+        (lambda: ONE.score(system(DATA.Y[KNOWN], DATA.X[KNOWN], DATA.firm[KNOWN])),),
     ),
     Case(
-        "score of other rows",
-        lambda: ONE.score(system()),
-        (lambda: ONE.loglik / ONE.n_obs, lambda: fit(dummies()).score(dummies())),
+        "holds none of the groups of its rows",
+        lambda: ONE.score(system().compress()),
+        (lambda: ONE.score(system()),),
     ),
     Case(
         "the rows come without labels",
@@ -169,9 +174,26 @@ ABSORB: list[Case] = [
         (lambda: PLAIN.with_cov("robust"),),
     ),
     Case(
-        "interval needs standard errors of the effects",
-        lambda: ONE.predict(system(), interval=0.9),
-        (lambda: ONE.predict(system()), lambda: fit(dummies()).predict(dummies(), interval=0.9)),
+        "interval needs standard errors of sums of effects",
+        lambda: TWO.predict(system(absorb=BOTH), interval=0.9),
+        (
+            lambda: TWO.predict(system(absorb=BOTH)),
+            lambda: fit(with_years()).predict(with_years(), interval=0.9),
+            lambda: fit(System.from_frame(FRAME, "a + b ~ x0 + C(year)", absorb="firm")),
+        ),
+    ),
+    Case(
+        "absorbed, which with_cov.* does not have",
+        lambda: ONE.with_cov("robust").predict(system(), interval=0.9),
+        (lambda: ONE.predict(system(), interval=0.9), lambda: ONE.with_cov("robust").predict(system())),
+    ),
+    Case(
+        "in all equations together",
+        lambda: ONE.predict_given(system(HOLES), interval=0.9),
+        (
+            lambda: ONE.predict_given(system(HOLES), interval=0.9, kind="error"),
+            lambda: ONE.predict_given(system(HOLES)),
+        ),
     ),
     Case("impute fills in rows", lambda: ONE.impute(system()), (lambda: ONE.predict_given(system(HOLES)),)),
     Case("effects are those of absorbed", PLAIN.effects, (lambda: PLAIN.params,)),

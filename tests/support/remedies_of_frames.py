@@ -26,11 +26,16 @@ LONG = pd.DataFrame(
 )
 TEXT = FRAME["x"].astype(str)
 ODD = [1, "q"] * 30
+ZONES = [pd.Timestamp("2000", tz=("UTC", "Asia/Tokyo")[i % 2]) + pd.Timedelta(i, "D") for i in range(60)]
 KEYS: dict[str, Any] = {"equation": "firm", "obs": "date"}
 
 
 def wide(formulas: Any = "y ~ x", frame: Any = FRAME, **options: Any) -> System:
     return System.from_frame(frame, formulas, **options)
+
+
+def parts(*pieces: pd.DataFrame) -> Any:
+    return dd.from_map(lambda i: pieces[i], range(len(pieces)), meta=pieces[0][:0])
 
 
 def long(formulas: Any = "y ~ x", frame: Any = LONG, **options: Any) -> System:
@@ -186,6 +191,16 @@ FRAMES: list[Case] = [
         lambda: fitted().predict(FRAME.drop(columns="x").assign(xx=1.0)),
         (lambda: fitted().predict(FRAME.assign(x=1.0)), lambda: fitted().predict(FRAME.rename(columns={"x": "x"}))),
     ),
+    Case(
+        "a partition of the Dask frame has other columns",
+        lambda: wide("y ~ x", parts(FRAME[:30], FRAME[30:].drop(columns="x"))),
+        (lambda: wide("y ~ x", parts(FRAME[:30], FRAME[30:])),),
+    ),
+    Case(
+        "times in several zones",
+        lambda: wide("y ~ x", FRAME.assign(t=ZONES), obs="t"),
+        (lambda: wide("y ~ x", FRAME.assign(t=pd.to_datetime(ZONES, utc=True)), obs="t"),),
+    ),
     Case("no column 'xx'", lambda: wide("y ~ xx"), (wide, lambda: wide("y ~ xx", FRAME.assign(xx=FRAME["x"])))),
     Case(
         "2 columns called 'x'",
@@ -210,13 +225,5 @@ FRAMES: list[Case] = [
         "differ in what",
         lambda: FIRST.append(wide("y ~ center(x)", FRAME[:40])),
         (lambda: FIRST.append(System.from_frame(FRAME[:40], FIRST.formulas)),),
-    ),
-    Case(
-        "other partitions of the Dask frame",
-        lambda: wide("y ~ lag(x, 1)", DASKED),
-        (
-            lambda: wide("y ~ x_1", DASKED.assign(x_1=DASKED["x"].shift(1))),
-            lambda: wide("y ~ lag(x, 1)", DASKED.compute()),
-        ),
     ),
 ]

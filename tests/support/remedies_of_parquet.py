@@ -207,12 +207,4 @@ PARQUET: list[Case] = [
         on_a_full_disk,
         (lambda: streamed(temporary_directory=SCRATCH), lambda: streamed(memory_limit="64GB")),
     ),
-    Case(
-        "reads rows of other row groups",
-        lambda: made(files(a=FRAME), "y ~ lag(x, 1)"),
-        (
-            lambda: made(files(a=FRAME.assign(x_1=FRAME["x"].shift(1))), "y ~ x_1"),
-            lambda: System.from_frame(pd.read_parquet(files(a=FRAME)), "y ~ lag(x, 1)"),
-        ),
-    ),
 ]

@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore::lrgls_dask.FitWarning")  # the rank of least BIC has variances on their floor
 def test_python_block_runs_as_printed(in_tmp_path, capsys):
-    first, framed, structures, statistics = blocks("python")
+    _, first, framed, structures, statistics = blocks("python")
     names: dict[str, object] = {}
     exec(compile(first, str(README), "exec"), names)
     fit, yhat = names["fit"], names["yhat"]
@@ -44,8 +44,19 @@ def test_python_block_runs_as_printed(in_tmp_path, capsys):
     names["ds"].close()
 
 
-def test_python_block_is_as_short_as_it_says():
+@pytest.mark.filterwarnings("ignore::lrgls_dask.FitWarning")
+def test_five_lines_go_from_a_frame_on_disk_to_a_table(in_tmp_path, capsys):
     first, *_ = blocks("python")
+    assert len([line for line in first.splitlines() if line.strip()]) == 5
+    (in_tmp_path / "lrgls_dask").symlink_to(README.parent / "lrgls_dask")
+    exec(compile(first, str(README), "exec"), {})
+    printed = capsys.readouterr().out
+    assert re.search(r"Observations: +819 .*\nEquations: +9 ", printed)
+    assert all(name in printed for name in ("S1V1", "S5V5", "MktRF", "RF"))
+
+
+def test_python_block_is_as_short_as_it_says():
+    _, first, *_ = blocks("python")
     assert len([line for line in first.splitlines() if line.strip()]) <= 12
 
 

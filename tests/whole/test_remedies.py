@@ -552,7 +552,17 @@ INPUT: list[Case] = [
         lambda: of(x={"a": ["const"]}),
         (lambda: of(x={name: ["const"] for name in "abcde"}),),
     ),
-    Case("x names no variable.* Name at least a constant", lambda: of(x=()), (lambda: of(x=("const",)),)),
+    Case("x names no variable", lambda: of(x=()), (lambda: of(x=("mkt",)), lambda: of(x=(), constant=True))),
+    Case(
+        "the response 'ret' is a regressor too",
+        lambda: of(x=("const", "ret")),
+        (lambda: of(x=("const",)), lambda: of(x=("const", DS["ret"].shift(time=1)))),
+    ),
+    Case(
+        "x has a regressor 'const'",
+        lambda: of(x=("const",), constant=True),
+        (lambda: of(x=("const",)), lambda: of(x=(), constant=True)),
+    ),
     Case(
         "a DataArray without a name. Use .rename",
         lambda: of(x=(DS["const"].rename(None), "mkt")),
