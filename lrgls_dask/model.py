@@ -50,9 +50,9 @@ from lrgls_dask.solve.crossvalidate import Folds, compress_folds
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.record import Options
+from lrgls_dask.solve.same_columns import streamed
 from lrgls_dask.solve.select_l1 import choose_l1
 from lrgls_dask.solve.selection import Table, choose
-from lrgls_dask.solve.streamed import Streamed
 from lrgls_dask.system import (
     MAKE_ONE,
     CompressedSystem,
@@ -318,7 +318,7 @@ class LowRankGLS(EstimatorOptions):
                 return Road(self._in_memory(seen, meter, restrictions), plan)
             system = complete_only(system)  # without the rows that show nothing
         if plan.engine == "stream":
-            streamed = Streamed(
+            problem = streamed(
                 system.rows,
                 lam_B=self._ridge,
                 meter=meter,
@@ -326,7 +326,7 @@ class LowRankGLS(EstimatorOptions):
                 spare_bytes=plan.memory_limit - plan.worker_peak,
                 restrictions=restrictions,
             )
-            return Road(streamed, plan)
+            return Road(problem, plan)
         compressed = compress_rows(system.rows, meter=meter, saved=None if kept is None else kept.sums)
         return Road(self._in_memory(compressed, meter, restrictions), plan)
 
