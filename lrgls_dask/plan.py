@@ -27,7 +27,7 @@ from lrgls_dask.rows.memory import MAX_COEFFICIENTS, SLACK, Cluster, task_bytes,
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import FAN_IN
 from lrgls_dask.solve.in_memory import FEWER_ROWS
-from lrgls_dask.solve.streamed import stream_partial_bytes
+from lrgls_dask.solve.streamed import STREAM_PASSES, stream_partial_bytes, stream_passes
 
 __all__ = [
     "EM_PASSES",
@@ -43,7 +43,6 @@ __all__ = [
 EM_PASSES = 30
 HOLES_PASSES = 12  # of rows that miss responses, before the first pass tells how many
 PRICED_RANK = 12  # the most factors that rank="bic" tries
-STREAM_PASSES = 16  # two to start, two sweeps of a score and about six products
 
 
 @dataclass(frozen=True)
@@ -380,7 +379,7 @@ def _price(
         n_equations=design.n_equations,
         n_regressors=design.n_regressors,
         n_coefficients=design.n_coefficients,
-        passes=before + (1 if engine == "compress" else STREAM_PASSES if holds_sigma else EM_PASSES),
+        passes=before + (1 if engine == "compress" else stream_passes(design, holds_sigma)),
         bytes_per_pass=rows.n_obs * rows.row_bytes,
         n_blocks=layout.n_blocks,
         largest_block=layout.largest_block() * rows.row_bytes,

@@ -29,10 +29,12 @@ class OneDesign(Protocol):
 class Batch:
     """G designs of p columns and m equations each.
 
-    columns : (G, p) the columns of X that each uses.  equations : (G, m) that use it.  places : (G, p, m) positions of
-    the coefficients in the vector of all P, ordered by equation.
+    members : (G,) which of all designs these are.  columns : (G, p) the columns of X that each uses.
+    equations : (G, m) that use it.  places : (G, p, m) positions of the coefficients in the vector of all P, ordered by
+    equation.
     """
 
+    members: tuple[int, ...]
     columns: np.ndarray
     equations: np.ndarray
     places: np.ndarray
@@ -52,7 +54,7 @@ class Batches:
         for members in buckets:
             of = [designs[i] for i in members]
             columns, equations = np.stack([g.columns for g in of]), np.stack([g.equations for g in of])
-            batches.append(Batch(columns, equations, np.stack([g.coefficients for g in of])))
+            batches.append(Batch(tuple(members), columns, equations, np.stack([g.coefficients for g in of])))
         return cls(tuple(batches), n_equations)
 
     @cached_property

@@ -84,6 +84,10 @@ class Tile:
         apart = self._apart(x)
         return np.asarray(apart.transpose(0, 2, 1) @ apart)
 
+    def by_design(self, x: np.ndarray) -> np.ndarray:
+        """(g, n, p) the columns of each design, of x (n, c)."""
+        return self._apart(x) if self.inside is None else x[:, self.inside].transpose(1, 0, 2)
+
     def _apart(self, x: np.ndarray) -> np.ndarray:
         """(g, n, p) view of x (n, c)."""
         g, p, _ = self.shape

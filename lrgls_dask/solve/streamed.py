@@ -33,7 +33,11 @@ from lrgls_dask.solve.interface import GlsStep, Products, nll_offset
 from lrgls_dask.solve.level import check_digits, level_row
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
 
-__all__ = ["Streamed", "group_rows", "stream_partial_bytes"]
+__all__ = ["STREAM_PASSES", "Streamed", "group_rows", "stream_partial_bytes", "stream_passes"]
+
+# Passes that are expected: two to start, two sweeps of a score and about six products; of the same columns the moments
+# of all equations, and products of what these leave; of many equations two to start and rounds, which are few.
+STREAM_PASSES, SAME_COLUMNS_PASSES, PRODUCTS_PASSES = 16, 2, 16
 
 PARTIALS_IN_FLIGHT = 24  # partial sums a pass may hold at once on one worker
 # Following R'R along a step's products takes 3 K^2 multiplications a row and product, reading the rows once more for it
@@ -75,8 +79,10 @@ class Streamed:
             rows, design_kernel, self._tiles, partial_bytes=size, meter=meter, label="OLS"
         )
         self.n_obs, self.head = moments.head.n_rows, moments.head
+        squares = _squares(moments, rows.design)
+        self._spread_x = np.sqrt(squares / moments.head.weight)
         if rows.design.absorbed is not None:
-            design = rows.design.beside_effects(_squares(moments, rows.design), moments.head.weight)
+            design = rows.design.beside_effects(squares, moments.head.weight)
             self.design, self.rows = design, replace(rows, design=design)
         self.cells = np.full(rows.design.n_equations, float(self.n_obs))
         self.group_rows = group_rows(moments, self.design)
@@ -181,12 +187,8 @@ class Streamed:
     @cached_property
     def _centre(self) -> tuple[np.ndarray, np.ndarray | None]:
         """What rows are taken less: their mean, in two steps where one number does not hold it."""
-        head, q = self.head, self.design.n_regressors
-        spread = np.full(len(head.anchor), np.inf)
-        spread[q:] = self.whitened.y_scale
-        for batch, whitened in zip(self._tiles.batches.each, self.whitened.batches, strict=True):
-            spread[:q][batch.columns] = whitened.x_scale
-        mean = head.mean
+        head, mean = self.head, self.head.mean
+        spread = np.concatenate([self._spread_x, self.whitened.y_scale])
         left = np.abs((head.anchor - mean) + head.offset)
         return (mean, None) if np.all(left <= NEAR_MEAN * spread) else (head.anchor, head.offset)
 
@@ -204,6 +206,41 @@ def stream_partial_bytes(design: Design, dense: bool) -> int:
     """Bytes of one partial sum: P coefficients and two K x K arrays, or a dozen columns of K where that is too much."""
     n_equations = design.n_equations
     return 8 * (design.n_coefficients + (2 * n_equations**2 if dense else 16 * n_equations))
+
+
+def stream_passes(design: Design, dense: bool) -> int:
+    """Passes over the rows that a fit is expected to take."""
+    if not dense:
+        return PRODUCTS_PASSES
+    return SAME_COLUMNS_PASSES if len(design.groups) == 1 else STREAM_PASSES
+
+
+def _roots(xx: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Roots R (G, p, p) of cross-products, R'R = xx, and y (G, p, m) with R'y = xy: of all designs at once that vary in
+    the same columns, one by one where these are nearly dependent."""
+    roots, ys = np.zeros(xx.shape), np.zeros(xy.shape)
+    squares = np.diagonal(xx, axis1=1, axis2=2)
+    patterns, of = np.unique(squares > 0, axis=0, return_inverse=True)
+    for number, varies in enumerate(patterns):
+        members, live = np.flatnonzero(of.reshape(-1) == number), np.flatnonzero(varies)
+        scale = np.sqrt(squares[np.ix_(members, live)])
+        unit = xx[np.ix_(members, live, live)] / (scale[:, :, None] * scale[:, None, :])
+        try:
+            factor = np.linalg.cholesky(unit)
+            clear = np.all(np.diagonal(factor, axis1=1, axis2=2) > GRAM_RESOLUTION, axis=1)
+        except np.linalg.LinAlgError:
+            clear = np.zeros(len(members), dtype=bool)
+        if clear.all():
+            roots[np.ix_(members, live, live)] = factor.transpose(0, 2, 1) * scale[:, None, :]
+            # the last unknown first makes the factor upper triangular, whose LU it is: forward substitution
+            right = (xy[np.ix_(members, live)] / scale[:, :, None])[:, ::-1]
+            ys[np.ix_(members, live)] = np.linalg.solve(factor[:, ::-1, ::-1], right)[:, ::-1]
+            continue
+        for g in members:
+            found = root_of(np.tril(xx[g]))
+            roots[g, : len(found)] = found
+            ys[g] = _solved(roots[g], xy[g])
+    return roots, ys
 
 
 def _solved(root: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -238,12 +275,8 @@ def group_rows(moments: DesignMoments, design: Design) -> tuple[GroupRows, ...]:
     mean = np.sqrt(moments.head.weight) * moments.head.mean
     rows: list[GroupRows | None] = [None] * len(design.groups)
     for members, of_xx, of_xy in zip(design.buckets, moments.xx, moments.batches.split(moments.xy), strict=True):
-        for i, xx, xy in zip(members, of_xx, of_xy, strict=True):
-            group, p = design.groups[i], len(xx)
-            root = np.zeros((p, p))
-            found = root_of(np.tril(xx))
-            root[: len(found)] = found
-            y = _solved(root, xy)
+        for i, root, y in zip(members, *_roots(of_xx, of_xy), strict=True):
+            group = design.groups[i]
             mean_x, mean_y = mean[:-n_y][group.columns], mean[-n_y:][group.equations]
             beyond = np.maximum(moments.yy[group.equations] - np.sum(y**2, axis=0), 0.0)
             x = np.vstack([mean_x, root])

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from lrgls_dask import LowRankGLS, System
+from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.stream_kernels import (
+    StreamParams,
+    design_kernel,
+    direction_kernel,
+    products_kernel,
+    residual_kernel,
+)
+from lrgls_dask.rows.tiles import Tiles
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.solve import streamed as streamed_module
 from lrgls_dask.solve.in_memory import InMemory
@@ -79,6 +88,48 @@ def test_rows_with_holes(kind: str) -> None:
     assert found.n_passes > 1  # nothing was held
     assert abs(found.nll - whole.nll) < 1e-7
     assert np.abs((found.params.values - whole.params.values) / whole.std_errors.values).max() < 1e-3
+
+
+# ---------------------------------------------------------------------------------- all designs at once
+
+
+@pytest.mark.parametrize("level", [0.0, 1e7], ids=["plain", "far from zero"])
+@pytest.mark.parametrize("lam_B", [0.0, 3.0])
+@pytest.mark.parametrize("kind", ["own", "mixed", "chosen", "shared"])
+def test_coordinates_of_all_designs_are_those_of_each(kind: str, lam_B: float, level: float) -> None:
+    data = wide(kind)
+    data.X[:, -1] += level
+    made = streamed(data.system(dask_rows(50)).rows, lam_B=lam_B, meter=Meter())
+    rng, whitened, at = np.random.default_rng(0), made.whitened, made.coordinates
+    c = rng.normal(size=made.design.n_coefficients)
+    raw = [batch.coefficients(part) for batch, part in zip(whitened.batches, at.split(c), strict=True)]
+    slopes = [rng.normal(size=part.shape) for part in raw]
+    moved = [batch.adjoint(part) for batch, part in zip(whitened.batches, slopes, strict=True)]
+    for members, *of in zip(made.design.buckets, at.split(c), raw, slopes, moved, strict=True):
+        for i, mine, b, slope, image in zip(members, *of, strict=True):
+            group = whitened.groups[i]
+            expected = group.coefficients(mine)
+            np.testing.assert_allclose(b, expected, rtol=1e-12, atol=1e-13 * np.abs(expected).max())
+            expected = group.adjoint(slope)
+            np.testing.assert_allclose(image, expected, rtol=1e-12, atol=1e-13 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("what", ["a constant", "a copy", "nothing"])
+def test_roots_of_all_designs(what: str) -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(7, 40, 4)) * [1e-5, 1.0, 1e4, 3.0], rng.normal(size=(7, 40, 2))
+    if what == "a constant":
+        x[:, :, 1] = 0.0  # about its mean
+        x[3, :, 2] = 0.0
+    if what == "a copy":
+        x[5, :, 3] = x[5, :, 1]
+    xx, xy = x.transpose(0, 2, 1) @ x, x.transpose(0, 2, 1) @ y
+    roots, ys = streamed_module._roots(xx, xy)
+    np.testing.assert_allclose(roots.transpose(0, 2, 1) @ roots, xx, rtol=1e-10, atol=1e-12)
+    for mine, of_y, of_xx, of_xy in zip(roots, ys, xx, xy, strict=True):
+        size = np.sqrt(np.where(of_xx.diagonal() > 0, of_xx.diagonal(), 1.0))
+        np.testing.assert_allclose((mine.T @ of_y) / size[:, None], of_xy / size[:, None], rtol=1e-9, atol=1e-9)
+        assert not np.tril(mine, -1).any()
 
 
 # ---------------------------------------------------------------------------------- the same columns
@@ -208,18 +259,19 @@ def test_a_fit_allocates_nothing_as_large_as_equations_by_equations() -> None:
     assert peak_of(lambda: model.fit(system)) < 8 * K**2
 
 
-def test_passes_of_own_columns_allocate_nothing_as_large_as_equations_by_equations() -> None:
+def test_kernels_copy_no_block_and_make_nothing_of_equations_by_equations() -> None:
     K = 1200
-    rows = many([np.arange(2 * j, 2 * j + 2) for j in range(K)], 600).rows
-    rng = np.random.default_rng(0)
-    sigma = LowRank(rng.normal(size=(K, 2)), np.ones(K))
-    problem = streamed(rows, lam_B=0.0, meter=Meter(), dense=False)
-
-    def passes() -> None:
-        c = problem.coordinates.flat(problem.whitened.start)
-        problem.products(c, sigma.F, sigma)
-        step = problem.gls_step(c, sigma)
-        step.product(step.gradient, c)
-
-    assert peak_of(passes) < 8 * K**2
-    assert problem.meter.passes == 4
+    rows = many([np.arange(2 * j, 2 * j + 2) for j in range(K)], 700).rows
+    rng, of = np.random.default_rng(0), Tiles.of(rows.design.batches)
+    block = Block(0, (rows.x[0].array,), (rows.y[0].array,), None)
+    sigma, b = LowRank(rng.normal(size=(K, 2)), np.ones(K)), rng.normal(size=2 * K)
+    centre = np.zeros(3 * K), None, np.ones(K)
+    params = StreamParams(of, *centre, coefficients=b, direction=b, sigma=sigma, products=sigma.F, squares=True)
+    design_kernel(block, of)  # which leaves memory that its thread uses again
+    for work in (
+        lambda: design_kernel(block, of),
+        lambda: products_kernel(block, params),
+        lambda: residual_kernel(block, params),
+        lambda: direction_kernel(block, params),
+    ):
+        assert peak_of(work) < 4 * K**2 < block.y[0].nbytes
