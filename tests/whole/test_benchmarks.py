@@ -324,6 +324,7 @@ def test_cross_validate(small):
     assert found["summary"]["passes_cv"] == 1 and found["summary"]["rank_cv"] == 3
 
 
+@pytest.mark.slow
 def test_wide(small):
     found = small("wide")
     assert cases(found) == ["read own", "fit own", "read shared", "fit shared"]
