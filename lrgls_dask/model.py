@@ -21,7 +21,7 @@ from lrgls_dask.compression.either import (
 from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypotheses import read_hypotheses
-from lrgls_dask.design.penalties import Ridge, column_penalties, penalises, ridge_of_some
+from lrgls_dask.design.penalties import Ridge, column_penalties, ridge_of_some
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.errors import NoAnswer
@@ -52,9 +52,9 @@ from lrgls_dask.solve.crossvalidate import Folds, compress_folds
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.record import Options
+from lrgls_dask.solve.same_columns import streamed
 from lrgls_dask.solve.select_l1 import choose_l1
 from lrgls_dask.solve.selection import Table, choose
-from lrgls_dask.solve.streamed import Streamed
 from lrgls_dask.system import (
     MAKE_ONE,
     CompressedSystem,
@@ -158,7 +158,6 @@ class LowRankGLS(EstimatorOptions):
             by_rounds=self.algorithm == "em",
             candidates=len(self._structures(system.design)),
             takes_rows=self._takes_rows(system.design),
-            least_squares=len(system.design.groups) == 1 and not penalises(self._ridge) and self.restrictions is None,
             cluster=cluster,
         )
         if by_folds and plan.engine == "stream":
@@ -343,7 +342,7 @@ class LowRankGLS(EstimatorOptions):
                 return Road(self._in_memory(seen, meter, restrictions), plan)
             system = complete_only(system)  # without the rows that show nothing
         if plan.engine == "stream":
-            streamed = Streamed(
+            problem = streamed(
                 system.rows,
                 lam_B=self._ridge,
                 meter=meter,
@@ -351,7 +350,7 @@ class LowRankGLS(EstimatorOptions):
                 spare_bytes=plan.memory_limit - plan.worker_peak,
                 restrictions=restrictions,
             )
-            return Road(streamed, plan)
+            return Road(problem, plan)
         compressed = compress_rows(system.rows, meter=meter, saved=None if kept is None else kept.sums)
         return Road(self._in_memory(compressed, meter, restrictions), plan)
 

@@ -123,10 +123,10 @@ class CompressedPatterns:
     def first(self) -> FirstMoments:
         """What `first_pass` finds in the rows."""
         empty = sum(moments.head.n_rows for key, moments in self.patterns.items() if not any(key))
-        groups, K = self.design.groups, self.design.n_equations
-        summed = available_of(self.patterns, groups, K)
+        batches, K = self.design.batches, self.design.n_equations
+        summed = available_of(self.patterns, batches, K)
         return FirstMoments(
-            groups, K, len(self.patterns), self.n_obs, empty, len(self.patterns), dict(self.patterns), summed
+            batches, K, len(self.patterns), self.n_obs, empty, len(self.patterns), dict(self.patterns), summed
         )
 
     def complete(self) -> Compressed:

@@ -18,13 +18,15 @@ from lrgls_dask.compression.anchor import observed_mean
 from lrgls_dask.compression.available import AvailableMoments, AvailableSums, available_of, shown_by
 from lrgls_dask.compression.compressed import LOST_DIGITS, Compressed, partial_bytes, qr_is_cheap, smallest_pivot
 from lrgls_dask.compression.roots import root_of
-from lrgls_dask.design.design import Design, DesignGroup
+from lrgls_dask.design.batches import Batch, Batches
+from lrgls_dask.design.design import Design
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.block import Block, bad_values, side_by_side, width_of
 from lrgls_dask.rows.kernels import LARGEST, checked_weights, gram_kernel, root_kernel, scratch, slabs
 from lrgls_dask.rows.moments import GramMoments, Head, Levels, RootMoments, Scaling, Sized
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.rows.tiles import Tiles
 
 __all__ = [
     "LARGEST_PAIRS",
@@ -101,11 +103,11 @@ _spare = _SpareSquares()
 class FirstMoments(Sized):
     """n_rows : rows of positive weight.  empty : rows with nothing observed.  n_patterns : distinct patterns met, a
     lower bound where they were too many.  patterns : of [X Y_o], by pattern (packed bits of the observed equations),
-    None then.  summed : AvailableMoments per group, None where the moments of the patterns hold them.
+    None then.  summed : AvailableMoments per batch, None where the moments of the patterns hold them.
     rows : the blocks that were read, in order, where they are held; after the pass, where there are no patterns.
     """
 
-    design: tuple[DesignGroup, ...]
+    batches: Batches
     n_equations: int
     most: int
     n_rows: int
@@ -116,9 +118,18 @@ class FirstMoments(Sized):
     rows: tuple[Block, ...] = ()
 
     @property
-    def groups(self) -> tuple[AvailableMoments, ...]:
-        """AvailableMoments per group."""
+    def available(self) -> tuple[AvailableMoments, ...]:
+        """AvailableMoments per batch."""
         return self._available(self.patterns) if self.summed is None else self.summed
+
+    @property
+    def groups(self) -> list[AvailableMoments]:
+        """The same per design: views."""
+        found: dict[int, AvailableMoments] = {}
+        for batch, moments in zip(self.batches.each, self.available, strict=True):
+            m = batch.equations.shape[1]
+            found.update({i: moments.take(slice(g * m, (g + 1) * m)) for g, i in enumerate(batch.members)})
+        return [found[i] for i in range(len(found))]
 
     @property
     def is_complete(self) -> bool:
@@ -127,7 +138,7 @@ class FirstMoments(Sized):
             return False
         if self.patterns is not None:
             return all(shown_by(key, self.n_equations).all() for key in self.patterns if any(key))
-        return all(bool((group.rows == self.n_rows - self.empty).all()) for group in self.groups)
+        return all(bool((each.rows == self.n_rows - self.empty).all()) for each in self.available)
 
     @property
     def complete(self) -> RootMoments | GramMoments | None:
@@ -171,7 +182,7 @@ class FirstMoments(Sized):
     def _merged(self, other: FirstMoments, merged: Patterns | None) -> FirstMoments:
         n_patterns, summed = max(self.n_patterns, other.n_patterns), None
         if merged is None or (self.summed is not None and other.summed is not None):
-            summed = tuple(a + b for a, b in zip(self.groups, other.groups, strict=True))
+            summed = tuple(a + b for a, b in zip(self.available, other.available, strict=True))
         if merged is not None:
             n_patterns = len(merged)
             if n_patterns > self.most:
@@ -179,19 +190,19 @@ class FirstMoments(Sized):
         n_rows, empty = self.n_rows + other.n_rows, self.empty + other.empty
         counts = n_rows, empty, n_patterns
         return FirstMoments(
-            self.design, self.n_equations, self.most, *counts, merged, summed, (*self.rows, *other.rows)
+            self.batches, self.n_equations, self.most, *counts, merged, summed, (*self.rows, *other.rows)
         )
 
     def _available(self, patterns: Patterns | None) -> tuple[AvailableMoments, ...]:
-        return available_of(patterns or {}, self.design, self.n_equations)
+        return available_of(patterns or {}, self.batches, self.n_equations)
 
 
 @dataclass(frozen=True, eq=False)
 class FirstParams:
-    """groups, incidence : of the design, (q, K).  most : patterns beyond which none is kept.  by_qr : how a pattern's
+    """tiles, incidence : of the design, (q, K).  most : patterns beyond which none is kept.  by_qr : how a pattern's
     rows are reduced.  keep : whether the rows are held too."""
 
-    groups: tuple[DesignGroup, ...]
+    tiles: Tiles
     incidence: sp.csr_array
     most: int
     by_qr: bool
@@ -199,7 +210,7 @@ class FirstParams:
 
     @classmethod
     def of(cls, design: Design, most: int, *, by_qr: bool, keep: bool = False) -> FirstParams:
-        return cls(design.groups, design.incidence().astype(np.float64).tocsr(), most, by_qr, keep)
+        return cls(Tiles.of(design.batches), design.incidence().astype(np.float64).tocsr(), most, by_qr, keep)
 
 
 # ---------------------------------------------------------------------------------------------- the kernel
@@ -215,7 +226,7 @@ def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
     codes, first = _codes(packed)
     patterns, summed = None, None
     if len(first) > params.most:
-        summed = _available(block, observed_mean(block, observed, params.incidence), params.groups)
+        summed = _available(block, observed_mean(block, observed, params.incidence), params.tiles)
     elif len(first) == 1 and shown_by(packed[0].tobytes(), n_y).all():  # no row is copied to stand with its like
         alone: Patterns = {packed[0].tobytes(): _complete(block, by_qr=params.by_qr)}
         patterns = alone
@@ -230,7 +241,7 @@ def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
             patterns[whole[0]] = _complete(block.take(shown[whole[0]]), by_qr=params.by_qr)
     empty = int((~packed.any(axis=1)).sum())
     rows = (block.copy(),) if params.keep else ()
-    return FirstMoments(params.groups, n_y, params.most, len(kept), empty, len(first), patterns, summed, rows)
+    return FirstMoments(params.tiles.batches, n_y, params.most, len(kept), empty, len(first), patterns, summed, rows)
 
 
 def _complete(block: Block, *, by_qr: bool) -> RootMoments | GramMoments:
@@ -246,26 +257,27 @@ def _rows_of_weight(block: Block) -> np.ndarray:
     return np.arange(block.n_rows) if weights is None else np.flatnonzero(weights)
 
 
-def _available(block: Block, anchor: np.ndarray, groups: tuple[DesignGroup, ...]) -> tuple[AvailableMoments, ...]:
-    """AvailableMoments per group, slab by slab."""
-    n_y = width_of(block.y)
-    sums = [AvailableSums.zero(group) for group in groups]
+def _available(block: Block, anchor: np.ndarray, tiles: Tiles) -> tuple[AvailableMoments, ...]:
+    """AvailableMoments per batch, slab by slab."""
+    n_y, batches = width_of(block.y), tiles.batches.each
+    sums = [AvailableSums.zero(batch) for batch in batches]
     for values, _, weights in slabs(block, anchor):
-        y = values[:, -n_y:]
+        x, y = values[:, :-n_y], values[:, -n_y:]
         missing = np.isnan(y)
         observed = np.subtract(1.0, missing)
-        if not np.isfinite(values[:, :-n_y].sum()):
+        if not np.isfinite(x.sum()):
             raise bad_but_for_missing(block)
         np.copyto(y, 0.0, where=missing)
-        for group, total in zip(groups, sums, strict=True):
-            total.add(values[:, :-n_y][:, group.take_columns], y, observed, weights, group)
+        for tile in tiles.each:
+            of = tile.equations
+            sums[tile.batch].add(tile, x[:, tile.columns], y[:, of], observed[:, of], weights)
     if block.scaling is not None:
         logs = _logs_of_cells(block, block.scaling.log_weights)
-        for group, total in zip(groups, sums, strict=True):
-            total.log_weight += logs[group.equations]
+        for batch, total in zip(batches, sums, strict=True):
+            total.log_weight += logs[batch.equations]
     available = tuple(
-        total.centred(anchor[group.columns], anchor[-n_y:][group.equations])
-        for group, total in zip(groups, sums, strict=True)
+        total.centred(anchor[batch.columns], anchor[-n_y:][batch.equations])
+        for batch, total in zip(batches, sums, strict=True)
     )
     for moments in available:
         if not (np.isfinite(moments.cross).all() and (np.abs(moments.mean) < LARGEST).all()):
@@ -273,8 +285,8 @@ def _available(block: Block, anchor: np.ndarray, groups: tuple[DesignGroup, ...]
     if block.scaling is None:
         return available
     return tuple(
-        replace(each, levels=_levels_of_cells(block, block.scaling, group))
-        for each, group in zip(available, groups, strict=True)
+        replace(each, levels=_levels_of_cells(block, block.scaling, batch))
+        for each, batch in zip(available, batches, strict=True)
     )
 
 
@@ -284,13 +296,14 @@ def _logs_of_cells(block: Block, log_weights: np.ndarray) -> np.ndarray:
     return np.asarray(log_weights[kept] @ ~np.isnan(side_by_side(block.y)[kept]))
 
 
-def _levels_of_cells(block: Block, scaling: Scaling, group: DesignGroup) -> Levels:
-    """What the roots of weights are of each equation of a group, over the used rows that show it."""
+def _levels_of_cells(block: Block, scaling: Scaling, batch: Batch) -> Levels:
+    """What the roots of weights are of each equation of a batch, over the used rows that show it."""
     kept = _rows_of_weight(block)
-    shown = (~np.isnan(side_by_side(block.y)[kept][:, group.equations])).astype(float).T
+    shown = (~np.isnan(side_by_side(block.y)[kept][:, batch.equations])).astype(float)  # (n, G, m)
     roots = scaling.roots[kept]
-    columns = side_by_side(block.x)[kept][:, group.columns] * roots[:, scaling.weight[group.columns]]
-    return Levels(shown @ roots**2, shown @ columns)
+    columns = side_by_side(block.x)[kept][:, batch.columns] * roots[:, scaling.weight[batch.columns]]  # (n, G, p)
+    dot = shown.transpose(1, 2, 0) @ columns.transpose(1, 0, 2)
+    return Levels(shown.reshape(len(kept), -1).T @ roots**2, dot.reshape(-1, dot.shape[2]))
 
 
 def _codes(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -94,17 +94,17 @@ class ShownParts:
             of_parts = {key: pool.taken(counts) for key, pool in self._pools.items()}
             patterns = {key: moments for key, moments in of_parts.items() if moments is not None}
             found = FirstMoments(
-                first.design, first.n_equations, len(patterns), n_rows, empty, len(patterns), dict(patterns), None
+                first.batches, first.n_equations, len(patterns), n_rows, empty, len(patterns), dict(patterns), None
             )
         else:
-            summed = [tuple(each.times(n) for each in part.groups) for part, n in chosen]
+            summed = [tuple(each.times(n) for each in part.available) for part, n in chosen]
             total = summed[0]
             for more in summed[1:]:
                 total = tuple(a + b for a, b in zip(total, more, strict=True))
             rows = tuple(block for part, n in chosen for _ in range(n) for block in part.rows)
             n_patterns = max(part.n_patterns for part, _ in chosen)
             found = FirstMoments(
-                first.design, first.n_equations, first.most, n_rows, empty, n_patterns, None, total, rows
+                first.batches, first.n_equations, first.most, n_rows, empty, n_patterns, None, total, rows
             )
         return self._seen(found)
 

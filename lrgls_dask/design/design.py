@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from lrgls_dask.checks import shown
 from lrgls_dask.design.absorbed import Absorbed, check_beside, rounding_beside
+from lrgls_dask.design.batches import Batches
 
 __all__ = ["ColumnUsers", "Design", "DesignGroup", "Designed", "OwnColumns", "as_slice", "difference"]
 
@@ -176,6 +177,11 @@ class Design:
         for i, group in enumerate(self.groups):
             shapes.setdefault(group.coefficients.shape, []).append(i)
         return tuple(tuple(members) for members in shapes.values())
+
+    @cached_property
+    def batches(self) -> Batches:
+        """The groups by bucket, as arrays."""
+        return Batches.of(self.groups, self.buckets, self.n_equations)
 
     @cached_property
     def users(self) -> tuple[ColumnUsers, ...]:

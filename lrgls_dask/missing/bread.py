@@ -126,8 +126,9 @@ class ShownBread:
         columns = np.concatenate(design.columns)
         shift = self._anchor[columns] if as_stored else self._shift
         level = np.isin(np.arange(design.n_regressors), self._level)
-        slopes = []
-        for group, b in zip(design.groups, at.coefficients, strict=True):
+        slopes, of_all = [], at.tiles.batches.by_equation(at.coefficients)
+        for group in design.groups:
+            b = of_all[group.coefficients]
             slopes.append(np.where(level[group.columns][:, None], 0.0, b * scale[group.equations]))
         consecutive = bool((np.diff(columns) == 1).all())
         return GradientParams(

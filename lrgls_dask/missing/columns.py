@@ -19,6 +19,7 @@ from lrgls_dask.missing.kernels import GradientMoments, LatentMoments, MaskedPar
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.moments import Levels
 from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.tiles import Tiles
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import Constraint
 from lrgls_dask.solve.coordinates import Coordinates
@@ -207,9 +208,9 @@ class ShownColumns:
 
     def _params(self, c: np.ndarray, sigma: Any, origin_y: np.ndarray | None = None) -> MaskedParams:
         level = (self._origin_y if origin_y is None else origin_y) / self.whitened.y_scale - self._at_origin(c)
-        b, groups = self._raw(c), self.rows.design.groups
-        by_group = tuple(b[g.coefficients] for g in groups)
-        return MaskedParams(groups, self.origin, self.whitened.y_scale, by_group, level, sigma)
+        tiles, groups = self._tiles, self.rows.design.groups
+        b = self._raw(c)[tiles.batches.places]
+        return MaskedParams(groups, tiles, self.origin, self.whitened.y_scale, b, level, sigma)
 
     def _at_origin(self, c: np.ndarray) -> np.ndarray:
         """(K,) what c makes of a row that stands at `origin`."""
@@ -221,10 +222,13 @@ class ShownColumns:
 
     def _adjoint(self, found: LatentMoments | GradientMoments | ExpectedMoments, own: np.ndarray) -> np.ndarray:
         """(P,) derivative with respect to c from sums of X'e and e that are `own` (K,) times as large."""
-        b = np.empty(self.design.n_coefficients)
-        for group, gradient in zip(self.rows.design.groups, found.gradient, strict=True):
-            b[group.coefficients] = gradient / own[group.equations]
+        batches = self._tiles.batches
+        b = batches.by_equation(found.gradient / own[batches.equation_of])
         return self._in_coordinates(b, found.unit_gradient / own)
+
+    @cached_property
+    def _tiles(self) -> Tiles:
+        return Tiles.of(self.rows.design.batches)
 
     def _in_coordinates(self, b: np.ndarray, unit: np.ndarray) -> np.ndarray:
         """(P,) derivative with respect to c from those with respect to raw coefficients and to levels (K,)."""

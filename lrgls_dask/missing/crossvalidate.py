@@ -20,6 +20,7 @@ from lrgls_dask.rows.moments import RootMoments
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.rows.tasks import run_tasks
+from lrgls_dask.rows.tiles import Tiles, fitted
 from lrgls_dask.sigma.interface import LOG_2PI, Sigma
 from lrgls_dask.solve.crossvalidate import (
     Candidate,
@@ -122,11 +123,10 @@ def shown_nll(seen: SeenRows, coefficients: np.ndarray, sigma: Sigma) -> float:
         log_weight += float(found.log_weight.sum())
         for j, mean in zip(group.equations[found.rows > 0], found.mean[found.rows > 0], strict=True):
             origin[group.columns], origin[q + j] = mean[:-1], mean[-1]
-    by_group = tuple(coefficients[group.coefficients] for group in design.groups)
-    level = origin[q:].copy()
-    for group, b in zip(design.groups, by_group, strict=True):
-        level[group.equations] -= origin[group.columns] @ b
-    params = MaskedParams(design.groups, origin, np.ones(design.n_equations), by_group, level, sigma)
+    tiles = Tiles.of(design.batches)
+    b = coefficients[tiles.batches.places]
+    level = origin[q:] - fitted(origin[None, :q], b, tiles)[0]
+    params = MaskedParams(design.groups, tiles, origin, np.ones(design.n_equations), b, level, sigma)
     held = PatternRows.of_rows(first.rows, origin) if first.patterns is None else None
     total = 0.0
     for slab in (held or PatternRows.of(first.patterns or {}, design, origin)).slabs():

@@ -144,7 +144,7 @@ class _Simulator:
         if self.patterns:
             made = {key: pattern.drawn(rng) for key, pattern in self.patterns.items()}
             shown = old.n_rows - old.empty
-            found = FirstMoments(design.groups, design.n_equations, len(made), shown, 0, len(made), dict(made), None)
+            found = FirstMoments(design.batches, design.n_equations, len(made), shown, 0, len(made), dict(made), None)
             return replace(self.seen, moments=found)
         params = FirstParams.of(design, 0, by_qr=False, keep=True)
         parts = [first_kernel(self._drawn(block, rng), params) for block in self.blocks]

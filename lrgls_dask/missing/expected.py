@@ -21,10 +21,10 @@ from lrgls_dask.missing.kernels import (
     MaskedParams,
     MaskedSlab,
     SeveralParams,
-    Summed,
     gradient_of,
     residuals_of,
 )
+from lrgls_dask.rows.moments import Summed
 
 __all__ = [
     "Expected",
@@ -52,13 +52,13 @@ class Expected:
 @dataclass(frozen=True, eq=False)
 class ExpectedMoments(Summed):
     """quadratic : sum r_o' Sigma_oo^-1 r_o.  log_det : sum log|Sigma_oo|.  cross : (K, K) sum r~ r~'.  spread : (K, K)
-    sum Var(r | r_o).  gradient : per group (p, m) X_o' Sigma_oo^-1 r_o.  unit_gradient : (K,) sum Sigma_oo^-1 r_o."""
+    sum Var(r | r_o).  gradient : flat (P,) X_o' Sigma_oo^-1 r_o.  unit_gradient : (K,) sum Sigma_oo^-1 r_o."""
 
     quadratic: float
     log_det: float
     cross: np.ndarray
     spread: np.ndarray
-    gradient: tuple[np.ndarray, ...]
+    gradient: np.ndarray
     unit_gradient: np.ndarray
 
 

@@ -12,9 +12,10 @@ from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.plan.plan import Plan
-from lrgls_dask.plan.price import EM_PASSES, STREAM_PASSES
+from lrgls_dask.plan.price import EM_PASSES
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.solve.streamed import STREAM_PASSES
 
 __all__ = ["look", "plan_of_complete_rows", "plan_of_holes"]
 

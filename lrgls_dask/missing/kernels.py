@@ -15,14 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
 from lrgls_dask.rows.block import Block, width_of
-from lrgls_dask.rows.kernels import adjoint, forward, slabs
-from lrgls_dask.rows.moments import Sized
+from lrgls_dask.rows.kernels import slabs
+from lrgls_dask.rows.moments import Summed
+from lrgls_dask.rows.tiles import Tiles, adjoint, fitted
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.shown import posterior
 
@@ -35,7 +36,6 @@ __all__ = [
     "SeveralMoments",
     "SeveralParams",
     "StartMoments",
-    "Summed",
     "block_kernel",
     "block_slabs",
     "factors_given",
@@ -72,17 +72,19 @@ class MaskedSlab:
 class MaskedParams:
     """What the kernels are told.
 
-    origin : (q + K,) subtracted from every row.  scale : (K,) units of Y.  coefficients : per group (p, m), from
-    columns of X to Y / scale.  level : (K,) residual of a row that stands at `origin`.  sigma : in units of `scale`.
+    tiles : the coefficients and what they multiply.  origin : (q + K,) subtracted from every row.  scale : (K,) units
+    of Y.  coefficients : flat (P,), from columns of X to Y / scale.  level : (K,) residual of a row that stands at
+    `origin`.  sigma : in units of `scale`.
     maps : per group (m, p, p), from columns less origin to whitened ones; places : per group (m, p) where those stand;
     ends : (P,) the whitened columns at `origin`; all three for the information alone, and so is between : (K, K), which
     takes the place of Sigma_oo^-1.  constants : (q, K) with X times it the constants, where that is not `unit`.
     """
 
     groups: tuple[DesignGroup, ...]
+    tiles: Tiles
     origin: np.ndarray
     scale: np.ndarray
-    coefficients: tuple[np.ndarray, ...]
+    coefficients: np.ndarray
     level: np.ndarray
     sigma: Any
     maps: tuple[np.ndarray, ...] = ()
@@ -103,17 +105,6 @@ class SeveralParams:
 # ---------------------------------------------------------------------------------------------- moments
 
 
-class Summed(Sized):
-    """Moments that add field by field, tuples entry by entry."""
-
-    def __add__(self, other: Self) -> Self:
-        fields = []
-        for one, two in zip(vars(self).values(), vars(other).values(), strict=True):
-            both = tuple(x + y for x, y in zip(one, two, strict=True)) if isinstance(one, tuple) else one + two
-            fields.append(both)
-        return type(self)(*fields)
-
-
 @dataclass(frozen=True, eq=False)
 class LatentMoments(Summed):
     """All that the likelihood, its gradient and an EM step need of the rows.
@@ -121,7 +112,7 @@ class LatentMoments(Summed):
     n_rows : rows, those with nothing observed among them.  cells : (K,) observed rows of each equation.
     errors : (K,) sum e_j^2.  along : (K, k) sum e_j m'.  outer : (K, h) sum m m', spread : (K, h) sum C^-1, both over
     the rows that show the equation, lower triangles of h = k (k + 1) / 2 numbers.  total : (h,) sum m m' + C^-1 over
-    all rows.  log_det : sum log|C|.  lengths : sum m'm.  gradient : per group (p, m) X'e.  unit_gradient : sum e_j.
+    all rows.  log_det : sum log|C|.  lengths : sum m'm.  gradient : flat (P,) X'e.  unit_gradient : sum e_j.
     """
 
     n_rows: float
@@ -133,7 +124,7 @@ class LatentMoments(Summed):
     total: np.ndarray
     log_det: float
     lengths: float
-    gradient: tuple[np.ndarray, ...]
+    gradient: np.ndarray
     unit_gradient: np.ndarray
 
 
@@ -146,9 +137,9 @@ class SeveralMoments(Summed):
 
 @dataclass(frozen=True, eq=False)
 class GradientMoments(Summed):
-    """gradient : per group (p, m) X'e.  unit_gradient : (K,) sum e_j."""
+    """gradient : flat (P,) X'e.  unit_gradient : (K,) sum e_j."""
 
-    gradient: tuple[np.ndarray, ...]
+    gradient: np.ndarray
     unit_gradient: np.ndarray
 
 
@@ -216,7 +207,7 @@ def _latent_of(
         total=outer.sum(axis=1) + packed.sum(axis=1),
         log_det=log_dets,
         lengths=float(np.vdot(mean, mean)),
-        gradient=(),
+        gradient=np.zeros(0),
         unit_gradient=np.zeros(len(sigma.d)),
     )
     return found, error
@@ -330,7 +321,7 @@ def block_slabs(block: Block, origin: np.ndarray) -> Iterator[MaskedSlab]:
 def residuals_of(slab: MaskedSlab, params: MaskedParams) -> np.ndarray:
     """(n, K) residuals in units of `scale`, zero where missing."""
     residual = slab.y / params.scale
-    residual -= forward(slab.x, params.coefficients, params.groups, residual.shape[1])
+    residual -= fitted(slab.x, params.coefficients, params.tiles)
     residual += params.level if slab.unit is None else slab.unit[:, None] * params.level
     residual *= slab.observed
     return residual
@@ -349,9 +340,9 @@ def _factor_means(inverse: np.ndarray, residual: np.ndarray, sigma: LowRank) -> 
 def _errors(residual: np.ndarray, mean: np.ndarray, observed: np.ndarray, sigma: LowRank) -> np.ndarray:
     """e = r - F m, zero where missing, in the memory of `residual`."""
     if len(mean):
-        fitted = mean.T @ sigma.F.T
-        fitted *= observed
-        residual -= fitted
+        by_factors = mean.T @ sigma.F.T
+        by_factors *= observed
+        residual -= by_factors
     return residual
 
 
@@ -364,9 +355,9 @@ def factors_given(
     return inverse, mean, _errors(residual, mean, observed, sigma)
 
 
-def gradient_of(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+def gradient_of(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tuple[np.ndarray, np.ndarray]:
     unit = error.sum(axis=0) if slab.unit is None else slab.unit @ error
-    return adjoint(slab.x, error, None, params.groups), unit
+    return adjoint(slab.x, error, params.tiles), unit
 
 
 def _products(mean: np.ndarray) -> np.ndarray:

@@ -37,7 +37,6 @@ def make_plan(
     by_rounds: bool = False,
     candidates: int = 1,
     takes_rows: bool = False,
-    least_squares: bool = False,
     cluster: Cluster | None = None,
 ) -> Plan:
     """The plan of the fewest passes that fits, or where another is faster by nominal rates, that; reads nothing.
@@ -49,7 +48,6 @@ def make_plan(
     by_rounds : a streamed fit is EM, a pass a round.
     candidates : structures of Sigma that rows which miss responses are asked of at a time.
     takes_rows : Sigma is found from fewer rows than equations without the (K, K) residual covariance.
-    least_squares : the coefficients are those of least squares, whatever Sigma is.
     cluster : where it would run, if not here.
     Raises MemoryError with the number, the limit and the remedy when no engine allowed fits.
     """
@@ -68,8 +66,7 @@ def make_plan(
         priced = {
             "compress": [price(rows, cluster, "compress", True, parts, consecutive, loop_bytes, takes_rows)],
             "stream": [
-                price(rows, cluster, "stream", holds, 1, least_squares=least_squares)
-                for holds in ((True,) if needs_matrix else (True, False))
+                price(rows, cluster, "stream", holds, 1) for holds in ((True,) if needs_matrix else (True, False))
             ],
         }
     allowed = priced["compress"] + priced["stream"] if engine == "auto" else priced[engine]

@@ -18,16 +18,13 @@ from lrgls_dask.rows.memory import SLACK, Cluster, task_bytes
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import FAN_IN
 from lrgls_dask.solve.in_memory import FEWER_ROWS
-from lrgls_dask.solve.streamed import stream_partial_bytes
+from lrgls_dask.solve.streamed import stream_partial_bytes, stream_passes
 
-__all__ = ["EM_PASSES", "PRICED_RANK", "STREAM_PASSES", "compress_client", "fits", "peaks", "price", "stream_client"]
+__all__ = ["EM_PASSES", "PRICED_RANK", "compress_client", "fits", "peaks", "price", "stream_client"]
 
 
 EM_PASSES = 30
 PRICED_RANK = 12  # the most factors that rank="bic" tries
-# What streamed fits take, about: two passes to start, then scores and products with them; where least squares are the
-# answer these, their residuals and a look at them; without the (K, K) residual covariance accelerated rounds of EM.
-STREAM_PASSES, SHARED_PASSES, PRODUCT_PASSES = 10, 3, 20
 
 
 def peaks(cluster: Cluster, work: int, client: int) -> tuple[int, int]:
@@ -52,7 +49,6 @@ def price(
     consecutive: bool = False,
     loop_bytes: int = 0,
     takes_rows: bool = False,
-    least_squares: bool = False,
 ) -> Plan:
     """Arguments as of `make_plan`."""
     design = rows.design
@@ -78,7 +74,7 @@ def price(
         passes = 1
         to_do = compress_work(design, rows.n_obs, layout.n_groups, by_rows=_stays_rows(design, few, takes_rows))
     else:
-        passes = SHARED_PASSES if least_squares and holds_sigma else STREAM_PASSES if holds_sigma else PRODUCT_PASSES
+        passes = stream_passes(design, holds_sigma)
         to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=passes, dense=holds_sigma)
     return Plan(
         engine=engine,

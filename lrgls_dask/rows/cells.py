@@ -26,39 +26,45 @@ MODERATE = 1e100  # sums of squares of numbers of which those with coefficients 
 def only_used(block: Block, users: tuple[ColumnUsers, ...]) -> Block:
     """The block with zero in every cell of X that no equation shown in its row uses; infinities stay, to be named.
 
-    The block itself where there is no such cell. One look at the first equation of each set of users, then at the
-    others in rows that still show none of the set; a copy of the parts of X that change.
+    The block itself where there is no such cell; a copy of the parts of X that change. Columns that one equation has to
+    itself are cleared together.
     """
     if not block.x:  # of a pass over responses alone
         return block
-    columns_of_y, cleared = _columns(block.y), []
-    missing: dict[int, np.ndarray] = {}
+    missing = _missing(block, users)
+    some = np.asarray(missing.any(axis=0))
+    own = [each for each in users if len(each.equations) == 1 and some[each.equations[0]]]
+    cleared: list[tuple[np.ndarray, np.ndarray]] = []
+    if own:
+        columns = np.concatenate([each.columns for each in own])
+        equations = np.repeat([each.equations[0] for each in own], [len(each.columns) for each in own])
+        cleared.append((columns, missing[:, equations]))
     for each in users:
-        rows = np.arange(block.n_rows)
-        for j in each.equations.tolist():
-            if len(rows) == block.n_rows:
-                if j not in missing:
-                    missing[j] = np.flatnonzero(np.isnan(columns_of_y[j]))
-                rows = missing[j]
-            else:
-                rows = rows[np.isnan(columns_of_y[j][rows])]
-            if len(rows) == 0:
-                break
-        else:
-            cleared.append((each.columns, rows))
+        if len(each.equations) != 1 and some[each.equations].all():
+            rows = np.all(missing[:, each.equations], axis=1, keepdims=True)
+            if rows.any():
+                cleared.append((each.columns, np.broadcast_to(rows, (block.n_rows, len(each.columns)))))
     if not cleared:
         return block
     x, starts = list(block.x), list(accumulate((width_of((a,)) for a in block.x), initial=0))
     copied: set[int] = set()
-    for columns, rows in cleared:
+    for columns, cells in cleared:
         parts = np.searchsorted(starts, columns, side="right") - 1
         for part in np.unique(parts).tolist():
             if part not in copied:
                 x[part] = np.array(x[part])
                 copied.add(part)
-            view = x[part].reshape(block.n_rows, -1)
-            _clear(view, rows, as_slice(columns[parts == part] - starts[part]))
+            view, mine = x[part].reshape(block.n_rows, -1), parts == part
+            _clear(view, cells[:, mine], as_slice(columns[mine] - starts[part]))
     return replace(block, x=tuple(x))
+
+
+def _missing(block: Block, users: tuple[ColumnUsers, ...]) -> np.ndarray:
+    """(n, K) whether a row misses a response; none where responses are not read."""
+    if not block.y:
+        n_equations = 1 + max((int(each.equations.max()) for each in users if len(each.equations)), default=0)
+        return np.zeros((block.n_rows, n_equations), dtype=bool)
+    return np.concatenate([np.isnan(array).reshape(block.n_rows, -1) for array in block.y], axis=1)
 
 
 def _moderate(arrays: tuple[np.ndarray, ...]) -> bool:
@@ -68,11 +74,10 @@ def _moderate(arrays: tuple[np.ndarray, ...]) -> bool:
         return all(np.einsum("ij,ij->", each, each) < MODERATE for each in floats)
 
 
-def _clear(values: np.ndarray, rows: np.ndarray, columns: slice | np.ndarray) -> None:
-    """Set some rows of some columns to zero, but for infinities."""
-    at = (rows, columns) if isinstance(columns, slice) else (rows[:, None], columns)
-    infinite = np.isinf(values[at])
-    values[at] = np.where(infinite, values[at], 0) if infinite.any() else 0
+def _clear(values: np.ndarray, cells: np.ndarray, columns: slice | np.ndarray) -> None:
+    """Set some cells (n, c) of some columns to zero, but for infinities."""
+    taken = values[:, columns]
+    values[:, columns] = np.where(cells & ~np.isinf(taken), taken.dtype.type(0), taken)
 
 
 def _columns(arrays: tuple[np.ndarray, ...]) -> list[np.ndarray]:

@@ -16,35 +16,21 @@ import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
 from lrgls_dask.rows.block import LARGEST, Block, bad_values, width_of
-from lrgls_dask.rows.moments import (
-    DesignMoments,
-    DirectionMoments,
-    GramMoments,
-    Head,
-    ProductMoments,
-    ResidualMoments,
-    RootMoments,
-    triangle,
-)
-from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, triangle
 
 __all__ = [
     "CompleteRows",
-    "StreamParams",
-    "adjoint",
     "checked_weights",
-    "design_kernel",
-    "direction_kernel",
     "fill",
     "forward",
     "gram_kernel",
-    "products_kernel",
     "regressor_gram_kernel",
-    "residual_kernel",
     "root_kernel",
+    "row_of",
     "scratch",
     "slab_rows",
     "slabs",
+    "usable",
 ]
 
 SLAB_BYTES = 2 * 2**20  # a slab and the triangle it updates stay in the processor's cache
@@ -82,7 +68,7 @@ def gram_kernel(block: Block, params: None = None) -> GramMoments | None:
         # NumPy sees A'A and calls SYRK without holding the interpreter, which SciPy's own wrapper of SYRK does
         cross += np.matmul(values.T, values, out=product)
     offset = total / weight
-    if not _usable(anchor, offset, cross.diagonal()):
+    if not usable(anchor, offset, cross.diagonal()):
         raise bad_values(block)
     cross -= np.multiply.outer(weight * offset, offset, out=product)
     return GramMoments(block.told(Head(n_rows, weight, log_weight, anchor, offset)), cross)
@@ -99,28 +85,12 @@ def root_kernel(block: Block, params: None = None) -> RootMoments | None:
     for head, centred in _centred_slabs(block):
         part = RootMoments(head, triangle(centred))
         total = part if total is None else total + part
-    if total is not None and not _usable(total.head.anchor, total.head.offset, np.abs(total.root).max(axis=0) ** 2):
+    if total is not None and not usable(total.head.anchor, total.head.offset, np.abs(total.root).max(axis=0) ** 2):
         raise bad_values(block)
     return total if total is None else replace(total, head=block.told(total.head))
 
 
-def design_kernel(block: Block, groups: tuple[DesignGroup, ...]) -> DesignMoments | None:
-    """DesignMoments of a block, about 2 n sum_g p_g (p_g + m_g) flops."""
-    total: DesignMoments | None = None
-    n_y = width_of(block.y)
-    for head, centred in _centred_slabs(block):
-        x, y = centred[:, :-n_y], centred[:, -n_y:]
-        designs = [x[:, group.take_columns] for group in groups]
-        xx = tuple(design.T @ design for design in designs)
-        xy = tuple(d.T @ y[:, group.take_equations] for d, group in zip(designs, groups, strict=True))
-        part = DesignMoments(head, groups, xx, xy, np.einsum("ij,ij->j", y, y))
-        total = part if total is None else total + part
-    if total is not None and not _usable(total.head.anchor, total.head.offset, total.yy):
-        raise bad_values(block)
-    return total if total is None else replace(total, head=block.told(total.head))
-
-
-def _usable(anchor: np.ndarray, offset: np.ndarray, squares: np.ndarray) -> bool:
+def usable(anchor: np.ndarray, offset: np.ndarray, squares: np.ndarray) -> bool:
     """Whether means and sums of squares show that no value was NaN, infinite, or too large to be squared."""
     return bool((np.abs(anchor + offset) < LARGEST).all() and np.isfinite(squares).all())
 
@@ -151,70 +121,6 @@ class CompleteRows:
         weights = np.ones(block.n_rows) if block.weights is None else np.asarray(block.weights, dtype=np.float64)
         # a weight that is no weight is left for the kernel to name
         return self.kernel(replace(block, weights=np.where(missing & (weights > 0), 0.0, weights)), params)
-
-
-@dataclass(frozen=True, eq=False)
-class StreamParams:
-    """What the streaming kernels are told. Rows are centred, so an intercept is the client's business.
-
-    groups : the equations by design.  anchor, offset : (q + K,) the mean.  scale : (K,) units of Y.
-    coefficients : per group (p, m), from columns of X to Y / scale.  direction : the same shape, or None.
-    sigma : the current Sigma in units of `scale`.  products : (K, k) B for R'R B, or None.
-    dense : whether K x K sums are wanted.
-    """
-
-    groups: tuple[DesignGroup, ...]
-    anchor: np.ndarray
-    offset: np.ndarray
-    scale: np.ndarray
-    coefficients: tuple[np.ndarray, ...]
-    direction: tuple[np.ndarray, ...] | None
-    sigma: Sigma | None
-    products: np.ndarray | None = None
-    dense: bool = True
-
-
-def residual_kernel(block: Block, params: StreamParams) -> ResidualMoments | None:
-    """R'R and the gradient of a block, n (2 P + K^2 + K k) multiplications."""
-    total: ResidualMoments | None = None
-    for x, residual, root_weight in _residual_slabs(block, params):
-        gradient: tuple[np.ndarray, ...] = ()
-        if params.sigma is not None:
-            gradient = adjoint(x, params.sigma.solve_rows(residual), root_weight, params.groups)
-        part = ResidualMoments(residual.T @ residual, gradient)
-        total = part if total is None else total + part
-    return total
-
-
-def products_kernel(block: Block, params: StreamParams) -> ProductMoments | None:
-    """R'R B, diag R'R and the gradient of a block, n (2 P + 2 K k) multiplications and nothing of size K^2."""
-    total: ProductMoments | None = None
-    assert params.products is not None
-    for x, residual, root_weight in _residual_slabs(block, params):
-        along = residual.T @ (residual @ params.products)
-        squares = np.einsum("ij,ij->j", residual, residual)
-        gradient: tuple[np.ndarray, ...] = ()
-        if params.sigma is not None:
-            gradient = adjoint(x, params.sigma.solve_rows(residual), root_weight, params.groups)
-        part = ProductMoments(along, squares, gradient)
-        total = part if total is None else total + part
-    return total
-
-
-def direction_kernel(block: Block, params: StreamParams) -> DirectionMoments | None:
-    """One conjugate-gradient product of a block, with what the step does to R'R."""
-    total: DirectionMoments | None = None
-    assert params.sigma is not None and params.direction is not None
-    for x, residual, root_weight in _residual_slabs(block, params):
-        along = forward(x, params.direction, params.groups, residual.shape[1])
-        if root_weight is not None:
-            along *= root_weight
-        image = adjoint(x, params.sigma.solve_rows(along), root_weight, params.groups)
-        none = np.zeros((0, 0))
-        vr, vv = (along.T @ residual, along.T @ along) if params.dense else (none, none)
-        part = DirectionMoments(image, vr, vv)
-        total = part if total is None else total + part
-    return total
 
 
 # ---------------------------------------------------------------------------------------------- slabs
@@ -265,7 +171,7 @@ def slabs(block: Block, anchor: np.ndarray | None = None) -> Iterator[tuple[np.n
             base = first + int(used[0])
             if len(used) < len(weights):
                 weights, keep = weights[used], used
-        less = _row(arrays, base) if anchor is None else anchor
+        less = row_of(arrays, base) if anchor is None else anchor
         fill(buffer[: last - first], arrays, first, last, less)
         yield buffer[: last - first][keep], less, weights
 
@@ -291,7 +197,8 @@ def _first_mean(block: Block) -> np.ndarray | None:
     return None
 
 
-def _row(arrays: tuple[np.ndarray, ...], row: int) -> np.ndarray:
+def row_of(arrays: tuple[np.ndarray, ...], row: int) -> np.ndarray:
+    """One row of all columns, float64."""
     return np.concatenate([np.atleast_1d(array[row]) for array in arrays]).astype(np.float64)
 
 
@@ -322,21 +229,6 @@ def _centred_slabs(block: Block) -> Iterator[tuple[Head, np.ndarray]]:
         yield head, values
 
 
-def _residual_slabs(block: Block, params: StreamParams) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-    """Centred X (n, q), weighted residuals (n, K) in units of `scale`, and sqrt(w) (n, 1) or None."""
-    n_y = width_of(block.y)
-    for values, _, weights in slabs(block, params.anchor):
-        values -= params.offset
-        x = values[:, :-n_y]
-        residual = values[:, -n_y:] / params.scale
-        residual -= forward(x, params.coefficients, params.groups, n_y)
-        root_weight = None
-        if weights is not None:
-            root_weight = np.sqrt(weights)[:, None]
-            residual *= root_weight
-        yield x, residual, root_weight
-
-
 def forward(
     x: np.ndarray, coefficients: tuple[np.ndarray, ...], groups: tuple[DesignGroup, ...], n_equations: int
 ) -> np.ndarray:
@@ -345,12 +237,3 @@ def forward(
     for group, b in zip(groups, coefficients, strict=True):
         fitted[:, group.take_equations] = x[:, group.take_columns] @ b
     return fitted
-
-
-def adjoint(
-    x: np.ndarray, values: np.ndarray, root_weight: np.ndarray | None, groups: tuple[DesignGroup, ...]
-) -> tuple[np.ndarray, ...]:
-    """X_g' values_g per group, (p, m) each."""
-    if root_weight is not None:
-        values *= root_weight
-    return tuple(x[:, g.take_columns].T @ values[:, g.take_equations] for g in groups)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.linalg.blas import dger
 
-from lrgls_dask.design.design import DesignGroup
+from lrgls_dask.design.batches import Batches
 
 __all__ = [
     "DesignMoments",
@@ -26,6 +26,7 @@ __all__ = [
     "RootMoments",
     "Scaling",
     "Sized",
+    "Summed",
     "triangle",
 ]
 
@@ -157,60 +158,85 @@ def triangle(rows: np.ndarray) -> np.ndarray:
 class DesignMoments(Sized):
     """Centred moments equation by equation: what ordinary least squares needs, nothing of size (q + K)^2.
 
-    xx : per group (p, p) X_g'X_g.  xy : per group (p, m) X_g'Y_g.  yy : (K,) diagonal of Y'Y.
+    batches : the designs by shape.  xx : per batch (G, p, p) X_g'X_g.  xy : (P,) X_g'Y_g, flat as coefficients are.
+    yy : (K,) diagonal of Y'Y.
     """
 
     head: Head
-    groups: tuple[DesignGroup, ...]
+    batches: Batches
     xx: tuple[np.ndarray, ...]
-    xy: tuple[np.ndarray, ...]
+    xy: np.ndarray
     yy: np.ndarray
 
     def __add__(self, other: DesignMoments) -> DesignMoments:
+        xx = tuple(each.copy() for each in self.xx)
+        return DesignMoments(self.head, self.batches, xx, self.xy.copy(), self.yy.copy())._with(other)
+
+    def __iadd__(self, other: DesignMoments) -> DesignMoments:
+        """The same in the memory of `self`, which is spent."""
+        return self._with(other)
+
+    def _with(self, other: DesignMoments) -> DesignMoments:
         head, gap = self.head.merge(other.head)
         gap_x, gap_y = gap[: len(gap) - len(self.yy)], gap[len(gap) - len(self.yy) :]
-        xx, xy = [], []
-        for i, group in enumerate(self.groups):
-            gx = gap_x[group.columns]
-            xx.append(self.xx[i] + other.xx[i] + np.outer(gx, gx))
-            xy.append(self.xy[i] + other.xy[i] + np.outer(gx, gap_y[group.equations]))
-        return DesignMoments(head, self.groups, tuple(xx), tuple(xy), self.yy + other.yy + gap_y**2)
+        xx, xy, yy = self.xx, self.xy, self.yy
+        xy += other.xy
+        yy += other.yy
+        yy += gap_y**2
+        for batch, mine, theirs, of_xy in zip(self.batches.each, xx, other.xx, self.batches.split(xy), strict=True):
+            gx = gap_x[batch.columns]
+            mine += theirs
+            mine += gx[:, :, None] * gx[:, None, :]
+            of_xy += gx[:, :, None] * gap_y[batch.equations][:, None, :]
+        return DesignMoments(head, self.batches, xx, xy, yy)
+
+
+class Summed(Sized):
+    """Moments that add field by field: numbers, arrays, and tuples entry by entry."""
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*(_sum(a, b) for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def __iadd__(self, other: Self) -> Self:
+        """The same in the memory of `self`, which is spent."""
+        return type(self)(*(_grown(a, b) for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+def _sum(mine: Any, theirs: Any) -> Any:
+    return tuple(map(_sum, mine, theirs)) if isinstance(mine, tuple) else mine + theirs
+
+
+def _grown(mine: Any, theirs: Any) -> Any:
+    if isinstance(mine, tuple):
+        return tuple(map(_grown, mine, theirs))
+    mine += theirs
+    return mine
 
 
 @dataclass(frozen=True, eq=False)
-class ResidualMoments(Sized):
-    """At given coefficients and Sigma. cross : (K, K) R'R.  gradient : per group (p, m) X_g'(R Sigma^-1)_g."""
+class ResidualMoments(Summed):
+    """At given coefficients and Sigma. cross : (K, K) R'R, or (0, 0).  gradient : (P,) X_j'(R Sigma^-1)_j, flat as
+    coefficients are, or (0,)."""
 
     cross: np.ndarray
-    gradient: tuple[np.ndarray, ...]
-
-    def __add__(self, other: ResidualMoments) -> ResidualMoments:
-        gradient = tuple(a + b for a, b in zip(self.gradient, other.gradient, strict=True))
-        return ResidualMoments(self.cross + other.cross, gradient)
+    gradient: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class ProductMoments(Sized):
-    """What replaces R'R where K x K is too large. along : (K, k) R'R B.  squares : (K,) diagonal of R'R.
-    gradient : per group (p, m) X_g'(R Sigma^-1)_g."""
+class ProductMoments(Summed):
+    """What replaces R'R where K x K is too large. along : (k, K) B'R'R.  squares : (K,) diagonal of R'R, or (0,).
+    gradient : (P,) as above, or (0,)."""
 
     along: np.ndarray
     squares: np.ndarray
-    gradient: tuple[np.ndarray, ...]
-
-    def __add__(self, other: ProductMoments) -> ProductMoments:
-        gradient = tuple(a + b for a, b in zip(self.gradient, other.gradient, strict=True))
-        return ProductMoments(self.along + other.along, self.squares + other.squares, gradient)
+    gradient: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class DirectionMoments(Sized):
-    """Along V = X times a direction. image : per group X_g'(V Sigma^-1)_g.  vr, vv : (K, K) V'R and V'V, or (0, 0)."""
+class DirectionMoments(Summed):
+    """Along V = X times a direction. image : (P,) X_j'(V Sigma^-1)_j, flat as coefficients are.  vr, vv : (K, K) V'R
+    and V'V, or (0, 0)."""
 
-    image: tuple[np.ndarray, ...]
+    image: np.ndarray
     vr: np.ndarray
     vv: np.ndarray
-
-    def __add__(self, other: DirectionMoments) -> DirectionMoments:
-        image = tuple(a + b for a, b in zip(self.image, other.image, strict=True))
-        return DirectionMoments(image, self.vr + other.vr, self.vv + other.vv)

@@ -7,6 +7,8 @@ of the rounds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,6 +42,7 @@ def em_update(
     *,
     lam_F: float = 0.0,
     free: NDArray[np.bool_] | None = None,
+    expand: Sequence[NDArray[np.intp]] = (),
 ) -> LowRank:
     """The next Sigma of the EM algorithm; nll + lam_F/2 ||F||^2 never rises.
 
@@ -47,18 +50,30 @@ def em_update(
     all if None.  O(K k^2), O(K k^3) with a penalty or zeros.
     With E[z z'] = C^-1 + B' S B = M:  F = S B M^-1,  d = max(diag(S - F B' S), floor).  The M step is separate for each
     row, so the floor keeps it exact.  Source: Rubin & Thayer (1982), section 2.
+    expand : sets of factors of the same equations whose covariance in M is fitted too and taken into their loadings,
+    without a penalty: otherwise it moves to I over as many rounds as there are equations (PX-EM, Liu, Rubin and Wu
+    1998).
     """
     R_inverse = np.linalg.inv(sigma.capacitance_cholesky)
     M = R_inverse @ R_inverse.T + em_products(sigma).T @ SB
     M = 0.5 * (M + M.T)
     if lam_F == 0.0 and free is None:
         F = np.asarray(np.linalg.solve(M, SB.T).T, dtype=np.float64)
-        return LowRank(F, np.maximum(diag_S - np.einsum("ik,ik->i", F, SB), floor))
+        return LowRank(_expanded(F, M, expand), np.maximum(diag_S - np.einsum("ik,ik->i", F, SB), floor))
     # the penalty ties F to d, so each is found given the other: F first (Meng & Rubin 1993)
     ridged = M + lam_F * sigma.d[:, None, None] * np.eye(sigma.rank)
     F = on_factors(ridged, SB, free)
     residual = diag_S - 2.0 * np.einsum("ik,ik->i", F, SB) + np.einsum("ik,kl,il->i", F, M, F)
-    return LowRank(F, np.maximum(residual, floor))
+    return LowRank(_expanded(F, M, expand), np.maximum(residual, floor))
+
+
+def _expanded(F: Array, moments: Array, together: Sequence[NDArray[np.intp]]) -> Array:
+    """F for factors of unit covariance, from one for factors whose covariance is that of their moments (k, k)."""
+    expanded = F.copy()
+    for factors in together:
+        value, vector = np.linalg.eigh(moments[np.ix_(factors, factors)])
+        expanded[:, factors] = F[:, factors] @ ((vector * np.sqrt(np.maximum(value, 0.0))) @ vector.T)
+    return expanded
 
 
 def on_factors(moments: Array, products: Array, free: NDArray[np.bool_] | None) -> Array:

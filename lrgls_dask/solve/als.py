@@ -133,7 +133,7 @@ class Alternating:
         return STREAMED_SHORT * inner_energy(self.problem, self.options.rel_tol)
 
     def _gls(self, at: Point, *, fall: float, is_last: Callable[[float], bool] | None = None) -> BetaStep:
-        return gls(self.problem, self.options, at.c, at.sigma, fall=fall, is_last=is_last)
+        return gls(self.problem, self.options, at.c, at.sigma, at.S, fall=fall, is_last=is_last)
 
     def _moved(self, at: Point, found: BetaStep, *, whole: bool = False) -> Half[Point]:
         point = Point(found.c, found.S, at.sigma)

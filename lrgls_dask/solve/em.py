@@ -228,8 +228,10 @@ class CompleteRounds(Rounds):
         loadings = self.structure.loadings(self.problem.design.n_equations)
         free = None if loadings.everywhere else loadings.free
         lam_F = self.structure.lam_F
-        return c + step, em_update(sigma, seen.along, seen.diagonal, self._floor, lam_F=lam_F, free=free)
+        expand = loadings.together if self.options.accelerate and lam_F == 0.0 else ()
+        found = em_update(sigma, seen.along, seen.diagonal, self._floor, lam_F=lam_F, free=free, expand=expand)
+        return c + step, found
 
     def refined(self, c: np.ndarray, sigma: LowRank, seen: Products) -> tuple[np.ndarray, int]:
-        found = gls(self.problem, self.options, c, sigma)
+        found = gls(self.problem, self.options, c, sigma, gradient=seen.gradient)
         return found.c, found.iterations

@@ -59,16 +59,21 @@ def gls(
     options: Options,
     c: np.ndarray,
     sigma: Sigma,
+    S: Any = None,
     *,
+    gradient: np.ndarray | None = None,
     fall: float = 0.0,
     is_last: Callable[[float], bool] | None = None,
 ) -> BetaStep:
     """Coefficients at `sigma` by CG warm-started at c (P,), within the restrictions.
 
+    S : their residual covariance, None where that at the end is not wanted.
+    gradient : (P,) at c and `sigma`, if known.
+
     The inner iteration is stopped by its energy r'M^-1 r: where it has fallen to `fall` of its start, or at the final
     tolerance where `is_last` says of the energy of the start that no other step will follow.
     """
-    system = problem.gls_step(c, sigma)
+    system = problem.gls_step(c, sigma, S, gradient)
     ridge = problem.coordinates.ridge
     diagonal = problem.coordinates.expand(sigma.precision_diagonal) * (1.0 - ridge) + ridge
     final = final_energy(problem, options, c, diagonal)

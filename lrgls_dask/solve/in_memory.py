@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -106,10 +107,11 @@ class InMemory:
         gradient = np.zeros(0) if sigma is None else at.adjoint(stacks, sigma.solve_rows(residual)) - at.ridge * c
         return Products(along, diagonal, gradient)
 
-    def gls_step(self, c: np.ndarray, sigma: Sigma) -> GlsStep:
+    def gls_step(self, c: np.ndarray, sigma: Sigma, S: Any = None, gradient: np.ndarray | None = None) -> GlsStep:
         at, stacks = self.coordinates, self._stacks
-        residual = self._y - at.forward(stacks, c)
-        gradient = at.adjoint(stacks, sigma.solve_rows(residual)) - at.ridge * c
+        if gradient is None:
+            residual = self._y - at.forward(stacks, c)
+            gradient = at.adjoint(stacks, sigma.solve_rows(residual)) - at.ridge * c
 
         def product(p: np.ndarray, _: np.ndarray) -> np.ndarray:
             image: np.ndarray = at.adjoint(stacks, sigma.solve_rows(at.forward(stacks, p)))

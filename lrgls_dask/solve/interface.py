@@ -86,7 +86,9 @@ class Problem(Posed, Protocol):
         """S B for B (K, m), diag S, and at a Sigma the gradient, without forming S."""
         ...
 
-    def gls_step(self, c: np.ndarray, sigma: Sigma) -> GlsStep: ...
+    def gls_step(self, c: np.ndarray, sigma: Sigma, S: Any = None, gradient: np.ndarray | None = None) -> GlsStep:
+        """S : residual covariance at c, None where that of the solution is not wanted.  gradient : (P,), if known."""
+        ...
 
     def x_rows(self) -> np.ndarray | None:
         """(r, q) with x_rows'x_rows = X'X, None where `compressed` has it or it needs more memory than there is."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -15,17 +14,18 @@ from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions, free_coefficients
-from lrgls_dask.rows.kernels import (
+from lrgls_dask.rows.kernels import regressor_gram_kernel
+from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments
+from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.run_pass import Kernel, Meter, run_pass, with_effects
+from lrgls_dask.rows.stream_kernels import (
     StreamParams,
     design_kernel,
     direction_kernel,
     products_kernel,
-    regressor_gram_kernel,
     residual_kernel,
 )
-from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments
-from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter, run_pass, with_effects
+from lrgls_dask.rows.tiles import Tiles
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
 from lrgls_dask.solve.divisors import overlaps
@@ -33,10 +33,19 @@ from lrgls_dask.solve.interface import GlsStep, Products, nll_offset
 from lrgls_dask.solve.level import check_digits, level_row
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
 
-__all__ = ["Streamed", "group_rows", "stream_partial_bytes"]
+__all__ = ["STREAM_PASSES", "Streamed", "group_rows", "stream_partial_bytes", "stream_passes"]
 
-WELL_CONDITIONED = 1e4  # least squares from cross-products, of standardised columns, is then good to eight digits
+# Passes that are expected: two to start, scores, and about four products with these; of the same columns the moments
+# of all equations, and products of what these leave; of many equations two to start and rounds, which are few.
+STREAM_PASSES, SAME_COLUMNS_PASSES, PRODUCTS_PASSES = 10, 2, 16
+
 PARTIALS_IN_FLIGHT = 24  # partial sums a pass may hold at once on one worker
+# Following R'R along a step's products takes 3 K^2 multiplications a row and product, reading the rows once more for it
+# at its end q + K numbers and K^2 / 2 multiplications. Up to this K^2 / (q + K) following takes less: a number takes as
+# long to read as a few tens of multiplications, from memory or from a disk, and there are about three products.
+FOLLOWED = 50
+# A centre this near the mean, relative to the spread of a column, moves no digit of a sum of squares.
+NEAR_MEAN = 1e-9
 
 
 class Streamed:
@@ -64,12 +73,16 @@ class Streamed:
         self.dense = dense
         rows = with_effects(rows, meter)
         self.design, self.rows, self.meter, self.spare_bytes = rows.design, rows, meter, spare_bytes
-        groups = rows.design.groups
-        size = 8 * sum(len(g.columns) * (len(g.columns) + len(g.equations)) for g in groups)
-        moments: DesignMoments = run_pass(rows, design_kernel, groups, partial_bytes=size, meter=meter, label="OLS")
+        self._tiles = Tiles.of(rows.design.batches)
+        size = 8 * sum(len(g.columns) * (len(g.columns) + len(g.equations)) for g in rows.design.groups)
+        moments: DesignMoments = run_pass(
+            rows, design_kernel, self._tiles, partial_bytes=size, meter=meter, label="OLS"
+        )
         self.n_obs, self.head = moments.head.n_rows, moments.head
+        squares = _squares(moments, rows.design)
+        self._spread_x = np.sqrt(squares / moments.head.weight)
         if rows.design.absorbed is not None:
-            design = rows.design.beside_effects(_squares(moments, rows.design), moments.head.weight)
+            design = rows.design.beside_effects(squares, moments.head.weight)
             self.design, self.rows = design, replace(rows, design=design)
         self.cells = np.full(rows.design.n_equations, float(self.n_obs))
         self.group_rows = group_rows(moments, self.design)
@@ -82,68 +95,55 @@ class Streamed:
         self.coordinates = Coordinates.of(self.whitened, rows.design)
         self.constraint = constraint_on(self.whitened, self.coordinates, restrictions)
         self.free, self.restrictions = free_coefficients(self.design, restrictions), restrictions
-        self._seen: tuple[np.ndarray, np.ndarray] | None = None  # the last coefficients and their residual covariance
         self._mean_rows = [stack[:, :1] for stack in self.whitened.stacks]
-        q = rows.design.n_regressors
+        q, K = rows.design.n_regressors, rows.design.n_equations
         self._mean_y = (np.sqrt(self.head.weight) * self.head.mean[q:] / self.whitened.y_scale)[None, :]
+        self._follows = dense and FOLLOWED * (q + K) >= K**2
 
     def residual_covariance(self, c: np.ndarray) -> np.ndarray:
-        moments: ResidualMoments = self._pass(residual_kernel, c, None, None, "residuals")
+        moments: ResidualMoments = self._pass(residual_kernel, "residuals", c, dense=True)
         mean = self._mean_residual(c)
-        found = (moments.cross + mean.T @ mean) / self.n_obs
-        self._seen = c.copy(), found
-        return found
+        return (moments.cross + mean.T @ mean) / self.n_obs
 
     def products(self, c: np.ndarray, B: np.ndarray, sigma: Sigma | None) -> Products:
-        moments: ProductMoments = self._pass(products_kernel, c, None, sigma, "products", B)
+        moments: ProductMoments = self._pass(products_kernel, "products", c, sigma=sigma, products=B, squares=True)
         mean = self._mean_residual(c)
         gradient = np.zeros(0)
         if sigma is not None:
             gradient = self._adjoint(moments.gradient, mean, sigma) - self.coordinates.ridge * c
-        along = (moments.along + mean.T @ (mean @ B)) / self.n_obs
+        along = (moments.along.T + mean.T @ (mean @ B)) / self.n_obs
         return Products(along, (moments.squares + mean[0] ** 2) / self.n_obs, gradient)
 
-    def gls_step(self, c: np.ndarray, sigma: Sigma) -> GlsStep:
+    def gls_step(self, c: np.ndarray, sigma: Sigma, S: Any = None, gradient: np.ndarray | None = None) -> GlsStep:
         at = self.coordinates
-        if self._is_settled(c):
-            none = np.zeros((0, 0)) if self._seen is None else self._seen[1]
-            return GlsStep(np.zeros_like(c), lambda p, _: p, lambda *_: none.copy())
-        if self.dense:
-            moments: ResidualMoments = self._pass(residual_kernel, c, None, sigma, "score")
-            mean = self._mean_residual(c)
-            start = (moments.cross + mean.T @ mean) / self.n_obs
-            gradient = self._adjoint(moments.gradient, mean, sigma) - at.ridge * c
-        else:
-            start = np.zeros((0, 0))
-            gradient = self.products(c, np.zeros((self.design.n_equations, 0)), sigma).gradient
+        if gradient is None:
+            moments: ResidualMoments = self._pass(residual_kernel, "score", c, sigma=sigma)
+            gradient = self._adjoint(moments.gradient, self._mean_residual(c), sigma) - at.ridge * c
+        follows = S is not None and self._follows
         changes: list[tuple[np.ndarray, np.ndarray]] = []
 
         def product(p: np.ndarray, current: np.ndarray) -> np.ndarray:
-            along: DirectionMoments = self._pass(direction_kernel, current, p, sigma, "conjugate gradients")
+            along: DirectionMoments = self._pass(
+                direction_kernel, "conjugate gradients", current, sigma=sigma, direction=self._raw(p), dense=follows
+            )
             mean_along = at.forward(self._mean_rows, p)
-            if self.dense:
+            if follows:
                 vr = along.vr + mean_along.T @ self._mean_residual(current)
                 changes.append((vr + vr.T, along.vv + mean_along.T @ mean_along))
             return self._adjoint(along.image, mean_along, sigma) + at.ridge * p
 
-        def finish(_: np.ndarray, steps: tuple[float, ...]) -> np.ndarray:
+        def finish(solution: np.ndarray, steps: tuple[float, ...]) -> Any:
+            if S is None or not steps:
+                return S
+            if not follows:
+                return self.residual_covariance(solution)
             # R'R along the path is known exactly from what the products have summed: no further pass
-            covariance = start.copy()
+            covariance = S.copy()
             for step, (linear, quadratic) in zip(steps, changes, strict=False):
                 covariance += (step * step * quadratic - step * linear) / self.n_obs
             return covariance
 
         return GlsStep(gradient, product, finish)
-
-    def _is_settled(self, c: np.ndarray) -> bool:
-        """Whether c is the GLS solution at any Sigma, and what a step tells of it is known: least squares of equations
-        that share all columns (Zellner 1962), of columns that leave cross-products their digits."""
-        whitened = self.whitened
-        if len(whitened.groups) > 1 or self.constraint is not None or self.coordinates.ridge.any():
-            return False
-        known = not self.dense or (self._seen is not None and np.array_equal(self._seen[0], c))
-        off = np.abs(c - self.coordinates.flat(whitened.start)).max()  # in standard errors, or less
-        return known and off < 1e-8 and float(np.linalg.cond(whitened.groups[0].root)) < WELL_CONDITIONED
 
     @cached_property
     def overlaps(self) -> np.ndarray:
@@ -173,44 +173,74 @@ class Streamed:
     def _mean_residual(self, c: np.ndarray) -> np.ndarray:
         return self._mean_y - self.coordinates.forward(self._mean_rows, c)
 
-    def _adjoint(self, by_group: tuple[np.ndarray, ...], mean: np.ndarray, sigma: Sigma) -> np.ndarray:
-        groups = self.whitened.groups
-        centred = tuple(g.adjoint(s) for g, s in zip(groups, by_group, strict=True))
-        return self.coordinates.flat(centred) + self.coordinates.adjoint(self._mean_rows, sigma.solve_rows(mean))
+    def _adjoint(self, gradient: np.ndarray, mean: np.ndarray, sigma: Sigma) -> np.ndarray:
+        """(P,) by c, of a gradient by the columns as stored, flat (P,), and of the mean (1, K)."""
+        parts = zip(self.whitened.batches, self._tiles.batches.split(gradient), strict=True)
+        centred = np.concatenate([batch.adjoint(part).ravel() for batch, part in parts])
+        return centred + self.coordinates.adjoint(self._mean_rows, sigma.solve_rows(mean))
 
-    def _pass(
-        self,
-        kernel: Callable[..., Any],
-        c: np.ndarray,
-        direction: np.ndarray | None,
-        sigma: Sigma | None,
-        label: str,
-        products: np.ndarray | None = None,
-    ) -> Any:
-        params = StreamParams(
-            self.design.groups,
-            self.head.anchor,
-            self.head.offset,
-            self.whitened.y_scale,
-            self._raw(c),
-            None if direction is None else self._raw(direction),
-            sigma,
-            products,
-            self.dense,
-        )
-        size = stream_partial_bytes(self.design, self.dense)
+    def _raw(self, c: np.ndarray) -> np.ndarray:
+        """Flat (P,) coefficients of the stored columns, for Y in standard units."""
+        parts = zip(self.whitened.batches, self.coordinates.split(c), strict=True)
+        return np.concatenate([batch.coefficients(part).ravel() for batch, part in parts])
+
+    @cached_property
+    def _centre(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """What rows are taken less: their mean, in two steps where one number does not hold it."""
+        head, mean = self.head, self.head.mean
+        spread = np.concatenate([self._spread_x, self.whitened.y_scale])
+        left = np.abs((head.anchor - mean) + head.offset)
+        return (mean, None) if np.all(left <= NEAR_MEAN * spread) else (head.anchor, head.offset)
+
+    def _pass(self, kernel: Kernel, label: str, c: np.ndarray | None, *, as_stored: bool = False, **wanted: Any) -> Any:
+        """wanted : see `StreamParams`; at coefficients c, or at zero.  as_stored : of rows as they are."""
+        coefficients = None if c is None else self._raw(c)
+        anchor, offset = (None, None) if as_stored else self._centre
+        scale = None if as_stored else self.whitened.y_scale
+        params = StreamParams(self._tiles, anchor, offset, scale, coefficients, **wanted)
+        size = stream_partial_bytes(self.design, bool(wanted.get("dense")))
         return run_pass(self.rows, kernel, params, partial_bytes=size, meter=self.meter, label=label)
-
-    def _raw(self, c: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Per group (p, m): coefficients of the stored columns, for Y in standard units."""
-        by_group = self.coordinates.by_group(c)
-        return tuple(g.coefficients(part) for g, part in zip(self.whitened.groups, by_group, strict=True))
 
 
 def stream_partial_bytes(design: Design, dense: bool) -> int:
     """Bytes of one partial sum: P coefficients and two K x K arrays, or a dozen columns of K where that is too much."""
     n_equations = design.n_equations
     return 8 * (design.n_coefficients + (2 * n_equations**2 if dense else 16 * n_equations))
+
+
+def stream_passes(design: Design, dense: bool) -> int:
+    """Passes over the rows that a fit is expected to take."""
+    if not dense:
+        return PRODUCTS_PASSES
+    return SAME_COLUMNS_PASSES if len(design.groups) == 1 else STREAM_PASSES
+
+
+def _roots(xx: np.ndarray, xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Roots R (G, p, p) of cross-products, R'R = xx, and y (G, p, m) with R'y = xy: of all designs at once that vary in
+    the same columns, one by one where these are nearly dependent."""
+    roots, ys = np.zeros(xx.shape), np.zeros(xy.shape)
+    squares = np.diagonal(xx, axis1=1, axis2=2)
+    patterns, of = np.unique(squares > 0, axis=0, return_inverse=True)
+    for number, varies in enumerate(patterns):
+        members, live = np.flatnonzero(of.reshape(-1) == number), np.flatnonzero(varies)
+        scale = np.sqrt(squares[np.ix_(members, live)])
+        unit = xx[np.ix_(members, live, live)] / (scale[:, :, None] * scale[:, None, :])
+        try:
+            factor = np.linalg.cholesky(unit)
+            clear = np.all(np.diagonal(factor, axis1=1, axis2=2) > GRAM_RESOLUTION, axis=1)
+        except np.linalg.LinAlgError:
+            clear = np.zeros(len(members), dtype=bool)
+        if clear.all():
+            roots[np.ix_(members, live, live)] = factor.transpose(0, 2, 1) * scale[:, None, :]
+            # the last unknown first makes the factor upper triangular, whose LU it is: forward substitution
+            right = (xy[np.ix_(members, live)] / scale[:, :, None])[:, ::-1]
+            ys[np.ix_(members, live)] = np.linalg.solve(factor[:, ::-1, ::-1], right)[:, ::-1]
+            continue
+        for g in members:
+            found = root_of(np.tril(xx[g]))
+            roots[g, : len(found)] = found
+            ys[g] = _solved(roots[g], xy[g])
+    return roots, ys
 
 
 def _solved(root: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -234,8 +264,8 @@ def _solved(root: np.ndarray, right: np.ndarray) -> np.ndarray:
 def _squares(moments: DesignMoments, design: Design) -> np.ndarray:
     """(q,) of every column that an equation uses, about its mean."""
     found = np.full(design.n_regressors, np.inf)
-    for group, products in zip(moments.groups, moments.xx, strict=True):
-        found[group.columns] = products.diagonal()
+    for batch, products in zip(moments.batches.each, moments.xx, strict=True):
+        found[batch.columns] = np.diagonal(products, axis1=1, axis2=2)
     return found
 
 
@@ -243,16 +273,13 @@ def group_rows(moments: DesignMoments, design: Design) -> tuple[GroupRows, ...]:
     """Rows that stand for each design's own columns and responses, from their centred moments."""
     n_y = len(moments.yy)
     mean = np.sqrt(moments.head.weight) * moments.head.mean
-    rows = []
-    for i, group in enumerate(moments.groups):
-        p = len(group.columns)
-        root = np.zeros((p, p))
-        found = root_of(np.tril(moments.xx[i]))
-        root[: len(found)] = found
-        y = _solved(root, moments.xy[i])
-        mean_x, mean_y = mean[:-n_y][group.columns], mean[-n_y:][group.equations]
-        beyond = np.maximum(moments.yy[group.equations] - np.sum(y**2, axis=0), 0.0)
-        x = np.vstack([mean_x, root])
-        level = level_row(design, group, x, moments.head.levels)
-        rows.append(GroupRows(group, x, np.vstack([mean_y, y]), beyond, level))
-    return tuple(rows)
+    rows: list[GroupRows | None] = [None] * len(design.groups)
+    for members, of_xx, of_xy in zip(design.buckets, moments.xx, moments.batches.split(moments.xy), strict=True):
+        for i, root, y in zip(members, *_roots(of_xx, of_xy), strict=True):
+            group = design.groups[i]
+            mean_x, mean_y = mean[:-n_y][group.columns], mean[-n_y:][group.equations]
+            beyond = np.maximum(moments.yy[group.equations] - np.sum(y**2, axis=0), 0.0)
+            x = np.vstack([mean_x, root])
+            level = level_row(design, group, x, moments.head.levels)
+            rows[i] = GroupRows(group, x, np.vstack([mean_y, y]), beyond, level)
+    return tuple(row for row in rows if row is not None)

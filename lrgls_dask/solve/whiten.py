@@ -20,7 +20,16 @@ from lrgls_dask.solve.level import check_constants, level_row
 from lrgls_dask.solve.magnitudes import check_ratios, check_sizes
 from lrgls_dask.solve.orthonormal import Columns
 
-__all__ = ["GroupRows", "Whitened", "WhitenedGroup", "fitted_exactly", "group_rows", "resolution_of", "whiten"]
+__all__ = [
+    "GroupRows",
+    "Whitened",
+    "WhitenedBatch",
+    "WhitenedGroup",
+    "fitted_exactly",
+    "group_rows",
+    "resolution_of",
+    "whiten",
+]
 
 
 QR_RESOLUTION = 1e-12  # singular values of unit columns that the qr route tells from zero
@@ -104,10 +113,35 @@ class WhitenedGroup:
 
 
 @dataclass(frozen=True, eq=False)
+class WhitenedBatch:
+    """Designs of one shape at once: what a `WhitenedGroup` has, with an axis of designs before it."""
+
+    x_scale: np.ndarray
+    order: np.ndarray
+    root: np.ndarray
+    turn: np.ndarray | None
+
+    def coefficients(self, c: np.ndarray) -> np.ndarray:
+        """(G, p, m) coefficients of the columns as stored, for Y in standard units."""
+        # LU of a triangular matrix that is upper is that matrix: back substitution, all designs in one call
+        solved = np.linalg.solve(self.root, c if self.turn is None else self.turn @ c)
+        b = np.empty_like(solved)
+        np.put_along_axis(b, self.order[:, :, None], solved, axis=1)
+        return b / self.x_scale[:, :, None]
+
+    def adjoint(self, gradient: np.ndarray) -> np.ndarray:
+        """(G, p, m) derivative with respect to c of a function whose derivative with respect to b is `gradient`."""
+        taken = np.take_along_axis(gradient / self.x_scale[:, :, None], self.order[:, :, None], axis=1)
+        upper = self.root.transpose(0, 2, 1)[:, ::-1, ::-1]  # the last unknown first, so that it is no lower one
+        solved = np.linalg.solve(upper, taken[:, ::-1])[:, ::-1]
+        return np.asarray(solved if self.turn is None else self.turn.transpose(0, 2, 1) @ solved)
+
+
+@dataclass(frozen=True, eq=False)
 class Whitened:
     """All equations in standard units. y_scale : (K,).  start : per group (p, m), each equation fitted by itself.
 
-    stacks : per bucket of the design (G, r, p), the rows of X of its groups.
+    stacks : per bucket of the design (G, r, p), the rows of X of its groups.  batches : the groups of each bucket.
     exact : (K,) true where an equation's residuals vanish, so that its response sets its unit.
     """
 
@@ -116,6 +150,7 @@ class Whitened:
     start: tuple[np.ndarray, ...]
     exact: np.ndarray
     stacks: tuple[np.ndarray, ...]
+    batches: tuple[WhitenedBatch, ...]
 
     def coefficients(self, by_group: tuple[np.ndarray, ...]) -> np.ndarray:
         """(P,) coefficients in the user's units, equation by equation, from c (p, m) per group."""
@@ -149,14 +184,14 @@ def whiten(
     y_scale, exact = np.empty(design.n_equations), np.zeros(design.n_equations, dtype=bool)
     groups: dict[int, WhitenedGroup] = {}
     starts: dict[int, np.ndarray] = {}
-    stacks = []
+    stacks, batches = [], []
     penalties, ridged = column_penalties(design, lam_B), penalises(lam_B)
     if ridged:
         check_constants(part.level for part in rows)
-    by_group = np.broadcast_to(np.asarray(n_obs), (len(rows),))
+    n_rows = np.broadcast_to(np.asarray(n_obs), (len(rows),))
     for members in design.buckets:
         parts = [rows[i] for i in members]
-        counts = by_group[list(members)][:, None]
+        counts = n_rows[list(members)][:, None]
         _check_enough_rows(design, parts[0], int(counts[0, 0]))
         x, y = np.stack([part.x for part in parts]), np.stack([part.y for part in parts])
         beyond = np.stack([part.beyond for part in parts])
@@ -182,17 +217,17 @@ def whiten(
         if ridged:
             made = columns.ridged()
             q, root, ridge, turn = made.q, made.root, made.ridge, made.turn
-        start = q.transpose(0, 2, 1) @ (y / scale[:, None, :])
+        own = q.transpose(0, 2, 1) @ (y / scale[:, None, :])
         stacks.append(q)
+        batches.append(WhitenedBatch(columns.scale, order, root, turn))
         for g, i in enumerate(members):
             equations = parts[g].group.equations
-            y_scale[equations], exact[equations], starts[i] = scale[g], vanishing[g], start[g]
+            y_scale[equations], exact[equations], starts[i] = scale[g], vanishing[g], own[g]
             rotation = None if turn is None else turn[g]
             groups[i] = WhitenedGroup(parts[g].group, columns.scale[g], order[g], root[g], rotation, ridge[g], q[g])
     in_order = range(len(rows))
-    return Whitened(
-        tuple(groups[i] for i in in_order), y_scale, tuple(starts[i] for i in in_order), exact, tuple(stacks)
-    )
+    by_group, start = tuple(groups[i] for i in in_order), tuple(starts[i] for i in in_order)
+    return Whitened(by_group, y_scale, start, exact, tuple(stacks), tuple(batches))
 
 
 def fitted_exactly(system: Compressed) -> np.ndarray:

@@ -320,11 +320,11 @@ def _check(firsts: Sequence[FirstMoments], labels: Sequence[object]) -> None:
 
 def _together(firsts: Sequence[FirstMoments]) -> FirstMoments:
     """The moments of each equation over the rows of all segments."""
-    one, summed = firsts[0], firsts[0].groups
+    one, summed = firsts[0], firsts[0].available
     for first in firsts[1:]:
-        summed = tuple(a + b for a, b in zip(summed, first.groups, strict=True))
+        summed = tuple(a + b for a, b in zip(summed, first.available, strict=True))
     n_rows, empty = sum(first.n_rows for first in firsts), sum(first.empty for first in firsts)
-    return FirstMoments(one.design, one.n_equations, 0, n_rows, empty, 0, None, summed)
+    return FirstMoments(one.batches, one.n_equations, 0, n_rows, empty, 0, None, summed)
 
 
 def _pseudo_rows(first: FirstMoments, whole: Incomplete) -> PatternRows:

@@ -16,15 +16,16 @@ from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.rows.block import Block
-from lrgls_dask.rows.kernels import (
+from lrgls_dask.rows.kernels import gram_kernel, root_kernel
+from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.stream_kernels import (
     StreamParams,
     design_kernel,
     direction_kernel,
-    gram_kernel,
+    products_kernel,
     residual_kernel,
-    root_kernel,
 )
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.tiles import Tiles
 from support.fits import assert_params_close, by_gram, fit
 from support.systems import Data, dask_rows, simulate
 
@@ -171,20 +172,25 @@ def test_digits_are_not_lost_to_a_close_fit(monkeypatch: pytest.MonkeyPatch) -> 
 # ---------------------------------------------------------------------------------- kernels
 
 SIGMA = fit(DATA.system()).covariance
+TILES = Tiles.of(DATA.system().design.batches)
 PARAMS = StreamParams(
-    groups=DATA.system().design.groups,
+    tiles=TILES,
     anchor=np.ones(14),
     offset=np.full(14, 0.25),
     scale=np.linspace(0.5, 2.0, 6),
-    coefficients=tuple(np.full(g.coefficients.shape, 0.3) for g in DATA.system().design.groups),
-    direction=tuple(g.coefficients / 7.0 for g in DATA.system().design.groups),
+    coefficients=np.full(len(TILES.batches.places), 0.3),
+    direction=TILES.batches.places / 7.0,
     sigma=SIGMA,
+    products=np.linspace(-1.0, 1.0, 12).reshape(6, 2),
+    dense=True,
+    squares=True,
 )
 KERNELS = {
     "gram": (gram_kernel, None),
     "root": (root_kernel, None),
-    "design": (design_kernel, PARAMS.groups),
+    "design": (design_kernel, TILES),
     "residual": (residual_kernel, PARAMS),
+    "products": (products_kernel, PARAMS),
     "direction": (direction_kernel, PARAMS),
 }
 
@@ -199,7 +205,7 @@ def numbers(result: Any) -> np.ndarray:
             parts.append((value.T @ value).ravel())
         elif name == "cross" and not np.allclose(value, value.T):
             parts.append(np.tril(value).ravel())
-        elif name != "groups":
+        elif name != "batches":
             parts += [np.ravel(v) for v in (value if isinstance(value, tuple) else (value,))]
     return np.concatenate(parts)
 
@@ -233,6 +239,8 @@ def test_slabs_do_not_show(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = numbers(kernel(block(slice(0, 150)), params))
     monkeypatch.setattr("lrgls_dask.rows.kernels.SLAB_BYTES", 1)
     monkeypatch.setattr("lrgls_dask.rows.kernels.SLAB_ROWS", 11)
+    monkeypatch.setattr("lrgls_dask.rows.stream_kernels.SLAB_BYTES", 1)
+    monkeypatch.setattr("lrgls_dask.rows.stream_kernels.LEAST_ROWS", 11)
     np.testing.assert_allclose(numbers(kernel(block(slice(0, 150)), params)), whole, rtol=1e-10, atol=1e-10)
 
 

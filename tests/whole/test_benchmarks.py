@@ -38,6 +38,7 @@ SCRIPTS = (
     "time_varying",
     "versus_alsgls",
     "versus_linearmodels",
+    "wide",
 )
 
 
@@ -360,3 +361,15 @@ def test_routes(small):
     for codec in ("raw", "zstd"):
         values = {run["nll"] for run in found["runs"] if run["case"].startswith(codec) and "nll" in run}
         assert len(values) == 1  # the same blocks by every route, to the last bit
+
+
+@pytest.mark.slow
+def test_wide(small):
+    found = small("wide")
+    assert cases(found) == ["read own", "fit own", "read shared", "fit shared"]
+    read_own, own, read_shared, shared = found["runs"]
+    assert read_own["bytes"] > 2_000 * 60 * 6 * 8 and read_shared["bytes"] > 2_000 * 205 * 8
+    assert own["termination"] == shared["termination"] == "converged"
+    assert shared["passes_to_last_1e-6"] <= shared["passes"] <= 14
+    assert own["peak_sum"] <= own["planned_peak"] and shared["peak_sum"] <= shared["planned_peak"]
+    assert found["summary"]["pass_over_read_own"] == own["seconds_a_pass"] / read_own["seconds"]

@@ -1,0 +1,121 @@
+"""Streamed rows whose equations all use the same columns: passes tell only of what lies outside these.
+
+Residuals are what X explains of Y less X c, which the moments of the first pass tell at any c, beside what lies outside
+the span of X, the same E at every c. So gradients and steps of the coefficients take no pass, and nor does R'R, once
+E'E is known; without it a product R'R B takes one, of which E'E B is all that is read.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lrgls_dask.rows.moments import ProductMoments, ResidualMoments
+from lrgls_dask.rows.rows import Rows
+from lrgls_dask.rows.stream_kernels import products_kernel, residual_kernel
+from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.solve.interface import GlsStep, Products
+from lrgls_dask.solve.streamed import Streamed
+
+__all__ = ["SameColumns", "streamed"]
+
+# Squares of Y, in squares of its residuals, up to which E'E is taken as Y'Y less what X and the means explain: that
+# loses as many digits as this has, and saves a product with X for every row and a copy of it.
+LOOSE_FIT = 1e4
+
+
+def streamed(rows: Rows, **options: Any) -> Streamed:
+    """What answers for rows that are streamed; options as of `Streamed`."""
+    return (SameColumns if len(rows.design.groups) == 1 else Streamed)(rows, **options)
+
+
+class SameColumns(Streamed):
+    """The client holds (q + 1) K numbers more than `Streamed`."""
+
+    def residual_covariance(self, c: np.ndarray) -> np.ndarray:
+        """One pass the first time, none later."""
+        residual = self._residual(c)
+        return (self._outside + residual.T @ residual) / self.n_obs
+
+    def products(self, c: np.ndarray, B: np.ndarray, sigma: Sigma | None) -> Products:
+        """One pass."""
+        at, residual, inside = self.coordinates, self._residual(c), self._inside
+        if self._is_loose:  # of rows as they are stored, in the user's units
+            scale = self.whitened.y_scale[:, None]
+            moments: ProductMoments = self._pass(products_kernel, "products", None, as_stored=True, products=B / scale)
+            read, squares = moments.along.T / scale, self._squares_outside
+        else:
+            moments = self._pass(products_kernel, "products", self._closest, products=B, squares=True)
+            read, squares = moments.along.T, moments.squares - np.sum(inside**2, axis=0)
+        along = read - inside.T @ (inside @ B) + residual.T @ (residual @ B)
+        diagonal = (squares + np.sum(residual**2, axis=0)) / self.n_obs
+        gradient = np.zeros(0)
+        if sigma is not None:
+            gradient = at.adjoint(self._stacks, sigma.solve_rows(residual)) - at.ridge * c
+        return Products(along / self.n_obs, diagonal, gradient)
+
+    def gls_step(self, c: np.ndarray, sigma: Sigma, S: Any = None, gradient: np.ndarray | None = None) -> GlsStep:
+        """No pass, once R'R is known."""
+        at, stacks = self.coordinates, self._stacks
+        if gradient is None:
+            gradient = at.adjoint(stacks, sigma.solve_rows(self._residual(c))) - at.ridge * c
+
+        def product(p: np.ndarray, _: np.ndarray) -> np.ndarray:
+            image: np.ndarray = at.adjoint(stacks, sigma.solve_rows(at.forward(stacks, p)))
+            return image + at.ridge * p
+
+        def finish(solution: np.ndarray, steps: tuple[float, ...]) -> Any:
+            return S if S is None or not steps else self.residual_covariance(solution)
+
+        return GlsStep(gradient, product, finish)
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    @property
+    def _stacks(self) -> tuple[np.ndarray, ...]:
+        return self.whitened.stacks
+
+    @cached_property
+    def _explained(self) -> np.ndarray:
+        """(r, K) Y in the span of X and of a constant, in the basis of the rows of X, the mean first."""
+        return self.group_rows[0].y / self.whitened.y_scale
+
+    @cached_property
+    def _squares_outside(self) -> np.ndarray:
+        """(K,) diagonal of E'E."""
+        return self.group_rows[0].beyond / self.whitened.y_scale**2
+
+    def _residual(self, c: np.ndarray) -> np.ndarray:
+        """(r, K) the same of the residuals at c."""
+        return self._explained - self.coordinates.forward(self._stacks, c)
+
+    @cached_property
+    def _is_loose(self) -> bool:
+        """Whether rows may be read as they are, because neither X nor the means explain nearly all of Y."""
+        total = self._squares_outside + np.sum(self._explained**2, axis=0)
+        return bool(np.all(total <= LOOSE_FIT * self._squares_outside))
+
+    @cached_property
+    def _closest(self) -> np.ndarray:
+        """(P,) coefficients at which rows are read if not: least squares, which leave no more than digits tell."""
+        return np.linalg.lstsq(self._stacks[0][0], self._explained, rcond=None)[0].ravel()
+
+    @cached_property
+    def _inside(self) -> np.ndarray:
+        """(r, K) what lies in the span of X and a constant of the rows as they are read, the mean of centred ones."""
+        return self._explained if self._is_loose else self._residual(self._closest)[1:]
+
+    @cached_property
+    def _outside(self) -> np.ndarray:
+        """(K, K) E'E: one pass."""
+        read_at = None if self._is_loose else self._closest
+        moments: ResidualMoments = self._pass(
+            residual_kernel, "residuals", read_at, as_stored=self._is_loose, dense=True
+        )
+        cross = moments.cross
+        if self._is_loose:
+            cross /= self.whitened.y_scale[:, None]
+            cross /= self.whitened.y_scale
+        return cross - self._inside.T @ self._inside
