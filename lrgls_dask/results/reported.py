@@ -80,6 +80,7 @@ class Reported(MadeOfParts):
     def std_errors(self) -> xr.DataArray:
         """(P,) standard errors: classical ones, at a known Sigma, unless `with_cov` chose others.
 
+        Of any number of coefficients. A streamed fit that had no room for X'X reads X again, as its plan says.
         Zero for a coefficient that restrictions hold: its t and p are NaN, its interval is the point.
         """
         return self._per_coefficient(self._errors, "std_errors")
