@@ -69,7 +69,7 @@ def stream_work(design: Design, n_obs: int, tasks: int, *, passes: int, dense: b
     own = sum(len(g.columns) * (len(g.columns) + len(g.equations)) for g in design.groups)
     later = 4.0 * design.n_coefficients + (1.5 * K**2 if dense else 60.0 * K)
     return Work(
-        numbers=float(n_obs) * (width + (passes - 1) * (width + 2.0 * K)),
+        numbers=float(n_obs) * width * passes,
         flops=float(n_obs) * (2.0 * own + (passes - 1) * later),
         tasks=tasks,
         client_flops=2.0 * sum(float(len(g.columns)) ** 3 for g in design.groups),

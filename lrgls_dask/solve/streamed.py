@@ -37,7 +37,7 @@ __all__ = ["STREAM_PASSES", "Streamed", "group_rows", "stream_partial_bytes", "s
 
 # Passes that are expected: two to start, scores, and about four products with these; of the same columns the moments
 # of all equations, and products of what these leave; of many equations two to start and rounds, which are few.
-STREAM_PASSES, SAME_COLUMNS_PASSES, PRODUCTS_PASSES = 10, 2, 16
+STREAM_PASSES, SAME_COLUMNS_PASSES, PRODUCTS_PASSES = 10, 2, 8
 
 PARTIALS_IN_FLIGHT = 24  # partial sums a pass may hold at once on one worker
 # Following R'R along a step's products takes 3 K^2 multiplications a row and product, reading the rows once more for it

@@ -63,7 +63,7 @@ def test_rows_in_memory_are_not_read(rates: Rates) -> None:
 def test_the_text_names_the_time_of_both_engines(rates: Rates) -> None:
     text = str(LowRankGLS(2, memory_limit="100GB").plan(unread(1_000_000, 50, 5)))
     assert "  time    about " in text
-    assert "  instead engine 'stream': about 3 passes, about " in text
+    assert "  instead engine 'stream': about 2 passes, about " in text
     no_other = str(LowRankGLS(2, engine="stream", memory_limit="100GB", algorithm="em").plan(unread(1_000, 50, 5)))
     assert "about 30 times" in no_other
 
