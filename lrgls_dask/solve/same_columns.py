@@ -18,11 +18,13 @@ from lrgls_dask.rows.stream_kernels import products_kernel, residual_kernel
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.interface import GlsStep, Products
 from lrgls_dask.solve.streamed import Streamed
+from lrgls_dask.solve.whiten import GRAM_RESOLUTION
 
 __all__ = ["SameColumns", "streamed"]
 
-# Squares of Y, in squares of its residuals, up to which E'E is taken as Y'Y less what X and the means explain: that
-# loses as many digits as this has, and saves a product with X for every row and a copy of it.
+# Squares of Y and of its coefficients on columns of unit length, which are large where these are nearly dependent, in
+# squares of its residuals, up to which E'E is taken as Y'Y less what X and the means explain: that loses as many digits
+# as this has, and saves a product with X for every row and a copy of it.
 LOOSE_FIT = 1e4
 
 
@@ -94,18 +96,32 @@ class SameColumns(Streamed):
     @cached_property
     def _is_loose(self) -> bool:
         """Whether rows may be read as they are, because neither X nor the means explain nearly all of Y."""
-        total = self._squares_outside + np.sum(self._explained**2, axis=0)
+        total = self._squares_outside + np.sum(self._explained**2, axis=0) + np.sum(self._on_units**2, axis=0)
         return bool(np.all(total <= LOOSE_FIT * self._squares_outside))
 
     @cached_property
+    def _units(self) -> np.ndarray:
+        """(p,) lengths of the columns of X about their means, one where they do not vary."""
+        lengths = np.linalg.norm(self.group_rows[0].x[1:], axis=0)
+        return np.where(lengths > 0, lengths, 1.0)
+
+    @cached_property
+    def _on_units(self) -> np.ndarray:
+        """(p, K) least squares on columns of these lengths: they leave no more than digits tell, whatever the ridge."""
+        unit = self.group_rows[0].x[1:] / self._units
+        return np.linalg.lstsq(unit, self._explained[1:], rcond=GRAM_RESOLUTION)[0]
+
+    @property
     def _closest(self) -> np.ndarray:
-        """(P,) coefficients at which rows are read if not: least squares, which leave no more than digits tell."""
-        return np.linalg.lstsq(self._stacks[0][0], self._explained, rcond=None)[0].ravel()
+        """(P,) the same on the stored columns: where rows are read that may not be read as they are."""
+        return (self._on_units / self._units[:, None]).ravel()
 
     @cached_property
     def _inside(self) -> np.ndarray:
         """(r, K) what lies in the span of X and a constant of the rows as they are read, the mean of centred ones."""
-        return self._explained if self._is_loose else self._residual(self._closest)[1:]
+        if self._is_loose:
+            return self._explained
+        return self._explained[1:] - (self.group_rows[0].x[1:] / self._units) @ self._on_units
 
     @cached_property
     def _outside(self) -> np.ndarray:

@@ -101,12 +101,14 @@ class Streamed:
         self._follows = dense and FOLLOWED * (q + K) >= K**2
 
     def residual_covariance(self, c: np.ndarray) -> np.ndarray:
-        moments: ResidualMoments = self._pass(residual_kernel, "residuals", c, dense=True)
+        moments: ResidualMoments = self._pass(residual_kernel, "residuals", self._raw(c), dense=True)
         mean = self._mean_residual(c)
         return (moments.cross + mean.T @ mean) / self.n_obs
 
     def products(self, c: np.ndarray, B: np.ndarray, sigma: Sigma | None) -> Products:
-        moments: ProductMoments = self._pass(products_kernel, "products", c, sigma=sigma, products=B, squares=True)
+        moments: ProductMoments = self._pass(
+            products_kernel, "products", self._raw(c), sigma=sigma, products=B, squares=True
+        )
         mean = self._mean_residual(c)
         gradient = np.zeros(0)
         if sigma is not None:
@@ -117,14 +119,15 @@ class Streamed:
     def gls_step(self, c: np.ndarray, sigma: Sigma, S: Any = None, gradient: np.ndarray | None = None) -> GlsStep:
         at = self.coordinates
         if gradient is None:
-            moments: ResidualMoments = self._pass(residual_kernel, "score", c, sigma=sigma)
+            moments: ResidualMoments = self._pass(residual_kernel, "score", self._raw(c), sigma=sigma)
             gradient = self._adjoint(moments.gradient, self._mean_residual(c), sigma) - at.ridge * c
         follows = S is not None and self._follows
         changes: list[tuple[np.ndarray, np.ndarray]] = []
 
         def product(p: np.ndarray, current: np.ndarray) -> np.ndarray:
+            at_current = self._raw(current)
             along: DirectionMoments = self._pass(
-                direction_kernel, "conjugate gradients", current, sigma=sigma, direction=self._raw(p), dense=follows
+                direction_kernel, "conjugate gradients", at_current, sigma=sigma, direction=self._raw(p), dense=follows
             )
             mean_along = at.forward(self._mean_rows, p)
             if follows:
@@ -192,9 +195,10 @@ class Streamed:
         left = np.abs((head.anchor - mean) + head.offset)
         return (mean, None) if np.all(left <= NEAR_MEAN * spread) else (head.anchor, head.offset)
 
-    def _pass(self, kernel: Kernel, label: str, c: np.ndarray | None, *, as_stored: bool = False, **wanted: Any) -> Any:
-        """wanted : see `StreamParams`; at coefficients c, or at zero.  as_stored : of rows as they are."""
-        coefficients = None if c is None else self._raw(c)
+    def _pass(
+        self, kernel: Kernel, label: str, coefficients: np.ndarray | None, *, as_stored: bool = False, **wanted: Any
+    ) -> Any:
+        """coefficients, wanted : see `StreamParams`.  as_stored : of rows as they are."""
         anchor, offset = (None, None) if as_stored else self._centre
         scale = None if as_stored else self.whitened.y_scale
         params = StreamParams(self._tiles, anchor, offset, scale, coefficients, **wanted)
