@@ -18,7 +18,7 @@ from lrgls_dask.rows.memory import SLACK, Cluster, task_bytes
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import FAN_IN
 from lrgls_dask.solve.in_memory import FEWER_ROWS
-from lrgls_dask.solve.streamed import stream_partial_bytes, stream_passes
+from lrgls_dask.solve.streamed import first_partial_bytes, stream_partial_bytes, stream_passes
 
 __all__ = ["EM_PASSES", "PRICED_RANK", "compress_client", "fits", "peaks", "price", "stream_client"]
 
@@ -59,17 +59,18 @@ def price(
     before = int(rows.absorb is not None and (engine == "stream" or len(rows.absorb.names) > 1))
     at_once = partial // parts * parts_at_once(parts, consecutive=consecutive)
     layout = cut_rows(rows, at_once)
-    copies = int(parts > 1 and not consecutive)
-    threads, sums = min(cluster.n_threads, layout.n_groups), min(2 * FAN_IN, layout.n_groups)
-    work = threads * task_bytes(rows, layout, at_once, copies=copies) + sums * at_once
+    work, largest = _pass_bytes(rows, cluster, at_once, copies=int(parts > 1 and not consecutive)), partial
     if consecutive:
         work += partial  # every part is in some sum
+    if engine == "stream":
+        first = first_partial_bytes(design)
+        work, largest = max(work, _pass_bytes(rows, cluster, first)), max(partial, first)
     client = (
         loop_bytes + compress_client(design, few, takes_rows)
         if engine == "compress"
         else stream_client(design, holds_sigma)
     )
-    worker_peak, client_peak = peaks(cluster, work, client + partial)
+    worker_peak, client_peak = peaks(cluster, work, client + largest)
     if engine == "compress":
         passes = 1
         to_do = compress_work(design, rows.n_obs, layout.n_groups, by_rows=_stays_rows(design, few, takes_rows))
@@ -98,6 +99,13 @@ def price(
         memory_limit=cluster.limit,
         client_limit=cluster.client_limit,
     )
+
+
+def _pass_bytes(rows: Rows, cluster: Cluster, partial: int, *, copies: int = 0) -> int:
+    """What a worker holds in a pass with partial sums of `partial` bytes.  copies : of each block."""
+    layout = cut_rows(rows, partial)
+    threads, sums = min(cluster.n_threads, layout.n_groups), min(2 * FAN_IN, layout.n_groups)
+    return threads * task_bytes(rows, layout, partial, copies=copies) + sums * partial
 
 
 def _reason(design: Design, engine: str, partial: int, holds_sigma: bool) -> str:

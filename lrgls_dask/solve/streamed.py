@@ -1,4 +1,4 @@
-"""The loop's questions answered by passes of chunk-wise sums over all rows (see problem.py)."""
+"""The loop's questions answered by passes of chunk-wise sums over all rows (see interface.py)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,14 @@ from lrgls_dask.solve.interface import GlsStep, Products, nll_offset
 from lrgls_dask.solve.level import check_digits, level_row
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
 
-__all__ = ["STREAM_PASSES", "Streamed", "group_rows", "stream_partial_bytes", "stream_passes"]
+__all__ = [
+    "STREAM_PASSES",
+    "Streamed",
+    "first_partial_bytes",
+    "group_rows",
+    "stream_partial_bytes",
+    "stream_passes",
+]
 
 # Passes that are expected: two to start, scores, and about four products with these; of the same columns the moments
 # of all equations, and products of what these leave; of many equations two to start and rounds, which are few.
@@ -74,7 +81,7 @@ class Streamed:
         rows = with_effects(rows, meter)
         self.design, self.rows, self.meter, self.spare_bytes = rows.design, rows, meter, spare_bytes
         self._tiles = Tiles.of(rows.design.batches)
-        size = 8 * sum(len(g.columns) * (len(g.columns) + len(g.equations)) for g in rows.design.groups)
+        size = first_partial_bytes(rows.design)
         moments: DesignMoments = run_pass(
             rows, design_kernel, self._tiles, partial_bytes=size, meter=meter, label="OLS"
         )
@@ -206,8 +213,13 @@ class Streamed:
         return run_pass(self.rows, kernel, params, partial_bytes=size, meter=self.meter, label=label)
 
 
+def first_partial_bytes(design: Design) -> int:
+    """Bytes of one partial sum of the first pass: each design's products with itself and with its responses."""
+    return 8 * sum(len(g.columns) * (len(g.columns) + len(g.equations)) for g in design.groups)
+
+
 def stream_partial_bytes(design: Design, dense: bool) -> int:
-    """Bytes of one partial sum: P coefficients and two K x K arrays, or a dozen columns of K where that is too much."""
+    """Bytes of one of any other: P coefficients and two K x K arrays, or without these a dozen columns of K."""
     n_equations = design.n_equations
     return 8 * (design.n_coefficients + (2 * n_equations**2 if dense else 16 * n_equations))
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from lrgls_dask import LowRankGLS, System
+from lrgls_dask.plan.price import price
 from lrgls_dask.rows.block import Block
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.memory import cluster_of
+from lrgls_dask.rows.run_pass import Meter, run_pass
 from lrgls_dask.rows.stream_kernels import (
     StreamParams,
     design_kernel,
@@ -277,6 +279,15 @@ def test_a_fit_allocates_nothing_as_large_as_equations_by_equations() -> None:
     system = many([np.arange(3)] * K, 1000)
     model = LowRankGLS(2, engine="stream", algorithm="em", max_sweeps=3)
     assert peak_of(lambda: model.fit(system)) < 8 * K**2
+
+
+def test_sums_of_the_first_pass_are_priced_where_equations_have_many_regressors() -> None:
+    """Their products with themselves, beside which all that later passes sum is small."""
+    rows = many([np.arange(300 * j, 300 * (j + 1)) for j in range(6)], 2000).rows
+    cluster = cluster_of(1, 1, "8GB")
+    priced = price(rows, cluster, "stream", True, 1).worker_peak - cluster.base
+    peak = peak_of(lambda: run_pass(rows, design_kernel, Tiles.of(rows.design.batches), partial_bytes=1, meter=Meter()))
+    assert 3 * 8 * 6 * 300**2 < peak < priced < 10 * peak
 
 
 def test_kernels_copy_no_block_and_make_nothing_of_equations_by_equations() -> None:
