@@ -337,7 +337,7 @@ class LowRankGLS(EstimatorOptions):
             seen = look(system.rows, plan, self._ridge, self.engine, meter, restrictions)
             if isinstance(seen, Incomplete):
                 return Road(seen, plan_of_holes(plan, seen, by_rounds=self.algorithm == "em"))
-            plan = plan_of_complete_rows(plan, streamed=seen is None)
+            plan = plan_of_complete_rows(plan, system.design if seen is None else None)
             if seen is not None:
                 return Road(self._in_memory(seen, meter, restrictions), plan)
             system = complete_only(system)  # without the rows that show nothing
@@ -361,7 +361,7 @@ class LowRankGLS(EstimatorOptions):
         compress = compress_any_folds if self.missing == "em" else compress_folds
         folds = compress(system.rows, int(self.n_folds), self.folds, restrictions, meter=meter)
         if isinstance(folds, Folds):
-            plan = plan_of_complete_rows(plan, streamed=False) if self.missing == "em" else plan
+            plan = plan_of_complete_rows(plan, None) if self.missing == "em" else plan
             return Road(self._in_memory(folds.parts.together(), meter, restrictions), plan, folds)
         first = folds.parts.together().first()
         seen = Incomplete(system.rows, lam_B=self._ridge, meter=meter, first=first, restrictions=restrictions)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.compression.patterns import LARGEST_PAIRS, first_pass
+from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.problem import Incomplete
@@ -15,7 +16,7 @@ from lrgls_dask.plan.plan import Plan
 from lrgls_dask.plan.price import EM_PASSES
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
-from lrgls_dask.solve.streamed import STREAM_PASSES
+from lrgls_dask.solve.streamed import stream_passes
 
 __all__ = ["look", "plan_of_complete_rows", "plan_of_holes"]
 
@@ -62,10 +63,11 @@ def plan_of_holes(plan: Plan, seen: Incomplete, *, by_rounds: bool) -> Plan:
     return _found(plan, found, STREAMS, passes)
 
 
-def plan_of_complete_rows(plan: Plan, *, streamed: bool) -> Plan:
-    """The same where no response is missing."""
-    does, passes = (STREAMS, 1 + STREAM_PASSES) if streamed else (COMPRESSES, 1)
-    return _found(plan, "no missing response", does, passes)
+def plan_of_complete_rows(plan: Plan, streamed: Design | None) -> Plan:
+    """The same where no response is missing.  streamed : the design of rows that are not compressed."""
+    if streamed is None:
+        return _found(plan, "no missing response", COMPRESSES)
+    return _found(plan, "no missing response", STREAMS, 1 + stream_passes(streamed, plan.holds_sigma))
 
 
 def _found(plan: Plan, found: str, does: str, passes: int = 1) -> Plan:

@@ -135,7 +135,7 @@ def this_process(memory_limit: int | str | None) -> Cluster:
 
 def task_bytes(rows: Rows, layout: Layout, partial: int, *, copies: int = 0) -> int:
     """One task: blocks in flight and copies of one, what decodes them, rows scaled by weights of cells or less effects
-    that are absorbed, two slabs, three partial sums."""
+    that are absorbed, three slabs, three partial sums."""
     stored = sum(part.row_bytes for part in rows.parts if not isinstance(part.array, np.ndarray))
     block = layout.largest_block() * stored
     width = rows.design.n_regressors + rows.design.n_equations

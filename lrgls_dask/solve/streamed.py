@@ -34,7 +34,6 @@ from lrgls_dask.solve.level import check_digits, level_row
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION, GroupRows, whiten
 
 __all__ = [
-    "STREAM_PASSES",
     "Streamed",
     "first_partial_bytes",
     "group_rows",

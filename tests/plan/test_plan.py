@@ -302,6 +302,12 @@ def test_the_plan_of_a_fit_says_what_the_first_pass_found(
     assert f"{'once' if passes == 1 else f'about {passes} times'}, in" in str(model.plan_)
 
 
+def test_the_plan_of_complete_rows_of_identical_regressors_says_their_passes() -> None:
+    model = LowRankGLS(1, missing="em", engine="stream").fit(simulate("shared", n=200, K=6, k=1).system())
+    assert "no missing response" in model.plan_.reason
+    assert model.plan_.passes == model.result_.n_passes == 3
+
+
 def test_a_refused_plan_leaves_no_checkpoint_and_the_last_fit_as_it_was(tmp_path: Path) -> None:
     system = simulate("own").system()
     model = LowRankGLS(1).fit(system)
