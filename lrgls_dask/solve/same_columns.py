@@ -26,6 +26,8 @@ __all__ = ["SameColumns", "streamed"]
 # squares of its residuals, up to which E'E is taken as Y'Y less what X and the means explain: that loses as many digits
 # as this has, and saves a product with X for every row and a copy of it.
 LOOSE_FIT = 1e4
+# The least singular value of columns of unit length at which moments tell coefficients to their last digit but eight.
+CLEAR = 1e-4
 
 
 def streamed(rows: Rows, **options: Any) -> Streamed:
@@ -34,15 +36,20 @@ def streamed(rows: Rows, **options: Any) -> Streamed:
 
 
 class SameColumns(Streamed):
-    """The client holds (q + 1) K numbers more than `Streamed`."""
+    """The client holds (q + 1) K numbers more than `Streamed`, which answers where columns are nearly dependent: then
+    moments lose what passes at the coefficients still tell."""
 
     def residual_covariance(self, c: np.ndarray) -> np.ndarray:
         """One pass the first time, none later."""
+        if not self._is_clear:
+            return super().residual_covariance(c)
         residual = self._residual(c)
         return (self._outside + residual.T @ residual) / self.n_obs
 
     def products(self, c: np.ndarray, B: np.ndarray, sigma: Sigma | None) -> Products:
         """One pass."""
+        if not self._is_clear:
+            return super().products(c, B, sigma)
         at, residual, inside = self.coordinates, self._residual(c), self._inside
         if self._is_loose:  # of rows as they are stored, in the user's units
             scale = self.whitened.y_scale[:, None]
@@ -60,6 +67,8 @@ class SameColumns(Streamed):
 
     def gls_step(self, c: np.ndarray, sigma: Sigma, S: Any = None, gradient: np.ndarray | None = None) -> GlsStep:
         """No pass, once R'R is known."""
+        if not self._is_clear:
+            return super().gls_step(c, sigma, S, gradient)
         at, stacks = self.coordinates, self._stacks
         if gradient is None:
             gradient = at.adjoint(stacks, sigma.solve_rows(self._residual(c))) - at.ridge * c
@@ -106,10 +115,22 @@ class SameColumns(Streamed):
         return np.where(lengths > 0, lengths, 1.0)
 
     @cached_property
-    def _on_units(self) -> np.ndarray:
-        """(p, K) least squares on columns of these lengths: they leave no more than digits tell, whatever the ridge."""
+    def _least_squares(self) -> tuple[np.ndarray, np.ndarray]:
+        """(p, K) coefficients on columns of unit length, which leave no more than digits tell, whatever the ridge; and
+        the singular values of these columns, descending."""
         unit = self.group_rows[0].x[1:] / self._units
-        return np.linalg.lstsq(unit, self._explained[1:], rcond=GRAM_RESOLUTION)[0]
+        found, _, _, singular = np.linalg.lstsq(unit, self._explained[1:], rcond=GRAM_RESOLUTION)
+        return found, singular
+
+    @property
+    def _on_units(self) -> np.ndarray:
+        return self._least_squares[0]
+
+    @cached_property
+    def _is_clear(self) -> bool:
+        """Whether no column that varies is nearly a combination of others."""
+        n_varying = np.count_nonzero(self.group_rows[0].x[1:].any(axis=0))
+        return bool(np.all(self._least_squares[1][:n_varying] > CLEAR))
 
     @property
     def _closest(self) -> np.ndarray:

@@ -55,6 +55,7 @@ def test_what_depends_on_sigma_is_still_asked_for(why: str) -> None:
 
 
 def test_nearly_dependent_regressors_lose_no_digit_of_the_likelihood() -> None:
+    """Moments do not tell their coefficients, so passes do."""
     X = DATA.X.copy()
     X[:, 2] = X[:, 1] + 1e-5 * X[:, 2]
     Y = DATA.Y + 1e5 * (X[:, [2]] - X[:, [1]]) * np.linspace(1.0, 3.0, 8)
@@ -63,7 +64,7 @@ def test_nearly_dependent_regressors_lose_no_digit_of_the_likelihood() -> None:
     )
     np.testing.assert_allclose(fit.loglik, whole.loglik, rtol=1e-10)
     assert (np.abs(fit.params - whole.params) / whole.std_errors).max() < 1e-3
-    assert fit.n_passes == 2
+    assert fit.n_passes > 2
 
 
 @pytest.mark.parametrize("engine", ["compress", "stream"])

@@ -179,13 +179,15 @@ def test_residuals_of_the_same_columns(weighted: bool, level: float) -> None:
     assert made.meter.passes == 3
 
 
+@pytest.mark.parametrize("near", [1e-5, 2e-4], ids=["unclear", "clear"])
 @pytest.mark.parametrize("lam_B", [0.0, 1e-12])
 @pytest.mark.parametrize("dense", [False, True])
-def test_residuals_of_columns_that_are_nearly_dependent(dense: bool, lam_B: float) -> None:
-    """Y is all but loose, and its products with X say little of what lies outside X: rows are read at least squares."""
+def test_residuals_of_columns_that_are_nearly_dependent(dense: bool, lam_B: float, near: float) -> None:
+    """Y is all but loose, and its products with X say little of what lies outside X: rows are read at least squares,
+    or at the coefficients that are asked of."""
     data = wide("shared")
-    data.X[:, 2] = data.X[:, 1] + 1e-5 * data.X[:, 2]
-    data.Y[:] += 1e5 * (data.X[:, [2]] - data.X[:, [1]]) * np.linspace(1.0, 3.0, 24)
+    data.X[:, 2] = data.X[:, 1] + near * data.X[:, 2]
+    data.Y[:] += 1.0 / near * (data.X[:, [2]] - data.X[:, [1]]) * np.linspace(1.0, 3.0, 24)
     best = np.linalg.lstsq(data.X, data.Y, rcond=None)[0].T.ravel()
     S, made = covariance(data, best), problems(data, lam_B=lam_B)[0]
     unit, c = made.whitened.y_scale, coordinates(made, best)
@@ -197,6 +199,7 @@ def test_residuals_of_columns_that_are_nearly_dependent(dense: bool, lam_B: floa
         np.testing.assert_allclose(products.diagonal * unit**2, S.diagonal(), rtol=1e-9)
     np.testing.assert_allclose(found, S, rtol=1e-9, atol=1e-9 * S.diagonal().max())
     assert made.meter.passes == 2
+    assert made._is_clear == (near > 1e-4)
 
 
 @pytest.mark.parametrize("lam_B", [0.0, 3.0])
