@@ -40,6 +40,7 @@ class CoefficientCovariance:
     x_rows : (r, q) with x_rows'x_rows = X'X.  y_scale : (K,) the units in which lam_B penalises.
     With lam_B > 0 the sandwich A^-1 (X' Sigma^-1 X) A^-1 of the ridge estimator, A = X' Sigma^-1 X + penalty.
     Under restrictions R b = r, G (X' Sigma^-1 X) G with G = A^-1 - A^-1 R' (R A^-1 R')^-1 R A^-1.
+    memory_limit : what this process may hold where there are two ways, None for what is free.
     """
 
     design: Design
@@ -49,6 +50,7 @@ class CoefficientCovariance:
     y_scale: np.ndarray
     lam_B: Ridge
     restrictions: Restrictions | None = None
+    memory_limit: int | str | None = None
 
     @cached_property
     def full(self) -> np.ndarray:
@@ -153,7 +155,9 @@ class CoefficientCovariance:
     def _blocks(self) -> StructuredCov:
         """Those of all equations: by the inverse where there is room for it, else by conjugate gradients."""
         P = self.design.n_coefficients
-        solved = self._of_inverse() if has_room_here(8 * P * (P + len(self.x_rows))) else self._solved
+        solved = (
+            self._of_inverse() if has_room_here(8 * P * (P + len(self.x_rows)), self.memory_limit) else self._solved
+        )
         return blocks_alone(self.design, solved.blocks).without_variance(self.restrictions)
 
     def _of_inverse(self) -> SolvedCov:

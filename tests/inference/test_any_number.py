@@ -91,7 +91,7 @@ def combinations(design: Design, seed: int = 0) -> np.ndarray:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How it is found where coefficients are many."""
     monkeypatch.setattr("lrgls_dask.inference.classical.MAX_COEFFICIENTS", 3)
-    monkeypatch.setattr("lrgls_dask.inference.classical.has_room_here", lambda _: request.param == "inverse")
+    monkeypatch.setattr("lrgls_dask.inference.classical.has_room_here", lambda *_: request.param == "inverse")
     if request.param == "structure":
         monkeypatch.setattr("lrgls_dask.inference.dual.PAYS", 0)
     else:
