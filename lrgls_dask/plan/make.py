@@ -13,7 +13,6 @@ from lrgls_dask.options import Engine
 from lrgls_dask.plan.holes import price_missing
 from lrgls_dask.plan.plan import Plan
 from lrgls_dask.plan.price import EM_PASSES, compress_client, price, stream_client
-from lrgls_dask.plan.rates import NOMINAL
 from lrgls_dask.plan.work import compress_work
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, SLACK, Cluster, this_cluster, this_process
 from lrgls_dask.rows.rows import Rows
@@ -85,10 +84,8 @@ def make_plan(
 
 def _fastest(plans: list[Plan]) -> Plan:
     """The first, unless another takes far less time; by rates that are the same everywhere."""
-    first = plans[0]
-    best = min(plans, key=lambda plan: plan.seconds_at(NOMINAL))
-    takes = first.seconds_at(NOMINAL)
-    if takes < SOON or best.seconds_at(NOMINAL) > FASTER * takes:
+    first, best = plans[0], min(plans, key=lambda plan: plan.nominal_seconds)
+    if first.nominal_seconds < SOON or best.nominal_seconds > FASTER * first.nominal_seconds:
         return first
     width = best.n_regressors + best.n_equations
     return replace(best, reason=f"it takes less time than a ({width:,} x {width:,}) cross-product of all rows")

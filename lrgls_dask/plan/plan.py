@@ -8,7 +8,7 @@ from typing import Literal
 from dask.utils import format_bytes
 
 from lrgls_dask.compression.by_pattern import PAYS
-from lrgls_dask.plan.rates import Rates, machine_rates
+from lrgls_dask.plan.rates import NOMINAL, Rates, machine_rates
 from lrgls_dask.plan.work import Work
 
 __all__ = ["Plan"]
@@ -75,17 +75,22 @@ class Plan:
     def seconds(self) -> float:
         """About how long the fit takes at the rates of this machine, which are measured where nobody has yet, in about
         a second; storage is that of this machine too where no `gb_per_s` was given."""
-        return self.seconds_at(machine_rates())
+        rates, again = machine_rates(), CACHED
+        if self.read_rate or self.bytes_per_pass > self.memory_limit * self.n_workers:
+            again = 1.0
+        rate = (self.read_rate or rates.read) * self.n_workers
+        return self._seconds(rates, self.n_workers * self.n_threads, rate, again)
 
-    def seconds_at(self, rates: Rates) -> float:
-        """The same on a machine with these rates."""
+    @property
+    def nominal_seconds(self) -> float:
+        """The same on two threads that do what is usual, whatever machine this is: what engines are chosen by."""
+        return self._seconds(NOMINAL, 2, NOMINAL.read, CACHED)
+
+    def _seconds(self, rates: Rates, n_threads: int, rate: float, again: float) -> float:
+        """rate : bytes a second of all processes together.  again : what reading again takes of reading once."""
         assert self.work is not None
-        reading = 0.0
-        if self.stored:
-            again = 1.0 if self.read_rate or self.bytes_per_pass > self.memory_limit * self.n_workers else CACHED
-            times = 1.0 + again * (self.passes - 1)
-            reading = times * self.bytes_per_pass / ((self.read_rate or rates.read) * self.n_workers)
-        return self.work.seconds(rates, self.n_workers * self.n_threads, reading)
+        reading = (1.0 + again * (self.passes - 1)) * self.bytes_per_pass / rate if self.stored else 0.0
+        return self.work.seconds(rates, n_threads, reading)
 
     def taking(self, passes: int) -> Plan:
         """The same in another number of passes."""

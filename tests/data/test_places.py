@@ -113,7 +113,7 @@ def test_fits_are_not_written_over_their_rows(how: str, place: str, home: Path) 
 @each_pair
 def test_systems_are_not_written_over_what_they_read(how: str, place: str, home: Path) -> None:
     path = place.format(home=home)
-    if how in ("from_zarr", "store", "group", "from_arrays") and location_of(path) == location_of(
+    if how in ("from_zarr", "store", "group", "from_arrays", "xarray") and location_of(path) == location_of(
         "outer.zarr/data.zarr"
     ):
         return  # of its own store, below

@@ -6,11 +6,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
 
 from lrgls_dask import LowRankGLS, System
+from lrgls_dask.cli.main import main
 from lrgls_dask.plan import plan as plans
 from lrgls_dask.plan import rates as machine
 from lrgls_dask.plan.rates import NOMINAL, Rates, machine_rates
@@ -101,14 +103,18 @@ def test_auto_takes_the_faster_on_every_machine(
     shape: tuple[int, int, int], own: bool, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system, model = unread(*shape, own=own), LowRankGLS(3, memory_limit="100GB")
-    for faster in (1.0, 1e-3, 1e3):
+    plans_made, seconds = [], set()
+    for faster, threads in ((1.0, 1), (1e-3, 64), (1e3, 2)):
         mine = replace(NOMINAL, flops=faster * NOMINAL.flops, numbers=NOMINAL.numbers / faster)
         monkeypatch.setattr(plans, "machine_rates", lambda mine=mine: mine)
-        plan = model.plan(system)
-        assert plan.engine == engine
-        assert plan.seconds_at(NOMINAL) <= min(each.seconds_at(NOMINAL) for each in plan.instead) / 0.8 or (
-            plan.engine == "compress" and plan.seconds_at(NOMINAL) < 3.0
-        )
+        with dask.config.set(num_workers=threads):
+            plans_made.append(model.plan(system))
+        seconds.add(plans_made[-1].seconds)
+    assert {plan.engine for plan in plans_made} == {engine}
+    assert len({plan.nominal_seconds for plan in plans_made}) == 1
+    assert len(seconds) == 3
+    best = min(each.nominal_seconds for each in plans_made[0].instead)
+    assert plans_made[0].nominal_seconds <= best / 0.8 or plans_made[0].nominal_seconds < 3.0
 
 
 def test_work_grows_as_the_arithmetic_does() -> None:
@@ -154,3 +160,13 @@ def test_this_machine_does_something_in_a_second() -> None:
     found = machine._measured()
     assert min(found.numbers, found.flops, found.memory, found.read) > 1e5
     assert found.flops > found.numbers
+
+
+def test_the_command_plans_for_a_cluster(tmp_path: Path, rates: Rates, capsys: pytest.CaptureFixture[str]) -> None:
+    simulate("shared", n=200).system().to_zarr(tmp_path / "a.zarr")
+    words = ["--workers", "5", "--threads", "2", "--worker-memory", "3GB", "--gb-per-s", "0.000001"]
+    assert main(["plan", str(tmp_path / "a.zarr"), "--rank", "1", *words]) == 0
+    said = capsys.readouterr().out
+    assert "on 5 workers of 2 threads each" in said
+    n_bytes = LowRankGLS(1).plan(System.from_zarr(tmp_path / "a.zarr")).bytes_per_pass
+    assert f"time    about {n_bytes / 5e3:.2g} s" in said
