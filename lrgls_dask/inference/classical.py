@@ -26,7 +26,7 @@ from lrgls_dask.inference.structured import (
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, has_room_here
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import estimator_covariance, free_directions
-from lrgls_dask.solve.orthonormal import orthonormal
+from lrgls_dask.solve.orthonormal import orthonormal, orthonormal_by_group
 
 __all__ = ["CoefficientCovariance"]
 
@@ -185,11 +185,10 @@ class CoefficientCovariance:
         (P,) there."""
         penalties, penalty = column_penalties(self.design, self.lam_B), np.zeros(self.design.n_coefficients)
         halves: list[np.ndarray] = [np.empty(0)] * self.design.n_equations
-        pieces = []
-        for group in self.design.groups:
-            q, half, ridge = orthonormal(self.x_rows[:, group.columns], self.n_obs, penalties[group.columns])
-            pieces.append(q)
-            penalty[group.coefficients] = ridge[:, None]
+        pieces: list[np.ndarray] = [np.empty(0)] * len(self.design.groups)
+        for i, q, half, ridge in orthonormal_by_group(self.x_rows, self.design.batches, self.n_obs, penalties):
+            group = self.design.groups[i]
+            pieces[i], penalty[group.coefficients] = q, ridge[:, None]
             for j in group.equations:
                 halves[j] = half * self.y_scale[j]
         return tuple(pieces), halves, penalty

@@ -97,6 +97,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     else:
         monkeypatch.setattr("lrgls_dask.inference.dual.PAYS", 10**9)
     monkeypatch.setattr("lrgls_dask.inference.by_solving.AT_ONCE", 2500)  # several batches
+    monkeypatch.setattr("lrgls_dask.solve.orthonormal.AT_ONCE", 1000)  # one or two designs at a time
     return str(request.param)
 
 
