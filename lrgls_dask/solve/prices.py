@@ -13,8 +13,8 @@ from lrgls_dask.solve.streamed import PARTIALS_IN_FLIGHT
 __all__ = ["AT_ONCE", "PAYS", "columns_at_once", "has_room_for_matrix", "price_of_errors", "solved_at_once"]
 
 PAYS = 4  # coefficients for each score of a factor, from which on P x P arrays are the dearer ones
-AT_ONCE = 512 * 2**20  # bytes of right-hand sides solved together,
-HELD = 5  # arrays of which are held
+AT_ONCE = 512 * 2**20  # bytes of right-hand sides solved together
+HELD = 5  # arrays of that size: solutions, residuals, directions, their images, and what is added to these
 FACTORS = 8  # that are priced: how many there are is known after the fit
 ITERATIONS = 4  # of conjugate gradients: equations that hang together by a few factors take three to seven
 
@@ -88,5 +88,5 @@ def price_of_errors(design: Design, plan: Priced) -> str:
         passes, takes = ITERATIONS * -(-P // width) + 1, 8 * width * (HELD * P + PARTIALS_IN_FLIGHT * q * FACTORS)
     return (
         f"when asked for, about {passes:,} reads of X, {format_bytes(takes)}; one equation about {ITERATIONS + 1}, "
-        "twice as many with lam_B or restrictions (X'X does not fit)"
+        "two to four times as many with lam_B or restrictions (X'X does not fit)"
     )
