@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from scipy.linalg import solve_triangular
 
 from lrgls_dask.design.batches import Batch
@@ -30,7 +31,7 @@ from lrgls_dask.solve.whiten import WhitenedBatch
 
 __all__ = ["CovByPasses", "LeastSquaresByPasses"]
 
-ARRAYS = 6  # of P x P numbers, that forming the covariance of all coefficients holds
+ARRAYS = 8  # of P x P numbers, that forming the covariance of all coefficients holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +97,7 @@ class CovByPasses:
                 f"process, and there is room for {1e-9 * max(self.room.here, 0.0):.2g} GB. Ask for one equation at a "
                 "time: cov(equation=...)."
             )
-        return without_variance(self._of_all().of_combinations(np.eye(P)).dense(), self.problem.restrictions)
+        return without_variance(self._of_all().of_combinations(sp.eye_array(P)).dense(), self.problem.restrictions)
 
     def of_combinations(self, matrix: Any) -> CovOfCombinations:
         """R V R' of combinations R (m, P), sparse or not; a few passes with m right-hand sides."""
