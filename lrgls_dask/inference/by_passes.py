@@ -13,21 +13,25 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import psutil
+import scipy.sparse as sp
 from scipy.linalg import solve_triangular
 
+from lrgls_dask.design.batches import Batch
 from lrgls_dask.design.restrictions import without_variance
 from lrgls_dask.inference.by_solving import SolvedCov, conjugate_gradients_of_many, unit_columns
 from lrgls_dask.inference.inverse import Inverse
 from lrgls_dask.inference.structured import CovOfCombinations, StructuredCov, blocks_alone
-from lrgls_dask.rows.memory import MAX_COEFFICIENTS, SLACK, has_room_here
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Room
 from lrgls_dask.rows.regressor_products import RegressorProducts, XProducts, regressor_products_kernel
 from lrgls_dask.rows.run_pass import run_pass
 from lrgls_dask.sigma.interface import Sigma
-from lrgls_dask.solve.streamed import PARTIALS_IN_FLIGHT, Streamed
-from lrgls_dask.solve.whiten import WhitenedGroup
+from lrgls_dask.solve.prices import columns_at_once, has_room_for_matrix, solved_at_once
+from lrgls_dask.solve.streamed import Streamed
+from lrgls_dask.solve.whiten import WhitenedBatch
 
 __all__ = ["CovByPasses", "LeastSquaresByPasses"]
+
+ARRAYS = 8  # of P x P numbers, that forming the covariance of all coefficients holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +39,14 @@ class CovByPasses:
     """(X' Sigma^-1 X)^-1 at a known Sigma, its ridge and restricted forms, as `CoefficientCovariance` has them.
 
     problem : the rows that were fitted, each equation's own moments known.  sigma : in the user's units.
-    An equation takes a few passes, all of them as many for every half gigabyte of right-hand sides, or about q / s + 1
-    passes where P x P numbers have room, s the columns of X'X that are summed at a time.
+    room : for matrices and sums of passes.
+    An equation takes a few passes, all of them as many for every batch of right-hand sides that has room, or about
+    q / s + 1 passes where P x P numbers have room, s the columns of X'X that are summed at a time.
     """
 
     problem: Streamed
     sigma: Sigma
+    room: Room
 
     def at(self, sigma: Sigma) -> CovByPasses:
         """The same at another Sigma."""
@@ -63,7 +69,8 @@ class CovByPasses:
     @property
     def whole(self) -> np.ndarray | StructuredCov:
         """`full` where it has room, else the blocks of all equations."""
-        return self.full if self._has_room and self.problem.design.n_coefficients <= MAX_COEFFICIENTS else self._blocks
+        P = self.problem.design.n_coefficients
+        return self.full if P <= MAX_COEFFICIENTS and self.room.here >= 8 * ARRAYS * P**2 else self._blocks
 
     @cached_property
     def _blocks(self) -> StructuredCov:
@@ -76,14 +83,21 @@ class CovByPasses:
 
     @cached_property
     def full(self) -> np.ndarray:
-        """(P, P).  Raises ValueError above 20,000 coefficients, or what `of_combinations` raises."""
+        """(P, P).  Raises ValueError above 20,000 coefficients, MemoryError where it has no room, or what
+        `of_combinations` raises."""
         P = self.problem.design.n_coefficients
         if P > MAX_COEFFICIENTS:
             raise ValueError(
                 f"the covariance of all {P:,} coefficients would take {8e-9 * P**2:.1f} GB and is limited to "
                 f"{MAX_COEFFICIENTS:,}. Ask for one equation at a time: cov(equation=...)."
             )
-        return without_variance(self._of_all().of_combinations(np.eye(P)).dense(), self.problem.restrictions)
+        if self.room.here < 8 * ARRAYS * P**2:
+            raise MemoryError(
+                f"the covariance of all {P:,} coefficients takes {8e-9 * ARRAYS * P**2:.2g} GB of memory in this "
+                f"process, and there is room for {1e-9 * max(self.room.here, 0.0):.2g} GB. Ask for one equation at a "
+                "time: cov(equation=...)."
+            )
+        return without_variance(self._of_all().of_combinations(sp.eye_array(P)).dense(), self.problem.restrictions)
 
     def of_combinations(self, matrix: Any) -> CovOfCombinations:
         """R V R' of combinations R (m, P), sparse or not; a few passes with m right-hand sides."""
@@ -104,18 +118,18 @@ class CovByPasses:
             turned = zip(problem.design.spans, to_user, strict=True)
             rows = np.hstack([problem.restrictions.matrix[:, mine] @ back for mine, back in turned])
         information = InformationPasses(problem, scaled, ridge)
-        return SolvedCov(problem.design, information, tuple(to_user), ridge, rows)
+        together = solved_at_once(problem.design, information.n_factors, self.room)
+        return SolvedCov(problem.design, information, tuple(to_user), ridge, rows, together)
 
     @property
     def _has_room(self) -> bool:
         """Whether the information matrix has room, and sums of a few of its columns beside it."""
-        P, q = self.problem.design.n_coefficients, self.problem.design.n_regressors
-        return has_room_here(8 * P**2 + PARTIALS_IN_FLIGHT * 8 * q * int(self.problem.design.sizes.max()))
+        return has_room_for_matrix(self.problem.design, self.room)
 
     def _inverse(self) -> Inverse:
         information = self._solved.information
         assert isinstance(information, InformationPasses)
-        return Inverse.of(information.summed())
+        return Inverse.of(information.summed(columns_at_once(self.problem.design, self.room)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,14 +197,10 @@ class _Bucket:
     means: np.ndarray
 
     @classmethod
-    def of(cls, groups: list[WhitenedGroup]) -> _Bucket:
-        return cls(
-            np.stack([each.coefficients(np.eye(len(each.ridge))) for each in groups]),
-            np.stack([each.group.columns for each in groups]),
-            np.stack([each.group.coefficients for each in groups]),
-            np.stack([each.group.equations for each in groups]),
-            np.stack([each.q[0] for each in groups]),
-        )
+    def of(cls, batch: Batch, white: WhitenedBatch, q: np.ndarray) -> _Bucket:
+        """q : (G, r, p), the first row of each for the mean."""
+        unit = np.broadcast_to(np.eye(q.shape[2]), (len(q), q.shape[2], q.shape[2]))
+        return cls(white.coefficients(unit), batch.columns, batch.places, batch.equations, q[:, 0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +213,11 @@ class InformationPasses:
     problem: Streamed
     sigma: Sigma
     ridge: np.ndarray
+
+    @property
+    def n_factors(self) -> int:
+        """Of Sigma, as far as it is made of factors."""
+        return int(self.sigma.widened().rank) if self.sigma.is_wide else 0
 
     def solve(self, rhs: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
         """See `Information.solve`; by conjugate gradients.  Raises ValueError where Sigma is no factors and variances,
@@ -232,12 +247,10 @@ class InformationPasses:
             out[bucket.places] -= np.einsum("gpkm,gjk->gpjm", back, self._half[bucket.equations], optimize=True)
         return out
 
-    def summed(self) -> np.ndarray:
-        """A, (P, P), from columns of X'X, as many a pass as there is room for; any Sigma."""
+    def summed(self, width: int) -> np.ndarray:
+        """A, (P, P), from columns of X'X, `width` a pass or those of one equation; any Sigma."""
         design = self.problem.design
         out = np.zeros((design.n_coefficients, design.n_coefficients))
-        free = psutil.virtual_memory().available / SLACK - out.nbytes  # zeros take no memory before they are written
-        width = int(free // (PARTIALS_IN_FLIGHT * 8 * design.n_regressors))
         begin = 0
         while begin < design.n_equations:
             chosen: dict[int, int] = {}
@@ -287,8 +300,9 @@ class InformationPasses:
 
     @cached_property
     def _buckets(self) -> tuple[_Bucket, ...]:
-        groups = self.problem.whitened.groups
-        return tuple(_Bucket.of([groups[i] for i in members]) for members in self.problem.design.buckets)
+        problem = self.problem
+        parts = zip(problem.design.batches.each, problem.whitened.batches, problem.whitened.stacks, strict=True)
+        return tuple(_Bucket.of(*each) for each in parts)
 
     @cached_property
     def _wide(self) -> Any:

@@ -18,6 +18,7 @@ from lrgls_dask.solve.prices import AT_ONCE
 __all__ = ["SOLUTIONS", "Information", "SolvedCov", "conjugate_gradients_of_many", "unit_columns"]
 
 VARIANCES, SOLUTIONS = 1e-12, 1e-26  # errors in the norm of the matrix, squared and of the solution
+DIFFERENCES = 1e-15  # squared, of variances that restrictions take a part from
 MAX_ITERATIONS = 2000
 
 
@@ -48,8 +49,9 @@ class SolvedCov:
     """G (A - penalty) G of P coefficients, G the inverse of A on what restrictions leave free; never P x P at once.
 
     to_user : per equation (p_j, p_j), from the coordinates of A to the user's coefficients.  ridge : (P,) the penalty.
-    rows : (m, P) restrictions in the coordinates of A, or None.
-    Costs p_j right-hand sides for an equation and P for all; their number at a time is bounded by memory.
+    rows : (m, P) restrictions in the coordinates of A, or None.  at_once : right-hand sides that have room together,
+    None where that is for AT_ONCE to say.
+    Costs p_j right-hand sides for an equation and P for all.
     """
 
     design: Design
@@ -57,6 +59,7 @@ class SolvedCov:
     to_user: tuple[np.ndarray, ...]
     ridge: np.ndarray
     rows: np.ndarray | None = None
+    at_once: int | None = None
 
     def block(self, equation: int) -> np.ndarray:
         """(p_j, p_j)."""
@@ -65,7 +68,7 @@ class SolvedCov:
     @cached_property
     def blocks(self) -> tuple[np.ndarray, ...]:
         """Those of all equations, solved for together as far as memory goes."""
-        width = max(1, AT_ONCE // (8 * self.design.n_coefficients))
+        width = self._width
         found: list[np.ndarray] = []
         begin = 0
         while begin < self.design.n_equations:
@@ -86,53 +89,71 @@ class SolvedCov:
         rhs = R.T.toarray()
         for mine, turn in zip(self.design.spans, self.to_user, strict=True):
             rhs[mine] = turn.T @ rhs[mine]
-        x, left = self.information.solve(rhs, self._tol)
-        x = self._within(x, lambda image: image.T @ rhs)
-        return FormedCombinations(self._among(x, left, rhs.T @ x))
+        x, left = self._solve(rhs)
+        return FormedCombinations(self._among(x, left, rhs.T @ x, self._taken(x, lambda image: image.T @ rhs)))
 
     def _blocks(self, equations: Sequence[int]) -> list[np.ndarray]:
         spans = [self.design.spans[j] for j in equations]
         places = np.concatenate([np.arange(mine.start, mine.stop) for mine in spans])
         edges = np.cumsum([0, *(mine.stop - mine.start for mine in spans)])
         x, left = self.information.columns(places, self._tol)
-        x = self._within(x, lambda image: image[places].T)
+        taken = self._taken(x, lambda image: image[places].T)
         blocks = []
         for j, mine, of in zip(equations, spans, map(slice, edges[:-1], edges[1:]), strict=True):
-            block = self._among(x[:, of], left[:, of], x[mine, of])
+            block = self._among(x[:, of], left[:, of], x[mine, of], None if taken is None else taken[:, of])
             blocks.append(self.to_user[j] @ block @ self.to_user[j].T)
         return blocks
 
     @property
+    def _width(self) -> int:
+        most = AT_ONCE // (8 * self.design.n_coefficients)
+        return max(1, most if self.at_once is None else min(most, self.at_once))
+
+    def _solve(self, rhs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Information.solve`; as many columns together as have room."""
+        x, left = np.empty_like(rhs), np.empty_like(rhs)
+        for begin in range(0, rhs.shape[1], self._width):
+            of = slice(begin, begin + self._width)
+            x[:, of], left[:, of] = self.information.solve(rhs[:, of], self._tol)
+        return x, left
+
+    @property
     def _tol(self) -> float:
-        return VARIANCES if self.rows is None and not self.ridge.any() else SOLUTIONS
-
-    def _within(self, x: np.ndarray, along: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """G rhs of x = A^-1 rhs.  along : image (P, m) to image' rhs."""
-        if self._held is None:
-            return x
-        image, factor = self._held
-        return np.asarray(x - image @ cho_solve(factor, along(image)))
-
-    def _among(self, x: np.ndarray, left: np.ndarray, along: np.ndarray) -> np.ndarray:
-        """rhs' G (A - penalty) G rhs of x = G rhs with residual `left`, along = rhs'x.
-
-        Without penalty and restrictions errors count squared: b'A^-1 c = x'c + r'y + (error of x)'A (error of y), r
-        the residual of b and y the solution for c.
-        """
         if self.ridge.any():
-            block = along - x.T @ (self.ridge[:, None] * x)
-        else:
-            block = along if self.rows is not None else along + left.T @ x
+            return SOLUTIONS
+        return VARIANCES if self.rows is None else DIFFERENCES
+
+    def _taken(self, x: np.ndarray, along: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | None:
+        """R A^-1 rhs (m, s) of x = A^-1 rhs, R the restrictions, if any.  along : image (P, m) to image' rhs."""
+        if self._held is None:
+            return None
+        image, left, _ = self._held
+        return np.asarray(along(image) + left.T @ x)
+
+    def _among(self, x: np.ndarray, left: np.ndarray, along: np.ndarray, taken: np.ndarray | None) -> np.ndarray:
+        """rhs' G (A - penalty) G rhs of x = A^-1 rhs with residual `left`, along = rhs'x, taken = R x.
+
+        Without penalty errors count squared: b'A^-1 c = x'c + r'y + (error of x)'A (error of y), r the residual of b
+        and y the solution for c.
+        """
+        block = along + left.T @ x
+        if taken is not None and self._held is not None:
+            image, _, factor = self._held
+            weights = cho_solve(factor, taken)
+            block = block - taken.T @ weights
+            x = x - image @ weights
+        if self.ridge.any():
+            block = block - x.T @ (self.ridge[:, None] * x)
         return np.asarray(0.5 * (block + block.T))
 
     @cached_property
-    def _held(self) -> tuple[np.ndarray, Any] | None:
-        """A^-1 R' (P, m), and the Cholesky factor of R A^-1 R'."""
+    def _held(self) -> tuple[np.ndarray, np.ndarray, Any] | None:
+        """A^-1 R' (P, m), its residual, and the Cholesky factor of R A^-1 R'."""
         if self.rows is None:
             return None
-        image = self.information.solve(self.rows.T, SOLUTIONS)[0]
-        among = self.rows @ image
-        return image, cho_factor(0.5 * (among + among.T), lower=True)
+        image, left = self._solve(self.rows.T)
+        among = self.rows @ image + left.T @ image
+        return image, left, cho_factor(0.5 * (among + among.T), lower=True)
 
 
 def conjugate_gradients_of_many(

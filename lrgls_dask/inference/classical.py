@@ -26,7 +26,7 @@ from lrgls_dask.inference.structured import (
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, has_room_here
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import estimator_covariance, free_directions
-from lrgls_dask.solve.orthonormal import orthonormal
+from lrgls_dask.solve.orthonormal import orthonormal, orthonormal_by_group
 
 __all__ = ["CoefficientCovariance"]
 
@@ -40,6 +40,7 @@ class CoefficientCovariance:
     x_rows : (r, q) with x_rows'x_rows = X'X.  y_scale : (K,) the units in which lam_B penalises.
     With lam_B > 0 the sandwich A^-1 (X' Sigma^-1 X) A^-1 of the ridge estimator, A = X' Sigma^-1 X + penalty.
     Under restrictions R b = r, G (X' Sigma^-1 X) G with G = A^-1 - A^-1 R' (R A^-1 R')^-1 R A^-1.
+    memory_limit : what this process may hold where there are two ways, None for what is free.
     """
 
     design: Design
@@ -49,6 +50,7 @@ class CoefficientCovariance:
     y_scale: np.ndarray
     lam_B: Ridge
     restrictions: Restrictions | None = None
+    memory_limit: int | str | None = None
 
     @cached_property
     def full(self) -> np.ndarray:
@@ -153,7 +155,9 @@ class CoefficientCovariance:
     def _blocks(self) -> StructuredCov:
         """Those of all equations: by the inverse where there is room for it, else by conjugate gradients."""
         P = self.design.n_coefficients
-        solved = self._of_inverse() if has_room_here(8 * P * (P + len(self.x_rows))) else self._solved
+        solved = (
+            self._of_inverse() if has_room_here(8 * P * (P + len(self.x_rows)), self.memory_limit) else self._solved
+        )
         return blocks_alone(self.design, solved.blocks).without_variance(self.restrictions)
 
     def _of_inverse(self) -> SolvedCov:
@@ -181,11 +185,10 @@ class CoefficientCovariance:
         (P,) there."""
         penalties, penalty = column_penalties(self.design, self.lam_B), np.zeros(self.design.n_coefficients)
         halves: list[np.ndarray] = [np.empty(0)] * self.design.n_equations
-        pieces = []
-        for group in self.design.groups:
-            q, half, ridge = orthonormal(self.x_rows[:, group.columns], self.n_obs, penalties[group.columns])
-            pieces.append(q)
-            penalty[group.coefficients] = ridge[:, None]
+        pieces: list[np.ndarray] = [np.empty(0)] * len(self.design.groups)
+        for i, q, half, ridge in orthonormal_by_group(self.x_rows, self.design.batches, self.n_obs, penalties):
+            group = self.design.groups[i]
+            pieces[i], penalty[group.coefficients] = q, ridge[:, None]
             for j in group.equations:
                 halves[j] = half * self.y_scale[j]
         return tuple(pieces), halves, penalty

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from lrgls_dask.inference.classical import CoefficientCovariance, orthonormal
+from lrgls_dask.inference.classical import CoefficientCovariance
 from lrgls_dask.inference.dual import dual_pays
 from lrgls_dask.inference.structured import (
     CovOfCombinations,
@@ -19,6 +19,7 @@ from lrgls_dask.inference.structured import (
     blocks_of,
 )
 from lrgls_dask.solve.constraint import inverse_within
+from lrgls_dask.solve.orthonormal import orthonormal_by_group
 
 __all__ = ["LeastSquaresCovariance"]
 
@@ -87,9 +88,9 @@ class LeastSquaresCovariance(CoefficientCovariance):
     def _roots(self) -> list[np.ndarray]:
         """Per equation (p_j, p_j) H with H H' = (X_j'X_j)^-1."""
         roots: list[np.ndarray] = [np.empty(0)] * self.design.n_equations
-        for group in self.design.groups:
-            _, half, _ = orthonormal(self.x_rows[:, group.columns], self.n_obs, np.zeros(len(group.columns)))
-            for j in group.equations:
+        none = np.zeros(self.design.n_regressors)
+        for i, _, half, _ in orthonormal_by_group(self.x_rows, self.design.batches, self.n_obs, none):
+            for j in self.design.groups[i].equations:
                 roots[j] = half
         return roots
 

@@ -270,7 +270,8 @@ class StructuredCov:
     def _unknown(self, what: str) -> ValueError:
         return ValueError(
             f"{what} needs covariances between equations, and only those within equations are kept with these standard "
-            "errors. Test one equation at a time, or fit again with a larger memory_limit."
+            "errors. Take one equation at a time, cov(equation=...) or a test of its own coefficients, or fit again "
+            "with a larger memory_limit."
         )
 
 

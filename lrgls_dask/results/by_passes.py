@@ -8,6 +8,7 @@ from lrgls_dask.inference.by_passes import CovByPasses, LeastSquaresByPasses
 from lrgls_dask.inference.gradient_pass import check_rows
 from lrgls_dask.results.parts import Estimated, OneSigma, Settings
 from lrgls_dask.rows.fingerprint import Fingerprint
+from lrgls_dask.rows.memory import room_for_passes
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.solve.fingerprint import fingerprint_of
 from lrgls_dask.solve.streamed import Streamed
@@ -42,5 +43,6 @@ def by_passes(fit: StreamedFit, system: System, fitted: Fingerprint | None) -> C
     if fitted is not None:
         found = fingerprint_of(problem.design, [problem.group_rows], [problem.head], fitted.edges, fitted)
         fitted.check(found, problem.design)
-    made = LeastSquaresByPasses if how.algorithm == "ols" else CovByPasses
-    return made(problem, fit.one_sigma.value)
+    if how.algorithm == "ols":
+        return LeastSquaresByPasses(problem, fit.one_sigma.value)
+    return CovByPasses(problem, fit.one_sigma.value, room_for_passes(problem.rows, how.options.get("memory_limit")))

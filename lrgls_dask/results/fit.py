@@ -130,7 +130,8 @@ class Fit(Measures, PredictingBySigma):
             return by_passes(self, self._fitted_rows("classical", None), self.evidence.fingerprint)
         x_rows, scale = self.evidence.x_rows(at), self.one_sigma.y_scale
         made = LeastSquaresCovariance if how.algorithm == "ols" else CoefficientCovariance
-        return made(at.design, x_rows, self.covariance, at.n_obs, scale, how.lam_B, how.restrictions)
+        limit = how.options.get("memory_limit")
+        return made(at.design, x_rows, self.covariance, at.n_obs, scale, how.lam_B, how.restrictions, limit)
 
     @property
     def _source(self) -> CovSource:

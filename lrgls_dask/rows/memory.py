@@ -20,10 +20,12 @@ from lrgls_dask.rows.scaled import scaled_bytes
 __all__ = [
     "MAX_COEFFICIENTS",
     "Cluster",
+    "Room",
     "cluster_of",
     "has_room_here",
     "require_here",
     "require_memory",
+    "room_for_passes",
     "this_cluster",
     "this_process",
 ]
@@ -51,6 +53,19 @@ class Cluster:
     base: int
     in_process: bool
     client_limit: int
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes that may be taken more: worker by sums of a pass, here by this process.  in_process : both are the same."""
+
+    worker: float
+    here: float
+    in_process: bool
+
+    def beside(self, n_bytes: float) -> float:
+        """What sums of a pass may take while this process holds n_bytes."""
+        return self.here - n_bytes if self.in_process else self.worker
 
 
 def require_memory(rows: Rows, partial: int, client_bytes: int, what: str, remedy: str) -> None:
@@ -89,9 +104,24 @@ def require_here(n_bytes: int, what: str, remedy: str) -> None:
         )
 
 
-def has_room_here(n_bytes: int) -> bool:
-    """Whether this process has room for so many bytes more."""
-    return int(SLACK * n_bytes) <= psutil.virtual_memory().available
+def has_room_here(n_bytes: int, memory_limit: int | str | None) -> bool:
+    """Whether this process has room for so many bytes more, and may take them."""
+    return n_bytes <= _room_here(memory_limit)
+
+
+def _room_here(memory_limit: int | str | None) -> float:
+    here, available = this_process(memory_limit), psutil.virtual_memory().available
+    return min(here.limit - here.base, available) / SLACK
+
+
+def room_for_passes(rows: Rows, memory_limit: int | str | None) -> Room:
+    """What is left beside the blocks that a pass over the rows has in hand."""
+    cluster, layout = this_cluster(memory_limit), cut_rows(rows, 0)
+    blocks = min(cluster.n_threads, layout.n_groups) * task_bytes(rows, layout, 0)
+    here = _room_here(memory_limit)
+    if cluster.in_process:
+        return Room(here - blocks, here - blocks, True)
+    return Room((cluster.limit - cluster.base) / SLACK - blocks, here, False)
 
 
 def this_cluster(memory_limit: int | str | None) -> Cluster:

@@ -8,12 +8,16 @@ like any other: the penalty decides what the data leave open.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
-__all__ = ["Columns", "Ridged", "orthonormal"]
+from lrgls_dask.design.batches import Batches
+
+__all__ = ["Columns", "Ridged", "orthonormal", "orthonormal_by_group"]
+
+AT_ONCE = 16 * 2**20  # bytes of the columns of designs that are taken together
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,14 +91,35 @@ def orthonormal(x: np.ndarray, n_obs: int, penalties: np.ndarray) -> tuple[np.nd
 
     x : (r, p) in the user's units, the first row sqrt(W) * mean.  penalties : (p,) of b in standard units.
     """
-    columns = Columns.of(x[None], np.full((1, 1), n_obs), penalties[None])
-    p = x.shape[1]
-    half, ridge = np.empty((p, p)), np.zeros(p)
+    q, half, ridge = _side_by_side(x[None], n_obs, penalties[None])
+    return q[0], half[0], ridge[0]
+
+
+def orthonormal_by_group(
+    x: np.ndarray, batches: Batches, n_obs: int, penalties: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """The number of every design group and what `orthonormal` makes of its columns; designs of equal shape together.
+
+    x : (r, q) all columns.  penalties : (q,).
+    """
+    for batch in batches.each:
+        step = max(1, AT_ONCE // (8 * len(x) * batch.columns.shape[1]))
+        for begin in range(0, len(batch.columns), step):
+            columns = batch.columns[begin : begin + step]
+            made = _side_by_side(x[:, columns].transpose(1, 0, 2), n_obs, penalties[columns])
+            yield from zip(batch.members[begin : begin + step], *made, strict=True)
+
+
+def _side_by_side(x: np.ndarray, n_obs: int, penalties: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`orthonormal` of designs x (G, r, p) with penalties (G, p)."""
+    columns = Columns.of(x, np.full((len(x), 1), n_obs), penalties)
     if penalties.any():
         made = columns.ridged()
-        q, ridge = made.q[0], made.ridge[0]
-        half[columns.order[0]] = solve_triangular(made.root[0], made.turn[0])
+        q, root, turn, ridge = made.q, made.root, made.turn, made.ridge
     else:
-        q, root = np.linalg.qr(columns.in_order[0])
-        half[columns.order[0]] = solve_triangular(root, np.eye(p))
-    return q, half / columns.scale[0][:, None], ridge
+        q, root = np.linalg.qr(columns.in_order)
+        turn, ridge = np.broadcast_to(np.eye(x.shape[2]), root.shape), np.zeros(penalties.shape)
+    half = np.empty(root.shape)
+    # LU of a triangular matrix that is upper is that matrix: back substitution, all designs in one call
+    np.put_along_axis(half, columns.order[:, :, None], np.linalg.solve(root, turn), axis=1)
+    return q, half / columns.scale[:, :, None], ridge

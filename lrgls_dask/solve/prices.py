@@ -7,13 +7,14 @@ from typing import Literal, Protocol
 from dask.utils import format_bytes
 
 from lrgls_dask.design.design import Design
-from lrgls_dask.rows.memory import MAX_COEFFICIENTS
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Room
 from lrgls_dask.solve.streamed import PARTIALS_IN_FLIGHT
 
-__all__ = ["AT_ONCE", "PAYS", "price_of_errors"]
+__all__ = ["AT_ONCE", "PAYS", "columns_at_once", "has_room_for_matrix", "price_of_errors", "solved_at_once"]
 
 PAYS = 4  # coefficients for each score of a factor, from which on P x P arrays are the dearer ones
-AT_ONCE = 512 * 2**20  # bytes of right-hand sides solved together, five arrays of which are held
+AT_ONCE = 512 * 2**20  # bytes of right-hand sides solved together
+HELD = 5  # arrays of that size: solutions, residuals, directions, their images, and what is added to these
 FACTORS = 8  # that are priced: how many there are is known after the fit
 ITERATIONS = 4  # of conjugate gradients: equations that hang together by a few factors take three to seven
 
@@ -36,6 +37,33 @@ class Priced(Protocol):
     @property
     def memory_limit(self) -> int: ...
 
+    @property
+    def client_peak(self) -> int: ...
+
+    @property
+    def client_limit(self) -> int: ...
+
+    @property
+    def in_process(self) -> bool: ...
+
+
+def columns_at_once(design: Design, room: Room) -> int:
+    """How many columns of X'X a pass may sum beside a P x P matrix, each a partial sum of q numbers."""
+    return int(room.beside(8 * design.n_coefficients**2) // (PARTIALS_IN_FLIGHT * 8 * design.n_regressors))
+
+
+def has_room_for_matrix(design: Design, room: Room) -> bool:
+    """Whether a P x P matrix has room, and sums of one equation's columns of X'X beside it."""
+    return 8 * design.n_coefficients**2 <= room.here and columns_at_once(design, room) >= design.sizes.max()
+
+
+def solved_at_once(design: Design, n_factors: int, room: Room) -> int:
+    """How many right-hand sides may be solved for together, by passes that sum q k numbers for each; those of one
+    equation at least."""
+    held, sums = 8 * HELD * design.n_coefficients, 8 * PARTIALS_IN_FLIGHT * design.n_regressors * max(1, n_factors)
+    width = room.here / (held + sums) if room.in_process else min(room.here / held, room.worker / sums)
+    return max(int(design.sizes.max()), int(min(width, AT_ONCE / (8 * design.n_coefficients))))
+
 
 def price_of_errors(design: Design, plan: Priced) -> str:
     """In words: reads, and memory, beside what the fit takes."""
@@ -52,12 +80,13 @@ def price_of_errors(design: Design, plan: Priced) -> str:
         if P <= MAX_COEFFICIENTS or matrix + 8 * q * P <= spare:
             return f"{read}; {format_bytes(3 * matrix if P <= MAX_COEFFICIENTS else matrix + 8 * q * P)}"
         return f"{read}; conjugate gradients, since {format_bytes(matrix)} do not fit"
-    width = (spare - matrix) / (PARTIALS_IN_FLIGHT * 8 * q)
-    if width >= design.sizes.max():
-        passes, takes = -int(-q // width) + 1, format_bytes(matrix)
+    room = Room(spare, spare if plan.in_process else plan.client_limit - plan.client_peak, plan.in_process)
+    width = solved_at_once(design, FACTORS, room)
+    if has_room_for_matrix(design, room):
+        passes, takes = -(-q // columns_at_once(design, room)) + 1, matrix
     else:
-        passes, takes = ITERATIONS * -int(-matrix // AT_ONCE) + 1, format_bytes(5 * AT_ONCE)
+        passes, takes = ITERATIONS * -(-P // width) + 1, 8 * width * (HELD * P + PARTIALS_IN_FLIGHT * q * FACTORS)
     return (
-        f"when asked for, about {passes:,} reads of X, {takes}; one equation about {ITERATIONS + 1} reads "
-        "(X'X does not fit)"
+        f"when asked for, about {passes:,} reads of X, {format_bytes(takes)}; one equation about {ITERATIONS + 1}, "
+        "two to four times as many with lam_B or restrictions (X'X does not fit)"
     )

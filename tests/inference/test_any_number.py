@@ -91,12 +91,13 @@ def combinations(design: Design, seed: int = 0) -> np.ndarray:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How it is found where coefficients are many."""
     monkeypatch.setattr("lrgls_dask.inference.classical.MAX_COEFFICIENTS", 3)
-    monkeypatch.setattr("lrgls_dask.inference.classical.has_room_here", lambda _: request.param == "inverse")
+    monkeypatch.setattr("lrgls_dask.inference.classical.has_room_here", lambda *_: request.param == "inverse")
     if request.param == "structure":
         monkeypatch.setattr("lrgls_dask.inference.dual.PAYS", 0)
     else:
         monkeypatch.setattr("lrgls_dask.inference.dual.PAYS", 10**9)
     monkeypatch.setattr("lrgls_dask.inference.by_solving.AT_ONCE", 2500)  # several batches
+    monkeypatch.setattr("lrgls_dask.solve.orthonormal.AT_ONCE", 1000)  # one or two designs at a time
     return str(request.param)
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from lrgls_dask import Fit, GroupedLowRank, LowRankGLS, SparseLowRank, System
 from lrgls_dask.inference import by_passes
+from lrgls_dask.rows.memory import Room
+from lrgls_dask.solve.prices import columns_at_once, has_room_for_matrix, solved_at_once
 from support.fits import fit, remade
 from support.systems import dask_rows, simulate, zarr_rows
 
@@ -30,7 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def without_products(made: Fit, room: bool, monkeypatch: pytest.MonkeyPatch) -> Fit:
     """The same fit, as where X'X had no room; now there is some, or still none."""
-    monkeypatch.setattr(by_passes, "has_room_here", lambda _: room)
+    monkeypatch.setattr(by_passes.CovByPasses, "_has_room", room)
     return remade(made, evidence=replace(made.evidence, x=None))
 
 
@@ -114,7 +116,7 @@ def test_one_equation_takes_a_few_passes_and_no_more_where_asked_again(monkeypat
     np.testing.assert_allclose(again.std_errors, made.std_errors, rtol=1e-9)
     assert again._classical.problem.meter.passes >= 10  # a few equations at a time where memory is short
     whole = without_products(made, True, monkeypatch)
-    monkeypatch.setattr(by_passes, "PARTIALS_IN_FLIGHT", 10**9)
+    monkeypatch.setattr("lrgls_dask.solve.prices.PARTIALS_IN_FLIGHT", 10**9)
     np.testing.assert_allclose(whole.std_errors, made.std_errors, rtol=1e-9)
     assert whole._classical.problem.meter.passes > 2  # a panel of columns each
 
@@ -126,6 +128,7 @@ def test_a_fit_from_a_file_takes_the_rows_that_were_fitted(tmp_path: Any, monkey
     with pytest.raises(ValueError, match=r"Use with_cov\('classical', system=...\) with the fitted data"):
         _ = back.std_errors
     assert "with_cov" in str(back.summary())
+    monkeypatch.setattr("lrgls_dask.results.by_passes.room_for_passes", lambda *_: Room(1e9, 0.0, False))
     found = back.with_cov("classical", system=made.system)
     np.testing.assert_allclose(found.std_errors, made.std_errors, rtol=1e-9)
     found.to_zarr(tmp_path / "again")
@@ -137,6 +140,39 @@ def test_a_fit_from_a_file_takes_the_rows_that_were_fitted(tmp_path: Any, monkey
     other = simulate("own", n=160, k=1, seed=3).system()
     with pytest.raises(ValueError, match="not the rows that were fitted"):
         back.with_cov("classical", system=other)
+
+
+def test_matrices_and_sums_of_passes_keep_to_the_memory_limit() -> None:
+    """The fit's own limit, whatever is free: where right-hand sides have less room they take more passes."""
+    system = simulate("own", n=160, k=1).system(dask_rows(37))
+    made = LowRankGLS(1, engine="stream", algorithm="fgls").fit(system).result_
+    passes = {}
+    for limit in (None, "64GB", "1MB"):
+        options = {**made.settings.options, "memory_limit": limit}
+        found = remade(made, options=options, evidence=replace(made.evidence, x=None))
+        np.testing.assert_allclose(found.std_errors, made.std_errors, rtol=1e-9)
+        passes[limit] = found._classical.problem.meter.passes
+    assert passes[None] == passes["64GB"] == 2 < passes["1MB"]
+    with pytest.raises(ValueError, match=r"Take one equation at a time, cov\(equation=...\)"):
+        found.cov()
+    with pytest.raises(MemoryError, match=r"room for 0 GB. Ask for one equation at a time: cov\(equation=...\)"):
+        _ = found._classical.full
+    name = found.equations[2]
+    np.testing.assert_allclose(found.cov(equation=name), made.cov(equation=name), rtol=1e-8, atol=1e-12)
+
+
+def test_room_is_shared_by_sums_and_matrices_of_one_process_and_not_of_two() -> None:
+    design = simulate("own", n=160, k=1).system().design
+    P, most = design.n_coefficients, int(design.sizes.max())
+    sums, matrix = 24 * 8 * design.n_regressors, 8 * P**2
+    assert columns_at_once(design, Room(matrix + 5 * sums, matrix + 5 * sums, True)) == 5
+    assert columns_at_once(design, Room(5 * sums, matrix, False)) == 5
+    assert not has_room_for_matrix(design, Room(matrix + sums * (most - 1), matrix + sums * (most - 1), True))
+    assert not has_room_for_matrix(design, Room(1e9, matrix - 1, False))
+    each = 8 * 5 * P + 3 * sums
+    assert solved_at_once(design, 3, Room(each * (most + 4), each * (most + 4), True)) == most + 4
+    assert solved_at_once(design, 3, Room(3 * sums * (most + 2), 1e9, False)) == most + 2
+    assert solved_at_once(design, 3, Room(0.0, 0.0, True)) == most
 
 
 def test_what_needs_products_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

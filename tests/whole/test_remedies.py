@@ -2049,7 +2049,7 @@ ELSEWHERE = {
         "rows beyond memory, in tests/varying/test_shown.py"
     ),
     "missing/first_look.py: Use engine='auto', which streams them.": "rows beyond memory, in tests/missing/test_fit.py",
-    "plan.py: fit the System itself, with missing='em'": "a line of a plan, in tests/missing/test_append.py",
+    "plan/plan.py: fit the System itself, with missing='em'": "a line of a plan, in tests/missing/test_append.py",
     "rows/cluster.py: Install lrgls_dask {} on every worker and": OUTSIDE,
     "rows/cluster.py: Start a cluster and a Client for": OUTSIDE,
     "varying/carried.py: use longer segments, a bandwidth that reaches": CHANCE,
@@ -2087,7 +2087,7 @@ ELSEWHERE = {
     "inference/by_passes.py: Ask for one equation at a time:": LARGE,
     "inference/by_passes.py: Fit again with a larger memory_limit, or": LARGE,
     "inference/by_passes.py: Fit again with a larger memory_limit.": LARGE,
-    "inference/structured.py: fit again with a larger memory_limit.": LARGE,
+    "inference/structured.py: Take one equation at a time, cov(equation=...)": LARGE,
     "results/cov/kind.py: Ask for one equation at a time,": LARGE,
     "results/fit.py: Use with_cov('classical', system=...) with the fitted data.": (
         "followed in tests/inference/test_by_passes.py"
@@ -2109,9 +2109,9 @@ ELSEWHERE = {
     "missing/covariance.py: Fit fewer equations at a time": LARGE,
     "missing/covariance.py: Fit fewer equations at a time.": LARGE,
     "missing/covariance.py: Use a smaller rank, or kind='classical'.": CHANCE,
-    "plan.py: store the data in row chunks of": LARGE,
-    "plan.py: use covariance='lowrank', algorithm='als', which can do without": LARGE,
-    "plan.py: use engine={}": LARGE,
+    "plan/make.py: store the data in row chunks of": LARGE,
+    "plan/make.py: use covariance='lowrank', algorithm='als', which can do without": LARGE,
+    "plan/make.py: use engine={}": LARGE,
     "resampling/draws.py: Resample in fewer, larger blocks, or use": CHANCE,
     "resampling/std_errors.py: Fit fewer equations, or give all the": LARGE,
     "results/assemble.py: try sigma_step='ml'": CHANCE,
