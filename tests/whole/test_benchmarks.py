@@ -76,6 +76,7 @@ def test_a_checkout_beside_itself():
     assert "BIC over 12 ranks" in command("side_by_side.py", root, root, "--small", "--repeat", "1", "--only", "BIC")
 
 
+@pytest.mark.slow
 def test_one_command_for_some_of_them(tmp_path):
     words = [sys.executable, "-m", "tests.benchmarks", "--small", "--repeat", "1", "--out", str(tmp_path), "routes"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=FOLDER.parents[1], check=False)
@@ -347,6 +348,7 @@ def test_cross_validate(small):
     assert found["summary"]["passes_cv"] == 1 and found["summary"]["rank_cv"] == 3
 
 
+@pytest.mark.slow
 def test_engines(small):
     found = small("engines")
     by_shape = {}
@@ -356,6 +358,7 @@ def test_engines(small):
     assert found["summary"]["auto_over_faster_at_most"] >= 1.0
 
 
+@pytest.mark.slow
 def test_routes(small):
     found = small("routes")
     for codec in ("raw", "zstd"):
