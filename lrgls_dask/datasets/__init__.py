@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-__all__ = [
-    "load_french",
-]
+__all__ = ["french_csv", "load_french"]
 
 FACTORS = {"MktRF": "mktrf", "SMB": "smb", "HML": "hml", "Mom": "mom"}
 SORTS = {"V": "value", "M": "momentum"}  # by the third letter of such names as S1V5
@@ -25,6 +23,12 @@ LONG_NAMES = {
     "rf": "risk-free rate, one-month Treasury bill",
     "lag_return": "excess_return of the month before; the first month has none and holds NaN",
 }
+
+
+def french_csv() -> str:
+    """Path of the file that `load_french` reads: a line a month, dates and a column of decimals for each portfolio and
+    factor, returns of portfolios as they are."""
+    return str(Path(__file__).parent / "french.csv.gz")
 
 
 def load_french() -> xr.Dataset:
@@ -73,7 +77,6 @@ def load_french() -> xr.Dataset:
 
 def _read_table() -> pd.DataFrame:
     """The file as it is, indexed by month."""
-    with as_file(files(__package__) / "french.csv.gz") as path:
-        table = pd.read_csv(path, index_col="dates")
+    table = pd.read_csv(french_csv(), index_col="dates")
     table.index = pd.to_datetime(table.index, format="%Y-%m").astype("datetime64[ns]")
     return table
