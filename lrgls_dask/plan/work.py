@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 
 from lrgls_dask.design.design import Design
 from lrgls_dask.plan.rates import Rates
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 
 __all__ = ["Work", "compress_work", "stream_work"]
 
+SHARED_MEMORY = 1.6  # what threads that share memory and bring blocks to it take of what one takes alone in a cache
 ROUNDS = 60  # products with X and its transpose of a fit whose equations have columns of their own
 LOOKS = 360  # products with S of a search for Sigma
 
@@ -34,7 +36,7 @@ class Work:
     def seconds(self, rates: Rates, n_threads: int, reading: float) -> float:
         """On so many threads in all.  reading : seconds of reading, which goes on beside the arithmetic."""
         threads = max(1, min(n_threads, self.tasks))
-        at_work = (self.numbers / rates.numbers + self.flops / rates.flops) / threads
+        at_work = SHARED_MEMORY * (self.numbers / rates.numbers + self.flops / rates.flops) / threads
         return max(at_work, reading) + self.client_flops / rates.flops + self.client_bytes / rates.memory
 
     def times(self, share: float) -> Work:
@@ -55,7 +57,7 @@ def compress_work(design: Design, n_obs: int, tasks: int, *, by_rows: bool = Fal
         numbers=float(n_obs) * width,
         flops=float(n_obs) * width * height,
         tasks=tasks,
-        client_flops=float(width) * height**2 / 3,
+        client_flops=float(width) * height**2 / 3 + _errors(design),
         client_bytes=LOOKS * float(formed) + own,
     )
 
@@ -72,6 +74,12 @@ def stream_work(design: Design, n_obs: int, tasks: int, *, passes: int, dense: b
         numbers=float(n_obs) * width * passes,
         flops=float(n_obs) * (2.0 * own + (passes - 1) * later),
         tasks=tasks,
-        client_flops=2.0 * sum(float(len(g.columns)) ** 3 for g in design.groups),
+        client_flops=2.0 * sum(float(len(g.columns)) ** 3 for g in design.groups) + 2.0 * _errors(design),
         client_bytes=LOOKS * 8.0 * (K**2 if dense else 60.0 * K),
     )
+
+
+def _errors(design: Design) -> float:
+    """Of the inverse of (P, P) numbers behind standard errors, where equations have columns of their own."""
+    P = design.n_coefficients
+    return float(P) ** 3 if len(design.groups) > 1 and P <= MAX_COEFFICIENTS else 0.0
