@@ -205,7 +205,7 @@ def wide_rows(pieces: Pieces, lengths: Sequence[int], columns: WideColumns, obs:
 
 def _blocks(sent: Any, piece: Any, mask: np.ndarray, width: int, near: Sequence[Near] | None) -> list[da.Array]:
     """The rows of a piece that the mask keeps, (n, width) each; row groups that are large in several stretches."""
-    stretches = piece.cut(8 * width) if isinstance(piece, FileRows) else (piece,)
+    stretches = _stretches(piece, 8 * width)
     cuts = np.cumsum([0, *map(len, stretches)]) if len(stretches) > 1 else np.array([0, len(mask)])
     made = []
     for i, (each, (a, b)) in enumerate(zip(stretches, pairwise(cuts.tolist()), strict=True)):
@@ -218,6 +218,11 @@ def _blocks(sent: Any, piece: Any, mask: np.ndarray, width: int, near: Sequence[
             rows = promise(_all_near if own.all() else _observed_near, _with(sent, near[i : i + 1], 0), each)
         made.append(da.from_delayed(rows, (int(own.sum()), width), np.float64))
     return made
+
+
+def _stretches(piece: Any, row_bytes: int) -> Sequence[Any]:
+    """The pieces of a row group of files that are read by themselves, of rows of so many bytes; else all of it."""
+    return piece.cut(row_bytes) if isinstance(piece, FileRows) else (piece,)
 
 
 def _shown(columns: WideColumns, piece: Any) -> np.ndarray:
@@ -275,12 +280,12 @@ def _nearby(
 
 def _ends(asked: tuple[Reach, int], piece: Any) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     reach, row_bytes = asked
-    return ends_of(reach, piece.cut(row_bytes) if isinstance(piece, FileRows) else (piece,))
+    return ends_of(reach, _stretches(piece, row_bytes))
 
 
 def _shown_near(sent: NearColumns, piece: Any) -> np.ndarray:
-    stretches = piece.cut(sent.row_bytes) if isinstance(piece, FileRows) else (piece,)
-    return np.concatenate([sent.columns.shown(*each) for each in zip(stretches, sent.near, strict=True)])
+    both = zip(_stretches(piece, sent.row_bytes), sent.near, strict=True)
+    return np.concatenate([sent.columns.shown(*each) for each in both])
 
 
 def _all_near(sent: NearColumns, piece: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -73,6 +74,10 @@ class Restrictions:
         left[np.arange(len(near)), near] += 1.0
         held[used[near]] = np.linalg.norm(left, axis=1) < DEPENDENT
         return held
+
+    def in_coordinates(self, spans: Sequence[slice], to_user: Sequence[np.ndarray]) -> np.ndarray:
+        """(m, P) R in coordinates c of each equation, b_j = to_user_j c_j.  spans : of its coefficients."""
+        return np.hstack([self.matrix[:, mine] @ turn for mine, turn in zip(spans, to_user, strict=True)])
 
     def open_to(self, chosen: slice) -> np.ndarray:
         """(p, d) the directions in which the `chosen` coefficients may move, whatever the others do to allow it."""

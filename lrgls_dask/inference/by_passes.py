@@ -107,16 +107,12 @@ class CovByPasses:
     def _solved(self) -> SolvedCov:
         problem, P = self.problem, self.problem.design.n_coefficients
         scaled = self.sigma.rescaled(1.0 / problem.whitened.y_scale)
-        to_user: list[np.ndarray] = [np.empty(0)] * problem.design.n_equations
-        ridge, rows = np.empty(P), None
+        to_user = [turn * unit for turn, unit in zip(_turns(problem), problem.whitened.y_scale, strict=True)]
+        ridge = np.empty(P)
         for each in problem.whitened.groups:
-            turn = each.coefficients(np.eye(len(each.ridge)))
             ridge[each.group.coefficients] = each.ridge[:, None]
-            for j in each.group.equations:
-                to_user[j] = turn * problem.whitened.y_scale[j]
-        if problem.restrictions is not None:
-            turned = zip(problem.design.spans, to_user, strict=True)
-            rows = np.hstack([problem.restrictions.matrix[:, mine] @ back for mine, back in turned])
+        held = problem.restrictions
+        rows = None if held is None else held.in_coordinates(problem.design.spans, to_user)
         information = InformationPasses(problem, scaled, ridge)
         together = solved_at_once(problem.design, information.n_factors, self.room)
         return SolvedCov(problem.design, information, tuple(to_user), ridge, rows, together)
@@ -173,16 +169,22 @@ class LeastSquaresByPasses:
                 "standard errors of restricted least squares need X'X, which this streamed fit had no memory for. Fit "
                 "again with a larger memory_limit."
             )
-        blocks: list[np.ndarray] = [np.empty(0)] * design.n_equations
-        for each in self.problem.whitened.groups:
-            turn = each.coefficients(np.eye(len(each.ridge)))
-            for j in each.group.equations:
-                blocks[j] = self.sigma.variances[j] * turn @ turn.T
-        return blocks_alone(design, blocks)
+        turns = zip(self.sigma.variances, _turns(self.problem), strict=True)
+        return blocks_alone(design, [variance * turn @ turn.T for variance, turn in turns])
 
     def of_combinations(self, matrix: Any) -> CovOfCombinations:
         """R V R' of combinations R (m, P) about one equation."""
         return self.whole.of_combinations(matrix)
+
+
+def _turns(problem: Streamed) -> list[np.ndarray]:
+    """Per equation (p_j, p_j), from whitened coordinates to coefficients of the stored columns, for Y in its units."""
+    turns: list[np.ndarray] = [np.empty(0)] * problem.design.n_equations
+    for each in problem.whitened.groups:
+        turn = each.coefficients(np.eye(len(each.ridge)))
+        for j in each.group.equations:
+            turns[j] = turn
+    return turns
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,9 +292,7 @@ class InformationPasses:
         problem = self.problem
         q = problem.design.n_regressors
         params = RegressorProducts(problem.head.anchor[:q], problem.head.offset[:q], by)
-        size = 8 * q * by.shape[-1]
-        # responses are read again only where their holes say which rows are used
-        read = problem.rows if problem.rows.complete_only else replace(problem.rows, y=())
+        size, read = 8 * q * by.shape[-1], problem.rows.of_regressors
         found: XProducts = run_pass(
             read, regressor_products_kernel, params, partial_bytes=size, meter=problem.meter, label="standard errors"
         )

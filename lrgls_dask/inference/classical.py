@@ -214,10 +214,7 @@ class CoefficientCovariance:
 
     def _rows(self, halves: list[np.ndarray]) -> np.ndarray | None:
         """(m, P) restrictions in orthonormal coordinates, b_j = halves_j c_j."""
-        if self.restrictions is None:
-            return None
-        turned = zip(self.design.spans, halves, strict=True)
-        return np.hstack([self.restrictions.matrix[:, mine] @ half for mine, half in turned])
+        return None if self.restrictions is None else self.restrictions.in_coordinates(self.design.spans, halves)
 
 
 def _all_rows(design: Design, pieces: tuple[np.ndarray, ...]) -> np.ndarray:

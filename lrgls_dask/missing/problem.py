@@ -292,12 +292,12 @@ class Incomplete(ShownColumns):
         between : (K, K) in the place of every Sigma_oo^-1, if given.
         """
         params = replace(self._whitened_params(sigma), between=between)
-        basis = shared_columns(params)
+        basis, matrix = shared_columns(params), 8 * self.design.n_coefficients**2
         if basis is None:
-            total = self._sum(information_moments, params, "information").total
+            total = self._sum(information_moments, params, "information", besides=matrix).total
         else:
             shared = shared_information(basis)
-            total = shared.whole(self._sum(shared, params, "information"), params)
+            total = shared.whole(self._sum(shared, params, "information", besides=matrix), params)
         order = self._order
         return np.asarray(total[np.ix_(order, order)])
 
@@ -357,20 +357,21 @@ class Incomplete(ShownColumns):
             found.update({int(j): (moments, i) for i, j in enumerate(group.equations)})
         return [found[j] for j in range(self.design.n_equations)]
 
-    def _sum(self, moments: Callable[..., Any], params: MaskedParams | SeveralParams, label: str) -> Any:
+    def _sum(
+        self, moments: Callable[..., Any], params: MaskedParams | SeveralParams, label: str, besides: int = 0
+    ) -> Any:
+        """besides : bytes of a partial sum that are not P + K k^2 numbers a point."""
         if self._pseudo is not None:
             with one_blas_thread:  # slabs are narrow: more threads only wait for each other
                 return moments(self._pseudo.slabs(), params)
         assert isinstance(self.rows, Rows)  # compressed ones have pseudo-rows
         points = params.points if isinstance(params, SeveralParams) else (params,)
         design, k = self.design, points[0].sigma.rank
-        size = 8 * len(points) * (design.n_coefficients + design.n_equations * (4 + 2 * k + k * k))
+        size = besides + 8 * len(points) * (design.n_coefficients + design.n_equations * (4 + 2 * k + k * k))
         if moments in (pair_moments, start_moments, expected_moments):
             size += 16 * len(points) * design.n_equations**2
         if moments is start_moments:
             size += 8 * (design.n_regressors + 1) ** 2
-        if label == "information":
-            size += 8 * design.n_coefficients**2
         kernel = block_kernel(moments)
         return run_pass(self.rows, kernel, params, partial_bytes=size, meter=self.meter, label=label, holes=True)
 

@@ -13,7 +13,7 @@ from lrgls_dask.plan.price import EM_PASSES, PRICED_RANK, fits, peaks, price, st
 from lrgls_dask.plan.work import stream_work
 from lrgls_dask.rows.kernels import slab_rows
 from lrgls_dask.rows.layout import cut_rows
-from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Cluster, task_bytes
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Cluster, pass_bytes, task_bytes
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import FAN_IN
 
@@ -100,6 +100,4 @@ def _information_bytes(rows: Rows, cluster: Cluster) -> tuple[int, int]:
     layout = cut_rows(rows, partial)
     width = design.n_regressors + design.n_equations
     columns = 3 * 8 * design.n_coefficients * min(slab_rows(width), layout.largest_block())
-    threads = min(cluster.n_threads, layout.n_groups)
-    work = threads * (task_bytes(rows, layout, partial) + columns) + min(2 * FAN_IN, layout.n_groups) * partial
-    return work, 10 * partial
+    return pass_bytes(rows, cluster, layout, partial, besides=columns), 10 * partial

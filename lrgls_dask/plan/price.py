@@ -14,9 +14,8 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.plan.plan import Plan
 from lrgls_dask.plan.work import compress_work, stream_work
 from lrgls_dask.rows.layout import cut_rows
-from lrgls_dask.rows.memory import SLACK, Cluster, task_bytes
+from lrgls_dask.rows.memory import SLACK, Cluster, pass_bytes
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import FAN_IN
 from lrgls_dask.solve.in_memory import FEWER_ROWS
 from lrgls_dask.solve.streamed import first_partial_bytes, stream_partial_bytes, stream_passes
 
@@ -59,12 +58,13 @@ def price(
     before = int(rows.absorb is not None and (engine == "stream" or len(rows.absorb.names) > 1))
     at_once = partial // parts * parts_at_once(parts, consecutive=consecutive)
     layout = cut_rows(rows, at_once)
-    work, largest = _pass_bytes(rows, cluster, at_once, copies=int(parts > 1 and not consecutive)), partial
+    copies = int(parts > 1 and not consecutive)
+    work, largest = pass_bytes(rows, cluster, layout, at_once, copies=copies), partial
     if consecutive:
         work += partial  # every part is in some sum
     if engine == "stream":
         first = first_partial_bytes(design)
-        work, largest = max(work, _pass_bytes(rows, cluster, first)), max(partial, first)
+        work, largest = max(work, pass_bytes(rows, cluster, cut_rows(rows, first), first)), max(partial, first)
     client = (
         loop_bytes + compress_client(design, few, takes_rows)
         if engine == "compress"
@@ -99,13 +99,6 @@ def price(
         memory_limit=cluster.limit,
         client_limit=cluster.client_limit,
     )
-
-
-def _pass_bytes(rows: Rows, cluster: Cluster, partial: int, *, copies: int = 0) -> int:
-    """What a worker holds in a pass with partial sums of `partial` bytes.  copies : of each block."""
-    layout = cut_rows(rows, partial)
-    threads, sums = min(cluster.n_threads, layout.n_groups), min(2 * FAN_IN, layout.n_groups)
-    return threads * task_bytes(rows, layout, partial, copies=copies) + sums * partial
 
 
 def _reason(design: Design, engine: str, partial: int, holds_sigma: bool) -> str:

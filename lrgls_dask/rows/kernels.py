@@ -21,6 +21,7 @@ from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, triangle
 __all__ = [
     "CompleteRows",
     "checked_weights",
+    "even_rows",
     "fill",
     "forward",
     "gram_kernel",
@@ -30,6 +31,7 @@ __all__ = [
     "scratch",
     "slab_rows",
     "slabs",
+    "stretches",
     "usable",
 ]
 
@@ -156,12 +158,29 @@ def slabs(block: Block, anchor: np.ndarray | None = None) -> Iterator[tuple[np.n
     """
     arrays = (*block.x, *block.y)
     width = width_of(arrays)
-    n_slabs = max(1, -(-block.n_rows // slab_rows(width)))
-    height = -(-block.n_rows // n_slabs)
+    height = even_rows(block.n_rows, slab_rows(width))
     buffer = scratch("slab", (height, width))
+    for rows, base, keep, weights in stretches(block, height):
+        less = row_of(arrays, base) if anchor is None else anchor
+        values = buffer[: rows.stop - rows.start]
+        fill(values, arrays, rows.start, rows.stop, less)
+        yield values[keep], less, weights
+
+
+def even_rows(n_rows: int, most: int) -> int:
+    """Rows of each of as few stretches as may be, at most so many, all of about the same length."""
+    return -(-n_rows // max(1, -(-n_rows // most)))
+
+
+def stretches(block: Block, height: int) -> Iterator[tuple[slice, int, slice | np.ndarray, np.ndarray | None]]:
+    """Stretches of a block of so many rows each, those that have rows of positive weight.
+
+    rows : of the block.  base : the first of positive weight.  keep : which of the stretch have any.  weights : (n,) of
+    these, or None.
+    """
     for first in range(0, block.n_rows, height):
-        last = min(first + height, block.n_rows)
-        weights = checked_weights(block, first, last)
+        rows = slice(first, min(first + height, block.n_rows))
+        weights = checked_weights(block, rows.start, rows.stop)
         keep: slice | np.ndarray = slice(None)
         base = first
         if weights is not None:
@@ -171,9 +190,7 @@ def slabs(block: Block, anchor: np.ndarray | None = None) -> Iterator[tuple[np.n
             base = first + int(used[0])
             if len(used) < len(weights):
                 weights, keep = weights[used], used
-        less = row_of(arrays, base) if anchor is None else anchor
-        fill(buffer[: last - first], arrays, first, last, less)
-        yield buffer[: last - first][keep], less, weights
+        yield rows, base, keep, weights
 
 
 def checked_weights(block: Block, first: int = 0, last: int | None = None) -> np.ndarray | None:

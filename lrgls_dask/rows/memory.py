@@ -23,6 +23,7 @@ __all__ = [
     "Room",
     "cluster_of",
     "has_room_here",
+    "pass_bytes",
     "require_here",
     "require_memory",
     "room_for_passes",
@@ -74,9 +75,7 @@ def require_memory(rows: Rows, partial: int, client_bytes: int, what: str, remed
     client_bytes : what is done with the sum afterwards.  what, remedy : for the message.
     """
     cluster = this_cluster(None)
-    layout = cut_rows(rows, partial)
-    n_sums = min(2 * FAN_IN, layout.n_groups)
-    work = min(cluster.n_threads, layout.n_groups) * task_bytes(rows, layout, partial) + n_sums * partial
+    work = pass_bytes(rows, cluster, cut_rows(rows, partial), partial)
     afterwards = client_bytes + partial
     if cluster.in_process:
         limits = [("this process", cluster.base + int(SLACK * max(work, afterwards)), cluster.limit)]
@@ -117,7 +116,7 @@ def _room_here(memory_limit: int | str | None) -> float:
 def room_for_passes(rows: Rows, memory_limit: int | str | None) -> Room:
     """What is left beside the blocks that a pass over the rows has in hand."""
     cluster, layout = this_cluster(memory_limit), cut_rows(rows, 0)
-    blocks = min(cluster.n_threads, layout.n_groups) * task_bytes(rows, layout, 0)
+    blocks = pass_bytes(rows, cluster, layout, 0)
     here = _room_here(memory_limit)
     if cluster.in_process:
         return Room(here - blocks, here - blocks, True)
@@ -161,6 +160,15 @@ def this_process(memory_limit: int | str | None) -> Cluster:
     limit = held + psutil.virtual_memory().available if memory_limit is None else parse_bytes(memory_limit)
     threads = dask.config.get("num_workers", None) or dask.system.CPU_COUNT
     return Cluster(1, int(threads), limit, held, True, limit)
+
+
+def pass_bytes(rows: Rows, cluster: Cluster, layout: Layout, partial: int, *, copies: int = 0, besides: int = 0) -> int:
+    """What a worker holds in a pass with partial sums of `partial` bytes: its tasks, and sums that wait for others.
+
+    copies : of each block.  besides : bytes that each task takes more.
+    """
+    threads, sums = min(cluster.n_threads, layout.n_groups), min(2 * FAN_IN, layout.n_groups)
+    return threads * (task_bytes(rows, layout, partial, copies=copies) + besides) + sums * partial
 
 
 def task_bytes(rows: Rows, layout: Layout, partial: int, *, copies: int = 0) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -126,6 +126,11 @@ class Rows:
         if self.cells is not None:
             return self.cells.parts
         return () if self.weights is None else (self.weights,)
+
+    @property
+    def of_regressors(self) -> Rows:
+        """The same rows for passes over X alone: responses are read only where their holes say which rows are used."""
+        return self if self.complete_only else replace(self, y=())
 
     @property
     def weighted(self) -> str:

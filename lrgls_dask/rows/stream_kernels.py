@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lrgls_dask.rows.block import Block, bad_values
-from lrgls_dask.rows.kernels import checked_weights, row_of, scratch, usable
+from lrgls_dask.rows.kernels import even_rows, row_of, scratch, stretches, usable
 from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, Head, ProductMoments, ResidualMoments
 from lrgls_dask.rows.tiles import Index, Side, Tiles
 from lrgls_dask.sigma.interface import Sigma
@@ -264,18 +264,7 @@ def _slabs(
 ) -> Iterator[_Slab]:
     """The rows of positive weight of a block, less an anchor and an offset; apart : less the first of each slab."""
     x, y = Side(block.x), Side(block.y)
-    n_slabs = max(1, -(-block.n_rows // tile_rows(tiles, of_all=not apart)))
-    height = -(-block.n_rows // n_slabs)
-    for first in range(0, block.n_rows, height):
-        last = min(first + height, block.n_rows)
-        weights, keep, base = checked_weights(block, first, last), slice(None), first
-        taken: Index = keep
-        if weights is not None:
-            used = np.flatnonzero(weights)
-            if len(used) == 0:
-                continue
-            base = first + int(used[0])
-            if len(used) < len(weights):
-                weights, taken = weights[used], used
+    height = even_rows(block.n_rows, tile_rows(tiles, of_all=not apart))
+    for rows, base, keep, weights in stretches(block, height):
         less = row_of((*block.x, *block.y), base) if apart else anchor
-        yield _Slab(block, tiles, x, y, slice(first, last), taken, weights, less, offset)
+        yield _Slab(block, tiles, x, y, rows, keep, weights, less, offset)

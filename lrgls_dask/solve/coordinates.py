@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from lrgls_dask.design.batches import Batches
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import Constraint
 from lrgls_dask.solve.whiten import Whitened
 
@@ -20,33 +23,30 @@ __all__ = ["Coordinates", "constraint_on"]
 
 @dataclass(frozen=True, eq=False)
 class Coordinates:
-    """The flat vector c, cut into buckets of designs of equal shape, so that one batched product serves a bucket.
+    """The flat vector c, cut into batches of designs of equal shape, so that one batched product serves a batch.
 
-    Each bucket: (positions in Whitened.groups, equations (G * m,), shape (G, p, m)).
+    batches : of the designs, which are those of Whitened.groups.  ridge : (P,).
     """
 
-    buckets: tuple[tuple[tuple[int, ...], np.ndarray, tuple[int, int, int]], ...]
-    n_equations: int
+    batches: Batches
     ridge: np.ndarray
 
     @classmethod
     def of(cls, whitened: Whitened, design: Design) -> Coordinates:
-        buckets, ridge = [], []
-        for members in design.buckets:
-            p, m = design.groups[members[0]].coefficients.shape
-            equations = np.concatenate([whitened.groups[i].group.equations for i in members])
-            buckets.append((members, equations, (len(members), p, m)))
-            ridge.append(np.repeat(np.concatenate([whitened.groups[i].ridge for i in members]), m))
-        return cls(tuple(buckets), design.n_equations, np.concatenate(ridge))
+        ridge = []
+        for batch in design.batches.each:
+            of_columns = np.concatenate([whitened.groups[i].ridge for i in batch.members])
+            ridge.append(np.repeat(of_columns, batch.places.shape[2]))
+        return cls(design.batches, np.concatenate(ridge))
+
+    @cached_property
+    def buckets(self) -> tuple[tuple[tuple[int, ...], np.ndarray, tuple[int, ...]], ...]:
+        """Of each batch (positions in Whitened.groups, equations (G * m,), shape (G, p, m))."""
+        return tuple((each.members, each.equations.ravel(), each.places.shape) for each in self.batches.each)
 
     def split(self, c: np.ndarray) -> list[np.ndarray]:
-        """(G, p, m) views of c, bucket by bucket."""
-        views, start = [], 0
-        for _, _, shape in self.buckets:
-            size = int(np.prod(shape))
-            views.append(c[start : start + size].reshape(shape))
-            start += size
-        return views
+        """(G, p, m) views of c, batch by batch."""
+        return self.batches.split(c)
 
     def by_group(self, c: np.ndarray) -> tuple[np.ndarray, ...]:
         """(p, m) views of c in the order of Whitened.groups."""
@@ -68,7 +68,7 @@ class Coordinates:
 
     def forward(self, stacks: Sequence[np.ndarray], c: np.ndarray) -> np.ndarray:
         """[X_1 c_1 ... X_K c_K], (r, K)."""
-        fitted = np.empty((stacks[0].shape[1], self.n_equations))
+        fitted = np.empty((stacks[0].shape[1], self.batches.n_equations))
         for q, view, (_, equations, _) in zip(stacks, self.split(c), self.buckets, strict=True):
             fitted[:, equations] = (q @ view).transpose(1, 0, 2).reshape(len(fitted), -1)
         return fitted
@@ -80,6 +80,14 @@ class Coordinates:
             taken = values[:, equations].reshape(len(values), g, m).transpose(1, 0, 2)
             parts.append((q.transpose(0, 2, 1) @ taken).ravel())
         return np.concatenate(parts)
+
+    def gradient(self, stacks: Sequence[np.ndarray], residual: np.ndarray, c: np.ndarray, sigma: Sigma) -> np.ndarray:
+        """(P,) X_j' (Sigma^-1 r)_j less the ridge, of residuals (r, K) at c."""
+        return self.adjoint(stacks, sigma.solve_rows(residual)) - self.ridge * c
+
+    def image(self, stacks: Sequence[np.ndarray], p: np.ndarray, sigma: Sigma) -> np.ndarray:
+        """(P,) (X' Sigma^-1 X + ridge) p."""
+        return self.adjoint(stacks, sigma.solve_rows(self.forward(stacks, p))) + self.ridge * p
 
 
 def constraint_on(whitened: Whitened, coordinates: Coordinates, restrictions: Restrictions | None) -> Constraint | None:

@@ -104,20 +104,17 @@ class InMemory:
             beyond, squares = self._beyond @ B, self._beyond.diagonal()
         along = (beyond + residual.T @ (residual @ B)) / self.n_obs
         diagonal = (squares + np.sum(residual**2, axis=0)) / self.n_obs
-        gradient = np.zeros(0) if sigma is None else at.adjoint(stacks, sigma.solve_rows(residual)) - at.ridge * c
+        gradient = np.zeros(0) if sigma is None else at.gradient(stacks, residual, c, sigma)
         return Products(along, diagonal, gradient)
 
     def gls_step(self, c: np.ndarray, sigma: Sigma, S: Any = None, gradient: np.ndarray | None = None) -> GlsStep:
         at, stacks = self.coordinates, self._stacks
         if gradient is None:
             residual = self._y - at.forward(stacks, c)
-            gradient = at.adjoint(stacks, sigma.solve_rows(residual)) - at.ridge * c
-
-        def product(p: np.ndarray, _: np.ndarray) -> np.ndarray:
-            image: np.ndarray = at.adjoint(stacks, sigma.solve_rows(at.forward(stacks, p)))
-            return image + at.ridge * p
-
-        return GlsStep(gradient, product, lambda solution, _: self.residual_covariance(solution))
+            gradient = at.gradient(stacks, residual, c, sigma)
+        return GlsStep(
+            gradient, lambda p, _: at.image(stacks, p, sigma), lambda solution, _: self.residual_covariance(solution)
+        )
 
     @cached_property
     def overlaps(self) -> np.ndarray:

@@ -60,9 +60,7 @@ class SameColumns(Streamed):
             read, squares = moments.along.T, moments.squares - np.sum(inside**2, axis=0)
         along = read - inside.T @ (inside @ B) + residual.T @ (residual @ B)
         diagonal = (squares + np.sum(residual**2, axis=0)) / self.n_obs
-        gradient = np.zeros(0)
-        if sigma is not None:
-            gradient = at.adjoint(self._stacks, sigma.solve_rows(residual)) - at.ridge * c
+        gradient = np.zeros(0) if sigma is None else at.gradient(self._stacks, residual, c, sigma)
         return Products(along / self.n_obs, diagonal, gradient)
 
     def gls_step(self, c: np.ndarray, sigma: Sigma, S: Any = None, gradient: np.ndarray | None = None) -> GlsStep:
@@ -71,16 +69,12 @@ class SameColumns(Streamed):
             return super().gls_step(c, sigma, S, gradient)
         at, stacks = self.coordinates, self._stacks
         if gradient is None:
-            gradient = at.adjoint(stacks, sigma.solve_rows(self._residual(c))) - at.ridge * c
-
-        def product(p: np.ndarray, _: np.ndarray) -> np.ndarray:
-            image: np.ndarray = at.adjoint(stacks, sigma.solve_rows(at.forward(stacks, p)))
-            return image + at.ridge * p
+            gradient = at.gradient(stacks, self._residual(c), c, sigma)
 
         def finish(solution: np.ndarray, steps: tuple[float, ...]) -> Any:
             return S if S is None or not steps else self.residual_covariance(solution)
 
-        return GlsStep(gradient, product, finish)
+        return GlsStep(gradient, lambda p, _: at.image(stacks, p, sigma), finish)
 
     # ------------------------------------------------------------------------------------------ inside
 

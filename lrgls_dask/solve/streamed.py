@@ -174,9 +174,8 @@ class Streamed:
         size = 8 * design.n_regressors**2
         if PARTIALS_IN_FLIGHT * size > self.spare_bytes:
             return None
-        # responses are read again only where their holes say which rows are used
-        read = self.rows if self.rows.complete_only else replace(self.rows, y=())
-        moments = run_pass(read, regressor_gram_kernel, None, partial_bytes=size, meter=self.meter, label="X'X")
+        read, meter = self.rows.of_regressors, self.meter
+        moments = run_pass(read, regressor_gram_kernel, None, partial_bytes=size, meter=meter, label="X'X")
         return np.vstack([np.sqrt(moments.head.weight) * moments.head.mean, root_of(moments.cross)])
 
     def _mean_residual(self, c: np.ndarray) -> np.ndarray:
