@@ -25,7 +25,7 @@ from lrgls_dask.inference.gradient_moments import (
 )
 from lrgls_dask.inference.leverage import Leverage
 from lrgls_dask.rows.block import Block, bad_values, width_of
-from lrgls_dask.rows.kernels import checked_weights, fill, forward, scratch, slab_rows
+from lrgls_dask.rows.kernels import checked_weights, even_rows, fill, forward, scratch, slab_rows
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.sigma.interface import Sigma
 
@@ -329,7 +329,7 @@ def _fitted(x: np.ndarray, params: GradientParams, n_y: int) -> np.ndarray:
 def _slab_height(block: Block, params: GradientParams) -> int:
     """Rows of a slab of this block, all but the last."""
     width = width_of((*block.x, *block.y)) + min(len(params.equations), PROJECTED_AT_ONCE)
-    return -(-block.n_rows // max(1, -(-block.n_rows // slab_rows(width))))
+    return even_rows(block.n_rows, slab_rows(width))
 
 
 def _gradients(x: np.ndarray, solved: np.ndarray, params: GradientParams) -> np.ndarray:
