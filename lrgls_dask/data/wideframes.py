@@ -70,7 +70,7 @@ class WideColumns:
         """
         encoding, formulas, q = self.encoding, self.encoding.formulas, len(self.encoding.names)
         y = encoding.responses(raw, shift, formulas.responses) if self.of else {}
-        values = np.empty((n_rows_of(raw), sum(self.widths)))
+        values = np.empty((n_rows_of(raw), sum(self.widths)), order="F")  # as the columns come; sums cut it in slabs
         encoding.fill(values[:, :q], raw, shift)
         rest = [y[formulas.responses[label].text] for label in self.of]
         put_columns(values[:, q:], [*rest, *(encoding.number(raw, name) for name in self.others)])

@@ -25,6 +25,7 @@ SCRIPTS = (
     "missing",
     "missing_at_random",
     "missing_stored",
+    "narrow_parquet",
     "penalised_factors",
     "rank_recovery",
     "read_limit",
@@ -128,6 +129,14 @@ def test_from_parquet(small):
     assert fit["n_obs"] == read["n_obs"] == 6_000
     assert fit["bytes_read"] == 6_000 * 12 * 8
     assert fit["peak_sum"] <= fit["planned_peak"]
+
+
+def test_narrow_parquet(small):
+    found = small("narrow_parquet")
+    by_task = {each["case"]: each for each in found["runs"]}
+    fit = by_task["fit"]
+    assert fit["passes"] == 1 and fit["n_obs"] == by_task["sums"]["n_obs"] == by_task["read"]["n_obs"] == 6_000
+    assert fit["bytes_read"] == 6_000 * 8 * 8 and fit["peak_sum"] <= fit["planned_peak"]
 
 
 def test_missing_stored(small):

@@ -1,0 +1,1 @@
+"""Tests of the library, in the rooms of the package, and benchmarks."""

@@ -1,0 +1,1 @@
+"""Scripts that measure, each with a command line; see README.md beside them."""
