@@ -142,10 +142,11 @@ class AvailableSums:
         cross[:, p, :p] += of_y
         cross[:, :p, p] += of_y
         cross[:, p, p] += np.einsum("ij,ij->j", taken, y)
+        turned = np.ascontiguousarray(x.T)  # whose rows are taken in a fifth of the time
         for first in range(0, len(rows), PRODUCTS_AT_ONCE):
             some = slice(first, first + PRODUCTS_AT_ONCE)
             i, j = rows[some], columns[some]
-            products = counted.T @ (x[:, i] * x[:, j])
+            products = ((turned[i] * turned[j]) @ counted).T
             cross[:, i, j] += products
             cross[:, j[i != j], i[i != j]] += products[:, i != j]
 

@@ -84,7 +84,9 @@ def fit_side_by_side(
         halves = [steps[n].looked(at, seen, s) for (n, s), at, seen in zip(asked, points, found, strict=True)]
         for (number, _), half in zip(asked, halves, strict=True):
             least[number] = min(least[number], bic(number, half.nll))
-        told = TOLD if int(np.argmin(least)) in going else np.inf
+        best = int(np.argmin(least))
+        ends = any(n == best and steps[n].goal().ended(half, 0) for (n, _), half in zip(asked, halves, strict=True))
+        told = TOLD if best in going and not ends else np.inf
         above = [bic(n, half.nll - half.left) - least.min() for (n, _), half in zip(asked, halves, strict=True)]
         lost = [
             by > 0 and half.left * problem.n_obs <= max(told, TOLD_OF_DISTANCE * by)

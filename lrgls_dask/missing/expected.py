@@ -12,7 +12,7 @@ sum of K x K numbers, whatever the structure of Sigma is (Dempster, Laird and Ru
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,9 +21,12 @@ from lrgls_dask.missing.kernels import (
     MaskedParams,
     MaskedSlab,
     SeveralParams,
+    along_of,
     gradient_of,
     residuals_of,
+    room_of,
 )
+from lrgls_dask.rows.kernels import scratch
 from lrgls_dask.rows.moments import Summed
 
 __all__ = [
@@ -79,9 +82,9 @@ def expected_moments(slabs: Iterable[MaskedSlab], params: SeveralParams) -> Seve
 
 
 def _expected(slab: MaskedSlab, params: MaskedParams) -> ExpectedMoments:
-    residual = residuals_of(slab, params)
+    residual = residuals_of(slab, params, room_of(slab))
     count = np.ones(len(residual)) if slab.count is None else slab.count
-    given = params.sigma.rows(slab.observed).given(residual, count)
+    given = params.sigma.rows(slab.observed).given(residual, count, _room(residual))
     quadratic, log_det = float(np.vdot(residual, given.scaled)), float(given.log_dets @ count)
     cross = given.filled.T @ given.filled
     return ExpectedMoments(quadratic, log_det, cross, given.spread, *gradient_of(slab, given.scaled, params))
@@ -91,12 +94,13 @@ def general_image(slabs: Iterable[MaskedSlab], params: MaskedParams) -> Gradient
     """X_o' Sigma_oo^-1 X_o p, for p the negative of `coefficients`; Y does not enter."""
     total: GradientMoments | None = None
     for slab in slabs:
-        scaled = params.sigma.rows(slab.observed).given(_columns_along(slab, params)).scaled
+        along = along_of(slab, params)
+        scaled = params.sigma.rows(slab.observed).given(along, None, _room(along)).scaled
         part = GradientMoments(*gradient_of(slab, scaled, params))
         total = part if total is None else total + part
     return total
 
 
-def _columns_along(slab: MaskedSlab, params: MaskedParams) -> np.ndarray:
-    """(n, K) X p, zero where missing."""
-    return residuals_of(replace(slab, y=np.zeros_like(slab.y)), params)
+def _room(residual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Memory for what rows say, until the next slab asks for it."""
+    return scratch("scaled", residual.shape), scratch("filled", residual.shape)

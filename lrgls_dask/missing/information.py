@@ -2,8 +2,13 @@
 
 Sigma_oo^-1 of row i is a matrix that all rows share, cut to the equations o, less a few vectors h h' of the row's own.
 Where the equations have columns of their own each vector is a product of P columns with themselves. Where all have the
-same columns z the blocks of equations j and l are sums of h_j h_l z z': products of pairs of equations with pairs of
-columns, one matrix product for all the vectors of a row together and half of it for symmetry.
+same columns z the blocks of equations j and l are sums over the rows that show both of (h_j'h_l) z z', where h_j are
+what the vectors of a row have of equation j: products of pairs of equations with pairs of columns. Of factors these are
+h_j'h_l = a_j' G_i a_l, which is defined where a row misses j or l too, so that
+
+    sum o_j o_l a_j' G a_l z z' = sum (1 - m_j - m_l + m_j m_l) a_j' G a_l z z',        m = 1 - o,
+
+whose first part knows no equation and whose others ask only for the cells, and the pairs of them, that a row misses.
 """
 
 from __future__ import annotations
@@ -12,10 +17,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 
 from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, Summed, whitened_columns
 from lrgls_dask.rows.kernels import scratch
-from lrgls_dask.sigma.shown import FactorRows
+from lrgls_dask.sigma.shown import (
+    FactorRows,
+    cells_and_pairs,
+    half_inverse,
+    posterior_root,
+    products_of_pairs,
+    times_of_rows,
+)
 
 __all__ = [
     "Information",
@@ -26,6 +39,7 @@ __all__ = [
 ]
 
 PIECE_BYTES, PIECE_ROWS = 4 * 2**20, (16, 256)  # what is held at once of the pairs of equations of some rows
+FEW = 0.1  # share of the pairs of equations, up to which those of a row are taken one by one
 SAME_SPACE = 1e-9  # by how much whitened columns of two equations may leave the space of each other
 
 
@@ -95,32 +109,52 @@ def shared_columns(params: MaskedParams) -> Basis | None:
 
 @dataclass(frozen=True, eq=False)
 class shared_information:
-    """SharedInformation of some slabs: K^2 r^2 / 4 multiplications for each row, and K^2 / 2 for each vector."""
+    """SharedInformation of some slabs. For each row r^2 / 2 multiplications for each pair of factors, each cell that it
+    misses and each pair of these, or K^2 r^2 / 4 where they are many; that many for each vector of other Sigmas."""
 
     basis: Basis
 
     def __call__(self, slabs: Iterable[MaskedSlab], params: MaskedParams) -> SharedInformation | None:
-        base, group = self.basis.base, params.groups[0]
-        lower, pairs = np.tril_indices(base.shape[1]), len(group.equations) * (len(group.equations) + 1) // 2
-        mine = group.take_equations
-        total: SharedInformation | None = None
+        mine, n_equations = params.groups[0].take_equations, len(params.groups[0].equations)
+        sums: _Pairs | None = None
+        factors: FactorRows | None = None
         for slab in slabs:
-            z = slab.x[:, group.take_columns] @ base[:-1]
-            z += base[-1] if slab.unit is None else slab.unit[:, None] * base[-1]
-            products = z[:, lower[0]] * z[:, lower[1]]
-            rows = params.sigma.rows(slab.observed)
-            taken = np.zeros((pairs, products.shape[1]))
-            if params.between is None and isinstance(rows, FactorRows):
-                seen = slab.observed[:, mine].T @ products
-                _add_pairs(taken, [h[:, mine] for _, h in rows.taken()], products)
-            else:
-                seen = np.zeros_like(taken)
-                _add_pairs(seen, [slab.observed[:, mine]], products)
-                for some, h in rows.taken() if params.between is None else ():
-                    _add_pairs(taken, [h[:, mine]], products[some])
-            part = SharedInformation(seen, taken)
-            total = part if total is None else total + part
-        return total
+            products, observed, rows = (
+                self._products(slab, params),
+                slab.observed[:, mine],
+                params.sigma.rows(slab.observed),
+            )
+            factors = rows if params.between is None and isinstance(rows, FactorRows) else None
+            if sums is None:
+                sums = _Pairs(
+                    np.ones((n_equations, 1)) if factors is None else factors.scaled_loadings[mine], products.shape[1]
+                )
+                taken = np.zeros_like(sums.pairs)
+            if factors is not None:
+                sums.add(observed, half_inverse(posterior_root(slab.observed, factors)), products)
+                continue
+            sums.add(observed, np.ones((1, 1, len(observed))), products)
+            for some, each in rows.taken() if params.between is None else ():
+                _add_pairs(taken, [each[:, mine]], products[some])
+        if sums is None:
+            return None
+        return SharedInformation(sums.sum(), taken) if factors is None else SharedInformation(sums.shown, sums.sum())
+
+    def _products(self, slab: MaskedSlab, params: MaskedParams) -> np.ndarray:
+        """(n, h) of the shared columns, zero in rows that show nothing."""
+        base = self.basis.base
+        z = slab.x[:, params.groups[0].take_columns] @ base[:-1]
+        z += base[-1] if slab.unit is None else slab.unit[:, None] * base[-1]
+        shown = slab.observed[:, params.groups[0].take_equations].any(axis=1)
+        if not shown.all():
+            z[~shown] = 0.0
+        r, turned = z.shape[1], z.T.copy()
+        by_column = scratch("columns times columns", (r * (r + 1) // 2, len(z)))
+        for a in range(r):
+            np.multiply(turned[: a + 1], turned[a], out=by_column[a * (a + 1) // 2 : (a + 1) * (a + 2) // 2])
+        products = scratch("products of columns", by_column.shape[::-1])
+        np.copyto(products, by_column.T)
+        return products
 
     def whole(self, found: SharedInformation, params: MaskedParams) -> np.ndarray:
         """(P, P) what `information_moments` would have found."""
@@ -147,6 +181,66 @@ class shared_information:
                 total[np.ix_(places[j], at)] = block
                 total[np.ix_(at, places[j])] = block.T
         return total
+
+
+class _Pairs:
+    """Sums of products of columns over the rows that show an equation, and times h_j'h_l over those that show both.
+
+    h_j = half a_j, with a matrix for each row.  loadings : (K, k) a.  shown : (K, h) over the rows that show j.
+    total : (k k, h) times half'half, over all rows.  cells : (K k, h) times half'h_j, over the rows that miss j.
+    pairs : (K (K + 1) / 2, h) times h_j'h_l over those that miss both, and what else was summed for the pair itself.
+    """
+
+    def __init__(self, loadings: np.ndarray, h: int) -> None:
+        K, k = loadings.shape
+        self.loadings, self.shown = loadings, np.zeros((K, h))
+        self.total, self.cells = np.zeros((k * k, h)), np.zeros((K * k, h))
+        self.pairs = np.zeros((K * (K + 1) // 2, h))
+
+    def add(self, observed: np.ndarray, half: np.ndarray, products: np.ndarray) -> None:
+        """Of rows whose half is (k, k, n) and whose products of columns are (n, h), zero where they show nothing."""
+        n, K = observed.shape
+        hidden = observed == 0
+        missed = np.count_nonzero(hidden, axis=1)
+        few = FEW * n * K * (K + 1) / 2
+        by_missed = bool((missed * (missed + 1) / 2).sum() <= few)
+        if not by_missed:
+            self.shown += observed.T @ products
+            if ((K - missed) * (K - missed + 1) / 2).sum() > few:
+                vectors = [(part[: a + 1].T @ self.loadings.T[: a + 1]) * observed for a, part in enumerate(half)]
+                _add_pairs(self.pairs, vectors, products)
+                return
+        rows, columns, first, second = cells_and_pairs(hidden if by_missed else ~hidden)
+        along = times_of_rows(half, np.take(self.loadings.T, columns, axis=1), rows)
+        weights = products_of_pairs(along, first, second)
+        places = columns[first] * (columns[first] + 1) // 2 + columns[second]
+        _add_to(self.pairs, places, rows[first], weights, products)
+        if by_missed:
+            inverse, k = np.einsum("abn,acn->bcn", half, half), len(half)
+            self.total += inverse.reshape(k * k, n) @ products
+            self.shown += np.ones(n) @ products
+            # the cells times one, and times half'h
+            found = np.zeros((K * (k + 1), products.shape[1]))
+            back = np.concatenate([np.ones((1, len(rows))), times_of_rows(half.transpose(1, 0, 2), along, rows)])
+            places = columns * (k + 1) + np.arange(k + 1)[:, None]
+            _add_to(found, places.ravel(), np.tile(rows, k + 1), back.ravel(), products)
+            self.shown -= found[:: k + 1]
+            self.cells += np.delete(found, slice(None, None, k + 1), axis=0)
+
+    def sum(self) -> np.ndarray:
+        """(K (K + 1) / 2, h) over the rows that show both."""
+        K, k = self.loadings.shape
+        found, by_cell = self.pairs, self.cells.reshape(K, k, self.pairs.shape[1])
+        for j, mine in enumerate(self.loadings):
+            at, others = slice(j * (j + 1) // 2, (j + 1) * (j + 2) // 2), self.loadings[: j + 1]
+            found[at] += (others[:, :, None] * mine).reshape(j + 1, k * k) @ self.total
+            found[at] -= others @ by_cell[j] + np.einsum("b,lbh->lh", mine, by_cell[: j + 1])
+        return found
+
+
+def _add_to(total: np.ndarray, places: np.ndarray, rows: np.ndarray, weights: np.ndarray, products: np.ndarray) -> None:
+    """Add to each of `places` (e,) of total (m, h) its weight times the products (n, h) of its row."""
+    total += sp.coo_array((weights, (places, rows)), shape=(len(total), len(products))).tocsr() @ products
 
 
 def _add_pairs(total: np.ndarray, vectors: list[np.ndarray], products: np.ndarray) -> None:

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
 from lrgls_dask.rows.block import Block, width_of
-from lrgls_dask.rows.kernels import slabs
+from lrgls_dask.rows.kernels import even_rows, fill, scratch, slab_rows, stretches
 from lrgls_dask.rows.moments import Summed
 from lrgls_dask.rows.tiles import Tiles, adjoint, fitted
 from lrgls_dask.sigma.lowrank import LowRank
@@ -36,6 +36,7 @@ __all__ = [
     "SeveralMoments",
     "SeveralParams",
     "StartMoments",
+    "along_of",
     "block_kernel",
     "block_slabs",
     "factors_given",
@@ -45,6 +46,7 @@ __all__ = [
     "pair_moments",
     "residual_moments",
     "residuals_of",
+    "room_of",
     "several_moments",
     "start_moments",
     "unpacked",
@@ -66,6 +68,11 @@ class MaskedSlab:
     observed: np.ndarray
     unit: np.ndarray | None
     count: np.ndarray | None
+
+    @cached_property
+    def hidden(self) -> np.ndarray:
+        """Flat positions of what is missing."""
+        return np.flatnonzero(self.observed == 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +176,7 @@ def latent_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> LatentM
 
 
 def _latent(slab: MaskedSlab, params: MaskedParams) -> LatentMoments:
-    found, error = _latent_of(residuals_of(slab, params), slab.observed, slab.count, params.sigma)
+    found, error = _latent_of(residuals_of(slab, params, room_of(slab)), slab.observed, slab.count, params.sigma)
     gradient, unit_gradient = gradient_of(slab, error, params)
     return replace(found, gradient=gradient, unit_gradient=unit_gradient)
 
@@ -226,8 +233,7 @@ def image_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> Gradient
     """X_o' Sigma_oo^-1 X_o p times d, for p the negative of `coefficients`; Y does not enter."""
     total: GradientMoments | None = None
     for slab in slabs:
-        along = residuals_of(MaskedSlab(slab.x, np.zeros_like(slab.y), slab.observed, slab.unit, slab.count), params)
-        _, _, error = factors_given(along, slab.observed, params.sigma)
+        _, _, error = factors_given(along_of(slab, params), slab.observed, params.sigma)
         part = GradientMoments(*gradient_of(slab, error, params))
         total = part if total is None else total + part
     return total
@@ -237,7 +243,7 @@ def pair_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> PairMomen
     """PairMoments of some slabs, 2 n K^2 multiplications."""
     total: PairMoments | None = None
     for slab in slabs:
-        residual = residuals_of(slab, params)
+        residual = residuals_of(slab, params, room_of(slab))
         counted = slab.observed if slab.count is None else slab.observed * slab.count[:, None]
         part = PairMoments(residual.T @ residual, counted.T @ slab.observed)
         total = part if total is None else total + part
@@ -259,16 +265,21 @@ def start_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> StartMom
 def _shown_columns(slab: MaskedSlab, groups: tuple[DesignGroup, ...]) -> np.ndarray:
     """(n, q + 1) columns and, last, what the row holds of a constant; zero where no equation that is shown has them."""
     n, q = slab.x.shape
-    used = np.zeros((n, q + 1), dtype=bool)
-    for group in groups:
-        shown = np.any(slab.observed[:, group.take_equations], axis=1)
-        used[:, group.columns] |= shown[:, None]
-        used[:, -1] |= shown
     columns = np.empty((n, q + 1))
     columns[:, :-1] = slab.x
     columns[:, -1] = 1.0 if slab.unit is None else slab.unit
-    if not used.all():
-        columns *= used
+    shown = [slab.observed[:, group.take_equations] @ np.ones(len(group.equations)) > 0.0 for group in groups]
+    idle = np.ones(q + 1, dtype=bool)
+    for group in groups:
+        idle[group.columns] = False
+    idle[-1] = False
+    if not idle.any() and all(each.all() for each in shown):
+        return columns
+    used = np.zeros((n, q + 1), dtype=bool)
+    for group, rows in zip(groups, shown, strict=True):
+        used[:, group.columns] |= rows[:, None]
+        used[:, -1] |= rows
+    columns *= used
     return columns
 
 
@@ -301,30 +312,57 @@ class block_kernel:
 
 
 def block_slabs(block: Block, origin: np.ndarray) -> Iterator[MaskedSlab]:
-    """The rows of positive weight of a block, slab by slab; NaN in Y is a missing value."""
-    n_y = width_of(block.y)
-    for values, _, weights in slabs(block, origin):
+    """The rows of positive weight of a block, slab by slab; NaN in Y is a missing value.
+
+    Each is valid until the next is asked for: one memory serves them all.
+    """
+    n_x, n_y = width_of(block.x), width_of(block.y)
+    height = even_rows(block.n_rows, slab_rows(n_x + n_y))
+    memory = [scratch(use, (height, n)) for use, n in (("x of a slab", n_x), ("y of a slab", n_y), ("observed", n_y))]
+    for rows, _, keep, weights in stretches(block, height):
+        x, y, observed = (each[: rows.stop - rows.start] for each in memory)
+        fill(x, block.x, rows.start, rows.stop, origin[:n_x])
+        fill(y, block.y, rows.start, rows.stop, origin[n_x:])
         root = None
         if weights is not None:
             root = np.sqrt(weights)
-            values *= root[:, None]
-        y = values[:, -n_y:]
-        missing = np.isnan(y)
-        observed = np.subtract(1.0, missing)
-        np.copyto(y, 0.0, where=missing)
-        yield MaskedSlab(values[:, :-n_y], y, observed, root, None)
+            x, y, observed = x[keep], y[keep], observed[: len(root)]
+            x *= root[:, None]
+            y *= root[:, None]
+        hidden = np.flatnonzero(np.isnan(y))
+        y.reshape(-1)[hidden] = 0.0
+        observed.fill(1.0)
+        observed.reshape(-1)[hidden] = 0.0
+        yield MaskedSlab(x, y, observed, root, None)
 
 
 # ---------------------------------------------------------------------------------------------- one slab
 
 
-def residuals_of(slab: MaskedSlab, params: MaskedParams) -> np.ndarray:
-    """(n, K) residuals in units of `scale`, zero where missing."""
-    residual = slab.y / params.scale
-    residual -= fitted(slab.x, params.coefficients, params.tiles)
+def residuals_of(slab: MaskedSlab, params: MaskedParams, out: np.ndarray | None = None) -> np.ndarray:
+    """(n, K) residuals in units of `scale`, zero where missing.  out : (n, K) where they go, if given."""
+    residual = np.empty(slab.y.shape) if out is None else out
+    np.divide(slab.y, params.scale, out=residual)
+    return _less_fitted(residual, slab, params)
+
+
+def along_of(slab: MaskedSlab, params: MaskedParams) -> np.ndarray:
+    """(n, K) the residuals of responses that are zero, in memory that the next call takes."""
+    residual = room_of(slab)
+    residual.fill(0.0)
+    return _less_fitted(residual, slab, params)
+
+
+def _less_fitted(residual: np.ndarray, slab: MaskedSlab, params: MaskedParams) -> np.ndarray:
+    residual -= fitted(slab.x, params.coefficients, params.tiles, scratch("fitted", residual.shape))
     residual += params.level if slab.unit is None else slab.unit[:, None] * params.level
-    residual *= slab.observed
+    residual.reshape(-1)[slab.hidden] = 0.0
     return residual
+
+
+def room_of(slab: MaskedSlab) -> np.ndarray:
+    """(n, K) memory for residuals, until the next slab asks for it."""
+    return scratch("residuals", slab.y.shape)
 
 
 def _factor_means(inverse: np.ndarray, residual: np.ndarray, sigma: LowRank) -> np.ndarray:
@@ -340,7 +378,7 @@ def _factor_means(inverse: np.ndarray, residual: np.ndarray, sigma: LowRank) -> 
 def _errors(residual: np.ndarray, mean: np.ndarray, observed: np.ndarray, sigma: LowRank) -> np.ndarray:
     """e = r - F m, zero where missing, in the memory of `residual`."""
     if len(mean):
-        by_factors = mean.T @ sigma.F.T
+        by_factors = np.matmul(mean.T, sigma.F.T, out=scratch("of factors", residual.shape))
         by_factors *= observed
         residual -= by_factors
     return residual
@@ -356,7 +394,7 @@ def factors_given(
 
 
 def gradient_of(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tuple[np.ndarray, np.ndarray]:
-    unit = error.sum(axis=0) if slab.unit is None else slab.unit @ error
+    unit = (np.ones(len(error)) if slab.unit is None else slab.unit) @ error
     return adjoint(slab.x, error, params.tiles), unit
 
 

@@ -43,7 +43,12 @@ class PatternRows:
     def of_rows(cls, blocks: tuple[Block, ...], origin: np.ndarray) -> PatternRows:
         """The rows of positive weight themselves, each a pattern of its own."""
         parts = [
-            (slab.x.copy(), slab.y.copy(), slab.observed, np.ones(len(slab.x)) if slab.unit is None else slab.unit)
+            (
+                slab.x.copy(),
+                slab.y.copy(),
+                slab.observed.copy(),
+                np.ones(len(slab.x)) if slab.unit is None else slab.unit,
+            )
             for block in blocks
             for slab in block_slabs(block, origin)  # all in the same memory
         ]

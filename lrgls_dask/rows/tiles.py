@@ -69,6 +69,15 @@ class Tile:
             return np.asarray(x @ matrix)
         return np.asarray((self._apart(x) @ coefficients).transpose(1, 0, 2).reshape(len(x), -1))
 
+    def product_into(self, found: np.ndarray, x: np.ndarray, coefficients: np.ndarray) -> None:
+        """The same in the columns of its equations of found (n, K)."""
+        if self.inside is not None and isinstance(self.equations, slice):
+            matrix = np.zeros((self.width, _length(self.equations)))
+            matrix[self._entries] = coefficients
+            np.matmul(x, matrix, out=found[:, self.equations])
+        else:
+            found[:, self.equations] = self.product(x, coefficients)
+
     def adjoint(self, x: np.ndarray, values: np.ndarray) -> np.ndarray:
         """X_g' values_g of each design, (g, p, m); x (n, c), values (n, g m) of its equations."""
         if self.inside is not None:
@@ -161,11 +170,12 @@ def _together(batch: Batch, first: int) -> tuple[int, np.ndarray | None, Index]:
     return last, None, as_slice(batch.columns[first:last].ravel())
 
 
-def fitted(x: np.ndarray, coefficients: np.ndarray, tiles: Tiles) -> np.ndarray:
-    """[X_1 b_1 ... X_K b_K], (n, K), of rows x (n, q) and flat coefficients (P,)."""
-    found, views = np.empty((len(x), tiles.batches.n_equations)), tiles.batches.split(coefficients)
+def fitted(x: np.ndarray, coefficients: np.ndarray, tiles: Tiles, out: np.ndarray | None = None) -> np.ndarray:
+    """[X_1 b_1 ... X_K b_K], (n, K), of rows x (n, q) and flat coefficients (P,).  out : where they go, if given."""
+    found = np.empty((len(x), tiles.batches.n_equations)) if out is None else out
+    views = tiles.batches.split(coefficients)
     for tile in tiles.each:
-        found[:, tile.equations] = tile.product(x[:, tile.columns], tile.part(views))
+        tile.product_into(found, x[:, tile.columns], tile.part(views))
     return found
 
 

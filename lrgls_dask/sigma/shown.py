@@ -17,11 +17,25 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["DenseRows", "FactorRows", "Given", "Rows", "half_inverse", "posterior", "posterior_root"]
+__all__ = [
+    "DenseRows",
+    "FactorRows",
+    "Given",
+    "Rows",
+    "cells_and_pairs",
+    "half_inverse",
+    "posterior",
+    "posterior_root",
+    "products_of_pairs",
+    "times_of_rows",
+]
 
 Array = np.ndarray
+Room = tuple[Array, Array]
 NUMBERS = 2**21  # held at a time of the matrices of patterns
+ONE_BY_ONE = 0.02  # share of the pairs of equations, up to which those that a row misses are taken one by one
 ROWS_OF_A_PATTERN = 8  # on the average, from which each pattern has its own product with them
 
 
@@ -51,8 +65,11 @@ class Rows(Protocol):
         """(K, K) what Sigma_oo^-1 is, on o, less what `taken` says."""
         ...
 
-    def given(self, residual: Array, count: Array | None = None) -> Given:
-        """Of residuals (n, K), zero where missing.  count : (n,) of each row in `spread`, none of it if None."""
+    def given(self, residual: Array, count: Array | None = None, room: Room | None = None) -> Given:
+        """Of residuals (n, K), zero where missing.  count : (n,) of each row in `spread`, none of it if None.
+
+        room : two (n, K) in C order where `scaled` and `filled` go, if given.
+        """
         ...
 
     def taken(self) -> Iterator[tuple[Array, Array]]:
@@ -87,9 +104,11 @@ class DenseRows:
     def base(self) -> Array:
         return self.precision
 
-    def given(self, residual: Array, count: Array | None = None) -> Given:
+    def given(self, residual: Array, count: Array | None = None, room: Room | None = None) -> Given:
         K = self.observed.shape[1]
-        along, filled = residual @ self.precision, residual.copy()
+        scaled, filled = _room_for(residual, room)
+        np.copyto(filled, residual)
+        along = np.matmul(residual, self.precision, out=scaled)
         log_dets, spread = np.full(len(residual), self.logdet), np.zeros(K * K)
         for rows, codes, missing, half in self._stretches():
             inverse = np.swapaxes(half, 1, 2) @ half
@@ -99,7 +118,7 @@ class DenseRows:
                 weight = np.bincount(codes, count[rows], len(missing))
                 places = missing[:, :, None] * K + missing[:, None, :]
                 spread += np.bincount(places.ravel(), (inverse * weight[:, None, None]).ravel(), K * K)
-        scaled = filled @ self.precision
+        np.matmul(filled, self.precision, out=scaled)
         scaled *= self.observed
         return Given(scaled, filled, log_dets, spread.reshape(K, K))
 
@@ -128,6 +147,10 @@ class DenseRows:
                 root = np.linalg.cholesky(self.precision[missing[:, :, None], missing[:, None, :]])
                 rows = np.concatenate([order[(ends[p - 1] if p else 0) : ends[p]] for p in patterns])
                 yield rows, np.searchsorted(patterns, code[rows]), missing, np.tril(np.linalg.inv(root))
+
+
+def _room_for(residual: Array, room: Room | None) -> Room:
+    return (np.empty(residual.shape), np.empty(residual.shape)) if room is None else room
 
 
 def _by_pattern(matrices: Array, codes: Array, values: Array) -> Array:
@@ -162,28 +185,80 @@ class FactorRows:
     def base(self) -> Array:
         return np.diag(1.0 / self.d)
 
-    def given(self, residual: Array, count: Array | None = None) -> Given:
-        half = half_inverse(posterior_root(self.observed, self))
+    def given(self, residual: Array, count: Array | None = None, room: Room | None = None) -> Given:
+        half, (scaled, filled) = half_inverse(posterior_root(self.observed, self)), _room_for(residual, room)
         log_dets = self.observed @ np.log(self.d)
         for a in range(len(half)):
             log_dets -= 2.0 * np.log(half[a, a])
+        hidden = self.observed == 0
+        cells = np.flatnonzero(hidden)
         white = np.einsum("abn,bn->an", half, self.scaled_loadings.T @ residual.T)
-        common = np.einsum("abn,an->bn", half, white).T @ self.F.T
-        hidden, spread = 1.0 - self.observed, np.zeros((len(self.d),) * 2)
-        if count is not None:
-            np.fill_diagonal(spread, self.d * (count @ hidden))
-            weighted = hidden * np.sqrt(count)[:, None]
+        np.matmul(np.einsum("abn,an->bn", half, white).T, self.F.T, out=filled)
+        np.subtract(residual, filled, out=scaled)
+        scaled.reshape(-1)[cells] = 0.0
+        scaled /= self.d
+        common = filled.reshape(-1)[cells]
+        np.copyto(filled, residual)
+        filled.reshape(-1)[cells] = common
+        spread = np.zeros((len(self.d),) * 2) if count is None else self._spread(hidden, half, count)
+        return Given(scaled, filled, log_dets, spread)
+
+    def _spread(self, hidden: NDArray[np.bool_], half: Array, count: Array) -> Array:
+        """(K, K) sum of Var(r | r_o)."""
+        K = len(self.d)
+        if not hidden.any():
+            return np.zeros((K, K))
+        missed = np.count_nonzero(hidden, axis=1)
+        if (missed * (missed + 1.0)).sum() > ONE_BY_ONE * len(hidden) * K * (K + 1):
+            weighted, spread = hidden * np.sqrt(count)[:, None], np.diag(self.d * (count @ hidden))
             for a in range(len(half)):
                 part = (half[a, : a + 1].T @ self.F.T[: a + 1]) * weighted
                 spread += part.T @ part
-        scaled = (residual - common * self.observed) / self.d
-        return Given(scaled, residual + common * hidden, log_dets, spread)
+            return spread
+        rows, columns, first, second = cells_and_pairs(hidden)
+        weights = count[rows[first]] * products_of_pairs(
+            times_of_rows(half, np.take(self.F.T, columns, axis=1), rows), first, second
+        )
+        lower = np.bincount(columns[first] * K + columns[second], weights, K * K).reshape(K, K)
+        spread = lower + np.tril(lower, -1).T
+        spread[np.diag_indices(K)] += self.d * np.bincount(columns, count[rows], K)
+        return spread
 
     def taken(self) -> Iterator[tuple[Array, Array]]:
         half = half_inverse(posterior_root(self.observed, self))
         rows = np.arange(len(self.observed))
         for a in range(len(half)):
             yield rows, (half[a, : a + 1].T @ self.scaled_loadings.T[: a + 1]) * self.observed
+
+
+def cells_and_pairs(some: NDArray[np.bool_]) -> tuple[Array, Array, Array, Array]:
+    """Rows (e,) and columns (e,) of the cells of `some` (n, K), and first (p,), second (p,) of every pair of them that
+    stand in one row, a cell with itself too; the first has the later column."""
+    cells = np.flatnonzero(some)
+    rows = cells // some.shape[1]
+    counted = np.bincount(rows, minlength=len(some))
+    begin = (np.cumsum(counted) - counted)[rows]
+    height = np.arange(1, len(rows) + 1) - begin  # how many of its row come up to a cell
+    first = np.repeat(np.arange(len(rows)), height)
+    second = np.arange(len(first)) - np.repeat(np.cumsum(height) - height - begin, height)
+    return rows, cells - rows * some.shape[1], first, second
+
+
+def times_of_rows(matrices: Array, vectors: Array, rows: Array) -> Array:
+    """(k, e) the matrix of its row, of matrices (k, k, n), times each of vectors (k, e)."""
+    found = np.zeros_like(vectors)
+    for out, of_row in zip(found, matrices, strict=True):
+        for matrix, vector in zip(of_row, vectors, strict=True):
+            out += matrix[rows] * vector
+    return found
+
+
+def products_of_pairs(vectors: Array, first: Array, second: Array) -> Array:
+    """(p,) products of pairs of vectors (k, e)."""
+    found = np.zeros(len(first))
+    for each in vectors:
+        found += each[first] * each[second]
+    return found
 
 
 def posterior_root(observed: Array, sigma: Factors) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lrgls_dask import System
 from lrgls_dask.missing import problem as incomplete
 from lrgls_dask.missing.information import PIECE_ROWS
 from lrgls_dask.missing.problem import Incomplete
@@ -59,6 +60,25 @@ def test_columns_that_nearly_depend_keep_their_digits(name: str, most: int | Non
     sd = np.sqrt(cov.diagonal())
     mine = problem.covariance(np.linalg.inv(problem.information(sigma)))
     assert np.abs((mine - cov) / np.outer(sd, sd)).max() < 1e-4  # the dense inverse has lost ten digits itself
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
+def test_rows_that_miss_little_half_or_nearly_all(share: float) -> None:
+    """One by one what a row misses, one by one what it shows, and all pairs at once."""
+    rng = np.random.default_rng(3)
+    n, K, q = 400, 15, 3
+    X, Y = rng.normal(size=(n, q)), rng.normal(size=(n, K))
+    Y[rng.random(Y.shape) < share] = np.nan
+    problem = Incomplete(System.from_arrays(Y, X).rows, lam_B=0.0, meter=Meter(), most_patterns=0)
+    for sigma in (LowRank(rng.normal(size=(K, 3)), rng.uniform(0.5, 2.0, K)), FullSigma(np.eye(K) + 0.5)):
+        maps, expected = [problem.maps[j] for j in range(K)], np.zeros((K, q, K, q))
+        for x, y in zip(X - problem.origin[:q], Y, strict=True):
+            o = np.flatnonzero(~np.isnan(y))
+            z = np.array([x @ maps[j] + problem.ends[j] for j in o]).reshape(len(o), q)
+            between = np.linalg.inv(sigma.dense()[np.ix_(o, o)])
+            expected[np.ix_(o, range(q), o, range(q))] += np.einsum("jl,ja,lb->jalb", between, z, z)
+        found, order = problem.information(sigma), problem.order
+        np.testing.assert_allclose(found, expected.reshape(K * q, K * q)[np.ix_(order, order)], atol=1e-10)
 
 
 def test_shared_columns_take_the_short_way_and_own_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:

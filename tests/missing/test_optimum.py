@@ -127,6 +127,20 @@ def test_ranks_are_compared_in_the_passes_of_one(every_chunk: None) -> None:
     assert table["bic"].idxmin() == 2
 
 
+def test_ranks_that_cannot_win_take_no_pass_after_the_last_of_the_best() -> None:
+    rng, n, K = np.random.default_rng(2), 800, 30
+    X = np.column_stack([np.ones(n), rng.standard_normal((n, 4)) * 0.01])
+    B, F = rng.standard_normal((5, K)), rng.standard_normal((K, 3)) * 0.008
+    own = 0.01 + 0.02 * rng.random(K)
+    Y = X @ B + rng.standard_normal((n, 3)) @ F.T + rng.standard_normal((n, K)) * own
+    for j in np.flatnonzero(rng.random(K) < 0.3):
+        Y[: rng.integers(1, n // 2), j] = np.nan
+    Y[rng.random((n, K)) < 0.03] = np.nan
+    found = fitted(Y, X, "bic", engine="stream", ranks=[1, 2, 3, 4, 5, 6])
+    assert found.rank == 3
+    assert found.n_passes == fitted(Y, X, 3, engine="stream").n_passes
+
+
 def test_a_killed_search_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     Y, X = drawn(300, 7, 2, 0.3, "scattered")
     made = System.from_arrays(Y, X)
