@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,7 @@ from lrgls_dask.rows.effects import absorbed_of
 from lrgls_dask.rows.kernels import CompleteRows
 from lrgls_dask.rows.layout import Layout, cut_rows
 from lrgls_dask.rows.progress import Progress, report
+from lrgls_dask.rows.purposes import MEANS, READING, in_words
 from lrgls_dask.rows.resources import one_blas_thread, spare_arrays
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.scaled import ScaledCells
@@ -63,6 +65,7 @@ class Meter:
     """Counts what a fit has cost so far: passes over the rows, decoded bytes they read; began on its own clock.
 
     earlier : passes and bytes of a client that was killed before, less those of it that this one had to make again.
+    purposes : what each pass was for.
     """
 
     progress: Progress = field(default_factory=Progress)
@@ -70,6 +73,7 @@ class Meter:
     bytes_read: int = 0
     began: float = field(default_factory=time.perf_counter)
     earlier: tuple[int, int] = (0, 0)
+    purposes: list[str] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
@@ -80,6 +84,10 @@ class Meter:
     def totals(self) -> tuple[int, int]:
         """Passes and bytes of the fit, as if it had not been interrupted."""
         return self.passes + self.earlier[0], self.bytes_read + self.earlier[1]
+
+    def read_for(self, since: int) -> str:
+        """What the passes were for after so many of `totals`, in words."""
+        return in_words(Counter(self.purposes[max(0, since - self.earlier[0]) :]))
 
     def go_on_from(self, totals: tuple[int, int]) -> None:
         """What was read up to here is what these totals say, however often."""
@@ -93,7 +101,7 @@ def run_pass(
     *,
     partial_bytes: int,
     meter: Meter,
-    label: str = "reading",
+    label: str = READING,
     saved: SavedSums | None = None,
     holes: bool = False,
     less_effects: bool = True,
@@ -101,6 +109,7 @@ def run_pass(
     """The sum of kernel(block, params) over all blocks of rows: one pass, every row read once.
 
     partial_bytes : size of one result of the kernel; groups are made large enough that moving it is cheap.
+    label : what the pass is for, see `purposes`.
     saved : keeps the sums of long stretches of rows, so that a pass that was cut short goes on where it was.
     holes : whether rows may miss responses; the kernel then sees zero in the cells of X that none of the others uses.
     less_effects : whether rows whose groups have effects that are absorbed come without these; where it is not known
@@ -128,6 +137,7 @@ def run_pass(
             finally:
                 spare_arrays.clear()
     meter.passes += 1
+    meter.purposes.append(label)
     meter.bytes_read += n_bytes
     if total is None and rows.complete_only:
         raise ValueError(
@@ -145,7 +155,7 @@ def with_effects(rows: Rows, meter: Meter) -> Rows:
     if groups is None or design.absorbed is not None:
         return rows
     kernel, size = GroupKernel(groups.n_groups), rows.group_bytes
-    sums = run_pass(rows, kernel, None, partial_bytes=size, meter=meter, label="means of groups", less_effects=False)
+    sums = run_pass(rows, kernel, None, partial_bytes=size, meter=meter, label=MEANS, less_effects=False)
     return replace(rows, design=replace(design, absorbed=absorbed_of(sums, groups, design.n_equations)))
 
 
