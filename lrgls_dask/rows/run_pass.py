@@ -33,12 +33,14 @@ from lrgls_dask.rows.block_plan import (
     BlockPlan,
     Chunks,
     Stored,
+    StoredBlocks,
     chunk_name,
     edges_of,
     is_split,
     plan_blocks,
     read_ahead,
     read_stored,
+    stored_blocks,
 )
 from lrgls_dask.rows.cells import UsedCells
 from lrgls_dask.rows.cluster import Box, check_versions, client_of, computed, scattered
@@ -172,7 +174,7 @@ def _named(rows: Rows) -> Iterator[None]:
 class _Group:
     """Consecutive blocks of one task, the keys of what it is handed, and where it reports progress."""
 
-    blocks: tuple[BlockPlan, ...]
+    blocks: tuple[BlockPlan, ...] | StoredBlocks
     shared: tuple[Key, ...]
     topic: str | None
 
@@ -211,20 +213,16 @@ def _sum_groups(rows: Rows, layout: Layout, chosen: slice, work: Box, topic: str
     get = get_scheduler() or dask.threaded.get
     token = uuid.uuid4().hex
     groups = range(layout.n_groups)[chosen]
-    first, last = layout.groups[groups[0]], layout.groups[groups[-1] + 1]
-    plans, graph = _inline(plan_blocks(rows, layout)[first:last], _source_graph(rows, layout))
     client = client_of(get)
     if client is not None:
         check_versions(client)
-        plans = _scatter(client, plans, graph, token)
+    of_groups, graph = _groups(rows, layout, groups, topic, client, token)
     work_key = f"lrgls-params-{token}"
     graph[work_key] = work
     level: list[Key] = []
-    for g in groups:
-        blocks = plans[layout.groups[g] - first : layout.groups[g + 1] - first]
-        shared = tuple(dict.fromkeys(key for block in blocks for key in sorted(block.shared, key=str)))
+    for g, group in zip(groups, of_groups, strict=True):
         key = (f"lrgls-rows-{token}", g)
-        graph[key] = (_sum_group, work_key, Box(_Group(blocks, shared, topic)), list(shared))
+        graph[key] = (_sum_group, work_key, Box(group), list(group.shared))
         level.append(key)
     # a name for each level: a scheduler spreads tasks evenly only if it sees that their group depends on nothing
     depth = 0
@@ -234,6 +232,26 @@ def _sum_groups(rows: Rows, layout: Layout, chosen: slice, work: Box, topic: str
         level = [(f"lrgls-add{depth}-{token}", i) for i in range(len(nodes))]
         graph.update({key: (_add, node) for key, node in zip(level, nodes, strict=True)})
     return computed(get, graph, level[0])
+
+
+def _groups(
+    rows: Rows, layout: Layout, groups: range, topic: str | None, client: distributed.Client | None, token: str
+) -> tuple[list[_Group], dict[Key, Any]]:
+    """The blocks of each group, and the graph of what they are handed."""
+    spans = list(pairwise(layout.groups[groups[0] : groups[-1] + 2].tolist()))
+    stored = stored_blocks(rows, layout)
+    if stored is not None:
+        return [_Group(stored.some(a, b), (), topic) for a, b in spans], {}
+    first, last = spans[0][0], spans[-1][1]
+    plans, graph = _inline(plan_blocks(rows, layout)[first:last], _source_graph(rows, layout))
+    if client is not None:
+        plans = _scatter(client, plans, graph, token)
+    found = []
+    for a, b in spans:
+        blocks = plans[a - first : b - first]
+        shared = tuple(dict.fromkeys(key for block in blocks for key in sorted(block.shared, key=str)))
+        found.append(_Group(blocks, shared, topic))
+    return found, graph
 
 
 def _source_graph(rows: Rows, layout: Layout) -> dict[Key, Any]:
@@ -328,8 +346,9 @@ def _sum_group(work: Box, group: Box, shared: Sequence[Any]) -> Any:
     values = dict(zip(plan.shared, shared, strict=True))
     total = None
     # a kernel finds bad values by what they do to its sums, and says where they are
+    blocks = plan.blocks.plans() if isinstance(plan.blocks, StoredBlocks) else plan.blocks
     with one_blas_thread, np.errstate(all="ignore"):
-        for block, arrays in read_ahead(plan.blocks, values):
+        for block, arrays in read_ahead(blocks, values):
             part = kernel(block, params)
             spare_arrays.give_back(arrays)
             if total is None:
