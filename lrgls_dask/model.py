@@ -34,6 +34,7 @@ from lrgls_dask.options.absorbed import check_goes_with_effects
 from lrgls_dask.options.stored import as_stored
 from lrgls_dask.plan.make import look_bytes, make_plan, plan_compressed
 from lrgls_dask.plan.plan import Plan
+from lrgls_dask.plan.rates import NOMINAL
 from lrgls_dask.prediction.methods import HOW_TO_PREDICT, ROWS_TO_PREDICT
 from lrgls_dask.results.assemble import as_fit, as_time_varying_fit, fit_incomplete_rows, warn_of
 from lrgls_dask.results.fit import Fit
@@ -110,18 +111,22 @@ class LowRankGLS(EstimatorOptions):
         threads: int = 1,
         worker_memory: int | str = "4GB",
         gb_per_s: float | None = None,
+        usual_machine: bool = False,
     ) -> Plan:
         """What `fit` would do and cost; reads nothing. Raises MemoryError if it would not fit.
 
         workers : processes of a cluster that one does not have, each with so many `threads` and so much
         `worker_memory`; None plans for the active client or for this process.  gb_per_s : what storage gives to each
         process, in 10^9 bytes a second of decoded rows; None takes what this machine's disk gives.
+        usual_machine : seconds of threads that do 35 Gflop/s, as a core of a few years ago does, and not of this
+        machine's, so that they are the same wherever they are asked for.
         """
         check_goes_with_effects(self.get_params(), absorbed_labels(system))
         column_penalties(system.design, self._ridge)  # which refuses names of no regressor
         check_more_rows(system, of_any=self.unusable == "skip")
         cluster = None if workers is None else cluster_of(workers, threads, worker_memory)
         plan = self._with_look(self._plan(system, cluster), system)
+        plan = plan.at(NOMINAL) if usual_machine else plan
         if gb_per_s is None:
             return plan
         rate = as_number("gb_per_s", gb_per_s, "a number of 10^9 bytes a second")

@@ -24,6 +24,8 @@ def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     where.add_argument("--worker-memory", default="4GB", metavar="SIZE", help="of each worker (default %(default)s)")
     rate = "10^9 bytes a second of decoded rows that storage gives to each process (default: this machine's disk)"
     where.add_argument("--gb-per-s", type=positive, metavar="X", help=rate)
+    usual = "seconds of threads that do 35 Gflop/s, wherever they are asked for, and not of this machine's"
+    where.add_argument("--usual-machine", action="store_true", help=usual)
     add_model(parser)
     parser.set_defaults(run=_plan)
 
@@ -43,7 +45,7 @@ def add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _plan(args: argparse.Namespace) -> None:
     system = system_of(args, priced=True)
-    where = {name: getattr(args, name) for name in ("workers", "threads", "worker_memory", "gb_per_s")}
+    where = {name: getattr(args, name) for name in ("workers", "threads", "worker_memory", "gb_per_s", "usual_machine")}
     print(model_of(args).plan(system, **where))
 
 

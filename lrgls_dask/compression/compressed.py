@@ -19,6 +19,7 @@ from lrgls_dask.rows.absorbed import GroupKernel, WithinMoments
 from lrgls_dask.rows.effects import absorbed_of
 from lrgls_dask.rows.kernels import gram_kernel, root_kernel
 from lrgls_dask.rows.moments import GramMoments, Head, Levels, RootMoments
+from lrgls_dask.rows.purposes import COMPRESS
 from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, SavedSums, run_pass, with_effects
@@ -163,7 +164,7 @@ def compress_rows(
         return _without_effects(rows, by_qr, meter)
     if by_qr:
         return _by_qr(rows, meter, saved)
-    moments: GramMoments = _sum_over(rows, gram_kernel, "gram", "compress", meter, saved)
+    moments: GramMoments = _sum_over(rows, gram_kernel, "gram", COMPRESS, meter, saved)
     with blas_for(width):
         by_gram = Compressed(rows.design, moments.head, root_of(moments.cross), "gram")
         if route == "gram" or smallest_pivot(by_gram) > LOST_DIGITS:
@@ -181,7 +182,7 @@ def _sum_over(
 
 
 def _by_qr(rows: Rows, meter: Meter, saved: Callable[[str], SavedSums] | None) -> Compressed:
-    moments: RootMoments = _sum_over(rows, root_kernel, "root", "compress (QR)", meter, saved)
+    moments: RootMoments = _sum_over(rows, root_kernel, "root", f"{COMPRESS} (QR)", meter, saved)
     return Compressed(rows.design, moments.head, moments.root, "qr")
 
 
@@ -194,7 +195,7 @@ def _without_effects(rows: Rows, by_qr: bool, meter: Meter) -> Compressed:
         size = partial_bytes(rows.design) + rows.group_bytes
         of_groups = GroupKernel(groups.n_groups, kernel)
         found: WithinMoments = run_pass(
-            rows, of_groups, None, partial_bytes=size, meter=meter, label="compress", less_effects=False
+            rows, of_groups, None, partial_bytes=size, meter=meter, label=COMPRESS, less_effects=False
         )
         sums, cross = found.groups, found.cross
         absorbed = absorbed_of(sums, groups, K)
@@ -202,7 +203,7 @@ def _without_effects(rows: Rows, by_qr: bool, meter: Meter) -> Compressed:
         n_rows, weight, log_weight = sums.n_rows, sums.weight, sums.log_weight
     else:
         rows = with_effects(rows, meter)
-        moments = _sum_over(rows, kernel, "", "compress", meter, None)
+        moments = _sum_over(rows, kernel, "", COMPRESS, meter, None)
         n_rows, weight, log_weight = moments.head.n_rows, moments.head.weight, moments.head.log_weight
         cross = moments.root if by_qr else moments.cross
     squares, none = np.sum(cross**2, axis=0) if by_qr else cross.diagonal(), np.zeros(rows.design.n_regressors + K)

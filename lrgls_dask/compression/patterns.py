@@ -24,6 +24,7 @@ from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.block import Block, bad_values, side_by_side, width_of
 from lrgls_dask.rows.kernels import LARGEST, checked_weights, gram_kernel, root_kernel, scratch, slabs
 from lrgls_dask.rows.moments import GramMoments, Head, Levels, RootMoments, Scaling, Sized
+from lrgls_dask.rows.purposes import PATTERNS
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
 from lrgls_dask.rows.tiles import Tiles
@@ -393,7 +394,7 @@ def first_pass(rows: Rows, *, meter: Meter, most: int | None = None, keep: bool 
     params = FirstParams.of(design, kept, by_qr=qr_is_cheap(rows), keep=keep)
     size = 8 * int(((design.sizes + 1) ** 2).sum()) + min(kept, PATTERNS_IN_A_SUM) * partial_bytes(design)
     moments: FirstMoments = run_pass(
-        rows, first_kernel, params, partial_bytes=size, meter=meter, label="patterns of missing values", holes=True
+        rows, first_kernel, params, partial_bytes=size, meter=meter, label=PATTERNS, holes=True
     )
     if moments.patterns is not None:
         return replace(moments, rows=())

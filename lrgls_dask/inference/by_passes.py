@@ -22,6 +22,7 @@ from lrgls_dask.inference.by_solving import SolvedCov, conjugate_gradients_of_ma
 from lrgls_dask.inference.inverse import Inverse
 from lrgls_dask.inference.structured import CovOfCombinations, StructuredCov, blocks_alone
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Room
+from lrgls_dask.rows.purposes import ERRORS
 from lrgls_dask.rows.regressor_products import RegressorProducts, XProducts, regressor_products_kernel
 from lrgls_dask.rows.run_pass import run_pass
 from lrgls_dask.sigma.interface import Sigma
@@ -294,7 +295,7 @@ class InformationPasses:
         params = RegressorProducts(problem.head.anchor[:q], problem.head.offset[:q], by)
         size, read = 8 * q * by.shape[-1], problem.rows.of_regressors
         found: XProducts = run_pass(
-            read, regressor_products_kernel, params, partial_bytes=size, meter=problem.meter, label="standard errors"
+            read, regressor_products_kernel, params, partial_bytes=size, meter=problem.meter, label=ERRORS
         )
         return found.values
 

@@ -12,8 +12,9 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.plan.holes import HOLES_PASSES, ROUNDS_PASSES
 from lrgls_dask.plan.plan import Plan
-from lrgls_dask.plan.price import EM_PASSES
+from lrgls_dask.rows.purposes import LIKELIHOOD, PATTERNS
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.solve.streamed import stream_passes
@@ -55,22 +56,24 @@ def plan_of_holes(plan: Plan, seen: Incomplete, *, by_rounds: bool) -> Plan:
     if seen.restarts_are_free:
         held = seen.n_patterns > (plan.most_patterns or 0)
         return _found(plan, found, "holds the rows in memory" if held else COMPRESSES)
-    passes = EM_PASSES
+    purposes = ROUNDS_PASSES
     if not by_rounds and plan.n_equations <= LARGEST_PAIRS:
         shares = seen.cells / seen.n_obs
         together = float(shares.min() * shares.mean())  # of the pair that is seen together the least, about
-        passes = round(FEWEST_PASSES - MORE_PASSES * log2(together))
-    return _found(plan, found, STREAMS, passes)
+        # what the others need is known: the more is missing, the more rounds there are
+        rounds = round(FEWEST_PASSES - MORE_PASSES * log2(together)) - sum(HOLES_PASSES.values())
+        purposes = HOLES_PASSES | {LIKELIHOOD: max(1, HOLES_PASSES[LIKELIHOOD] + rounds)}
+    return _found(plan, found, STREAMS, purposes)
 
 
 def plan_of_complete_rows(plan: Plan, streamed: Design | None) -> Plan:
     """The same where no response is missing.  streamed : the design of rows that are not compressed."""
     if streamed is None:
         return _found(plan, "no missing response", COMPRESSES)
-    return _found(plan, "no missing response", STREAMS, 1 + stream_passes(streamed, plan.holds_sigma))
+    return _found(plan, "no missing response", STREAMS, {PATTERNS: 1} | stream_passes(streamed, plan.holds_sigma))
 
 
-def _found(plan: Plan, found: str, does: str, passes: int = 1) -> Plan:
+def _found(plan: Plan, found: str, does: str, purposes: dict[str, int] | None = None) -> Plan:
     reason = f"the first pass found {found}, and {does}"
     engine: Literal["compress", "stream"] = "stream" if does == STREAMS else "compress"
-    return replace(plan.taking(passes), engine=engine, reason=reason, instead=())
+    return replace(plan.taking(purposes or {PATTERNS: 1}), engine=engine, reason=reason, instead=())

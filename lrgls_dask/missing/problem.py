@@ -53,6 +53,7 @@ from lrgls_dask.missing.kernels import (
 )
 from lrgls_dask.missing.pseudo_rows import PatternRows
 from lrgls_dask.missing.unusable import statuses_shown
+from lrgls_dask.rows.purposes import COEFFICIENTS, ERRORS, LIKELIHOOD, RESIDUALS
 from lrgls_dask.rows.resources import one_blas_thread
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
@@ -195,7 +196,7 @@ class Incomplete(ShownColumns):
 
     def latent(self, c: np.ndarray, sigma: LowRank) -> Latent:
         """The likelihood at (c, sigma): one pass, or none from pseudo-rows."""
-        found: LatentMoments = self._sum(latent_moments, self._params(c, sigma), "likelihood")
+        found: LatentMoments = self._sum(latent_moments, self._params(c, sigma), LIKELIHOOD)
         return self._latent(found, sigma, self._adjoint(found, sigma.d))
 
     def fixed(self, c: np.ndarray) -> Callable[[LowRank], Latent]:
@@ -226,7 +227,7 @@ class Incomplete(ShownColumns):
     def latents(self, c: np.ndarray, sigmas: Sequence[LowRank]) -> list[Latent]:
         """The likelihood at one c and several Sigmas: one pass and as many times the work, or none from pseudo-rows."""
         points = tuple(self._params(c, sigma) for sigma in sigmas)
-        found: SeveralMoments = self._sum(several_moments, SeveralParams(self.origin, points), "likelihoods")
+        found: SeveralMoments = self._sum(several_moments, SeveralParams(self.origin, points), LIKELIHOOD)
         return [
             self._latent(part, sigma, self._adjoint(part, sigma.d))
             for part, sigma in zip(found.points, sigmas, strict=True)
@@ -249,20 +250,20 @@ class Incomplete(ShownColumns):
     def expected_at(self, points: Sequence[tuple[np.ndarray, Sigma]]) -> list[Expected]:
         """`expected` at several points (c, Sigma): one pass, or none from pseudo-rows."""
         params = SeveralParams(self.origin, tuple(self._params(c, sigma) for c, sigma in points))
-        found: SeveralExpected = self._sum(expected_moments, params, "likelihood")
+        found: SeveralExpected = self._sum(expected_moments, params, LIKELIHOOD)
         return [self._expected(part, sigma) for part, (_, sigma) in zip(found.points, points, strict=True)]
 
     def general_image(self, p: np.ndarray, sigma: Sigma) -> np.ndarray:
         """`image` at any Sigma."""
         params = self._params(-p, sigma, np.zeros(self.design.n_equations))
-        found: GradientMoments = self._sum(general_image, params, "conjugate gradients")
+        found: GradientMoments = self._sum(general_image, params, COEFFICIENTS)
         return self._adjoint(found, self._ones) + self.coordinates.ridge * p
 
     def image(self, p: np.ndarray, sigma: LowRank) -> np.ndarray:
         """(sum_i X_o' Sigma_oo^-1 X_o + ridge) p, (P,): one pass, or none from pseudo-rows."""
         # the residual of responses that are zero, at coefficients -p, is X p
         params = self._params(-p, sigma, np.zeros(self.design.n_equations))
-        found: GradientMoments = self._sum(image_moments, params, "conjugate gradients")
+        found: GradientMoments = self._sum(image_moments, params, COEFFICIENTS)
         return self._adjoint(found, sigma.d) + self.coordinates.ridge * p
 
     @cached_property
@@ -271,7 +272,7 @@ class Incomplete(ShownColumns):
         if self.design.n_regressors > MOST_COLUMNS:
             return self.pairs(self.start())
         none = LowRank(np.zeros((self.design.n_equations, 0)), np.ones(self.design.n_equations))
-        found: StartMoments = self._sum(start_moments, self._params(self.start(), none), "pairs")
+        found: StartMoments = self._sum(start_moments, self._params(self.start(), none), RESIDUALS)
         return found
 
     @property
@@ -283,7 +284,7 @@ class Incomplete(ShownColumns):
     def pairs(self, c: np.ndarray) -> PairMoments:
         """Residual cross-products over the rows that show both equations, and how many: one pass, or none."""
         none = LowRank(np.zeros((self.design.n_equations, 0)), np.ones(self.design.n_equations))
-        found: PairMoments = self._sum(pair_moments, self._params(c, none), "pairs")
+        found: PairMoments = self._sum(pair_moments, self._params(c, none), RESIDUALS)
         return found
 
     def information(self, sigma: Sigma, between: np.ndarray | None = None) -> np.ndarray:
@@ -294,10 +295,10 @@ class Incomplete(ShownColumns):
         params = replace(self._whitened_params(sigma), between=between)
         basis, matrix = shared_columns(params), 8 * self.design.n_coefficients**2
         if basis is None:
-            total = self._sum(information_moments, params, "information", besides=matrix).total
+            total = self._sum(information_moments, params, ERRORS, besides=matrix).total
         else:
             shared = shared_information(basis)
-            total = shared.whole(self._sum(shared, params, "information", besides=matrix), params)
+            total = shared.whole(self._sum(shared, params, ERRORS, besides=matrix), params)
         order = self._order
         return np.asarray(total[np.ix_(order, order)])
 

@@ -9,23 +9,26 @@ from dask.utils import format_bytes
 from lrgls_dask.compression.compressed import partial_bytes
 from lrgls_dask.compression.patterns import LARGEST_PAIRS, MOST_COLUMNS, PATTERNS_IN_A_SUM, held_bytes
 from lrgls_dask.plan.plan import Plan
-from lrgls_dask.plan.price import EM_PASSES, PRICED_RANK, fits, peaks, price, stream_client
+from lrgls_dask.plan.price import PRICED_RANK, fits, peaks, price, stream_client
 from lrgls_dask.plan.work import stream_work
 from lrgls_dask.rows.kernels import slab_rows
 from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Cluster, pass_bytes, task_bytes
+from lrgls_dask.rows.purposes import COEFFICIENTS, ERRORS, LIKELIHOOD, PATTERNS, RESIDUALS
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import FAN_IN
 
-__all__ = ["price_missing"]
+__all__ = ["HOLES_PASSES", "ROUNDS_PASSES", "price_missing"]
 
 OVER_COMPLETE = 1.7  # of passes over complete rows, those over rows with holes
-HOLES_PASSES = 12  # of rows that miss responses, before the first pass tells how many
+# Of rows that miss responses, before the first pass tells how many; the last are those of the standard errors.
+HOLES_PASSES = {PATTERNS: 1, RESIDUALS: 1, LIKELIHOOD: 6, COEFFICIENTS: 3, ERRORS: 1}
+ROUNDS_PASSES = {PATTERNS: 1, LIKELIHOOD: 25, COEFFICIENTS: 3, ERRORS: 1}  # of EM
 
 
-def passes_with_holes(n_equations: int) -> int:
+def passes_with_holes(n_equations: int) -> dict[str, int]:
     """Of a streamed fit by maximum likelihood; more equations than a pass sums products of take EM rounds."""
-    return HOLES_PASSES if n_equations <= LARGEST_PAIRS else EM_PASSES
+    return HOLES_PASSES if n_equations <= LARGEST_PAIRS else ROUNDS_PASSES
 
 
 def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidates: int, parts: int = 1) -> Plan:
@@ -74,12 +77,13 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
         reason = f"{counted}the rows of at most {most} are compressed, {format_bytes(whole)} each, else {others}"
     else:
         reason = f"sums of {format_bytes(streamed)} replace {format_bytes(whole)} for each pattern of missing responses"
-    passes = 1 if most or holds else passes_with_holes(K)
-    to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=max(passes, 2), dense=K <= LARGEST_PAIRS)
+    once, many = {PATTERNS: 1}, passes_with_holes(K)
+    passes = 2 if most or holds else sum(many.values())
+    to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=passes, dense=K <= LARGEST_PAIRS)
     return replace(
         priced,
         reason=reason,
-        passes=1 if holds else passes_with_holes(K),
+        purposes=once if holds else many,
         work=to_do.times(OVER_COMPLETE),
         keeps_rows=holds,
         n_blocks=layout.n_blocks,

@@ -121,7 +121,7 @@ def plan_compressed(rows: AnyCompressed, memory_limit: int | str | None) -> Plan
         n_equations=design.n_equations,
         n_regressors=design.n_regressors,
         n_coefficients=design.n_coefficients,
-        passes=0,
+        purposes={},
         work=compress_work(design, 0, 1),
         bytes_per_pass=0,
         n_blocks=0,

@@ -10,6 +10,7 @@ from dask.utils import format_bytes
 from lrgls_dask.compression.by_pattern import PAYS
 from lrgls_dask.plan.rates import NOMINAL, Rates, machine_rates
 from lrgls_dask.plan.work import Work
+from lrgls_dask.rows.purposes import in_words
 
 __all__ = ["Plan"]
 
@@ -25,7 +26,8 @@ class Plan:
     be missing.  bytes_per_pattern : what each of them takes of the peak.
     keeps_rows : whether rows of more patterns are held in memory, which saves reading them again.
     holds_cov : whether the (P, P) covariance of the coefficients of a fit with missing responses is part of the peaks.
-    passes : expected passes over the data, an upper guess for "stream".  bytes_per_pass : decoded bytes read by each.
+    purposes : expected passes over the data by what they are for, an upper guess for "stream"; the words are those of
+    ``fit.trace["read_for"]``.  bytes_per_pass : decoded bytes read by each.
     n_patterns, pattern_rows, pattern_bytes : of a compressed system whose rows miss responses, their patterns, the rows
     that stand for all of them and what these take; 0 where it misses none.
     look_bytes : read before all that by unusable="skip", which looks for equations that cannot be estimated.
@@ -33,6 +35,7 @@ class Plan:
     errors : what standard errors of all coefficients take after the fit, in words; "" where they come with it.
     work : what all of it takes beside reading.  stored : whether rows are read from storage, and not in memory already.
     read_rate : bytes a second that storage gives to each process, None where that of this machine is taken.
+    rates : of one thread, None where those of this machine are taken.
     instead : what the other engines would take that fit too.
     worker_peak, client_peak : predicted peak bytes of one worker process and of this one; with threads they are the
     same process and both hold the whole.  memory_limit, client_limit : what they may use.
@@ -45,7 +48,7 @@ class Plan:
     n_equations: int
     n_regressors: int
     n_coefficients: int
-    passes: int
+    purposes: dict[str, int]
     bytes_per_pass: int
     n_blocks: int
     largest_block: int
@@ -69,13 +72,19 @@ class Plan:
     work: Work | None = None
     stored: bool = False
     read_rate: float | None = None
+    rates: Rates | None = None
     instead: tuple[Plan, ...] = ()
+
+    @property
+    def passes(self) -> int:
+        """Expected passes over the data."""
+        return sum(self.purposes.values())
 
     @property
     def seconds(self) -> float:
         """About how long the fit takes at the rates of this machine, which are measured where nobody has yet, in about
         a second; storage is that of this machine too where no `gb_per_s` was given."""
-        rates, again = machine_rates(), CACHED
+        rates, again = self.rates or machine_rates(), CACHED
         if self.read_rate or self.bytes_per_pass > self.memory_limit * self.n_workers:
             again = 1.0
         rate = (self.read_rate or rates.read) * self.n_workers
@@ -92,14 +101,18 @@ class Plan:
         reading = (1.0 + again * (self.passes - 1)) * self.bytes_per_pass / rate if self.stored else 0.0
         return self.work.seconds(rates, n_threads, reading)
 
-    def taking(self, passes: int) -> Plan:
-        """The same in another number of passes."""
-        work = None if self.work is None else self.work.times(passes / max(1, self.passes))
-        return replace(self, passes=passes, work=work)
+    def taking(self, purposes: dict[str, int]) -> Plan:
+        """The same in other passes."""
+        work = None if self.work is None else self.work.times(sum(purposes.values()) / max(1, self.passes))
+        return replace(self, purposes=purposes, work=work)
 
     def reading(self, rate: float) -> Plan:
         """The same where storage gives so many bytes a second to each process."""
         return replace(self, read_rate=rate, instead=tuple(each.reading(rate) for each in self.instead))
+
+    def at(self, rates: Rates) -> Plan:
+        """The same where each thread does this in a second."""
+        return replace(self, rates=rates, instead=tuple(each.at(rates) for each in self.instead))
 
     def peak_of(self, n_patterns: int) -> int:
         """The same as `peak` where so many patterns of missing responses are found, of those that are compressed."""
@@ -168,7 +181,8 @@ class Plan:
         if self.most_patterns and self.engine == "compress" and self.passes > 1:  # before the first pass counts them
             times = f"once, or {times} where more than {self.most_patterns} patterns are found"
         blocks = f"in {self.n_blocks:,} blocks of at most {format_bytes(self.largest_block)}"
-        return f"{format_bytes(self.bytes_per_pass)} {times}, {blocks}{look}"
+        purposes = f", for {in_words(self.purposes)}" if self.passes > 1 else ""
+        return f"{format_bytes(self.bytes_per_pass)} {times}, {blocks}{purposes}{look}"
 
 
 def _shown(seconds: float) -> str:

@@ -15,14 +15,21 @@ from lrgls_dask.plan.plan import Plan
 from lrgls_dask.plan.work import compress_work, stream_work
 from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.memory import SLACK, Cluster, pass_bytes
+from lrgls_dask.rows.purposes import COMPRESS, MEANS, OLS, PRODUCTS
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.solve.in_memory import FEWER_ROWS
-from lrgls_dask.solve.streamed import first_partial_bytes, stream_partial_bytes, stream_passes
+from lrgls_dask.solve.streamed import (
+    PARTIALS_IN_FLIGHT,
+    first_partial_bytes,
+    stream_partial_bytes,
+    stream_passes,
+    x_partial_bytes,
+)
 
 __all__ = ["EM_PASSES", "PRICED_RANK", "compress_client", "fits", "peaks", "price", "stream_client"]
 
 
-EM_PASSES = 30
+EM_PASSES = {OLS: 1, PRODUCTS: 29}
 PRICED_RANK = 12  # the most factors that rank="bic" tries
 
 
@@ -55,7 +62,7 @@ def price(
     partial = parts * partial_bytes(design, few) if engine == "compress" else stream_partial_bytes(design, holds_sigma)
     partial += rows.group_bytes
     # means of groups are found by a pass of their own, but those of one label by a compressing pass itself
-    before = int(rows.absorb is not None and (engine == "stream" or len(rows.absorb.names) > 1))
+    before = rows.absorb is not None and (engine == "stream" or len(rows.absorb.names) > 1)
     at_once = partial // parts * parts_at_once(parts, consecutive=consecutive)
     layout = cut_rows(rows, at_once)
     copies = int(parts > 1 and not consecutive)
@@ -72,11 +79,14 @@ def price(
     )
     worker_peak, client_peak = peaks(cluster, work, client + largest)
     if engine == "compress":
-        passes = 1
+        purposes = {COMPRESS: 1}
         to_do = compress_work(design, rows.n_obs, layout.n_groups, by_rows=_stays_rows(design, few, takes_rows))
     else:
-        passes = stream_passes(design, holds_sigma)
-        to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=passes, dense=holds_sigma)
+        purposes = stream_passes(design, holds_sigma)
+        n_passes, of_x = sum(purposes.values()), x_partial_bytes(design, rows.n_obs)
+        has_room = len(design.groups) > 1 and PARTIALS_IN_FLIGHT * of_x <= cluster.limit - worker_peak
+        x_tasks = cut_rows(rows.of_regressors, of_x).n_groups if has_room else 0
+        to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=n_passes, dense=holds_sigma, x_tasks=x_tasks)
     return Plan(
         engine=engine,
         holds_sigma=holds_sigma,
@@ -85,7 +95,7 @@ def price(
         n_equations=design.n_equations,
         n_regressors=design.n_regressors,
         n_coefficients=design.n_coefficients,
-        passes=before + passes,
+        purposes=({MEANS: 1} if before else {}) | purposes,
         work=to_do,
         stored=any(not isinstance(part.array, np.ndarray) for part in rows.parts),
         bytes_per_pass=rows.n_obs * rows.row_bytes,

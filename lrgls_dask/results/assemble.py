@@ -110,7 +110,8 @@ def _with_last_read(history: tuple[TraceRow, ...], meter: Meter) -> tuple[TraceR
     passes, bytes_read = meter.totals
     if passes == last.passes:
         return history
-    moved = replace(last, step="covariance", accept_t=1.0, cg_iterations=0)
+    read_for = meter.read_for(last.passes)
+    moved = replace(last, step="covariance", accept_t=1.0, cg_iterations=0, read_for=read_for)
     return (*history, replace(moved, passes=passes, bytes_read=bytes_read, seconds=meter.seconds))
 
 

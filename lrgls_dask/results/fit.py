@@ -93,8 +93,8 @@ class Fit(Measures, PredictingBySigma):
 
     @property
     def trace(self) -> pd.DataFrame:
-        """One row per half-step: nll, objective, step length accept_t, CG iterations, and totals of passes, bytes and
-        seconds so far."""
+        """One row per half-step: nll, objective, step length accept_t, CG iterations, totals of passes, bytes and
+        seconds so far, and in read_for what the passes since the row before were for, "" where there were none."""
         return self.run.trace
 
     @cached_property

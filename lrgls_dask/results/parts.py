@@ -211,8 +211,8 @@ class Run:
 
     @cached_property
     def trace(self) -> pd.DataFrame:
-        """One row per half-step: nll, objective, step length accept_t, CG iterations, and totals of passes, bytes and
-        seconds so far."""
+        """One row per half-step: nll, objective, step length accept_t, CG iterations, totals of passes, bytes and
+        seconds so far, and what rows were read for since the row before."""
         return pd.DataFrame([asdict(row) for row in self.history])
 
     def write(self, group: zarr.Group) -> None:
@@ -230,7 +230,8 @@ class Run:
     @classmethod
     def read(cls, group: zarr.Group) -> Run:
         known = attributes_of(group)
-        columns = {each.name: read_array(group, f"trace_{each.name}").tolist() for each in fields(TraceRow)}
+        names = [each.name for each in fields(TraceRow) if f"trace_{each.name}" in group]  # earlier versions had fewer
+        columns = {name: read_array(group, f"trace_{name}").tolist() for name in names}
         rows = zip(*columns.values(), strict=True)
         return cls(
             Termination(known["termination"]),

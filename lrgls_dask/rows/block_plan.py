@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -28,12 +28,14 @@ __all__ = [
     "BlockPlan",
     "Chunks",
     "Stored",
+    "StoredBlocks",
     "chunk_name",
     "edges_of",
     "is_split",
     "plan_blocks",
     "read_ahead",
     "read_stored",
+    "stored_blocks",
 ]
 
 
@@ -78,11 +80,44 @@ class BlockPlan:
         return [key for reader in self.readers if isinstance(reader, Chunks) for key, _, _ in reader.pieces]
 
 
+@dataclass(frozen=True, eq=False)
+class StoredBlocks:
+    """Consecutive blocks of arrays that are sliced where the task runs, and planned there: a million of them are no
+    objects of the client. bounds : their first rows, and the end of the last."""
+
+    arrays: tuple[Any, ...]
+    names: tuple[str, ...]
+    sizes: tuple[int, int, bool, bool]
+    bounds: np.ndarray
+
+    def plans(self) -> tuple[BlockPlan, ...]:
+        return tuple(
+            BlockPlan(a, b, *self.sizes, tuple(Stored(each, a, b) for each in self.arrays), self.names, {}, frozenset())
+            for a, b in pairwise(self.bounds.tolist())
+        )
+
+    def some(self, first: int, stop: int) -> StoredBlocks:
+        return replace(self, bounds=self.bounds[first : stop + 1])
+
+
+def stored_blocks(rows: Rows, layout: Layout) -> StoredBlocks | None:
+    """All blocks, or None where some part is in memory, a value of a graph, or cut within its chunks."""
+    for part in rows.parts:
+        if isinstance(part.array, da.Array | np.ndarray) or is_split(part, layout.blocks):
+            return None
+    arrays, names = tuple(part.array for part in rows.parts), tuple(part.name for part in rows.parts)
+    return StoredBlocks(arrays, names, _sizes(rows), layout.blocks)
+
+
+def _sizes(rows: Rows) -> tuple[int, int, bool, bool]:
+    return len(rows.x), len(rows.y), rows.cells is not None, rows.absorb is not None
+
+
 def plan_blocks(rows: Rows, layout: Layout) -> tuple[BlockPlan, ...]:
     bounds = layout.blocks
     names = tuple(part.name for part in rows.parts)
     readers = zip(*(_readers(part, bounds) for part in rows.parts), strict=True)
-    sizes = len(rows.x), len(rows.y), rows.cells is not None, rows.absorb is not None
+    sizes = _sizes(rows)
     return tuple(
         BlockPlan(int(a), int(b), *sizes, of_parts, names, {}, frozenset())
         for a, b, of_parts in zip(bounds[:-1], bounds[1:], readers, strict=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
 from lrgls_dask.rows.block import LARGEST, Block, bad_values, width_of
-from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, triangle
+from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, reduced
 
 __all__ = [
     "CompleteRows",
@@ -26,6 +26,7 @@ __all__ = [
     "forward",
     "gram_kernel",
     "regressor_gram_kernel",
+    "regressor_root_kernel",
     "root_kernel",
     "row_of",
     "scratch",
@@ -82,14 +83,21 @@ def regressor_gram_kernel(block: Block, params: None = None) -> GramMoments | No
 
 
 def root_kernel(block: Block, params: None = None) -> RootMoments | None:
-    """RootMoments of a block, about 2 n M^2 flops (Householder QR)."""
+    """RootMoments of a block, about 2 n M^2 flops (Householder QR), of fewer rows than columns some 4 n q M."""
     total: RootMoments | None = None
-    for head, centred in _centred_slabs(block):
-        part = RootMoments(head, triangle(centred))
+    q, width = width_of(block.x), width_of((*block.x, *block.y))
+    # of fewer rows than columns only X is reduced, once for all of them
+    for head, centred in _centred_slabs(block, block.n_rows if block.n_rows <= width else slab_rows(width)):
+        part = RootMoments(head, reduced(centred, q), q)
         total = part if total is None else total + part
     if total is not None and not usable(total.head.anchor, total.head.offset, np.abs(total.root).max(axis=0) ** 2):
         raise bad_values(block)
     return total if total is None else replace(total, head=block.told(total.head))
+
+
+def regressor_root_kernel(block: Block, params: None = None) -> RootMoments | None:
+    """`root_kernel` of the same."""
+    return root_kernel(replace(block, y=()), params)
 
 
 def usable(anchor: np.ndarray, offset: np.ndarray, squares: np.ndarray) -> bool:
@@ -151,14 +159,18 @@ def slab_rows(width: int) -> int:
     return max(SLAB_ROWS, SLAB_BYTES // (8 * width), min(width, 8 * SLAB_BYTES // (8 * width)))
 
 
-def slabs(block: Block, anchor: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+def slabs(
+    block: Block, anchor: np.ndarray | None = None, height: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """Rows of positive weight of [X Y] less an anchor (their first row if None), that anchor, and their weights.
+
+    height : rows of a slab at most, `slab_rows` if None.
 
     values : (n, q + K) float64, valid until the next slab is asked for: one buffer serves them all.
     """
     arrays = (*block.x, *block.y)
     width = width_of(arrays)
-    height = even_rows(block.n_rows, slab_rows(width))
+    height = even_rows(block.n_rows, height or slab_rows(width))
     buffer = scratch("slab", (height, width))
     for rows, base, keep, weights in stretches(block, height):
         less = row_of(arrays, base) if anchor is None else anchor
@@ -229,9 +241,9 @@ def fill(values: np.ndarray, arrays: tuple[np.ndarray, ...], first: int, last: i
         column = stop
 
 
-def _centred_slabs(block: Block) -> Iterator[tuple[Head, np.ndarray]]:
+def _centred_slabs(block: Block, height: int) -> Iterator[tuple[Head, np.ndarray]]:
     """Each slab's head, and its rows less the mean, times the square root of their weights."""
-    for values, anchor, weights in slabs(block):
+    for values, anchor, weights in slabs(block, height=height):
         if weights is None:
             head = Head(len(values), float(len(values)), 0.0, anchor, values.mean(axis=0))
             values -= head.offset

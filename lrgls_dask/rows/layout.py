@@ -93,7 +93,7 @@ def _candidates(rows: Rows) -> np.ndarray:
 
 def _bounds(part: Part) -> np.ndarray:
     lengths = np.array(part.row_chunks or (), dtype=np.int64)
-    return np.unique(np.concatenate([[0], np.cumsum(lengths)]))
+    return np.concatenate([[0], np.cumsum(lengths[lengths > 0])])
 
 
 def _runs(rows: Rows) -> np.ndarray:
@@ -110,7 +110,10 @@ def _merge(candidates: np.ndarray, row_bytes: int, target: int, runs: np.ndarray
         of_chunk = np.searchsorted(runs, candidates[:-1], side="right") - 1
         alone = np.bincount(of_chunk)[of_chunk] > 1
         edges = np.union1d(candidates[:-1][alone], candidates[1:][alone])
-    height, last, ends = max(1, target // max(1, row_bytes)), int(candidates[-1]), candidates.tolist()
+    height, last = max(1, target // max(1, row_bytes)), int(candidates[-1])
+    if len(candidates) > 2 and (candidates[2:] - candidates[:-2]).min() > height:
+        return candidates  # no two neighbours are small enough, as of millions of chunks of a usual size
+    ends = candidates.tolist()
     kept, position = [0], 0
     while kept[-1] < last:
         # the last candidate within `height` rows of the cut before it, or the next one if none is

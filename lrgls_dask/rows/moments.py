@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
+from scipy.linalg import lapack
 from scipy.linalg.blas import dger
 
 from lrgls_dask.design.batches import Batches
@@ -27,6 +28,7 @@ __all__ = [
     "Scaling",
     "Sized",
     "Summed",
+    "reduced",
     "triangle",
 ]
 
@@ -139,19 +141,40 @@ class GramMoments(Sized):
 
 @dataclass(frozen=True, eq=False)
 class RootMoments(Sized):
-    """Triangular root of the centred cross-product: root'root, root (r, M) with r <= M rows (TSQR, Demmel 2012)."""
+    """Root of the centred cross-product: root'root, root (r, M) with r <= M rows, X zero below the first q of them
+    (TSQR, Demmel 2012). n_x : how many columns are of X, or all of them where all are wanted triangular."""
 
     head: Head
     root: np.ndarray
+    n_x: int | None = None
 
     def __add__(self, other: RootMoments) -> RootMoments:
         head, gap = self.head.merge(other.head)
-        return RootMoments(head, triangle(np.vstack([self.root, other.root, gap])))
+        return RootMoments(head, reduced(np.vstack([self.root, other.root, gap]), self.n_x), self.n_x)
 
 
 def triangle(rows: np.ndarray) -> np.ndarray:
     """R of the QR factorisation, (min(n, M), M); its columns keep a zero where `rows` has a zero column."""
     return np.asarray(np.linalg.qr(rows, mode="r"))
+
+
+def reduced(rows: np.ndarray, n_x: int | None) -> np.ndarray:
+    """(min(n, M), M) rows with the same cross-product, the first n_x columns zero below as many rows.
+
+    All columns are a triangle, by some 2 n M^2 flops, where there are more rows than columns; else 4 n n_x M flops do.
+    """
+    if n_x is None or len(rows) > rows.shape[1]:
+        return triangle(rows)
+    if n_x == 0 or len(rows) <= n_x:
+        return rows.copy()
+    x = np.asfortranarray(rows[:, :n_x])
+    work, _ = lapack.dgeqrf_lwork(*x.shape)
+    reflectors, tau, _, _ = lapack.dgeqrf(x, lwork=int(work), overwrite_a=1)
+    triangular, reflectors = np.triu(reflectors), reflectors[:, : len(tau)]
+    rest = np.asfortranarray(rows[:, n_x:])
+    _, work, _ = lapack.dormqr("L", "T", reflectors, tau, rest, -1)
+    turned, _, _ = lapack.dormqr("L", "T", reflectors, tau, rest, int(work[0]), overwrite_c=1)
+    return np.hstack([triangular, turned])
 
 
 @dataclass(frozen=True, eq=False)

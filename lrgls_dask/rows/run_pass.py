@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,12 +33,14 @@ from lrgls_dask.rows.block_plan import (
     BlockPlan,
     Chunks,
     Stored,
+    StoredBlocks,
     chunk_name,
     edges_of,
     is_split,
     plan_blocks,
     read_ahead,
     read_stored,
+    stored_blocks,
 )
 from lrgls_dask.rows.cells import UsedCells
 from lrgls_dask.rows.cluster import Box, check_versions, client_of, computed, scattered
@@ -45,6 +48,7 @@ from lrgls_dask.rows.effects import absorbed_of
 from lrgls_dask.rows.kernels import CompleteRows
 from lrgls_dask.rows.layout import Layout, cut_rows
 from lrgls_dask.rows.progress import Progress, report
+from lrgls_dask.rows.purposes import MEANS, READING, in_words
 from lrgls_dask.rows.resources import one_blas_thread, spare_arrays
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.scaled import ScaledCells
@@ -63,6 +67,7 @@ class Meter:
     """Counts what a fit has cost so far: passes over the rows, decoded bytes they read; began on its own clock.
 
     earlier : passes and bytes of a client that was killed before, less those of it that this one had to make again.
+    purposes : what each pass was for.
     """
 
     progress: Progress = field(default_factory=Progress)
@@ -70,6 +75,7 @@ class Meter:
     bytes_read: int = 0
     began: float = field(default_factory=time.perf_counter)
     earlier: tuple[int, int] = (0, 0)
+    purposes: list[str] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
@@ -80,6 +86,10 @@ class Meter:
     def totals(self) -> tuple[int, int]:
         """Passes and bytes of the fit, as if it had not been interrupted."""
         return self.passes + self.earlier[0], self.bytes_read + self.earlier[1]
+
+    def read_for(self, since: int) -> str:
+        """What the passes were for after so many of `totals`, in words."""
+        return in_words(Counter(self.purposes[max(0, since - self.earlier[0]) :]))
 
     def go_on_from(self, totals: tuple[int, int]) -> None:
         """What was read up to here is what these totals say, however often."""
@@ -93,7 +103,7 @@ def run_pass(
     *,
     partial_bytes: int,
     meter: Meter,
-    label: str = "reading",
+    label: str = READING,
     saved: SavedSums | None = None,
     holes: bool = False,
     less_effects: bool = True,
@@ -101,6 +111,7 @@ def run_pass(
     """The sum of kernel(block, params) over all blocks of rows: one pass, every row read once.
 
     partial_bytes : size of one result of the kernel; groups are made large enough that moving it is cheap.
+    label : what the pass is for, see `purposes`.
     saved : keeps the sums of long stretches of rows, so that a pass that was cut short goes on where it was.
     holes : whether rows may miss responses; the kernel then sees zero in the cells of X that none of the others uses.
     less_effects : whether rows whose groups have effects that are absorbed come without these; where it is not known
@@ -128,6 +139,7 @@ def run_pass(
             finally:
                 spare_arrays.clear()
     meter.passes += 1
+    meter.purposes.append(label)
     meter.bytes_read += n_bytes
     if total is None and rows.complete_only:
         raise ValueError(
@@ -145,7 +157,7 @@ def with_effects(rows: Rows, meter: Meter) -> Rows:
     if groups is None or design.absorbed is not None:
         return rows
     kernel, size = GroupKernel(groups.n_groups), rows.group_bytes
-    sums = run_pass(rows, kernel, None, partial_bytes=size, meter=meter, label="means of groups", less_effects=False)
+    sums = run_pass(rows, kernel, None, partial_bytes=size, meter=meter, label=MEANS, less_effects=False)
     return replace(rows, design=replace(design, absorbed=absorbed_of(sums, groups, design.n_equations)))
 
 
@@ -162,7 +174,7 @@ def _named(rows: Rows) -> Iterator[None]:
 class _Group:
     """Consecutive blocks of one task, the keys of what it is handed, and where it reports progress."""
 
-    blocks: tuple[BlockPlan, ...]
+    blocks: tuple[BlockPlan, ...] | StoredBlocks
     shared: tuple[Key, ...]
     topic: str | None
 
@@ -201,20 +213,16 @@ def _sum_groups(rows: Rows, layout: Layout, chosen: slice, work: Box, topic: str
     get = get_scheduler() or dask.threaded.get
     token = uuid.uuid4().hex
     groups = range(layout.n_groups)[chosen]
-    first, last = layout.groups[groups[0]], layout.groups[groups[-1] + 1]
-    plans, graph = _inline(plan_blocks(rows, layout)[first:last], _source_graph(rows, layout))
     client = client_of(get)
     if client is not None:
         check_versions(client)
-        plans = _scatter(client, plans, graph, token)
+    of_groups, graph = _groups(rows, layout, groups, topic, client, token)
     work_key = f"lrgls-params-{token}"
     graph[work_key] = work
     level: list[Key] = []
-    for g in groups:
-        blocks = plans[layout.groups[g] - first : layout.groups[g + 1] - first]
-        shared = tuple(dict.fromkeys(key for block in blocks for key in sorted(block.shared, key=str)))
+    for g, group in zip(groups, of_groups, strict=True):
         key = (f"lrgls-rows-{token}", g)
-        graph[key] = (_sum_group, work_key, Box(_Group(blocks, shared, topic)), list(shared))
+        graph[key] = (_sum_group, work_key, Box(group), list(group.shared))
         level.append(key)
     # a name for each level: a scheduler spreads tasks evenly only if it sees that their group depends on nothing
     depth = 0
@@ -224,6 +232,26 @@ def _sum_groups(rows: Rows, layout: Layout, chosen: slice, work: Box, topic: str
         level = [(f"lrgls-add{depth}-{token}", i) for i in range(len(nodes))]
         graph.update({key: (_add, node) for key, node in zip(level, nodes, strict=True)})
     return computed(get, graph, level[0])
+
+
+def _groups(
+    rows: Rows, layout: Layout, groups: range, topic: str | None, client: distributed.Client | None, token: str
+) -> tuple[list[_Group], dict[Key, Any]]:
+    """The blocks of each group, and the graph of what they are handed."""
+    spans = list(pairwise(layout.groups[groups[0] : groups[-1] + 2].tolist()))
+    stored = stored_blocks(rows, layout)
+    if stored is not None:
+        return [_Group(stored.some(a, b), (), topic) for a, b in spans], {}
+    first, last = spans[0][0], spans[-1][1]
+    plans, graph = _inline(plan_blocks(rows, layout)[first:last], _source_graph(rows, layout))
+    if client is not None:
+        plans = _scatter(client, plans, graph, token)
+    found = []
+    for a, b in spans:
+        blocks = plans[a - first : b - first]
+        shared = tuple(dict.fromkeys(key for block in blocks for key in sorted(block.shared, key=str)))
+        found.append(_Group(blocks, shared, topic))
+    return found, graph
 
 
 def _source_graph(rows: Rows, layout: Layout) -> dict[Key, Any]:
@@ -318,8 +346,9 @@ def _sum_group(work: Box, group: Box, shared: Sequence[Any]) -> Any:
     values = dict(zip(plan.shared, shared, strict=True))
     total = None
     # a kernel finds bad values by what they do to its sums, and says where they are
+    blocks = plan.blocks.plans() if isinstance(plan.blocks, StoredBlocks) else plan.blocks
     with one_blas_thread, np.errstate(all="ignore"):
-        for block, arrays in read_ahead(plan.blocks, values):
+        for block, arrays in read_ahead(blocks, values):
             part = kernel(block, params)
             spare_arrays.give_back(arrays)
             if total is None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lrgls_dask.sigma.algebra import check_rows
 from lrgls_dask.sigma.conditional import FactorConditional
 from lrgls_dask.sigma.interface import Array, Description, Stored
+from lrgls_dask.sigma.of_rows import Moments, OfRows
 from lrgls_dask.sigma.own import Diagonal
 from lrgls_dask.sigma.shown import FactorRows
 from lrgls_dask.sigma.woodbury import Woodbury
@@ -68,6 +69,13 @@ class LowRank(Woodbury):
     def widened(self) -> Any:
         """Itself."""
         return self
+
+    def trace_solve(self, S: Moments) -> float:
+        """tr(Sigma^-1 S). O(K^2 k), of m rows O(m K k), without an array like S where the difference loses no digit."""
+        if self._refinements:
+            return super().trace_solve(S)
+        explained = np.sum((S.rows @ self._half) ** 2) if isinstance(S, OfRows) else np.vdot(self._half, S @ self._half)
+        return float((S.diagonal() / self.d).sum() - explained)
 
     def conditional(self, shown: NDArray[np.bool_]) -> FactorConditional:
         return FactorConditional(self.F, self.d, shown)

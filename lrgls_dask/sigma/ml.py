@@ -14,7 +14,7 @@ from lrgls_dask.sigma.newton import minimise
 from lrgls_dask.sigma.of_rows import Moments, OfRows
 from lrgls_dask.sigma.penalised import Penalised, minimise_penalised
 from lrgls_dask.sigma.polish import polished
-from lrgls_dask.sigma.profile import Profile
+from lrgls_dask.sigma.profile import Point, Profile
 from lrgls_dask.sigma.starts import default_start, many_starts
 from lrgls_dask.sigma.steps import checked_inputs, kept_if_better, nll_gradient, padded, penalised
 
@@ -36,6 +36,8 @@ MAX_ITERATIONS = 200
 # Up to so many loadings and variances together penalised ones are found by Newton's method with their Hessian.
 NEWTON_UP_TO = 1200
 ROUNDING = 1e-14  # the gradient to stop at where TIGHT is asked for: the next step is free of error
+# The gradient that leaves of nll no more than rounding, which is about its square.
+NLL_ROUNDING = 5e-9
 # A factor without a loading of this share of its equation's standard deviation is none yet.
 LACKING = 1e-2
 
@@ -73,9 +75,9 @@ def ml_step(
     if lam_F > 0.0 and start is not None:
         return _penalised_from(profile, start, lam_F, tol)
     x, quick = np.log(default_start(profile) if start is None else start.d), _quick(profile)
-    if start is None or quick.exact != profile.exact:
+    if quick is not profile and (start is None or quick.exact != profile.exact):
         x = minimise(quick, x, LOOSE, MAX_ITERATIONS).x
-    point = minimise(profile, x, tol, MAX_ITERATIONS)
+    point = minimise(profile, x, _least(profile, tol), MAX_ITERATIONS)
     return _finished(profile, [SigmaStep(point.sigma, accept_t=1.0)], start, lam_F, tol)[0]
 
 
@@ -92,9 +94,15 @@ def ml_candidates(
         return [_closed_form(profile, start)]
     first = [] if start is None else [start.d]
     quick = _quick(profile)
-    ends = [minimise(quick, np.log(d), LOOSE, MAX_ITERATIONS) for d in (*first, *many_starts(quick))]
+    ends: list[Point] = []
+    for d in (*first, *many_starts(quick)):
+        ends.append(minimise(quick, np.log(d), LOOSE, MAX_ITERATIONS, known=ends))
     loose = merged([(end.value, 1, end) for end in ends])[:MAX_CANDIDATES]
-    polished = [(minimise(profile, end.x, tol, MAX_ITERATIONS), agreed) for _, agreed, end in loose]
+    least = _least(profile, tol)
+    polished = [
+        (minimise(profile, end.x, least, MAX_ITERATIONS, begin=end if quick is profile else None), agreed)
+        for _, agreed, end in loose
+    ]
     steps = [SigmaStep(end.sigma, 1.0, len(ends), agreed) for end, agreed in polished]
     return _finished(profile, steps, start, lam_F, tol)
 
@@ -107,7 +115,12 @@ def _prepared(S: Moments, rank: int, floor: Array, start: LowRank | None) -> tup
 
 def _quick(profile: Profile) -> Profile:
     """The same profile, evaluated the way that is cheaper while far from the optimum."""
-    return replace(profile, exact=profile.exact and profile.floor.size <= EXACT_STARTS_UP_TO, loose=True)
+    return replace(profile, exact=profile.floor.size <= EXACT_STARTS_UP_TO, loose=True) if profile.exact else profile
+
+
+def _least(profile: Profile, tol: float) -> float:
+    """The gradient to stop at: where each evaluation gains a digit or two, at which nll has none left to gain."""
+    return tol if profile.exact else max(tol, NLL_ROUNDING)
 
 
 def _closed_form(profile: Profile, start: LowRank | None) -> SigmaStep[LowRank]:

@@ -10,6 +10,7 @@ factor e on its way to the floor, along valleys (d_i + d_j constant) that only d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,11 @@ FIRST_DAMPING, LAST_DAMPING = 1e-3, 1e8
 ON_FLOOR = 1e-6
 # A step that leaves more than this share of the gradient is better made with the exact Hessian.
 SLOW = 0.25
+# Above this size of the gradient, where there is no exact Hessian, factors are found again and again and each variance
+# is what they leave of it, as long as that halves the gradient: far from an optimum no quadratic model tells more.
+FAR = 0.1
+# Two points whose variances differ by no larger share, all of them, lead to the same optimum.
+NEAR = 0.1
 # How often one step may find more coordinates that run into the floor and solve again for the others.
 ACTIVE_SET_PASSES = 4
 
@@ -48,8 +54,12 @@ class Local:
 
     @classmethod
     def at(cls, profile: Profile, x: Array) -> Local:
-        corner = np.log(SMALL_SHARE * profile.ceiling)
-        point, slope = profile.at(x), np.exp(np.minimum(x - corner, 0.0))
+        return cls.of(profile, profile.at(x))
+
+    @classmethod
+    def of(cls, profile: Profile, point: Point) -> Local:
+        corner, x = np.log(SMALL_SHARE * profile.ceiling), point.x
+        slope = np.exp(np.minimum(x - corner, 0.0))
         u, lowest = chart(x - corner), chart(profile.lower - corner)
         return cls(point, profile.lower, corner, u, lowest, slope, point.gradient / slope)
 
@@ -74,6 +84,15 @@ class Local:
         u = np.maximum(self.u + self._step(damping, exact), self.lowest)
         x = self.corner + unchart(u)
         return np.where(x - self.lower < ON_FLOOR, self.lower, x)
+
+    def explained(self) -> Array:
+        """x of d = diag(S - F F'), what the best factors at x leave of each variance, not below the floor."""
+        change = np.log(np.maximum(1.0 - 2.0 * self.point.gradient, np.exp(-MAX_STEP)))
+        return np.maximum(self.point.x + change, self.lower)
+
+    def is_near(self, other: Point) -> bool:
+        """Whether no variance differs by more than NEAR of that of another point, or of SMALL_SHARE of its total."""
+        return bool(np.abs(self.u - chart(other.x - self.corner)).max() <= NEAR)
 
     def _step(self, damping: float, exact: bool) -> Array:
         if exact and self.point.hessian is not None:
@@ -114,19 +133,39 @@ def unchart(u: Array) -> Array:
     return np.where(u < 0.0, np.log1p(np.minimum(u, 0.0)), u)
 
 
-def minimise(profile: Profile, x: Array, tol: float, max_iterations: int) -> Point:
+def minimise(
+    profile: Profile,
+    x: Array,
+    tol: float,
+    max_iterations: int,
+    *,
+    begin: Point | None = None,
+    known: Sequence[Point] = (),
+) -> Point:
     """The point reached from x = log d (K,): projected gradient at most `tol`, or as near as rounding allows.
 
+    begin : the point at x, where the same profile has been there.  known : optima already; once near one, it is that.
     One evaluation of the profile and one solve with its Hessian an iteration; quadratic convergence at the end where
     that is exact.  The value never rises beyond rounding.
     """
-    here, damping = Local.at(profile, np.maximum(x, profile.lower)), 0.0
+    here = Local.at(profile, np.maximum(x, profile.lower)) if begin is None else Local.of(profile, begin)
+    damping = 0.0
     exact = profile.exact  # else the approximation, a fraction of the price, as long as it is good
+    far = not exact
     for _ in range(max_iterations):
         if here.size <= tol:
             break
-        there = Local.at(profile, here.after(damping, exact))
+        near = next((point for point in known if here.is_near(point)), None)
+        if near is not None:
+            return near
+        far = far and here.size > FAR
+        there = Local.at(profile, here.explained() if far else here.after(damping, exact))
         gain = here.point.value - there.point.value
+        if far:
+            far = there.size < 0.9 * here.size
+            if gain > here.rounding:
+                here = there
+            continue
         exact = exact or there.size > SLOW * here.size
         if gain > here.rounding or (gain >= -here.rounding and there.size < 0.5 * here.size):
             here, damping = there, 0.0 if damping <= FIRST_DAMPING else 0.1 * damping

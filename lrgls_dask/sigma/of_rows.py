@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
+from lrgls_dask.sigma.leading import leading_pairs
+
 __all__ = ["Moments", "OfRows"]
 
 
@@ -51,8 +53,8 @@ class OfRows:
         """The k largest eigenvalues, descending, and their vectors (K, k): those of R R', m x m.  O(K m^2)."""
         m = len(self.rows)
         there = min(k, m)
-        values, left = eigh(self._gram, subset_by_index=(m - there, m - 1), check_finite=False)
-        values, left = np.maximum(values[::-1], 0.0), left[:, ::-1]
+        values, left = leading_pairs(self._gram, there)
+        values = np.maximum(values, 0.0)
         vectors = self.rows.T @ left
         size = np.linalg.norm(vectors, axis=0)
         beyond = k - there  # eigenvalues that are zero, of which nobody asks the vectors

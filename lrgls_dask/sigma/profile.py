@@ -19,10 +19,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import eigh
-from scipy.sparse.linalg import ArpackError, eigsh
 
 from lrgls_dask.sigma.interface import LOG_2PI, Array
+from lrgls_dask.sigma.leading import leading_pairs
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.of_rows import Moments, OfRows
 from lrgls_dask.sigma.quadratic import Applied, Curvature, Dense, Products
@@ -30,10 +29,6 @@ from lrgls_dask.sigma.steps import nll_gradient
 
 __all__ = ["Point", "Profile", "leading"]
 
-# Above this K a few leading pairs cost a tenth of all of them (5 against 45 ms at K = 400 on one core).
-LANCZOS_ABOVE = 200
-# Lanczos pays when few of many eigenpairs are wanted; otherwise a dense solver is quicker and cannot fail to converge.
-LANCZOS_SHARE = 20
 # With only the leading pairs known, f and its gradient are differences of terms as large as s_ii / d_i.  Above this the
 # differences are taken inside Sigma^-1 S, which costs about as much again.
 CANCELS_ABOVE = 1e4
@@ -48,17 +43,7 @@ def leading(S: Moments, k: int) -> tuple[Array, Array]:
     """The k largest eigenvalues, descending, and their vectors (K, k), of a symmetric S (K, K).  Deterministic."""
     if isinstance(S, OfRows):
         return S.leading(k)
-    K = S.shape[0]
-    if k == 0:
-        return np.zeros(0), np.zeros((K, 0))
-    if K > LANCZOS_ABOVE and LANCZOS_SHARE * k < K:
-        try:
-            values, vectors = eigsh(S, k, which="LA", v0=np.ones(K), ncv=max(2 * k + 1, 20))
-            return values[::-1], vectors[:, ::-1]
-        except ArpackError:
-            pass  # clustered eigenvalues: the dense solver below has no trouble with them
-    values, vectors = eigh(S, subset_by_index=(K - k, K - 1), check_finite=False)
-    return values[::-1], vectors[:, ::-1]
+    return leading_pairs(S, k)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cholesky, lapack
 
 from lrgls_dask.sigma.interface import Array
 from lrgls_dask.sigma.of_rows import OfRows
@@ -40,7 +40,7 @@ def joreskog_start(profile: Profile) -> Array | None:
         return None
     if np.diagonal(R).min() ** 2 < SMALLEST_PIVOT:
         return None
-    inverse = solve_triangular(R, np.eye(scale.size), check_finite=False)
+    inverse, _ = lapack.dtrtri(R)
     shrink = 1.0 - 0.5 * profile.rank / scale.size
     return np.asarray(shrink * scale**2 / np.einsum("ij,ij->i", inverse, inverse))
 
@@ -59,11 +59,12 @@ def default_start(profile: Profile) -> Array:
 
 def many_starts(profile: Profile) -> Iterator[Array]:
     """Every start worth trying, (K,) each: three above MANY_UP_TO equations, six to twenty below."""
-    base = default_start(profile)
-    yield base
+    base = joreskog_start(profile)
+    if base is not None:
+        yield base
     principal = principal_start(profile)
-    if not np.array_equal(base, principal):  # which base is where S is singular
-        yield principal
+    yield principal
+    base = principal if base is None else base
     yield FLAT * profile.ceiling
     if base.size > MANY_UP_TO:
         return

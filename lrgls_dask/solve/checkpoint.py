@@ -219,19 +219,22 @@ def _point_of(key: str, kind: str, arrays: Mapping[str, np.ndarray]) -> Point:
     return Point(arrays[f"{key}/c"], arrays[f"{key}/S"], sigma_of(kind, lambda own: arrays[f"{key}/{own}"]))
 
 
+WORDS = ("step", "read_for")  # columns of a trace that are no numbers
+
+
 def _as_trace(trace: tuple[TraceRow, ...]) -> tuple[np.ndarray, list[str]]:
-    """(half-steps, columns) the rows as numbers, and the names of steps that numbers stand for."""
-    steps = list(dict.fromkeys(row.step for row in trace))
-    rows = [[steps.index(value) if name == "step" else value for name, value in vars(row).items()] for row in trace]
-    return np.array(rows, dtype=np.float64).reshape(len(trace), len(fields(TraceRow))), steps
+    """(half-steps, columns) the rows as numbers, and the words that numbers stand for."""
+    words = list(dict.fromkeys(word for row in trace for word in (row.step, row.read_for)))
+    rows = [[words.index(value) if name in WORDS else value for name, value in vars(row).items()] for row in trace]
+    return np.array(rows, dtype=np.float64).reshape(len(trace), len(fields(TraceRow))), words
 
 
-def _read_trace(rows: np.ndarray, steps: list[str]) -> tuple[TraceRow, ...]:
+def _read_trace(rows: np.ndarray, words: list[str]) -> tuple[TraceRow, ...]:
     found = []
     for row in rows.tolist():
-        known = dict(zip((each.name for each in fields(TraceRow)), row, strict=True))
+        known = dict(zip((each.name for each in fields(TraceRow)), row, strict=False))  # earlier versions had fewer
         whole = {name: int(known[name]) for name in ("rank", "sweep", "cg_iterations", "passes", "bytes_read")}
-        found.append(TraceRow(**(known | whole | {"step": steps[int(known["step"])]})))
+        found.append(TraceRow(**(known | whole | {name: words[int(known[name])] for name in WORDS if name in known})))
     return tuple(found)
 
 

@@ -292,7 +292,8 @@ class Trace:
         if half.name:
             nll, obj = half.nll + self.nll_offset, half.obj + self.nll_offset
             totals = (*self.meter.totals, self.meter.seconds)
-            self.rows.append(TraceRow(self.rank, sweep, half.name, nll, obj, half.accept_t, half.cg, *totals))
+            read_for = self.meter.read_for(self.rows[-1].passes if self.rows else 0)
+            self.rows.append(TraceRow(self.rank, sweep, half.name, nll, obj, half.accept_t, half.cg, *totals, read_for))
 
     def solution(self, half: Half[P], why: Termination) -> Solution[P]:
         """What the loop hands back."""

@@ -68,6 +68,7 @@ class TraceRow:
     pass that standard errors take.
 
     passes, bytes_read, seconds : totals since the fit began, this half-step included.
+    read_for : what the passes since the row before were for, "" where there were none.
     """
 
     rank: int
@@ -80,6 +81,7 @@ class TraceRow:
     passes: int
     bytes_read: int
     seconds: float
+    read_for: str = ""
 
 
 NO_COVARIANCE = np.zeros((0, 0))  # the S of points that hold none

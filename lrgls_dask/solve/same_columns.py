@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.rows.moments import ProductMoments, ResidualMoments
+from lrgls_dask.rows.purposes import PRODUCTS, RESIDUALS
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.stream_kernels import products_kernel, residual_kernel
 from lrgls_dask.sigma.interface import Sigma
@@ -53,10 +54,10 @@ class SameColumns(Streamed):
         at, residual, inside = self.coordinates, self._residual(c), self._inside
         if self._is_loose:  # of rows as they are stored, in the user's units
             scale = self.whitened.y_scale[:, None]
-            moments: ProductMoments = self._pass(products_kernel, "products", None, as_stored=True, products=B / scale)
+            moments: ProductMoments = self._pass(products_kernel, PRODUCTS, None, as_stored=True, products=B / scale)
             read, squares = moments.along.T / scale, self._squares_outside
         else:
-            moments = self._pass(products_kernel, "products", self._closest, products=B, squares=True)
+            moments = self._pass(products_kernel, PRODUCTS, self._closest, products=B, squares=True)
             read, squares = moments.along.T, moments.squares - np.sum(inside**2, axis=0)
         along = read - inside.T @ (inside @ B) + residual.T @ (residual @ B)
         diagonal = (squares + np.sum(residual**2, axis=0)) / self.n_obs
@@ -142,9 +143,7 @@ class SameColumns(Streamed):
     def _outside(self) -> np.ndarray:
         """(K, K) E'E: one pass."""
         read_at = None if self._is_loose else self._closest
-        moments: ResidualMoments = self._pass(
-            residual_kernel, "residuals", read_at, as_stored=self._is_loose, dense=True
-        )
+        moments: ResidualMoments = self._pass(residual_kernel, RESIDUALS, read_at, as_stored=self._is_loose, dense=True)
         cross = moments.cross
         if self._is_loose:
             cross /= self.whitened.y_scale[:, None]

@@ -14,8 +14,9 @@ from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions, free_coefficients
-from lrgls_dask.rows.kernels import regressor_gram_kernel
-from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments
+from lrgls_dask.rows.kernels import regressor_gram_kernel, regressor_root_kernel
+from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments, RootMoments
+from lrgls_dask.rows.purposes import COEFFICIENTS, ERRORS, OLS, PRODUCTS, RESIDUALS
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Kernel, Meter, run_pass, with_effects
 from lrgls_dask.rows.stream_kernels import (
@@ -39,11 +40,14 @@ __all__ = [
     "group_rows",
     "stream_partial_bytes",
     "stream_passes",
+    "x_partial_bytes",
 ]
 
-# Passes that are expected: two to start, scores, and about four products with these; of the same columns the moments
-# of all equations, and products of what these leave; of many equations two to start and rounds, which are few.
-STREAM_PASSES, SAME_COLUMNS_PASSES, PRODUCTS_PASSES = 10, 2, 8
+# Passes that are expected: two to start, gradients, and about four products with these; of the same columns the moments
+# of all equations, and products of what these leave; of many equations one to start and rounds, which are few.
+STREAM_PASSES = {OLS: 1, RESIDUALS: 1, COEFFICIENTS: 8}
+SAME_COLUMNS_PASSES = {OLS: 1, RESIDUALS: 1}
+PRODUCTS_PASSES = {OLS: 1, PRODUCTS: 7}
 
 PARTIALS_IN_FLIGHT = 24  # partial sums a pass may hold at once on one worker
 # Following R'R along a step's products takes 3 K^2 multiplications a row and product, reading the rows once more for it
@@ -81,9 +85,7 @@ class Streamed:
         self.design, self.rows, self.meter, self.spare_bytes = rows.design, rows, meter, spare_bytes
         self._tiles = Tiles.of(rows.design.batches)
         size = first_partial_bytes(rows.design)
-        moments: DesignMoments = run_pass(
-            rows, design_kernel, self._tiles, partial_bytes=size, meter=meter, label="OLS"
-        )
+        moments: DesignMoments = run_pass(rows, design_kernel, self._tiles, partial_bytes=size, meter=meter, label=OLS)
         self.n_obs, self.head = moments.head.n_rows, moments.head
         squares = _squares(moments, rows.design)
         self._spread_x = np.sqrt(squares / moments.head.weight)
@@ -107,13 +109,13 @@ class Streamed:
         self._follows = dense and FOLLOWED * (q + K) >= K**2
 
     def residual_covariance(self, c: np.ndarray) -> np.ndarray:
-        moments: ResidualMoments = self._pass(residual_kernel, "residuals", self._raw(c), dense=True)
+        moments: ResidualMoments = self._pass(residual_kernel, RESIDUALS, self._raw(c), dense=True)
         mean = self._mean_residual(c)
         return (moments.cross + mean.T @ mean) / self.n_obs
 
     def products(self, c: np.ndarray, B: np.ndarray, sigma: Sigma | None) -> Products:
         moments: ProductMoments = self._pass(
-            products_kernel, "products", self._raw(c), sigma=sigma, products=B, squares=True
+            products_kernel, PRODUCTS, self._raw(c), sigma=sigma, products=B, squares=True
         )
         mean = self._mean_residual(c)
         gradient = np.zeros(0)
@@ -125,7 +127,7 @@ class Streamed:
     def gls_step(self, c: np.ndarray, sigma: Sigma, S: Any = None, gradient: np.ndarray | None = None) -> GlsStep:
         at = self.coordinates
         if gradient is None:
-            moments: ResidualMoments = self._pass(residual_kernel, "score", self._raw(c), sigma=sigma)
+            moments: ResidualMoments = self._pass(residual_kernel, COEFFICIENTS, self._raw(c), sigma=sigma)
             gradient = self._adjoint(moments.gradient, self._mean_residual(c), sigma) - at.ridge * c
         follows = S is not None and self._follows
         changes: list[tuple[np.ndarray, np.ndarray]] = []
@@ -133,7 +135,7 @@ class Streamed:
         def product(p: np.ndarray, current: np.ndarray) -> np.ndarray:
             at_current = self._raw(current)
             along: DirectionMoments = self._pass(
-                direction_kernel, "conjugate gradients", at_current, sigma=sigma, direction=self._raw(p), dense=follows
+                direction_kernel, COEFFICIENTS, at_current, sigma=sigma, direction=self._raw(p), dense=follows
             )
             mean_along = at.forward(self._mean_rows, p)
             if follows:
@@ -157,7 +159,7 @@ class Streamed:
     @cached_property
     def overlaps(self) -> np.ndarray:
         """One pass where designs differ. Raises ValueError where X'X does not fit."""
-        x = self.x_rows()
+        x = self._x_rows("divisors of residual products")
         if x is None:
             raise ValueError(
                 f"debiased='Theil' needs X'X, {self.design.n_regressors} x {self.design.n_regressors}, which does not "
@@ -166,17 +168,23 @@ class Streamed:
         return overlaps(self.design, x, self.restrictions)
 
     def x_rows(self) -> np.ndarray | None:
+        return self._x_rows(ERRORS)
+
+    def _x_rows(self, purpose: str) -> np.ndarray | None:
         design = self.design
         if len(design.groups) == 1:
             rows = np.zeros((len(self.group_rows[0].x), design.n_regressors))
             rows[:, design.groups[0].columns] = self.group_rows[0].x
             return rows
-        size = 8 * design.n_regressors**2
+        size = x_partial_bytes(design, self.rows.n_obs)
         if PARTIALS_IN_FLIGHT * size > self.spare_bytes:
             return None
+        # fewer rows than columns stay rows
+        kernel = regressor_root_kernel if self.rows.n_obs <= design.n_regressors else regressor_gram_kernel
         read, meter = self.rows.of_regressors, self.meter
-        moments = run_pass(read, regressor_gram_kernel, None, partial_bytes=size, meter=meter, label="X'X")
-        return np.vstack([np.sqrt(moments.head.weight) * moments.head.mean, root_of(moments.cross)])
+        moments = run_pass(read, kernel, None, partial_bytes=size, meter=meter, label=purpose)
+        root = moments.root if isinstance(moments, RootMoments) else root_of(moments.cross)
+        return np.vstack([np.sqrt(moments.head.weight) * moments.head.mean, root])
 
     def _mean_residual(self, c: np.ndarray) -> np.ndarray:
         return self._mean_y - self.coordinates.forward(self._mean_rows, c)
@@ -222,8 +230,13 @@ def stream_partial_bytes(design: Design, dense: bool) -> int:
     return 8 * (design.n_coefficients + (2 * n_equations**2 if dense else 16 * n_equations))
 
 
-def stream_passes(design: Design, dense: bool) -> int:
-    """Passes over the rows that a fit is expected to take."""
+def x_partial_bytes(design: Design, n_obs: int) -> int:
+    """Bytes of one partial sum of X'X, or of the rows of X where these are fewer."""
+    return 8 * design.n_regressors * min(design.n_regressors, n_obs)
+
+
+def stream_passes(design: Design, dense: bool) -> dict[str, int]:
+    """Passes over the rows that a fit is expected to take, by what they are for."""
     if not dense:
         return PRODUCTS_PASSES
     return SAME_COLUMNS_PASSES if len(design.groups) == 1 else STREAM_PASSES

@@ -40,6 +40,7 @@ from lrgls_dask.missing.pseudo_rows import PatternRows
 from lrgls_dask.missing.starts import STARTS, pairwise_covariance, softened
 from lrgls_dask.options import CG_MAXIT
 from lrgls_dask.rows.partition import LabelledMoments, Partition, labelled_kernel
+from lrgls_dask.rows.purposes import PATTERNS
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
 from lrgls_dask.sigma.em import flattened, unflattened
@@ -98,7 +99,7 @@ def first_of_segments(
         (partition, partial(first_kernel, params=params)),
         partial_bytes=size * parts_at_once(partition.n_parts, consecutive=partition.consecutive),
         meter=meter,
-        label="patterns of missing values",
+        label=PATTERNS,
         holes=True,
     )
     return dict(sorted(found.parts.items()))

@@ -95,7 +95,8 @@ def test_a_worker_of_a_cluster_that_is_not_there_has_a_limit() -> None:
         ((1_000_000, 50, 5), False, "compress"),
         ((500_000, 2_000, 10), False, "compress"),
         ((50_000, 10_000, 20), False, "stream"),  # a cross-product of 10^8 numbers is many times the arithmetic
-        ((50_000, 1_000, 10), True, "stream"),
+        ((50_000, 1_000, 10), True, "compress"),  # X'X behind standard errors is most of either
+        ((500_000, 100, 3), True, "compress"),
         ((292, 6_000, 5), False, "compress"),
     ],
 )
@@ -120,7 +121,7 @@ def test_auto_takes_the_faster_on_every_machine(
 def test_work_grows_as_the_arithmetic_does() -> None:
     design = unread(10, 200, 5).design
     assert compress_work(design, 2_000, 8).flops == 2_000 * 205**2
-    assert compress_work(design, 100, 8).flops == 100 * 205 * 100  # fewer rows than columns stay rows
+    assert compress_work(design, 100, 8).flops == 2 * 100 * 205 * 5  # fewer rows than columns stay rows
     few, many = (stream_work(design, 1_000, 8, passes=n, dense=True) for n in (3, 5))
     assert many.flops - few.flops == pytest.approx(2 * 1_000 * (4 * 1_000 + 1.5 * 200**2))
     assert few.times(2.0).numbers == 2 * few.numbers
@@ -170,3 +171,29 @@ def test_the_command_plans_for_a_cluster(tmp_path: Path, rates: Rates, capsys: p
     assert "on 5 workers of 2 threads each" in said
     n_bytes = LowRankGLS(1).plan(System.from_zarr(tmp_path / "a.zarr")).bytes_per_pass
     assert f"time    about {n_bytes / 5e3:.2g} s" in said
+
+
+def test_a_streamed_fit_of_own_columns_is_priced_with_its_pass_for_standard_errors() -> None:
+    design = unread(10, 200, 5, own=True).design
+    without, with_x = (stream_work(design, 20_000, 8, passes=9, dense=True, x_tasks=n) for n in (0, 4))
+    assert without.after is None
+    assert with_x.after is not None
+    assert (with_x.after.flops, with_x.after.tasks) == (20_000 * 1_000.0**2, 4)
+    assert with_x.seconds(NOMINAL, 2, 0.0) > without.seconds(NOMINAL, 2, 0.0) + 20_000 * 1e6 / NOMINAL.flops / 2
+    few = stream_work(design, 500, 8, passes=9, dense=True, x_tasks=1)  # rows that stay rows are not multiplied
+    assert few.after is not None
+    assert few.after.flops == 0
+
+
+def test_an_own_design_is_priced_so_only_where_x_fits(rates: Rates) -> None:
+    system = unread(40_000, 300, 5, own=True)
+    wide, narrow = (LowRankGLS(2, engine="stream", memory_limit=limit).plan(system) for limit in ("60GB", "1GB"))
+    assert wide.work is not None and narrow.work is not None
+    assert (wide.work.after is None, narrow.work.after is None) == (False, True)
+
+
+def test_fewer_rows_than_equations_are_priced_as_rows() -> None:
+    design = unread(10, 4_000, 5).design
+    few, dense = compress_work(design, 300, 1, by_rows=True), compress_work(design, 300, 1)
+    assert few.client_bytes < dense.client_bytes / 5
+    assert few.flops < 300 * 4_005 * 300 / 10  # X alone is reduced

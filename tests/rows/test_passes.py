@@ -136,7 +136,7 @@ def test_progress_adds_up_to_the_bytes_of_every_pass(engine: str) -> None:
     assert len(ends) == found.result_.n_passes
     assert sum(ends) == found.result_.bytes_read
     assert all(0 < done <= total for _, done, total in calls)
-    assert {label for label, _, _ in calls} >= ({"compress (QR)"} if engine == "compress" else {"OLS", "score"})
+    assert {label for label, _, _ in calls} >= ({"compress (QR)"} if engine == "compress" else {"OLS", "coefficients"})
 
 
 @pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic")

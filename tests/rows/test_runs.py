@@ -9,9 +9,11 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import zarr
 
 from lrgls_dask import LowRankGLS, System
-from lrgls_dask.rows import layout
+from lrgls_dask.rows import layout, run_pass
+from lrgls_dask.rows.kernels import gram_kernel
 from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.memory import task_bytes
 from lrgls_dask.rows.rows import Rows
@@ -86,3 +88,30 @@ def test_chunks_that_are_joined_or_renamed_are_made_in_the_task_that_uses_them()
     assert [name for name in names if name.startswith(("getitem", "from-value", "concatenate", "__getitem__"))] == []
     expected = LowRankGLS(0).fit(System.from_arrays(values[:, 2:], values[:, :2])).result_
     np.testing.assert_allclose(fit.coefficients, expected.coefficients, rtol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [7, 40])
+def test_blocks_of_a_store_are_planned_in_their_tasks(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client makes no object for each of a million chunks, and the sums are those of the rows in memory."""
+    Y, X = RNG.normal(size=(400, 5)), RNG.normal(size=(400, 3))
+    monkeypatch.setattr(layout, "SMALL_BLOCK_BYTES", 64 * 40)
+    stored = [zarr.array(each, chunks=(chunk, each.shape[1]), store={}) for each in (Y, X)]
+    system = System.from_arrays(*stored)
+    planned: list[int] = []
+    monkeypatch.setattr(run_pass, "plan_blocks", lambda *_: planned.append(1))
+    moments = run_pass.run_pass(system.rows, gram_kernel, None, partial_bytes=8, meter=run_pass.Meter())
+    assert not planned
+    both = np.hstack([X, Y])
+    centred = both - both.mean(axis=0)
+    np.testing.assert_allclose(np.tril(moments.cross), np.tril(centred.T @ centred), rtol=1e-10, atol=1e-10)
+
+
+def test_chunks_of_a_usual_size_are_blocks_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no two neighbours may be joined none is looked at, which for millions of chunks takes long."""
+    monkeypatch.setattr(layout, "SMALL_BLOCK_BYTES", 64 * 45)
+    lengths = [30] * 50 + [44, 3]
+    rows = rows_in([[n] for n in lengths])
+    assert cut_rows(rows, 0).n_blocks == len(lengths) - 1  # the last two together
+    whole = rows_in([[n] for n in lengths[:-1]])
+    monkeypatch.setattr(layout, "bisect_right", lambda *_: pytest.fail("looked at neighbours"))
+    assert cut_rows(whole, 0).blocks.tolist() == np.cumsum([0, *lengths[:-1]]).tolist()

@@ -8,6 +8,7 @@ from scipy.linalg import LinAlgError
 
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.ml import ml_candidates, ml_step
+from lrgls_dask.sigma.newton import minimise
 from lrgls_dask.sigma.of_rows import OfRows
 from lrgls_dask.sigma.profile import Profile, leading
 from lrgls_dask.sigma.quadratic import Applied, Dense, Products
@@ -146,3 +147,47 @@ def test_few_evaluations_lead_to_the_optimum(true: int, rank: int, monkeypatch: 
 def test_numbers_that_are_not_positive_definite_are_refused() -> None:
     with pytest.raises(LinAlgError, match="not positive definite"):
         Dense(np.diag([1.0, -1.0])).solve(np.arange(2), np.ones(2))
+
+
+# ---------------------------------------------------------------------------------- short and wide
+
+
+def test_starts_that_meet_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both starts lead to one optimum: from the second the search stops where it meets the first, and is no search of
+    its own; the optimum is that of each start by itself."""
+    S, floor, visited = rows(120, 700, 4), np.full(700, 1e-8), []
+    look = Profile.at
+    monkeypatch.setattr(Profile, "at", lambda self, x: visited.append(x) or look(self, x))
+    (found,) = ml_candidates(S, 4, floor, tol=1e-4)
+    assert (found.n_starts, found.n_agreed) == (2, 2)
+    assert len(visited) <= 8
+    expected = minimise(Profile(S, 4, floor, exact=False), np.log(np.full(700, 0.5)), 1e-9, 200)
+    np.testing.assert_allclose(found.sigma.d, np.exp(expected.x), rtol=1e-3)
+
+
+def test_far_points_move_to_what_factors_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    S, floor = rows(120, 700, 4), np.full(700, 1e-8)
+    profile = Profile(S, 4, floor, exact=False)
+    visited, look = [], Profile.at
+    monkeypatch.setattr(Profile, "at", lambda self, x: visited.append(x) or look(self, x))
+    minimise(profile, np.log(np.full(700, 0.5)), 1e-4, 200)
+    first = look(profile, visited[0]).sigma
+    left = np.diag(dense(S) - first.F @ first.F.T)
+    np.testing.assert_allclose(np.exp(visited[1]), np.maximum(left, np.exp(-2.0) * 0.5), rtol=1e-10)
+
+
+def test_a_search_among_optima_that_are_not_near_goes_on() -> None:
+    S, floor = rows(120, 700, 4), np.full(700, 1e-8)
+    profile = Profile(S, 4, floor, exact=False)
+    elsewhere = profile.at(np.log(np.full(700, 1e-3)))
+    found = minimise(profile, np.log(np.full(700, 0.5)), 1e-6, 200, known=[elsewhere])
+    assert found is not elsewhere
+    assert np.abs(found.gradient).max() <= 1e-5
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1e-5], ids=["ordinary", "digits that a difference would lose"])
+def test_traces_of_rows(ratio: float) -> None:
+    S, sigma = rows(), some_sigma(3)
+    sigma = LowRank(sigma.F, ratio * sigma.d)
+    expected = np.trace(np.linalg.solve(sigma.dense(), dense(S)))
+    assert sigma.trace_solve(S) == pytest.approx(expected, rel=1e-10)

@@ -20,6 +20,7 @@ SCRIPTS = (
     "em_versus_als",
     "engines",
     "from_parquet",
+    "graph",
     "long_parquet",
     "memory",
     "missing",
@@ -385,3 +386,14 @@ def test_wide(small):
     assert shared["passes_to_last_1e-6"] <= shared["passes"] <= 14
     assert own["peak_sum"] <= own["planned_peak"] and shared["peak_sum"] <= shared["planned_peak"]
     assert found["summary"]["pass_over_read_own"] == own["seconds_a_pass"] / read_own["seconds"]
+
+
+def test_graph(small):
+    found = small("graph")
+    assert cases(found) == ["stored", "dask", "scheduler"]
+    stored, lazy, scheduled = found["runs"]
+    assert stored["tasks"] == scheduled["tasks"]  # each of which the scheduler has run
+    assert stored["tasks"] < 3_000 / 6
+    assert lazy["tasks"] < 3 * 300
+    assert stored["graph_bytes"] < 10_000 * stored["tasks"]
+    assert found["summary"]["stored_chunks_a_task"] == 3_000 / stored["tasks"]
