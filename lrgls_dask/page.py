@@ -32,7 +32,7 @@ STYLE = (
     ".lrgls th,.lrgls td{padding:.2em .7em;text-align:right;white-space:nowrap;border:0;"
     "border-bottom:1px solid var(--line);color:inherit;background:var(--ground);font-variant-numeric:tabular-nums}"
     ".lrgls thead th{color:var(--soft);background:var(--band)}"
-    ".lrgls tbody th{text-align:left;font-weight:400}.lrgls td.note{text-align:left;color:var(--soft)}"
+    ".lrgls tbody th{text-align:left;font-weight:400}"
     ".lrgls thead th.label{text-align:left}"
 )
 
@@ -45,9 +45,9 @@ def shown_page(title: str, *parts: str) -> str:
 
 def described(text: str) -> str:
     """A description of several lines as a page: the first its title, "name: what" or "name  what" below facts."""
-    first, *lines = text.strip("<>").splitlines()
+    first, *lines = text.splitlines()
     pairs = [re.split(r":? {2,}|: ", line.strip(), maxsplit=1) for line in lines]
-    return shown_page(first, facts((name, rest[0] if rest else "") for name, *rest in pairs))
+    return shown_page(first.strip("<>"), facts((name, rest[0] if rest else "") for name, *rest in pairs))
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
@@ -65,16 +65,15 @@ def table(caption: str, labels: Sequence[str], names: Sequence[str], rows: Rows,
     """A table that scrolls inside its box.
 
     labels, names : heads of the columns with labels and of those with cells.  rows : labels and cells of each.
-    note : a last line across all columns.
+    note : a sentence below it.
     """
     head = "".join(f'<th class="label" scope="col">{escape(name)}</th>' for name in labels)
     head += "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     body = "".join(_row(*row) for row in rows)
-    if note:
-        body += f'<tr><td class="note" colspan="{len(labels) + len(names)}">{escape(note)}</td></tr>'
     return (
         f'<div class="box" tabindex="0" role="region" aria-label="{escape(caption)}"><table><caption>'
         f"{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"{paragraphs([note] if note else [])}"
     )
 
 

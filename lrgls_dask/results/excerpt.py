@@ -15,9 +15,7 @@ from lrgls_dask.results.tidy import whole_design
 __all__ = ["Excerpt", "coefficients_shown", "equation_name", "equations_shown"]
 
 MOST_EQUATIONS = 10
-HEADS = (
-    6  # lines with names of equations that there is room for besides; with more of them there are fewer coefficients
-)
+HEADS = 2  # lines that may be more, with names of equations; where they would be there are fewer coefficients
 
 
 @dataclass(frozen=True, eq=False)

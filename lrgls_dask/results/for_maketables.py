@@ -44,11 +44,11 @@ def coef_table(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def coefficient_names(fit: Reported) -> list[str]:
-    """ "Telcm: smb" of every coefficient, as hypotheses name them; of one equation alone its terms."""
+    """ "Telcm, smb" of every coefficient, since a colon is an interaction there; of one equation alone its terms."""
     whole = whole_design(fit)
     if whole.n_equations == 1:
         return [str(term) for term in whole.terms[0]]
-    return [f"{name}: {term}" for name, own in zip(whole.equations, whole.terms, strict=True) for term in own]
+    return [f"{name}, {term}" for name, own in zip(whole.equations, whole.terms, strict=True) for term in own]
 
 
 def stat(fit: Reported, key: str) -> Any:

@@ -276,9 +276,7 @@ class Comparison:
             for key, row in zip(self.foot.index, self.foot.to_numpy(), strict=True)
         ]
         left_out = len(self.coefficients) - len(part)
-        more = (
-            [f"{left_out:,} more coefficients are in to_frame(); choose with equation= and term=."] if left_out else []
-        )
+        more = [f"{left_out:,} more coefficients: to_frame(), or equation= and term=."] if left_out else []
         headed = len(dict.fromkeys(self.coefficients.index.get_level_values(0))) > 1
         heads = [self.responses[name] for name in names] if self.responses else []
         return ModelGrid(names, heads, blocks, foot, [*more, *self.notes], self.below != "none", headed)
