@@ -22,6 +22,7 @@ The house, from the street to the cellar. A room imports only from rooms below i
     rows/          how rows are touched: blocks, kernels, moments, passes, memory, progress
     design/        which equation uses which column; restrictions, hypotheses
     sigma/         error covariances across equations: a file a structure
+    page.py        how objects look in a notebook
     checks.py      arguments and labels: what is wrong with one, and the nearest right one
     errors.py      errors that know where in the data they arose
 
@@ -39,6 +40,8 @@ from lrgls_dask.model import LowRankGLS
 from lrgls_dask.options import TimeVarying
 from lrgls_dask.plan.plan import Plan
 from lrgls_dask.results.fit import Fit
+from lrgls_dask.results.like_statsmodels import EquationView
+from lrgls_dask.results.side_by_side import Comparison, compare
 from lrgls_dask.results.time_varying import TimeVaryingFit
 from lrgls_dask.sigma import registry
 from lrgls_dask.sigma.registry import *  # noqa: F403  (a new kind of Sigma is entered there and nowhere else)
@@ -46,7 +49,9 @@ from lrgls_dask.solve.record import Termination
 from lrgls_dask.system import CompressedSystem, System
 
 __all__ = [
+    "Comparison",
     "CompressedSystem",
+    "EquationView",
     "Fit",
     "FitWarning",
     "HypothesisTest",
@@ -58,6 +63,7 @@ __all__ = [
     "TimeVarying",
     "TimeVaryingFit",
     "UnwrittenChunks",
+    "compare",
     *registry.__all__,
 ]
 

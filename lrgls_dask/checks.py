@@ -27,6 +27,7 @@ __all__ = [
     "as_number",
     "check_alpha",
     "check_factors",
+    "check_level",
     "closest",
     "groups_of",
     "made_of",
@@ -45,6 +46,12 @@ def check_alpha(alpha: Any) -> None:
     """Raise ValueError for what is no probability of missing an interval's target."""
     if isinstance(alpha, bool) or not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, both excluded; got {alpha!r}.")
+
+
+def check_level(level: Any) -> None:
+    """Raise ValueError for what is no coverage of an interval."""
+    if isinstance(level, bool) or not isinstance(level, numbers.Real) or not 0 < float(level) < 1:
+        raise ValueError(f"level is a coverage between 0 and 1, both excluded, such as 0.95; got {level!r}.")
 
 
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""The command line `lrgls`: demo, simulate, import, plan, fit, summary, predict, update."""
+"""The command line `lrgls`: demo, simulate, import, plan, fit, summary, table, predict, update."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lrgls_dask.cli.importing import add_import
 from lrgls_dask.cli.predict import add_predict
 from lrgls_dask.cli.simulate import add_simulate
 from lrgls_dask.cli.summary import add_summary
+from lrgls_dask.cli.table import add_table
 from lrgls_dask.cli.update import add_update
 from lrgls_dask.errors import FitWarning
 
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lrgls {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_demo, add_simulate, add_import, add_plan, add_fit, add_summary, add_predict, add_update):
+    tables = add_summary, add_table
+    for add in (add_demo, add_simulate, add_import, add_plan, add_fit, *tables, add_predict, add_update):
         add(commands)
     return parser

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import zarr
 
-from lrgls_dask.checks import made_of, takes
+from lrgls_dask.checks import made_of, shown, takes
 from lrgls_dask.compression.by_pattern import AnyCompressed, CompressedPatterns, merged
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.given import compressed_of_moments
@@ -19,6 +19,7 @@ from lrgls_dask.data.places import Location
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.zarrio import check_version, read_design, write_design
 from lrgls_dask.design.design import Design, Designed
+from lrgls_dask.page import described
 
 __all__ = ["MAKE_ONE", "CompressedSystem", "is_system", "misses_responses", "size_text"]
 
@@ -169,6 +170,12 @@ class CompressedSystem(Designed):
         return (
             f"<CompressedSystem of {self.n_equations:,} equations standing for {self.n_obs:,} rows: "
             f"{self.n_regressors:,} distinct regressors, {self.n_coefficients:,} coefficients{self._holes()}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """The system as a notebook shows it."""
+        return described(
+            f"{self!r}\n  {self.equation_dim}: {shown(self.equations)}\n  regressors: {shown(self.regressors)}"
         )
 
     def _holes(self) -> str:

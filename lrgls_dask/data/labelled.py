@@ -18,6 +18,7 @@ from lrgls_dask.data.places import Location, read_from
 from lrgls_dask.data.sources import group_source, vectors_of
 from lrgls_dask.data.storedlabels import StoredLabels, decode_labels, is_coded
 from lrgls_dask.design.design import Design, Designed
+from lrgls_dask.page import described
 from lrgls_dask.rows.rows import CellWeights, Part, Rows
 
 __all__ = ["LabelledRows"]
@@ -89,6 +90,10 @@ class LabelledRows(Designed):
     def obs(self) -> pd.Index | None:
         """Row labels, or None; labels still on disk are read now, once."""
         return self.obs_labels.read() if isinstance(self.obs_labels, StoredLabels) else self.obs_labels
+
+    def _repr_html_(self) -> str:
+        """The rows as a notebook shows them."""
+        return described(repr(self))
 
     def _label_of(self, row: int) -> Hashable:
         """What the user calls a row."""

@@ -14,7 +14,7 @@ from lrgls_dask.design.hypotheses import read_hypotheses
 from lrgls_dask.design.narrowed import Narrowed, narrowed
 from lrgls_dask.design.restrictions import Restrictions
 
-__all__ = ["CONSTANT", "OK", "ON_FLOOR", "Skipped", "hypotheses_about", "status_of", "unusable_equations"]
+__all__ = ["CONSTANT", "LISTED", "OK", "ON_FLOOR", "Skipped", "hypotheses_about", "status_of", "unusable_equations"]
 
 OK, CONSTANT, ON_FLOOR = "ok", "constant", "on floor"
 LISTED = 5  # of equations that cannot be estimated, by a message that has to end

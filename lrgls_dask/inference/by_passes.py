@@ -18,7 +18,7 @@ from scipy.linalg import solve_triangular
 
 from lrgls_dask.design.batches import Batch
 from lrgls_dask.design.restrictions import without_variance
-from lrgls_dask.inference.by_solving import SolvedCov, conjugate_gradients_of_many, unit_columns
+from lrgls_dask.inference.by_solving import SolvedCov, conjugate_gradients_of_many, few_of, unit_columns
 from lrgls_dask.inference.inverse import Inverse
 from lrgls_dask.inference.structured import CovOfCombinations, StructuredCov, blocks_alone
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Room
@@ -66,6 +66,14 @@ class CovByPasses:
     def variances(self) -> np.ndarray:
         """(P,)."""
         return self._blocks.variances
+
+    def variances_of(self, places: np.ndarray) -> np.ndarray:
+        """(m,) of some coefficients; those alone if they are few, a few passes."""
+        design, held = self.problem.design, self.problem.restrictions
+        if "_blocks" in vars(self) or not few_of(len(places), design):
+            return self.variances[places]
+        found = self._solved.variances_of(places)
+        return found if held is None else np.where(held.held[places], 0.0, found)
 
     @property
     def whole(self) -> np.ndarray | StructuredCov:
@@ -155,6 +163,10 @@ class LeastSquaresByPasses:
     def variances(self) -> np.ndarray:
         """(P,)."""
         return self.whole.variances
+
+    def variances_of(self, places: np.ndarray) -> np.ndarray:
+        """(m,) of some coefficients."""
+        return self.whole.variances_of(places)
 
     @property
     def full(self) -> np.ndarray:

@@ -15,11 +15,14 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.inference.structured import CovOfCombinations, FormedCombinations
 from lrgls_dask.solve.prices import AT_ONCE
 
-__all__ = ["SOLUTIONS", "Information", "SolvedCov", "conjugate_gradients_of_many", "unit_columns"]
+__all__ = ["SOLUTIONS", "Information", "SolvedCov", "conjugate_gradients_of_many", "few_of", "unit_columns"]
 
 VARIANCES, SOLUTIONS = 1e-12, 1e-26  # errors in the norm of the matrix, squared and of the solution
 DIFFERENCES = 1e-15  # squared, of variances that restrictions take a part from
 MAX_ITERATIONS = 2000
+FEW = (
+    4  # times as many coefficients there are; the inverse, where it has room, serves all for the price of about so many
+)
 
 
 class Information(Protocol):
@@ -35,6 +38,11 @@ class Information(Protocol):
     def columns(self, places: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
         """The same of unit vectors at `places` (m,)."""
         ...
+
+
+def few_of(count: int, design: Design) -> bool:
+    """Whether so many coefficients are few enough to be solved for by themselves."""
+    return count * FEW <= design.n_coefficients
 
 
 def unit_columns(size: int, places: np.ndarray) -> np.ndarray:
@@ -82,6 +90,15 @@ class SolvedCov:
     def variances(self) -> np.ndarray:
         """(P,)."""
         return np.maximum(np.concatenate([block.diagonal() for block in self.blocks]), 0.0)
+
+    def variances_of(self, places: np.ndarray) -> np.ndarray:
+        """(m,) of some coefficients; m right-hand sides."""
+        P, found = self.design.n_coefficients, np.empty(len(places))
+        for begin in range(0, len(places), self._width):
+            mine = places[begin : begin + self._width]
+            units = sp.csr_array((np.ones(len(mine)), (np.arange(len(mine)), mine)), shape=(len(mine), P))
+            found[begin : begin + self._width] = self.of_combinations(units).variances
+        return np.maximum(found, 0.0)
 
     def of_combinations(self, matrix: Any) -> CovOfCombinations:
         """R V R' of combinations R (m, P), sparse or not; m right-hand sides."""

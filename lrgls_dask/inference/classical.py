@@ -12,7 +12,7 @@ import numpy as np
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge, column_penalties, penalises
 from lrgls_dask.design.restrictions import Restrictions, without_variance
-from lrgls_dask.inference.by_solving import Information, SolvedCov
+from lrgls_dask.inference.by_solving import Information, SolvedCov, few_of
 from lrgls_dask.inference.dual import Dual, dual_pays
 from lrgls_dask.inference.inverse import Inverse
 from lrgls_dask.inference.operator import InformationOperator
@@ -30,6 +30,7 @@ from lrgls_dask.solve.orthonormal import orthonormal, orthonormal_by_group
 
 __all__ = ["CoefficientCovariance"]
 
+AT_HAND = 2000  # coefficients whose inverse takes no longer than a few solutions
 TOGETHER = 64  # equations whose rows of the information matrix are made at once
 
 
@@ -88,6 +89,27 @@ class CoefficientCovariance:
         if self._is_large:
             return self._blocks.variances
         return np.maximum(self.full.diagonal(), 0.0)  # rounding, of a coefficient that is nearly held
+
+    def variances_of(self, places: np.ndarray) -> np.ndarray:
+        """(m,) of some coefficients; where the inverse of the information of all takes long, these are solved for alone
+        if they are few."""
+        if self.has_shared_columns or self.design.n_coefficients <= AT_HAND or self._knows_all:
+            return self.variances[places]
+        if self._structured is not None:
+            return np.where(self._is_held[places], 0.0, self._structured.variances_of(places))
+        if not few_of(len(places), self.design):
+            return self.variances[places]
+        try:
+            return np.where(self._is_held[places], 0.0, self._solved.variances_of(places))
+        except (
+            np.linalg.LinAlgError
+        ):  # iterations do not arrive where regressors are nearly collinear; the inverse does
+            return self.variances[places]
+
+    @property
+    def _knows_all(self) -> bool:
+        """Whether those of all coefficients are at hand."""
+        return not {"full", "variances", "_blocks"}.isdisjoint(vars(self))
 
     def at(self, sigma: Sigma) -> CoefficientCovariance:
         """The same at another Sigma."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 from typing import Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.fullml import diagonal_loglik, full_loglik
 from lrgls_dask.inference.structured import CovOfCombinations, FormedCombinations
+from lrgls_dask.page import paragraphs, shown_page
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.in_memory import InMemory
@@ -60,7 +60,8 @@ class HypothesisTest:
         )
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        title, null, result = str(self).splitlines()
+        return shown_page(title, paragraphs([null.strip(), result.strip()]))
 
 
 def chi2_test(name: str, null: str, statistic: float, df: int) -> HypothesisTest:

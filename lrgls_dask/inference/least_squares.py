@@ -45,6 +45,9 @@ class LeastSquaresCovariance(CoefficientCovariance):
             out[mine] = variance * np.sum(half**2, axis=1)
         return out
 
+    def variances_of(self, places: np.ndarray) -> np.ndarray:
+        return self.variances[places]
+
     def block(self, equation: int) -> np.ndarray:
         if self.restrictions is not None:
             return super().block(equation)

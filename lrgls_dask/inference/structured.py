@@ -235,8 +235,13 @@ class StructuredCov:
     @cached_property
     def variances(self) -> np.ndarray:
         """(P,), zero where rounding has made one negative: of a coefficient that is nearly held."""
-        along = np.einsum("is,is->i", self.factors @ self.middle, self.factors)
-        return np.asarray(np.maximum(self.own.diagonal() + along, 0.0))
+        return self.variances_of(np.arange(self.design.n_coefficients))
+
+    def variances_of(self, places: np.ndarray) -> np.ndarray:
+        """(m,) of some coefficients."""
+        factors = self.factors[places]
+        along = np.einsum("is,is->i", factors @ self.middle, factors)
+        return np.asarray(np.maximum(self.own.diagonal()[places] + along, 0.0))
 
     def block(self, equation: int) -> np.ndarray:
         """(p_j, p_j)."""
@@ -297,6 +302,10 @@ class FormedCov:
     def variances(self) -> np.ndarray:
         """(P,)."""
         return np.maximum(self.full.diagonal(), 0.0)  # rounding, of a coefficient that is nearly held
+
+    def variances_of(self, places: np.ndarray) -> np.ndarray:
+        """(m,) of some coefficients."""
+        return self.variances[places]
 
     def of_combinations(self, matrix: Any) -> CovOfCombinations:
         """R V R' of combinations R (m, P), sparse or not."""

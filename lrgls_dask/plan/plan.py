@@ -8,6 +8,7 @@ from typing import Literal
 from dask.utils import format_bytes
 
 from lrgls_dask.compression.by_pattern import PAYS
+from lrgls_dask.page import described
 from lrgls_dask.plan.rates import NOMINAL, Rates, machine_rates
 from lrgls_dask.plan.work import Work
 from lrgls_dask.rows.purposes import in_words
@@ -155,6 +156,10 @@ class Plan:
                 *(f"  instead {each._in_short()}" for each in self.instead),
             ]
         )
+
+    def _repr_html_(self) -> str:
+        """The plan as a notebook shows it."""
+        return described(str(self))
 
     def _in_short(self) -> str:
         times = "one pass" if self.passes == 1 else f"about {self.passes} passes"

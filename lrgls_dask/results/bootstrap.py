@@ -25,6 +25,7 @@ from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.missing.draws import shown_parametric, shown_resampled
+from lrgls_dask.page import facts, shown_page, table
 from lrgls_dask.plan.make import price_parts
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.skipped import as_estimated
@@ -33,6 +34,7 @@ from lrgls_dask.resampling.grouped import GroupedResampler, sum_grouped_parts
 from lrgls_dask.results.cov_source import CellsSource
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.reported import as_fitted, with_effects_of_rows
+from lrgls_dask.results.text import MOST_ROWS
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.partition import GivenParts, Partition, RowBlocks
 from lrgls_dask.rows.rows import Rows
@@ -140,6 +142,20 @@ class Bootstrap:
             f"<Bootstrap ({self.method}): {self.n_replicates} replicates of {len(self.estimate)} coefficients{failed}, "
             f"seed {self.seed}>"
         )
+
+    def _repr_html_(self) -> str:
+        """The bootstrap as a notebook shows it: coefficients evenly spaced, the first and the last among them."""
+        P = len(self.estimate)
+        places = np.unique(np.linspace(0, P - 1, min(P, MOST_ROWS)).round().astype(np.intp))
+        interval = self.conf_int().values
+        columns = self.estimate, self.std_errors.values, self.bias.values, interval[:, 0], interval[:, 1]
+        cells = [[f"{value:.5g}" for value in row] for row in np.stack(columns, axis=1)[places]]
+        labels = zip(*(values[places] for values in self.labels.values()), strict=True)
+        rule = f"Shown: {len(places)} of {P:,} coefficients, evenly spaced." if len(places) < P else ""
+        names = ["coef", "std err", "bias", "95% low", "high"]
+        body = table("Coefficients", list(self.labels), names, zip(labels, cells, strict=True), rule)
+        said = [("Replicates", f"{self.n_replicates:,}"), ("Failed", f"{self.n_failed:,}"), ("Seed", f"{self.seed}")]
+        return shown_page(f"Bootstrap, {self.method}", facts(said), body)
 
     @property
     def _held(self) -> np.ndarray:

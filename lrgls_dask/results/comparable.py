@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from lrgls_dask.results.evidence import Evidence
 from lrgls_dask.results.parts import Estimated, Run, Settings
 from lrgls_dask.solve.record import Termination
 
-__all__ = ["check_likelihood", "check_maximised", "check_nested"]
+__all__ = ["check_likelihood", "check_maximised", "check_nested", "differing_response"]
 
 SAME = 1e-9  # of a response's root mean square: rounding of one mean taken in two ways
 
@@ -119,17 +120,29 @@ def check_nested(small: Likelihood, large: Likelihood) -> None:
 
 def _check_same_responses(small: Likelihood, large: Likelihood) -> None:
     """By their means, where both fits keep their rows."""
-    known, others = (fit.evidence.responses(fit.estimated.design) for fit in (small, large))
-    if known is None or others is None:
-        return
-    one, size = known
-    names = small.estimated.design.equations
-    places = [large.estimated.design.equations.index(name) for name in names]
-    other = others[0][places]
-    differs = np.abs(other - one) > SAME * size
-    if differs.any():
-        j = int(np.argmax(differs))
+    found = differing_response(small, large)
+    if found is not None:
+        name, one, other = found
         raise ValueError(
-            f"lr_test compares fits of the same data; the mean of equation {names[j]!r} is {one[j]:.10g} in "
-            f"one and {other[j]:.10g} in the other. Fit both models to the same system."
+            f"lr_test compares fits of the same data; the mean of equation {name!r} is {one:.10g} in "
+            f"one and {other:.10g} in the other. Fit both models to the same system."
         )
+
+
+def differing_response(one: Likelihood, other: Likelihood) -> tuple[Hashable, float, float] | None:
+    """An equation that both fits have, whose responses have another mean, and the two; None where there is none, or
+    where it is not known."""
+    known, others = (fit.evidence.responses(fit.estimated.design) for fit in (one, other))
+    if known is None or others is None:
+        return None
+    place = {name: j for j, name in enumerate(other.estimated.design.equations)}
+    both = [(j, place[name]) for j, name in enumerate(one.estimated.design.equations) if name in place]
+    if not both:
+        return None
+    mine, theirs = np.array(both).T
+    means, size = known[0][mine], known[1][mine]
+    differs = np.abs(others[0][theirs] - means) > SAME * size
+    if not differs.any():
+        return None
+    i = int(np.argmax(differs))
+    return one.estimated.design.equations[mine[i]], float(means[i]), float(others[0][theirs[i]])

@@ -11,7 +11,7 @@ import xarray as xr
 from lrgls_dask.data.griddims import on_dims, with_said
 from lrgls_dask.design.design import Design
 from lrgls_dask.results.reported import Reported
-from lrgls_dask.results.text import NOT_TO_BE_HAD
+from lrgls_dask.results.tidy import NOT_TO_BE_HAD
 
 __all__ = ["as_dataset"]
 

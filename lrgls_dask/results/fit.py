@@ -36,14 +36,15 @@ from lrgls_dask.results.parts import CLASSICAL, BehindErrors, Estimated, OneSigm
 from lrgls_dask.results.reported import fitted_rows_of
 from lrgls_dask.results.skipped import read_skipped, write_skipped
 from lrgls_dask.results.store import read_parts, write_parts
-from lrgls_dask.results.text import summary
+from lrgls_dask.results.tables import Tables
+from lrgls_dask.results.text import MOST_ROWS, summary
 from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, is_system
 
 __all__ = ["Fit"]
 
 
 @dataclass(frozen=True, eq=False)
-class Fit(Measures, PredictingBySigma):
+class Fit(Tables, Measures, PredictingBySigma):
     """A fitted system of K equations, P coefficients, k factors.
 
     estimated : the coefficients, from how many rows, their likelihood.  one_sigma : the error covariance that weighted
@@ -198,9 +199,14 @@ class Fit(Measures, PredictingBySigma):
         """
         return effects_dataset(self.design, self.coefficients, self.equation_dim, self.skipped)
 
-    def summary(self, *, alpha: float = 0.05, max_rows: int = 200) -> str:
-        """The fit in one page of text."""
-        return summary(self, alpha=alpha, max_rows=max_rows)
+    def summary(self, *, alpha: float = 0.05, max_rows: int = MOST_ROWS, all: bool = False) -> str:
+        """The fit in one page of text: how it ended, what needs attention, some coefficients and equations.
+
+        max_rows : coefficients at most: where there are more, those of equations evenly spaced in their order; the page
+        says so, and of how many. Standard errors of the others are not computed where that costs, see `tidy`.
+        all : every coefficient and equation.
+        """
+        return summary(self, alpha=alpha, max_rows=None if all else max_rows)
 
     def _repr_html_(self) -> str:
         """The fit as a notebook shows it."""

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Hashable, Sequence
-from itertools import compress, zip_longest
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
 from lrgls_dask.checks import check_alpha
 from lrgls_dask.design.penalties import said_of
-from lrgls_dask.design.skipped import unusable_equations
+from lrgls_dask.design.skipped import LISTED, OK, unusable_equations
 from lrgls_dask.results.comparable import check_maximised
+from lrgls_dask.results.excerpt import coefficients_shown, equation_name, equations_shown
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.reported import Reported
+from lrgls_dask.results.tidy import NOT_TO_BE_HAD, numbers_of, whole_design
+from lrgls_dask.solve.record import Termination
 
 __all__ = [
+    "MOST_ROWS",
     "SEGMENTS_TITLE",
     "coefficient_table",
+    "dims_of",
     "equation_table",
     "header",
     "notes",
@@ -28,29 +34,50 @@ __all__ = [
     "title",
 ]
 
-
-MAX_ROWS = 200  # a table longer than this is cut in the middle
+MOST_ROWS = 24  # coefficients that a page shows, unless all are asked for
 WIDTH = 96
+LABEL, LONGEST = 28, 44  # columns of labels, and what they may grow to; a longer one is cut in the middle, with a sign
 SEGMENTS_TITLE = "Seemingly unrelated regressions, Sigma_t = F_t F_t' + diag(d_t) for each segment; local ML"
-# What says why a number cannot be had (LinAlgError is a ValueError); a summary shows the others all the same.
-NOT_TO_BE_HAD = (ValueError, ArithmeticError, MemoryError)
 
 
-def summary(fit: Measures, *, alpha: float = 0.05, max_rows: int = MAX_ROWS) -> str:
-    """The fit in one page: what was fitted, how it ended, the coefficients equation by equation."""
+@dataclass(frozen=True, eq=False)
+class CoefficientTable:
+    """names : of columns.  labels : position of the equation, and term, of each row.  said : what to say below."""
+
+    names: list[str]
+    labels: list[tuple[int, str]]
+    cells: list[list[str]]
+    said: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class EquationTable:
+    """names : of columns.  labels : of equations.  rule : by which they were chosen, none where they are all."""
+
+    names: list[str]
+    labels: list[str]
+    cells: list[list[str]]
+    rule: str
+
+
+def summary(fit: Measures, *, alpha: float = 0.05, max_rows: int | None = MOST_ROWS) -> str:
+    """The fit in one page: what was fitted, how it ended, what needs attention, some coefficients and equations.
+
+    max_rows : coefficients at most, None for all of them and of the equations.
+    """
     lines = [title(fit), "=" * WIDTH, *pairs(header(fit)), *notes(fit)]
-    tables = [*coefficient_lines(fit, alpha, max_rows), "-" * WIDTH, *_equations(fit, max_rows)]
+    tables = [*coefficient_lines(fit, alpha, max_rows), "-" * WIDTH, *_equations(fit, max_rows is None)]
     lines += ["-" * WIDTH, *tables, "=" * WIDTH]
     return "\n".join(lines)
 
 
 def segments_summary(
-    fit: Reported, of_sigma: list[tuple[str, str]], *, alpha: float = 0.05, max_rows: int = MAX_ROWS
+    fit: Reported, of_sigma: list[tuple[str, str]], *, alpha: float = 0.05, max_rows: int | None = MOST_ROWS
 ) -> str:
     """A fit with a Sigma for each segment in one page.  of_sigma : what there is to say of those."""
-    lines = [SEGMENTS_TITLE, "=" * WIDTH, *pairs(segments_header(fit, of_sigma))]
+    lines = [SEGMENTS_TITLE, "=" * WIDTH, *pairs(segments_header(fit, of_sigma)), *segments_notes(fit)]
     lines += ["-" * WIDTH, *coefficient_lines(fit, alpha, max_rows), "=" * WIDTH]
-    return "\n".join([*lines, *segments_notes(fit)])
+    return "\n".join(lines)
 
 
 def segments_header(fit: Reported, of_sigma: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -67,8 +94,8 @@ def segments_header(fit: Reported, of_sigma: list[tuple[str, str]]) -> list[tupl
 
 
 def segments_notes(fit: Reported) -> list[str]:
-    """Restrictions, weights, and rows that were left out."""
-    return [*_skipped(fit), *_restrictions(fit), *_weights(fit), *_dropped(fit)]
+    """What needs attention, restrictions, weights, and rows that were left out."""
+    return [*_attention(fit), *_restrictions(fit), *_weights(fit), *_dropped(fit)]
 
 
 def title(fit: Measures) -> str:
@@ -139,28 +166,34 @@ def _mcelroy(fit: Measures) -> str:
 
 
 def notes(fit: Measures) -> list[str]:
-    """Restrictions, weights, missing responses, why there is no AIC and BIC, which variances ended on their floor."""
-    lines = [*_skipped(fit), *_restrictions(fit), *_weights(fit), *_absorbed(fit)]
+    """What needs attention, restrictions, weights, missing responses, why there is no AIC and BIC."""
+    lines = [*_attention(fit), *_floored(fit), *_restrictions(fit), *_weights(fit), *_absorbed(fit)]
     lines += fit.evidence.notes(fit.estimated)
     lines += _dropped(fit)
     try:
         check_maximised(fit.settings, fit.rank, "AIC or BIC")
     except ValueError as error:
         lines.append(str(error))
-    if len(fit.on_floor):
-        lines.append(f"Variance on its floor (Heywood case): {', '.join(map(str, fit.on_floor))}")
     return lines
 
 
-def _skipped(fit: Reported) -> list[str]:
-    if fit.skipped is None:
+def _attention(fit: Reported) -> list[str]:
+    """That it did not converge, and which equations were skipped."""
+    lines = []
+    if fit.termination is not Termination.CONVERGED:
+        lines.append(f"Not converged: {_ended(fit)}; see trace")
+    if fit.skipped is not None:
+        lines += textwrap.wrap(unusable_equations(fit.equations, fit.skipped.status, " skipped"), WIDTH)
+    return lines
+
+
+def _floored(fit: Measures) -> list[str]:
+    """Which variances ended on their floor."""
+    names = [str(name) for name in fit.on_floor]
+    if not names:
         return []
-    return textwrap.wrap(unusable_equations(fit.equations, fit.skipped.status, " skipped"), WIDTH)
-
-
-def _is_shown(fit: Reported, equation: Hashable) -> bool:
-    """Whether tables have lines of an equation."""
-    return fit.skipped is None or not fit.skipped.why(equation)
+    more = f" and {len(names) - LISTED:,} more of {fit.n_equations:,}, see status" if len(names) > LISTED else ""
+    return [f"Variance on its floor (Heywood case): {', '.join(names[:LISTED])}{more}"]
 
 
 def _weights(fit: Reported) -> list[str]:
@@ -189,53 +222,53 @@ def _dropped(fit: Reported) -> list[str]:
     return [f"Rows left out for a missing response: {fit.n_dropped:,}"] if fit.missing == "drop" else []
 
 
-def coefficient_table(
-    fit: Reported, alpha: float, missing: str = ""
-) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]], str]:
-    """Names of the columns, for each coefficient its (equation, regressor) and cells, and what to say of the table.
+def coefficient_table(fit: Reported, alpha: float, most: int | None) -> CoefficientTable:
+    """The coefficients that a page shows, see `coefficients_shown`; no others' errors are computed where that costs.
 
-    That is why there are no standard errors where there are none: the coefficients are shown without them. Raises
-    ValueError for an alpha that is none.  missing : why they are not asked for.
+    Where there are no standard errors the coefficients are shown without them, and why. Raises ValueError for an alpha
+    that is none.
     """
     check_alpha(alpha)
-    if not missing:
-        try:
-            return *_with_errors(fit, alpha), ""
-        except NOT_TO_BE_HAD as error:
-            missing = f"No standard errors, t, p and intervals: {error}"
-    labels = zip(fit.params["equation"].values, fit.params["regressor"].values, strict=True)
-    rows = [(label, [f"{b:.5g}"]) for label, b in zip(labels, fit.params.values, strict=True)]
-    return ["coef"], [row for row in rows if _is_shown(fit, row[0][0])], missing
-
-
-def _with_errors(fit: Reported, alpha: float) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
-    formats = {"coef": ".5g", "std_err": ".5g", "t": ".2f", "p": ".3f", "low": ".5g", "high": ".5g"}
-    table = fit.coef_table(alpha=alpha)
-    columns = [table[name].map(lambda value, form=form: format(value, form)) for name, form in formats.items()]
-    cells = [list(row) for row in zip(*columns, strict=True)]
-    percent = f"{100 * (1 - alpha):g}%"
+    shown = coefficients_shown(fit, most)
+    said = [shown.rule] if shown.rule else []
+    labels = list(zip(shown.chosen.equations.tolist(), map(str, shown.chosen.terms), strict=True))
+    try:
+        numbers = numbers_of(fit, shown.chosen, 1.0 - alpha)
+    except NOT_TO_BE_HAD as error:
+        place = dict(zip(_estimated(fit).tolist(), fit.coefficients.tolist(), strict=True))
+        cells = [[f"{place[at]:.5g}"] for at in shown.chosen.places.tolist()]
+        return CoefficientTable(["coef"], labels, cells, [*said, f"No standard errors, t, p and intervals: {error}"])
+    forms = (".5g", ".5g", ".2f", ".3f", ".5g", ".5g")
+    cells = [[format(value, form) for value, form in zip(row, forms, strict=True)] for row in numbers.T.tolist()]
     letter = fit.reference.letter
-    names = ["coef", "std err", letter, f"P>|{letter}|", f"{percent} low", "high"]
-    return names, [row for row in zip(table.index, cells, strict=True) if _is_shown(fit, row[0][0])]
+    names = ["coef", "std err", letter, f"P>|{letter}|", f"{100 * (1 - alpha):g}% low", "high"]
+    return CoefficientTable(names, labels, cells, said)
 
 
-def equation_table(fit: Measures) -> tuple[list[str], list[tuple[Sequence[Hashable], list[str]]]]:
-    """Names of the columns, and for each equation its label and cells."""
+def _estimated(fit: Reported) -> np.ndarray:
+    """(P,) places of the coefficients that were estimated, among all."""
+    return np.arange(fit.n_coefficients) if fit.skipped is None else fit.skipped.kept.coefficients
+
+
+def equation_table(fit: Measures, everything: bool) -> EquationTable:
+    """What there is to say of the equations that a page shows, see `equations_shown`."""
+    chosen, rule = equations_shown(fit, everything)
     columns: dict[str, list[str]] = {}
     if fit.cells is not None:
-        columns["rows"] = [f"{count:,}" for count in fit.cells.tolist()]
-    columns |= {"error sd": [f"{variance**0.5:.5g}" for variance in fit.sigma_diagonal]}
-    own = fit.covariance.own_variances()
-    if len(own):
-        own = fit.idio_var.values
+        columns["rows"] = [f"{count:,}" for count in fit.cells[chosen].tolist()]
+    variances = fit.sigma_diagonal[chosen]
+    columns["error sd"] = [f"{variance**0.5:.5g}" for variance in variances]
+    if len(fit.covariance.own_variances()):
+        own = fit.idio_var.values[chosen]
         columns["own sd"] = [f"{variance**0.5:.5g}" for variance in own]
-        columns["common share"] = [f"{1 - a / b:.3f}" for a, b in zip(own, fit.sigma_diagonal, strict=True)]
-    shares = fit.r2.values if fit.evidence.has_sums() else np.full(fit.n_equations, np.nan)
+        columns["common share"] = [f"{1 - a / b:.3f}" for a, b in zip(own, variances, strict=True)]
+    shares = fit.r2.values[chosen] if fit.evidence.has_sums() else np.full(len(chosen), np.nan)
     columns["R2"] = ["-" if np.isnan(share) else f"{share:.4f}" for share in shares]
-    cells = zip(*columns.values(), strict=True)
-    shown = [_is_shown(fit, name) for name in fit.equations]
-    lines = [((name,), list(row)) for name, row in zip(fit.equations, cells, strict=True)]
-    return list(columns), list(compress(lines, shown))
+    status = fit.status.values[chosen]
+    if (status != OK).any():
+        columns["status"] = status.tolist()
+    cells = [list(row) for row in zip(*columns.values(), strict=True)]
+    return EquationTable(list(columns), [equation_name(fit, j) for j in chosen.tolist()], cells, rule)
 
 
 def pairs(items: list[tuple[str, str]]) -> list[str]:
@@ -245,33 +278,46 @@ def pairs(items: list[tuple[str, str]]) -> list[str]:
     return [f"{a:<{left}}{b}".rstrip() for a, b in zip_longest(cells[::2], cells[1::2], fillvalue="")]
 
 
-def coefficient_lines(fit: Reported, alpha: float, max_rows: int) -> list[str]:
+def coefficient_lines(fit: Reported, alpha: float, max_rows: int | None) -> list[str]:
     """The table of coefficients, equation by equation."""
-    widths = (12, 12, 9, 8, 12, 11)
-    names, rows, missing = coefficient_table(fit, alpha)
-    lines, last = [f"{'':<28}{_right(names, widths[: len(names)])}"], None
-    for (equation, regressor), cells in rows:
-        if equation != last:
-            lines.append(f"{equation}")
-            last = equation
-        lines.append(f"  {str(regressor)[:25]:<26}{_right(cells, widths[: len(cells)])}")
-    return [*_cut(lines, max_rows), *textwrap.wrap(missing, WIDTH)]
+    found = coefficient_table(fit, alpha, max_rows)
+    widths = (12, 12, 9, 8, 12, 11)[: len(found.names)]
+    label = _label_width([f"  {term}" for _, term in found.labels])
+    lines, last = [f"{dims_of(fit):<{label}}{_right(found.names, widths)}"], None
+    for (position, term), cells in zip(found.labels, found.cells, strict=True):
+        if position != last:
+            lines.append(equation_name(fit, position))
+            last = position
+        lines.append(f"  {cut_in_the_middle(term, label - 3):<{label - 2}}{_right(cells, widths)}")
+    return [*lines, *(line for said in found.said for line in textwrap.wrap(said, WIDTH))]
 
 
-def _equations(fit: Measures, max_rows: int) -> list[str]:
-    names, rows = equation_table(fit)
-    widths = [14 if name == "common share" else 12 for name in names]
-    lines = [f"{'Equation':<28}{_right(names, widths)}"]
-    lines += [f"{str(label)[:27]:<28}{_right(cells, widths)}" for (label,), cells in rows]
-    return _cut(lines, max_rows)
+def dims_of(fit: Reported) -> str:
+    """What the user calls equations: the dim, or dims, that they lie on."""
+    return ", ".join(map(str, whole_design(fit).equation_dims or (fit.equation_dim,)))
+
+
+def _equations(fit: Measures, everything: bool) -> list[str]:
+    found = equation_table(fit, everything)
+    widths = [14 if name == "common share" else 12 for name in found.names]
+    label = _label_width(found.labels)
+    lines = [f"{dims_of(fit):<{label}}{_right(found.names, widths)}"]
+    for name, cells in zip(found.labels, found.cells, strict=True):
+        lines.append(f"{cut_in_the_middle(name, label - 1):<{label}}{_right(cells, widths)}")
+    return [*lines, *textwrap.wrap(found.rule, WIDTH)]
+
+
+def _label_width(labels: Sequence[str]) -> int:
+    return min(LONGEST, max([LABEL, *(len(label) + 1 for label in labels)]))
+
+
+def cut_in_the_middle(text: str, width: int) -> str:
+    """A text of at most so many letters; where some are left out there is a sign."""
+    if len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[len(text) - end :]}"
 
 
 def _right(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-
-
-def _cut(lines: list[str], max_rows: int) -> list[str]:
-    if len(lines) <= max_rows:
-        return lines
-    half = max_rows // 2
-    return [*lines[:half], f"  ... {len(lines) - 2 * half:,} more lines, all in coef_table() ...", *lines[-half:]]

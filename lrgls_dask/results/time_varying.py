@@ -35,11 +35,12 @@ from lrgls_dask.results.parts import (
     read_fingerprint,
     write_fingerprint,
 )
-from lrgls_dask.results.reported import Reported, as_fitted, fitted_rows_of
+from lrgls_dask.results.reported import as_fitted, fitted_rows_of
 from lrgls_dask.results.segment_source import SegmentSource
 from lrgls_dask.results.skipped import read_skipped, write_skipped
 from lrgls_dask.results.store import read_parts, write_parts
-from lrgls_dask.results.text import segments_summary
+from lrgls_dask.results.tables import Tables
+from lrgls_dask.results.text import MOST_ROWS, segments_summary
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, is_system
@@ -86,7 +87,7 @@ HAS_NOT["compressed"] = NO_ROWS
 
 
 @dataclass(frozen=True, eq=False)
-class TimeVaryingFit(Reported, Predicting):
+class TimeVaryingFit(Tables, Predicting):
     """K equations whose P coefficients hold throughout, each of T segments of rows with a Sigma_t of k factors.
 
     estimated, settings, run, behind_errors : as of a `Fit`; the log-likelihood is that of every row under the Sigma of
@@ -244,9 +245,9 @@ class TimeVaryingFit(Reported, Predicting):
 
     # ------------------------------------------------------------------------------------------ text, files
 
-    def summary(self, *, alpha: float = 0.05, max_rows: int = 200) -> str:
-        """The fit in one page of text."""
-        return segments_summary(self, self._of_sigma, alpha=alpha, max_rows=max_rows)
+    def summary(self, *, alpha: float = 0.05, max_rows: int = MOST_ROWS, all: bool = False) -> str:
+        """The fit in one page of text, see `Fit.summary`."""
+        return segments_summary(self, self._of_sigma, alpha=alpha, max_rows=None if all else max_rows)
 
     def _repr_html_(self) -> str:
         """The fit as a notebook shows it."""

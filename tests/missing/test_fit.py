@@ -441,6 +441,8 @@ def test_a_checkpoint_knows_which_rows_are_left_out(tmp_path: Path, monkeypatch:
 CALLS: dict[str, tuple[Any, ...]] = {
     "conf_int": (),
     "coef_table": (),
+    "tidy": (),
+    "glance": (),
     "cov": (),
     "with_cov": ("observed",),
     "own_cov": (),

@@ -176,7 +176,7 @@ def test_the_summary_says_what_was_fitted(found: Fit) -> None:
     ]  # fmt: skip
     assert "90% low" in found.summary(alpha=0.1)
     short = found.summary(max_rows=10)
-    assert re.search(r"\.\.\. \d+ more lines", short)
+    assert re.search(r"Shown: \d of 6 equations, evenly spaced\. The other \d+ coefficients", short)
     assert len(short.splitlines()) < len(text.splitlines())
     assert repr(found).startswith(f"<Fit: 6 equations, {found.n_coefficients} coefficients, rank 2, 120 rows")
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
-from lrgls_dask import Fit, LowRankGLS, TimeVarying, TimeVaryingFit
+from lrgls_dask import Fit, LowRankGLS, System, Termination, TimeVarying, TimeVaryingFit
 from lrgls_dask.inference import classical
-from lrgls_dask.results import html, segment_source, time_varying
+from lrgls_dask.results import segment_source, time_varying
 from lrgls_dask.results.evidence import StreamedSums
 from lrgls_dask.results.parts import BehindErrors
 from support.fits import remade
@@ -98,13 +99,88 @@ def test_segments_in_a_notebook() -> None:
     page = found._repr_html_()
     assert "Sigma_t = F_t F_t&#x27; + diag(d_t)" in page and "<b>" not in page and "&lt;b&gt;" in page
     assert "Restriction: x:x1 = y:x1" in page
-    printed = found.summary().split()
+    printed = found.summary(all=True).split()
     for value in found.coef_table()["std_err"]:
         assert f"{value:.5g}" in printed and f">{value:.5g}<" in page
 
 
-def test_many_coefficients_wait_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(html, "MOST_AT_ONCE", 3)
-    for covariance in ("full", VARYING):
-        found = LowRankGLS(covariance=covariance).fit(DATA.system()).result_
-        assert "they are in coef_table()" in found._repr_html_() and "std err" in found.summary()
+# ---------------------------------------------------------------------------------- of many few, by a rule
+
+
+def wide(K: int = 300, n: int = 60, **options: Any) -> Fit:
+    rng = np.random.default_rng(3)
+    X = np.column_stack([np.ones(n), rng.normal(size=n)])
+    names = [f"station {j:03d}" for j in range(K)]
+    Y = X @ rng.normal(size=(2, K)) + rng.normal(size=(n, 1)) + rng.normal(size=(n, K))
+    ds = xr.Dataset({"y": (("t", "station"), Y), "trend": ("t", X[:, 1])}, coords={"station": names})
+    system = System.from_xarray(ds.assign(const=("t", X[:, 0])), "y", ["const", "trend"], obs="t", equation="station")
+    return LowRankGLS(1, **options).fit(system).result_
+
+
+def test_a_wide_fit_is_one_screen_and_says_what_it_left_out() -> None:
+    found = wide()
+    text = found.summary()
+    lines = text.splitlines()
+    assert len(lines) <= 52 and max(map(len, lines)) <= 100
+    assert sum(line.startswith("  const") for line in lines) == 8
+    assert (
+        "Shown: 8 of 300 equations, evenly spaced. The other 584 coefficients: summary(all=True), tidy()."
+        in " ".join(text.split())
+    )
+    assert "station 000\n" in text and "station 299\n" in text and "\nstation    " in text
+    whole = found.summary(all=True)
+    assert sum(line.startswith("  const") for line in whole.splitlines()) == 300 and "Shown" not in whole
+    frame = found.tidy()
+    for value in frame.loc[frame["equation"] == "station 299", "std_error"]:
+        assert f"{value:.5g}" in text.split()
+
+
+def test_what_needs_attention_comes_first() -> None:
+    found = wide()
+    poor = remade(found, on_floor=tuple(f"station {j:03d}" for j in range(100, 108)), termination=Termination.STALLED)
+    text = poor.summary()
+    assert text.index("Not converged: stalled") < text.index("Variance on its floor")
+    assert "station 104 and 3 more of 300, see status" in text
+    rows = text.split("error sd")[1].splitlines()[1:]
+    assert [row.split()[1] for row in rows[:6]] == ["100", "101", "102", "103", "104", "000"]
+    assert "on floor" in rows[4]
+    assert "Shown: 5 of 8 that need attention, then 5 evenly spaced. The other 290 equations:" in " ".join(text.split())
+    assert "Variance on its floor" in poor._repr_html_()
+
+
+def test_only_what_is_printed_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classical, "AT_HAND", 0)
+    monkeypatch.setattr(classical, "dual_pays", lambda *_: False)
+    monkeypatch.setattr(classical.CoefficientCovariance, "_inverse", raising(AssertionError("all were computed")))
+    found = LowRankGLS(1).fit(simulate("own", n=200, K=8, k=1).system()).result_
+    assert "std err" in found.summary(max_rows=4)
+    with pytest.raises(AssertionError):
+        found.summary(all=True)
+
+
+def test_names_are_never_cut_without_a_sign() -> None:
+    long = "a response whose name is a good deal longer than any column of a table may be"
+    names = [long, long.replace("response", "RESPONSE"), "x", "z"]
+    text = LowRankGLS(1).fit(DATA.system(equations=names)).result_.summary()
+    cut = [line for line in text.splitlines() if "…" in line]
+    assert len(cut) == 2 and all(line.startswith("a ") and " may be" in line for line in cut)
+    assert f"\n{long}\n" in text
+
+
+def test_equations_on_several_dims_are_named_by_these() -> None:
+    ds = xr.Dataset(
+        {"t": (("time", "lat", "lon"), DATA.Y.reshape(120, 2, 2)), "x": ("time", np.arange(120.0))},
+        coords={"lat": [40.5, 41.5], "lon": [1, 2]},
+    )
+    found = LowRankGLS(1).fit(System.from_xarray(ds, "t", ["x"], obs="time", equation=("lat", "lon"))).result_
+    lines = found.summary().splitlines()
+    assert any(line.startswith("lat, lon  ") for line in lines) and "40.5, 2" in lines
+    assert ">40.5, 2</th>" in found._repr_html_() and ">lat, lon</th>" in found._repr_html_()
+
+
+def test_one_equation_of_very_many_terms() -> None:
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(90, 40)), rng.normal(size=(90, 3))
+    text = LowRankGLS(0).fit(System.from_arrays(Y, X)).result_.summary()
+    assert "Shown: the first of 3 equations, the first 24. The other 96 coefficients:" in text
+    assert sum(line.startswith("  x") for line in text.splitlines()) == 24

@@ -47,6 +47,7 @@ from support.remedies_of_commands import COMMANDS
 from support.remedies_of_frames import FRAMES
 from support.remedies_of_parquet import PARQUET
 from support.remedies_of_stores import stores
+from support.remedies_of_tables import TABLES
 
 N, K = 60, 5
 RNG = np.random.default_rng(5)
@@ -2024,6 +2025,7 @@ CASES = [
     *stores(str(FOLDER / "appended")),
     *GRIDS,
     *MOMENTS,
+    *TABLES,
 ]
 
 # ---------------------------------------------------------------------------------- what has no case
@@ -2042,6 +2044,7 @@ ELSEWHERE = {
     "data/unwritten.py: Leave it out.": "a store that lists no keys",
     "design/penalties.py: Give them the same.": "one column by two names, in tests/design/test_penalties.py",
     "results/parts.py: Fit again.": BY_HAND,
+    "results/like_statsmodels.py: Give some of them: with_frame(frame).": LARGE,
     "errors.py: Drop or fill these rows; every value": GUARD,
     "compression/either.py: Fit with missing='em', or with missing='drop', which": GUARD,
     "compression/by_pattern.py: Fit the System itself with missing='em', which": LARGE,

@@ -24,6 +24,10 @@ class CovBehind(Protocol):
         """(P,)."""
         ...
 
+    def variances_of(self, places: np.ndarray) -> np.ndarray:
+        """(m,) of some coefficients, the others' not computed where that costs."""
+        ...
+
     def block(self, equation: int) -> np.ndarray:
         """(p_j, p_j)."""
         ...

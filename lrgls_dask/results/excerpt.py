@@ -1,0 +1,83 @@
+"""Which rows of long tables a page shows: few, by a rule that the page states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lrgls_dask.design.skipped import OK
+from lrgls_dask.results.chosen import Chosen
+from lrgls_dask.results.measures import Measures
+from lrgls_dask.results.reported import Reported
+from lrgls_dask.results.tidy import whole_design
+
+__all__ = ["Excerpt", "coefficients_shown", "equation_name", "equations_shown"]
+
+MOST_EQUATIONS = 10
+HEADS = 2  # lines that may be more, with names of equations; where they would be there are fewer coefficients
+
+
+@dataclass(frozen=True, eq=False)
+class Excerpt:
+    """Coefficients that are shown, and by what rule; no rule where they are all."""
+
+    chosen: Chosen
+    rule: str
+
+
+def coefficients_shown(fit: Reported, most: int | None) -> Excerpt:
+    """About `most` coefficients: all if there are no more, else those of equations evenly spaced in their order, the
+    first and the last among them; of one that has more than `most` the first. None for all of them."""
+    whole = whole_design(fit)
+    usable = np.arange(whole.n_equations) if fit.skipped is None else fit.skipped.equations
+    if most is None or fit.n_coefficients <= most:
+        return Excerpt(_of(fit, usable, None), "")
+    longest = int(fit.design.sizes.max())
+    count = min(len(usable), max(1, min(most // longest, (most + HEADS) // (longest + 1))))
+    chosen = _of(fit, usable[_spread(len(usable), count)], most)
+    rest = fit.n_coefficients - len(chosen.places)
+    cut = f", the first {most} of each" if longest > most else ""
+    which = "the first equation" if count == 1 else f"{count:,} of {len(usable):,} equations, evenly spaced{cut}"
+    which = which if count > 1 else f"the first of {len(usable):,} equations{cut.removesuffix(' of each')}"
+    return Excerpt(chosen, f"Shown: {which}. The other {rest:,} coefficients: summary(all=True), tidy().")
+
+
+def equations_shown(fit: Measures, everything: bool) -> tuple[np.ndarray, str]:
+    """Positions of equations, those that need attention first, the others evenly spaced, and the rule."""
+    whole, status = whole_design(fit), fit.status.values
+    usable = np.arange(whole.n_equations) if fit.skipped is None else fit.skipped.equations
+    amiss, sound = usable[status[usable] != OK], usable[status[usable] == OK]
+    if everything or len(usable) <= MOST_EQUATIONS:
+        return np.concatenate([amiss, sound]), ""
+    first = amiss[: MOST_EQUATIONS // 2]
+    rest = sound[_spread(len(sound), min(len(sound), MOST_EQUATIONS - len(first)))]
+    chosen = np.concatenate([first, rest])
+    attention = f"{len(first)} of {len(amiss)} that need attention, then " if len(amiss) else ""
+    rule = f"Shown: {attention}{len(rest)} evenly spaced. The other {len(usable) - len(chosen):,} equations:"
+    return chosen, f"{rule} summary(all=True), glance('equation')."
+
+
+def equation_name(fit: Reported, position: int) -> str:
+    """The label of an equation, or its labels along the dims that it lies on."""
+    whole = whole_design(fit)
+    label = whole.equations[position]
+    return ", ".join(map(str, label)) if whole.equation_dims and isinstance(label, tuple) else str(label)
+
+
+def _spread(count: int, wanted: int) -> np.ndarray:
+    """Evenly spaced positions of so many, the first and the last among them."""
+    return (
+        np.unique(np.linspace(0, count - 1, wanted).round().astype(np.intp)) if wanted else np.zeros(0, dtype=np.intp)
+    )
+
+
+def _of(fit: Reported, equations: np.ndarray, most: int | None) -> Chosen:
+    """The coefficients of these equations, at most so many of each."""
+    whole = whole_design(fit)
+    terms = [whole.terms[j][:most] for j in equations]
+    owners = np.repeat(equations, [len(own) for own in terms])
+    places = [np.arange(whole.offsets[j], whole.offsets[j] + len(own)) for j, own in zip(equations, terms, strict=True)]
+    return Chosen(
+        np.concatenate([np.zeros(0, dtype=np.intp), *places]), owners, [each for own in terms for each in own]
+    )
