@@ -39,6 +39,7 @@ from lrgls_dask.model import LowRankGLS
 from lrgls_dask.options import TimeVarying
 from lrgls_dask.plan.plan import Plan
 from lrgls_dask.results.fit import Fit
+from lrgls_dask.results.multiple_tests import MultipleTests
 from lrgls_dask.results.time_varying import TimeVaryingFit
 from lrgls_dask.sigma import registry
 from lrgls_dask.sigma.registry import *  # noqa: F403  (a new kind of Sigma is entered there and nowhere else)
@@ -52,6 +53,7 @@ __all__ = [
     "HypothesisTest",
     "LowRankGLS",
     "LrglsAccessor",
+    "MultipleTests",
     "Plan",
     "System",
     "Termination",
