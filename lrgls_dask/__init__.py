@@ -41,6 +41,7 @@ from lrgls_dask.options import TimeVarying
 from lrgls_dask.plan.plan import Plan
 from lrgls_dask.results.fit import Fit
 from lrgls_dask.results.like_statsmodels import EquationView
+from lrgls_dask.results.multiple_tests import MultipleTests
 from lrgls_dask.results.side_by_side import Comparison, compare
 from lrgls_dask.results.time_varying import TimeVaryingFit
 from lrgls_dask.sigma import registry
@@ -57,6 +58,7 @@ __all__ = [
     "HypothesisTest",
     "LowRankGLS",
     "LrglsAccessor",
+    "MultipleTests",
     "Plan",
     "System",
     "Termination",

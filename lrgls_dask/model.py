@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 import xarray as xr
 
@@ -31,6 +31,7 @@ from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.unusable import skipped_in
 from lrgls_dask.options import OPTIONS, EstimatorOptions, TimeVarying, estimator
 from lrgls_dask.options.absorbed import check_goes_with_effects
+from lrgls_dask.options.rules import CHOSEN
 from lrgls_dask.options.stored import as_stored
 from lrgls_dask.plan.make import look_bytes, make_plan, plan_compressed
 from lrgls_dask.plan.plan import Plan
@@ -50,6 +51,7 @@ from lrgls_dask.sigma.interface import SigmaOption, Structure
 from lrgls_dask.sigma.structures import LowRankStructure, diagonal
 from lrgls_dask.solve.checkpoint import Checkpoint
 from lrgls_dask.solve.crossvalidate import Folds, compress_folds
+from lrgls_dask.solve.eigenvalues import EigenvalueWay
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.interface import Problem
 from lrgls_dask.solve.record import Options
@@ -157,11 +159,11 @@ class LowRankGLS(EstimatorOptions):
             system.rows,
             engine=self.engine,
             memory_limit=self.memory_limit,
-            needs_matrix=any(structure.needs_matrix for structure in self._structures(system.design)),
+            needs_matrix=self._by_eigenvalues or any(each.needs_matrix for each in self._structures(system.design)),
             parts=self.n_folds if by_folds else 1,
             missing=self.missing == "em",
             by_rounds=self.algorithm == "em",
-            candidates=len(self._structures(system.design)),
+            candidates=1 if self._by_eigenvalues else len(self._structures(system.design)),
             takes_rows=self._takes_rows(system.design),
             cluster=cluster,
         )
@@ -407,8 +409,13 @@ class LowRankGLS(EstimatorOptions):
 
     def _options(self, engine: Literal["compress", "stream"]) -> Options:
         rel_tol = COMPRESSED_REL_TOL if engine == "compress" else STREAM_REL_TOL
-        said = self.given_to(Options)
+        said = self.given_to(Options) | ({"rank_by": self.rank} if self._by_eigenvalues else {})
         return Options(**said | ({"rel_tol": rel_tol} if self.rel_tol is None else {}))
+
+    @property
+    def _by_eigenvalues(self) -> bool:
+        """Whether eigenvalues of the residuals choose the number of factors, which no candidate is fitted for."""
+        return self.rank in get_args(EigenvalueWay)
 
     def _structures(self, design: Design) -> tuple[Structure, ...]:
         """What to fit and compare."""
@@ -430,8 +437,8 @@ class LowRankGLS(EstimatorOptions):
         most = max_rank(n_equations)
         if self.rank == "auto":
             return (min(8, -(-n_equations // 10), most),)
-        if self.rank in ("bic", "cv"):
+        if self.rank in CHOSEN:
             top = min(n_equations // 2, 12, most)
-            return tuple(range(1, top + 1)) or (0,)
+            return tuple(range(0 if self._by_eigenvalues else 1, top + 1)) or (0,)
         check_identified(int(self.rank), n_equations)
         return (int(self.rank),)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import textwrap
 from pathlib import Path
 
 import xarray as xr
@@ -12,10 +14,13 @@ from lrgls_dask.cli.arguments import add_memory_limit, add_overwrite, exit_code,
 from lrgls_dask.cli.cost import print_cost, watched
 from lrgls_dask.datasets import load_french
 from lrgls_dask.model import LowRankGLS
+from lrgls_dask.results.fit import Fit
+from lrgls_dask.results.multiple_tests import MultipleTests
 from lrgls_dask.simulate import rows_for_bytes, simulate_to_zarr
 from lrgls_dask.system import System
 
 DEMO_REGRESSORS = ["const", "mktrf", "smb", "hml", "mom"]
+SHOWN, WIDTH = "mom", 96  # the regressor that the last words are about, and how long their lines are
 DEMO_MARKER = "made-by-lrgls-demo.txt"  # what makes an existing directory safe to write into again
 DEMO_MONTHS = 120  # rows per chunk of the small store, so that it has several
 
@@ -52,10 +57,48 @@ def _demo_french(out: Path) -> int:
     )
     with xr.open_zarr(store) as ds:
         system = System.from_xarray(ds, y="excess_return", x=DEMO_REGRESSORS, obs="time", equation="portfolio")
-        fit = LowRankGLS(rank="bic").fit(system).result_
+        fit = LowRankGLS(rank="bic", improper="avoid").fit(system).result_
     print(fit.summary())
     save_fit(fit, out / "fit.zarr", overwrite=True)
+    of_momentum = fit.across(f"*:{SHOWN} = 0", "sup-t")  # whose intervals say what its tests say
+    print("\n" + textwrap.fill(_in_words(fit, of_momentum), WIDTH))
+    print(_picture(of_momentum, out / "momentum.png"))
     return exit_code(fit)
+
+
+def _in_words(fit: Fit, tests: MultipleTests) -> str:
+    """What the fit says, in three sentences."""
+    explained = float(fit.r2.mean())
+    common = float((1.0 - fit.idio_var / fit.sigma_diagonal).mean())
+    found = tests.table[tests.table["rejected"]]
+    up, down = ([str(name) for name in found.index[found["estimate"] * sign > 0]] for sign in (1, -1))
+    return (
+        f"The {len(DEMO_REGRESSORS) - 1} market-wide factors and a constant explain {explained:.0%} of the variance of "
+        f"the average portfolio. What they leave moves together: {fit.rank} factors that were found in it, the number "
+        f"with the least BIC of those that leave every portfolio some variance of its own, hold {common:.0%} of that. "
+        f"Momentum pays in {len(up)} of {tests.n_tests} portfolios ({', '.join(up)}) and costs in {len(down)} "
+        f"({', '.join(down)}), with a chance of at most 5% that one or more of these {tests.n_rejected} are mistaken."
+    )
+
+
+def _picture(tests: MultipleTests, path: Path) -> str:
+    """Draws the estimates with their simultaneous intervals, if matplotlib is there; where to, or why not."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return "\nNo picture was drawn: matplotlib is not installed. With it, lrgls demo draws one."
+    figure = importlib.import_module("matplotlib.figure").Figure(figsize=(7, 6), layout="constrained")
+    axes, table = figure.add_subplot(), tests.table.sort_values("estimate")
+    half = table["conf_high"] - table["estimate"]
+    for rejected, color in ((True, "tab:blue"), (False, "tab:gray")):
+        at = table["rejected"].to_numpy() == rejected
+        places = [i for i, mine in enumerate(at) if mine]
+        label = "differs from zero" if rejected else "may be zero"
+        axes.errorbar(table["estimate"][at], places, xerr=half[at], fmt="o", markersize=4, color=color, label=label)
+    axes.axvline(0.0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(table)), [str(name) for name in table.index], fontsize=7)
+    axes.set_xlabel("coefficient of momentum, with intervals that cover all 30 with 95% confidence")
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=120)
+    return f"\nPicture of the {tests.n_tests} coefficients of momentum: {path}"
 
 
 def _demo_large(out: Path, gigabytes: float, seed: int, memory_limit: int) -> int:

@@ -225,7 +225,8 @@ def _wildcards(term: Term) -> tuple[bool, bool]:
 
 
 def _place(names: _Names, text: str, term: Term, equation: int | None, position: int | None) -> int:
-    j = equation if _wildcards(term)[0] and equation is not None else names.equation(text, term)
+    follows = _wildcards(term)[0] or term.equation is None  # beside a wildcard a bare name is of the same equation
+    j = equation if follows and equation is not None else names.equation(text, term)
     if not term.regressor.is_wild or equation is None or position is None:
         return names.place(text, term.regressor, j)
     if j == equation:

@@ -5,7 +5,8 @@ The language, one or more statements separated by commas, semicolons or new line
     Telcm:smb = 0                         one coefficient, equation:regressor; alone ("Telcm:smb") it means = 0
     food:price + food:income = 1          sums; numbers multiply and divide: 2*a:x - b:x/2 = c:x + 0.5
     a:x = b:x = c:x                       a chain, one restriction for each sign of equality
-    *:smb = 0                             in every equation that has the regressor; also *:smb = Telcm:smb
+    *:smb = 0                             in every equation that has the regressor; also *:smb = Telcm:smb, and
+    *:smb - hml = 1                       where a name without an equation is of the same one as the wildcard
     food:* = 0                            every coefficient of an equation
     "my eq":"x (lag 1)" = 0               labels with other characters than letters, digits, _ and . in quotes (" ' `),
                                           a quote inside doubled; labels that are no strings as str() writes them

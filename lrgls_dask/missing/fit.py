@@ -20,7 +20,7 @@ from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop, run_from_kep
 from lrgls_dask.solve.crossvalidate import Candidate
 from lrgls_dask.solve.iterate import Goal, Half, State, iterate, run
 from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point, Solution, best_of_starts
-from lrgls_dask.solve.selection import Table, best_by_folds, best_of, criteria
+from lrgls_dask.solve.selection import Table, best_by_folds, best_of, criteria, floored
 
 __all__ = ["Estimate", "choose_incomplete", "estimate_of", "fit_incomplete"]
 
@@ -117,6 +117,11 @@ def choose_incomplete(
             return None
         return checkpoint.loop("missing", structure, options, problem.constraint)
 
+    if len(structures) > 1 and options.rank_by != "bic":
+        raise ValueError(
+            f"rank={options.rank_by!r} is of eigenvalues of residual covariances of complete rows, and these miss "
+            "responses. Use rank='bic', or missing='drop'."
+        )
     if len(structures) == 1:
         return fit_incomplete(problem, structures[0], options, kept_of(structures[0])), ()
     # by folds all are fitted to their ends, also those that would not have the least BIC
@@ -125,17 +130,26 @@ def choose_incomplete(
         solutions = fit_side_by_side(problem, structures, options, [kept_of(each) for each in structures])
     else:
         solutions = [fit_incomplete(problem, each, options, kept_of(each)) for each in structures]
-    rows = [criteria(problem, each, found.nll) for each, found in zip(structures, solutions, strict=True)]
+
+    def row_of(i: int) -> dict[str, float]:
+        found = solutions[i]
+        return criteria(problem, structures[i], found.nll) | floored(problem, options, found.point.sigma)
+
+    rows = [row_of(i) for i in range(len(structures))]
     left_out = None if folds is None else _left_out(problem, structures, solutions, options, folds)
 
     def chosen() -> tuple[int, Table]:
         return best_of(rows, "bic") if left_out is None else best_by_folds(rows, *left_out)
 
     best, table = chosen()
-    if together and problem.restarts_are_free:
+    again: set[int] = set()
+    while together and problem.restarts_are_free and best not in again:
         solutions[best] = fit_incomplete(problem, structures[best], options)
-        rows[best] = criteria(problem, structures[best], solutions[best].nll)
-        _, table = chosen()
+        rows[best] = row_of(best)
+        again.add(best)
+        now, table = chosen()
+        if options.improper == "avoid":  # it may have ended on the floor from another start
+            best = now
     return solutions[best], table
 
 

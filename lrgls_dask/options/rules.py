@@ -12,7 +12,9 @@ import numpy as np
 from lrgls_dask.options.covariances import TimeVarying
 from lrgls_dask.sigma.interface import SigmaOption
 
-__all__ = ["RULES", "Rule", "rules_of"]
+__all__ = ["CHOSEN", "RULES", "Rule", "rules_of"]
+
+CHOSEN = ("bic", "cv", "parallel", "eigenvalue-ratio")  # by what the number of factors is chosen
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,13 @@ RULES: tuple[Rule, ...] = (
         (Integral,),
         "ranks",
         "rank={other} is the number of factors, so ranks has nothing to choose; got {given}. Leave one of them out.",
+    ),
+    Rule(
+        "improper",
+        ("avoid",),
+        "rank",
+        "improper={other} chooses among numbers of factors, and rank={given} is no choice. Use rank='bic'.",
+        CHOSEN,
     ),
     Rule(
         "covariance",

@@ -31,7 +31,7 @@ from lrgls_dask.checks import (
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.options.covariances import DESCRIBED, Described
-from lrgls_dask.options.rules import RULES, rules_of
+from lrgls_dask.options.rules import CHOSEN, RULES, rules_of
 
 __all__ = ["CG_MAXIT", "OPTIONS", "Engine", "EstimatorOptions", "Option", "Use", "estimator"]
 
@@ -46,7 +46,8 @@ Divisor = Literal["Theil", "max"]
 Missing = Literal["raise", "em", "drop"]
 Unusable = Literal["raise", "skip"]
 FoldsOf = Literal["rows", "blocks"]
-Rank = int | Literal["auto", "bic", "cv"]
+Rank = int | Literal["auto", "bic", "cv", "parallel", "eigenvalue-ratio"]
+Improper = Literal["warn", "avoid"]
 Covariance = Literal["lowrank", "full", "diagonal"]
 
 
@@ -192,11 +193,13 @@ class EstimatorOptions:
     rank: Rank = option(
         default="auto",
         kw_only=False,
-        allowed=FactorsOrWay(("auto", "bic", "cv")),
+        allowed=FactorsOrWay(("auto", *CHOSEN)),
         help="number of factors k. An integer (0 makes Sigma diagonal, the only choice for one or two equations), "
         '"auto" for min(8, ceil(K / 10)), "bic" for the least BIC over 1..min(K // 2, 12), "cv" for the smallest over '
-        "the same whose likelihood of rows left out is within one standard error of the best; all at most what K "
-        "identifies.",
+        "the same whose likelihood of rows left out is within one standard error of the best; by the eigenvalues of "
+        'OLS residuals alone "parallel", deterministic parallel analysis, which counts those above what noise has, '
+        'and "eigenvalue-ratio", where neighbours differ most, both over 0..min(K // 2, 12); all at most what K '
+        "identifies. A FitWarning says where the best is the most that was tried.",
     )
     covariance: Covariance | Described = option(
         default="lowrank",
@@ -209,8 +212,15 @@ class EstimatorOptions:
     ranks: Sequence[int] | None = option(
         default=None,
         allowed=NumbersOfFactors(),
-        help='the numbers of factors that rank="bic" and "cv" choose from, such as [0, 2, 4]; 0 is a diagonal Sigma. '
+        help='the numbers of factors that rank="bic" and others choose from, such as [0, 2, 4]; 0 is a diagonal Sigma. '
         'With rank="auto" the least BIC chooses too. None: those named under `rank`.',
+    )
+    improper: Improper = option(
+        default="warn",
+        allowed=OneOf(get_args(Improper)),
+        help='what is done with numbers of factors for which an own variance ends on its floor, a Heywood case: "warn" '
+        'of them, or "avoid" them where rank="bic" and the like choose: the best rank whose own variances are all '
+        "positive. Streamed, where only the best is fitted, the next best is fitted too if that ends there.",
     )
     algorithm: Algorithm = option(
         default="als",

@@ -23,6 +23,7 @@ from lrgls_dask.results.parts import BehindErrors, Candidates, Estimated, OneSig
 from lrgls_dask.results.time_varying import TimeVaryingFit
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.sigma.identified import max_rank
 from lrgls_dask.sigma.interface import Structure
 from lrgls_dask.solve.checkpoint import Checkpoint
 from lrgls_dask.solve.fingerprint import fingerprint_of
@@ -248,9 +249,20 @@ def warn_of(fit: Fit, is_exact: np.ndarray, notes: list[str]) -> None:
             f"idiosyncratic variance on d_floor (Heywood case) in {_listed(heywood)}: "
             "a smaller rank may describe these data as well"
         )
-    notes += fit.covariance.warnings()
+    notes += fit.covariance.warnings() + _at_the_edge(fit)
     if notes:
         warnings.warn("LowRankGLS: " + "; ".join(notes) + ".", FitWarning, stacklevel=5)
+
+
+def _at_the_edge(fit: Fit) -> list[str]:
+    """That the best number of factors is the most that was tried, where nobody said how many to try and more are
+    identified."""
+    tried = [int(row["rank"]) for row in fit.run.candidates if "rank" in row and "l1" not in row]
+    most = max_rank(fit.design.n_equations)
+    if len(tried) < 2 or not fit.rank == tried[-1] < most or fit.settings.options.get("ranks") is not None:
+        return []
+    beyond = f"range({tried[-1]}, {min(2 * tried[-1], most) + 1})"
+    return [f"rank {fit.rank} is the most that was tried, and more may do better: use ranks={beyond} to see"]
 
 
 def _listed(names: list[Any]) -> str:

@@ -24,6 +24,7 @@ from lrgls_dask.prediction.effects import effects_dataset, with_effects_of_fit
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.methods import PredictingBySigma
 from lrgls_dask.prediction.skipped import as_estimated
+from lrgls_dask.results.across import TestingAcrossOneSigma
 from lrgls_dask.results.bootstrap import Bootstrap, Method, bootstrap
 from lrgls_dask.results.by_passes import by_passes
 from lrgls_dask.results.cov.kind import CovSource, cut
@@ -31,7 +32,6 @@ from lrgls_dask.results.cov_source import ClassicalCov
 from lrgls_dask.results.dataset import as_dataset
 from lrgls_dask.results.evidence import Evidence, read_evidence
 from lrgls_dask.results.html import summary_html
-from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.parts import CLASSICAL, BehindErrors, Estimated, OneSigma, Run, Settings
 from lrgls_dask.results.reported import fitted_rows_of
 from lrgls_dask.results.skipped import read_skipped, write_skipped
@@ -44,7 +44,7 @@ __all__ = ["Fit"]
 
 
 @dataclass(frozen=True, eq=False)
-class Fit(Tables, Measures, PredictingBySigma):
+class Fit(Tables, TestingAcrossOneSigma, PredictingBySigma):
     """A fitted system of K equations, P coefficients, k factors.
 
     estimated : the coefficients, from how many rows, their likelihood.  one_sigma : the error covariance that weighted
@@ -109,12 +109,16 @@ class Fit(Tables, Measures, PredictingBySigma):
         cv_nll, the mean negative log-likelihood per row left out, its standard error over folds, and each fold's.
         tied : within rounding of the least criterion; the smallest such rank was chosen.  local_minimum : both
         neighbours are worse; more than one such rank says that the curve is not monotone on either side of the choice.
+        on_floor : own variances on their floor, where improper="avoid" chose among those without.
+        By eigenvalues of the OLS residuals, in standard units, each rank's last eigenvalue and, "parallel", the
+        threshold that it is above where the factor counts; by ratios eigenvalue_ratio and, beside it, growth_ratio.
         """
         candidates = self.run.candidates
         if not candidates:
             return None
         table = pd.DataFrame(list(candidates)).set_index("l1" if "l1" in candidates[0] else "rank")
-        table.attrs["criterion"] = "cv_nll" if "cv_nll" in table else "bic"
+        ways = {"cv_nll": "cv_nll", "threshold": "parallel", "eigenvalue_ratio": "eigenvalue_ratio"}
+        table.attrs["criterion"] = next((way for name, way in ways.items() if name in table), "bic")
         return table
 
     # ------------------------------------------------------------------------------------------ inference

@@ -21,6 +21,7 @@ from lrgls_dask.inference.structured import FormedCov
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.methods import Predicting
 from lrgls_dask.prediction.skipped import as_estimated
+from lrgls_dask.results.across import TestingAcross
 from lrgls_dask.results.cov.classical import Classical
 from lrgls_dask.results.cov.kind import CovSource, formed
 from lrgls_dask.results.dataset import as_dataset
@@ -87,7 +88,7 @@ HAS_NOT["compressed"] = NO_ROWS
 
 
 @dataclass(frozen=True, eq=False)
-class TimeVaryingFit(Tables, Predicting):
+class TimeVaryingFit(Tables, TestingAcross, Predicting):
     """K equations whose P coefficients hold throughout, each of T segments of rows with a Sigma_t of k factors.
 
     estimated, settings, run, behind_errors : as of a `Fit`; the log-likelihood is that of every row under the Sigma of

@@ -44,7 +44,10 @@ class Termination(enum.Enum):
 
 @dataclass(frozen=True)
 class Options:
-    """How to fit; see LowRankGLS for the meaning of each. max_sweeps : None for each algorithm's own (iterate.py)."""
+    """How to fit; see LowRankGLS for the meaning of each. max_sweeps : None for each algorithm's own (iterate.py).
+
+    rank_by : by what the number of factors is chosen, where folds of the rows do not say.
+    """
 
     algorithm: Literal["als", "fgls", "em", "ols"] = "als"
     debiased: bool | Literal["Theil", "max"] = False
@@ -55,6 +58,8 @@ class Options:
     cg_tol: float | None = None
     cg_maxit: int = 500
     accelerate: bool = True
+    improper: Literal["warn", "avoid"] = "warn"
+    rank_by: Literal["bic", "parallel", "eigenvalue-ratio"] = "bic"
 
     @property
     def one_step(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 from lrgls_dask.rows.resources import SMALL_MATRIX
 from lrgls_dask.rows.tasks import run_tasks
 from lrgls_dask.sigma.full import SingularCovariance
-from lrgls_dask.sigma.interface import LOOSE, FactorStructure, SigmaStep, Structure
+from lrgls_dask.sigma.interface import LOOSE, FactorStructure, Sigma, SigmaStep, Structure
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.checkpoint import Checkpoint, CheckpointLoop
 from lrgls_dask.solve.crossvalidate import Candidate, Folds, held_out_nll
+from lrgls_dask.solve.eigenvalues import by_eigenvalues
 from lrgls_dask.solve.em import fit_em
 from lrgls_dask.solve.existence import no_maximum, vanishing_combination
 from lrgls_dask.solve.interface import Posed, Problem
@@ -23,7 +24,7 @@ from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point, Solution, bes
 from lrgls_dask.solve.starting_values import starting_values
 from lrgls_dask.solve.starts import Starts, als_from, fit_structure, starting_points
 
-__all__ = ["Table", "best_by_folds", "best_of", "choose", "criteria"]
+__all__ = ["Table", "best_by_folds", "best_of", "choose", "criteria", "floored"]
 
 Table = tuple[dict[str, float], ...]
 
@@ -45,6 +46,9 @@ def choose(
     residual covariance, from which the coefficients hardly move it, and only the winner is fitted. So they are where
     the fit that is asked for maximises no likelihood and has no BIC: in one step, corrected for degrees of freedom, by
     principal components. That of its candidates is of maximum likelihood factor analysis.
+    options.rank_by : "parallel" and "eigenvalue-ratio" choose by the eigenvalues of the OLS residual covariance alone.
+    options.improper : "avoid" leaves out candidates one of whose own variances is on its floor, as long as others are
+    left. Where only the best is fitted and ends there, the next best is fitted too.
     structures : by ascending rank.
     checkpoint : where a streamed loop keeps its last point, and goes on from one that is there.
     Raises ValueError where the likelihood of an unrestricted Sigma has no maximum.
@@ -71,8 +75,9 @@ def _choose(
     if not problem.dense:
         return _without_covariance(problem, structures, options, kept), ()
     starts = starting_points(problem, options)
-    best, table = _compared(problem, structures, options, starts[0][1])
-    return fit_structure(problem, structures[best], options, starts, kept=kept), table
+    order, table = _compared(problem, structures, options, starts[0][1])
+    fits = (fit_structure(problem, structures[i], options, starts, kept=kept if i == order[0] else None) for i in order)
+    return _first_proper(problem, options, fits), table
 
 
 def _check_bounded(problem: Problem, structures: tuple[Structure, ...], options: Options) -> None:
@@ -109,16 +114,22 @@ def _fit_all(
     search = _Search(problem, options, starting_points(problem, options))
     if len(structures) == 1:
         return _fit_one(search, structures[0]), ()
-    if folds is None and (options.algorithm == "fgls" or options.debiased or structures[-1].line_search):
-        best, table = _compared(problem, structures, options, search.starts[0][1])
-        return _fit_one(search, structures[best]), table
+    by_fits = options.rank_by == "bic" and not (
+        options.algorithm == "fgls" or options.debiased or structures[-1].line_search
+    )
+    if folds is None and not by_fits:
+        order, table = _compared(problem, structures, options, search.starts[0][1])
+        return _first_proper(problem, options, (_fit_one(search, structures[i]) for i in order)), table
     width = problem.design.n_regressors + problem.design.n_equations
     solutions = _in_parallel(width, _fit_one, search, structures)
     if options.algorithm == "als":
         for i in range(1, len(structures)):
             if not structures[i].line_search:
                 solutions[i] = _from_below(search, structures[i], solutions[i - 1], solutions[i])
-    rows = [criteria(problem, each, s.nll) for each, s in zip(structures, solutions, strict=True)]
+    rows = [
+        criteria(problem, each, s.nll) | floored(problem, options, s.point.sigma)
+        for each, s in zip(structures, solutions, strict=True)
+    ]
     if folds is None:
         best, table = best_of(rows, "bic")
         return solutions[best], table
@@ -146,11 +157,14 @@ def best_by_folds(rows: list[dict[str, float]], nll: np.ndarray, summary: np.nda
     for row, of_folds, (mean, error) in zip(rows, nll, summary, strict=True):
         row.update(cv_nll=float(mean), cv_std_error=float(error))
         row.update({f"fold_{f + 1}": float(value) for f, value in enumerate(of_folds)})
-    return best_of(rows, "cv_nll", _paired_errors(nll, summary[:, 0]))
+    return best_of(rows, "cv_nll", _paired_errors(nll, np.where(_eligible(rows), summary[:, 0], np.inf)))
 
 
 def _paired_errors(nll: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """(R,) standard error of how much worse each rank is than the best one, from its differences fold by fold."""
+    """(R,) standard error of how much worse each rank is than the best one, from its differences fold by fold.
+
+    means : (R,) infinite for those that are not to be chosen.
+    """
     differences = nll - nll[int(np.argmin(means))]
     errors: np.ndarray = differences.std(axis=1, ddof=1) / np.sqrt(nll.shape[1])
     return errors
@@ -202,14 +216,40 @@ def _from_below(
 
 def _compared(
     problem: Problem, structures: tuple[Structure, ...], options: Options, S: np.ndarray
-) -> tuple[int, Table]:
+) -> tuple[list[int], Table]:
+    """Places of the structures, the best at these residuals first, and one row for each where there are several.
+
+    By eigenvalues those of fewer factors follow in turn.
+    """
     if len(structures) == 1:
-        return 0, ()
+        return [0], ()
+    if options.rank_by != "bic":
+        ranks, freedom = [each.rank for each in structures], problem.n_obs - float(np.mean(problem.free))
+        best, of_ranks = by_eigenvalues(S, freedom, ranks, options.rank_by)
+        return list(range(best, -1, -1)), tuple(of_ranks)
     floor = np.full(len(S), options.d_floor)
     firsts = [each.by_likelihood().candidates(S, floor)[0].sigma for each in structures]
-    return best_of(
-        [criteria(problem, each, sigma.nll(S)) for each, sigma in zip(structures, firsts, strict=True)], "bic"
+    rows = [
+        criteria(problem, each, sigma.nll(S)) | floored(problem, options, sigma)
+        for each, sigma in zip(structures, firsts, strict=True)
+    ]
+    best, table = best_of(rows, "bic")
+    others = sorted(
+        (i for i in range(len(rows)) if i != best), key=lambda i: (rows[i].get("on_floor", 0), rows[i]["bic"])
     )
+    return [best, *others], table
+
+
+def _first_proper(problem: Problem, options: Options, fits: Iterable[Solution[Point]]) -> Solution[Point]:
+    """The first of the solutions, made as they are asked for, or where such are avoided the first none of whose own
+    variances is on its floor; the first of all where there is none."""
+    first = None
+    for found in fits:
+        if options.improper == "warn" or not floored(problem, options, found.point.sigma)["on_floor"]:
+            return found
+        first = first or found
+    assert first is not None
+    return first
 
 
 def _by_em(
@@ -221,8 +261,9 @@ def _by_em(
     """EM for one rank, compared with the others as `_choose` does."""
     c = starting_values(problem)[0]
     S = problem.residual_covariance(c) if len(structures) > 1 else NO_COVARIANCE
-    best, table = _compared(problem, structures, options, S)
-    return fit_em(problem, structures[best].by_rows(), options, c, kept=kept), table
+    order, table = _compared(problem, structures, options, S)
+    fits = (fit_em(problem, structures[i].by_rows(), options, c, kept=kept if i == order[0] else None) for i in order)
+    return _first_proper(problem, options, fits), table
 
 
 def _without_covariance(
@@ -232,7 +273,13 @@ def _without_covariance(
     kept: CheckpointLoop | None,
 ) -> Solution[Point]:
     structure, size = structures[0], problem.design.n_equations
-    wanted = "rank='bic'" if len(structures) > 1 else f"algorithm={options.algorithm!r}" if options.one_step else ""
+    wanted = (
+        f"rank={options.rank_by!r}"
+        if len(structures) > 1
+        else f"algorithm={options.algorithm!r}"
+        if options.one_step
+        else ""
+    )
     wanted = wanted or (f"debiased={options.debiased!r}" if options.debiased else "")
     if wanted or structure.needs_matrix:
         remedy = "Give rank as an integer" if len(structures) > 1 else "Use algorithm='als' and debiased=False"
@@ -264,6 +311,19 @@ def criteria(problem: Posed, structure: Structure, nll: float) -> dict[str, floa
     }
 
 
+def floored(problem: Posed, options: Options, sigma: Sigma) -> dict[str, float]:
+    """How many own variances are on their floor, exact fits apart, where such candidates are avoided; else nothing."""
+    if options.improper == "warn":
+        return {}
+    return {"on_floor": int(np.count_nonzero(sigma.on_floor(options.d_floor) & ~problem.whitened.exact))}
+
+
+def _eligible(rows: list[dict[str, float]]) -> np.ndarray:
+    """(R,) which candidates are to be chosen from: those without a variance on its floor, or all if there are none."""
+    proper = np.array([row.get("on_floor", 0) == 0 for row in rows])
+    return proper if proper.any() else np.ones(len(rows), dtype=bool)
+
+
 def best_of(rows: list[dict[str, float]], criterion: str, errors: np.ndarray | float = 0.0) -> tuple[int, Table]:
     """The place of the smallest rank that ties with the least criterion, and rows that say of each rank whether it does
     and whether both its neighbours are worse: more than one such rank makes the choice doubtful.
@@ -273,7 +333,8 @@ def best_of(rows: list[dict[str, float]], criterion: str, errors: np.ndarray | f
     """
     values = np.array([row[criterion] for row in rows])
     slack = TIED * max(1.0, float(np.abs(values).max()))
-    tied = values <= values.min() + np.maximum(slack, errors)
+    eligible = _eligible(rows)
+    tied = eligible & (values <= values[eligible].min() + np.maximum(slack, errors))
     padded = np.concatenate([[np.inf], values, [np.inf]])
     lowest = (values < padded[:-2] - slack) & (values <= padded[2:] + slack)
     table = tuple(

@@ -61,8 +61,12 @@ def test_demo_fits_the_real_data_and_runs_again_in_its_own_directory(run):
     fit = Fit.from_zarr("lrgls-demo/fit.zarr")
     assert fit.summary() in out
     assert (fit.n_obs, fit.n_passes, fit.rank > 0) == (819, 1, True)
-    assert fit.on_floor and all(repr(equation) in err for equation in fit.on_floor)
-    assert err.startswith("lrgls: warning: ") and err.count("\n") == 1
+    assert not fit.on_floor and err == ""  # every portfolio keeps some variance of its own: no warning
+    tests = fit.across("*:mom = 0", "sup-t")
+    words = " ".join(out[out.index(fit.summary()) + len(fit.summary()) :].split())
+    assert words.count(". ") == 3 and f"{fit.rank} factors" in words and f"of these {tests.n_rejected} " in words
+    assert all(str(name) in words for name in tests.rejected)
+    assert "momentum.png" in words and Path("lrgls-demo/momentum.png").read_bytes()[:4] == b"\x89PNG"
     with xr.open_zarr("lrgls-demo/returns.zarr") as ds:
         assert dict(ds.sizes) == {"time": 819, "portfolio": 30} and len(ds.chunks["time"]) > 1
         x = np.column_stack([ds[name] for name in ("const", "mktrf", "smb", "hml", "mom")])
@@ -70,6 +74,13 @@ def test_demo_fits_the_real_data_and_runs_again_in_its_own_directory(run):
     # all regressors are shared, so the joint estimate is least squares
     np.testing.assert_allclose(fit.params.values.reshape(30, 5), least_squares.T, rtol=0, atol=1e-8)
     assert run("demo") == (code, out, err)
+
+
+def test_demo_says_so_where_it_cannot_draw(run, monkeypatch):
+    monkeypatch.setattr("lrgls_dask.cli.demo.importlib.util.find_spec", lambda name: None)
+    out = good(run("demo"))
+    assert out.rstrip().endswith("matplotlib is not installed. With it, lrgls demo draws one.")
+    assert not Path("lrgls-demo/momentum.png").exists()
 
 
 def test_demo_leaves_other_peoples_directories_alone(run, in_tmp_path):

@@ -456,6 +456,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "rank_test": (),
     "bootstrap": (5,),
     "wald_test": ("y0:x1 = 0",),
+    "across": ("*:x1 = 0",),
     "to_dataset": (),
     "compressed": (),
 }

@@ -10,6 +10,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = (
+    "across",
     "bootstrap",
     "cluster",
     "coverage",
@@ -293,6 +294,14 @@ def test_recovery(small):
     assert summary["mean_f1"] >= 0.95
     assert summary["share_better_than_best_rank"] == 1
     assert summary["error_over_static"] < 1 and summary["error_over_segmentwise"] < 1
+
+
+def test_across(small):
+    found = small("across")
+    (run,) = found["runs"]
+    assert found["summary"]["holm_fwer"] <= found["summary"]["bh_fwer"] <= 1
+    assert run["factor-adjusted"]["power"] > run["bh"]["power"] >= run["by"]["power"]
+    assert [row["method"] for row in found["table"]] == ["holm", "sup-t", "bh", "by", "factor-adjusted"]
 
 
 @pytest.mark.slow
