@@ -292,7 +292,7 @@ def _check(method: Any, level: Any, bands: Any, seed: Any) -> None:
         one_of("method", method, ADJUSTMENTS)
     if bands is not None:
         one_of("bands", bands, BANDS)
-    if isinstance(level, bool) or not isinstance(level, numbers.Real) or not 0 < level < 1:
+    if isinstance(level, bool) or not isinstance(level, numbers.Real) or not 0 < float(level) < 1:
         raise ValueError(f"level must lie between 0 and 1, both excluded; got {level!r}.")
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or int(seed) < 0:
         raise ValueError(f"seed must be a whole number of 0 or more; got {seed!r}.")
