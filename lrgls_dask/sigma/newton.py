@@ -32,8 +32,8 @@ ON_FLOOR = 1e-6
 # A step that leaves more than this share of the gradient is better made with the exact Hessian.
 SLOW = 0.25
 # Above this size of the gradient, where there is no exact Hessian, factors are found again and again and each variance
-# is what they leave of it, as long as that halves the gradient: far from an optimum no quadratic model tells more.
-FAR = 0.1
+# is what they leave of it, as long as that lowers the gradient: far from an optimum no quadratic model tells more.
+FAR, FALLS = 0.1, 0.9
 # Two points whose variances differ by no larger share, all of them, lead to the same optimum.
 NEAR = 0.1
 # How often one step may find more coordinates that run into the floor and solve again for the others.
@@ -162,9 +162,8 @@ def minimise(
         there = Local.at(profile, here.explained() if far else here.after(damping, exact))
         gain = here.point.value - there.point.value
         if far:
-            far = there.size < 0.9 * here.size
-            if gain > here.rounding:
-                here = there
+            far = gain > here.rounding and there.size < FALLS * here.size
+            here = there if gain > here.rounding else here
             continue
         exact = exact or there.size > SLOW * here.size
         if gain > here.rounding or (gain >= -here.rounding and there.size < 0.5 * here.size):
