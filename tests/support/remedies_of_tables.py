@@ -66,8 +66,8 @@ TABLES = [
         "this fit chose nothing among candidates",
         lambda: wide().plot.selection(),
         (
-            lambda: LowRankGLS("bic").fit(DATA.system()).result_.plot.selection(ax=AXES),
-            lambda: LowRankGLS("cv").fit(DATA.system()).result_.plot.selection(ax=AXES),
+            lambda: LowRankGLS("bic").fit(System.from_arrays(DATA.Y, DATA.X)).result_.plot.selection(ax=AXES),
+            lambda: LowRankGLS("cv").fit(System.from_arrays(DATA.Y, DATA.X)).result_.plot.selection(ax=AXES),
         ),
     ),
     Case(
