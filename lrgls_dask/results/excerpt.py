@@ -44,11 +44,13 @@ def coefficients_shown(fit: Reported, most: int | None) -> Excerpt:
 
 
 def equations_shown(fit: Measures, everything: bool) -> tuple[np.ndarray, str]:
-    """Positions of equations, those that need attention first, the others evenly spaced, and the rule."""
+    """Positions of equations, and the rule: of many those that need attention first, the others evenly spaced."""
     whole, status = whole_design(fit), fit.status.values
     usable = np.arange(whole.n_equations) if fit.skipped is None else fit.skipped.equations
+    if len(usable) <= MOST_EQUATIONS:
+        return usable, ""
     amiss, sound = usable[status[usable] != OK], usable[status[usable] == OK]
-    if everything or len(usable) <= MOST_EQUATIONS:
+    if everything:
         return np.concatenate([amiss, sound]), ""
     first = amiss[: MOST_EQUATIONS // 2]
     rest = sound[_spread(len(sound), min(len(sound), MOST_EQUATIONS - len(first)))]

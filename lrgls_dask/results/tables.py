@@ -10,6 +10,7 @@ import pandas as pd
 from lrgls_dask.checks import closest, one_of, shown
 from lrgls_dask.results import for_maketables
 from lrgls_dask.results.like_statsmodels import EquationView
+from lrgls_dask.results.pictures import Pictures
 from lrgls_dask.results.reported import Reported
 from lrgls_dask.results.tidy import glance, glance_by_equation, tidy
 
@@ -57,6 +58,11 @@ class Tables(Reported):
                 f"no equation {equation!r}; there are {shown(self.equations)}{closest(equation, self.equations)}"
             )
         return EquationView(self, equation)
+
+    @property
+    def plot(self) -> Pictures:
+        """Pictures of the fit: plot.coefficients(...), plot.map("trend"), plot.selection(), plot.trace()."""
+        return Pictures(self)
 
     __iter__ = None  # equations go by their labels: fit.equations
 

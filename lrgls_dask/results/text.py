@@ -262,11 +262,11 @@ def equation_table(fit: Measures, everything: bool) -> EquationTable:
         own = fit.idio_var.values[chosen]
         columns["own sd"] = [f"{variance**0.5:.5g}" for variance in own]
         columns["common share"] = [f"{1 - a / b:.3f}" for a, b in zip(own, variances, strict=True)]
-    shares = fit.r2.values[chosen] if fit.evidence.has_sums() else np.full(len(chosen), np.nan)
-    columns["R2"] = ["-" if np.isnan(share) else f"{share:.4f}" for share in shares]
     status = fit.status.values[chosen]
     if (status != OK).any():
         columns["status"] = status.tolist()
+    shares = fit.r2.values[chosen] if fit.evidence.has_sums() else np.full(len(chosen), np.nan)
+    columns["R2"] = ["-" if np.isnan(share) else f"{share:.4f}" for share in shares]
     cells = [list(row) for row in zip(*columns.values(), strict=True)]
     return EquationTable(list(columns), [equation_name(fit, j) for j in chosen.tolist()], cells, rule)
 
@@ -294,7 +294,8 @@ def coefficient_lines(fit: Reported, alpha: float, max_rows: int | None) -> list
 
 def dims_of(fit: Reported) -> str:
     """What the user calls equations: the dim, or dims, that they lie on."""
-    return ", ".join(map(str, whole_design(fit).equation_dims or (fit.equation_dim,)))
+    name = ", ".join(map(str, whole_design(fit).equation_dims or (fit.equation_dim,)))
+    return "Equation" if name == "equation" else name  # which is ours, where the user gave none
 
 
 def _equations(fit: Measures, everything: bool) -> list[str]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
 
 from lrgls_dask import LowRankGLS, System, compare
 from support.absorbed import grouped
@@ -26,6 +28,19 @@ def absorbed() -> Any:
     return LowRankGLS(1).fit(DATA.system("firm")).result_
 
 
+AXES = Figure().add_subplot()
+
+
+def wide() -> Any:
+    return LowRankGLS(0).fit(System.from_arrays(RNG.normal(size=(40, 40)), RNG.normal(size=(40, 2)))).result_
+
+
+def gridded() -> Any:
+    grid = xr.Dataset({"t": (("time", "lat", "lon"), RNG.normal(size=(40, 2, 2))), "x": ("time", FRAME["x"])})
+    grid = grid.assign_coords(lat=[1.0, 2.0], lon=[3.0, 4.0])
+    return LowRankGLS(0).fit(System.from_xarray(grid, "t", ["x"], obs="time", equation=("lat", "lon"))).result_
+
+
 TABLES = [
     Case("compare takes several fits", lambda: compare(fit()), (lambda: compare([fit(), fit("y + z ~ 1")]),)),
     Case("compare takes at least one fit", lambda: compare([]), (lambda: compare([fit(), fit("y + z ~ 1")]),)),
@@ -33,6 +48,27 @@ TABLES = [
         "compare takes fits, and equations of fits",
         lambda: compare([LowRankGLS(0)]),
         (lambda: compare([LowRankGLS(0).fit(System.from_frame(FRAME, "y + z ~ x")).result_]),),
+    ),
+    Case(
+        "a picture has room for 60 coefficients",
+        lambda: wide().plot.coefficients(),
+        (
+            lambda: wide().plot.coefficients(equation="y0*", term="x0", ax=AXES),
+            lambda: gridded().plot.map("x", ax=AXES),
+        ),
+    ),
+    Case(
+        "a map needs equations on two dims",
+        lambda: wide().plot.map("x0"),
+        (lambda: wide().plot.coefficients(term="x0", equation=["y1", "y2"], ax=AXES),),
+    ),
+    Case(
+        "this fit chose nothing among candidates",
+        lambda: wide().plot.selection(),
+        (
+            lambda: LowRankGLS("bic").fit(System.from_arrays(DATA.Y, DATA.X)).result_.plot.selection(ax=AXES),
+            lambda: LowRankGLS("cv").fit(System.from_arrays(DATA.Y, DATA.X)).result_.plot.selection(ax=AXES),
+        ),
     ),
     Case(
         "which is not kept. Give them",

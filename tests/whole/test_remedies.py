@@ -2044,6 +2044,7 @@ ELSEWHERE = {
     "data/unwritten.py: Leave it out.": "a store that lists no keys",
     "design/penalties.py: Give them the same.": "one column by two names, in tests/design/test_penalties.py",
     "results/parts.py: Fit again.": BY_HAND,
+    "results/pictures.py: Install it: pip install 'lrgls_dask[plot]'.": "in tests/results/test_pictures.py",
     "results/like_statsmodels.py: Give some of them: with_frame(frame).": LARGE,
     "errors.py: Drop or fill these rows; every value": GUARD,
     "compression/either.py: Fit with missing='em', or with missing='drop', which": GUARD,

@@ -1,0 +1,97 @@
+"""Pictures draw the numbers that `data=True` returns, on the axes they are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from matplotlib import pyplot
+
+from lrgls_dask import Fit, LowRankGLS, System
+from lrgls_dask.results import pictures
+from support.systems import simulate
+
+matplotlib.use("Agg")
+pytestmark = pytest.mark.filterwarnings("ignore:LowRankGLS. idiosyncratic variance")
+DATA = simulate("shared", n=120)
+
+
+@pytest.fixture(scope="module")
+def found() -> Fit:
+    ds = xr.Dataset(
+        {"t2m": (("time", "lat", "lon"), DATA.Y.reshape(120, 2, 3)), "trend": ("time", DATA.X[:, 1])},
+        coords={"lat": [40.0, 42.0], "lon": [1.0, 2.0, 4.0]},
+    )
+    ds["const"] = xr.ones_like(ds["trend"])
+    system = System.from_xarray(ds, "t2m", ["const", "trend"], obs="time", equation=("lat", "lon"))
+    return LowRankGLS("bic").fit(system).result_
+
+
+@pytest.fixture
+def ax() -> Any:
+    figure, axes = pyplot.subplots()
+    yield axes
+    pyplot.close(figure)
+
+
+def test_coefficients(found: Fit, ax: Any) -> None:
+    frame = found.plot.coefficients(term="trend", level=0.9, data=True)
+    pd.testing.assert_frame_equal(frame, found.tidy(term="trend", level=0.9))
+    assert found.plot.coefficients(term="trend", level=0.9, ax=ax) is ax
+    np.testing.assert_array_equal(ax.lines[1].get_xdata(), frame["estimate"])
+    ends = np.array([segment[:, 0] for segment in ax.collections[0].get_segments()])
+    np.testing.assert_allclose(ends, frame[["conf_low", "conf_high"]])
+    assert [label.get_text() for label in ax.get_yticklabels()][:2] == ["40.0, 1.0, trend", "40.0, 2.0, trend"]
+
+
+def test_a_map(found: Fit, ax: Any) -> None:
+    array = found.plot.map("trend", data=True)
+    assert array.dims == ("lat", "lon") and array["lon"].values.tolist() == [1.0, 2.0, 4.0]
+    np.testing.assert_array_equal(array.values, found.to_dataset()["params"].sel(regressor="trend").values)
+    errors = found.plot.map("trend", "std_error", data=True)
+    np.testing.assert_allclose(errors.values, found.to_dataset()["std_errors"].sel(regressor="trend").values)
+    assert found.plot.map("trend", ax=ax) is ax
+    mesh = ax.collections[0]
+    np.testing.assert_array_equal(np.asarray(mesh.get_array()).ravel(), array.values.ravel())
+    np.testing.assert_allclose(mesh.get_coordinates()[0, :, 0], [0.5, 1.5, 3.0, 5.0])
+    assert ax.get_xlabel() == "lon" and ax.get_ylabel() == "lat" and -mesh.norm.vmin == mesh.norm.vmax
+
+
+def test_selection_and_trace(found: Fit, ax: Any) -> None:
+    pd.testing.assert_frame_equal(found.plot.selection(data=True), found.selection)
+    assert found.plot.selection(ax=ax) is ax
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), found.selection["bic"])
+    assert ax.get_legend().get_texts()[0].get_text() == f"least: {found.rank}"
+    ax.clear()
+    pd.testing.assert_frame_equal(found.plot.trace(data=True), found.trace)
+    assert found.plot.trace(ax=ax) is ax and ax.get_yscale() == "log"
+    above = found.trace["obj"] - found.trace["obj"].iloc[-1]
+    np.testing.assert_allclose(ax.lines[0].get_ydata()[above > 0], above[above > 0])
+
+
+def test_new_axes_where_none_are_given(found: Fit) -> None:
+    axes = found.plot.coefficients(term="trend")
+    assert axes.figure.number in pyplot.get_fignums()
+    pyplot.close(axes.figure)
+
+
+def test_what_cannot_be_drawn_is_said(found: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = LowRankGLS(1).fit(DATA.system()).result_
+    with pytest.raises(ValueError, match=r"these lie on equation\. Use coefficients"):
+        other.plot.map("x1")
+    with pytest.raises(ValueError, match="chose nothing among candidates"):
+        other.plot.selection()
+    monkeypatch.setattr(pictures, "MOST", 5)
+    with pytest.raises(ValueError, match=r"room for 5 coefficients, and these are 24\. Choose"):
+        other.plot.coefficients()
+    monkeypatch.setattr(pictures.importlib, "import_module", _missing)
+    with pytest.raises(ImportError, match=r"drawn by matplotlib. Install it: pip install 'lrgls_dask\[plot\]'"):
+        other.plot.trace()
+
+
+def _missing(name: str) -> Any:
+    raise ImportError(name)
