@@ -242,7 +242,7 @@ def _written(design: Design, weights: Mapping[int, float], value: float) -> str:
     """A row in the language of hypotheses."""
     text = ""
     for place, weight in sorted(weights.items()):
-        j = int(np.searchsorted(design.offsets, place, side="right")) - 1
+        j = int(design.equation_of[place])
         name = f"{_quoted(design.equations[j])}:{_quoted(design.terms[j][place - int(design.offsets[j])])}"
         factor = "" if abs(weight) == 1 else f"{abs(weight):.12g}*"
         sign = ("-" if weight < 0 else "") if not text else (" - " if weight < 0 else " + ")

@@ -23,6 +23,7 @@ __all__ = [
     "FormedCombinations",
     "FormedCov",
     "StructuredCov",
+    "block_diagonal",
     "blocks_alone",
     "blocks_of",
     "kron_of_combinations",
@@ -37,8 +38,13 @@ OFTEN = 32  # combinations that share an equation, beyond which its part in them
 
 def blocks_of(design: Design, blocks: Sequence[np.ndarray]) -> sp.csr_array:
     """(P, P) block diagonal, one (p_j, p_j) block an equation."""
-    sizes = design.sizes
-    starts = np.repeat(design.offsets[:-1], sizes)  # (P,) where the block of each row begins
+    return block_diagonal(design.offsets, blocks)
+
+
+def block_diagonal(edges: np.ndarray, blocks: Sequence[np.ndarray]) -> sp.csr_array:
+    """(m, m) of square blocks, the rows of block i from edges[i] to edges[i + 1]."""
+    sizes = np.diff(edges)
+    starts = np.repeat(edges[:-1], sizes)  # (m,) where the block of each row begins
     width = np.repeat(sizes, sizes)
     pointers = np.concatenate([[0], np.cumsum(width)])
     columns = np.arange(pointers[-1]) - np.repeat(pointers[:-1] - starts, width)

@@ -18,10 +18,10 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.design.skipped import hypotheses_about
 from lrgls_dask.errors import NoAnswer
 from lrgls_dask.inference.factor_adjusted import FactorsOfStatistics, realised
-from lrgls_dask.inference.joint_deviations import N_DRAWS, JointDeviations, quadratic_forms
+from lrgls_dask.inference.joint_deviations import JointDeviations, quadratic_forms
 from lrgls_dask.inference.moderated import VariancePrior
 from lrgls_dask.inference.multiple_testing import adjusted, share_of_true
-from lrgls_dask.inference.structured import Combinations, CovOfCombinations
+from lrgls_dask.inference.structured import Combinations, CovOfCombinations, block_diagonal
 from lrgls_dask.results.cov_source import degrees
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.multiple_tests import Adjustment, Bands, MultipleTests
@@ -63,7 +63,8 @@ class TestingAcross(Reported):
             and Zhou 2019; `inference.factor_adjusted` has the mathematics): more power, and errors that no longer come
             in swarms; None for none.
         level : 1 - level is the error that is kept, and level the coverage of the bands.
-        bands : "sup-t" covers all estimates together, by 10,000 draws from their joint distribution (Montiel Olea and
+        bands : "sup-t" covers all estimates together, by draws from their joint distribution, 10,000 or of
+            very many equations 4,000 at least (Montiel Olea and
             Plagborg-Moller 2019); "bonferroni" the same whatever that is; "pointwise" each by itself; None for none.
         seed : of the draws.  moderated : with limma's variances (Smyth 2004): residual variances, each moved towards
             what they have in common as far as they are uncertain, behind classical standard errors, and t with d0 more
@@ -83,7 +84,8 @@ class TestingAcross(Reported):
         among = self._between(asked) if joint else self._apart(asked)
         found = _tested(asked, among, asked.gap(self.coefficients), self, moderated)
         drawn = "sup-t" in (method, bands)
-        least = JointDeviations.of(among, asked.edges).least_pvalues(N_DRAWS, seed) if drawn else np.zeros(0)
+        deviations = JointDeviations.of(among, asked.edges) if drawn else None
+        least = np.zeros(0) if deviations is None else deviations.least_pvalues(deviations.n_draws, seed)
         if method == "factor-adjusted":
             prior = self._without_factors(asked, among, found.columns, moderated)
             found = replace(found, prior=prior or found.prior)
@@ -143,9 +145,9 @@ class TestingAcross(Reported):
         """R V R' within equations."""
         blocks = []
         for e, j in enumerate(asked.equations.tolist()):
-            of_rows = asked.rows[asked.edges[e] : asked.edges[e + 1], self.design.spans[j]].toarray()
+            of_rows = asked.within(e, int(self.design.offsets[j]), int(self.design.sizes[j]))
             blocks.append(of_rows @ self._cov_block(j) @ of_rows.T)
-        own = sp.csr_array(sp.block_diag(blocks, format="csr"))
+        own = block_diagonal(asked.edges, blocks)
         return Combinations(own, np.zeros((own.shape[0], 0)), np.zeros((0, 0)))
 
     def _moderating(self, equations: np.ndarray, n_factors: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -212,11 +214,6 @@ class TestingAcrossOneSigma(Measures, TestingAcross):
 
     def _moderating(self, equations: np.ndarray, n_factors: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         freedom = np.asarray(self._shown - self._free - n_factors, dtype=float)
-        if np.any(freedom[equations] < 1):
-            raise ValueError(
-                "moderated=True takes a residual variance of every equation, and some have no more rows than "
-                "coefficients. Use moderated=False."
-            )
         if n_factors == 0:
             variances = self.evidence.sums(self.estimated, self.restrictions).residual / freedom
             behind = self._behind_errors(self.covariance.variances)
@@ -279,6 +276,17 @@ class _Asked:
     def gap(self, coefficients: np.ndarray) -> np.ndarray:
         """(m,) R b - r."""
         return np.asarray(self.rows @ coefficients - self.values)
+
+    def within(self, e: int, first: int, size: int) -> np.ndarray:
+        """(n, p_j) weights of one equation, whose coefficients are `size` from `first` on."""
+        edges, pointers = self.edges, self.rows.indptr
+        mine = slice(pointers[edges[e]], pointers[edges[e + 1]])
+        counts = np.diff(pointers[edges[e] : edges[e + 1] + 1])
+        out = np.zeros((len(counts), size))
+        np.add.at(
+            out, (np.repeat(np.arange(len(counts)), counts), self.rows.indices[mine] - first), self.rows.data[mine]
+        )
+        return out
 
     def alone(self, e: int) -> Restrictions:
         """Those of one equation."""

@@ -43,6 +43,7 @@ from lrgls_dask.simulate import simulate_system
 from lrgls_dask.varying.segments import segment_times
 from support.remedies import Case, command, said_to, templates
 from support.remedies_of_absorb import ABSORB
+from support.remedies_of_across import ACROSS
 from support.remedies_of_commands import COMMANDS
 from support.remedies_of_frames import FRAMES
 from support.remedies_of_parquet import PARQUET
@@ -2026,6 +2027,7 @@ CASES = [
     *GRIDS,
     *MOMENTS,
     *TABLES,
+    *ACROSS,
 ]
 
 # ---------------------------------------------------------------------------------- what has no case
@@ -2101,6 +2103,8 @@ ELSEWHERE = {
     "inference/hac.py: Give bandwidth=.": CHANCE,
     "inference/huber_white.py: Use kind='robust', one equation at a time": LARGE,
     "inference/hypothesis_tests.py: Drop it.": GUARD,
+    "results/across.py: Drop it.": GUARD,
+    "results/assemble.py: use ranks={} to see": "more than twelve factors, in tests/solve/test_eigenvalues.py",
     "inference/hypothesis_tests.py: lower rel_tol.": CHANCE,
     "inference/information.py: Fit to convergence, use a smaller rank,": CHANCE,
     "inference/information.py: Use classical or robust standard errors, or": LARGE,
