@@ -12,7 +12,7 @@ import numpy as np
 from lrgls_dask.options.covariances import TimeVarying
 from lrgls_dask.sigma.interface import SigmaOption
 
-__all__ = ["CHOSEN", "RULES", "Rule", "rules_of"]
+__all__ = ["CHOSEN", "RULES", "Rule", "check_improper", "rules_of"]
 
 CHOSEN = ("bic", "cv", "parallel", "eigenvalue-ratio")  # by what the number of factors is chosen
 
@@ -39,6 +39,15 @@ class Rule:
             return
         shown_other = f"{type(other).__name__}(...)" if isinstance(other, OBJECTS) else repr(other)
         raise ValueError(self.says.format(name=self.name, given=repr(given), other=shown_other, default=repr(default)))
+
+
+def check_improper(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError where ranks are to be avoided and there is no choice among them."""
+    rank = settings["rank"]
+    if settings["improper"] == "avoid" and not (isinstance(rank, str) and rank in CHOSEN):
+        raise ValueError(
+            f"improper='avoid' chooses among numbers of factors, and rank={rank!r} is no choice. Use rank='bic'."
+        )
 
 
 def rules_of(covariance: Any) -> tuple[Rule, ...]:
@@ -124,13 +133,6 @@ RULES: tuple[Rule, ...] = (
         (Integral,),
         "ranks",
         "rank={other} is the number of factors, so ranks has nothing to choose; got {given}. Leave one of them out.",
-    ),
-    Rule(
-        "improper",
-        ("avoid",),
-        "rank",
-        "improper={other} chooses among numbers of factors, and rank={given} is no choice. Use rank='bic'.",
-        CHOSEN,
     ),
     Rule(
         "covariance",

@@ -31,7 +31,7 @@ from lrgls_dask.checks import (
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.options.covariances import DESCRIBED, Described
-from lrgls_dask.options.rules import CHOSEN, RULES, rules_of
+from lrgls_dask.options.rules import CHOSEN, RULES, check_improper, rules_of
 
 __all__ = ["CG_MAXIT", "OPTIONS", "Engine", "EstimatorOptions", "Option", "Use", "estimator"]
 
@@ -175,7 +175,11 @@ def estimator(cls: type[T]) -> type[T]:
     indent, width = " " * 4, 120
     texts = [
         textwrap.fill(
-            f"{each.name} : {each.metadata['help']}", width, initial_indent=indent, subsequent_indent=2 * indent
+            f"{each.name} : {each.metadata['help']}",
+            width,
+            initial_indent=indent,
+            subsequent_indent=2 * indent,
+            break_on_hyphens=False,
         )
         for each in fields(made)  # type: ignore[arg-type]
     ]
@@ -380,6 +384,7 @@ class EstimatorOptions:
         defaults = {name: each.default for name, each in OPTIONS.items()}
         for rule in (*rules_of(self.covariance), *RULES):
             rule.check(settings, defaults)
+        check_improper(settings)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name."""

@@ -46,6 +46,7 @@ WORDS: dict[str, tuple[str, dict[str, Any]]] = {
     "cg_maxit": ("--cg-maxit 20", {"cg_maxit": 20}),
     "n_folds": ("--n-folds 3 --rank cv", {"n_folds": 3, "rank": "cv"}),
     "folds": ("--folds blocks --rank cv", {"folds": "blocks", "rank": "cv"}),
+    "improper": ("--rank bic --improper avoid", {"rank": "bic", "improper": "avoid"}),
     "accelerate": ("--no-accelerate --algorithm em", {"accelerate": False, "algorithm": "em"}),
     "missing": ("--missing em", {"missing": "em"}),
     "unusable": ("--unusable skip", {"unusable": "skip"}),
