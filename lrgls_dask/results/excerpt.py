@@ -47,7 +47,7 @@ def equations_shown(fit: Measures, everything: bool) -> tuple[np.ndarray, str]:
     """Positions of equations, and the rule: of many those that need attention first, the others evenly spaced."""
     whole, status = whole_design(fit), fit.status.values
     usable = np.arange(whole.n_equations) if fit.skipped is None else fit.skipped.equations
-    if len(usable) <= MOST_EQUATIONS:
+    if len(usable) <= MOST_EQUATIONS + 1:  # one that is left out takes a line as well
         return usable, ""
     amiss, sound = usable[status[usable] != OK], usable[status[usable] == OK]
     if everything:
