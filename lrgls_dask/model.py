@@ -120,8 +120,9 @@ class LowRankGLS(EstimatorOptions):
         workers : processes of a cluster that one does not have, each with so many `threads` and so much
         `worker_memory`; None plans for the active client or for this process.  gb_per_s : what storage gives to each
         process, in 10^9 bytes a second of decoded rows; None takes what this machine's disk gives.
-        usual_machine : seconds of threads that do 35 Gflop/s, as a core of a few years ago does, and not of this
-        machine's, so that they are the same wherever they are asked for.
+        usual_machine : seconds of threads that do 35 Gflop/s, as a core of a few years ago does, and of storage that
+        gives 1 GB/s where no `gb_per_s` is given, and not of this machine's; with `workers` they are the same wherever
+        they are asked for.
         """
         check_goes_with_effects(self.get_params(), absorbed_labels(system))
         column_penalties(system.design, self._ridge)  # which refuses names of no regressor

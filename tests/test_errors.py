@@ -156,10 +156,22 @@ def test_a_response_without_residuals_is_named_in_one_warning(kind: str, engine:
     ("options", "kind", "message"),
     [
         ({"rank": -1}, ValueError, "rank must be 0 or more; got -1"),
-        ({"rank": 2.0}, TypeError, "rank must be an integer, 'auto', 'bic' or 'cv'; got 2.0"),
-        ({"rank": True}, TypeError, "rank must be an integer, 'auto', 'bic' or 'cv'; got True"),
+        (
+            {"rank": 2.0},
+            TypeError,
+            "rank must be an integer, 'auto', 'bic', 'cv', 'parallel' or 'eigenvalue-ratio'; got 2.0",
+        ),
+        (
+            {"rank": True},
+            TypeError,
+            "rank must be an integer, 'auto', 'bic', 'cv', 'parallel' or 'eigenvalue-ratio'; got True",
+        ),
         ({"rank": None}, TypeError, "got None"),
-        ({"rank": "aic"}, ValueError, "rank must be 'auto' or 'bic' or 'cv'; got 'aic'"),
+        (
+            {"rank": "aic"},
+            ValueError,
+            "rank must be 'auto' or 'bic' or 'cv' or 'parallel' or 'eigenvalue-ratio'; got 'aic'",
+        ),
         ({"lam_F": -0.1}, ValueError, "lam_F must be at least 0 and finite; got -0.1"),
         ({"lam_B": -1}, ValueError, "lam_B must be at least 0 and finite; got -1"),
         ({"lam_B": np.inf}, ValueError, "lam_B must be at least 0 and finite; got inf"),

@@ -20,6 +20,8 @@ from lrgls_dask.solve.record import NO_COVARIANCE, Options, Point, penalised
 
 __all__ = ["IncompleteSweeps", "Together"]
 
+FOR_DIGITS = 1e-3  # of rel_tol: a few more sweeps, which are free here, for the digits of Sigma
+
 
 @dataclass(frozen=True, eq=False)
 class IncompleteSweeps:
@@ -37,9 +39,9 @@ class IncompleteSweeps:
         return None
 
     def goal(self) -> Goal:
-        """That the last sweep gained little: the next gains less."""
+        """That the last sweep gained little: the next gains less, and Sigma has half the digits of the objective."""
         most = MOST_SWEEPS if self.options.max_sweeps is None else self.options.max_sweeps
-        return Goal(most, self.options.rel_tol)
+        return Goal(most, FOR_DIGITS * self.options.rel_tol)
 
     def trace(self) -> Trace:
         return Trace(self.structure.rank, self.problem.nll_offset, self.problem.meter)

@@ -4,7 +4,8 @@ Sigma_oo^-1 of row i is a matrix that all rows share, cut to the equations o, le
 Where the equations have columns of their own each vector is a product of P columns with themselves. Where all have the
 same columns z the blocks of equations j and l are sums over the rows that show both of (h_j'h_l) z z', where h_j are
 what the vectors of a row have of equation j: products of pairs of equations with pairs of columns. Of factors these are
-h_j'h_l = a_j' G_i a_l, which is defined where a row misses j or l too, so that
+h_j'h_l = a_j' G_i a_l, which is defined where a row misses j or l too (and large there, where factors are nearly all
+of an equation: then nothing is taken out of anything), so that
 
     sum o_j o_l a_j' G a_l z z' = sum (1 - m_j - m_l + m_j m_l) a_j' G a_l z z',        m = 1 - o,
 
@@ -40,6 +41,9 @@ __all__ = [
 
 PIECE_BYTES, PIECE_ROWS = 4 * 2**20, (16, 256)  # what is held at once of the pairs of equations of some rows
 FEW = 0.1  # share of the pairs of equations, up to which those of a row are taken one by one
+# Sums over all rows less those of the cells that are missed lose the digits by which these are larger than what is
+# left: the square of the factors' part of a variance by its own, and squares of columns of all rows by an equation's.
+MOST_SIGNAL, MOST_ROWS = 1e3, 1e4
 SAME_SPACE = 1e-9  # by how much whitened columns of two equations may leave the space of each other
 
 
@@ -119,16 +123,12 @@ class shared_information:
         sums: _Pairs | None = None
         factors: FactorRows | None = None
         for slab in slabs:
-            products, observed, rows = (
-                self._products(slab, params),
-                slab.observed[:, mine],
-                params.sigma.rows(slab.observed),
-            )
+            products, observed = self._products(slab, params), slab.observed[:, mine]
+            rows = params.sigma.rows(slab.observed)
             factors = rows if params.between is None and isinstance(rows, FactorRows) else None
             if sums is None:
-                sums = _Pairs(
-                    np.ones((n_equations, 1)) if factors is None else factors.scaled_loadings[mine], products.shape[1]
-                )
+                loadings = np.ones((n_equations, 1)) if factors is None else factors.scaled_loadings[mine]
+                sums = _Pairs(loadings, products.shape[1], differences=_keep_digits(self.basis, factors))
                 taken = np.zeros_like(sums.pairs)
             if factors is not None:
                 sums.add(observed, half_inverse(posterior_root(slab.observed, factors)), products)
@@ -183,16 +183,27 @@ class shared_information:
         return total
 
 
+def _keep_digits(basis: Basis, factors: FactorRows | None) -> bool:
+    """Whether sums over all rows, less those over the rows that miss an equation, are good to ten digits or so."""
+    if factors is not None and np.max(np.sum(factors.F**2, axis=1) / factors.d, initial=0.0) > MOST_SIGNAL:
+        return False
+    (K, _, p), back = basis.maps.shape, np.linalg.pinv(basis.maps)
+    gram = np.einsum("lpr,lps->rs", back, back)
+    return bool(np.einsum("jrp,rs,jsp->j", basis.maps, gram, basis.maps).max() <= MOST_ROWS * K * p)
+
+
 class _Pairs:
     """Sums of products of columns over the rows that show an equation, and times h_j'h_l over those that show both.
 
     h_j = half a_j, with a matrix for each row.  loadings : (K, k) a.  shown : (K, h) over the rows that show j.
     total : (k k, h) times half'half, over all rows.  cells : (K k, h) times half'h_j, over the rows that miss j.
     pairs : (K (K + 1) / 2, h) times h_j'h_l over those that miss both, and what else was summed for the pair itself.
+    differences : whether sums over all rows less those of missed cells may be taken.
     """
 
-    def __init__(self, loadings: np.ndarray, h: int) -> None:
+    def __init__(self, loadings: np.ndarray, h: int, *, differences: bool) -> None:
         K, k = loadings.shape
+        self.differences = differences
         self.loadings, self.shown = loadings, np.zeros((K, h))
         self.total, self.cells = np.zeros((k * k, h)), np.zeros((K * k, h))
         self.pairs = np.zeros((K * (K + 1) // 2, h))
@@ -203,7 +214,7 @@ class _Pairs:
         hidden = observed == 0
         missed = np.count_nonzero(hidden, axis=1)
         few = FEW * n * K * (K + 1) / 2
-        by_missed = bool((missed * (missed + 1) / 2).sum() <= few)
+        by_missed = self.differences and bool((missed * (missed + 1) / 2).sum() <= few)
         if not by_missed:
             self.shown += observed.T @ products
             if ((K - missed) * (K - missed + 1) / 2).sum() > few:

@@ -83,8 +83,8 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """About how long the fit takes at the rates of this machine, which are measured where nobody has yet, in about
-        a second; storage is that of this machine too where no `gb_per_s` was given."""
+        """About how long the fit takes at `rates`, or at those of this machine, which are measured where nobody has
+        yet, in about a second; storage is that of these rates too where no `gb_per_s` was given."""
         rates, again = self.rates or machine_rates(), CACHED
         if self.read_rate or self.bytes_per_pass > self.memory_limit * self.n_workers:
             again = 1.0

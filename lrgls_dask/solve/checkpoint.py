@@ -102,7 +102,8 @@ class Checkpoint:
         if entry is None:
             return None
         known: dict[str, Any] = dict(entry.attrs)
-        return MOMENTS[known["kind"]](read_head(entry, known["n_rows"]), read_array(entry, "matrix"))
+        own = {"n_x": known["n_x"]} if "n_x" in known else {}
+        return MOMENTS[known["kind"]](read_head(entry, known["n_rows"]), read_array(entry, "matrix"), **own)
 
     def save_sum(self, label: str, index: int, moments: GramMoments | RootMoments) -> None:
         entry = self.group.create_group(f"{label}-{index}", overwrite=True)
@@ -111,6 +112,8 @@ class Checkpoint:
         write_head(entry, moments.head)
         write_array(entry, "matrix", matrix, ("row", "column"))
         entry.attrs.update(kind="gram" if gram else "root", n_rows=moments.head.n_rows)
+        if isinstance(moments, RootMoments) and moments.n_x is not None:
+            entry.attrs["n_x"] = moments.n_x
         entry.attrs["complete"] = True
 
     # ------------------------------------------------------------------------------------------ the loop

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 SAME_OBJECTIVE = 1e-7  # solutions that differ by less than this, relative to max(1, |obj|), are one
+TIED = 1e-12  # and of these that differ by rounding alone the first is taken
 
 P = TypeVar("P")
 P_co = TypeVar("P_co", covariant=True)
@@ -149,8 +150,10 @@ def best_of_starts(solutions: list[Solution[P]], n_starts: int) -> Solution[P]:
     A start that stands for others, which led to the same Sigma before any sweep, counts as all of them.
     n_starts : how many there were, no two of them the same.
     """
-    best = min(solutions, key=lambda found: found.obj)
-    agreed = sum(found.n_agreed for found in solutions if found.obj - best.obj <= slack(best.obj))
+    least = min(found.obj for found in solutions)
+    agreed = sum(found.n_agreed for found in solutions if found.obj - least <= slack(least))
+    # rounding of the objective would choose between these, and they differ in the digits that its optimum is flat in
+    best = next(found for found in solutions if found.obj - least <= TIED * max(1.0, abs(least)))
     return replace(best, n_starts=n_starts, n_agreed=min(agreed, n_starts))
 
 

