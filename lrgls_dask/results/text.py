@@ -181,7 +181,7 @@ def _attention(fit: Reported) -> list[str]:
     """That it did not converge, and which equations were skipped."""
     lines = []
     if fit.termination is not Termination.CONVERGED:
-        lines.append(f"Not converged: {_ended(fit)}; see trace")
+        lines.append(f"Not converged: {fit.termination.value}; see trace")
     if fit.skipped is not None:
         lines += textwrap.wrap(unusable_equations(fit.equations, fit.skipped.status, " skipped"), WIDTH)
     return lines
