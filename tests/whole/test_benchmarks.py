@@ -105,7 +105,7 @@ def cases(found: dict) -> list[str]:
 
 
 def test_every_script_is_tested_and_described():
-    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"harness", "__main__", *COMPARISONS}
+    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"harness", "__init__", "__main__", *COMPARISONS}
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert scripts == set(SCRIPTS)
     described = (*SCRIPTS, "same_results", "side_by_side")
