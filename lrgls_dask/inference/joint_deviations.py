@@ -17,13 +17,14 @@ section 2.3, for adjusted p-values by the least p-value.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy  # scipy.stats loads when first asked: it takes as long as all of this package
 import scipy.sparse as sp
 
-from lrgls_dask.inference.structured import Combinations, CovOfCombinations
+from lrgls_dask.inference.structured import SINGULAR, Combinations, CovOfCombinations, check_rank
 
 __all__ = ["JointDeviations", "common_and_own", "quadratic_forms"]
 
@@ -108,8 +109,13 @@ class JointDeviations:
         return np.sort(found)
 
 
-def quadratic_forms(among: CovOfCombinations, edges: np.ndarray, gap: np.ndarray) -> np.ndarray:
-    """(E,) g_e' V_ee^-1 g_e of gaps (m,).  Raises LinAlgError where the combinations of a hypothesis are singular."""
+def quadratic_forms(
+    among: CovOfCombinations, edges: np.ndarray, gap: np.ndarray, labels: Sequence[Hashable]
+) -> np.ndarray:
+    """(E,) g_e' V_ee^-1 g_e of gaps (m,).
+
+    Raises LinAlgError where the combinations of a hypothesis are singular, with their rank and the equation's label.
+    """
     out, sizes, scale = np.empty(len(edges) - 1), np.diff(edges), np.sqrt(among.variances)
     for size in np.unique(sizes).tolist():
         mine = np.flatnonzero(sizes == size)
@@ -120,8 +126,11 @@ def quadratic_forms(among: CovOfCombinations, edges: np.ndarray, gap: np.ndarray
             within = shared @ among.middle @ shared.transpose(0, 2, 1) + _blocks(among.own, places)
         else:
             within = among.dense()[places[:, :, None], places[:, None, :]]
-        root = np.linalg.cholesky(within / units[:, :, None] / units[:, None, :])
-        out[mine] = np.sum(np.linalg.solve(root, (gap[places] / units)[:, :, None]) ** 2, axis=(1, 2))
+        values, vectors = np.linalg.eigh(within / units[:, :, None] / units[:, None, :])
+        for e in np.flatnonzero(values[:, 0] <= size * SINGULAR * values[:, -1]).tolist():
+            check_rank(values[e], f" of equation {labels[mine[e]]!r}")
+        along = vectors.transpose(0, 2, 1) @ (gap[places] / units)[:, :, None]
+        out[mine] = np.sum(along[:, :, 0] ** 2 / values, axis=1)
     return out
 
 

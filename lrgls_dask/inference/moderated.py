@@ -41,15 +41,15 @@ class VariancePrior:
 
         Raises ValueError for fewer than two equations, and where half of the variances or more are zero.
         """
-        middle = float(np.median(variances)) if len(variances) else 0.0
-        if len(variances) < 2 or not middle > 0.0:
+        above = int(np.count_nonzero(variances > 0))
+        if len(variances) < 2 or 2 * above <= len(variances):
             raise ValueError(
                 "moderated=True finds what the residual variances of many equations have in common, which takes two or "
-                f"more, most of them above zero; there are {np.count_nonzero(variances > 0)} of {len(variances)}. "
+                f"more, most of them above zero; there are {above} of {len(variances)}. "
                 "Use moderated=False."
             )
         half = 0.5 * freedom
-        e = np.log(np.maximum(variances, LEAST * middle)) - scipy.special.psi(half) + np.log(half)
+        e = np.log(np.maximum(variances, LEAST * float(np.median(variances)))) - scipy.special.psi(half) + np.log(half)
         beyond = float(np.var(e, ddof=1) - np.mean(scipy.special.polygamma(1, half)))
         if not beyond > 0.0:
             return cls(np.inf, float(np.exp(e.mean())))

@@ -26,6 +26,7 @@ __all__ = [
     "block_diagonal",
     "blocks_alone",
     "blocks_of",
+    "check_rank",
     "kron_of_combinations",
 ]
 
@@ -185,6 +186,17 @@ class _BlockCholesky:
         return np.asarray(self.matrix @ right)
 
 
+def check_rank(values: np.ndarray, whose: str = "") -> None:
+    """Raise LinAlgError where some eigenvalues (m,), ascending, of a correlation matrix are zero but for rounding."""
+    m = len(values)
+    rank = int(np.sum(values > m * SINGULAR * values[-1]))
+    if rank < m:
+        raise np.linalg.LinAlgError(
+            f"the covariance of the {m} restricted combinations{whose} has rank {rank}. Test at most {rank} of them "
+            "together."
+        )
+
+
 def _quadratic(correlation: np.ndarray, gap: np.ndarray) -> float:
     """gap' C^-1 gap of a correlation matrix (m, m): by Cholesky where its condition says that the rank is m."""
     m = len(gap)
@@ -196,11 +208,7 @@ def _quadratic(correlation: np.ndarray, gap: np.ndarray) -> float:
     except np.linalg.LinAlgError:
         pass
     values, vectors = np.linalg.eigh(correlation)
-    rank = int(np.sum(values > m * SINGULAR * values[-1]))
-    if rank < m:
-        raise np.linalg.LinAlgError(
-            f"the covariance of the {m} restricted combinations has rank {rank}. Test at most {rank} of them together."
-        )
+    check_rank(values)
     return float(np.sum((vectors.T @ gap) ** 2 / values))
 
 

@@ -43,11 +43,15 @@ class Rule:
 
 def check_improper(settings: Mapping[str, Any]) -> None:
     """Raise ValueError where ranks are to be avoided and there is no choice among them."""
-    rank = settings["rank"]
-    if settings["improper"] == "avoid" and not (isinstance(rank, str) and rank in CHOSEN):
-        raise ValueError(
-            f"improper='avoid' chooses among numbers of factors, and rank={rank!r} is no choice. Use rank='bic'."
-        )
+    rank, covariance = settings["rank"], settings["covariance"]
+    if settings["improper"] != "avoid" or (isinstance(rank, str) and rank in CHOSEN):
+        return
+    says = "improper='avoid' chooses among numbers of factors, and "
+    if covariance != "lowrank":
+        shown = f"{type(covariance).__name__}(...)" if isinstance(covariance, OBJECTS) else repr(covariance)
+        raise ValueError(f"{says}with covariance={shown} there is no choice. Drop improper.")
+    if settings["ranks"] is None or rank != "auto":
+        raise ValueError(f"{says}rank={rank!r} is no choice. Use rank='bic'.")
 
 
 def rules_of(covariance: Any) -> tuple[Rule, ...]:

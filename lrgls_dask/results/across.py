@@ -11,7 +11,7 @@ import numpy as np
 import scipy  # scipy.stats loads when first asked: it takes as long as all of this package
 import scipy.sparse as sp
 
-from lrgls_dask.checks import one_of
+from lrgls_dask.checks import check_level, one_of
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypotheses import check_open, read_hypotheses
 from lrgls_dask.design.restrictions import Restrictions
@@ -76,7 +76,8 @@ class TestingAcross(Reported):
         Raises ValueError for hypotheses that tie equations together, that the restrictions of the fit decide, and for
         what does not go together; LinAlgError for estimates without variance.
         """
-        _check(method, level, bands, seed)
+        _check(method, bands, seed)
+        check_level(level)
         hypotheses = hypotheses_about(self.design, self.skipped, hypothesis)
         asked = _Asked.of(self.design, hypotheses)
         self._check_undecided(asked)
@@ -85,7 +86,11 @@ class TestingAcross(Reported):
         found = _tested(asked, among, asked.gap(self.coefficients), self, moderated)
         drawn = "sup-t" in (method, bands)
         deviations = JointDeviations.of(among, asked.edges) if drawn else None
-        least = np.zeros(0) if deviations is None else deviations.least_pvalues(deviations.n_draws, seed)
+        if deviations is None:
+            least = np.zeros(0)
+        else:
+            _check_draws(deviations.n_draws, float(level), method, bands if asked.single else None)
+            least = deviations.least_pvalues(deviations.n_draws, seed)
         if method == "factor-adjusted":
             prior = self._without_factors(asked, among, found.columns, moderated)
             found = replace(found, prior=prior or found.prior)
@@ -124,8 +129,10 @@ class TestingAcross(Reported):
         """Raise ValueError for an equation whose hypothesis the restrictions of the fit decide."""
         if self.restrictions is None:
             return
-        touched = np.unique(self.design.equation_of[self.restrictions.about])
-        for e in np.flatnonzero(np.isin(asked.equations, touched)).tolist():
+        about = np.isin(asked.rows.indices, self.restrictions.about)
+        entries = np.repeat(np.arange(len(asked.values)), np.diff(asked.rows.indptr))
+        rows = np.unique(entries[about])
+        for e in np.unique(np.searchsorted(asked.edges, rows, side="right") - 1).tolist():
             check_open(self.restrictions, asked.alone(e))
 
     # ------------------------------------------------------------------------------------------ covariances
@@ -294,14 +301,12 @@ class _Asked:
         return Restrictions(self.rows[mine], self.values[mine], self.texts[mine])
 
 
-def _check(method: Any, level: Any, bands: Any, seed: Any) -> None:
+def _check(method: Any, bands: Any, seed: Any) -> None:
     """Raise ValueError or TypeError for what an argument may not be."""
     if method is not None:
         one_of("method", method, ADJUSTMENTS)
     if bands is not None:
         one_of("bands", bands, BANDS)
-    if isinstance(level, bool) or not isinstance(level, numbers.Real) or not 0 < float(level) < 1:
-        raise ValueError(f"level must lie between 0 and 1, both excluded; got {level!r}.")
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or int(seed) < 0:
         raise ValueError(f"seed must be a whole number of 0 or more; got {seed!r}.")
 
@@ -346,7 +351,8 @@ def _tested(asked: _Asked, among: CovOfCombinations, gap: np.ndarray, fit: Testi
         columns = {"estimate": gap + asked.values, "std_error": errors, "statistic": statistic, "df": freedom}
         return _Tested(columns | {"p_value": _two_sided(statistic, freedom)}, freedom, prior)
     size = np.diff(asked.edges).astype(float)
-    statistic = quadratic_forms(among, asked.edges, gap) / shrunk
+    labels = [fit.design.equations[j] for j in asked.equations.tolist()]
+    statistic = quadratic_forms(among, asked.edges, gap, labels) / shrunk
     below = [fit.reference.of_test(np.array([j]), None) for j in asked.equations.tolist()]
     denominator = freedom if moderated else np.array([np.inf if each is None else each for each in below], dtype=float)
     is_f = np.isfinite(denominator)
@@ -387,6 +393,21 @@ def _by_draws(pvalues: np.ndarray, least: np.ndarray) -> np.ndarray:
     return np.asarray((1 + np.searchsorted(least, pvalues, side="right")) / (len(least) + 1))
 
 
+def _place(alpha: float, n_draws: int) -> int:
+    """Which of the least p-values drawn, from 1 on, is exceeded in all but alpha of cases; 0 where none is so small."""
+    return int(np.floor(alpha * (n_draws + 1)))
+
+
+def _check_draws(n_draws: int, level: float, method: Adjustment | None, bands: Bands | None) -> None:
+    """Raise ValueError for a level at which draws have no quantile, nor a p-value that is small enough."""
+    if _place(1.0 - level, n_draws) > 0:
+        return
+    others = {"method='holm'": method == "sup-t", "bands='bonferroni'": bands == "sup-t"}
+    if any(others.values()):
+        remedy = " with ".join(other for other, is_needed in others.items() if is_needed)
+        raise ValueError(f"level={level!r} is more than {n_draws:,} draws can tell. Use {remedy}.")
+
+
 def _adjusted(pvalues: np.ndarray, method: Adjustment | None, least: np.ndarray) -> np.ndarray:
     if method is None:
         return pvalues.copy()
@@ -405,7 +426,7 @@ def _with_bands(
     if bands == "bonferroni":
         pointwise = alpha / len(freedom)
     if bands == "sup-t":
-        pointwise = float(least[int(np.floor(alpha * (len(least) + 1))) - 1])
+        pointwise = float(least[_place(alpha, len(least)) - 1])
     half = scipy.stats.t.isf(0.5 * pointwise, freedom) * columns["std_error"]
     columns["conf_low"], columns["conf_high"] = columns["estimate"] - half, columns["estimate"] + half
     return pointwise

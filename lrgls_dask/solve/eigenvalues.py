@@ -35,6 +35,7 @@ __all__ = ["EigenvalueWay", "by_eigenvalues"]
 EigenvalueWay = Literal["parallel", "eigenvalue-ratio"]
 
 LEAST_SHARE = 0.1  # of an equation that must be left for its variance there to say what all of it would be
+ZERO = 1e-10  # of the largest eigenvalue: one that is zero but for rounding, as all beyond the number of rows are
 TRACY_WIDOM = 0.9793  # the 95 percent quantile of its distribution for real matrices (Johnstone 2001, table 2)
 
 
@@ -93,18 +94,21 @@ def _largest_of_noise(variances: np.ndarray, n_dims: int, n: float) -> float:
 
 def _by_ratios(trace: float, values: np.ndarray, m: float, ranks: Sequence[int]) -> tuple[int, list[dict[str, float]]]:
     mock = trace / np.log(max(m, 3.0))
+    extended = np.concatenate([[mock], np.maximum(values, 0.0)])
+    beyond = trace - np.concatenate([[0.0], np.cumsum(values)])  # V(0), V(1), ...
+    least = ZERO * values[0]  # a ratio to what is zero but for rounding says nothing
+    known = values > least
     with np.errstate(divide="ignore", invalid="ignore"):
-        extended = np.concatenate([[mock], np.maximum(values, 0.0)])
-        beyond = trace - np.concatenate([[0.0], np.cumsum(values)])  # V(0), V(1), ...
-        ratio = extended[:-1] / extended[1:]
+        ratio = np.where(known, extended[:-1] / extended[1:], np.nan)
         growth = np.log1p(extended / np.maximum(beyond, 0.0))
+        growth_ratio = np.where(known & (beyond[1:] > least), growth[:-1] / growth[1:], np.nan)
     rows = [
         {
             "rank": rank,
             "eigenvalue": float(values[rank - 1]) if rank else np.nan,
             "eigenvalue_ratio": float(ratio[rank]),
-            "growth_ratio": float(growth[rank] / growth[rank + 1]),
+            "growth_ratio": float(growth_ratio[rank]),
         }
         for rank in ranks
     ]
-    return int(np.argmax([row["eigenvalue_ratio"] for row in rows])), rows
+    return int(np.argmax(np.nan_to_num(ratio[list(ranks)], nan=-1.0))), rows

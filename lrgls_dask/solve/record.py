@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
+from dask.base import normalize_token
 
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.sigma.interface import Sigma, Structure
@@ -43,6 +44,9 @@ class Termination(enum.Enum):
     STALLED = "stalled"
 
 
+LATER = ("improper", "rank_by")  # options that came after the first checkpoints
+
+
 @dataclass(frozen=True)
 class Options:
     """How to fit; see LowRankGLS for the meaning of each. max_sweeps : None for each algorithm's own (iterate.py).
@@ -61,6 +65,15 @@ class Options:
     accelerate: bool = True
     improper: Literal["warn", "avoid"] = "warn"
     rank_by: Literal["bic", "parallel", "eigenvalue-ratio"] = "bic"
+
+    def __dask_tokenize__(self) -> object:
+        """As Dask has it of any dataclass, but for options of later versions where they keep their defaults: what an
+        earlier version has begun is gone on with."""
+        made: Any = vars(type(self))["__dataclass_params__"]
+        params = [(name, getattr(made, name)) for name in made.__slots__]
+        own = [each for each in fields(self) if each.name not in LATER or getattr(self, each.name) != each.default]
+        kept = [(each.name, normalize_token(getattr(self, each.name))) for each in own]
+        return normalize_token(type(self)), params, kept
 
     @property
     def one_step(self) -> bool:

@@ -91,7 +91,7 @@ def test_the_least_pvalue_is_distributed_as_brute_force_draws_have_it(
     assert scipy.stats.ks_2samp(mine, direct).pvalue > 1e-3
     gap = np.arange(1.0, len(V) + 1)
     expected = [gap[a:b] @ np.linalg.solve(V[a:b, a:b], gap[a:b]) for a, b in pairwise(edges.tolist())]
-    np.testing.assert_allclose(quadratic_forms(among, edges, gap), expected, rtol=1e-9)
+    np.testing.assert_allclose(quadratic_forms(among, edges, gap, range(len(sizes))), expected, rtol=1e-9)
 
 
 def test_independent_estimates_need_sidaks_correction_and_equal_ones_none() -> None:
@@ -203,7 +203,7 @@ def test_a_variance_of_zero_is_offset_as_limma_does() -> None:
     d0, s02, _ = smyth(np.maximum(s2, 1e-5), df)
     found = VariancePrior.of(s2, df)
     assert (found.df, found.variance) == (pytest.approx(d0, rel=1e-9), pytest.approx(s02, rel=1e-9))
-    for few in (np.array([1.0]), np.zeros(4), np.zeros(0)):
+    for few in (np.array([1.0]), np.zeros(4), np.zeros(0), np.array([0.0, 0.0, 1.0, 3.0])):
         with pytest.raises(ValueError, match=f"there are {np.count_nonzero(few)} of {len(few)}"):
             VariancePrior.of(few, np.full(len(few), 4.0))
 

@@ -251,10 +251,11 @@ def test_the_same_seed_gives_the_same_bands() -> None:
 # ---------------------------------------------------------------------------------- what is refused
 
 
+LEVELS: tuple[tuple[float, Any], ...] = ((0.95, "sup-t"), (0.9999, "sup-t"), (0.999999, "bonferroni"))
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "method": ({"method": "bonferroni"}, "method must be 'holm' or"),
     "bands": ({"bands": "wide"}, "bands must be 'sup-t' or"),
-    "level": ({"level": 95}, "level must lie between 0 and 1"),
+    "level": ({"level": 95}, "level is a coverage between 0 and 1"),
     "seed": ({"seed": -1}, "seed must be a whole number"),
     "tied": ({"hypothesis": "y0:x1 = y1:x1"}, "about several equations.*Use wald_test"),
     "joint": ({"hypothesis": ["*:x1 = 0", "*:x2 = 0"], "method": "factor-adjusted"}, "one restriction per equation"),
@@ -275,6 +276,32 @@ def test_what_cannot_be_asked(case: str) -> None:
             plain.across(NULL, method)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kind", ["shared", "mixed"])
+def test_of_two_groups_one_restriction_an_equation_can_be_tested(kind: str) -> None:
+    _, fit = made(kind)
+    with pytest.warns(FitWarning, match="groups are fewer"):
+        fit = fit.with_cov("cluster", groups=np.arange(150) // 75)
+    for hypothesis, size in (("y0:*=0", 4 if kind == "shared" else 3), (["*:x1=0", "*:x2=0"], 2)):
+        for options in ({"bands": None}, {}, {"method": "sup-t"}):
+            said = f"the {size} restricted combinations of equation 'y0' has rank 1. Test at most 1 of them"
+            with pytest.raises(np.linalg.LinAlgError, match=said):
+                fit.across(hypothesis, **options)  # type: ignore[arg-type]
+    found = fit.across(["y0:x1=0", "y1:x2=0"], bands=None)
+    assert found.table["statistic"].notna().all()
+
+
+def test_a_level_beyond_the_draws_is_refused_where_it_would_be_read_off_them() -> None:
+    _, fit = made("shared")
+    with pytest.raises(ValueError, match=r"level=0.99999 is more than 10,000 draws.*Use bands='bonferroni'\."):
+        fit.across(NULL, level=0.99999)
+    with pytest.raises(ValueError, match=r"Use method='holm' with bands='bonferroni'\."):
+        fit.across(NULL, "sup-t", level=0.99999)
+    ninety, last, wide = (fit.across(NULL, level=level, bands=bands).table for level, bands in LEVELS)
+    for narrow, wider in ((ninety, last), (last, wide)):
+        assert np.all(wider["conf_low"] < narrow["conf_low"]) and np.all(wider["conf_high"] > narrow["conf_high"])
+    assert fit.across(["*:x1 = 0", "*:x2 = 0"], level=0.99999).level == 0.99999  # which has no bands
+
+
 def test_other_errors_are_not_moderated_and_restrictions_that_decide_are_named() -> None:
     _, fit = made("shared")
     with pytest.raises(ValueError, match=r"Use with_cov\('classical'\)"):
@@ -285,6 +312,7 @@ def test_other_errors_are_not_moderated_and_restrictions_that_decide_are_named()
     with pytest.raises(ValueError, match="'y1:x1 = 0' cannot hold"):
         held.across(NULL)
     others = [f"y{j}:x1 = 0" for j in range(12) if j != 1]
+    assert "p_value" in held.across("*:x3 = 0").table
     found = held.across(others, "sup-t")
     check_table(found, held, first_slope(held)[np.arange(12) != 1])
     assert found.table.loc["y2", "estimate"] == pytest.approx(found.table.loc["y3", "estimate"])

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dask.base import tokenize
+from dask.tokenize import _normalize_dataclass
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System
 from lrgls_dask.rows import run_pass as passes
 from lrgls_dask.solve import checkpoint
-from lrgls_dask.solve.record import Termination
+from lrgls_dask.solve.record import Options, Termination
 
 
 class Killed(Exception):
@@ -170,3 +172,21 @@ def test_checkpoint_of_other_data_is_refused(system: System, tmp_path: Path, mon
     other = System.from_zarr(tmp_path / "other.zarr")
     with pytest.raises(ValueError, match="belongs to other data"):
         LowRankGLS(rank=1, checkpoint=tmp_path / "progress").fit(other)
+
+
+def test_options_of_later_versions_do_not_hide_what_an_earlier_one_began() -> None:
+    kind, params, named = _normalize_dataclass(Options())
+    earlier = [(name, value) for name, value in named if name not in ("improper", "rank_by")]
+    assert tokenize(Options()) == tokenize(Token((kind, params, earlier)))
+    different = {tokenize(each) for each in (Options(), Options(improper="avoid"), Options(rank_by="parallel"))}
+    assert len(different) == 3 and tokenize(Options(debiased=True)) not in different
+
+
+class Token:
+    """What Dask makes a name of, as it is."""
+
+    def __init__(self, parts: object) -> None:
+        self.parts = parts
+
+    def __dask_tokenize__(self) -> object:
+        return self.parts

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy
 
-from lrgls_dask import FitWarning, LowRankGLS, System
+from lrgls_dask import FitWarning, LowRankGLS, System, TimeVarying
 from lrgls_dask.datasets import load_french
 from support.counted import counted_rows
 from support.systems import Data, dask_rows, simulate
@@ -97,6 +97,25 @@ def test_ratios_are_those_of_the_paper(K: int, N: int) -> None:
         assert table.loc[k, "eigenvalue_ratio"] == pytest.approx(extended[k] / extended[k + 1], rel=1e-8)
         growth = np.log(1 + extended[k] / V[k]) / np.log(1 + extended[k + 1] / V[k + 1])
         assert table.loc[k, "growth_ratio"] == pytest.approx(growth, rel=1e-8)
+
+
+@pytest.mark.parametrize("N", [4, 6, 10])
+def test_eigenvalues_beyond_the_number_of_rows_have_no_ratio(N: int) -> None:
+    rng = np.random.default_rng(N)
+    Y = 3 * rng.normal(size=(N, 1)) @ rng.normal(size=(1, 40)) + rng.normal(size=(N, 40))
+    system = System.from_arrays(Y, np.ones((N, 1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)  # of rows so few that a Heywood case is at hand
+        fit = LowRankGLS("eigenvalue-ratio", algorithm="fgls").fit(system).result_
+        assert LowRankGLS("parallel", algorithm="fgls").fit(system).rank_ <= N - 1
+    table = fit.selection
+    assert fit.rank == 1 and table is not None
+    values = np.linalg.eigvalsh(correlations(Data("shared", Y, np.ones((N, 1)), ((0,),) * 40))[0])[::-1]
+    few = N - 2  # l_(N - 1) is the last that is not zero
+    expected = values[:few] / values[1 : few + 1]
+    np.testing.assert_allclose(table.loc[1:few, "eigenvalue_ratio"], expected, rtol=1e-7)
+    np.testing.assert_array_equal(np.isnan(table["eigenvalue_ratio"]), table.index > few)
+    np.testing.assert_array_equal(np.isnan(table["growth_ratio"]), table.index >= few)
 
 
 @pytest.mark.filterwarnings("ignore:LowRankGLS. stalled")
@@ -202,5 +221,11 @@ def test_a_given_rank_is_no_choice() -> None:
     for rank in (2, "auto"):
         with pytest.raises(ValueError, match=rf"rank={rank!r} is no choice. Use rank='bic'"):
             LowRankGLS(rank, improper="avoid")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"covariance='full' there is no choice\. Drop improper"):
+        LowRankGLS(covariance="full", improper="avoid")
+    with pytest.raises(ValueError, match=r"covariance=TimeVarying\(\.\.\.\) there is no choice. Drop improper"):
+        LowRankGLS(covariance=TimeVarying(1, "time.year"), improper="avoid")
+    found = LowRankGLS("auto", ranks=[0, 1, 2, 3], improper="avoid").fit(improper().system()).result_
+    assert not found.on_floor and found.selection is not None and "on_floor" in found.selection
     with pytest.raises(ValueError, match="improper must be 'warn' or 'avoid'"):
         LowRankGLS("bic", improper="ignore")  # type: ignore[arg-type]

@@ -34,6 +34,13 @@ def varying() -> Any:
     return LowRankGLS(covariance=covariance).fit(DATA.system()).result_
 
 
+@cache
+def of_two_groups() -> Fit:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        return fit().with_cov("cluster", groups=np.arange(150) // 75)
+
+
 def blocks_only() -> Fit:
     found = fit()
     blocks = [found.cov(equation=name).values for name in found.equations]
@@ -72,6 +79,21 @@ ACROSS = [
         tuple(
             lambda method=method: blocks_only().across(NULL, method, bands="bonferroni") for method in ("holm", "by")
         ),
+    ),
+    Case(
+        "is more than 10,000 draws can tell. Use method='holm' with bands='bonferroni'",
+        lambda: fit().across(NULL, "sup-t", level=0.99999),
+        (lambda: fit().across(NULL, "holm", level=0.99999, bands="bonferroni"),),
+    ),
+    Case(
+        "is more than 10,000 draws can tell. Use bands='bonferroni'",
+        lambda: fit().across(NULL, level=0.99999),
+        (lambda: fit().across(NULL, level=0.99999, bands="bonferroni"),),
+    ),
+    Case(
+        "restricted combinations of equation 'y0' has rank 1. Test at most 1 of them together",
+        lambda: of_two_groups().across(BOTH),
+        (lambda: of_two_groups().across(NULL),),
     ),
     Case(
         "takes one restriction per equation, and these hypotheses have several",
@@ -120,5 +142,10 @@ ACROSS = [
         "improper='avoid' chooses among numbers of factors, and rank=2 is no choice",
         lambda: fit(improper="avoid"),
         (lambda: fit(rank="bic", improper="avoid"),),
+    ),
+    Case(
+        "improper='avoid' chooses among numbers of factors, and with covariance='full' there is no choice",
+        lambda: fit(rank="auto", covariance="full", improper="avoid"),
+        (lambda: fit(rank="auto", covariance="full"),),
     ),
 ]

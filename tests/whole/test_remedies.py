@@ -2093,7 +2093,6 @@ ELSEWHERE = {
     "inference/by_passes.py: Ask for one equation at a time:": LARGE,
     "inference/by_passes.py: Fit again with a larger memory_limit, or": LARGE,
     "inference/by_passes.py: Fit again with a larger memory_limit.": LARGE,
-    "inference/structured.py: Take one equation at a time, cov(equation=...)": LARGE,
     "results/cov/kind.py: Ask for one equation at a time,": LARGE,
     "results/fit.py: Use with_cov('classical', system=...) with the fitted data.": (
         "followed in tests/inference/test_by_passes.py"
@@ -2123,7 +2122,6 @@ ELSEWHERE = {
     "resampling/draws.py: Resample in fewer, larger blocks, or use": CHANCE,
     "resampling/std_errors.py: Fit fewer equations, or give all the": LARGE,
     "results/assemble.py: try sigma_step='ml'": CHANCE,
-    "missing/crossvalidate.py: Use rank='bic', or missing='drop'": LARGE,
     "results/bootstrap.py: Fit fewer equations.": LARGE,
     "results/bootstrap.py: Use cov('observed') or cov('cluster'), which read the": LARGE,
     "results/bootstrap.py: Resample larger blocks, or use method='parametric'.": CHANCE,
