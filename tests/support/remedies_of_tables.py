@@ -50,6 +50,11 @@ TABLES = [
         (lambda: compare([LowRankGLS(0).fit(System.from_frame(FRAME, "y + z ~ x")).result_]),),
     ),
     Case(
+        "compare takes a list of fits, or a mapping from names to them; got int",
+        lambda: compare(5),  # type: ignore[arg-type]
+        (lambda: compare([fit()]), lambda: compare({"one": fit()})),
+    ),
+    Case(
         "two models are called '1' as text",
         lambda: compare({1: fit(), "1": fit()}),
         (lambda: compare({1: fit(), "2": fit()}),),
