@@ -7,8 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from lrgls_dask.checks import closest, shown
 from lrgls_dask.cli.arguments import AnyFit, open_fit
+from lrgls_dask.results.chosen import chosen_equations
 from lrgls_dask.results.side_by_side import BELOW, compare
+from lrgls_dask.results.tidy import glance_by_equation, whole_design
 
 __all__ = ["add_table"]
 
@@ -40,7 +43,11 @@ def add_table(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _table(args: argparse.Namespace) -> None:
     if args.glance and args.format not in ("text", "csv"):
         raise ValueError(f"--glance goes with --format text or csv; got {args.format}.")
-    fits = {path: open_fit(path) for path in args.fits}
+    if args.glance and args.term:
+        raise ValueError("--glance has no rows of terms. Leave --term out.")
+    if args.glance == "fit" and args.equation:
+        raise ValueError("--glance fit has no rows of equations. Use --glance equation, or leave --equation out.")
+    fits = _named(args.fits)
     if args.glance is None and (args.format not in ("text", "csv") or (len(fits) > 1 and args.format == "text")):
         first = next(iter(fits.values()))
         asked: dict[str, Any] = {"equation": _equations(first, args.equation), "term": args.term, "level": args.level}
@@ -53,18 +60,32 @@ def _table(args: argparse.Namespace) -> None:
         }
         print(ways[args.format]())
         return
-    frames = []
-    for path, fit in fits.items():
-        frame = _frame(fit, args)
-        if len(fits) > 1:
-            frame.insert(0, "fit", path)
-        frames.append(frame)
-    _print(pd.concat(frames, ignore_index=True), args.format)
+    frames = {path: _frame(fit, args) for path, fit in fits.items()}
+    if len(fits) > 1:
+        called = "file" if any("fit" in frame for frame in frames.values()) else "fit"  # which a dim may be called
+        for path, frame in frames.items():
+            frame.insert(0, called, path)
+    _print(pd.concat(frames.values(), ignore_index=True), args.format)
+
+
+def _named(paths: list[str]) -> dict[str, AnyFit]:
+    """Fits by path, one that is given again by its number too."""
+    fits: dict[str, AnyFit] = {}
+    for path in paths:
+        name, number = path, 1
+        while name in fits:
+            number += 1
+            name = f"{path} ({number})"
+        fits[name] = open_fit(path)
+    return fits
 
 
 def _frame(fit: AnyFit, args: argparse.Namespace) -> pd.DataFrame:
-    if args.glance:
-        return fit.glance(None if args.glance == "fit" else "equation")
+    if args.glance == "fit":
+        return fit.glance()
+    if args.glance == "equation":
+        wanted = chosen_equations(whole_design(fit), fit.equation_dim, _equations(fit, args.equation))
+        return glance_by_equation(fit, wanted)
     return fit.tidy(_equations(fit, args.equation), args.term, args.level)
 
 
@@ -76,11 +97,20 @@ def _print(frame: pd.DataFrame, form: str) -> None:
 
 
 def _equations(fit: AnyFit, given: list[str] | None) -> Any:
-    """What `tidy` takes for equations: names, or a mapping where they are given by dims."""
+    """What `tidy` takes for equations: names, or a mapping where they are given by dims.
+
+    Raises ValueError where some are given by dims and others are not."""
     dims = {str(name): name for name in fit.design.equation_dims}
     pairs = [text.split("=", 1) for text in given or () if text.split("=", 1)[0] in dims and "=" in text]
     if given is None or not pairs:
         return given
+    odd = [text for text in given if text.split("=", 1)[0] not in dims or "=" not in text]
+    if odd:
+        raise ValueError(
+            f"some equations are given by the dims that they lie on, {shown(list(dims))}, and {shown(odd)} "
+            f"{'is' if len(odd) == 1 else 'are'} not{closest(odd[0].split('=', 1)[0], dims)} Give all of them as "
+            "DIM=NAME, or all by their labels."
+        )
     found: dict[Any, list[str]] = {}
     for name, value in pairs:
         found.setdefault(dims[name], []).append(value)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import xarray as xr
 
 from lrgls_dask.checks import closest, shown
 from lrgls_dask.design.design import Design
 
-__all__ = ["Chosen", "choose", "labels_chosen"]
+__all__ = ["Chosen", "choose", "chosen_equations", "is_label", "labels_chosen"]
 
 NONE = np.zeros(0, dtype=np.intp)
 
@@ -32,11 +34,12 @@ class Chosen:
 def choose(design: Design, dim: str, equation: Any = None, term: Any = None) -> Chosen:
     """The coefficients of these equations with these labels; of everything where None.
 
-    equation, term : a label, several of them, or a text with * for any letters and ? for any one. Equations that lie
+    equation, term : a label, several of them, or a text with * for any letters and ? for any one; a DataArray, or an
+    array, of labels too. Equations that lie
     on several dims go by their tuples, or by a mapping from dims to the same.  dim : what the user calls equations.
     Raises ValueError for one that there is not, with the nearest that there is.
     """
-    equations = _chosen_equations(design, dim, equation)
+    equations = chosen_equations(design, dim, equation)
     if term is None:
         wanted = None
     else:
@@ -52,7 +55,7 @@ def choose(design: Design, dim: str, equation: Any = None, term: Any = None) -> 
     return Chosen(np.array(places, dtype=np.intp), np.array(owners, dtype=np.intp), terms)
 
 
-def _chosen_equations(design: Design, dim: str, wanted: Any) -> np.ndarray:
+def chosen_equations(design: Design, dim: str, wanted: Any) -> np.ndarray:
     """Positions of equations, ascending; see `choose`."""
     if wanted is None:
         return np.arange(design.n_equations)
@@ -73,26 +76,32 @@ def labels_chosen(
     what: str, labels: Sequence[Hashable], wanted: Any, design: Design | None = None, dim: str = ""
 ) -> list[Hashable]:
     """The labels that are asked for; see `choose`.  design, dim : of equations that go by a mapping from dims."""
-    found = _matching(what, labels, wanted) if design is None else _chosen_equations(design, dim, wanted)
+    found = _matching(what, labels, wanted) if design is None else chosen_equations(design, dim, wanted)
     return [labels[i] for i in found.tolist()]
 
 
 def _matching(what: str, labels: Sequence[Hashable], wanted: Any) -> np.ndarray:
     """Positions of labels that are asked for, ascending."""
     place = {label: i for i, label in enumerate(labels)}
-    if _is_label(wanted, place) or isinstance(wanted, str) or not isinstance(wanted, Iterable):
+    if isinstance(wanted, xr.DataArray | np.ndarray):  # whose elements are 0-d, or no labels
+        wanted = pd.Index(np.ravel(np.asarray(wanted)), tupleize_cols=False)
+    if is_label(wanted, place) or isinstance(wanted, str) or not isinstance(wanted, Iterable):
         wanted = [wanted]
     found = [_places_of(what, each, labels, place) for each in wanted]
     return np.unique(np.concatenate([NONE, *found]))
 
 
-def _is_label(wanted: Any, place: Mapping[Hashable, int]) -> bool:
-    return isinstance(wanted, Hashable) and wanted in place
+def is_label(wanted: Any, known: Collection[Hashable]) -> bool:
+    """Whether this is one of the keys of a mapping or a set; what has no hash is none."""
+    try:
+        return wanted in known
+    except TypeError:
+        return False
 
 
 def _places_of(what: str, wanted: Any, labels: Sequence[Hashable], place: Mapping[Hashable, int]) -> np.ndarray:
     """Of one label, or of one pattern, which is looked for in what labels are as text."""
-    if _is_label(wanted, place):
+    if is_label(wanted, place):
         return np.array([place[wanted]])
     if isinstance(wanted, str):
         letters = {"*": ".*", "?": "."}

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lrgls_dask.design.design import Design
 from lrgls_dask.design.skipped import OK
 from lrgls_dask.results.chosen import Chosen
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.reported import Reported
 from lrgls_dask.results.tidy import whole_design
 
-__all__ = ["Excerpt", "coefficients_shown", "equation_name", "equations_shown"]
+__all__ = ["Excerpt", "coefficients_shown", "dims_called", "equation_name", "equations_shown", "name_in"]
 
 MOST_EQUATIONS = 10
 HEADS = 2  # lines that may be more, with names of equations; where they would be there are fewer coefficients
@@ -62,9 +63,19 @@ def equations_shown(fit: Measures, everything: bool) -> tuple[np.ndarray, str]:
 
 def equation_name(fit: Reported, position: int) -> str:
     """The label of an equation, or its labels along the dims that it lies on."""
-    whole = whole_design(fit)
-    label = whole.equations[position]
-    return ", ".join(map(str, label)) if whole.equation_dims and isinstance(label, tuple) else str(label)
+    return name_in(whole_design(fit), position)
+
+
+def name_in(design: Design, position: int) -> str:
+    """The same of a design of all equations."""
+    label = design.equations[position]
+    return ", ".join(map(str, label)) if design.equation_dims and isinstance(label, tuple) else str(label)
+
+
+def dims_called(design: Design, dim: str) -> str:
+    """What the user calls equations: the dim, or dims, that they lie on.  dim : of equations on one."""
+    name = ", ".join(map(str, design.equation_dims or (dim,)))
+    return "Equation" if name == "equation" else name  # which is ours, where the user gave none
 
 
 def _spread(count: int, wanted: int) -> np.ndarray:

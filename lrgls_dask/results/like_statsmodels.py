@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrgls_dask.checks import check_alpha
+from lrgls_dask.checks import check_alpha, shown
 from lrgls_dask.data.framefit import FittedFormulas
 from lrgls_dask.data.lags import no_shift
 from lrgls_dask.data.modelmatrix import Encoding
@@ -52,7 +52,7 @@ class EquationView:
 
     def glance(self) -> pd.DataFrame:
         """The equation in one row, as of `Fit.glance` by equation, and which covariance its errors are of."""
-        row = glance_by_equation(self.fit).iloc[[self._place]].reset_index(drop=True)
+        row = glance_by_equation(self.fit, np.array([self._place]))
         return row.assign(cov_kind=self.fit.cov_kind)
 
     @property
@@ -131,8 +131,11 @@ class EquationView:
         """Fitted values of new rows.
 
         exog : a frame with the columns that the formula of the equation reads, or without formulas its regressors, in
-        any order (a constant may be left out): a Series by its index. An array (n, p) in the order of `params`: (n,).
-        A System: as `Fit.predict` has it, this equation's, lazy.
+        any order, of which one called const, Intercept or constant may be left out: a Series by its index. A Series,
+        one row by name. An array (n, p) or (p,) in the order of `params`, its constant among them: (n,). A System: as
+        `Fit.predict` has it, this equation's, lazy.
+        Raises ValueError for columns that are not there and arrays of another width, and where effects were absorbed
+        and this is no System; TypeError for what is none of these.
         """
         if isinstance(exog, System):
             fit: Any = self.fit
@@ -141,7 +144,7 @@ class EquationView:
             if not dims:
                 return found.isel({fit.equation_dim: self._place})
             return found.sel(dict(zip(dims, self.name, strict=True)))  # type: ignore[call-overload]
-        exog = as_table(exog)
+        exog = as_table(pd.DataFrame([exog]) if isinstance(exog, pd.Series) else exog)
         if not is_table(exog):
             return self.model.predict(self.params, exog)
         values = self.model.data.design_info(exog)[1] @ self.params.to_numpy()
@@ -189,7 +192,8 @@ class EquationView:
     def _repr_html_(self) -> str:
         """The equation as a notebook shows it."""
         row = self._glanced
-        said = [("Observations", f"{row['n_obs']:,}"), ("R2", f"{row['r2']:.4f}"), ("Status", str(row["status"]))]
+        share = "-" if np.isnan(row["r2"]) else f"{row['r2']:.4f}"
+        said = [("Observations", f"{row['n_obs']:,}"), ("R2", share), ("Status", str(row["status"]))]
         said += [("Error sd", f"{self.scale**0.5:.5g}"), ("Std errors", self.cov_type)]
         found = self.tidy()
         cells = [[f"{value:.5g}" for value in values] for values in found[list(NUMBERS)].to_numpy()]
@@ -252,17 +256,27 @@ class EquationModel:
         return EquationRows(self)
 
     def predict(self, params: Any, exog: Any) -> np.ndarray:
-        """(n,) of regressors (n, p) at any parameters (p,)."""
-        return np.asarray(np.asarray(exog, dtype=np.float64) @ np.asarray(params, dtype=np.float64))
+        """(n,) of regressors (n, p) at any parameters (p,), see `EquationView.predict`."""
+        self._check_without_effects()
+        try:
+            values = np.asarray(exog, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"predict takes a frame, an array of numbers or a System; got {type(exog).__name__}. Make a frame of "
+                "it: pandas.DataFrame."
+            ) from None
+        wide = len(self.exog_names)
+        if values.ndim not in (1, 2) or values.shape[-1] != wide:
+            raise ValueError(
+                f"equation {self.view.name!r} has {wide} regressors, {shown(self.exog_names)}; got an array of shape "
+                f"{values.shape}. Give a column for each, in this order, or a frame, whose columns go by name."
+            )
+        return np.asarray(values @ np.asarray(params, dtype=np.float64))
 
     def design(self, frame: Any) -> np.ndarray:
         """(n, p) the regressors of a frame's rows. Raises ValueError for columns that it lacks, and where effects were
         absorbed, which a frame does not say."""
-        if self.view.fit.design.absorbed is not None:
-            raise ValueError(
-                f"fitted values of equation {self.view.name!r} have effects that were absorbed, and a frame does not "
-                "say whose. Use fit.predict(system) with a System that absorbs the same labels."
-            )
+        self._check_without_effects()
         frame, own = as_table(frame), self._own_encoding
         if own is not None:
             block = own.block(read_columns(frame, own.formulas.regressor_columns), no_shift, responses=False)
@@ -272,6 +286,14 @@ class EquationModel:
         found = read_columns(frame, wanted)
         columns = [found[name] if name in wanted else np.ones(len(found)) for name in self.exog_names]
         return np.column_stack([np.asarray(column, dtype=np.float64) for column in columns])
+
+    def _check_without_effects(self) -> None:
+        """Raise ValueError where effects were absorbed."""
+        if self.view.fit.design.absorbed is not None:
+            raise ValueError(
+                f"fitted values of equation {self.view.name!r} have effects that were absorbed, and frames and arrays "
+                "do not say whose. Use fit.predict(system) with a System that absorbs the same labels."
+            )
 
     @property
     def _fitted(self) -> FittedFormulas | None:
@@ -326,8 +348,8 @@ class EquationRows:
         size = 8 * rows.n_obs * len(names)
         require_here(2 * size, f"the rows of equation {view.name!r}", "Give some of them: with_frame(frame).")
         values = LazyRows.of(rows).map(_columns_of, (design.columns[j], j), len(names), response=True).compute()
-        shown = ~np.isnan(values).any(axis=1)
-        found = pd.DataFrame(values[shown], columns=names)
+        there = ~np.isnan(values).any(axis=1)
+        found = pd.DataFrame(values[there], columns=names)
         return found[[name for name in names if name not in CONSTANTS]]
 
     def design_info(self, newdata: Any) -> tuple[None, np.ndarray]:

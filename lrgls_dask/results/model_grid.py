@@ -45,15 +45,16 @@ class ModelGrid:
         lines: list[Line] = []
         for block in self.blocks:
             if self.headed:
-                lines.append((str(block.label), [""] * len(self.names)))
+                lines.append((_on_one_line(block.label), [""] * len(self.names)))
             for label, top, low in block.rows:
-                lines.append((f"{indent if self.headed else ''}{label}", top))
+                lines.append((f"{indent if self.headed else ''}{_on_one_line(label)}", top))
                 if self.below:
                     lines.append(("", low))
         return lines
 
     def _head(self) -> list[Line]:
-        return [("", self.names), *([("Response", self.heads)] if self.heads else [])]
+        names, heads = ([_on_one_line(each) for each in row] for row in (self.names, self.heads))
+        return [("", names), *([("Response", heads)] if heads else [])]
 
     def text(self) -> str:
         """Columns as wide as what is in them; nothing is cut."""
@@ -89,7 +90,8 @@ class ModelGrid:
         """A tabular with the rules of booktabs; notes as comments would be lost, so they follow it."""
 
         def written(label: str, cells: Sequence[str]) -> str:
-            return f"{' & '.join(_escaped(each) for each in (label, *cells))} \\\\"
+            guard = "{}" if label.startswith(("[", "*")) else ""  # which the \\\\ before it would take for its own
+            return f"{guard}{' & '.join(_escaped(each) for each in (label, *cells))} \\\\"
 
         head = [written(*each) for each in self._head()]
         body = [written(*each) for each in self._lines("")]
@@ -104,6 +106,11 @@ class ModelGrid:
         lines = [*more, *self._lines("\u2003"), *self.foot]
         rows = [((label,), cells) for label, cells in lines]
         return shown_page("Models side by side", table("Models", [head[0]], head[1], rows), paragraphs(self.notes))
+
+
+def _on_one_line(label: Hashable) -> str:
+    """A label as text; where it has several lines, with blanks between them."""
+    return " ".join(str(label).splitlines())
 
 
 def _escaped(text: str) -> str:

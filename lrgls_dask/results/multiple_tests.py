@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,9 @@ import xarray as xr
 
 from lrgls_dask.data.griddims import on_dims, with_said
 from lrgls_dask.design.design import Design
+from lrgls_dask.page import facts, shown_page, table
+from lrgls_dask.results.excerpt import dims_called, name_in
+from lrgls_dask.results.text import cut_in_the_middle
 
 __all__ = ["CONTROLS", "Adjustment", "Bands", "MultipleTests"]
 
@@ -30,7 +32,7 @@ CONTROLS: dict[str, str] = {
     "none": "none, each test by itself",
 }
 SHOWN = 20  # equations that text and page show, those of least p-values
-WIDTH, CELL = 96, 11
+WIDTH, LABEL, CELL = 96, 18, 11
 NAMES = {"own_statistic": "own stat"}
 
 
@@ -124,25 +126,19 @@ class MultipleTests:
     def __str__(self) -> str:
         names, rows = self._cells()
         lines = [self._title, "=" * WIDTH, *(f"{name + ':':<19}{value}" for name, value in self._said()), "-" * WIDTH]
-        lines += [f"{'equation':<19}" + "".join(f"{NAMES.get(name, name):>{CELL}}" for name in names)]
-        lines += [f"{_short(str(label)):<19}" + "".join(f"{cell:>{CELL}}" for cell in cells) for label, cells in rows]
+        head = cut_in_the_middle(dims_called(self.design, self.equation_dim), LABEL)
+        lines += [f"{head:<{LABEL + 1}}" + "".join(f"{NAMES.get(name, name):>{CELL}}" for name in names)]
+        for at, cells in rows:
+            label = cut_in_the_middle(name_in(self.design, at), LABEL)
+            lines.append(f"{label:<{LABEL + 1}}" + "".join(f"{cell:>{CELL}}" for cell in cells))
         return "\n".join([*lines, *self._more(), "=" * WIDTH])
 
     def _repr_html_(self) -> str:
         names, rows = self._cells()
-        top = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._said())
-        head = "".join(f"<th>{escape(name)}</th>" for name in ("equation", *names))
-        right = ' style="text-align:right"'
-        body = "".join(
-            f"<tr><th>{escape(str(label))}</th>{''.join(f'<td{right}>{escape(cell)}</td>' for cell in cells)}</tr>"
-            for label, cells in rows
-        )
-        more = "".join(f"<p>{escape(line.strip())}</p>" for line in self._more())
-        return (
-            f"<div><table><caption>{escape(self._title)}</caption><tbody>{top}</tbody></table>"
-            f"<table><caption>Least p-values first</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            f"{more}</div>"
-        )
+        labelled = (((name_in(self.design, at),), cells) for at, cells in rows)
+        dims, more = dims_called(self.design, self.equation_dim), " ".join(self._more()).strip()
+        shown = table("Least p-values first", [dims], [NAMES.get(name, name) for name in names], labelled, more)
+        return shown_page(self._title, facts(self._said()), shown)
 
     # ------------------------------------------------------------------------------------------ what is shown
 
@@ -169,8 +165,8 @@ class MultipleTests:
             said.append(("Moderated", f"prior of {self.prior_df:.4g} df, variance {self.prior_variance:.4g}"))
         return said
 
-    def _cells(self) -> tuple[list[str], list[tuple[object, list[str]]]]:
-        """Names of the columns, and label and cells of the equations that are shown."""
+    def _cells(self) -> tuple[list[str], list[tuple[int, list[str]]]]:
+        """Names of the columns, and position and cells of the equations that are shown."""
         wanted: tuple[str, ...] = (
             "estimate",
             "std_error",
@@ -183,18 +179,15 @@ class MultipleTests:
         if self.method == "factor-adjusted":
             wanted = ("estimate", "statistic", "p_value", "own_statistic", "p_adjusted")
         names = [name for name in wanted if name in self.table]
-        some = self.table.sort_values(["p_adjusted", "p_value"], kind="stable")[names].dropna(how="all").head(SHOWN)
+        found = self.table.set_axis(self.about)
+        some = found.sort_values(["p_adjusted", "p_value"], kind="stable")[names].dropna(how="all").head(SHOWN)
         forms = {"statistic": ".2f", "own_statistic": ".2f"} | dict.fromkeys(("p_value", "p_adjusted"), ".3g")
         rows = [
-            (label, [format(value, forms.get(name, ".4g")) for name, value in zip(names, values, strict=True)])
-            for label, values in zip(some.index, some.to_numpy(dtype=float).tolist(), strict=True)
+            (at, [format(value, forms.get(name, ".4g")) for name, value in zip(names, values, strict=True)])
+            for at, values in zip(some.index.tolist(), some.to_numpy(dtype=float).tolist(), strict=True)
         ]
         return names, rows
 
     def _more(self) -> list[str]:
         left = self.n_tests - SHOWN
         return [f"  ... {left:,} more equations, all in table ..."] if left > 0 else []
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= 18 else f"{label[:15]}..."

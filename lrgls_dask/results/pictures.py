@@ -100,7 +100,8 @@ class Pictures:
         return axes
 
     def selection(self, *, ax: Any = None, data: bool = False) -> Any:
-        """The criterion by which the rank, penalty or bandwidth was chosen, over its candidates.
+        """The criterion by which the rank, penalty or bandwidth was chosen, over its candidates, and the choice; with
+        rank="parallel" the eigenvalues and the thresholds that those of factors are above.
 
         data : the frame of `Fit.selection`.  Raises ValueError where nothing was chosen.
         """
@@ -113,11 +114,13 @@ class Pictures:
         if data:
             return table
         axes, criterion = _axes(ax), str(table.attrs["criterion"])
-        axes.plot(table.index, table[criterion], "o-", color="C0", markersize=4)
-        least = table[criterion].idxmin()
-        axes.plot([least], [table.loc[least, criterion]], "o", color="C3", label=f"least: {least:g}")
+        drawn = ("eigenvalue", "threshold") if criterion == "parallel" else (criterion,)
+        for name, colour in zip(drawn, ("C0", "0.6"), strict=False):
+            axes.plot(table.index, table[name], "o-", color=colour, markersize=4, label=name)
+        chosen = float(getattr(self.fit, str(table.index.name)))
+        axes.axvline(chosen, color="C3", linestyle="--", label=f"chosen: {chosen:g}")
         axes.set_xlabel(str(table.index.name))
-        axes.set_ylabel(criterion)
+        axes.set_ylabel(drawn[0])
         axes.legend()
         return axes
 

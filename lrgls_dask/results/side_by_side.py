@@ -5,14 +5,14 @@ Whether likelihoods may be tested against each other is said in `comparable`, wh
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from lrgls_dask.checks import check_level, one_of, shown
+from lrgls_dask.checks import check_factors, check_level, closest, one_of, shown
 from lrgls_dask.results.chosen import labels_chosen
 from lrgls_dask.results.comparable import differing_response
 from lrgls_dask.results.like_statsmodels import EquationView
@@ -72,12 +72,19 @@ def compare(
     digits : significant ones.  level : coverage of the intervals.
     It prints as text, and has to_frame, to_text, to_markdown, to_latex, and HTML in a notebook. Notes below say where
     models have other rows, responses or equations, so that likelihoods do not compare, and which did not converge.
-    Raises TypeError for what is no model, ValueError for labels that no model has.
+    Raises TypeError for what is no model, ValueError for labels that no model has, and for a choice of equations among
+    models that are each one.
     """
     one_of("below", below, tuple(BELOW))
     check_level(level)
+    check_factors("digits", digits, least=1)
     models = _models(fits)
     alone = all(model.equation is not None for model in models.values())
+    if alone and equation is not None:
+        raise ValueError(
+            f"these models are one equation each, and equation={equation!r} has nothing to choose among them. Leave it "
+            "out, or compare the fits themselves."
+        )
     chosen = _chosen(list(models.values()), equation, term)
     tables = {name: model.coefficients(*chosen, level, alone) for name, model in models.items()}
     keys = list(dict.fromkeys(key for table in tables.values() for key in table))
@@ -146,7 +153,7 @@ class _Model:
         if self.equation is None:
             return dict(glance(self.fit).iloc[0])
         place = whole_design(self.fit).equations.index(self.equation)
-        row = glance_by_equation(self.fit).iloc[place]
+        row = glance_by_equation(self.fit, np.array([place])).iloc[0]
         return {name: row[name] for name in ("n_obs", "r2", "adj_r2", "error_var")} | {"cov_kind": self.fit.cov_kind}
 
 
@@ -154,11 +161,15 @@ def _models(fits: Any) -> dict[str, _Model]:
     """By name. Raises TypeError for what is no model."""
     if isinstance(fits, Reported | EquationView):
         raise TypeError("compare takes several fits. Put them into a list: compare([one, other]).")
+    if not isinstance(fits, Iterable):
+        raise TypeError(f"compare takes a list of fits, or a mapping from names to them; got {type(fits).__name__}.")
     named = dict(fits) if isinstance(fits, Mapping) else {f"({i})": fit for i, fit in enumerate(fits, 1)}
     if not named:
         raise ValueError("compare takes at least one fit. Put fits into a list: compare([one, other]).")
-    models = {}
+    models: dict[str, _Model] = {}
     for name, fit in named.items():
+        if str(name) in models:
+            raise ValueError(f"two models are called {str(name)!r} as text. Give them names that differ as text.")
         if isinstance(fit, EquationView):
             models[str(name)] = _Model(fit.fit, fit.name)
         elif isinstance(fit, Reported):
@@ -178,10 +189,30 @@ def _chosen(models: list[_Model], equation: Any, term: Any) -> tuple[set[Hashabl
     if equation is None:
         return None, wanted
     if isinstance(equation, Mapping):
-        dims = whole_design(models[0].fit), models[0].fit.equation_dim
-        return set(labels_chosen("equation", dims[0].equations, equation, *dims)), wanted
+        return _on_dims(models, equation), wanted
     equations = list(dict.fromkeys(each for model in models for each in model.equations))
     return set(labels_chosen("equation", equations, equation)), wanted
+
+
+def _on_dims(models: list[_Model], wanted: Mapping[Hashable, Any]) -> set[Hashable]:
+    """Labels of the equations that have these labels on these dims, of any model that lies on them."""
+    every = [
+        (whole, fit.equation_dim, whole.equation_dims or {fit.equation_dim: whole.equations})
+        for fit, whole in ((model.fit, whole_design(model.fit)) for model in models)
+    ]
+    chosen: dict[Hashable, list[Hashable]] = {}
+    for name, labels in wanted.items():
+        known = list(dict.fromkeys(label for *_, dims in every for label in dims.get(name, ())))
+        if not known:
+            there = list(dict.fromkeys(dim for *_, dims in every for dim in dims))
+            raise ValueError(f"equations lie on {shown(there)}, not on {name!r}{closest(name, there)}")
+        chosen[name] = labels_chosen(str(name), known, labels)
+    found: set[Hashable] = set()
+    for whole, dim, dims in every:
+        own = {name: [label for label in labels if label in dims.get(name, ())] for name, labels in chosen.items()}
+        if all(own.values()):
+            found.update(labels_chosen("equation", whole.equations, own, whole, dim))
+    return found
 
 
 def _differences(models: dict[str, _Model]) -> list[str]:
@@ -204,6 +235,8 @@ def _differences(models: dict[str, _Model]) -> list[str]:
             sides = [f"lacks {shown(lacking)}"] if lacking else []
             sides += [f"has {shown(more)} besides"] if more else []
             notes.append(f"{name} {' and '.join(sides)}, beside {first}: log-likelihood, AIC and BIC do not compare.")
+        elif counts[name] == counts[first] and cells[name] == cells[first]:
+            notes += _other_cells(first, one.fit, name, other.fit)
         if isinstance(one.fit, Measures) and isinstance(other.fit, Measures) and counts[name] == counts[first]:
             found = differing_response(one.fit, other.fit)
             if found is not None:
@@ -216,6 +249,18 @@ def _differences(models: dict[str, _Model]) -> list[str]:
         if model.fit.termination is not Termination.CONVERGED:
             notes.append(f"{name} did not converge: {model.fit.termination.value} after {model.fit.n_sweeps} sweeps.")
     return notes
+
+
+def _other_cells(first: str, one: Reported, name: str, other: Reported) -> list[str]:
+    """That two fits of as many responses do not show the same ones, by their counts."""
+    mine, theirs = (dict(zip(fit.design.equations, fit._shown.tolist(), strict=True)) for fit in (one, other))
+    label = next((each for each, count in mine.items() if theirs.get(each, count) != count), None)
+    if label is None:
+        return []
+    return [
+        f"Responses miss different cells: {label!r} has {mine[label]:,} in {first} and {theirs[label]:,} in {name}; "
+        "log-likelihood, AIC and BIC do not compare."
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,14 +317,13 @@ class Comparison:
             pairs = [self._cell(values[name][i]) for name in names]
             blocks[-1].rows.append((str(term), [top for top, _ in pairs], [low for _, low in pairs]))
         foot = [
-            (FOOT[key], [_said(value) for value in row])
+            (FOOT[key], [self._number(value) if key == "error_var" else _said(value) for value in row])
             for key, row in zip(self.foot.index, self.foot.to_numpy(), strict=True)
         ]
         left_out = len(self.coefficients) - len(part)
         more = [f"{left_out:,} more coefficients: to_frame(), or equation= and term=."] if left_out else []
-        headed = len(dict.fromkeys(self.coefficients.index.get_level_values(0))) > 1
         heads = [self.responses[name] for name in names] if self.responses else []
-        return ModelGrid(names, heads, blocks, foot, [*more, *self.notes], self.below != "none", headed)
+        return ModelGrid(names, heads, blocks, foot, [*more, *self.notes], self.below != "none", not self.responses)
 
     def _cell(self, numbers: np.ndarray) -> tuple[str, str]:
         """An estimate, and what stands below it."""
@@ -295,9 +339,9 @@ class Comparison:
         value = self._number(row[self.below])
         return top, f"[{value}]" if self.below == "statistic" else f"({value})"
 
-    def _number(self, value: float) -> str:
-        """Significant digits, zeros among them."""
-        return "-" if np.isnan(value) else f"{value:#.{self.digits}g}".rstrip(".")
+    def _number(self, value: float | None) -> str:
+        """Significant digits, zeros among them; a dash where there is none."""
+        return "-" if value is None or np.isnan(value) else f"{value:#.{self.digits}g}".rstrip(".")
 
 
 def _said(value: Any) -> str:

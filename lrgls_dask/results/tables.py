@@ -9,6 +9,7 @@ import pandas as pd
 
 from lrgls_dask.checks import closest, one_of, shown
 from lrgls_dask.results import for_maketables
+from lrgls_dask.results.chosen import is_label
 from lrgls_dask.results.like_statsmodels import EquationView
 from lrgls_dask.results.pictures import Pictures
 from lrgls_dask.results.reported import Reported
@@ -53,7 +54,7 @@ class Tables(Reported):
     def __getitem__(self, equation: Hashable) -> EquationView:
         """One equation that looks like a result of statsmodels: fit["Telcm"], or fit[40.5, 10.0] where equations lie on
         several dims; nothing is computed yet. Raises KeyError for one that there is not."""
-        if equation not in self.equations:
+        if not is_label(equation, dict.fromkeys(self.equations)):
             raise KeyError(
                 f"no equation {equation!r}; there are {shown(self.equations)}{closest(equation, self.equations)}"
             )

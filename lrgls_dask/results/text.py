@@ -13,7 +13,7 @@ from lrgls_dask.checks import check_alpha
 from lrgls_dask.design.penalties import said_of
 from lrgls_dask.design.skipped import LISTED, OK, unusable_equations
 from lrgls_dask.results.comparable import check_maximised
-from lrgls_dask.results.excerpt import coefficients_shown, equation_name, equations_shown
+from lrgls_dask.results.excerpt import coefficients_shown, dims_called, equation_name, equations_shown
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.reported import Reported
 from lrgls_dask.results.tidy import NOT_TO_BE_HAD, numbers_of, whole_design
@@ -23,6 +23,7 @@ __all__ = [
     "MOST_ROWS",
     "SEGMENTS_TITLE",
     "coefficient_table",
+    "cut_in_the_middle",
     "dims_of",
     "equation_table",
     "header",
@@ -281,7 +282,9 @@ def pairs(items: list[tuple[str, str]]) -> list[str]:
 def coefficient_lines(fit: Reported, alpha: float, max_rows: int | None) -> list[str]:
     """The table of coefficients, equation by equation."""
     found = coefficient_table(fit, alpha, max_rows)
-    widths = (12, 12, 9, 8, 12, 11)[: len(found.names)]
+    least = (12, 12, 9, 8, 12, 11)[: len(found.names)]
+    longest = (max(map(len, column)) for column in zip(*found.cells, strict=True))
+    widths = [max(width, 1 + length) for width, length in zip_longest(least, longest, fillvalue=0)]
     label = _label_width([f"  {term}" for _, term in found.labels])
     lines, last = [f"{dims_of(fit):<{label}}{_right(found.names, widths)}"], None
     for (position, term), cells in zip(found.labels, found.cells, strict=True):
@@ -294,8 +297,7 @@ def coefficient_lines(fit: Reported, alpha: float, max_rows: int | None) -> list
 
 def dims_of(fit: Reported) -> str:
     """What the user calls equations: the dim, or dims, that they lie on."""
-    name = ", ".join(map(str, whole_design(fit).equation_dims or (fit.equation_dim,)))
-    return "Equation" if name == "equation" else name  # which is ours, where the user gave none
+    return dims_called(whole_design(fit), fit.equation_dim)
 
 
 def _equations(fit: Measures, everything: bool) -> list[str]:

@@ -31,7 +31,8 @@ __all__ = [
 # What says why a number cannot be had (LinAlgError is a ValueError); pages show the others all the same.
 NOT_TO_BE_HAD = (ValueError, ArithmeticError, MemoryError)
 NUMBERS = ("estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high")
-TAKEN = frozenset(("term", *NUMBERS))
+BY_EQUATION = ("n_obs", "n_coefficients", "df_resid", "r2", "adj_r2", "error_var", "idio_var", "status")
+TAKEN = frozenset(("term", *NUMBERS, *BY_EQUATION, "cov_kind"))  # what no dim may be called in a frame
 
 
 def tidy(fit: Reported, equation: Any = None, term: Any = None, level: float = 0.95) -> pd.DataFrame:
@@ -151,24 +152,27 @@ def _or_nan(value: Callable[[], float]) -> float:
         return float("nan")
 
 
-def glance_by_equation(fit: Reported) -> pd.DataFrame:
-    """A row for each equation, those that were skipped too, of which there are no rows and no estimates."""
+def glance_by_equation(fit: Reported, only: np.ndarray | None = None) -> pd.DataFrame:
+    """A row for each equation, those that were skipped too, of which there are no rows and no estimates.
+
+    only : positions of those that are wanted, all where None.
+    """
     whole = whole_design(fit)
+    wanted = np.arange(whole.n_equations) if only is None else only
     every = np.arange(whole.n_equations) if fit.skipped is None else fit.skipped.equations
     counts = np.zeros((3, whole.n_equations), dtype=np.intp)
     counts[:, every] = fit._shown, fit.design.sizes, fit._shown - fit._free
     error, own = _variances(fit)
-    columns = {
-        "n_obs": counts[0],
-        "n_coefficients": counts[1],
-        "df_resid": counts[2],
-        "r2": _or_nans(lambda: fit.r2, whole),  # type: ignore[attr-defined]
-        "adj_r2": _or_nans(lambda: fit.adj_r2, whole),  # type: ignore[attr-defined]
-        "error_var": _among_all(error, every, whole),
-        "idio_var": _among_all(own, every, whole),
-        "status": fit.status.values,
-    }
-    return pd.DataFrame(equation_columns(whole, np.arange(whole.n_equations)) | columns)
+    columns = (
+        *counts,
+        _or_nans(lambda: fit.r2, whole),  # type: ignore[attr-defined]
+        _or_nans(lambda: fit.adj_r2, whole),  # type: ignore[attr-defined]
+        _among_all(error, every, whole),
+        _among_all(own, every, whole),
+        fit.status.values,
+    )
+    of_wanted = {name: values[wanted] for name, values in zip(BY_EQUATION, columns, strict=True)}
+    return pd.DataFrame(equation_columns(whole, wanted) | of_wanted)
 
 
 def _variances(fit: Reported) -> tuple[np.ndarray, np.ndarray]:

@@ -68,5 +68,24 @@ def test_equations_by_dims(tmp_path: Path, capsys: Any) -> None:
     )
     found = LowRankGLS(0).fit(System.from_xarray(ds, "t", ["x"], obs="time", equation=("lat", "lon"))).result_
     found.to_zarr(tmp_path / "f.zarr")
-    printed = pd.read_csv(io.StringIO(out(capsys, f"{tmp_path}/f.zarr --equation lat=2.5 --format csv")))
+    at = f"{tmp_path}/f.zarr"
+    printed = pd.read_csv(io.StringIO(out(capsys, f"{at} --equation lat=2.5 --format csv")))
     pd.testing.assert_frame_equal(printed, found.tidy({"lat": 2.5}))
+    printed = pd.read_csv(io.StringIO(out(capsys, f"{at} --glance equation --equation lon=20 --format csv")))
+    pd.testing.assert_frame_equal(printed, found.glance("equation").iloc[[1, 3]].reset_index(drop=True))
+    assert "'lonn=20' is not; did you mean 'lon'" in out(capsys, f"{at} --equation lat=2.5 --equation lonn=20", 1)
+    assert "'a', 'b' are not" in out(capsys, f"{at} --equation a --equation lat=2.5 --equation b", 1)
+
+
+def test_fits_on_a_dim_called_fit_and_one_fit_twice(here: list[Fit], tmp_path: Path, capsys: Any) -> None:
+    ds = xr.Dataset({"t": (("time", "fit", "e"), DATA.Y.reshape(100, 2, 2)), "x": ("time", DATA.X[:, 1])})
+    ds = ds.assign_coords(fit=["p", "q"], e=[1, 2])
+    found = LowRankGLS(0).fit(System.from_xarray(ds, "t", ["x"], obs="time", equation=("fit", "e"))).result_
+    found.to_zarr("f.zarr")
+    frame = pd.read_csv(io.StringIO(out(capsys, "f.zarr a.zarr --format csv")))
+    assert frame["file"].tolist() == ["f.zarr"] * 4 + ["a.zarr"] * 16
+    assert frame["fit"][:4].tolist() == ["p", "p", "q", "q"]
+    twice = compare({"a.zarr": here[0], "a.zarr (2)": here[0]}, equation="40")
+    assert out(capsys, "a.zarr a.zarr --equation 40") == f"{twice}\n"
+    assert "--glance has no rows of terms" in out(capsys, "a.zarr --glance fit --term oil", 1)
+    assert "no rows of equations" in out(capsys, "a.zarr --glance fit --equation 40", 1)

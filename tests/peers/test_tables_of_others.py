@@ -81,6 +81,26 @@ def test_equations_on_several_dims_go_by_tuples() -> None:
     assert maketables.ETable([view]).make(type="tex").count("trend") == 1
 
 
+def test_what_an_equation_predicts_from(ols: Fit) -> None:
+    view, system = ols["food"], grouped().system("firm")
+    p = len(view.params)
+    np.testing.assert_allclose(view.predict(np.arange(p)), np.arange(p) @ view.params.to_numpy())
+    one = view.predict(FRAME[:1])
+    np.testing.assert_allclose(view.predict(FRAME.iloc[0]), one)
+    for wrong in (np.ones((3, p - 1)), np.ones(p + 1), np.ones((1, 1, p)), 3.0):
+        with pytest.raises(ValueError, match=rf"equation 'food' has {p} regressors, .* got an array of shape"):
+            view.predict(wrong)
+    for wrong in ({"price": [1.0]}, "price"):
+        with pytest.raises(TypeError, match="predict takes a frame, an array of numbers or a System; got"):
+            view.predict(wrong)
+    absorbed = LowRankGLS(1).fit(system).result_["y0"]
+    names = absorbed.model.exog_names
+    for rows in (np.ones((2, len(names))), pd.Series(1.0, names), pd.DataFrame(1.0, [0], names)):
+        with pytest.raises(ValueError, match="have effects that were absorbed, and frames and arrays do not say whose"):
+            absorbed.predict(rows)
+    assert np.isfinite(absorbed.predict(system).values).all()
+
+
 # ---------------------------------------------------------------------------------- maketables
 
 

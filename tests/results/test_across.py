@@ -198,6 +198,23 @@ def test_fits_with_holes_ridge_weights_and_without_factors() -> None:
         check_answers(fit, first_slope(fit))
 
 
+def test_labels_are_told_apart_and_its_page_is_of_the_one_look() -> None:
+    names = [f"one long label of every equation, number {j}" for j in range(6)]
+    found = LowRankGLS(1).fit(simulate("shared", n=120).system(equations=names)).result_.across("*:x1 = 0")
+    lines = [line for line in str(found).splitlines() if line.startswith("one long")]
+    assert len({line[:19] for line in lines}) == 6
+    assert found._repr_html_().startswith('<div class="lrgls"><style>') and f'<th scope="row">{names[0]}' in (
+        found._repr_html_()
+    )
+    grid = xr.Dataset(
+        {"t": (("n", "lat", "lon"), simulate("shared", n=120).Y.reshape(120, 2, 3)), "x": ("n", np.arange(120.0))},
+        coords={"lat": [4.5, 5.5], "lon": [1, 2, 3]},
+    )
+    of_grid = LowRankGLS(0).fit(System.from_xarray(grid, "t", ["x"], obs="n", equation=("lat", "lon"))).result_
+    text = str(of_grid.across("*:x = 0"))
+    assert "\nlat, lon " in text and "\n5.5, 3 " in text and "(" not in text.split("lat, lon")[1]
+
+
 def test_skipped_equations_have_nan_and_do_not_count() -> None:
     spoiled = Spoiled()
     fit = LowRankGLS(1, unusable="skip").fit(spoiled.system()).result_

@@ -65,12 +65,24 @@ def test_selection_and_trace(found: Fit, ax: Any) -> None:
     pd.testing.assert_frame_equal(found.plot.selection(data=True), found.selection)
     assert found.plot.selection(ax=ax) is ax
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), found.selection["bic"])
-    assert ax.get_legend().get_texts()[0].get_text() == f"least: {found.rank}"
+    assert ax.get_legend().get_texts()[-1].get_text() == f"chosen: {found.rank}"
+    assert ax.lines[-1].get_xdata() == [found.rank, found.rank]
     ax.clear()
     pd.testing.assert_frame_equal(found.plot.trace(data=True), found.trace)
     assert found.plot.trace(ax=ax) is ax and ax.get_yscale() == "log"
     above = found.trace["obj"] - found.trace["obj"].iloc[-1]
     np.testing.assert_allclose(ax.lines[0].get_ydata()[above > 0], above[above > 0])
+
+
+@pytest.mark.parametrize("way", ["parallel", "eigenvalue-ratio", "cv"])
+def test_the_choice_is_marked_by_whatever_it_was_made(way: Any, ax: Any) -> None:
+    fit = LowRankGLS(way).fit(DATA.system()).result_
+    fit.plot.selection(ax=ax)
+    assert ax.get_legend().get_texts()[-1].get_text() == f"chosen: {fit.rank}"
+    drawn = {"parallel": ["eigenvalue", "threshold"], "eigenvalue-ratio": ["eigenvalue_ratio"], "cv": ["cv_nll"]}[way]
+    assert [line.get_label() for line in ax.lines[:-1]] == drawn
+    for line, name in zip(ax.lines, drawn, strict=False):
+        np.testing.assert_array_equal(line.get_ydata(), fit.selection[name])
 
 
 def test_new_axes_where_none_are_given(found: Fit) -> None:

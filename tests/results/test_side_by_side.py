@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from lrgls_dask import Comparison, Fit, FitWarning, LowRankGLS, System, TimeVarying, compare
 from support.fits import fit
@@ -123,6 +124,57 @@ def test_of_segments(large: Fit) -> None:
     found = compare([large, varying])
     np.testing.assert_array_equal(found.to_frame()["(2)"]["std_error"], varying.std_errors.values)
     assert np.isnan(found.foot.loc["mcelroy_r2", "(2)"]) and " -\n" in str(found)
+
+
+def test_what_compare_does_not_take(small: Fit, large: Fit) -> None:
+    with pytest.raises(ValueError, match="two models are called '1' as text"):
+        compare({1: small, "1": large})
+    with pytest.raises(TypeError, match="compare takes a list of fits, or a mapping from names to them; got int"):
+        compare(5)  # type: ignore[arg-type]
+    for digits, error in ((0, ValueError), (2.5, TypeError), ("4", TypeError), (True, TypeError)):
+        with pytest.raises(error, match="digits must be"):
+            compare([small], digits=digits)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="one equation each, and equation='d' has nothing to choose"):
+        compare([large["d"], small["e"]], equation="d")
+
+
+def test_small_variances_have_digits_and_one_equation_its_name() -> None:
+    tiny = fit(System.from_arrays(DATA.Y * 1e-3, DATA.X, equations=EQUATIONS), 1)
+    shown = next(line for line in str(compare([tiny["d"]])).splitlines() if line.startswith("Error variance"))
+    assert shown.split()[-1] == f"{tiny['d'].scale:#.4g}" and tiny["d"].scale < 1e-4
+    assert "\nd\n  x0 " in str(compare([tiny], equation="d"))
+
+
+def test_equations_by_dims_are_those_of_any_model(small: Fit) -> None:
+    made = []
+    for lat in ([1.5, 2.5], [2.5, 3.5]):
+        ds = xr.Dataset(
+            {"t": (("time", "lat", "lon"), DATA.Y.reshape(120, 2, 2)), "x": ("time", DATA.X[:, 1])},
+            coords={"lat": lat, "lon": [10, 20]},
+        )
+        made.append(fit(System.from_xarray(ds, "t", ["x"], obs="time", equation=("lat", "lon")), 0))
+    found = compare([small, *made], equation={"lat": [1.5, 3.5], "lon": 20}).to_frame()
+    assert found.index.tolist() == [((1.5, 20), "x"), ((3.5, 20), "x")]
+    assert found["(3)"]["estimate"].notna().tolist() == [False, True]
+    with pytest.raises(ValueError, match="equations lie on 'lat', 'lon', not on 'lot'; did you mean"):
+        compare(made, equation={"lot": 1})
+
+
+def test_as_many_responses_that_miss_other_cells() -> None:
+    models = []
+    for j in (1, 2):
+        Y = DATA.Y.copy()
+        Y[3, j] = np.nan
+        models.append(LowRankGLS(1, missing="em").fit(System.from_arrays(Y, DATA.X, equations=EQUATIONS)).result_)
+    assert any("'b&c' has 119 in (1) and 120 in (2)" in note for note in compare(models).notes)
+
+
+def test_labels_that_latex_and_markdown_would_read() -> None:
+    names = ["[a]", "*b", "c\nd", "e"]
+    found = compare([fit(System.from_arrays(DATA.Y, DATA.X, equations=EQUATIONS, regressors=names), 0)], equation="d")
+    latex, table = found.to_latex(), found.to_markdown().split("\n\n")[0]
+    assert "{}[a] &" in latex and "{}*b &" in latex and "c d &" in latex
+    assert "| c d |" in table and all(row.endswith("|") for row in table.splitlines())
 
 
 def test_markdown_latex_and_html_are_well_formed(both: Comparison) -> None:

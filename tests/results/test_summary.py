@@ -184,3 +184,16 @@ def test_one_equation_of_very_many_terms() -> None:
     text = LowRankGLS(0).fit(System.from_arrays(Y, X)).result_.summary()
     assert "Shown: the first of 3 equations, the first 24. The other 96 coefficients:" in text
     assert sum(line.startswith("  x") for line in text.splitlines()) == 24
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1e10])
+def test_cells_keep_a_space_whatever_their_size(scale: float) -> None:
+    Y = scale * (-DATA.Y[:, :2] * 1e-5 - 5.4321)
+    found = LowRankGLS(0).fit(System.from_arrays(Y, np.ones((120, 1)))).result_
+    rows = [line for line in found.summary(all=True).splitlines() if line.startswith("  x0 ")]
+    assert [len(row.split()) for row in rows] == [7, 7]
+
+
+def test_an_equation_of_segments_has_a_dash_for_r2() -> None:
+    page = LowRankGLS(covariance=VARYING).fit(DATA.system()).result_["y0"]._repr_html_()
+    assert "<dt>R2</dt><dd>-</dd>" in page

@@ -155,6 +155,8 @@ def found() -> Fit:
         ("*", "*_2", [2, 6, 10, 14, 18, 22]),
         ({"equation": "e4"}, "const", [16]),
         (pd.Index(["e4"]), np.array(["const"]), [16]),
+        pytest.param(xr.DataArray(["e4", "e1"]), xr.DataArray("const"), [4, 16], id="DataArrays"),
+        pytest.param(np.array("e4"), np.array("const"), [16], id="0-d"),
         ([], None, []),
     ],
     ids=str,
@@ -204,6 +206,26 @@ def test_equations_on_several_dims_have_a_column_for_each() -> None:
     assert list(found.glance("equation").columns[:2]) == ["lat", "equation_term"]
     with pytest.raises(ValueError, match=r"no lat is called 50; there are 40.5, 41.5"):
         found.tidy({"lat": 50})
+
+
+def test_dims_called_as_columns_keep_both() -> None:
+    ds = xr.Dataset(
+        {"t": (("time", "status", "r2"), DATA.Y.reshape(120, 2, 3)), "trend": ("time", DATA.X[:, 1])},
+        coords={"status": ["a", "b"], "r2": [1, 2, 3]},
+    )
+    found = fit(System.from_xarray(ds, "t", ["trend"], obs="time", equation=("status", "r2")), 1)
+    frame = found.glance("equation")
+    assert frame["equation_status"].tolist() == ["a"] * 3 + ["b"] * 3
+    assert frame["equation_r2"].tolist() == [1, 2, 3] * 2
+    assert frame["status"].tolist() == found.status.values.tolist()
+    np.testing.assert_array_equal(frame["r2"], found.r2.values)
+    assert list(found.tidy().columns[:2]) == ["equation_status", "equation_r2"]
+
+
+def test_a_label_without_hash_is_none(found: Fit) -> None:
+    for label in (np.array(["e1", "e2"]), ["e1"], ("e1", ["e2"]), xr.DataArray("e1")):
+        with pytest.raises(KeyError, match=r"no equation .* there are 'e0'"):
+            found[label]  # type: ignore[index]
 
 
 # ---------------------------------------------------------------------------------- and of nothing else

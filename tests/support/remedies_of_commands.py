@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pandas as pd
+import xarray as xr
 
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.data import tablefiles
@@ -33,6 +34,12 @@ def folder() -> Path:
     plain.to_zarr(made / "s.zarr")
     LowRankGLS(0).fit(plain).result_.to_zarr(made / "f.zarr")
     LowRankGLS(0).fit(System.from_frame(numbers, "y + y2 ~ x")).result_.to_zarr(made / "g.zarr")
+    grid = xr.Dataset(
+        {"t": (("n", "lat", "lon"), numbers[["y", "y2"]].to_numpy()[:, None]), "x": ("n", numbers["x"].to_numpy())},
+        coords={"lat": [4.5], "lon": [1, 2]},
+    )
+    gridded = System.from_xarray(grid, "t", ["x"], obs="n", equation=("lat", "lon"))
+    LowRankGLS(0).fit(gridded).result_.to_zarr(made / "h.zarr")
     return made
 
 
@@ -49,6 +56,10 @@ def fit(*data: str) -> Callable[[], None]:
 
 def predict(of: str, data: str) -> Callable[[], None]:
     return lambda: command("predict", PLACE / of, PLACE / data, "--out", PLACE / "yhat.zarr", "--overwrite")
+
+
+def table(of: str, *words: str) -> Callable[[], None]:
+    return lambda: command("table", PLACE / of, *words)
 
 
 def as_said() -> None:
@@ -131,6 +142,22 @@ COMMANDS: list[Case] = [
     Case("--formula must say which columns are what. Give one", fit("t.parquet"), (fit("t.parquet", *FORMULA),)),
     Case("are of several kinds", fit("t.parquet", "s.zarr", *FORMULA), (fit("t.parquet", *FORMULA), fit("s.zarr"))),
     Case("2 stores were given", fit("s.zarr", "s.zarr"), (fit("s.zarr"),)),
+    Case(
+        "--glance has no rows of terms", table("f.zarr", "--glance=fit", "--term=x"), (table("f.zarr", "--glance=fit"),)
+    ),
+    Case(
+        "--glance fit has no rows of equations",
+        table("g.zarr", "--glance=fit", "--equation=y"),
+        (table("g.zarr", "--glance=equation", "--equation=y"), table("g.zarr", "--glance=fit")),
+    ),
+    Case(
+        "some equations are given by the dims",
+        table("h.zarr", "--equation=lat=4.5", "--equation=lno=1"),
+        (
+            table("h.zarr", "--equation=lat=4.5", "--equation=lon=1"),
+            table("h.zarr", "--equation=(4.5, 1)", "--equation=(4.5, 2)"),
+        ),
+    ),
     Case("--formula is for Parquet files", fit("s.zarr", *FORMULA), (fit("s.zarr"),)),
     Case(
         "neither a store nor Parquet by its name",

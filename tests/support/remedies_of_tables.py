@@ -50,6 +50,31 @@ TABLES = [
         (lambda: compare([LowRankGLS(0).fit(System.from_frame(FRAME, "y + z ~ x")).result_]),),
     ),
     Case(
+        "compare takes a list of fits, or a mapping from names to them; got int",
+        lambda: compare(5),  # type: ignore[arg-type]
+        (lambda: compare([fit()]), lambda: compare({"one": fit()})),
+    ),
+    Case(
+        "two models are called '1' as text",
+        lambda: compare({1: fit(), "1": fit()}),
+        (lambda: compare({1: fit(), "2": fit()}),),
+    ),
+    Case(
+        "these models are one equation each",
+        lambda: compare([fit()["y"], fit()["z"]], equation="y"),
+        (lambda: compare([fit()["y"], fit()["z"]]), lambda: compare([fit(), fit()], equation="y")),
+    ),
+    Case(
+        "predict takes a frame, an array of numbers or a System; got dict",
+        lambda: fit()["y"].predict({"x": [1.0]}),
+        (lambda: fit()["y"].predict(pd.DataFrame({"x": [1.0]})),),
+    ),
+    Case(
+        "equation 'y' has 2 regressors",
+        lambda: fit()["y"].predict(np.ones((3, 1))),
+        (lambda: fit()["y"].predict(np.ones((3, 2))), lambda: fit()["y"].predict(FRAME[["x"]])),
+    ),
+    Case(
         "a picture has room for 60 coefficients",
         lambda: wide().plot.coefficients(),
         (
@@ -76,7 +101,7 @@ TABLES = [
         (lambda: fit("y + z ~ I(x**2)")["y"].with_frame(FRAME).model.data.frame,),
     ),
     Case(
-        "have effects that were absorbed, and a frame does not say whose",
+        "have effects that were absorbed, and frames and arrays do not say whose",
         lambda: absorbed()["y0"].predict(pd.DataFrame(DATA.X, columns=["x0", "x1", "x2"])),
         (lambda: absorbed().predict(DATA.system("firm")),),
     ),
