@@ -270,7 +270,10 @@ def test_debug_shows_where_it_came_from(store):
         ("simulate s.zarr", "one of the arguments --n-obs --gb is required"),
         ("simulate s.zarr --gb -1", "-1 is not a positive number"),
         ("fit s.zarr", "the following arguments are required: --out"),
-        ("fit s.zarr --out f.zarr --rank some", "'some' is not a whole number, auto, bic, cv, parallel or eigenvalue-ratio"),
+        (
+            "fit s.zarr --out f.zarr --rank some",
+            "'some' is not a whole number, auto, bic, cv, parallel or eigenvalue-ratio",
+        ),
         ("fit s.zarr --out f.zarr --memory-limit lots", "'lots' is not a size"),
         ("fit s.zarr --out f.zarr --engine diesel", "invalid choice: 'diesel'"),
         ("fit s.zarr --out f.zarr --workers 2 --scheduler tcp://127.0.0.1:1", "not allowed with argument"),
