@@ -81,6 +81,26 @@ def test_rows_that_miss_little_half_or_nearly_all(share: float) -> None:
         np.testing.assert_allclose(found, expected.reshape(K * q, K * q)[np.ix_(order, order)], atol=1e-10)
 
 
+@pytest.mark.parametrize(("floor", "scale"), [(1e-8, 1.0), (1.0, 1e6)], ids=["all factor", "small regressors"])
+def test_what_is_taken_out_of_sums_leaves_digits(floor: float, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An equation that factors are nearly all of, and one that is shown only where regressors are small."""
+    rng = np.random.default_rng(4)
+    n, K = 600, 12
+    x = np.where(np.arange(n) < n // 2, 1.0, scale) * rng.normal(size=n)
+    Y = rng.normal(size=(n, K))
+    Y[rng.random(Y.shape) < 0.02] = np.nan
+    if scale > 1.0:
+        Y[n // 2 :, 0] = np.nan
+    rows = System.from_arrays(Y, np.column_stack([np.ones(n), x])).rows
+    problem = Incomplete(rows, lam_B=0.0, meter=Meter(), most_patterns=0)
+    sigma = LowRank(rng.normal(size=(K, 1)), np.r_[floor, np.ones(K - 1)])
+    found = problem.information(sigma)
+    monkeypatch.setattr(incomplete, "shared_columns", lambda _: None)
+    by_row = problem.information(sigma)
+    errors = [np.sqrt(np.linalg.inv(each).diagonal()) for each in (found, by_row)]
+    np.testing.assert_allclose(*errors, rtol=1e-6)
+
+
 def test_shared_columns_take_the_short_way_and_own_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     found = incomplete.shared_columns
