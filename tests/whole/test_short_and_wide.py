@@ -87,7 +87,8 @@ def test_neither_is_it_priced() -> None:
     system = drawn(60, 20_000).system()
     plan = LowRankGLS(3).plan(system)
     assert plan.engine == "compress"
-    assert plan.client_peak < 8 * 20_000**2 / 2
+    held = LowRankGLS(1).plan(drawn(60, 5).system()).client_peak  # what this process holds already
+    assert plan.client_peak - held < 8 * 20_000**2 / 2
     assert LowRankGLS(3, lam_F=0.1, memory_limit="2GB").plan(system).engine == "stream"  # which needs all pairs
 
 
