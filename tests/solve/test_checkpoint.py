@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from dask.base import tokenize
 from dask.tokenize import _normalize_dataclass
 
 from lrgls_dask import Fit, FitWarning, LowRankGLS, System
 from lrgls_dask.rows import run_pass as passes
+from lrgls_dask.rows.block import Block
+from lrgls_dask.rows.kernels import root_kernel
 from lrgls_dask.solve import checkpoint
 from lrgls_dask.solve.record import Options, Termination
 
@@ -190,3 +193,18 @@ class Token:
 
     def __dask_tokenize__(self) -> object:
         return self.parts
+
+
+def test_a_sum_of_few_rows_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """What is triangular of it is kept too, by which it is added up."""
+    rng = np.random.default_rng(0)
+
+    def rows_of(n: int) -> Any:
+        return root_kernel(Block(0, (rng.normal(size=(n, 5)),), (rng.normal(size=(n, 55)),), None))
+
+    first, second = rows_of(10), rows_of(10)
+    kept = checkpoint.Checkpoint(str(tmp_path / "c.zarr"), zarr.open_group(str(tmp_path / "c.zarr"), mode="w"))
+    kept.save_sum("root", 0, first)
+    again = kept.load_sum("root", 0)
+    assert first.n_x == again.n_x == 5
+    assert np.array_equal((again + second).root, (first + second).root)
