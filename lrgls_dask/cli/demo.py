@@ -95,7 +95,7 @@ def _picture(tests: MultipleTests, path: Path) -> str:
         axes.errorbar(table["estimate"][at], places, xerr=half[at], fmt="o", markersize=4, color=color, label=label)
     axes.axvline(0.0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(table)), [str(name) for name in table.index], fontsize=7)
-    axes.set_xlabel("coefficient of momentum, with intervals that cover all 30 with 95% confidence")
+    axes.set_xlabel(f"coefficient of momentum, with intervals that cover all {tests.n_tests} with 95% confidence")
     axes.legend()
     figure.savefig(path, dpi=120)
     return f"\nPicture of the {tests.n_tests} coefficients of momentum: {path}"

@@ -11,7 +11,7 @@ from lrgls_dask.checks import closest, shown
 from lrgls_dask.cli.arguments import AnyFit, open_fit
 from lrgls_dask.results.chosen import chosen_equations
 from lrgls_dask.results.side_by_side import BELOW, compare
-from lrgls_dask.results.tidy import glance_by_equation, whole_design
+from lrgls_dask.results.tidy import glance_by_equation
 
 __all__ = ["add_table"]
 
@@ -84,7 +84,7 @@ def _frame(fit: AnyFit, args: argparse.Namespace) -> pd.DataFrame:
     if args.glance == "fit":
         return fit.glance()
     if args.glance == "equation":
-        wanted = chosen_equations(whole_design(fit), fit.equation_dim, _equations(fit, args.equation))
+        wanted = chosen_equations(fit._whole, fit.equation_dim, _equations(fit, args.equation))
         return glance_by_equation(fit, wanted)
     return fit.tidy(_equations(fit, args.equation), args.term, args.level)
 

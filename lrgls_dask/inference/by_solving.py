@@ -20,9 +20,7 @@ __all__ = ["SOLUTIONS", "Information", "SolvedCov", "conjugate_gradients_of_many
 VARIANCES, SOLUTIONS = 1e-12, 1e-26  # errors in the norm of the matrix, squared and of the solution
 DIFFERENCES = 1e-15  # squared, of variances that restrictions take a part from
 MAX_ITERATIONS = 2000
-FEW = (
-    4  # times as many coefficients there are; the inverse, where it has room, serves all for the price of about so many
-)
+FEW = 4  # are a quarter of all: for about that price the inverse, where it has room, serves all
 
 
 class Information(Protocol):

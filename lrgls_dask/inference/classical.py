@@ -101,9 +101,7 @@ class CoefficientCovariance:
             return self.variances[places]
         try:
             return np.where(self._is_held[places], 0.0, self._solved.variances_of(places))
-        except (
-            np.linalg.LinAlgError
-        ):  # iterations do not arrive where regressors are nearly collinear; the inverse does
+        except np.linalg.LinAlgError:  # iterations may not arrive at nearly collinear regressors; the inverse does
             return self.variances[places]
 
     @property

@@ -29,17 +29,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from lrgls_dask.inference.joint_deviations import common_and_own
 from lrgls_dask.inference.structured import CovOfCombinations
+from lrgls_dask.sigma.leading import leading_pairs
 
 __all__ = ["FactorsOfStatistics", "realised"]
 
 HUBER, BIWEIGHT = 1.345, 4.685  # at which 95 percent of efficiency is kept with normal errors
 ROUNDS, SETTLED = 100, 1e-10
-DENSE_UP_TO = 500  # statistics, of which all eigenvalues are quicker than a few
+DENSE_UP_TO = 500  # statistics, whose correlations are formed
 RIDGE = 1e-12  # of the sum of squares of what is regressed on
 LEAST = 1e-6  # of its variance, what a statistic must have of its own
 
@@ -118,8 +118,7 @@ def _leading(common: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, n
     """The k largest eigenvalues of common common' + diag(own), and their vectors (m, k)."""
     m = len(own)
     if m <= DENSE_UP_TO:
-        values, vectors = eigh(common @ common.T + np.diag(own), subset_by_index=(m - k, m - 1))
-    else:
-        product = LinearOperator((m, m), lambda b: common @ (common.T @ b.ravel()) + own * b.ravel(), dtype=float)
-        values, vectors = eigsh(product, k, which="LA", v0=np.ones(m))
+        return leading_pairs(common @ common.T + np.diag(own), k)
+    product = LinearOperator((m, m), lambda b: common @ (common.T @ b.ravel()) + own * b.ravel(), dtype=float)
+    values, vectors = eigsh(product, k, which="LA", v0=np.ones(m))
     return values[::-1], vectors[:, ::-1]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -105,6 +106,14 @@ class Basis:
     base: np.ndarray
     maps: np.ndarray
 
+    @cached_property
+    def is_even(self) -> bool:
+        """Whether no equation has whitened columns that are much smaller in the rows that show it than in all; of each
+        basis once, whatever the blocks."""
+        (K, _, p), back = self.maps.shape, np.linalg.pinv(self.maps)
+        gram = np.einsum("lpr,lps->rs", back, back)
+        return bool(np.einsum("jrp,rs,jsp->j", self.maps, gram, self.maps).max() <= MOST_ROWS * K * p)
+
 
 def shared_columns(params: MaskedParams) -> Basis | None:
     """The columns of all equations, where they share them; else None."""
@@ -187,9 +196,7 @@ def _keep_digits(basis: Basis, factors: FactorRows | None) -> bool:
     """Whether sums over all rows, less those over the rows that miss an equation, are good to ten digits or so."""
     if factors is not None and np.max(np.sum(factors.F**2, axis=1) / factors.d, initial=0.0) > MOST_SIGNAL:
         return False
-    (K, _, p), back = basis.maps.shape, np.linalg.pinv(basis.maps)
-    gram = np.einsum("lpr,lps->rs", back, back)
-    return bool(np.einsum("jrp,rs,jsp->j", basis.maps, gram, basis.maps).max() <= MOST_ROWS * K * p)
+    return basis.is_even
 
 
 class _Pairs:

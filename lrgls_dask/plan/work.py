@@ -110,4 +110,4 @@ def _search(K: int, n_rows: int | None) -> tuple[float, float]:
     if n_rows is not None:
         return POINTS * float(n_rows) ** 2 * K, 2 * POINTS * ARRAYS * 8.0 * n_rows * K
     exact = EXACT * EIGEN * float(K) ** 3 if K <= EXACT_UP_TO else 0.0
-    return exact + 2.0 * float(K) ** 3 / 3, POINTS * (PRODUCTS + ARRAYS) * 8.0 * float(K) ** 2
+    return exact + 2.0 * float(K) ** 3 / 3, LOOKS * 8.0 * float(K) ** 2

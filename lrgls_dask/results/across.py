@@ -63,9 +63,9 @@ class TestingAcross(Reported):
             and Zhou 2019; `inference.factor_adjusted` has the mathematics): more power, and errors that no longer come
             in swarms; None for none.
         level : 1 - level is the error that is kept, and level the coverage of the bands.
-        bands : "sup-t" covers all estimates together, by draws from their joint distribution, 10,000 or of
-            very many equations 4,000 at least (Montiel Olea and
-            Plagborg-Moller 2019); "bonferroni" the same whatever that is; "pointwise" each by itself; None for none.
+        bands : "sup-t" covers all estimates together, by draws from their joint distribution, 10,000 or of very many
+            equations 4,000 at least (Montiel Olea and Plagborg-Moller 2019); "bonferroni" the same whatever that is;
+            "pointwise" each by itself; None for none.
         seed : of the draws.  moderated : with limma's variances (Smyth 2004): residual variances, each moved towards
             what they have in common as far as they are uncertain, behind classical standard errors, and t with d0 more
             degrees of freedom; with "factor-adjusted" the equations' own variances likewise.
@@ -84,11 +84,9 @@ class TestingAcross(Reported):
         joint = method in JOINTLY or bands == "sup-t"
         among = self._between(asked) if joint else self._apart(asked)
         found = _tested(asked, among, asked.gap(self.coefficients), self, moderated)
-        drawn = "sup-t" in (method, bands)
-        deviations = JointDeviations.of(among, asked.edges) if drawn else None
-        if deviations is None:
-            least = np.zeros(0)
-        else:
+        least = np.zeros(0)
+        if "sup-t" in (method, bands):
+            deviations = JointDeviations.of(among, asked.edges)
             _check_draws(deviations.n_draws, float(level), method, bands if asked.single else None)
             least = deviations.least_pvalues(deviations.n_draws, seed)
         if method == "factor-adjusted":
@@ -114,9 +112,9 @@ class TestingAcross(Reported):
 
     def _placed(self, values: np.ndarray, equations: np.ndarray) -> np.ndarray:
         """(K,) values of some equations that were estimated among NaN for all others."""
-        out = np.full(self._whole.n_equations, np.nan)
-        out[equations if self.skipped is None else self.skipped.equations[equations]] = values
-        return out
+        out = np.full(self.design.n_equations, np.nan)
+        out[equations] = values
+        return out if self.skipped is None else self.skipped.placed(out, "equation", 0)
 
     def _about(self, hypothesis: Any, equations: np.ndarray) -> np.ndarray:
         """Positions of the equations that the hypotheses are about, skipped ones too."""

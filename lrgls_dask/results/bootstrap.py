@@ -32,6 +32,7 @@ from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.resampling.draws import Draws, Fitted, parametric, resampled, resampled_by
 from lrgls_dask.resampling.grouped import GroupedResampler, sum_grouped_parts
 from lrgls_dask.results.cov_source import CellsSource
+from lrgls_dask.results.excerpt import evenly_spaced
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.reported import as_fitted, with_effects_of_rows
 from lrgls_dask.results.text import MOST_ROWS
@@ -146,7 +147,7 @@ class Bootstrap:
     def _repr_html_(self) -> str:
         """The bootstrap as a notebook shows it: coefficients evenly spaced, the first and the last among them."""
         P = len(self.estimate)
-        places = np.unique(np.linspace(0, P - 1, min(P, MOST_ROWS)).round().astype(np.intp))
+        places = evenly_spaced(P, min(P, MOST_ROWS))
         interval = self.conf_int().values
         columns = self.estimate, self.std_errors.values, self.bias.values, interval[:, 0], interval[:, 1]
         cells = [[f"{value:.5g}" for value in row] for row in np.stack(columns, axis=1)[places]]

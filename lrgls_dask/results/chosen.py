@@ -35,8 +35,8 @@ def choose(design: Design, dim: str, equation: Any = None, term: Any = None) -> 
     """The coefficients of these equations with these labels; of everything where None.
 
     equation, term : a label, several of them, or a text with * for any letters and ? for any one; a DataArray, or an
-    array, of labels too. Equations that lie
-    on several dims go by their tuples, or by a mapping from dims to the same.  dim : what the user calls equations.
+    array, of labels too. Equations that lie on several dims go by their tuples, or by a mapping from dims to the same.
+    dim : what the user calls equations.
     Raises ValueError for one that there is not, with the nearest that there is.
     """
     equations = chosen_equations(design, dim, equation)

@@ -11,9 +11,16 @@ from lrgls_dask.design.skipped import OK
 from lrgls_dask.results.chosen import Chosen
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.reported import Reported
-from lrgls_dask.results.tidy import whole_design
 
-__all__ = ["Excerpt", "coefficients_shown", "dims_called", "equation_name", "equations_shown", "name_in"]
+__all__ = [
+    "Excerpt",
+    "coefficients_shown",
+    "dims_called",
+    "equation_name",
+    "equations_shown",
+    "evenly_spaced",
+    "name_in",
+]
 
 MOST_EQUATIONS = 10
 HEADS = 2  # lines that may be more, with names of equations; where they would be there are fewer coefficients
@@ -30,31 +37,29 @@ class Excerpt:
 def coefficients_shown(fit: Reported, most: int | None) -> Excerpt:
     """About `most` coefficients: all if there are no more, else those of equations evenly spaced in their order, the
     first and the last among them; of one that has more than `most` the first. None for all of them."""
-    whole = whole_design(fit)
-    usable = np.arange(whole.n_equations) if fit.skipped is None else fit.skipped.equations
+    usable = fit._estimated_equations
     if most is None or fit.n_coefficients <= most:
         return Excerpt(_of(fit, usable, None), "")
     longest = int(fit.design.sizes.max())
     count = min(len(usable), max(1, min(most // longest, (most + HEADS) // (longest + 1))))
-    chosen = _of(fit, usable[_spread(len(usable), count)], most)
+    chosen = _of(fit, usable[evenly_spaced(len(usable), count)], most)
     rest = fit.n_coefficients - len(chosen.places)
-    cut = f", the first {most} of each" if longest > most else ""
-    which = "the first equation" if count == 1 else f"{count:,} of {len(usable):,} equations, evenly spaced{cut}"
-    which = which if count > 1 else f"the first of {len(usable):,} equations{cut.removesuffix(' of each')}"
+    which = f"{count:,} of {len(usable):,} equations, evenly spaced"
+    if count == 1:
+        which = f"the first of {len(usable):,} equations{f', the first {most}' if longest > most else ''}"
     return Excerpt(chosen, f"Shown: {which}. The other {rest:,} coefficients: summary(all=True), tidy().")
 
 
 def equations_shown(fit: Measures, everything: bool) -> tuple[np.ndarray, str]:
     """Positions of equations, and the rule: of many those that need attention first, the others evenly spaced."""
-    whole, status = whole_design(fit), fit.status.values
-    usable = np.arange(whole.n_equations) if fit.skipped is None else fit.skipped.equations
+    usable, status = fit._estimated_equations, fit.status.values
     if len(usable) <= MOST_EQUATIONS + 1:  # one that is left out takes a line as well
         return usable, ""
     amiss, sound = usable[status[usable] != OK], usable[status[usable] == OK]
     if everything:
         return np.concatenate([amiss, sound]), ""
     first = amiss[: MOST_EQUATIONS // 2]
-    rest = sound[_spread(len(sound), min(len(sound), MOST_EQUATIONS - len(first)))]
+    rest = sound[evenly_spaced(len(sound), min(len(sound), MOST_EQUATIONS - len(first)))]
     chosen = np.concatenate([first, rest])
     attention = f"{len(first)} of {len(amiss)} that need attention, then " if len(amiss) else ""
     rule = f"Shown: {attention}{len(rest)} evenly spaced. The other {len(usable) - len(chosen):,} equations:"
@@ -63,7 +68,7 @@ def equations_shown(fit: Measures, everything: bool) -> tuple[np.ndarray, str]:
 
 def equation_name(fit: Reported, position: int) -> str:
     """The label of an equation, or its labels along the dims that it lies on."""
-    return name_in(whole_design(fit), position)
+    return name_in(fit._whole, position)
 
 
 def name_in(design: Design, position: int) -> str:
@@ -78,7 +83,7 @@ def dims_called(design: Design, dim: str) -> str:
     return "Equation" if name == "equation" else name  # which is ours, where the user gave none
 
 
-def _spread(count: int, wanted: int) -> np.ndarray:
+def evenly_spaced(count: int, wanted: int) -> np.ndarray:
     """Evenly spaced positions of so many, the first and the last among them."""
     return (
         np.unique(np.linspace(0, count - 1, wanted).round().astype(np.intp)) if wanted else np.zeros(0, dtype=np.intp)
@@ -87,7 +92,7 @@ def _spread(count: int, wanted: int) -> np.ndarray:
 
 def _of(fit: Reported, equations: np.ndarray, most: int | None) -> Chosen:
     """The coefficients of these equations, at most so many of each."""
-    whole = whole_design(fit)
+    whole = fit._whole
     terms = [whole.terms[j][:most] for j in equations]
     owners = np.repeat(equations, [len(own) for own in terms])
     places = [np.arange(whole.offsets[j], whole.offsets[j] + len(own)) for j, own in zip(equations, terms, strict=True)]

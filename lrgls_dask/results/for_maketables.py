@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lrgls_dask.results.reported import Reported
-from lrgls_dask.results.tidy import glance, whole_design
+from lrgls_dask.results.tidy import glance
 
 __all__ = ["LABELS", "coef_table", "coefficient_names", "depvar", "fixef_string", "stat", "vcov_info"]
 
@@ -45,7 +45,7 @@ def coef_table(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 def coefficient_names(fit: Reported) -> list[str]:
     """ "Telcm, smb" of every coefficient, since a colon is an interaction there; of one equation alone its terms."""
-    whole = whole_design(fit)
+    whole = fit._whole
     if whole.n_equations == 1:
         return [str(term) for term in whole.terms[0]]
     return [f"{name}, {term}" for name, own in zip(whole.equations, whole.terms, strict=True) for term in own]

@@ -20,7 +20,7 @@ from lrgls_dask.page import facts, shown_page, table
 from lrgls_dask.prediction.lazyrows import LazyRows
 from lrgls_dask.results.for_maketables import coef_table, fixef_string, vcov_info
 from lrgls_dask.results.reported import Reported
-from lrgls_dask.results.tidy import NUMBERS, glance_by_equation, tidy, whole_design
+from lrgls_dask.results.tidy import NUMBERS, glance_by_equation, tidy
 from lrgls_dask.rows.memory import require_here
 from lrgls_dask.system import System
 
@@ -140,7 +140,7 @@ class EquationView:
         if isinstance(exog, System):
             fit: Any = self.fit
             found = fit.predict(exog)
-            dims = whole_design(fit).equation_dims
+            dims = fit._whole.equation_dims
             if not dims:
                 return found.isel({fit.equation_dim: self._place})
             return found.sel(dict(zip(dims, self.name, strict=True)))  # type: ignore[call-overload]
@@ -216,11 +216,11 @@ class EquationView:
 
     @property
     def _terms(self) -> pd.Index:
-        return pd.Index(whole_design(self.fit).terms[self._place], tupleize_cols=False)
+        return pd.Index(self.fit._whole.terms[self._place], tupleize_cols=False)
 
     @cached_property
     def _place(self) -> int:
-        return whole_design(self.fit).equations.index(self.name)
+        return self.fit._whole.equations.index(self.name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,11 @@ class MadeOfParts(Designed):
         return self.design if self.skipped is None else self.skipped.whole
 
     @property
+    def _estimated_equations(self) -> np.ndarray:
+        """Positions among all equations of those that were estimated."""
+        return np.arange(self.design.n_equations) if self.skipped is None else self.skipped.equations
+
+    @property
     def n_equations(self) -> int:
         """K, those that were skipped too."""
         return self._whole.n_equations

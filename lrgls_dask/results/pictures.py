@@ -14,7 +14,7 @@ import xarray as xr
 from lrgls_dask.checks import one_of
 from lrgls_dask.data.griddims import on_dims
 from lrgls_dask.results.reported import Reported
-from lrgls_dask.results.tidy import NUMBERS, tidy, whole_design
+from lrgls_dask.results.tidy import NUMBERS, tidy
 
 __all__ = ["Pictures"]
 
@@ -72,7 +72,7 @@ class Pictures:
         Raises ValueError where equations do not lie on two dims.
         """
         one_of("value", value, OF_MAP)
-        whole = whole_design(self.fit)
+        whole = self.fit._whole
         if len(whole.equation_dims) != 2:
             lie = list(map(str, whole.equation_dims)) or [self.fit.equation_dim]
             raise ValueError(

@@ -19,7 +19,7 @@ from lrgls_dask.results.like_statsmodels import EquationView
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.model_grid import Block, ModelGrid
 from lrgls_dask.results.reported import Reported
-from lrgls_dask.results.tidy import NUMBERS, glance, glance_by_equation, tidy, whole_design
+from lrgls_dask.results.tidy import NUMBERS, glance, glance_by_equation, tidy
 from lrgls_dask.solve.record import Termination
 
 __all__ = ["Comparison", "compare"]
@@ -124,7 +124,7 @@ class _Model:
 
     @property
     def terms(self) -> list[Hashable]:
-        whole = whole_design(self.fit)
+        whole = self.fit._whole
         own = whole.terms if self.equation is None else [whole.terms[whole.equations.index(self.equation)]]
         return list(dict.fromkeys(term for each in dict.fromkeys(own) for term in each))
 
@@ -138,7 +138,7 @@ class _Model:
             return {}
         every = equations is None and self.equation is None
         found = tidy(self.fit, None if every else wanted, None if terms is None else of, level)
-        whole = whole_design(self.fit)
+        whole = self.fit._whole
         places = range(whole.n_equations) if every else [whole.equations.index(name) for name in wanted]
         keys = [
             ("" if alone else whole.equations[j], term)
@@ -152,7 +152,7 @@ class _Model:
         """Statistics of fit by name."""
         if self.equation is None:
             return dict(glance(self.fit).iloc[0])
-        place = whole_design(self.fit).equations.index(self.equation)
+        place = self.fit._whole.equations.index(self.equation)
         row = glance_by_equation(self.fit, np.array([place])).iloc[0]
         return {name: row[name] for name in ("n_obs", "r2", "adj_r2", "error_var")} | {"cov_kind": self.fit.cov_kind}
 
@@ -198,7 +198,7 @@ def _on_dims(models: list[_Model], wanted: Mapping[Hashable, Any]) -> set[Hashab
     """Labels of the equations that have these labels on these dims, of any model that lies on them."""
     every = [
         (whole, fit.equation_dim, whole.equation_dims or {fit.equation_dim: whole.equations})
-        for fit, whole in ((model.fit, whole_design(model.fit)) for model in models)
+        for fit, whole in ((model.fit, model.fit._whole) for model in models)
     ]
     chosen: dict[Hashable, list[Hashable]] = {}
     for name, labels in wanted.items():

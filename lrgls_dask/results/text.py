@@ -16,7 +16,7 @@ from lrgls_dask.results.comparable import check_maximised
 from lrgls_dask.results.excerpt import coefficients_shown, dims_called, equation_name, equations_shown
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.reported import Reported
-from lrgls_dask.results.tidy import NOT_TO_BE_HAD, numbers_of, whole_design
+from lrgls_dask.results.tidy import NOT_TO_BE_HAD, estimates_of, numbers_of
 from lrgls_dask.solve.record import Termination
 
 __all__ = [
@@ -236,19 +236,13 @@ def coefficient_table(fit: Reported, alpha: float, most: int | None) -> Coeffici
     try:
         numbers = numbers_of(fit, shown.chosen, 1.0 - alpha)
     except NOT_TO_BE_HAD as error:
-        place = dict(zip(_estimated(fit).tolist(), fit.coefficients.tolist(), strict=True))
-        cells = [[f"{place[at]:.5g}"] for at in shown.chosen.places.tolist()]
+        cells = [[f"{value:.5g}"] for value in estimates_of(fit, shown.chosen).tolist()]
         return CoefficientTable(["coef"], labels, cells, [*said, f"No standard errors, t, p and intervals: {error}"])
     forms = (".5g", ".5g", ".2f", ".3f", ".5g", ".5g")
     cells = [[format(value, form) for value, form in zip(row, forms, strict=True)] for row in numbers.T.tolist()]
     letter = fit.reference.letter
     names = ["coef", "std err", letter, f"P>|{letter}|", f"{100 * (1 - alpha):g}% low", "high"]
     return CoefficientTable(names, labels, cells, said)
-
-
-def _estimated(fit: Reported) -> np.ndarray:
-    """(P,) places of the coefficients that were estimated, among all."""
-    return np.arange(fit.n_coefficients) if fit.skipped is None else fit.skipped.kept.coefficients
 
 
 def equation_table(fit: Measures, everything: bool) -> EquationTable:
@@ -297,7 +291,7 @@ def coefficient_lines(fit: Reported, alpha: float, max_rows: int | None) -> list
 
 def dims_of(fit: Reported) -> str:
     """What the user calls equations: the dim, or dims, that they lie on."""
-    return dims_called(whole_design(fit), fit.equation_dim)
+    return dims_called(fit._whole, fit.equation_dim)
 
 
 def _equations(fit: Measures, everything: bool) -> list[str]:

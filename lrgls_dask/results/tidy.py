@@ -20,12 +20,12 @@ from lrgls_dask.varying.sigmas import SegmentSigmas
 __all__ = [
     "NOT_TO_BE_HAD",
     "equation_columns",
+    "estimates_of",
     "glance",
     "glance_by_equation",
     "numbers_of",
     "term_columns",
     "tidy",
-    "whole_design",
 ]
 
 # What says why a number cannot be had (LinAlgError is a ValueError); pages show the others all the same.
@@ -38,7 +38,7 @@ TAKEN = frozenset(("term", *NUMBERS, *BY_EQUATION, "cov_kind"))  # what no dim m
 def tidy(fit: Reported, equation: Any = None, term: Any = None, level: float = 0.95) -> pd.DataFrame:
     """A row for each coefficient that is asked for, see `Fit.tidy`; standard errors of others are not computed."""
     check_level(level)
-    whole = whole_design(fit)
+    whole = fit._whole
     chosen = choose(whole, fit.equation_dim, equation, term)
     columns = zip(NUMBERS, numbers_of(fit, chosen, level), strict=True)
     return pd.DataFrame(term_columns(whole, chosen) | dict(columns))
@@ -57,6 +57,14 @@ def numbers_of(fit: Reported, chosen: Chosen, level: float) -> np.ndarray:
     numbers = np.full((len(columns), len(chosen.places)), np.nan)
     numbers[:, own] = columns
     return numbers
+
+
+def estimates_of(fit: Reported, chosen: Chosen) -> np.ndarray:
+    """(m,) the first of these numbers."""
+    own, mine = _estimated(fit, chosen)
+    found = np.full(len(chosen.places), np.nan)
+    found[own] = fit.coefficients[mine]
+    return found
 
 
 def _estimated(fit: Reported, chosen: Chosen) -> tuple[np.ndarray, np.ndarray]:
@@ -81,11 +89,6 @@ def _errors_of(fit: Reported, mine: np.ndarray) -> np.ndarray:
 def _held(fit: Reported, mine: np.ndarray) -> np.ndarray:
     """(m,) whether restrictions hold a coefficient."""
     return np.zeros(len(mine), dtype=bool) if fit.restrictions is None else fit.restrictions.held[mine]
-
-
-def whole_design(fit: Reported) -> Design:
-    """Of all equations, those that were skipped too."""
-    return fit.design if fit.skipped is None else fit.skipped.whole
 
 
 def term_columns(design: Design, chosen: Chosen) -> dict[str, Any]:
@@ -157,18 +160,17 @@ def glance_by_equation(fit: Reported, only: np.ndarray | None = None) -> pd.Data
 
     only : positions of those that are wanted, all where None.
     """
-    whole = whole_design(fit)
+    whole = fit._whole
     wanted = np.arange(whole.n_equations) if only is None else only
-    every = np.arange(whole.n_equations) if fit.skipped is None else fit.skipped.equations
     counts = np.zeros((3, whole.n_equations), dtype=np.intp)
-    counts[:, every] = fit._shown, fit.design.sizes, fit._shown - fit._free
+    counts[:, fit._estimated_equations] = fit._shown, fit.design.sizes, fit._shown - fit._free
     error, own = _variances(fit)
     columns = (
         *counts,
         _or_nans(lambda: fit.r2, whole),  # type: ignore[attr-defined]
         _or_nans(lambda: fit.adj_r2, whole),  # type: ignore[attr-defined]
-        _among_all(error, every, whole),
-        _among_all(own, every, whole),
+        _among_all(error, fit),
+        _among_all(own, fit),
         fit.status.values,
     )
     of_wanted = {name: values[wanted] for name, values in zip(BY_EQUATION, columns, strict=True)}
@@ -185,12 +187,11 @@ def _variances(fit: Reported) -> tuple[np.ndarray, np.ndarray]:
     return (share * (common + sigmas.idio_var)).sum(axis=0), (share * sigmas.idio_var).sum(axis=0)
 
 
-def _among_all(values: np.ndarray, every: np.ndarray, whole: Design) -> np.ndarray:
+def _among_all(values: np.ndarray, fit: Reported) -> np.ndarray:
     """(K,) NaN for equations that were skipped, and for all where there are no values."""
-    out = np.full(whole.n_equations, np.nan)
-    if len(values):
-        out[every] = values
-    return out
+    if not len(values):
+        return np.full(fit.n_equations, np.nan)
+    return values if fit.skipped is None else fit.skipped.placed(values, "equation", 0)
 
 
 def _or_nans(value: Callable[[], Any], whole: Design) -> np.ndarray:

@@ -165,7 +165,6 @@ def slabs(
     """Rows of positive weight of [X Y] less an anchor (their first row if None), that anchor, and their weights.
 
     height : rows of a slab at most, `slab_rows` if None.
-
     values : (n, q + K) float64, valid until the next slab is asked for: one buffer serves them all.
     """
     arrays = (*block.x, *block.y)
