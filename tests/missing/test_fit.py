@@ -207,11 +207,11 @@ def test_storage_does_not_show(holes: Data, found: Fit, engine: str, every_chunk
 
 @ENGINES
 def test_a_cluster_of_two_processes_gives_the_same_bits(client: Client, holes: Data, engine: str, every_chunk) -> None:
-    got = fit(holes.system(dask_rows(25)), missing="em", engine=engine, rel_tol=1e-6)
-    dropped = fit(holes.system(dask_rows(25)), missing="drop", engine=engine, rel_tol=1e-6)
+    got = fit(holes.system(dask_rows(50)), missing="em", engine=engine, rel_tol=1e-6)
+    dropped = fit(holes.system(dask_rows(50)), missing="drop", engine=engine, rel_tol=1e-6)
     with dask.config.set(scheduler="threads"):
-        expected = fit(holes.system(dask_rows(25)), missing="em", engine=engine, rel_tol=1e-6)
-        assert_same_bits(dropped, fit(holes.system(dask_rows(25)), missing="drop", engine=engine, rel_tol=1e-6))
+        expected = fit(holes.system(dask_rows(50)), missing="em", engine=engine, rel_tol=1e-6)
+        assert_same_bits(dropped, fit(holes.system(dask_rows(50)), missing="drop", engine=engine, rel_tol=1e-6))
     assert_same_bits(got, expected)
 
 
