@@ -165,6 +165,7 @@ class LowRankGLS(EstimatorOptions):
             missing=self.missing == "em",
             by_rounds=self.algorithm == "em",
             candidates=1 if self._by_eigenvalues else len(self._structures(system.design)),
+            next_best=len(self._structures(system.design)) - 1 if self.improper == "avoid" else 0,
             takes_rows=self._takes_rows(system.design),
             cluster=cluster,
         )

@@ -224,8 +224,8 @@ class EstimatorOptions:
         allowed=OneOf(get_args(Improper)),
         help='what is done with numbers of factors for which an own variance ends on its floor, a Heywood case: "warn" '
         'of them, or "avoid" them where rank="bic" and the like choose: the best rank whose own variances are all '
-        "positive. Streamed, where only the best is fitted, the next best is fitted too if that ends there, in "
-        "passes that a plan does not count.",
+        "positive. Streamed, where only the best is fitted, the next best is fitted too if that ends there; a plan "
+        "says in how many passes.",
     )
     algorithm: Algorithm = option(
         default="als",

@@ -35,6 +35,7 @@ def make_plan(
     missing: bool = False,
     by_rounds: bool = False,
     candidates: int = 1,
+    next_best: int = 0,
     takes_rows: bool = False,
     cluster: Cluster | None = None,
 ) -> Plan:
@@ -46,6 +47,7 @@ def make_plan(
     missing : responses may be missing, so every pattern of them is such a sum; only the first pass counts patterns.
     by_rounds : a streamed fit is EM, a pass a round.
     candidates : structures of Sigma that rows which miss responses are asked of at a time.
+    next_best : numbers of factors that may be fitted after the best, by a streamed fit of complete rows.
     takes_rows : Sigma is found from fewer rows than equations without the (K, K) residual covariance.
     cluster : where it would run, if not here.
     Raises MemoryError with the number, the limit and the remedy when no engine allowed fits.
@@ -75,6 +77,8 @@ def make_plan(
         plan = fitting[0] if missing or parts > 1 or candidates > 1 else _fastest(fitting)
         if by_rounds and plan.passes > 1:
             plan = plan.taking(EM_PASSES)
+        if plan.engine == "stream" and plan.holds_sigma and not missing:
+            plan = replace(plan, next_best=next_best)
         instead = (next((p for p in priced[other] if p.fits), None) for other in priced if other != plan.engine)
         beside = tuple(each for each in instead if each is not None and parts == 1)
         return replace(plan, instead=beside, errors="" if missing else price_of_errors(rows.design, plan))

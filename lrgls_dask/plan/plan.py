@@ -11,7 +11,7 @@ from lrgls_dask.compression.by_pattern import PAYS
 from lrgls_dask.page import described
 from lrgls_dask.plan.rates import NOMINAL, Rates, machine_rates
 from lrgls_dask.plan.work import Work
-from lrgls_dask.rows.purposes import in_words
+from lrgls_dask.rows.purposes import MEANS, OLS, RESIDUALS, in_words
 
 __all__ = ["Plan"]
 
@@ -32,6 +32,8 @@ class Plan:
     n_patterns, pattern_rows, pattern_bytes : of a compressed system whose rows miss responses, their patterns, the rows
     that stand for all of them and what these take; 0 where it misses none.
     look_bytes : read before all that by unusable="skip", which looks for equations that cannot be estimated.
+    next_best : how many numbers of factors may be fitted in turn after the best, where improper="avoid" passes over it;
+    each takes `next_passes` more.
     made_bytes : of columns of a frame, read when the system was made of it, and not again.
     errors : what standard errors of all coefficients take after the fit, in words; "" where they come with it.
     work : what all of it takes beside reading.  stored : whether rows are read from storage, and not in memory already.
@@ -69,6 +71,7 @@ class Plan:
     keeps_rows: bool = False
     look_bytes: int = 0
     made_bytes: int = 0
+    next_best: int = 0
     errors: str = ""
     work: Work | None = None
     stored: bool = False
@@ -80,6 +83,13 @@ class Plan:
     def passes(self) -> int:
         """Expected passes over the data."""
         return sum(self.purposes.values())
+
+    @property
+    def next_passes(self) -> int:
+        """Passes of a fit of the next best number of factors, which has what the first ones have told."""
+        if not self.next_best:
+            return 0
+        return sum(n for purpose, n in self.purposes.items() if purpose not in (MEANS, OLS, RESIDUALS))
 
     @property
     def seconds(self) -> float:
@@ -180,6 +190,11 @@ class Plan:
     def _reads(self) -> str:
         look = f"; {format_bytes(self.look_bytes)} of responses before, for unusable='skip'" if self.look_bytes else ""
         look += f"; {format_bytes(self.made_bytes)} of columns to make the system" if self.made_bytes else ""
+        if self.next_passes:
+            look += (
+                f"; about {self.next_passes} times more for each number of factors that improper='avoid' passes over, "
+                f"{self.next_best} at most"
+            )
         if self.passes == 0:
             return "nothing"
         times = "once" if self.passes == 1 else f"about {self.passes} times"

@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 from dask.utils import format_bytes
 
-from lrgls_dask.checks import check_alpha, one_of
+from lrgls_dask.checks import check_alpha, check_level, one_of
 from lrgls_dask.compression.by_pattern import AnyCompressed, CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.either import complete_rows
@@ -22,6 +22,7 @@ from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.compression.patterns import first_pass
 from lrgls_dask.compression.shown_parts import SeenRows, compress_shown_parts, too_many
 from lrgls_dask.data.labels import check_ascending
+from lrgls_dask.design.design import Design
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.errors import FitWarning
 from lrgls_dask.missing.draws import shown_parametric, shown_resampled
@@ -31,11 +32,13 @@ from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.resampling.draws import Draws, Fitted, parametric, resampled, resampled_by
 from lrgls_dask.resampling.grouped import GroupedResampler, sum_grouped_parts
+from lrgls_dask.results.chosen import choose
 from lrgls_dask.results.cov_source import CellsSource
 from lrgls_dask.results.excerpt import evenly_spaced
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.reported import as_fitted, with_effects_of_rows
 from lrgls_dask.results.text import MOST_ROWS
+from lrgls_dask.results.tidy import NUMBERS, term_columns
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.partition import GivenParts, Partition, RowBlocks
 from lrgls_dask.rows.rows import Rows
@@ -62,15 +65,22 @@ class Bootstrap:
 
     n_failed : replicates left out because their data were singular.  estimate, classical : (P,) coefficients and
     classical standard errors of the fit that was replicated, zero for those that restrictions hold, which do not vary.
+    design, equation_dim : of all equations, and what the user calls them.
     """
 
     draws: Draws
     estimate: np.ndarray
     classical: np.ndarray
     labels: dict[str, np.ndarray]
-    equations: tuple[Hashable, ...]
     method: str
     seed: int
+    design: Design
+    equation_dim: str
+
+    @property
+    def equations(self) -> tuple[Hashable, ...]:
+        """K labels."""
+        return self.design.equations
 
     @property
     def n_replicates(self) -> int:
@@ -136,6 +146,35 @@ class Bootstrap:
         low_high = np.where(self._held, self.estimate, low_high)
         coords: dict[str, Any] = {name: ("coefficient", values) for name, values in self.labels.items()}
         return xr.DataArray(low_high.T, coords | {"bound": ["low", "high"]}, ("coefficient", "bound"), name="conf_int")
+
+    def tidy(
+        self, equation: Any = None, term: Any = None, level: float = 0.95, kind: Kind = "studentised"
+    ) -> pd.DataFrame:
+        """A row a coefficient with the columns of `Fit.tidy`, and chosen as there.
+
+        std_error is that over replicates, statistic the estimate over it. conf_low and conf_high are those of
+        `conf_int`, and p_value is twice the share of replicates beyond zero on its rarer side, in the same quantity: it
+        is below 1 - level where the interval leaves zero out.  Source: Davison and Hinkley (1997), section 4.4.
+        """
+        check_level(level)
+        interval = self.conf_int(1.0 - level, kind).values.T
+        chosen = choose(self.design, self.equation_dim, equation, term)
+        error = self.std_errors.values
+        statistic = self.estimate / np.where(self._held, np.nan, error)
+        numbers = np.stack([self.estimate, error, statistic, self._p_values(kind), *interval])[:, chosen.places]
+        return pd.DataFrame(term_columns(self.design, chosen) | dict(zip(NUMBERS, numbers, strict=True)))
+
+    def _p_values(self, kind: Kind) -> np.ndarray:
+        """(P,) for zero, of the tails that intervals of this kind cut off."""
+        draws, at = self.draws.params - self.estimate, self.estimate
+        if kind == "percentile":
+            draws, at = -self.draws.params, np.zeros_like(at)
+        elif kind == "studentised":
+            with np.errstate(divide="ignore", invalid="ignore"):
+                draws, at = draws / self.draws.std_errors, at / self.classical
+        rarer = np.minimum((draws >= at).sum(axis=0), (draws <= at).sum(axis=0))
+        known = np.isfinite(at) & ~self._held
+        return np.where(known, np.minimum(2.0 * (1 + rarer) / (1 + len(draws)), 1.0), np.nan)
 
     def __repr__(self) -> str:
         failed = f", {self.n_failed} more failed" if self.n_failed else ""
@@ -211,7 +250,7 @@ def bootstrap(
         draws = replace(draws, params=params, std_errors=std_errors)
     if fit.skipped is not None:
         draws, errors = _of_all(draws, fit.skipped), fit.skipped.placed(errors, "coefficient", 0)
-    return Bootstrap(draws, fit.params.values, errors, labels, fit.equations, method, used)
+    return Bootstrap(draws, fit.params.values, errors, labels, method, used, fit._whole, fit.equation_dim)
 
 
 def _of_all(draws: Draws, skipped: Skipped) -> Draws:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ __all__ = [
     "equation_name",
     "equations_shown",
     "evenly_spaced",
+    "label_text",
     "name_in",
 ]
 
@@ -73,7 +75,11 @@ def equation_name(fit: Reported, position: int) -> str:
 
 def name_in(design: Design, position: int) -> str:
     """The same of a design of all equations."""
-    label = design.equations[position]
+    return label_text(design, design.equations[position])
+
+
+def label_text(design: Design, label: Hashable) -> str:
+    """The same of a label."""
     return ", ".join(map(str, label)) if design.equation_dims and isinstance(label, tuple) else str(label)
 
 

@@ -62,7 +62,8 @@ class Tables(Reported):
 
     @property
     def plot(self) -> Pictures:
-        """Pictures of the fit: plot.coefficients(...), plot.map("trend"), plot.selection(), plot.trace()."""
+        """Pictures of the fit: plot.coefficients(...), .map("trend"), .loadings(), .errors(), .residuals(system) and
+        .scores(system), .sigma_over_time() of a time-varying one, .selection(), .trace()."""
         return Pictures(self)
 
     __iter__ = None  # equations go by their labels: fit.equations

@@ -19,6 +19,7 @@ from lrgls_dask.varying.sigmas import SegmentSigmas
 
 __all__ = [
     "NOT_TO_BE_HAD",
+    "NUMBERS",
     "equation_columns",
     "estimates_of",
     "glance",

@@ -308,6 +308,22 @@ def test_the_plan_of_complete_rows_of_identical_regressors_says_their_passes() -
     assert model.plan_.passes == model.result_.n_passes == 3
 
 
+def test_a_plan_says_what_fits_after_the_best_may_take() -> None:
+    data = simulate("own", n=400, K=8)
+    avoiding = {"engine": "stream", "improper": "avoid", "rank": "bic"}
+    plan = LowRankGLS(**avoiding).plan(data.system())  # type: ignore[arg-type]
+    assert (plan.next_best, plan.next_passes) == (3, plan.purposes["coefficients"])
+    said = "about 8 times more for each number of factors that improper='avoid' passes over, 3 at most"
+    assert said in str(plan)
+    by_em = LowRankGLS(**avoiding, algorithm="em").plan(data.system())  # type: ignore[arg-type]
+    assert by_em.next_passes == by_em.purposes["products"]
+    others: list[dict[str, Any]] = [{"improper": "warn"}, {"engine": "compress"}, {"rank": "bic", "ranks": [2]}]
+    for other in others:
+        assert "passes over" not in str(LowRankGLS(**(avoiding | other)).plan(data.system()))
+    # of the same regressors coefficients take no pass
+    assert "passes over" not in str(LowRankGLS(**avoiding).plan(simulate("shared").system()))  # type: ignore[arg-type]
+
+
 def test_a_refused_plan_leaves_no_checkpoint_and_the_last_fit_as_it_was(tmp_path: Path) -> None:
     system = simulate("own").system()
     model = LowRankGLS(1).fit(system)

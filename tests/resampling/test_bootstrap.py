@@ -8,6 +8,7 @@ from typing import Any
 
 import dask
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -260,6 +261,23 @@ def test_intervals_are_the_quantiles_they_say(found: Fit) -> None:
         assert (interval.sel(bound="low") < interval.sel(bound="high")).all()
     np.testing.assert_allclose(boot.bias, draws.mean(axis=0) - b)
     np.testing.assert_allclose(boot.std_errors, draws.std(axis=0, ddof=1))
+
+
+@pytest.mark.parametrize("kind", ["studentised", "percentile", "basic"])
+def test_tidy_frames_are_those_of_fits(found: Fit, kind: Any) -> None:
+    boot = found.bootstrap(99, seed=4)
+    frame, of_fit = boot.tidy(level=0.9, kind=kind), found.tidy(level=0.9)
+    assert list(frame) == list(of_fit)
+    labels = ["equation", "term", "estimate"]
+    pd.testing.assert_frame_equal(frame[labels], of_fit[labels])
+    np.testing.assert_allclose(frame[["conf_low", "conf_high"]], boot.conf_int(0.1, kind))
+    np.testing.assert_array_equal(frame["std_error"], boot.std_errors)
+    np.testing.assert_allclose(frame["statistic"], found.params / boot.std_errors)
+    for alpha in (0.02, 0.3, 0.6, 0.9):  # with 99 draws the ends of intervals are draws, and none lies at zero
+        low, high = boot.conf_int(alpha, kind).values.T
+        np.testing.assert_array_equal(frame["p_value"] <= alpha + 1e-9, (low > 0) | (high < 0))
+    some = boot.tidy(equation="y1", term="x*", kind=kind)
+    pd.testing.assert_frame_equal(some, boot.tidy(kind=kind).query("equation == 'y1'").reset_index(drop=True))
 
 
 def test_results_carry_labels(found: Fit) -> None:

@@ -12,7 +12,7 @@ import xarray as xr
 from matplotlib import pyplot
 
 from lrgls_dask import Fit, LowRankGLS, System
-from lrgls_dask.results import pictures
+from lrgls_dask.results import drawing, pictures
 from support.systems import simulate
 
 matplotlib.use("Agg")
@@ -100,7 +100,7 @@ def test_what_cannot_be_drawn_is_said(found: Fit, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(pictures, "MOST", 5)
     with pytest.raises(ValueError, match=r"room for 5 coefficients, and these are 24\. Choose"):
         other.plot.coefficients()
-    monkeypatch.setattr(pictures.importlib, "import_module", _missing)
+    monkeypatch.setattr(drawing.importlib, "import_module", _missing)
     with pytest.raises(ImportError, match=r"drawn by matplotlib. Install it: pip install 'lrgls_dask\[plot\]'"):
         other.plot.trace()
 

@@ -183,7 +183,7 @@ def _defined(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
 def public_names() -> set[str]:
     """What users may call: the package's names, their methods and those of what they return, the data sets."""
     public = set(lrgls_dask.__all__)
-    for name in (*lrgls_dask.__all__, "Bootstrap"):
+    for name in (*lrgls_dask.__all__, "Bootstrap", "Pictures"):
         for node in CLASSES.get(name, ()):
             public |= _members(node)
     return public | {"load_french", "simulate_system", "main"}

@@ -47,6 +47,7 @@ from support.remedies_of_across import ACROSS
 from support.remedies_of_commands import COMMANDS
 from support.remedies_of_frames import FRAMES
 from support.remedies_of_parquet import PARQUET
+from support.remedies_of_pictures import PICTURES
 from support.remedies_of_stores import stores
 from support.remedies_of_tables import TABLES
 
@@ -2027,6 +2028,7 @@ CASES = [
     *GRIDS,
     *MOMENTS,
     *TABLES,
+    *PICTURES,
     *ACROSS,
 ]
 
@@ -2046,7 +2048,9 @@ ELSEWHERE = {
     "data/unwritten.py: Leave it out.": "a store that lists no keys",
     "design/penalties.py: Give them the same.": "one column by two names, in tests/design/test_penalties.py",
     "results/parts.py: Fit again.": BY_HAND,
-    "results/pictures.py: Install it: pip install 'lrgls_dask[plot]'.": "in tests/results/test_pictures.py",
+    "results/error_structure.py: Give fewer, or none: then they are": "in tests/results/test_pictures_of_errors.py",
+    "results/residual_sums.py: Store the rows in shorter chunks": LARGE,
+    "results/drawing.py: Install it: pip install 'lrgls_dask[plot]'.": "in tests/results/test_pictures.py",
     "results/like_statsmodels.py: Give some of them: with_frame(frame).": LARGE,
     "errors.py: Drop or fill these rows; every value": GUARD,
     "compression/either.py: Fit with missing='em', or with missing='drop', which": GUARD,
