@@ -14,7 +14,7 @@ from lrgls_dask.results.excerpt import coefficients_shown, dims_called
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.report.cited import software, sources, versions
 from lrgls_dask.results.report.drawn import Drawing, pictures
-from lrgls_dask.results.report.long_tables import LongTable, labels, numbers, texts
+from lrgls_dask.results.report.long_tables import LongTable, labels, numbers, p_values, texts
 from lrgls_dask.results.report.tested import Tested, tests_of
 from lrgls_dask.results.report.words import call, in_words
 from lrgls_dask.results.reported import Reported
@@ -132,8 +132,11 @@ def _coefficients(fit: Reported, level: float) -> LongTable:
         return LongTable("coefficients", "Coefficients", columns, said)
     letter, percent = fit.reference.letter, f"{100 * level:g}%"
     names = ("Coefficient", "Std. error", letter, "p", f"{percent} low", f"{percent} high")
-    forms = (".5g", ".4g", ".2f", ".3g", ".5g", ".5g")
-    columns += [numbers(*each) for each in zip(names, values, forms, strict=True)]
+    forms = (".5g", ".4g", ".2f", "", ".5g", ".5g")
+    columns += [
+        numbers(name, of_all, form) if form else p_values(name, of_all)
+        for name, of_all, form in zip(names, values, forms, strict=True)
+    ]
     return LongTable("coefficients", "Coefficients", columns, said)
 
 

@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.page import DARK, LIGHT
-from lrgls_dask.results.excerpt import evenly_spaced
+from lrgls_dask.results.excerpt import equation_name, evenly_spaced
 from lrgls_dask.results.pictures import Pictures
 from lrgls_dask.results.reported import Reported
+from lrgls_dask.results.text import cut_in_the_middle
 from lrgls_dask.results.tidy import NOT_TO_BE_HAD
 
 __all__ = ["Drawing", "pictures"]
 
 MOST_TERMS, MOST_EQUATIONS = 4, 30  # pictures of regressors, and equations that each has room for
 OTHERS = ("#d1662a", "#3a9a5b", "#b03a5b")  # colours of lines beside the first, seen on light and on dark
+LONGEST = 28  # letters of a label beside a picture
 IN_TABLE = "The numbers are in the table of coefficients."
 NO_MATPLOTLIB = "Pictures are drawn by matplotlib, which is not installed here: pip install 'lrgls_dask[plot]'."
 
@@ -103,8 +105,12 @@ def _of_term(fit: Reported, plot: Pictures, term: Hashable) -> Wanted:
     which = some if len(chosen) < len(having) else "all equations that have it"
     names = [whole.equations[j] for j in chosen.tolist()]
     alt = f"Coefficients of {term} as points with 95% intervals, one below the other, in {which}. {IN_TABLE}"
-    height = 1.0 + 0.22 * len(chosen)
-    return Wanted(f"{term}: {which}", alt, lambda axes: plot.coefficients(names, [term], ax=axes), True, height)
+
+    def draw(axes: Any) -> None:
+        plot.coefficients(names, [term], ax=axes)
+        axes.set_yticklabels([cut_in_the_middle(equation_name(fit, j), LONGEST) for j in chosen.tolist()])
+
+    return Wanted(f"{term}: {which}", alt, draw, True, 1.0 + 0.22 * len(chosen))
 
 
 def _images(matplotlib: Any, figure: Any, wanted: Wanted) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["FIRST_ROWS", "Column", "LongTable", "labels", "numbers", "texts"]
+__all__ = ["Column", "LongTable", "labels", "numbers", "p_value", "p_values", "texts"]
 
 FIRST_ROWS = 25  # that a page has without its script
 NONE = "–"  # where there is no number
@@ -71,3 +71,13 @@ def texts(name: str, values: Iterable[Hashable]) -> Column:
 def numbers(name: str, values: np.ndarray, form: str) -> Column:
     """A column of numbers in digits by `form`; a dash where one is NaN."""
     return Column(name, "number", [NONE if value != value else format(value, form) for value in values.tolist()])
+
+
+def p_values(name: str, values: np.ndarray) -> Column:
+    """A column of p-values."""
+    return Column(name, "number", [p_value(value) for value in values.tolist()])
+
+
+def p_value(value: float) -> str:
+    """In three digits; what underflows is not zero."""
+    return NONE if value != value else f"{value:.3g}" if value > 0 else "<1e-300"

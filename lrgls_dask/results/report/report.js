@@ -14,7 +14,7 @@
 
   // A number for each row by which to sort; NaN, which comes last, where a cell has none.
   const keys = (column) => {
-    if (!column.distinct) return column.cells.map((cell) => parseFloat(cell.replaceAll(",", "")));
+    if (!column.distinct) return column.cells.map((cell) => parseFloat(cell.replace(/[<,]/g, "")));
     const values = column.distinct.map(Number);
     if (values.every((value, i) => Number.isFinite(value) && column.distinct[i].trim() !== "")) {
       return column.cells.map((cell) => values[cell]);
@@ -128,7 +128,9 @@
     search?.addEventListener("input", () => { arrange(); draw(); });
     size.addEventListener("change", () => { page = 0; draw(); });
     one(".controls").addEventListener("submit", (event) => event.preventDefault());
-    one(".controls").hidden = !search && table.rows <= Number(size.options[0].value);
+    const short = !search && table.rows <= Number(size.options[0].value);
+    one(".controls").hidden = short;
+    status.hidden = short;
     mark();
     arrange();
     draw();

@@ -10,6 +10,7 @@ import numpy as np
 
 from lrgls_dask.inference import HypothesisTest
 from lrgls_dask.results.measures import Measures
+from lrgls_dask.results.report.long_tables import p_value
 from lrgls_dask.results.reported import Reported
 from lrgls_dask.results.tidy import NOT_TO_BE_HAD
 
@@ -39,7 +40,7 @@ def tests_of(fit: Reported) -> tuple[list[Tested], list[str]]:
             said.append(f"{name}: {error}")
             continue
         freedom = f"{got.df:,}" if got.df_denominator is None else f"{got.df:,}, {got.df_denominator:,}"
-        cells = null or got.null, f"{got.distribution}({freedom}) = {got.statistic:.6g}", f"{got.pvalue:.3g}"
+        cells = null or got.null, f"{got.distribution}({freedom}) = {got.statistic:.6g}", p_value(got.pvalue)
         found.append(Tested(name, cells))
     return found, said
 
