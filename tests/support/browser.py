@@ -6,6 +6,7 @@ No package is needed for it: messages of the DevTools protocol are JSON with a z
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
 import os
@@ -96,10 +97,8 @@ class Browser:
     def close(self) -> None:
         """End the process and forget its profile."""
         self._session = ""
-        try:
+        with contextlib.suppress(OSError):
             self.ask("Browser.close")
-        except OSError:
-            pass
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:

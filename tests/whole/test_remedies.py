@@ -47,6 +47,7 @@ from support.remedies_of_across import ACROSS
 from support.remedies_of_commands import COMMANDS
 from support.remedies_of_frames import FRAMES
 from support.remedies_of_parquet import PARQUET
+from support.remedies_of_report import REPORT
 from support.remedies_of_stores import stores
 from support.remedies_of_tables import TABLES
 
@@ -2026,6 +2027,7 @@ CASES = [
     *stores(str(FOLDER / "appended")),
     *GRIDS,
     *MOMENTS,
+    *REPORT,
     *TABLES,
     *ACROSS,
 ]

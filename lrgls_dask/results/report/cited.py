@@ -13,7 +13,8 @@ from lrgls_dask.results.reported import Reported
 __all__ = ["software", "sources", "versions"]
 
 SOFTWARE = (
-    "lrgls_dask developers. lrgls_dask: seemingly unrelated regressions with a low-rank error covariance, with Dask"
+    "lrgls_dask developers. lrgls_dask, version {}: seemingly unrelated regressions with a low-rank error covariance, "
+    "on data larger than memory, with Dask."
 )
 MADE_WITH = ("numpy", "scipy", "pandas", "xarray", "dask", "zarr", "matplotlib")
 
