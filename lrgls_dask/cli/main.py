@@ -1,4 +1,4 @@
-"""The command line `lrgls`: demo, simulate, import, plan, fit, summary, table, predict, update."""
+"""The command line `lrgls`: demo, simulate, import, plan, fit, summary, table, report, predict, update."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lrgls_dask.cli.demo import add_demo
 from lrgls_dask.cli.fit import add_fit, add_plan
 from lrgls_dask.cli.importing import add_import
 from lrgls_dask.cli.predict import add_predict
+from lrgls_dask.cli.report import add_report
 from lrgls_dask.cli.simulate import add_simulate
 from lrgls_dask.cli.summary import add_summary
 from lrgls_dask.cli.table import add_table
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lrgls {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    tables = add_summary, add_table
+    tables = add_summary, add_table, add_report
     for add in (add_demo, add_simulate, add_import, add_plan, add_fit, *tables, add_predict, add_update):
         add(commands)
     return parser

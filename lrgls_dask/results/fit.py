@@ -239,8 +239,7 @@ class Fit(Tables, TestingAcrossOneSigma, PredictingBySigma):
                 "besides, with to_zarr, and append to that."
             )
         at, rows = self.estimated, self.evidence.kept(self.estimated)
-        read_from = self.read_from if self.system is None else self.system.read_from
-        return CompressedSystem(rows, at.obs_dim, at.equation_dim, read_from, at.formulas)
+        return CompressedSystem(rows, at.obs_dim, at.equation_dim, self._read_from, at.formulas)
 
     @takes("a System, whose likelihood it is", f"{MAKE_ONE}.", check=is_system)
     def score(self, system: System | CompressedSystem) -> float:
@@ -274,8 +273,11 @@ class Fit(Tables, TestingAcrossOneSigma, PredictingBySigma):
         or lies in a store of the fitted rows.
         """
         options: dict[str, Any] = {"overwrite": overwrite, "storage_options": storage_options}
-        sources = self.read_from if self.system is None else self.system.read_from
-        write_parts(path, "fit", self._write, apart_from=sources, **options)
+        write_parts(path, "fit", self._write, apart_from=self._read_from, **options)
+
+    @property
+    def _read_from(self) -> frozenset[Location]:
+        return self.read_from if self.system is None else self.system.read_from
 
     def _write(self, group: zarr.Group) -> None:
         self.estimated.write(group)

@@ -8,10 +8,13 @@ from typing import Any, Literal
 import pandas as pd
 
 from lrgls_dask.checks import closest, one_of, shown
+from lrgls_dask.data.places import Location
 from lrgls_dask.results import for_maketables
 from lrgls_dask.results.chosen import is_label
 from lrgls_dask.results.like_statsmodels import EquationView
 from lrgls_dask.results.pictures import Pictures
+from lrgls_dask.results.report.page import report_page
+from lrgls_dask.results.report.written import check_page, write_page
 from lrgls_dask.results.reported import Reported
 from lrgls_dask.results.tidy import glance, glance_by_equation, tidy
 
@@ -65,6 +68,26 @@ class Tables(Reported):
         """Pictures of the fit: plot.coefficients(...), .map("trend"), .loadings(), .errors(), .residuals(system) and
         .scores(system), .sigma_over_time() of a time-varying one, .selection(), .trace()."""
         return Pictures(self)
+
+    def report(self, path: Any, *, level: float = 0.95, overwrite: bool = False) -> None:
+        """Write one HTML page that says all of the fit and needs nothing from elsewhere: opens in any browser, offline.
+
+        What was fitted, in words; cost; convergence; coefficients and equations as tables to search and to sort, those
+        equations that need attention first; tests; pictures where matplotlib is installed; how to cite; versions.
+        level : coverage of the intervals.
+        No read: what a fit cannot say without its rows the page gives the reason for, such as standard errors that
+        streamed rows would be read for, unless they are known already. The same fit makes the same bytes.
+        It carries 50,000 coefficients and equations at most, evenly spaced ones where there are more, and says so.
+        Raises FileExistsError where something is at `path`, unless overwrite is True and it is such a page; ValueError
+        where `path` is, holds or lies in a store of the fitted rows, or is none of this machine.
+        """
+        check_page(path, overwrite=overwrite, apart_from=self._read_from)
+        write_page(report_page(self, level), path, overwrite=overwrite)
+
+    @property
+    def _read_from(self) -> frozenset[Location]:
+        """Where the fitted rows lie, as far as the fit knows."""
+        return frozenset() if self.system is None else self.system.read_from
 
     __iter__ = None  # equations go by their labels: fit.equations
 

@@ -298,7 +298,7 @@ class TimeVaryingFit(Tables, TestingAcross, Predicting):
                 write_array(group, f"tried_{name}", tried, ("candidate",))
 
         options: dict[str, Any] = {"overwrite": overwrite, "storage_options": storage_options}
-        write_parts(path, "timevarying", write, apart_from=self.system.read_from if self.system else (), **options)
+        write_parts(path, "timevarying", write, apart_from=self._read_from, **options)
 
     @classmethod
     def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None) -> TimeVaryingFit:

@@ -461,7 +461,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "compressed": (),
 }
 WITH_ROWS = {"predict", "predict_given", "factor_scores", "residuals", "score"}
-ELSEWHERE = {"lr_test", "impute", "to_zarr", "from_zarr", "effects", "r2_within"}  # tests of their own
+ELSEWHERE = {"lr_test", "impute", "to_zarr", "from_zarr", "report", "effects", "r2_within"}  # tests of their own
 
 
 def test_every_public_member_answers(holes: Data, found: Fit) -> None:

@@ -19,6 +19,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 def test_data_files_are_found_through_the_package():
     found = {entry.name for entry in files("lrgls_dask.datasets").iterdir()}
     assert {"french.csv.gz", "README.md"} <= found
+    found = {entry.name for entry in files("lrgls_dask.results.report").iterdir()}
+    assert {"report.html", "report.css", "report.js"} <= found
 
 
 def test_public_names_exist():
@@ -54,7 +56,7 @@ def test_installed_metadata_match():
 def test_module_runs_as_a_command():
     done = subprocess.run([sys.executable, "-m", "lrgls_dask.cli", "--help"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "simulate", "plan", "fit", "summary", "predict"):
+    for command in ("demo", "simulate", "plan", "fit", "summary", "report", "predict"):
         assert command in done.stdout
 
 

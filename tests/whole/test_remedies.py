@@ -48,6 +48,7 @@ from support.remedies_of_commands import COMMANDS
 from support.remedies_of_frames import FRAMES
 from support.remedies_of_parquet import PARQUET
 from support.remedies_of_pictures import PICTURES
+from support.remedies_of_report import REPORT
 from support.remedies_of_stores import stores
 from support.remedies_of_tables import TABLES
 
@@ -2027,6 +2028,7 @@ CASES = [
     *stores(str(FOLDER / "appended")),
     *GRIDS,
     *MOMENTS,
+    *REPORT,
     *TABLES,
     *PICTURES,
     *ACROSS,
