@@ -45,6 +45,7 @@ from support.remedies import Case, command, said_to, templates
 from support.remedies_of_absorb import ABSORB
 from support.remedies_of_across import ACROSS
 from support.remedies_of_commands import COMMANDS
+from support.remedies_of_damage import damage
 from support.remedies_of_frames import FRAMES
 from support.remedies_of_parquet import PARQUET
 from support.remedies_of_stores import stores
@@ -2028,6 +2029,7 @@ CASES = [
     *MOMENTS,
     *TABLES,
     *ACROSS,
+    *damage(str(FOLDER / "damaged")),
 ]
 
 # ---------------------------------------------------------------------------------- what has no case
@@ -2145,6 +2147,7 @@ ELSEWHERE = {
     "sigma/registry.py: Upgrade lrgls_dask.": BY_HAND,
     "sigma/steps.py: start from at most {}.": GUARD,
     "simulate.py: Use fewer rows.": OUTSIDE,
+    "errors.py: delete it, and the fit goes on": "followed in tests/solve/test_checkpoint_damage.py",
     "solve/checkpoint.py: Delete it, or give this fit a": "followed in the tests of checkpoints",
     "solve/selection.py: Give rank as an integer": LARGE,
     "solve/selection.py: Use algorithm='als' and debiased=False": LARGE,
