@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import zarr
+from zarr.abc.codec import Codec
 from zarr.abc.store import SuffixByteRequest
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
@@ -25,7 +26,7 @@ from zarr.core.sync import sync
 
 from lrgls_dask.errors import DamagedStore
 
-__all__ = ["CHECKED", "PACKED", "SEAL", "check_seal", "read_whole", "seal_of", "write_sealed"]
+__all__ = ["CHECKED", "PACKED", "SEAL", "check_seal", "read_whole", "seal_of", "with_checksum", "write_sealed"]
 
 SEAL = "lrgls_seal"
 CHECKED = (Crc32cCodec(),)
@@ -53,6 +54,16 @@ def seal_of(
     bare = sorted(metadata_only)
     parts = sync(_digests(node, _members(node), frozenset(bare)))
     return {"attributes": names, "own": _own_digest(node, known, names), "metadata_only": bare, "parts": parts}
+
+
+def with_checksum(compressors: Any) -> tuple[Any, ...]:
+    """Compressors as zarr takes them, and the checksum behind the last of them."""
+    if compressors is None:
+        return CHECKED
+    if isinstance(compressors, str):  # "auto"
+        return PACKED
+    given = (compressors,) if isinstance(compressors, Codec | Mapping) else tuple(compressors)
+    return (*given, *CHECKED) if given[-1:] != CHECKED else given
 
 
 def write_sealed(group: zarr.Group | zarr.Array, **attributes: Any) -> None:
