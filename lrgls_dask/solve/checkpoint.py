@@ -7,7 +7,8 @@ counts once it says so, a loop's states take turns in two places, and the group 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ import numpy as np
 import zarr
 from dask.base import tokenize
 
+from lrgls_dask.data.alone import alone_at
 from lrgls_dask.data.places import Location, check_apart
 from lrgls_dask.data.seal import CHECKED, check_seal, read_whole, write_sealed
 from lrgls_dask.data.storage import new_store, open_group, remove_store
@@ -60,6 +62,14 @@ class Checkpoint:
 
     path: Any
     group: zarr.Group
+
+    @classmethod
+    @contextmanager
+    def alone(cls, path: Any, rows: Rows, apart_from: Iterable[Location] = ()) -> Iterator[Checkpoint]:
+        """The checkpoint at `path`, as `at` has it, for this fit alone. Raises OSError where another fit has it."""
+        check_apart(path, apart_from)
+        with alone_at(path, lambda owner, lock: _in_use(path, owner, lock)):
+            yield cls.at(path, rows, apart_from)
 
     @classmethod
     def at(cls, path: Any, rows: Rows, apart_from: Iterable[Location] = ()) -> Checkpoint:
@@ -174,6 +184,13 @@ class Checkpoint:
         except Exception:  # metadata cut short in the middle, in whatever way that shows
             return None
         return entry if entry is not None and entry.attrs.get("complete") else None
+
+
+def _in_use(path: Any, owner: str, lock: str) -> str:
+    return (
+        f"the checkpoint {path!s} is in use by another fit ({owner}). Wait until that has ended, or give this fit a "
+        f"path of its own; where it is known to be gone, delete {lock}."
+    )
 
 
 def _place(name: str, serial: int) -> str:

@@ -2148,6 +2148,7 @@ ELSEWHERE = {
     "sigma/steps.py: start from at most {}.": GUARD,
     "simulate.py: Use fewer rows.": OUTSIDE,
     "errors.py: delete it, and the fit goes on": "followed in tests/solve/test_checkpoint_damage.py",
+    "solve/checkpoint.py: Wait until that has ended, or give": "followed in tests/solve/test_checkpoint_alone.py",
     "solve/checkpoint.py: Delete it, or give this fit a": "followed in the tests of checkpoints",
     "solve/selection.py: Give rank as an integer": LARGE,
     "solve/selection.py: Use algorithm='als' and debiased=False": LARGE,
