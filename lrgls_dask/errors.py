@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 
-__all__ = ["BadValues", "ClusterLost", "FitWarning", "NoAnswer", "UnreadableRows", "UnwrittenChunks"]
+__all__ = [
+    "BadValues",
+    "ClusterLost",
+    "DamagedStore",
+    "FitWarning",
+    "NoAnswer",
+    "UnreadableRows",
+    "UnwrittenChunks",
+]
 
 
 class FitWarning(UserWarning):
@@ -132,3 +140,25 @@ class UnreadableRows(OSError):
             f"{self.name}: rows {self.start} to {self.stop - 1} cannot be read ({self.reason}). "
             "Restore or rewrite this chunk of the store."
         )
+
+
+class DamagedStore(ValueError):
+    """Something that this library saved is not what it wrote: a bit flipped, an edited number, a chunk that is gone.
+
+    path, what : what was saved, and where.  reason : which part of it is not as it was.
+    """
+
+    def __init__(self, path: object, what: str, reason: str) -> None:
+        super().__init__(str(path), what, reason)
+        self.path, self.what, self.reason = str(path), what, reason
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.what} at {self.path} is damaged: {self.reason}. Restore it from a copy, or "
+            f"{_REMADE.get(self.what, 'write it again')}."
+        )
+
+
+_REMADE = {
+    "checkpoint": "delete it, and the fit goes on without it",
+}

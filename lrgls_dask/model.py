@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn, get_args
 
@@ -226,43 +227,45 @@ class LowRankGLS(EstimatorOptions):
         structures = self._structures(system.design)
         restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
         plan = self.plan(system)  # before a checkpoint is made: what is refused leaves nothing behind
-        kept = self._checkpoint(system)
-        road = self._road(system, plan, restrictions, meter, kept)
-        problem, options = road.problem, self._options(road.plan.engine)
-        settings = self._settings(restrictions)
-        notes: list[str] = []
-        whole = system.design.n_regressors + system.n_equations
-        with blas_for(problem.width if isinstance(problem, InMemory) else whole):
-            if isinstance(problem, Incomplete):
-                fit, notes = fit_incomplete_rows(
-                    problem,
-                    system,
-                    structures,
-                    options,
-                    settings,
-                    kept,
-                    with_cov=road.plan.holds_cov,
-                    folds=road.folds if isinstance(road.folds, ShownFolds) else None,
-                    by_bic=isinstance(self.covariance, SigmaOption) and self.covariance.by_bic,
-                )
-            else:
-                path: Table = ()
-                structures = tuple(each.in_units(problem.whitened.y_scale) for each in structures)
-                if isinstance(self.covariance, SigmaOption) and self.covariance.by_bic:
-                    chosen, path = choose_l1(problem, structures[0], options)
-                    structures = (chosen,)
-                assert not isinstance(road.folds, ShownFolds)  # which come with rows that miss responses
-                solution, table = choose(problem, structures, options, kept, road.folds)
-                settings = replace(settings, l1=structures[0].l1)
-                if isinstance(system, System):
-                    system = replace(system, rows=replace(system.rows, design=problem.design))  # which knows effects
-                if self.missing == "em" and isinstance(system, System):
-                    system = complete_only(system)  # as the fit saw it: rows that show nothing took no part
-                fit = as_fit(problem, solution, settings, path or table, system)
-        if kept is not None:
-            kept.clear()
-        warn_of(fit, problem.whitened.exact, notes)
-        return fit, road.plan
+        with self._checkpoint(system) as kept:
+            road = self._road(system, plan, restrictions, meter, kept)
+            problem, options = road.problem, self._options(road.plan.engine)
+            settings = self._settings(restrictions)
+            notes: list[str] = []
+            whole = system.design.n_regressors + system.n_equations
+            with blas_for(problem.width if isinstance(problem, InMemory) else whole):
+                if isinstance(problem, Incomplete):
+                    fit, notes = fit_incomplete_rows(
+                        problem,
+                        system,
+                        structures,
+                        options,
+                        settings,
+                        kept,
+                        with_cov=road.plan.holds_cov,
+                        folds=road.folds if isinstance(road.folds, ShownFolds) else None,
+                        by_bic=isinstance(self.covariance, SigmaOption) and self.covariance.by_bic,
+                    )
+                else:
+                    path: Table = ()
+                    structures = tuple(each.in_units(problem.whitened.y_scale) for each in structures)
+                    if isinstance(self.covariance, SigmaOption) and self.covariance.by_bic:
+                        chosen, path = choose_l1(problem, structures[0], options)
+                        structures = (chosen,)
+                    assert not isinstance(road.folds, ShownFolds)  # which come with rows that miss responses
+                    solution, table = choose(problem, structures, options, kept, road.folds)
+                    settings = replace(settings, l1=structures[0].l1)
+                    if isinstance(system, System):
+                        system = replace(
+                            system, rows=replace(system.rows, design=problem.design)
+                        )  # which knows effects
+                    if self.missing == "em" and isinstance(system, System):
+                        system = complete_only(system)  # as the fit saw it: rows that show nothing took no part
+                    fit = as_fit(problem, solution, settings, path or table, system)
+            if kept is not None:
+                kept.clear()
+            warn_of(fit, problem.whitened.exact, notes)
+            return fit, road.plan
 
     def _fit_segments(
         self, varying: TimeVarying, system: System | CompressedSystem, meter: Meter
@@ -320,10 +323,10 @@ class LowRankGLS(EstimatorOptions):
             raise NoAnswer(f"{name} is the fit's, not the estimator's: model.fit(system).result_.{there}.")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def _checkpoint(self, system: System | CompressedSystem) -> Checkpoint | None:
+    def _checkpoint(self, system: System | CompressedSystem) -> AbstractContextManager[Checkpoint | None]:
         if self.checkpoint is None or isinstance(system, CompressedSystem):
-            return None  # a compressed system has nothing to lose
-        return Checkpoint.at(self.checkpoint, system.rows, system.read_from)
+            return nullcontext()  # a compressed system has nothing to lose
+        return Checkpoint.alone(self.checkpoint, system.rows, system.read_from)
 
     def _road(
         self,

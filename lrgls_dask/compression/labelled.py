@@ -16,6 +16,7 @@ from lrgls_dask.compression.stored import read_any, write_any
 from lrgls_dask.data.framefit import FittedFormulas, check_same_states, read_formulas, write_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.places import Location
+from lrgls_dask.data.seal import check_seal, write_sealed
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.zarrio import check_version, read_design, write_design
 from lrgls_dask.design.design import Design, Designed
@@ -149,12 +150,13 @@ class CompressedSystem(Designed):
             group = zarr.open_group(store, mode="w", zarr_format=3)
             write_design(group, self.design)
             write_any(group, self.rows)
-            group.attrs.update(
+            write_formulas(group, self.formulas)
+            write_sealed(
+                group,
                 obs_dim=str(self.obs_dim),
                 equation_dim=str(self.equation_dim),
                 lrgls_compressed_format=PATTERNS_FORMAT if self.n_patterns else COMPLETE_FORMAT,
             )
-            write_formulas(group, self.formulas)
 
     @classmethod
     def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None) -> CompressedSystem:
@@ -162,6 +164,7 @@ class CompressedSystem(Designed):
         group = open_group(path, None if storage_options is None else dict(storage_options))
         versions = COMPLETE_FORMAT, PATTERNS_FORMAT
         check_version(group, "lrgls_compressed_format", versions, path, "compressed system")
+        check_seal(group, path, "compressed system")
         known: dict[str, Any] = dict(group.attrs)
         rows, formulas = read_any(group, read_design(group)), read_formulas(group)
         return cls(rows, known["obs_dim"], known["equation_dim"], formulas=formulas)

@@ -1,23 +1,29 @@
 """Rows of a plain zarr array on a local disk, read straight into memory that is used again and again.
 
-A chunk stored without compression is its rows, byte for byte. Going through fresh buffers costs more time than reading
-it: two copies and a page fault every 4 kB. Anything else about an array - a codec, another store, a chunk that is
-missing or of the wrong size - is left to zarr.
+A chunk stored without compression is its rows, byte for byte, and perhaps their checksum. Going through fresh buffers
+costs more time than reading it: two copies and a page fault every 4 kB. Anything else about an array - another codec or
+store, a chunk that is missing, of the wrong size or with another checksum - is left to zarr, which refuses the last.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import zarr
 from fsspec.implementations.local import LocalFileSystem
 from zarr.codecs import BytesCodec
 from zarr.storage import FsspecStore, LocalStore
 
+from lrgls_dask.data.seal import CHECKED
+
 __all__ = ["PlainChunks", "plain_if_possible"]
+
+CHECKSUM_BYTES = 4
 
 
 def plain_if_possible(array: Any) -> Any:
@@ -32,7 +38,7 @@ def _is_plain(array: Any) -> bool:
     if metadata.zarr_format != 3 or array.shards is not None or array.ndim not in (1, 2):
         return False
     codecs = metadata.codecs
-    native = len(codecs) == 1 and isinstance(codecs[0], BytesCodec) and array.dtype.isnative
+    native = tuple(codecs[1:]) in ((), CHECKED) and isinstance(codecs[0], BytesCodec) and array.dtype.isnative
     endian = getattr(getattr(codecs[0], "endian", None), "value", "little") if codecs else ""
     whole_rows = array.ndim == 1 or array.chunks[1] == array.shape[1]
     return bool(native and endian == "little" and whole_rows and array.dtype.kind in "fiu")
@@ -56,6 +62,7 @@ class PlainChunks:
         root = _local_root(array.store_path.store)
         assert root is not None
         self._root = root / array.store_path.path
+        self._checked = len(array.metadata.codecs) > 1  # type: ignore[union-attr]
 
     @property
     def store_path(self) -> Any:
@@ -77,21 +84,34 @@ class PlainChunks:
             row += n_rows
 
     def _read_chunk(self, chunk: int, skipped: int, target: np.ndarray) -> bool:
-        """True if the rows came from a chunk file of the right size."""
+        """True if the rows came from a chunk file of the right size, and all of it has the checksum it says."""
         index = (chunk,) + (0,) * (self.ndim - 1)
         path = self._root / self.array.metadata.encode_chunk_key(index)
         row_bytes = target.nbytes // len(target)
+        whole = row_bytes * self.chunks[0]
+        said = bytearray(CHECKSUM_BYTES if self._checked else 0)
+        if self._checked and target.nbytes < whole:
+            return False
         try:
             with open(path, "rb", buffering=0) as file:
-                if os.fstat(file.fileno()).st_size != row_bytes * self.chunks[0]:
+                if os.fstat(file.fileno()).st_size != whole + len(said):
                     return False
                 view = memoryview(target.data).cast("B")
-                done = 0
-                while done < len(view):
-                    got = os.preadv(file.fileno(), [view[done:]], skipped * row_bytes + done)
-                    if got == 0:
-                        return False
-                    done += got
+                if not _read_all(file, view, skipped * row_bytes) or not _read_all(file, memoryview(said), whole):
+                    return False
         except FileNotFoundError:
             return False
-        return True
+        return not self._checked or google_crc32c.value(target.reshape(-1).view("u1")) == int.from_bytes(
+            said, sys.byteorder
+        )
+
+
+def _read_all(file: Any, view: memoryview, offset: int) -> bool:
+    """Whether a file had as many bytes as are wanted of it."""
+    done = 0
+    while done < len(view):
+        got = os.preadv(file.fileno(), [view[done:]], offset + done)
+        if got == 0:
+            return False
+        done += got
+    return True

@@ -66,7 +66,9 @@ def open_group(path: Any, storage_options: dict[str, Any] | None = None) -> zarr
         raise FileNotFoundError(
             f"no zarr store at {path!s}. Check the path, or write one with System.to_zarr(...)."
         ) from error
-    except (ValueError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # in whatever way metadata show that they are damaged
         raise ValueError(f"the zarr metadata at {path!s} cannot be read: {error}. Restore the store.") from error
 
 

@@ -21,6 +21,7 @@ from lrgls_dask.checks import shown
 from lrgls_dask.data.blockwriter import Target, fill_rows, row_arrays, stops_of_blocks
 from lrgls_dask.data.framefit import check_same_states
 from lrgls_dask.data.labelled import LabelledRows
+from lrgls_dask.data.seal import CHECKED
 from lrgls_dask.data.storage import held_alone, open_to_grow
 from lrgls_dask.data.store import dims_of, read_system
 from lrgls_dask.data.storedlabels import decode_labels, encode_like
@@ -49,7 +50,7 @@ def append_system(
         _check_same(there, system, path)
         stored = _arrays_of_rows(group, there, path)
         plan = plan_store(system, path, row_chunk=_row_chunk(stored["Y"]), memory_limit=memory_limit)
-        plan.check(path, compressed=bool(stored["Y"].compressors))
+        plan.check(path, compressed=tuple(stored["Y"].compressors) not in ((), CHECKED))
         small, ascending = _labels_to_append(stored, there, system, path)
         if group.metadata.consolidated_metadata is None:
             consolidate(group.store, group.path)  # at the length it has: what is appended is not to be seen before

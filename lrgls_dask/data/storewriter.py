@@ -17,6 +17,7 @@ from lrgls_dask.data.framefit import write_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import STORED_NAMES
 from lrgls_dask.data.places import Location, local_path, location_of
+from lrgls_dask.data.seal import PACKED, with_checksum
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.store import FORMAT, label_index, read_system, write_grid
 from lrgls_dask.data.storedlabels import StoredLabels, encode_labels
@@ -159,7 +160,8 @@ def _write_small(
 ) -> None:
     dtype = str if values.dtype.kind in "OU" else values.dtype
     chunk = max(least, min(len(values), _LABEL_CHUNK))
-    array = _create(group, name, values.shape, (chunk,), dtype, dimension_names=(dim,), attributes=attributes)
+    options: dict[str, Any] = {"dimension_names": (dim,), "attributes": attributes, "compressors": PACKED}
+    array = _create(group, name, values.shape, (chunk,), dtype, **options)
     for start in range(0, len(values), max(1, chunk)):
         array[start : start + chunk] = values[start : start + chunk]
 
@@ -178,7 +180,8 @@ def _write_rows(
         dtype = common_dtype(kind.parts) if np.dtype(kind.parts[0].array.dtype).kind in "iufb" else str
         names = tuple(str(dim) for dim in kind.dims)
         shape, chunks = (rows.n_obs, *width), (chunk, *width)
-        target = _create(group, kind.name, shape, chunks, dtype, dimension_names=names, compressors=compressors)
+        options: dict[str, Any] = {"dimension_names": names, "compressors": with_checksum(compressors)}
+        target = _create(group, kind.name, shape, chunks, dtype, **options)
         if kind.name == "groups":  # which may be kept in coded form
             target.attrs.update(dict(getattr(kind.parts[0].array, "attrs", {})))
         targets.append((target, kind.parts))

@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 
 from lrgls_dask.data.labels import plain_labels
+from lrgls_dask.data.seal import PACKED, read_whole
 from lrgls_dask.data.store import label_index, read_grid, write_grid
 from lrgls_dask.data.storedlabels import decode_labels, encode_labels, labels_from_json, labels_to_json
 from lrgls_dask.design.absorbed import Absorbed
@@ -96,6 +97,7 @@ def write_array(group: zarr.Group, name: str, values: np.ndarray, dims: tuple[st
         dtype=kind,
         dimension_names=dims,
         attributes=attributes,
+        compressors=PACKED,
         fill_value="" if kind is str else (math.nan if values.dtype.kind == "f" else 0),
     )
     if values.size:
@@ -103,7 +105,8 @@ def write_array(group: zarr.Group, name: str, values: np.ndarray, dims: tuple[st
 
 
 def read_array(group: zarr.Group, name: str) -> np.ndarray:
-    return np.asarray(group[name][...])  # type: ignore[index]
+    """Raises DamagedStore where it is not there, or its checksum is not that of what is read."""
+    return np.asarray(read_whole(group.store_path / name, "array", lambda: group[name][...]))  # type: ignore[index]
 
 
 def write_head(group: zarr.Group, head: Head) -> None:

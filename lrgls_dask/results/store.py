@@ -8,6 +8,7 @@ from typing import Any
 import zarr
 
 from lrgls_dask.data.places import Location
+from lrgls_dask.data.seal import check_seal, write_sealed
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.zarrio import check_version
 
@@ -33,13 +34,14 @@ def write_parts(
     with new_store(path, overwrite=overwrite, storage_options=options, apart_from=apart_from) as store:
         group = zarr.open_group(store, mode="w", zarr_format=3)
         write(group)
-        group.attrs[_attribute(kind)] = FORMAT
+        write_sealed(group, **{_attribute(kind): FORMAT})
 
 
 def read_parts(path: Any, kind: str, what: str, storage_options: Mapping[str, Any] | None) -> zarr.Group:
-    """The group of such a fit. Raises FileNotFoundError or ValueError for what is none, or of a later format."""
+    """The group of such a fit. Raises FileNotFoundError, or ValueError for what is none, damaged, or later."""
     group = open_group(path, None if storage_options is None else dict(storage_options))
     check_version(group, _attribute(kind), FORMAT, path, what)
+    check_seal(group, path, what)
     return group
 
 

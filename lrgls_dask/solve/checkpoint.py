@@ -7,16 +7,19 @@ counts once it says so, a loop's states take turns in two places, and the group 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import dask.array as da
 import numpy as np
 import zarr
 from dask.base import tokenize
 
+from lrgls_dask.data.alone import alone_at
 from lrgls_dask.data.places import Location, check_apart
+from lrgls_dask.data.seal import CHECKED, check_seal, read_whole, write_sealed
 from lrgls_dask.data.storage import new_store, open_group, remove_store
 from lrgls_dask.data.zarrio import check_version, read_array, read_head, write_array, write_head
 from lrgls_dask.rows.moments import GramMoments, RootMoments
@@ -29,6 +32,7 @@ from lrgls_dask.solve.record import Point, Solution, Termination, TraceRow
 __all__ = ["Checkpoint", "CheckpointLoop", "SavedPoint", "run_from_kept"]
 
 CHECKPOINT_FORMAT = 1
+Saved = TypeVar("Saved")
 MOMENTS = {"gram": GramMoments, "root": RootMoments}
 
 
@@ -60,6 +64,14 @@ class Checkpoint:
     group: zarr.Group
 
     @classmethod
+    @contextmanager
+    def alone(cls, path: Any, rows: Rows, apart_from: Iterable[Location] = ()) -> Iterator[Checkpoint]:
+        """The checkpoint at `path`, as `at` has it, for this fit alone. Raises OSError where another fit has it."""
+        check_apart(path, apart_from)
+        with alone_at(path, lambda owner, lock: _in_use(path, owner, lock)):
+            yield cls.at(path, rows, apart_from)
+
+    @classmethod
     def at(cls, path: Any, rows: Rows, apart_from: Iterable[Location] = ()) -> Checkpoint:
         """The checkpoint at `path`, made if there is none.
 
@@ -71,11 +83,12 @@ class Checkpoint:
         try:
             group = open_group(path)
         except FileNotFoundError:
-            attributes: dict[str, Any] = {"lrgls_checkpoint_format": CHECKPOINT_FORMAT, "rows": token}
             with new_store(str(path)) as store:
-                zarr.open_group(store, mode="w", zarr_format=3, attributes=attributes)
+                made = zarr.open_group(store, mode="w", zarr_format=3)
+                write_sealed(made, lrgls_checkpoint_format=CHECKPOINT_FORMAT, rows=token)
             return cls(path, zarr.open_group(str(path), mode="r+"))
         check_version(group, "lrgls_checkpoint_format", CHECKPOINT_FORMAT, path, "checkpoint")
+        check_seal(group, path, "checkpoint")
         if group.attrs["rows"] != token:
             raise ValueError(
                 f"the checkpoint {path!s} belongs to other data. Delete it, or give this fit a path of its own."
@@ -99,11 +112,7 @@ class Checkpoint:
     def load_sum(self, label: str, index: int) -> Any:
         """Partial sum number `index` of a pass, or None."""
         entry = self._entry(f"{label}-{index}")
-        if entry is None:
-            return None
-        known: dict[str, Any] = dict(entry.attrs)
-        own = {"n_x": known["n_x"]} if "n_x" in known else {}
-        return MOMENTS[known["kind"]](read_head(entry, known["n_rows"]), read_array(entry, "matrix"), **own)
+        return None if entry is None else self._read(entry, _read_sum)
 
     def save_sum(self, label: str, index: int, moments: GramMoments | RootMoments) -> None:
         entry = self.group.create_group(f"{label}-{index}", overwrite=True)
@@ -111,25 +120,15 @@ class Checkpoint:
         matrix = moments.cross if isinstance(moments, GramMoments) else moments.root
         write_head(entry, moments.head)
         write_array(entry, "matrix", matrix, ("row", "column"))
-        entry.attrs.update(kind="gram" if gram else "root", n_rows=moments.head.n_rows)
-        if isinstance(moments, RootMoments) and moments.n_x is not None:
-            entry.attrs["n_x"] = moments.n_x
-        entry.attrs["complete"] = True
+        own = {"n_x": moments.n_x} if isinstance(moments, RootMoments) and moments.n_x is not None else {}
+        write_sealed(entry, kind="gram" if gram else "root", n_rows=moments.head.n_rows, **own, complete=True)
 
     # ------------------------------------------------------------------------------------------ the loop
 
     def load_point(self, name: str) -> SavedPoint | None:
         """The last point saved under `name`, or None."""
         entry, _ = self._latest(name)
-        if entry is None:
-            return None
-        known: dict[str, Any] = dict(entry.attrs)
-        arrays = _unpacked(np.asarray(entry[...]), known["layout"])
-        points = {key: _point_of(key, kind, arrays) for key, kind in known["points"].items()}
-        marks = known["marks"] | {key: arrays[f"marks/{key}"] for key in known["arrays"]} | points
-        ended = None if known["ended"] is None else Termination(known["ended"])
-        trace = _read_trace(arrays["trace"], known["steps"])
-        return SavedPoint(known["sweep"], marks.pop("point"), marks, ended, trace, tuple(known["totals"]))
+        return None if entry is None else self._read(entry, _read_point)
 
     def save_point(self, name: str, saved: SavedPoint) -> None:
         """Keep it beside the one before, whose predecessor it replaces; all its numbers in one array."""
@@ -159,18 +158,24 @@ class Checkpoint:
             shape=numbers.shape,
             chunks=numbers.shape,
             dtype=numbers.dtype,
-            compressors=None,
+            compressors=CHECKED,
             attributes=attributes,
             overwrite=True,
         )
         entry[...] = numbers
-        entry.attrs["complete"] = True
+        write_sealed(entry, complete=True)
 
     def _latest(self, name: str) -> tuple[Any, int]:
         """The later of the two states that are kept of a loop, and its number; None and 0 where there is none."""
         found = [entry for entry in (self._entry(_place(name, i)) for i in (0, 1)) if entry is not None]
         latest = max(found, key=lambda entry: int(entry.attrs["serial"]), default=None)
         return latest, 0 if latest is None else int(latest.attrs["serial"])
+
+    def _read(self, entry: Any, read: Callable[[Any], Saved]) -> Saved:
+        """What is in an entry. Raises DamagedStore where that is not what was written."""
+        path = f"{self.path!s}/{entry.basename}"
+        check_seal(entry, path, "checkpoint")
+        return read_whole(path, "checkpoint", lambda: read(entry))
 
     def _entry(self, key: str) -> Any:
         """A complete group or array, None for one whose writing or deleting was cut short."""
@@ -181,12 +186,35 @@ class Checkpoint:
         return entry if entry is not None and entry.attrs.get("complete") else None
 
 
+def _in_use(path: Any, owner: str, lock: str) -> str:
+    return (
+        f"the checkpoint {path!s} is in use by another fit ({owner}). Wait until that has ended, or give this fit a "
+        f"path of its own; where it is known to be gone, delete {lock}."
+    )
+
+
 def _place(name: str, serial: int) -> str:
     """Where state number `serial` of a loop stands: never where the one before it does."""
     return f"{name}-{'even' if serial % 2 == 0 else 'odd'}"
 
 
 # ---------------------------------------------------------------------------------------------- what is in an entry
+
+
+def _read_sum(entry: Any) -> GramMoments | RootMoments:
+    known: dict[str, Any] = dict(entry.attrs)
+    own = {"n_x": known["n_x"]} if "n_x" in known else {}
+    return MOMENTS[known["kind"]](read_head(entry, known["n_rows"]), read_array(entry, "matrix"), **own)
+
+
+def _read_point(entry: Any) -> SavedPoint:
+    known: dict[str, Any] = dict(entry.attrs)
+    arrays = _unpacked(np.asarray(entry[...]), known["layout"])
+    points = {key: _point_of(key, kind, arrays) for key, kind in known["points"].items()}
+    marks = known["marks"] | {key: arrays[f"marks/{key}"] for key in known["arrays"]} | points
+    ended = None if known["ended"] is None else Termination(known["ended"])
+    trace = _read_trace(arrays["trace"], known["steps"])
+    return SavedPoint(known["sweep"], marks.pop("point"), marks, ended, trace, tuple(known["totals"]))
 
 
 def _packed(parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, dict[str, Any]]]:

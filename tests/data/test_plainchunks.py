@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.data.daskreads import zarr_behind
 from lrgls_dask.data.plainchunks import PlainChunks, plain_if_possible
+from support.damage import flipped
 
 
 def stored(path: Path, values: np.ndarray, chunk: int, **options: object) -> zarr.Array:
@@ -102,3 +103,19 @@ def test_fit_is_the_same_from_plain_and_compressed_chunks(tmp_path: Path) -> Non
     system.to_zarr(tmp_path / "packed.zarr", row_chunk=90, compressors=zarr.codecs.ZstdCodec())
     fits = [LowRankGLS(rank=1).fit(System.from_zarr(tmp_path / f"{name}.zarr")).result_ for name in ("plain", "packed")]
     assert np.array_equal(fits[0].params, fits[1].params)
+
+
+@pytest.mark.parametrize("bit", [3, 8 * 5 * 2 * 8 + 7], ids=["in the rows", "in the checksum"])
+def test_a_turned_bit_is_refused(tmp_path: Path, bit: int) -> None:
+    values = np.arange(40.0).reshape(20, 2)
+    array = stored(tmp_path / "a", values, 5, compressors=zarr.codecs.Crc32cCodec())
+    plain, out = plain_if_possible(array), np.empty((20, 2))
+    assert isinstance(plain, PlainChunks)
+    plain.read_into(out, 0)
+    assert np.array_equal(out, values)
+    plain.read_into(out[:7], 3)
+    assert np.array_equal(out[:7], values[3:10])
+    chunk = tmp_path / "a" / "c" / "1" / "0"
+    chunk.write_bytes(flipped(chunk.read_bytes(), bit))
+    with pytest.raises(ValueError, match="checksum"):
+        plain.read_into(out, 0)

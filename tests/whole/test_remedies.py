@@ -45,6 +45,7 @@ from support.remedies import Case, command, said_to, templates
 from support.remedies_of_absorb import ABSORB
 from support.remedies_of_across import ACROSS
 from support.remedies_of_commands import COMMANDS
+from support.remedies_of_damage import damage
 from support.remedies_of_frames import FRAMES
 from support.remedies_of_parquet import PARQUET
 from support.remedies_of_pictures import PICTURES
@@ -2032,6 +2033,7 @@ CASES = [
     *TABLES,
     *PICTURES,
     *ACROSS,
+    *damage(str(FOLDER / "damaged")),
 ]
 
 # ---------------------------------------------------------------------------------- what has no case
@@ -2151,6 +2153,8 @@ ELSEWHERE = {
     "sigma/registry.py: Upgrade lrgls_dask.": BY_HAND,
     "sigma/steps.py: start from at most {}.": GUARD,
     "simulate.py: Use fewer rows.": OUTSIDE,
+    "errors.py: delete it, and the fit goes on": "followed in tests/solve/test_checkpoint_damage.py",
+    "solve/checkpoint.py: Wait until that has ended, or give": "followed in tests/solve/test_checkpoint_alone.py",
     "solve/checkpoint.py: Delete it, or give this fit a": "followed in the tests of checkpoints",
     "solve/selection.py: Give rank as an integer": LARGE,
     "solve/selection.py: Use algorithm='als' and debiased=False": LARGE,

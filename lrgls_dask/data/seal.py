@@ -1,0 +1,183 @@
+"""What was saved is what is read: checksums of chunks, and a seal that a group carries of all that was written into it.
+
+Every chunk ends with its crc32c, by the codec of that name, which whoever opens the store verifies as it reads. What no
+checksum of a chunk can tell, a seal does: an attribute of the group with a digest of its attributes and one of each
+array and group in it, made of their metadata and of the checksums of their chunks. So an edited number, a chunk that is
+missing or stands where another belongs, and an array that is gone are named when the group is opened. Costs the last
+four bytes of each chunk of the arrays that are small. Groups of earlier versions have no seal, and open all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import zarr
+from zarr.abc.codec import Codec
+from zarr.abc.store import SuffixByteRequest
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from lrgls_dask.errors import DamagedStore
+
+__all__ = ["CHECKED", "PACKED", "SEAL", "check_seal", "read_whole", "seal_of", "with_checksum", "write_sealed"]
+
+SEAL = "lrgls_seal"
+CHECKED = (Crc32cCodec(),)
+PACKED = (ZstdCodec(), Crc32cCodec())
+AT_ONCE = 16  # requests that a store is asked to answer together
+
+Found = TypeVar("Found")
+Seal = dict[str, Any]
+
+
+def seal_of(
+    node: zarr.Group | zarr.Array,
+    *,
+    attributes: Mapping[str, Any] | None = None,
+    named: Iterable[str] | None = None,
+    metadata_only: Iterable[str] = (),
+) -> Seal:
+    """The seal of a group, or of a single array, as it stands in the store.
+
+    attributes : those that it will have, if they are not those that it has.  named : which of these are sealed, all of
+    them if None.  metadata_only : arrays of whose chunks nothing is read.
+    """
+    known = dict(node.attrs if attributes is None else attributes)
+    names = sorted(set(known) - {SEAL} if named is None else named)
+    bare = sorted(metadata_only)
+    parts = sync(_digests(node, _members(node), frozenset(bare)))
+    return {"attributes": names, "own": _own_digest(node, known, names), "metadata_only": bare, "parts": parts}
+
+
+def with_checksum(compressors: Any) -> tuple[Any, ...]:
+    """Compressors as zarr takes them, and the checksum behind the last of them."""
+    if compressors is None:
+        return CHECKED
+    if isinstance(compressors, str):  # "auto"
+        return PACKED
+    given = (compressors,) if isinstance(compressors, Codec | Mapping) else tuple(compressors)
+    return (*given, *CHECKED) if given[-1:] != CHECKED else given
+
+
+def write_sealed(group: zarr.Group | zarr.Array, **attributes: Any) -> None:
+    """Give a group or an array its last attributes and the seal of all that it holds, in one write."""
+    known = dict(group.attrs) | attributes
+    group.attrs.put(known | {SEAL: seal_of(group, attributes=known)})
+
+
+def check_seal(node: zarr.Group | zarr.Array, path: Any, what: str) -> None:
+    """Raise DamagedStore, naming the part, where a group or array is not what its seal says; without one all is right.
+
+    path, what : how to call it.
+    """
+    stored: Any = node.attrs.get(SEAL)
+    if stored is None:
+        return
+    known = dict(node.attrs)
+    seals = stored if isinstance(stored, list) else [stored]
+    found = ""
+    for each in reversed(seals):
+        try:
+            found = _difference(node, known, each)
+        except (KeyError, TypeError, AttributeError):
+            found = f"its attribute {SEAL!r} is"
+        if not found:
+            return
+    raise DamagedStore(path, what, f"{found} not what was written")
+
+
+def read_whole(path: Any, what: str, read: Callable[[], Found]) -> Found:
+    """What `read` gives, whose failure on what is stored is the store's damage.
+
+    Raises DamagedStore, and OSError as it comes.
+    """
+    try:
+        return read()
+    except (OSError, MemoryError):
+        raise
+    except DamagedStore as error:
+        raise DamagedStore(path, what, error.reason) from error
+    except Exception as error:
+        raise DamagedStore(path, what, f"it cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _difference(node: zarr.Group | zarr.Array, known: Mapping[str, Any], seal: Mapping[str, Any]) -> str:
+    """What of a group is not as sealed, and in what way; empty where all is as it was."""
+    if _own_digest(node, known, seal["attributes"]) != seal["own"]:
+        return "its attributes are"
+    wanted = {name: None for name in seal["parts"]} if isinstance(node, zarr.Group) else {"": node}
+    found = sync(_digests(node, wanted, frozenset(seal["metadata_only"])))
+    named = ((f"{name!r} is" if name else "its chunk is", found[name] == said) for name, said in seal["parts"].items())
+    return next((name for name, same in named if not same), "")
+
+
+def _members(node: zarr.Group | zarr.Array) -> dict[str, Any]:
+    """All arrays and groups in a group, by their paths in it; an array is its own, without a name."""
+    return {"": node} if isinstance(node, zarr.Array) else dict(node.members(max_depth=None))
+
+
+def _own_digest(node: zarr.Group | zarr.Array, known: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Of the attributes of a group; of those of an array with all else that its metadata say."""
+    kept = [[name, known[name]] if name in known else [name] for name in names]
+    return _hashed([kept, None if isinstance(node, zarr.Group) else _metadata(node)])
+
+
+def _metadata(node: zarr.Group | zarr.Array, *, attributes: bool = False) -> dict[str, Any]:
+    said = node.metadata.to_dict()
+    left_out = {"consolidated_metadata"} if attributes else {"consolidated_metadata", "attributes"}
+    return {name: value for name, value in said.items() if name not in left_out}
+
+
+def _hashed(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=_said)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _said(value: Any) -> Any:
+    """Of what JSON has no value for."""
+    return (
+        value.to_dict() if hasattr(value, "to_dict") else value.item() if isinstance(value, np.generic) else str(value)
+    )
+
+
+async def _digests(node: Any, members: Mapping[str, Any], metadata_only: frozenset[str]) -> dict[str, str]:
+    """members : by name; those that are None are looked up."""
+    gate = asyncio.Semaphore(AT_ONCE)
+    group = zarr.AsyncGroup(node.metadata, node.store_path) if isinstance(node, zarr.Group) else None
+
+    async def digest(name: str, member: Any) -> str:
+        try:
+            member = await group.getitem(name) if group is not None and member is None else member
+            said = _metadata(member, attributes=bool(name))
+            return await _digest(said, member, gate, bare=name in metadata_only)
+        except OSError:
+            raise
+        except Exception as error:  # metadata that are damaged, in whatever way that shows
+            return f"{type(error).__name__}: {error}"
+
+    found = await asyncio.gather(*(digest(name, member) for name, member in members.items()))
+    return dict(zip(members, found, strict=True))
+
+
+async def _digest(said: Any, node: Any, gate: asyncio.Semaphore, *, bare: bool) -> str:
+    """Of what is said of an array or group, and of the checksums at the ends of its chunks."""
+    if bare or not hasattr(node, "shape"):
+        return _hashed(said)
+    grid = tuple(-(-length // chunk) for length, chunk in zip(node.shape, node.shards or node.chunks, strict=True))
+    ends = await asyncio.gather(*(_end(node, index, gate) for index in np.ndindex(*grid)))
+    return _hashed([said, ends if math.prod(grid) else []])
+
+
+async def _end(array: Any, index: tuple[int, ...], gate: asyncio.Semaphore) -> str | None:
+    """The last bytes of a chunk, None where there is none: zarr leaves one out that holds nothing but fill values."""
+    place = array.store_path / array.metadata.encode_chunk_key(index)
+    async with gate:
+        found = await place.store.get(place.path, default_buffer_prototype(), SuffixByteRequest(4))
+    return None if found is None else found.to_bytes().hex()

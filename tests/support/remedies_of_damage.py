@@ -1,0 +1,42 @@
+"""What is said of things that were saved and are not what was written, and the ways out, followed to the letter."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+import zarr
+
+from lrgls_dask import CompressedSystem, System
+from support.remedies import Case
+
+RNG = np.random.default_rng(3)
+Y, X = RNG.normal(size=(12, 2)), RNG.normal(size=(12, 2))
+
+
+def rows() -> System:
+    return System.from_arrays(Y, X, equations=["a", "b"])
+
+
+def damaged(path: str, then: Callable[[], object] = lambda: None) -> None:
+    """A compressed system of which a number is edited, and what is done before it is opened."""
+    rows().compress().to_zarr(path, overwrite=True)
+    shutil.copytree(path, f"{path}-copy", dirs_exist_ok=True)
+    zarr.open_group(path, mode="r+").attrs["n_obs"] = 7
+    then()
+    CompressedSystem.from_zarr(path)
+
+
+def damage(place: str) -> list[Case]:
+    """The cases, whose stores lie at `place`."""
+    return [
+        Case(
+            "is damaged: its attributes are not what was written",
+            lambda: damaged(place),
+            (
+                lambda: damaged(place, lambda: shutil.copytree(f"{place}-copy", place, dirs_exist_ok=True)),
+                lambda: damaged(place, lambda: rows().compress().to_zarr(place, overwrite=True)),
+            ),
+        ),
+    ]
