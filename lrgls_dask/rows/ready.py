@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 import cloudpickle
 import dask
 import distributed
-import zarr
+import numpy as np
 from dask.utils import format_bytes
 from distributed.comm import CommClosedError
 from zarr.abc.store import Store
@@ -256,7 +256,7 @@ def check_stores(client: distributed.Client, parts: Iterable[Any]) -> None:
     """
     known = _known.setdefault(client, _Known())
     with known.lock:
-        named = {_token(part.array): part for part in parts}
+        named = {_token(part): part for part in parts if not isinstance(part.array, np.ndarray)}
         new = {
             worker: [token for token in named if (worker, token) not in known.stores]
             for worker in known.facts  # which have answered; another may be stopped
@@ -277,11 +277,10 @@ def check_stores(client: distributed.Client, parts: Iterable[Any]) -> None:
         known.stores.update((worker, token) for worker in new if worker[0] not in late for token in new[worker])
 
 
-def _token(array: Any) -> str:
-    """A name of an array that another one does not have."""
-    if isinstance(array, zarr.Array):
-        return f"{array.store_path}"
-    return str(getattr(array, "name", None) or id(array))
+def _token(part: Any) -> str:
+    """A name of what a part reads that nothing else has: of a stored array its place, of one of Dask its own."""
+    place = getattr(part.array, "store_path", None)
+    return f"{part.name}: {getattr(part.array, 'name', '') if place is None else place}"
 
 
 def _recipes(part: Any) -> Iterator[tuple[str, str, Store, str, str]]:
