@@ -7,23 +7,23 @@ it, whatever the two are called. Writing into a store leaves strangers in it, an
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import dask.array as da
 import fsspec
 import zarr
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, ZipStore
 
-__all__ = ["Location", "check_apart", "local_path", "location_of", "makes_frames", "read_from", "stored_arrays"]
+from lrgls_dask.rows.behind import stored_arrays
+
+__all__ = ["Location", "check_apart", "local_path", "location_of", "read_from"]
 
 Locations = frozenset["Location"]
 
-FRAME_MODULES = ("dask.dataframe", "pandas", "lrgls_dask.data.tables")
 _GROUP_MARKS = ("zarr.json", ".zgroup")
 
 
@@ -119,56 +119,6 @@ def read_from(arrays: Iterable[Any]) -> Locations:
         if place is not None:
             found.add(place.group_of(array.store_path.path))
     return frozenset(found)
-
-
-def stored_arrays(arrays: Iterable[Any]) -> Iterator[zarr.Array]:
-    """The zarr arrays that these arrays are read from, through Dask and xarray, whatever is selected of them.
-
-    Looks at the tasks of Dask arrays once, and reads nothing.
-    """
-    return (item for item in _all_inside(arrays) if isinstance(item, zarr.Array))
-
-
-def makes_frames(arrays: Iterable[Any]) -> bool:
-    """Whether tasks behind Dask arrays make frames of pandas, as those of Dask frames do."""
-    modules = (getattr(getattr(item, "func", None), "__module__", None) or "" for item in _all_inside(arrays))
-    return any(name.startswith(FRAME_MODULES) for name in modules)
-
-
-def _all_inside(arrays: Iterable[Any]) -> Iterator[Any]:
-    """The arrays, and all that they are read from and made by, each thing once."""
-    seen: dict[int, Any] = {}  # the things themselves too, so that no other gets the number of one
-    waiting = list(arrays)
-    while waiting:
-        item = waiting.pop()
-        if id(item) in seen:
-            continue
-        seen[id(item)] = item
-        yield item
-        if not isinstance(item, zarr.Array):
-            waiting.extend(_inside(item))
-
-
-def _inside(item: Any) -> Iterator[Any]:
-    """What an array, a task or a wrapper holds that may be an array."""
-    if isinstance(item, da.Array):
-        graph: Any = item.__dask_graph__()
-        for layer in graph.layers.values():
-            if hasattr(layer, "io_deps"):  # one task for all blocks, and what it is given
-                yield layer.task
-                yield from (value for value, _ in layer.indices)
-            else:
-                yield from layer.values()
-    elif isinstance(item, list | tuple):
-        yield from item
-    elif isinstance(item, dict):
-        yield from item.values()
-    else:
-        # of tasks and data in graphs, and of xarray's wrappers around what a file or store holds
-        for name in ("args", "kwargs", "value", "array", "_array"):
-            inner = getattr(item, name, None) if not isinstance(item, str | bytes | int | float) else None
-            if inner is not None and not callable(inner):
-                yield inner
 
 
 def _steps(path: str) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ from dask.utils import format_bytes
 
 from lrgls_dask.data.blockwriter import row_arrays
 from lrgls_dask.data.labelled import LabelledRows
-from lrgls_dask.data.places import makes_frames
 from lrgls_dask.data.sources import BLOCK_BYTES
 from lrgls_dask.data.storage import room_for
+from lrgls_dask.rows.behind import makes_frames
 from lrgls_dask.rows.memory import SLACK, this_process
 from lrgls_dask.rows.rows import Part, Rows
 

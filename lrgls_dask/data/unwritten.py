@@ -22,8 +22,9 @@ import zarr
 from zarr.abc.store import Store
 from zarr.core.sync import sync
 
-from lrgls_dask.data.places import location_of, stored_arrays
+from lrgls_dask.data.places import location_of
 from lrgls_dask.errors import UnwrittenChunks
+from lrgls_dask.rows.behind import stored_arrays
 
 __all__ = ["LISTED", "check_written"]
 

@@ -12,11 +12,10 @@ from lrgls_dask.plan.plan import Plan
 from lrgls_dask.plan.price import PRICED_RANK, fits, peaks, price, stream_client
 from lrgls_dask.plan.work import stream_work
 from lrgls_dask.rows.kernels import slab_rows
-from lrgls_dask.rows.layout import cut_rows
+from lrgls_dask.rows.layout import FAN_IN, cut_rows
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Cluster, pass_bytes, task_bytes
 from lrgls_dask.rows.purposes import COEFFICIENTS, ERRORS, LIKELIHOOD, PATTERNS, RESIDUALS
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import FAN_IN
 
 __all__ = ["HOLES_PASSES", "ROUNDS_PASSES", "price_missing"]
 

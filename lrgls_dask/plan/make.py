@@ -83,7 +83,7 @@ def make_plan(
         beside = tuple(each for each in instead if each is not None and parts == 1)
         return replace(plan, instead=beside, errors="" if missing else price_of_errors(rows.design, plan))
     others = [plan for plans in priced.values() for plan in plans if plan.fits]
-    raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix))
+    raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix, cluster))
 
 
 def _fastest(plans: list[Plan]) -> Plan:
@@ -145,7 +145,7 @@ def price_parts(rows: Rows, parts: int) -> Plan:
     return price(rows, this_cluster(None), "compress", True, parts)
 
 
-def _refusal(plan: Plan, others: list[Plan], needs_matrix: bool) -> str:
+def _refusal(plan: Plan, others: list[Plan], needs_matrix: bool, cluster: Cluster) -> str:
     here = plan.in_process or plan.worker_peak <= plan.memory_limit
     where, peak, limit = "each worker", plan.worker_peak, plan.memory_limit
     if here:
@@ -159,8 +159,10 @@ def _refusal(plan: Plan, others: list[Plan], needs_matrix: bool) -> str:
     if plan.largest_block > 32 * 2**20:
         remedies.append("store the data in row chunks of 8 to 30 MB")
     needed = max(peak, 0 if plan.in_process else plan.client_peak)  # one limit is for both
-    remedies.append(f"raise memory_limit to {format_bytes(int(needed * 1.05))}")
+    tightest = None if here else cluster.tightest
+    remedies.append(cluster.remedy(peak) if tightest else f"raise memory_limit to {format_bytes(int(needed * 1.05))}")
+    whose = f", of {tightest}" if tightest else ""
     return (
         f"engine {plan.engine!r} needs {format_bytes(peak)} in {where}; "
-        f"the limit is {format_bytes(limit)}. Either {' or '.join(remedies)}."
+        f"the limit is {format_bytes(limit)}{whose}. Either {' or '.join(remedies)}."
     )

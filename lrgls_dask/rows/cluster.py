@@ -2,37 +2,50 @@
 
 While a result is awaited the scheduler is asked every few seconds which workers it has heard of. A worker that
 computes, however long, sends heartbeats all the while; one that was stopped sends none. One that is only too busy for
-them is told from that by its nanny, which sees the process. Before work is sent the workers are asked which version of
-this package they have: one round trip.
+them is told from that by its nanny, which sees the process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import re
-import sys
+import importlib
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import Any
 
+import dask
 import distributed
 from dask.typing import Key
+from dask.utils import format_bytes, parse_timedelta
 from distributed.comm import CommClosedError
 
 from lrgls_dask.errors import ClusterLost
 
-__all__ = ["Box", "check_versions", "client_of", "computed", "scattered", "workers_of"]
+__all__ = [
+    "Box",
+    "check_connected",
+    "client_of",
+    "computed",
+    "patience",
+    "scattered",
+    "scheduler_gone",
+    "workers_of",
+]
 
 # Seconds between two looks, and for an answer to one; a worker sends a heartbeat every half second to five seconds.
 LOOK_EVERY, ANSWER_WITHIN = 2.0, 10.0
 # Seconds without a heartbeat after which a worker's nanny is asked; and, where that does not answer either, or it is
 # the scheduler that gives no answer, after which they are taken for lost.
 SILENT, LOST = 15.0, 40.0
-VERSION_WITHIN = 5.0
+NANNY_WITHIN = 5.0
+WITHOUT_WORKERS = 50.0  # seconds without any worker, or with none that takes work, until that is said
 GO_ON = "Then call fit again: with checkpoint=... it goes on where it was"
+
+
+# Of the key of a task what it works on, in words, and the bytes that a worker was planned to hold.
+Restated = Callable[[Key], tuple[str, int | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +67,12 @@ def client_of(get: Any) -> distributed.Client | None:
     return client if isinstance(client, distributed.Client) else None
 
 
-def computed(get: Any, graph: Mapping[Key, Any], keys: Any) -> Any:
+def computed(get: Any, graph: Mapping[Key, Any], keys: Any, restated: Restated | None = None) -> Any:
     """What `get(graph, keys)` returns.
 
-    Raises ClusterLost, on a cluster, within a minute of the scheduler's going away or of a worker's being stopped.
+    restated : what a task did, by its key, that workers died of, and the bytes that were planned for it.
+    Raises ClusterLost, on a cluster, within a minute of the scheduler's going away or of a worker's being stopped, and
+    where workers died of a task again and again.
     """
     client = client_of(get)
     if client is None:
@@ -66,7 +81,26 @@ def computed(get: Any, graph: Mapping[Key, Any], keys: Any) -> Any:
     async def results() -> Any:
         return await client.gather(client.get(graph, keys, sync=False), asynchronous=True)
 
-    return _attended(client, results, frozenset(graph))
+    try:
+        return _attended(client, results, frozenset(graph))
+    except distributed.KilledWorker as error:
+        raise ClusterLost(_killed(error, restated)) from error
+
+
+def _killed(error: distributed.KilledWorker, restated: Restated | None) -> str:
+    """Which work it was, and what it was to take."""
+    what, n_bytes = ("work that reads no rows", None) if restated is None else restated(error.task)
+    limit, planned = getattr(error.last_worker, "memory_limit", 0), ""
+    if n_bytes is not None:
+        planned = f"; the pass was planned to hold {format_bytes(n_bytes)} in each worker"
+    if limit:
+        planned += f"; the worker's memory limit is {format_bytes(limit)}"
+    return (
+        f"{error.allowed_failures + 1} workers died one after another of {what}, the last of them "
+        f"{error.last_worker.address}{planned}. Most often they ran out of memory: give each worker more of it or "
+        "fewer threads, or store the rows in smaller chunks; where a task ends the process, the workers' logs say "
+        f"how. {GO_ON}."
+    )
 
 
 def scattered(client: distributed.Client, data: Any) -> Any:
@@ -74,55 +108,17 @@ def scattered(client: distributed.Client, data: Any) -> Any:
     return _attended(client, lambda: client.scatter(data, hash=False, asynchronous=True), None)
 
 
+def patience() -> float:
+    """Seconds that workers are waited for where there are none: Dask's own setting, where it has a value."""
+    given = dask.config.get("distributed.scheduler.no-workers-timeout", None)
+    return WITHOUT_WORKERS if given is None else float(parse_timedelta(given))
+
+
 def workers_of(client: distributed.Client) -> Mapping[str, Mapping[str, Any]]:
     """What the scheduler says of every worker, by address. Raises ClusterLost as `computed` does."""
     said = _attended(client, lambda: client.scheduler.identity(), None)  # type: ignore[union-attr]
     found: Mapping[str, Mapping[str, Any]] = said["workers"]
     return found
-
-
-def check_versions(client: distributed.Client) -> None:
-    """Raise ClusterLost where a worker has another version of this package, or none.
-
-    A worker too busy, or stopped, to say so in time is not waited for.
-    """
-
-    def version() -> str | None:
-        """Sent by value, for a worker that may not have this module; an import would keep it from its heartbeats."""
-        if "lrgls_dask" in sys.modules:
-            return str(sys.modules["lrgls_dask"].__version__)
-        found: Any = importlib.util.find_spec("lrgls_dask")
-        said = None if found is None else re.search('__version__ = "(.*)"', found.loader.get_source("lrgls_dask"))
-        return None if said is None else said[1]
-
-    async def ask() -> dict[str, Any]:
-        addresses = list((await client.scheduler.identity())["workers"])  # type: ignore[union-attr]
-        asked = [
-            asyncio.create_task(client.run(version, workers=[address], on_error="ignore", asynchronous=True))
-            for address in addresses
-        ]
-        answered, late = await asyncio.wait(asked, timeout=VERSION_WITHIN) if asked else ((), ())
-        for task in late:
-            task.cancel()
-        return {address: theirs for task in answered for address, theirs in task.result().items()}
-
-    check_connected(client)
-    try:
-        found = client.sync(ask, callback_timeout=2 * VERSION_WITHIN)
-    except TimeoutError:
-        return
-    except (CommClosedError, OSError) as error:
-        raise _scheduler_gone(client) from error
-    mine = version()
-    other = {address: theirs for address, theirs in found.items() if theirs != mine}
-    if other:
-        address, theirs = next(iter(other.items()))
-        has = "no lrgls_dask" if theirs is None else f"lrgls_dask {theirs}"
-        more = f", as have {len(other) - 1} more workers or other versions" if len(other) > 1 else ""
-        raise ClusterLost(
-            f"the worker {address} has {has} and the client has {mine}{more}. Install lrgls_dask {mine} on every "
-            "worker and restart them, or the workers' version here."
-        )
 
 
 # ---------------------------------------------------------------------------------------------- waiting
@@ -145,7 +141,7 @@ def _attended(
                 watch.look()
     except (CancelledError, CommClosedError) as error:
         if isinstance(error, CommClosedError) or "scheduler" in str(error) or client.status != "running":
-            raise _scheduler_gone(client) from error
+            raise scheduler_gone(client) from error
         raise
     finally:
         waiting.cancel()
@@ -160,10 +156,10 @@ def _loop(client: distributed.Client) -> asyncio.AbstractEventLoop:
 def check_connected(client: distributed.Client) -> None:
     """Raise ClusterLost where the client has no scheduler any more."""
     if client.status != "running":
-        raise _scheduler_gone(client)
+        raise scheduler_gone(client)
 
 
-def _scheduler_gone(client: distributed.Client) -> ClusterLost:
+def scheduler_gone(client: distributed.Client) -> ClusterLost:
     return ClusterLost(
         f"the scheduler {_address(client)} went away, and with it the work it had been given. Start a cluster and a "
         f"Client for it again. {GO_ON}."
@@ -187,6 +183,7 @@ class _Watch:
     seen: dict[str, float] = field(default_factory=dict)
     silent: dict[str, float] = field(default_factory=dict)
     unanswered: float = 0.0
+    unable: float = 0.0
     looked: float = field(default_factory=time.monotonic)
 
     def look(self) -> None:
@@ -204,6 +201,7 @@ class _Watch:
             return
         # time in which nobody listened, the scheduler busy or this process asleep, says nothing of a worker
         listened, self.looked, self.unanswered = min(now - self.looked, 2.0 * LOOK_EVERY), now, 0.0
+        self._look_at_all(workers["workers"], listened)
         last = {address: float(worker["last_seen"]) for address, worker in workers["workers"].items()}
         self.silent = {
             address: self.silent.get(address, 0.0) + listened if self.seen.get(address) == heard else 0.0
@@ -222,6 +220,30 @@ class _Watch:
                     f"be reached, while work waits for it. Restart or remove it. {GO_ON}."
                 )
 
+    def _look_at_all(self, workers: Mapping[str, Mapping[str, Any]], listened: float) -> None:
+        """Raise ClusterLost where for long there is no worker, or only such as take no work for want of memory."""
+        able = any(
+            worker.get("status") == "running" or worker["metrics"].get("task_counts", {}).get("executing")
+            for worker in workers.values()
+        )
+        self.unable = 0.0 if able else self.unable + listened
+        if self.unable < patience():
+            return
+        if not workers:
+            raise ClusterLost(
+                f"the cluster has had no worker for {self.unable:.0f} seconds, and work waits for one. Start workers "
+                "again; where they end as they start, give them more memory. "
+                "distributed.scheduler.no-workers-timeout of Dask's configuration says how long they are waited for. "
+                f"{GO_ON}."
+            )
+        address, worker = next(iter(workers.items()))
+        held, limit = worker["metrics"].get("memory", 0), worker.get("memory_limit") or 0
+        raise ClusterLost(
+            f"no worker has taken work for {self.unable:.0f} seconds: the worker {address}, as all of them, is "
+            f"{worker.get('status')}, and holds {format_bytes(held)} of a memory limit of {format_bytes(limit)}. Give "
+            f"each worker more memory or fewer threads. {GO_ON}."
+        )
+
     def _has_work(self, address: str) -> bool:
         """Whether a worker computes or holds something of the work."""
         if self.keys is None:
@@ -239,7 +261,7 @@ class _Watch:
         except TimeoutError:
             return None
         except (CommClosedError, OSError) as error:
-            raise _scheduler_gone(self.client) from error
+            raise scheduler_gone(self.client) from error
 
 
 def _is_stopped(client: distributed.Client, address: str) -> bool | None:
@@ -250,7 +272,7 @@ def _is_stopped(client: distributed.Client, address: str) -> bool | None:
         return found
 
     try:
-        said = client.run(state, workers=[address], nanny=True, callback_timeout=VERSION_WITHIN)
+        said = client.run(state, workers=[address], nanny=True, callback_timeout=NANNY_WITHIN)
     except Exception:  # no nanny, or one that was stopped too: there is no more to know
         return None
     return any("stop" in each for each in said.values()) if said else None

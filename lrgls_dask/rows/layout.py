@@ -13,7 +13,9 @@ import numpy as np
 
 from lrgls_dask.rows.rows import Part, Rows
 
-__all__ = ["Layout", "cut_rows"]
+__all__ = ["FAN_IN", "Layout", "cut_rows"]
+
+FAN_IN = 8  # partial sums added by one node of the tree
 
 # Between 8 and 30 MB a block is read into recycled memory; above the allocator's 32 MB threshold every block pays
 # fresh pages, below 4 MB the cost per task shows.

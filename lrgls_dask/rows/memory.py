@@ -10,11 +10,10 @@ import numpy as np
 import psutil
 from dask.utils import format_bytes, parse_bytes
 
-from lrgls_dask.rows.cluster import workers_of
 from lrgls_dask.rows.kernels import slab_rows
-from lrgls_dask.rows.layout import Layout, cut_rows
+from lrgls_dask.rows.layout import FAN_IN, Layout, cut_rows
+from lrgls_dask.rows.ready import WORKER_BASE, WorkerLimit, limits_of
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import FAN_IN
 from lrgls_dask.rows.scaled import scaled_bytes
 
 __all__ = [
@@ -35,7 +34,6 @@ __all__ = [
 MAX_COEFFICIENTS = 20_000  # three P x P arrays of that size take 9.6 GB
 
 
-WORKER_BASE = 260 * 2**20  # a worker process with the libraries loaded and nothing to do
 BLOCKS_IN_FLIGHT = (
     6  # one in hand, one being read, both in their encoded form, and what the allocator keeps of older ones
 )
@@ -46,7 +44,7 @@ PAIR_BYTES = 64  # of a pair of groups whose effects are absorbed: key and weigh
 @dataclass(frozen=True)
 class Cluster:
     """Where tasks run. limit : bytes a worker may use, client_limit : and this process.  base : bytes a worker uses
-    before the fit begins."""
+    before the fit begins.  tightest : the worker whose limit it is, where it is that of a worker."""
 
     n_workers: int
     n_threads: int
@@ -54,6 +52,13 @@ class Cluster:
     base: int
     in_process: bool
     client_limit: int
+    tightest: WorkerLimit | None = None
+
+    def remedy(self, need: int) -> str:
+        """How more memory is had for what needs so many bytes in each worker; "" where a limit was given."""
+        if self.tightest is None:
+            return ""
+        return f"give every worker a memory limit of {format_bytes(int(1.05 * need / self.tightest.share))}"
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,10 @@ def require_memory(rows: Rows, partial: int, client_bytes: int, what: str, remed
         ]
     for where, need, limit in limits:
         if need > limit:
+            tightest = cluster.tightest if where == "each worker" else None
+            whose = "" if tightest is None else f", of {tightest}"
             raise MemoryError(
-                f"{what}: needs {format_bytes(need)} in {where}; the limit is {format_bytes(limit)}. "
+                f"{what}: needs {format_bytes(need)} in {where}; the limit is {format_bytes(limit)}{whose}. "
                 f"{remedy}, or use fewer threads or more memory."
             )
 
@@ -130,14 +137,15 @@ def this_cluster(memory_limit: int | str | None) -> Cluster:
         client = distributed.get_client()
     except ValueError:
         return here
-    workers = workers_of(client).values()
-    if not workers:
-        raise RuntimeError("the active Dask client has no workers. Wait for them or scale the cluster up.")
-    limits = [_before_spilling(w["memory_limit"]) for w in workers if w.get("memory_limit")]
-    found = min(limits, default=psutil.virtual_memory().available)
-    threads = max(int(w["nthreads"]) for w in workers)
-    limit = found if memory_limit is None else here.limit
-    return Cluster(len(workers), threads, limit, WORKER_BASE, False, here.client_limit)
+    limits = limits_of(client)
+    bounded = [each for each in limits if each.n_bytes]
+    tightest = min(bounded, key=lambda each: each.share * (each.n_bytes or 0), default=None)
+    threads = max(each.n_threads for each in limits)
+    if memory_limit is not None or tightest is None:
+        limit = psutil.virtual_memory().available if memory_limit is None else here.limit
+        return Cluster(len(limits), threads, limit, WORKER_BASE, False, here.client_limit)
+    limit = int(tightest.share * (tightest.n_bytes or 0))
+    return Cluster(len(limits), threads, limit, WORKER_BASE, False, here.client_limit, tightest)
 
 
 def cluster_of(n_workers: int, n_threads: int, worker_memory: int | str) -> Cluster:

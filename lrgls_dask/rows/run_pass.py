@@ -43,19 +43,20 @@ from lrgls_dask.rows.block_plan import (
     stored_blocks,
 )
 from lrgls_dask.rows.cells import UsedCells
-from lrgls_dask.rows.cluster import Box, check_versions, client_of, computed, scattered
+from lrgls_dask.rows.cluster import Box, client_of, computed, scattered
 from lrgls_dask.rows.effects import absorbed_of
 from lrgls_dask.rows.kernels import CompleteRows
-from lrgls_dask.rows.layout import Layout, cut_rows
+from lrgls_dask.rows.layout import FAN_IN, Layout, cut_rows
+from lrgls_dask.rows.memory import SLACK, pass_bytes, this_cluster
 from lrgls_dask.rows.progress import Progress, report
 from lrgls_dask.rows.purposes import MEANS, READING, in_words
+from lrgls_dask.rows.ready import check_stores, check_workers
 from lrgls_dask.rows.resources import one_blas_thread, spare_arrays
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.scaled import ScaledCells
 
 __all__ = ["Meter", "SavedSums", "run_pass", "with_effects"]
 
-FAN_IN = 8  # partial sums added by one node of the tree
 # Groups between two savings, some 60 GB of rows: a whole subtree, so that no digit depends on saving.
 SAVED_GROUPS = FAN_IN**3
 
@@ -67,7 +68,7 @@ class Meter:
     """Counts what a fit has cost so far: passes over the rows, decoded bytes they read; began on its own clock.
 
     earlier : passes and bytes of a client that was killed before, less those of it that this one had to make again.
-    purposes : what each pass was for.
+    purposes : what each pass was for.  name : of the fit, for its tasks and log.
     """
 
     progress: Progress = field(default_factory=Progress)
@@ -76,6 +77,12 @@ class Meter:
     began: float = field(default_factory=time.perf_counter)
     earlier: tuple[int, int] = (0, 0)
     purposes: list[str] = field(default_factory=list)
+    name: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
+
+    @property
+    def name_of_pass(self) -> str:
+        """Which pass of which fit comes next."""
+        return f"{self.name}.{self.totals[0] + 1}"
 
     @property
     def seconds(self) -> float:
@@ -134,8 +141,9 @@ def run_pass(
         if layout.n_groups == 1 and all(isinstance(part.array, np.ndarray) for part in rows.parts):
             total = _sum_group(Box((kernel, params)), Box(_Group(plan_blocks(rows, layout), (), topic)), [])
         else:
+            whole = _Pass(rows, layout, Box((kernel, params)), topic, partial_bytes, label, meter.name_of_pass)
             try:
-                total = _run_graph(rows, layout, Box((kernel, params)), topic, saved)
+                total = _run_graph(whole, saved)
             finally:
                 spare_arrays.clear()
     meter.passes += 1
@@ -192,15 +200,45 @@ class SavedSums(Protocol):
     def save(self, index: int, total: Any) -> None: ...
 
 
-def _run_graph(rows: Rows, layout: Layout, work: Box, topic: str | None, saved: SavedSums | None) -> Any:
-    """work : of the kernel and its parameters, which travel to each worker once."""
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """What one pass over the rows is.
+
+    work : of the kernel and its parameters, which travel to each worker once.  partial : bytes of a sum.
+    label, number : what it is for, and which of which fit, for whoever looks at the tasks of a cluster.
+    """
+
+    rows: Rows
+    layout: Layout
+    work: Box
+    topic: str | None
+    partial: int
+    label: str
+    number: str
+
+    def key(self, what: str, token: str) -> str:
+        """A name that a dashboard shortens to what the task is and what the pass is for."""
+        return f"lrgls-{what}-{self.label.replace(' ', '-')}-{self.number}.{token}"
+
+    def planned(self) -> int:
+        """Bytes that a worker was planned to hold."""
+        cluster = this_cluster(None)
+        return cluster.base + int(SLACK * pass_bytes(self.rows, cluster, self.layout, self.partial))
+
+    def rows_of(self, group: int) -> str:
+        blocks, groups = self.layout.blocks, self.layout.groups
+        return f"rows {blocks[groups[group]]:,} to {blocks[groups[group + 1]] - 1:,}"
+
+
+def _run_graph(whole: _Pass, saved: SavedSums | None) -> Any:
+    layout = whole.layout
     if saved is None:
-        return _sum_groups(rows, layout, slice(0, layout.n_groups), work, topic)
+        return _sum_groups(whole, slice(0, layout.n_groups))
     sums = []
     for index, first in enumerate(range(0, layout.n_groups, SAVED_GROUPS)):
         total = saved.load(index)
         if total is None:
-            total = _sum_groups(rows, layout, slice(first, first + SAVED_GROUPS), work, topic)
+            total = _sum_groups(whole, slice(first, first + SAVED_GROUPS))
             if total is not None:
                 saved.save(index, total)
         sums.append(total)
@@ -209,35 +247,44 @@ def _run_graph(rows: Rows, layout: Layout, work: Box, topic: str | None, saved: 
     return sums[0]
 
 
-def _sum_groups(rows: Rows, layout: Layout, chosen: slice, work: Box, topic: str | None) -> Any:
+def _sum_groups(whole: _Pass, chosen: slice) -> Any:
     get = get_scheduler() or dask.threaded.get
     token = uuid.uuid4().hex
-    groups = range(layout.n_groups)[chosen]
+    groups = range(whole.layout.n_groups)[chosen]
     client = client_of(get)
     if client is not None:
-        check_versions(client)
-    of_groups, graph = _groups(rows, layout, groups, topic, client, token)
-    work_key = f"lrgls-params-{token}"
-    graph[work_key] = work
+        check_workers(client)
+        check_stores(client, whole.rows.parts)
+    of_groups, graph = _groups(whole, groups, client, token)
+    work_key = whole.key("params", token)
+    graph[work_key] = whole.work
     level: list[Key] = []
+    of_key: dict[Key, int] = {}
     for g, group in zip(groups, of_groups, strict=True):
-        key = (f"lrgls-rows-{token}", g)
+        key = (whole.key("rows", token), g)
         graph[key] = (_sum_group, work_key, Box(group), list(group.shared))
         level.append(key)
+        of_key[key] = g
     # a name for each level: a scheduler spreads tasks evenly only if it sees that their group depends on nothing
     depth = 0
     while len(level) > 1:
         depth += 1
         nodes = [level[i : i + FAN_IN] for i in range(0, len(level), FAN_IN)]
-        level = [(f"lrgls-add{depth}-{token}", i) for i in range(len(nodes))]
+        level = [(whole.key("add", f"{depth}.{token}"), i) for i in range(len(nodes))]
         graph.update({key: (_add, node) for key, node in zip(level, nodes, strict=True)})
-    return computed(get, graph, level[0])
+
+    def restated(key: Key) -> tuple[str, int | None]:
+        """For whoever hears that workers died of a task."""
+        return whole.rows_of(of_key[key]) if key in of_key else "what tasks of rows share", whole.planned()
+
+    return computed(get, graph, level[0], restated)
 
 
 def _groups(
-    rows: Rows, layout: Layout, groups: range, topic: str | None, client: distributed.Client | None, token: str
+    whole: _Pass, groups: range, client: distributed.Client | None, token: str
 ) -> tuple[list[_Group], dict[Key, Any]]:
     """The blocks of each group, and the graph of what they are handed."""
+    rows, layout, topic = whole.rows, whole.layout, whole.topic
     spans = list(pairwise(layout.groups[groups[0] : groups[-1] + 2].tolist()))
     stored = stored_blocks(rows, layout)
     if stored is not None:

@@ -10,7 +10,8 @@ import dask
 from dask.base import get_scheduler
 from dask.typing import Key
 
-from lrgls_dask.rows.cluster import Box, check_versions, client_of, computed, scattered
+from lrgls_dask.rows.cluster import Box, client_of, computed, scattered
+from lrgls_dask.rows.ready import check_workers
 from lrgls_dask.rows.resources import one_blas_thread
 
 __all__ = ["run_tasks"]
@@ -32,7 +33,7 @@ def run_tasks(
     client = client_of(get)
     graph: dict[Key, Any] = {state_key: Box(state)}
     if client is not None:
-        check_versions(client)
+        check_workers(client)
         graph[state_key] = scattered(client, Box(state))
     size = -(-len(items) // BATCHES)
     keys: list[Key] = []

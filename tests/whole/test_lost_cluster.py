@@ -46,7 +46,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attended, "SILENT", 3.0)
     monkeypatch.setattr(attended, "LOST", 12.0)
     monkeypatch.setattr(attended, "LOOK_EVERY", 0.5)
-    monkeypatch.setattr(attended, "VERSION_WITHIN", 2.0)
+    monkeypatch.setattr(attended, "NANNY_WITHIN", 2.0)
 
 
 @pytest.fixture
