@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import lrgls_dask
@@ -93,3 +95,15 @@ def test_every_promise_names_a_test_that_exists() -> None:
 
 def is_test(path: Path, name: str) -> bool:
     return path.is_file() and f"def {name}(" in path.read_text("utf-8")
+
+
+def test_the_first_lines_of_help_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """As `help(lrgls_dask)` shows them."""
+    first = (lrgls_dask.__doc__ or "").split("\n\n")[1]
+    rng = np.random.default_rng(0)
+    columns = [*(f"y{i}" for i in range(6)), "x1", "x2"]
+    frame = pd.DataFrame(rng.normal(size=(60, 8)), columns=columns).rename_axis("date").reset_index()
+    frame[columns[:6]] += rng.normal(size=(60, 1))
+    names = {**vars(lrgls_dask), "frame": frame, "new_frame": frame.tail(3)}
+    exec(compile(inspect.cleandoc(first), "help", "exec"), names)
+    assert "y5" in capsys.readouterr().out
