@@ -1,5 +1,12 @@
 """Seemingly unrelated regressions with a low-rank error covariance, on data larger than memory.
 
+    system = System.from_frame(frame, "{y*} ~ x1 + x2", obs="date")  # or from_parquet, from_xarray, from_arrays
+    fit = LowRankGLS(rank="bic").fit(system).result_  # `LowRankGLS` has all options, `Fit` all that a fit says
+    print(fit.summary(), fit.tidy(term="x1"), fit.across("*:x1 = 0"), fit.predict(new_frame), sep="\\n")
+
+`LowRankGLS(...).plan(system)` prices a fit without a read; `covariance=` takes `SparseLowRank`, `GroupedLowRank`,
+`BlockLowRank`, `TimeVarying`, `Known`; `lrgls --help` does the same from a shell. README.md and notebooks/ say more.
+
 The house, from the street to the cellar. A room imports only from rooms below it; `tests/` has the same rooms.
 
     cli/           the command line: a command is a file

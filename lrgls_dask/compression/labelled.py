@@ -111,6 +111,7 @@ class CompressedSystem(Designed):
 
     @property
     def design(self) -> Design:
+        """Which equation uses which column."""
         return self.rows.design
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-__all__ = ["french_csv", "load_french"]
+__all__ = ["french_csv", "grunfeld_csv", "load_french"]
 
 FACTORS = {"MktRF": "mktrf", "SMB": "smb", "HML": "hml", "Mom": "mom"}
 SORTS = {"V": "value", "M": "momentum"}  # by the third letter of such names as S1V5
@@ -29,6 +29,15 @@ def french_csv() -> str:
     """Path of the file that `load_french` reads: a line a month, dates and a column of decimals for each portfolio and
     factor, returns of portfolios as they are."""
     return str(Path(__file__).parent / "french.csv.gz")
+
+
+def grunfeld_csv() -> str:
+    """Path of Grunfeld's investment data, a line for each of 11 US firms and 20 years, 1935 to 1954.
+
+    Columns invest (gross investment), value (of the firm's shares), capital (stock of plant and equipment), in millions
+    of dollars of 1947, firm, year. README.md beside the file tells where it comes from.
+    """
+    return str(Path(__file__).parent / "grunfeld.csv")
 
 
 def load_french() -> xr.Dataset:

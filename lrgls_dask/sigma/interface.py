@@ -393,6 +393,7 @@ class SigmaOption(ABC):
 
     @property
     def by_bic(self) -> bool:
+        """Whether the data choose what an option leaves open."""
         return False
 
     @abstractmethod
