@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from lrgls_dask.data.framefit import write_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import STORED_NAMES
 from lrgls_dask.data.places import Location, local_path, location_of
-from lrgls_dask.data.seal import PACKED, with_checksum
+from lrgls_dask.data.seal import PACKED, WRITTEN, with_checksum
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.store import FORMAT, label_index, read_system, write_grid
 from lrgls_dask.data.storedlabels import StoredLabels, encode_labels
@@ -175,12 +176,14 @@ def _write_rows(
     if isinstance(system.groups, Part):
         kinds.append(RowArray("groups", (system.groups,), (obs_dim,)))
     targets: list[Target] = []
+    writing = uuid4().hex
     for kind in (*row_arrays(rows, system.dims), *kinds):
         width = () if len(kind.dims) == 1 else (kind.n_columns,)
         dtype = common_dtype(kind.parts) if np.dtype(kind.parts[0].array.dtype).kind in "iufb" else str
         names = tuple(str(dim) for dim in kind.dims)
         shape, chunks = (rows.n_obs, *width), (chunk, *width)
         options: dict[str, Any] = {"dimension_names": names, "compressors": with_checksum(compressors)}
+        options["attributes"] = {WRITTEN: writing}
         target = _create(group, kind.name, shape, chunks, dtype, **options)
         if kind.name == "groups":  # which may be kept in coded form
             target.attrs.update(dict(getattr(kind.parts[0].array, "attrs", {})))

@@ -2148,6 +2148,8 @@ ELSEWHERE = {
     "sigma/steps.py: start from at most {}.": GUARD,
     "simulate.py: Use fewer rows.": OUTSIDE,
     "errors.py: delete it, and the fit goes on": "followed in tests/solve/test_checkpoint_damage.py",
+    "errors.py: Open it again, and write to another": "followed in tests/data/test_marks.py",
+    "errors.py: write it again with System.to_zarr(..., overwrite=True)": "followed in tests/data/test_marks.py",
     "solve/checkpoint.py: Wait until that has ended, or give": "followed in tests/solve/test_checkpoint_alone.py",
     "solve/checkpoint.py: Delete it, or give this fit a": "followed in the tests of checkpoints",
     "solve/selection.py: Give rank as an integer": LARGE,
