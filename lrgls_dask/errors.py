@@ -152,7 +152,7 @@ class ChangedStore(RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"{self.name} at {self.path} was overwritten or deleted since it was opened, so that it would be a mixture. "
+            f"{self.name} at {self.path} was overwritten or deleted since it was opened, and would be a mixture. "
             "Open it again, and write to another path while it is read."
         )
 
