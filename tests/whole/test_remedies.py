@@ -2087,6 +2087,7 @@ ELSEWHERE = {
     "data/store.py: Upgrade lrgls_dask.": BY_HAND,
     "data/store.py: Use System.from_xarray(xr.open_zarr(...), ...).": BY_HAND,
     "data/store.py: Write the store again.": BY_HAND,
+    "data/storewriter.py: Check the store, and write it again.": OUTSIDE,
     "data/storewriter.py: Rename or drop it.": GUARD,
     "data/zarrio.py: Upgrade lrgls_dask.": BY_HAND,
     "design/hypotheses.py: use a matrix R, or a mapping": CHANCE,
