@@ -41,7 +41,7 @@ S = R'R / N, Sigma = F F' + D, F (K, k) loadings, D = diag(d), b coefficients, c
 """
 
 from lrgls_dask.accessor import LrglsAccessor
-from lrgls_dask.errors import DamagedStore, FitWarning, UnwrittenChunks
+from lrgls_dask.errors import ChangedStore, DamagedStore, FitWarning, UnwrittenChunks
 from lrgls_dask.inference import HypothesisTest
 from lrgls_dask.model import LowRankGLS
 from lrgls_dask.options import TimeVarying
@@ -57,6 +57,7 @@ from lrgls_dask.solve.record import Termination
 from lrgls_dask.system import CompressedSystem, System
 
 __all__ = [
+    "ChangedStore",
     "Comparison",
     "CompressedSystem",
     "DamagedStore",

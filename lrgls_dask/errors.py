@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 __all__ = [
     "BadValues",
+    "ChangedStore",
     "ClusterLost",
     "DamagedStore",
     "FitWarning",
@@ -142,6 +143,20 @@ class UnreadableRows(OSError):
         )
 
 
+class ChangedStore(RuntimeError):
+    """Stored rows were written anew while they were read, so that what was read is of both."""
+
+    def __init__(self, name: str, path: str) -> None:
+        super().__init__(name, path)
+        self.name, self.path = name, path
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} at {self.path} was overwritten or deleted since it was opened, and would be a mixture. "
+            "Open it again, and write to another path while it is read."
+        )
+
+
 class DamagedStore(ValueError):
     """Something that this library saved is not what it wrote: a bit flipped, an edited number, a chunk that is gone.
 
@@ -160,5 +175,6 @@ class DamagedStore(ValueError):
 
 
 _REMADE = {
+    "store": "write it again with System.to_zarr(..., overwrite=True)",
     "checkpoint": "delete it, and the fit goes on without it",
 }

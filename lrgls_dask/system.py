@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from lrgls_dask.data.absorbed import absorbing, labels_by_name, variables_of
 from lrgls_dask.data.arrays import rows_from_arrays
 from lrgls_dask.data.frames import rows_from_frame
 from lrgls_dask.data.labelled import LabelledRows
+from lrgls_dask.data.marks import Marks
 from lrgls_dask.data.parquet import open_parquet
 from lrgls_dask.data.sortedcells import Sorting
 from lrgls_dask.data.store import read_system
@@ -440,4 +441,6 @@ class System(LabelledRows):
     @classmethod
     def _of(cls, made: LabelledRows, strict: bool) -> System:
         check_written(made.sources, strict=strict)
-        return cls(**{field.name: getattr(made, field.name) for field in fields(made)})
+        marks = made.rows.marks or Marks(made.sources)
+        given = {field.name: getattr(made, field.name) for field in fields(made)}
+        return cls(**given | {"rows": replace(made.rows, marks=marks)})

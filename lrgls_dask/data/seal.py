@@ -26,9 +26,20 @@ from zarr.core.sync import sync
 
 from lrgls_dask.errors import DamagedStore
 
-__all__ = ["CHECKED", "PACKED", "SEAL", "check_seal", "read_whole", "seal_of", "with_checksum", "write_sealed"]
+__all__ = [
+    "CHECKED",
+    "PACKED",
+    "SEAL",
+    "WRITTEN",
+    "check_seal",
+    "read_whole",
+    "seal_of",
+    "with_checksum",
+    "write_sealed",
+]
 
 SEAL = "lrgls_seal"
+WRITTEN = "lrgls_written"  # of an array of rows: which writing it is of, that tells it from one in its place
 CHECKED = (Crc32cCodec(),)
 PACKED = (ZstdCodec(), Crc32cCodec())
 AT_ONCE = 16  # requests that a store is asked to answer together

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -12,12 +13,13 @@ import zarr
 from zarr.abc.store import Store
 from zarr.errors import ZarrUserWarning
 
+from lrgls_dask.checks import shown
 from lrgls_dask.data.blockwriter import RowArray, Target, common_dtype, fill_rows, row_arrays, stops_of_blocks
 from lrgls_dask.data.framefit import write_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import STORED_NAMES
 from lrgls_dask.data.places import Location, local_path, location_of
-from lrgls_dask.data.seal import PACKED, with_checksum
+from lrgls_dask.data.seal import PACKED, WRITTEN, with_checksum
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.store import FORMAT, label_index, read_system, write_grid
 from lrgls_dask.data.storedlabels import StoredLabels, encode_labels
@@ -61,7 +63,7 @@ def write_system(
             least = _LEAST_LABEL_CHUNK if dim == str(system.dims[0]) else 1
             _write_small(group, name, values, dim, attributes, least)
         with Progress(progress).watch("write", plan.bytes_read) as topic:
-            _write_rows(group, system, plan.row_chunk, compressors, beside, topic)
+            names = _write_rows(group, system, plan.row_chunk, compressors, beside, topic)
         write_grid(group, system.design)
         del group.attrs["lrgls_incomplete"]
         group.attrs["lrgls_format"] = FORMAT
@@ -70,6 +72,15 @@ def write_system(
         if system.design.equation_coords:
             group.attrs["coordinates"] = " ".join(str(name) for name in system.design.equation_coords)
         consolidate(store)
+        _check_all_there(store, path, [*labels, *names])
+
+
+def _check_all_there(store: Store, path: Any, names: Iterable[str]) -> None:
+    """Raise OSError where the document of all arrays lacks one: zarr leaves out what it could not find just then."""
+    there = set(zarr.open_group(store, mode="r").keys())
+    lost = [name for name in names if name not in there]
+    if lost:
+        raise OSError(f"{path!s}: {shown(lost)} was written and is not there. Check the store, and write it again.")
 
 
 def rewrites(system: LabelledRows, path: Any, storage_options: dict[str, Any] | None = None) -> bool:
@@ -168,24 +179,28 @@ def _write_small(
 
 def _write_rows(
     group: zarr.Group, system: LabelledRows, chunk: int, compressors: Any, beside: tuple[Part, ...], topic: str | None
-) -> None:
+) -> list[str]:
+    """The names of the arrays."""
     obs_dim, equation_dim = system.dims
     rows = system.rows
     kinds = [RowArray(part.name, (part,), (obs_dim, equation_dim)) for part in beside]
     if isinstance(system.groups, Part):
         kinds.append(RowArray("groups", (system.groups,), (obs_dim,)))
     targets: list[Target] = []
+    writing = uuid4().hex
     for kind in (*row_arrays(rows, system.dims), *kinds):
         width = () if len(kind.dims) == 1 else (kind.n_columns,)
         dtype = common_dtype(kind.parts) if np.dtype(kind.parts[0].array.dtype).kind in "iufb" else str
         names = tuple(str(dim) for dim in kind.dims)
         shape, chunks = (rows.n_obs, *width), (chunk, *width)
         options: dict[str, Any] = {"dimension_names": names, "compressors": with_checksum(compressors)}
+        options["attributes"] = {WRITTEN: writing}
         target = _create(group, kind.name, shape, chunks, dtype, **options)
         if kind.name == "groups":  # which may be kept in coded form
             target.attrs.update(dict(getattr(kind.parts[0].array, "attrs", {})))
         targets.append((target, kind.parts))
     fill_rows(targets, stops_of_blocks(0, rows.n_obs, chunk), topic=topic)
+    return [target.basename for target, _ in targets]
 
 
 def consolidate(store: Store, path: str = "") -> None:

@@ -3,8 +3,9 @@
 One rule for every array of rows that comes from zarr, directly, through Dask or through xarray: Y, X, weights, groups,
 labels of rows, and new data of predictions. A store that lacks chunks is warned of, or refused with strict=True. It may
 be right all the same: zarr by default leaves out chunks that hold nothing but the fill value.
-Not looked at are arrays whose fill value is NaN, which is refused, or means that nothing was observed, wherever it is
-read; those in stores that list no keys; and, unless strict, those of more than `LISTED` chunks.
+An array that `System.to_zarr` wrote has all its chunks, so one that lacks some is damaged.
+Not looked at are other arrays whose fill value is NaN, which is refused, or means that nothing was observed, wherever
+it is read; those in stores that list no keys; and, unless strict, those of more than `LISTED` chunks.
 
 Costs one listing of the keys of each stored array, in the client, when the rows are described; no chunk is read. A
 local disk lists a million chunks in seconds, a bucket a thousand a request. Of a sharded array whole shards are seen,
@@ -23,7 +24,9 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from lrgls_dask.data.places import location_of
-from lrgls_dask.errors import UnwrittenChunks
+from lrgls_dask.data.plainchunks import plain_if_possible
+from lrgls_dask.data.seal import WRITTEN
+from lrgls_dask.errors import DamagedStore, UnwrittenChunks
 from lrgls_dask.rows.behind import stored_arrays
 
 __all__ = ["LISTED", "check_written"]
@@ -45,6 +48,9 @@ def check_written(named: Iterable[tuple[str, Any]], *, strict: bool = False) -> 
                 continue
             seen.add(key)
             text = _lacking(name, array, strict)
+            if text and WRITTEN in array.attrs:
+                place = location_of(array)
+                raise DamagedStore(place.called if place else array.store_path, "store", text.rstrip("."))
             if text and strict:
                 raise ValueError(f"{text} Write the missing chunks, or leave out strict=True.")
             if text:
@@ -58,7 +64,10 @@ def check_written(named: Iterable[tuple[str, Any]], *, strict: bool = False) -> 
 
 def _lacking(name: str, array: zarr.Array, strict: bool) -> str:
     """What to say of an array; nothing where nothing is missing, or nothing is asked."""
-    if _is_nan(array.fill_value):
+    if WRITTEN in array.attrs:
+        if plain_if_possible(array) is not array:  # passes refuse to read a chunk that is not there
+            return ""
+    elif _is_nan(array.fill_value):
         return ""
     heights = array.shards or array.chunks
     grid = tuple(-(-length // height) for length, height in zip(array.shape, heights, strict=True))

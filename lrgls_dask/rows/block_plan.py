@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +22,7 @@ from lrgls_dask.errors import UnreadableRows
 from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.cluster import Box
 from lrgls_dask.rows.layout import Layout
+from lrgls_dask.rows.patience import patiently
 from lrgls_dask.rows.resources import spare_arrays
 from lrgls_dask.rows.rows import Part, Rows
 
@@ -189,14 +191,14 @@ def _read(plan: BlockPlan, values: dict[Key, Any]) -> tuple[Block, list[np.ndarr
     if plan.graph:
         wanted = [key for key in dict.fromkeys(plan.keys) if key in plan.graph]
         try:
-            results = dask.get({**plan.graph, **computed}, wanted)
+            results = patiently(partial(dask.get, {**plan.graph, **computed}, wanted))
         except Exception as error:
             raise _unreadable(plan, " and ".join(dict.fromkeys(plan.names)), error) from error
         computed.update(zip(wanted, results, strict=True))
     arrays = []
     for reader, name in zip(plan.readers, plan.names, strict=True):
         try:
-            arrays.append(_read_part(reader, computed))
+            arrays.append(patiently(partial(_read_part, reader, computed)))
         except Exception as error:
             raise _unreadable(plan, name, error) from error
     y_stop = plan.n_x + plan.n_y
@@ -208,7 +210,7 @@ def _read(plan: BlockPlan, values: dict[Key, Any]) -> tuple[Block, list[np.ndarr
 
 
 def read_stored(stored: Box) -> np.ndarray:
-    return np.asarray(stored.value.array[stored.value.start : stored.value.stop])
+    return patiently(lambda: np.asarray(stored.value.array[stored.value.start : stored.value.stop]))
 
 
 def _read_part(reader: Stored | Chunks, values: dict[Key, Any]) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -91,6 +91,14 @@ class GroupLabels:
         return sum(min(n_obs, a * b) for a, b in combinations(sizes, 2))
 
 
+class Unchanged(Protocol):
+    """What knows whether stores are those that were opened."""
+
+    def look(self) -> None:
+        """Raises ChangedStore where they are not."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
     """N rows of [X Y] and optional weights, in parts; column order is the order of the parts.
@@ -102,6 +110,7 @@ class Rows:
     label_of : what the user calls a row, by its number; None where rows have no labels.
     absorb : the groups whose effects are taken out of the rows as they are read, see `rows.absorbed`. What they are is
     known once `design.absorbed` is there.
+    marks : of the stores that they are read from, None where nothing is known of these.
     """
 
     x: tuple[Part, ...]
@@ -113,6 +122,7 @@ class Rows:
     cells: CellWeights | None = None
     label_of: Callable[[int], Hashable] | None = None
     absorb: GroupLabels | None = None
+    marks: Unchanged | None = None
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -137,7 +137,7 @@ def run_pass(
     layout = cut_rows(rows, partial_bytes)
     n_bytes = rows.n_obs * rows.row_bytes
     # set once here: every task sets it too, for a cluster, but the first to come and the last to go would wait for it
-    with meter.progress.watch(label, n_bytes) as topic, _named(rows), one_blas_thread:
+    with meter.progress.watch(label, n_bytes) as topic, _named(rows), _unchanged(rows), one_blas_thread:
         if layout.n_groups == 1 and all(isinstance(part.array, np.ndarray) for part in rows.parts):
             total = _sum_group(Box((kernel, params)), Box(_Group(plan_blocks(rows, layout), (), topic)), [])
         else:
@@ -176,6 +176,21 @@ def _named(rows: Rows) -> Iterator[None]:
         yield
     except BadValues as error:
         raise error.named(rows.design.given.regressors, rows.design.equations, rows.label_of) from None
+
+
+@contextmanager
+def _unchanged(rows: Rows) -> Iterator[None]:
+    """Refuse what was read of stores that were written anew meanwhile, whatever came of it."""
+    if rows.marks is None:
+        yield
+        return
+    rows.marks.look()
+    try:
+        yield
+    except Exception:
+        rows.marks.look()
+        raise
+    rows.marks.look()
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from dask.base import tokenize
 
 from lrgls_dask.data.alone import alone_at
 from lrgls_dask.data.places import Location, check_apart
-from lrgls_dask.data.seal import CHECKED, check_seal, read_whole, write_sealed
+from lrgls_dask.data.seal import CHECKED, WRITTEN, check_seal, read_whole, write_sealed
 from lrgls_dask.data.storage import new_store, open_group, remove_store
 from lrgls_dask.data.zarrio import check_version, read_array, read_head, write_array, write_head
 from lrgls_dask.rows.moments import GramMoments, RootMoments
@@ -346,4 +346,6 @@ def _part_token(part: Part) -> Any:
         return array.name
     if isinstance(array, np.ndarray):
         return tokenize(array)
-    return (str(getattr(array, "store_path", part.name)), array.shape, str(array.dtype), part.row_chunks)
+    written = getattr(getattr(array, "array", array), "attrs", {}).get(WRITTEN)
+    of_writing = () if written is None else (written,)
+    return (str(getattr(array, "store_path", part.name)), array.shape, str(array.dtype), part.row_chunks, *of_writing)

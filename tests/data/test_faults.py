@@ -1,0 +1,186 @@
+"""A store that fails its n-th operation, n = 1, 2, 3, ... until all passes untouched: the same bits, or an error."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from zarr.storage import MemoryStore
+
+from lrgls_dask import CompressedSystem, Fit, LowRankGLS, System
+from lrgls_dask.errors import UnreadableRows
+from lrgls_dask.rows import patience
+from support.faulty import KINDS, SHORT, TRANSIENT, FaultyStore
+
+RNG = np.random.default_rng(0)
+X = np.column_stack([np.ones(60), RNG.normal(size=(60, 2))])
+Y = X @ RNG.normal(size=(3, 3)) + RNG.normal(size=(60, 3))
+ALL = (*KINDS, SHORT)
+
+# zarr leaves coroutines unawaited where one of several requests fails
+pytestmark = [pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting between tries."""
+    monkeypatch.setattr(patience, "WAITS", (0.0, 0.0))
+
+
+def rows(first: int = 0, stop: int = 60) -> System:
+    return System.from_arrays(Y[first:stop], X[first:stop])
+
+
+def fit(system: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return LowRankGLS(0).fit(system).result_
+
+
+def stored(write: Callable[[Any], object]) -> MemoryStore:
+    store = MemoryStore()
+    write(store)
+    return store
+
+
+def whole_fit(store: Any) -> bytes:
+    return bytes(fit(System.from_zarr(store)).params.values.tobytes())
+
+
+def opened_fit(store: Any) -> bytes:
+    return bytes(Fit.from_zarr(store).params.values.tobytes())
+
+
+def imputed(store: Any) -> bytes:
+    system = System.from_zarr(store)
+    return bytes(np.asarray(fit(rows()).impute(system).to_dataarray()).tobytes())
+
+
+READS: dict[str, tuple[Callable[[Any], object], Callable[[Any], bytes]]] = {
+    "fit": (lambda store: rows().to_zarr(store, row_chunk=20), whole_fit),
+    "impute": (lambda store: rows().to_zarr(store, row_chunk=20), imputed),
+    "open a fit": (
+        lambda store: fit(rows()).to_zarr(store),
+        opened_fit,
+    ),
+}
+WRITES: dict[str, tuple[Callable[[Any], object], Callable[[Any], Any]]] = {
+    "to_zarr": (lambda store: rows().to_zarr(store, row_chunk=20), whole_fit),
+    "fit.to_zarr": (
+        lambda store: fit(rows()).to_zarr(store),
+        opened_fit,
+    ),
+    "compressed": (
+        lambda store: rows().compress().to_zarr(store),
+        lambda store: fit(CompressedSystem.from_zarr(store)).params.values.tobytes(),
+    ),
+}
+
+
+@cache
+def ready(name: str) -> tuple[MemoryStore, bytes]:
+    """A store that is read, and what is read of it; of one that is written what was."""
+    write, read = (READS | WRITES)[name]
+    store = stored(write)
+    return store, read(store)
+
+
+def once(name: str, kind: str, n: int) -> str:
+    """How it ends where operation n fails: untouched, survived with the same bits, or refused with an error."""
+    return read_once(name, kind, n) if name in READS else written_once(name, kind, n)
+
+
+def read_once(name: str, kind: str, n: int) -> str:
+    store, right = ready(name)
+    faulty = FaultyStore(store, kind, n)
+    try:
+        found = READS[name][1](faulty)
+    except Exception as error:
+        assert faulty.hit and str(error), (name, kind, n, error)
+        return "named"
+    assert found == right, (name, kind, n)
+    return "survived" if faulty.hit else "untouched"
+
+
+def written_once(name: str, kind: str, n: int) -> str:
+    """What failed does not open as whole, and the place can be written to again."""
+    (write, read), (_, right) = WRITES[name], ready(name)
+    inner = MemoryStore()
+    faulty = FaultyStore(inner, kind, n)
+    try:
+        write(faulty)
+    except Exception as error:
+        assert faulty.hit and str(error), (name, kind, n, error)
+        with pytest.raises((ValueError, FileNotFoundError)):
+            read(inner)
+        write(inner)
+        assert read(inner) == right, (name, kind, n)
+        return "named"
+    assert read(inner) == right, (name, kind, n)
+    return "survived" if faulty.hit else "untouched"
+
+
+def in_turn(name: str, kind: str, step: int = 1) -> Counter[str]:
+    """The ends where each step-th operation fails, until one passes untouched."""
+    ends: Counter[str] = Counter()
+    for n in range(1, 10_000, step):
+        end = once(name, kind, n)
+        if end == "untouched":
+            return ends
+        ends[end] += 1
+    raise AssertionError("never passed untouched")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "step"),
+    [("fit", "timeout", 5), ("open a fit", SHORT, 41), ("to_zarr", "full", 19), ("fit.to_zarr", "denied", 97)],
+)
+def test_a_store_that_fails(name: str, kind: str, step: int) -> None:
+    assert in_turn(name, kind, step)["named"] > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("name", [*READS, *WRITES])
+def test_every_operation_that_fails(name: str, kind: str) -> None:
+    ends = in_turn(name, kind)
+    print(f"{name}, {kind}: {dict(ends)}")
+    assert sum(ends.values()) > 5
+
+
+@pytest.mark.slow
+def test_three_hundred_faults_by_chance() -> None:
+    """Seed 15. Every kind is met, while reading and while writing."""
+    rng = np.random.default_rng(15)
+    table: Counter[tuple[str, str, str]] = Counter()
+    for _ in range(300):
+        name, kind = str(rng.choice([*READS, *WRITES])), str(rng.choice(ALL))
+        n = int(rng.integers(1, 17 if name in ("fit", "impute") else 45))
+        table["read" if name in READS else "written", kind, once(name, kind, n)] += 1
+    for (how, kind, end), count in sorted(table.items()):
+        print(f"{how:8} {kind:10} {end:9} {count:4}")
+    met = {(how, kind) for how, kind, end in table if end != "untouched"}
+    assert met == {(how, kind) for how in ("read", "written") for kind in ALL}
+
+
+class LastingFaults(FaultyStore):
+    """Fails whenever a chunk of X is read."""
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        if key.startswith("X/c/"):
+            self.hit[key] += 1
+            raise KINDS[self.kind]()
+        return await self._store.get(key, prototype, byte_range)
+
+
+@pytest.mark.parametrize("kind", ["503", "denied"])
+def test_what_lasts_is_named_after_a_bound_of_tries(kind: str) -> None:
+    faulty = LastingFaults(stored(READS["fit"][0]), kind)
+    with pytest.raises(UnreadableRows, match=r"X: rows 0 to 59 cannot be read .*injected"):
+        fit(System.from_zarr(faulty))
+    assert max(faulty.hit.values()) == (3 if kind in TRANSIENT else 1)
