@@ -192,6 +192,7 @@ class LowRankGLS(EstimatorOptions):
         Warns once, with FitWarning, when the loop did not converge or a variance ended on its floor.
         """
         meter = Meter(Progress(self.progress))
+        meter.say_begun(system.n_obs, system.design)
         check_goes_with_effects(self.get_params(), absorbed_labels(system))
         skipped = None
         if self.unusable == "skip":
@@ -206,6 +207,7 @@ class LowRankGLS(EstimatorOptions):
             held = None if some.system is None else system
             self.result_ = replace(some, skipped=skipped, settings=settings, system=held)
         self.rank_ = self.result_.rank
+        meter.say_fitted(self.result_)
         return self
 
     def _of_some(self, skipped: Skipped) -> LowRankGLS:

@@ -11,6 +11,7 @@ from distributed import Client, LocalCluster
 from lrgls_dask.cli.arguments import AnyFit, add_overwrite, check_output, exit_code, positive, save_fit
 from lrgls_dask.cli.cost import print_cost, watched
 from lrgls_dask.cli.flags import add_cov, add_model, cov_of, model_of
+from lrgls_dask.cli.log import add_log, logged, reported
 from lrgls_dask.cli.sources import add_data, local_files, system_of
 from lrgls_dask.results.cov.kind import CovKind
 
@@ -39,6 +40,7 @@ def add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, such as tcp://127.0.0.1:8786")
     where.add_argument("--workers", type=int, metavar="N", help="start this many local processes, one thread each")
+    add_log(parser)
     add_overwrite(parser)
     parser.set_defaults(run=_fit)
 
@@ -50,10 +52,16 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def _fit(args: argparse.Namespace) -> int:
+    with logged(args.log):
+        return _fitted(args)
+
+
+def _fitted(args: argparse.Namespace) -> int:
     read = [path for each in args.data for path in local_files(each)]
     check_output(args.out, args.overwrite, [*read, getattr(args, "checkpoint", None)])
     model, cov = model_of(args), cov_of(args)
-    with _cluster(args.scheduler, args.workers):
+    on_cluster = args.scheduler is not None or args.workers is not None
+    with _cluster(args.scheduler, args.workers), reported(args.performance_report, on_cluster):
         with watched() as cost:
             fit: AnyFit = model.fit(system_of(args)).result_
         if cov is not None:

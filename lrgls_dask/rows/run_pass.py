@@ -26,6 +26,7 @@ from dask.base import get_scheduler
 from dask.core import get_dependencies
 from dask.typing import Key
 
+from lrgls_dask.design.design import Design
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.absorbed import GroupKernel, LessEffects
 from lrgls_dask.rows.block import Block
@@ -45,6 +46,7 @@ from lrgls_dask.rows.block_plan import (
 from lrgls_dask.rows.cells import UsedCells
 from lrgls_dask.rows.cluster import Box, client_of, computed, scattered
 from lrgls_dask.rows.effects import absorbed_of
+from lrgls_dask.rows.events import say
 from lrgls_dask.rows.kernels import CompleteRows
 from lrgls_dask.rows.layout import FAN_IN, Layout, cut_rows
 from lrgls_dask.rows.memory import SLACK, pass_bytes, this_cluster
@@ -94,6 +96,23 @@ class Meter:
         """Passes and bytes of the fit, as if it had not been interrupted."""
         return self.passes + self.earlier[0], self.bytes_read + self.earlier[1]
 
+    def say_begun(self, n_obs: int, design: Design) -> None:
+        """Log that a fit begins."""
+        say("fit", fit=self.name, rows=n_obs, equations=design.n_equations, regressors=design.n_regressors)
+
+    def say_fitted(self, fit: Any) -> None:
+        """Log what the fit has come to."""
+        ended = str(getattr(getattr(fit, "termination", None), "name", ""))
+        nll, (passes, n_bytes), seconds = getattr(fit, "nll", None), self.totals, round(self.seconds, 3)
+        known = {"ended": ended, "rank": fit.rank, "nll": None if nll is None else float(nll)}
+        say("fitted", fit=self.name, **known, passes=passes, bytes=n_bytes, seconds=seconds)
+
+    def say_pass(self, label: str, n_bytes: int, seconds: float) -> None:
+        """Log that a pass is done."""
+        rate = round(n_bytes / 1e9 / max(seconds, 1e-9), 3)
+        number, shown = self.totals[0], round(seconds, 3)
+        say("pass", fit=self.name, number=number, purpose=label, bytes=n_bytes, seconds=shown, gb_per_s=rate)
+
     def read_for(self, since: int) -> str:
         """What the passes were for after so many of `totals`, in words."""
         return in_words(Counter(self.purposes[max(0, since - self.earlier[0]) :]))
@@ -137,7 +156,9 @@ def run_pass(
     layout = cut_rows(rows, partial_bytes)
     n_bytes = rows.n_obs * rows.row_bytes
     # set once here: every task sets it too, for a cluster, but the first to come and the last to go would wait for it
-    with meter.progress.watch(label, n_bytes) as topic, _named(rows), _unchanged(rows), one_blas_thread:
+    began, number = time.perf_counter(), meter.totals[0] + 1
+    watching = meter.progress.watch(label, n_bytes, number=number)
+    with watching as topic, _named(rows), _unchanged(rows), one_blas_thread:
         if layout.n_groups == 1 and all(isinstance(part.array, np.ndarray) for part in rows.parts):
             total = _sum_group(Box((kernel, params)), Box(_Group(plan_blocks(rows, layout), (), topic)), [])
         else:
@@ -149,6 +170,7 @@ def run_pass(
     meter.passes += 1
     meter.purposes.append(label)
     meter.bytes_read += n_bytes
+    meter.say_pass(label, n_bytes, time.perf_counter() - began)
     if total is None and rows.complete_only:
         raise ValueError(
             "Y: no row of positive weight shows every equation. Use missing='em' with covariance='lowrank' and "

@@ -25,6 +25,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from lrgls_dask.rows.events import say
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.solve.anderson import KEPT, Anderson, Space
 from lrgls_dask.solve.record import Saved, Solution, Termination, TraceRow
@@ -291,6 +292,8 @@ class Trace:
         """One more row, unless the half-step has no name."""
         if half.name:
             nll, obj = half.nll + self.nll_offset, half.obj + self.nll_offset
+            self.meter.progress.seen.update(rank=self.rank, nll=nll)
+            say("step", fit=self.meter.name, rank=self.rank, sweep=sweep, step=half.name, nll=nll, obj=obj)
             totals = (*self.meter.totals, self.meter.seconds)
             read_for = self.meter.read_for(self.rows[-1].passes if self.rows else 0)
             self.rows.append(TraceRow(self.rank, sweep, half.name, nll, obj, half.accept_t, half.cg, *totals, read_for))

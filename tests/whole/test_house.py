@@ -186,7 +186,7 @@ def public_names() -> set[str]:
     for name in (*lrgls_dask.__all__, "Bootstrap", "Pictures"):
         for node in CLASSES.get(name, ()):
             public |= _members(node)
-    return public | {"load_french", "simulate_system", "main"}
+    return public | {"load_french", "grunfeld_csv", "simulate_system", "main"}
 
 
 def _members(node: ast.ClassDef) -> set[str]:

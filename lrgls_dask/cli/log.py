@@ -1,0 +1,64 @@
+"""`--log FILE` and `--performance-report FILE`: what happened in a fit, as lines of JSON, and what a cluster did."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from distributed import performance_report
+
+from lrgls_dask.cli.arguments import check_output
+from lrgls_dask.rows.events import LOGGER, say
+
+__all__ = ["add_log", "logged", "reported"]
+
+
+class _JsonLines(logging.Formatter):
+    """A line of JSON for each event: time, level, event and its fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        fields = getattr(record, "lrgls", {"event": record.getMessage()})
+        return json.dumps({"time": time, "level": record.levelname, **fields}, default=str)
+
+
+def add_log(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--log", metavar="FILE", help="add a line of JSON to this file for each pass and half-step")
+    report = "write Dask's page of what its workers did, with --scheduler or --workers; needs bokeh"
+    parser.add_argument("--performance-report", metavar="FILE.html", help=report)
+
+
+@contextlib.contextmanager
+def logged(path: str | None) -> Iterator[None]:
+    """Events inside go to the end of this file; what fails too."""
+    if path is None:
+        yield
+        return
+    handler, before = logging.FileHandler(path, encoding="utf-8"), LOGGER.level
+    handler.setFormatter(_JsonLines())
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    except BaseException as error:
+        say("failed", level="ERROR", error=type(error).__name__, message=str(error))
+        raise
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(before)
+        handler.close()
+
+
+def reported(path: str | None, on_cluster: bool) -> contextlib.AbstractContextManager[object]:
+    """Dask's page about what is done inside, where one is asked for."""
+    if path is None:
+        return contextlib.nullcontext()
+    if not on_cluster:
+        raise ValueError("--performance-report is of a cluster's workers. Use it with --scheduler or --workers.")
+    check_output(path, True, [])
+    report: contextlib.AbstractContextManager[object] = performance_report(filename=path)
+    return report

@@ -1,0 +1,67 @@
+"""What a fit says while it runs: events of `logging`, lines of JSON, a bar that knows pass, rank and nll."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from lrgls_dask import LowRankGLS, System
+from lrgls_dask.cli import main
+from lrgls_dask.rows.run_pass import _Pass
+from support.systems import simulate
+
+DATA = simulate("shared", n=240, K=4, k=1)
+
+
+def test_lines_of_json_hold_passes_steps_and_the_end(in_tmp_path, capsys) -> None:
+    DATA.system().to_zarr("rows.zarr", row_chunk=60)
+    assert main(["fit", "rows.zarr", "--rank", "1", "--engine", "stream", "--out", "f.zarr", "--log", "l.jsonl"]) == 0
+    lines = [json.loads(line) for line in (in_tmp_path / "l.jsonl").read_text().splitlines()]
+    fit = System.from_zarr("rows.zarr")
+    again = LowRankGLS(1, engine="stream").fit(fit).result_
+    assert (lines[0]["event"], lines[0]["rows"], lines[-1]["event"]) == ("fit", 240, "fitted")
+    assert len({line["fit"] for line in lines}) == 1
+    passes = [line for line in lines if line["event"] == "pass"]
+    assert [line["number"] for line in passes] == list(range(1, again.n_passes + 1))
+    assert sum(line["bytes"] for line in passes) == again.bytes_read == lines[-1]["bytes"]
+    steps = [line["nll"] for line in lines if line["event"] == "step"]
+    assert steps == [row["nll"] for _, row in again.trace.iterrows()]
+    assert lines[-1]["nll"] == again.nll
+
+
+def test_what_fails_is_logged(in_tmp_path, capsys) -> None:
+    assert main(["fit", "nowhere.zarr", "--out", "f.zarr", "--log", "l.jsonl"]) == 1
+    line = json.loads((in_tmp_path / "l.jsonl").read_text())
+    assert (line["event"], line["level"]) == ("failed", "ERROR")
+    assert "nowhere.zarr" in line["message"]
+    assert main(["fit", "nowhere.zarr", "--out", "f.zarr", "--performance-report", "r.html"]) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_nothing_is_shown_unless_somebody_listens(capsys, caplog) -> None:
+    LowRankGLS(1).fit(DATA.system())
+    assert capsys.readouterr().err == ""
+    with caplog.at_level(logging.INFO, logger="lrgls_dask"):
+        LowRankGLS(1).fit(DATA.system())
+    assert {record.lrgls["event"] for record in caplog.records} >= {"fit", "pass", "step", "fitted"}
+    assert "purpose compress" in caplog.text
+
+
+def test_a_bar_says_pass_rank_and_nll(capsys) -> None:
+    LowRankGLS(1, engine="stream", algorithm="em", rel_tol=1e-3, progress=True).fit(DATA.system())
+    shown = capsys.readouterr().err
+    assert "pass 1: OLS" in shown
+    assert "rank=1" in shown
+    assert "nll=" in shown
+
+
+@pytest.mark.parametrize(
+    ("purpose", "short"), [("OLS", "lrgls-rows-OLS"), ("standard errors", "lrgls-rows-standard-errors")]
+)
+def test_tasks_are_named_for_a_dashboard(purpose, short) -> None:
+    from dask.utils import key_split
+
+    named = _Pass(None, None, None, None, 0, purpose, "a1b2c3.4")  # type: ignore[arg-type]
+    assert key_split((named.key("rows", "0f" * 16), 7)) == short
