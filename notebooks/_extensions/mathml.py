@@ -20,7 +20,7 @@ def _inline(writer: Any, node: nodes.math) -> None:
 
 
 def _block(writer: Any, node: nodes.math_block) -> None:
-    writer.body.append(f'<div class="math" tabindex="0">{_as_mathml(node, "block")}</div>')
+    writer.body.append(f'<div class="equation" tabindex="0">{_as_mathml(node, "block")}</div>')
     raise nodes.SkipNode
 
 
