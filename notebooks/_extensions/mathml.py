@@ -15,10 +15,16 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 
 def _inline(writer: Any, node: nodes.math) -> None:
-    writer.body.append(convert(node.astext()))
+    writer.body.append(_as_mathml(node, "inline"))
     raise nodes.SkipNode
 
 
 def _block(writer: Any, node: nodes.math_block) -> None:
-    writer.body.append(f'<div class="math" tabindex="0">{convert(node.astext(), display="block")}</div>')
+    writer.body.append(f'<div class="equation" tabindex="0">{_as_mathml(node, "block")}</div>')
     raise nodes.SkipNode
+
+
+def _as_mathml(node: nodes.Element, display: str) -> str:
+    """A prime is a transpose on these pages."""
+    mathml: str = convert(node.astext().replace("'", r"^{\top}"), display=display)
+    return mathml

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib
 import inspect
 import os
 import re
@@ -107,3 +108,16 @@ def test_the_first_lines_of_help_run(capsys: pytest.CaptureFixture[str]) -> None
     names = {**vars(lrgls_dask), "frame": frame, "new_frame": frame.tail(3)}
     exec(compile(inspect.cleandoc(first), "help", "exec"), names)
     assert "y5" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_page_on_genes_takes_fourteen_thousand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it says: half a minute."""
+    pytest.importorskip("myst_nb", reason="the extra `docs` is not installed")
+    monkeypatch.syspath_prepend(str(SOURCE / "_extensions"))
+    executed = importlib.import_module("executed")
+    page = (SOURCE / "tutorials" / "08_genes.md").read_text("utf-8")
+    assert page.count("= 60, 400, 2") == 1 and "14,000 take the same lines" in page
+    notebook = executed.read(page.replace("= 60, 400, 2", "= 60, 14_000, 2"))
+    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    assert "14,000 equations on 60 rows" in printed and "parallel analysis: 2" in printed
