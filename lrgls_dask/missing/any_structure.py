@@ -42,14 +42,17 @@ def fit_any_structure(
     structure: Structure,
     options: Options,
     kept: CheckpointLoop | None = None,
+    *,
+    informed: bool = False,
 ) -> Solution[Point]:
     """The best solution of one structure; several starts where they are free.
 
     kept : where a streamed loop keeps its last point, and goes on from one that is there.
+    informed : as of `ExpectedSweeps`.
     Raises ValueError for pairs of equations that no row shows together where the structure does not tell their
     covariance otherwise, and where the likelihood has no maximum.
     """
-    step = ExpectedSweeps(problem, structure, options, held=options.one_step)
+    step = ExpectedSweeps(problem, structure, options, held=options.one_step, informed=informed)
     kept = None if problem.restarts_are_free else kept  # several starts have no place of their own there
     try:
         ends = [run_from_kept(step, start, step.goal(), kept) for start in _starts(problem, structure, options)]
@@ -64,6 +67,8 @@ def fit_side_by_side(
     structures: Sequence[Structure],
     options: Options,
     kept: Sequence[CheckpointLoop | None],
+    *,
+    informed: bool = False,
 ) -> list[Solution[Point]]:
     """One solution of each structure from one start, all looks of a sweep made in one pass.
 
@@ -71,8 +76,9 @@ def fit_side_by_side(
     fiftieth of its distance from the least (TOLD_OF_DISTANCE) or a tenth (TOLD), and takes no sweep after the last of
     the best.
     kept : where each loop keeps its last point, and goes on from one that is there.
+    informed : as of `ExpectedSweeps`, of the structure that is the best so far.
     """
-    steps = [ExpectedSweeps(problem, each, options, rival=True) for each in structures]
+    steps = [ExpectedSweeps(problem, each, options, rival=True, informed=informed) for each in structures]
     least = np.full(len(steps), np.inf)
 
     def bic(number: int, nll: float) -> float:
@@ -80,11 +86,13 @@ def fit_side_by_side(
 
     def looks(asked: list[tuple[int, State[Point]]], going: set[int]) -> list[Half[Point]]:
         points = [steps[number].asked(state) for number, state in asked]
-        found = problem.expected_at([(at.c, at.sigma) for at in points])
+        last = (i for i, (number, state) in enumerate(asked) if steps[number].is_last(state))
+        found = problem.expected_at([(at.c, at.sigma) for at in points], next(last, None))
         halves = [steps[n].looked(at, seen, s) for (n, s), at, seen in zip(asked, points, found, strict=True)]
         for (number, _), half in zip(asked, halves, strict=True):
             least[number] = min(least[number], bic(number, half.nll))
         best = int(np.argmin(least))
+        halves = [replace(half, ahead=number == best) for (number, _), half in zip(asked, halves, strict=True)]
         ends = any(n == best and steps[n].goal().ended(half, 0) for (n, _), half in zip(asked, halves, strict=True))
         told = TOLD if best in going and not ends else np.inf
         above = [bic(n, half.nll - half.left) - least.min() for (n, _), half in zip(asked, halves, strict=True)]

@@ -21,17 +21,11 @@ from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.constraint import inverse_within
 
-__all__ = ["ShownBread", "information_of"]
+__all__ = ["ShownBread"]
 
 SAME = 1e-13  # of its size, by which a constant's level over the rows of two equations may differ
-
-
-def information_of(problem: Incomplete, sigma: Sigma) -> np.ndarray:
-    """(P, P) sum_i X_o' Sigma_oo^-1 X_o in the coordinates c, ridge not included, for any Sigma in standard units."""
-    return problem.information(widened(sigma) if sigma.is_wide else sigma)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +180,7 @@ class ShownBread:
     def _information(self) -> np.ndarray:
         """(P, P) of the whitened coefficients c, ridge not included."""
         assert not isinstance(self._scaled, SigmaRuns)
-        return information_of(self.problem, self._scaled)
+        return self.problem.information(self._scaled)
 
     @cached_property
     def _inverse(self) -> np.ndarray:

@@ -23,7 +23,7 @@ from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.gradient_pass import check_rows
 from lrgls_dask.inference.sigma_errors import SigmaErrors
-from lrgls_dask.missing.bread import ShownBread, information_of
+from lrgls_dask.missing.bread import ShownBread
 from lrgls_dask.missing.gradients import JointParams, joint_kernel
 from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.prediction.fitted import check_same_design
@@ -63,7 +63,7 @@ def gls_covariance(problem: Incomplete, sigma: Sigma) -> np.ndarray:
 
     sigma : in standard units. With a ridge the sandwich A^-1 I A^-1, A = I + penalty.
     """
-    return _of_estimator(information_of(problem, sigma), problem)
+    return _of_estimator(problem.information(sigma), problem)
 
 
 def least_squares_covariance(problem: Incomplete, sigma: Sigma) -> np.ndarray:
@@ -192,7 +192,7 @@ def _of_tangents(problem: Incomplete, c: np.ndarray, sigma: Sigma, d_floor: floa
             cross[:, first + i] = (down - up) / (2 * STEP)
             by_sigma[:, first + i] = (by_down - by_up) / (2 * STEP)
     by_sigma = 0.5 * (by_sigma + by_sigma.T)
-    return ObservedInformation(information_of(problem, sigma), cross, by_sigma, tangents, moves)
+    return ObservedInformation(problem.information(sigma), cross, by_sigma, tangents, moves)
 
 
 def _along(sigma: Sigma, tangents: Tangents, change: np.ndarray) -> tuple[FullSigma, Tangents]:

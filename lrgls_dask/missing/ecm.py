@@ -48,6 +48,8 @@ FALL = 1e-2
 # Sweeps in which a Sigma is looked for from several starts, of which a pass takes the best; and by how much, of nll per
 # row, it has to be better.
 EARLY, SAME = 8, 1e-6
+# How far above its goal what is left of a look is expected to be at most where that may be the last.
+NEARLY = 3.0
 # How often an extrapolated S that is no covariance is brought half way back, before its image is taken as it is.
 HALVINGS = 30
 
@@ -72,6 +74,8 @@ class ExpectedSweeps:
 
     held : whether the coefficients stay where they are, and Sigma is that of their residuals.
     rival : whether it is one of several candidates: where it ends short of its goal it is left as it is.
+    informed : whether what standard errors take, the information of the coefficients at the Sigma of the last look, is
+    summed in the same pass where a look is expected to be the last. It is not where rows are in memory.
     """
 
     problem: Incomplete
@@ -79,6 +83,7 @@ class ExpectedSweeps:
     options: Options
     held: bool = False
     rival: bool = False
+    informed: bool = False
 
     first: ClassVar[int] = 0
 
@@ -136,7 +141,17 @@ class ExpectedSweeps:
     def look(self, state: State[Point]) -> Half[Point]:
         """The likelihood at Sigma of the S of a point, and how far from there both half-steps would lead."""
         at = self.asked(state)
-        return self.looked(at, self._read(at), state)
+        (found,) = self.problem.expected_at([(at.c, at.sigma)], 0 if self.is_last(state) else None)
+        return self.looked(at, found, state)
+
+    def is_last(self, state: State[Point]) -> bool:
+        """Whether standard errors are wanted at the Sigma of the next look, which is expected to be the last.
+
+        A look that turns out not to be has summed in vain; one that was not expected to be takes one pass more.
+        """
+        goal = self.goal()
+        expected = state.sweep >= goal.most or state.moving <= NEARLY * goal.settled
+        return self.informed and state.ahead and not self.problem.restarts_are_free and expected
 
     def asked(self, state: State[Point]) -> Point:
         """Where the look of a sweep is: what comes before it reads nothing."""
@@ -171,6 +186,11 @@ class ExpectedSweeps:
     def finish(self, looked: Half[Point], state: State[Point]) -> Half[Point]:
         """The point of the last look, with the coefficients of its Sigma to the digits asked for."""
         point, seen = looked.point, looked.seen
+        informed = self.problem.knows_information(point.sigma)
+        if informed and looked is state.best:  # an earlier client may have summed it: for all to go on alike
+            self.problem.forget_information()
+            informed = False
+        looked = replace(looked, informed=informed)
         if seen is None:  # an earlier client saw it: looked at again, which counts as that look
             totals = self.problem.meter.totals
             seen = self._seen(point, self._read(point))
@@ -189,7 +209,7 @@ class ExpectedSweeps:
             c, gain, iterations = self._gls(point.c, seen, 0.0)
         obj = penalised(self.problem, self.structure, point.c, point.sigma, seen.found.nll) - gain / self.problem.n_obs
         nll = obj - penalised(self.problem, self.structure, c, point.sigma, 0.0)
-        return Half(replace(at, c=c), "beta", nll, obj, cg=iterations)
+        return Half(replace(at, c=c), "beta", nll, obj, informed=informed, cg=iterations)
 
     # ------------------------------------------------------------------------------------------ inside
 

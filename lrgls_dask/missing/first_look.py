@@ -21,9 +21,9 @@ from lrgls_dask.solve.streamed import stream_passes
 
 __all__ = ["look", "plan_of_complete_rows", "plan_of_holes"]
 
-# Two to start, looks, and one for standard errors; half as many pairs of equations seen together take four or five
-# more, as an acceleration of EM goes on more slowly where more is missing. Measured.
-FEWEST_PASSES, MORE_PASSES = 6.0, 4.5
+# Two to start, and looks, the last with what standard errors take; half as many pairs of equations seen together take
+# four or five more, as an acceleration of EM goes on more slowly where more is missing. Measured.
+FEWEST_PASSES, MORE_PASSES = 5.0, 4.5
 STREAMS, COMPRESSES = "streams the rows", "compresses the rows"
 
 

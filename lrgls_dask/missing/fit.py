@@ -32,6 +32,8 @@ def fit_incomplete(
     structure: Structure,
     options: Options,
     kept: CheckpointLoop | None = None,
+    *,
+    informed: bool = False,
 ) -> Solution[Point]:
     """The best solution of one structure; several starts where a look at a point is cheap.
 
@@ -39,9 +41,10 @@ def fit_incomplete(
     the rows are then few. Else algorithm="als" alternates where the patterns are compressed, and accelerated EM rounds
     are taken for algorithm="em", and for more equations than a pass can sum products of.
     kept : where a streamed loop keeps its last point, and goes on from one that is there.
+    informed : as of `ExpectedSweeps`.
     """
     if _by_products(problem, structure, options):
-        return fit_any_structure(problem, structure, options, kept)
+        return fit_any_structure(problem, structure, options, kept, informed=informed)
     structure = structure.by_rows()
     starts = starting_points(problem, structure, options)
     if problem.holds_rows:  # a look is at all of them: one start is followed, as where they are streamed
@@ -103,6 +106,8 @@ def choose_incomplete(
     options: Options,
     checkpoint: Checkpoint | None = None,
     folds: ShownFolds | None = None,
+    *,
+    informed: bool = False,
 ) -> tuple[Solution[Point], Table]:
     """The solution of least BIC among the structures, and one row for each where there are several.
 
@@ -110,6 +115,7 @@ def choose_incomplete(
     where these are free.
     checkpoint : where streamed loops keep their last points, and go on from those that are there.
     folds : of the rows, where not BIC chooses but the likelihood of rows left out.
+    informed : as of `ExpectedSweeps`.
     """
 
     def kept_of(structure: Structure) -> CheckpointLoop | None:
@@ -123,11 +129,12 @@ def choose_incomplete(
             "responses. Use rank='bic', or missing='drop'."
         )
     if len(structures) == 1:
-        return fit_incomplete(problem, structures[0], options, kept_of(structures[0])), ()
+        return fit_incomplete(problem, structures[0], options, kept_of(structures[0]), informed=informed), ()
     # by folds all are fitted to their ends, also those that would not have the least BIC
     together = folds is None and all(_by_products(problem, each, options) for each in structures)
     if together:
-        solutions = fit_side_by_side(problem, structures, options, [kept_of(each) for each in structures])
+        kept = [kept_of(each) for each in structures]
+        solutions = fit_side_by_side(problem, structures, options, kept, informed=informed)
     else:
         solutions = [fit_incomplete(problem, each, options, kept_of(each)) for each in structures]
 

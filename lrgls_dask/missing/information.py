@@ -14,9 +14,10 @@ whose first part knows no equation and whose others ask only for the cells, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -34,6 +35,7 @@ from lrgls_dask.sigma.shown import (
 
 __all__ = [
     "Information",
+    "InformationSums",
     "SharedInformation",
     "information_moments",
     "shared_columns",
@@ -90,6 +92,26 @@ def information_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> In
             part -= moved.T @ moved
         total = part if total is None else total + part
     return None if total is None else Information(total)
+
+
+@dataclass(frozen=True, eq=False)
+class InformationSums:
+    """How the information of coefficients in this order is summed: by moments of params, in the shorter way where all
+    equations share columns."""
+
+    params: MaskedParams
+    order: np.ndarray
+
+    @cached_property
+    def moments(self) -> Callable[..., Information | None] | shared_information:
+        basis = shared_columns(self.params)
+        return information_moments if basis is None else shared_information(basis)
+
+    def whole(self, found: Any) -> np.ndarray:
+        """(P, P) from what was summed."""
+        moments = self.moments
+        total = moments.whole(found, self.params) if isinstance(moments, shared_information) else found.total
+        return np.asarray(total[np.ix_(self.order, self.order)])
 
 
 # ---------------------------------------------------------------------------------------------- shared columns

@@ -32,7 +32,7 @@ from lrgls_dask.missing.expected import (
     expected_moments,
     general_image,
 )
-from lrgls_dask.missing.information import information_moments, shared_columns, shared_information
+from lrgls_dask.missing.information import InformationSums
 from lrgls_dask.missing.kernels import (
     GradientMoments,
     LatentMoments,
@@ -51,14 +51,16 @@ from lrgls_dask.missing.kernels import (
     start_moments,
     unpacked,
 )
+from lrgls_dask.missing.last_look import LastLook, LastLookParams, last_look
 from lrgls_dask.missing.pseudo_rows import PatternRows
 from lrgls_dask.missing.unusable import statuses_shown
-from lrgls_dask.rows.purposes import COEFFICIENTS, ERRORS, LIKELIHOOD, RESIDUALS
+from lrgls_dask.rows.purposes import COEFFICIENTS, ERRORS, LAST_LOOK, LIKELIHOOD, RESIDUALS
 from lrgls_dask.rows.resources import one_blas_thread
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Meter, run_pass
 from lrgls_dask.sigma.interface import LOG_2PI, Sigma
 from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.sigma.structures import widened
 from lrgls_dask.solve.constraint import Constraint
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on
 from lrgls_dask.solve.level import NO_RIDGE, check_digits
@@ -164,6 +166,7 @@ class Incomplete(ShownColumns):
         self.origin = self._common_origin(available)
         self._prepare(available)
         self.compressed = _kept(rows, first)
+        self._informed: tuple[Sigma, np.ndarray] | None = None
         self._pseudo: PatternRows | None = None
         if first.patterns is not None:
             patterns = first.patterns if self.compressed is None else self.compressed.patterns
@@ -182,7 +185,7 @@ class Incomplete(ShownColumns):
         rows : pseudo-rows less `origin`, of rows that show something.
         """
         other = copy.copy(self)
-        other._pseudo, other.restarts_are_free, other.n_empty = rows, True, 0
+        other._pseudo, other.restarts_are_free, other.n_empty, other._informed = rows, True, 0, None
         other.n_obs, other.cells = int(rows.count.sum()), rows.count @ rows.observed
         other.n_cells = int(other.cells.sum())
         other.coordinates = replace(self.coordinates, ridge=np.zeros_like(self.coordinates.ridge))
@@ -247,11 +250,30 @@ class Incomplete(ShownColumns):
         """
         return self.expected_at([(c, sigma) for sigma in sigmas])
 
-    def expected_at(self, points: Sequence[tuple[np.ndarray, Sigma]]) -> list[Expected]:
-        """`expected` at several points (c, Sigma): one pass, or none from pseudo-rows."""
+    def expected_at(self, points: Sequence[tuple[np.ndarray, Sigma]], informed: int | None = None) -> list[Expected]:
+        """`expected` at several points (c, Sigma): one pass, or none from pseudo-rows.
+
+        informed : the point at whose Sigma the same pass sums the `information` too, kept until somebody asks for any
+        or it is summed at another.
+        """
         params = SeveralParams(self.origin, tuple(self._params(c, sigma) for c, sigma in points))
-        found: SeveralExpected = self._sum(expected_moments, params, LIKELIHOOD)
+        if informed is None:
+            found: SeveralExpected = self._sum(expected_moments, params, LIKELIHOOD)
+        else:
+            sigma = points[informed][1]
+            sums = self._information_sums(sigma, None)
+            look = LastLookParams(params, sums.params)
+            both: LastLook = self._sum(last_look(sums.moments), look, LAST_LOOK, besides=self._matrix_bytes)
+            found, self._informed = both.expected, (sigma, sums.whole(both.information))
         return [self._expected(part, sigma) for part, (_, sigma) in zip(found.points, points, strict=True)]
+
+    def knows_information(self, sigma: Sigma) -> bool:
+        """Whether a look has summed the information at this Sigma."""
+        return self._informed is not None and self._informed[0] is sigma
+
+    def forget_information(self) -> None:
+        """That of the last look that summed it."""
+        self._informed = None
 
     def general_image(self, p: np.ndarray, sigma: Sigma) -> np.ndarray:
         """`image` at any Sigma."""
@@ -292,15 +314,11 @@ class Incomplete(ShownColumns):
 
         between : (K, K) in the place of every Sigma_oo^-1, if given.
         """
-        params = replace(self._whitened_params(sigma), between=between)
-        basis, matrix = shared_columns(params), 8 * self.design.n_coefficients**2
-        if basis is None:
-            total = self._sum(information_moments, params, ERRORS, besides=matrix).total
-        else:
-            shared = shared_information(basis)
-            total = shared.whole(self._sum(shared, params, ERRORS, besides=matrix), params)
-        order = self._order
-        return np.asarray(total[np.ix_(order, order)])
+        known, self._informed = self._informed, None
+        if known is not None and known[0] is sigma and between is None:
+            return known[1]
+        sums = self._information_sums(sigma, between)
+        return sums.whole(self._sum(sums.moments, sums.params, ERRORS, besides=self._matrix_bytes))
 
     def summed(self, moments: Callable[..., Any], params: MaskedParams, label: str) -> Any:
         """What `moments` sums over the rows: one pass, or none from pseudo-rows."""
@@ -314,6 +332,14 @@ class Incomplete(ShownColumns):
                 yield self._pseudo.slab(slice(int(begin), int(end)))
 
     # ------------------------------------------------------------------------------------------ inside
+
+    @property
+    def _matrix_bytes(self) -> int:
+        return 8 * self.design.n_coefficients**2
+
+    def _information_sums(self, sigma: Sigma, between: np.ndarray | None) -> InformationSums:
+        wide = widened(sigma) if sigma.is_wide else sigma
+        return InformationSums(replace(self._whitened_params(wide), between=between), self._order)
 
     @property
     def _n_nothing(self) -> int:
@@ -359,14 +385,20 @@ class Incomplete(ShownColumns):
         return [found[j] for j in range(self.design.n_equations)]
 
     def _sum(
-        self, moments: Callable[..., Any], params: MaskedParams | SeveralParams, label: str, besides: int = 0
+        self,
+        moments: Callable[..., Any],
+        params: MaskedParams | SeveralParams | LastLookParams,
+        label: str,
+        besides: int = 0,
     ) -> Any:
         """besides : bytes of a partial sum that are not P + K k^2 numbers a point."""
         if self._pseudo is not None:
             with one_blas_thread:  # slabs are narrow: more threads only wait for each other
                 return moments(self._pseudo.slabs(), params)
         assert isinstance(self.rows, Rows)  # compressed ones have pseudo-rows
-        points = params.points if isinstance(params, SeveralParams) else (params,)
+        # a last look is cut as a pass for the information alone: the same bits of it, whichever of them finds it
+        only = params.information if isinstance(params, LastLookParams) else params
+        points = only.points if isinstance(only, SeveralParams) else (only,)
         design, k = self.design, points[0].sigma.rank
         size = besides + 8 * len(points) * (design.n_coefficients + design.n_equations * (4 + 2 * k + k * k))
         if moments in (pair_moments, start_moments, expected_moments):

@@ -14,14 +14,14 @@ from lrgls_dask.plan.work import stream_work
 from lrgls_dask.rows.kernels import slab_rows
 from lrgls_dask.rows.layout import FAN_IN, cut_rows
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Cluster, pass_bytes, task_bytes
-from lrgls_dask.rows.purposes import COEFFICIENTS, ERRORS, LIKELIHOOD, PATTERNS, RESIDUALS
+from lrgls_dask.rows.purposes import COEFFICIENTS, ERRORS, LAST_LOOK, LIKELIHOOD, PATTERNS, RESIDUALS
 from lrgls_dask.rows.rows import Rows
 
 __all__ = ["HOLES_PASSES", "ROUNDS_PASSES", "price_missing"]
 
 OVER_COMPLETE = 1.7  # of passes over complete rows, those over rows with holes
 # Of rows that miss responses, before the first pass tells how many; the last are those of the standard errors.
-HOLES_PASSES = {PATTERNS: 1, RESIDUALS: 1, LIKELIHOOD: 6, COEFFICIENTS: 3, ERRORS: 1}
+HOLES_PASSES = {PATTERNS: 1, RESIDUALS: 1, LIKELIHOOD: 5, COEFFICIENTS: 3, LAST_LOOK: 1}
 ROUNDS_PASSES = {PATTERNS: 1, LIKELIHOOD: 25, COEFFICIENTS: 3, ERRORS: 1}  # of EM
 
 
@@ -61,7 +61,10 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
         client = max(patterns * (2 * pseudo + whole), looked_at) + held
         return work, stream_client(design, K <= LARGEST_PAIRS) + ahead + client + partial
 
-    (work, client), (cov_work, cov_client) = loop(most), _information_bytes(rows, cluster)
+    # the last look finds the information too, beside what candidates go on from
+    besides, matrix = candidates * of_point if of_pairs else 0, 8 * design.n_coefficients**2
+    (work, client), cov_work = loop(most), _information_bytes(rows, cluster, besides)
+    cov_client = max(10 * matrix, 4 * matrix + besides + (stream_client(design, True) + ahead if of_pairs else 0))
     holds_cov = design.n_coefficients <= MAX_COEFFICIENTS and fits(
         cluster, max(work, cov_work), max(client, cov_client)
     )
@@ -96,11 +99,11 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
     )
 
 
-def _information_bytes(rows: Rows, cluster: Cluster) -> tuple[int, int]:
-    """What the pass that sums (P, P) numbers takes of a worker, and their inverse afterwards of the client."""
+def _information_bytes(rows: Rows, cluster: Cluster, besides: int) -> int:
+    """What the pass that sums (P, P) numbers, and so many bytes besides, takes of a worker."""
     design = rows.design
-    partial = 8 * design.n_coefficients**2
-    layout = cut_rows(rows, partial)
+    matrix = 8 * design.n_coefficients**2
+    layout, partial = cut_rows(rows, matrix), matrix + besides
     width = design.n_regressors + design.n_equations
     columns = 3 * 8 * design.n_coefficients * min(slab_rows(width), layout.largest_block())
-    return pass_bytes(rows, cluster, layout, partial, besides=columns), 10 * partial
+    return pass_bytes(rows, cluster, layout, partial, besides=columns)

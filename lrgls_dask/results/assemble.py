@@ -144,7 +144,9 @@ def fit_incomplete_rows(
     if by_bic:
         chosen, path = chosen_structure(problem, structures[0], options)
         structures, settings = (chosen,), replace(settings, l1=chosen.l1)
-    found, table = choose_incomplete(problem, structures, options, checkpoint, folds)
+    with_cov = with_cov and problem.design.n_coefficients <= MAX_COEFFICIENTS
+    informed = with_cov and options.algorithm != "ols"  # whose errors take other sums
+    found, table = choose_incomplete(problem, structures, options, checkpoint, folds, informed=informed)
     rank = 0 if structures[0].fixed else found.point.sigma.rank
     pairs = pairs_never_seen(problem, rank)  # a pass, where the start of the rounds was kept
     estimate = estimate_of(problem, found, options)
@@ -177,10 +179,13 @@ def _squares(problem: Incomplete, coefficients: np.ndarray, settings: Settings) 
     return sums_of_squares(problem.group_rows, coefficients, GRAM_RESOLUTION, settings.restrictions)
 
 
-def _gls(problem: Incomplete, found: Solution[Point], options: Options) -> np.ndarray | None:
-    if problem.design.n_coefficients > MAX_COEFFICIENTS:
-        return None
-    return (least_squares_covariance if options.algorithm == "ols" else gls_covariance)(problem, found.point.sigma)
+def _gls(problem: Incomplete, found: Solution[Point], options: Options) -> np.ndarray:
+    sigma, totals = found.point.sigma, problem.meter.totals
+    again = found.informed and not problem.knows_information(sigma)
+    cov = (least_squares_covariance if options.algorithm == "ols" else gls_covariance)(problem, sigma)
+    if again:  # an earlier client summed it in its last look: made again, which counts as that look
+        problem.meter.go_on_from(totals)
+    return cov
 
 
 # ---------------------------------------------------------------------------------------------- segments

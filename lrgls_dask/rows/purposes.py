@@ -8,6 +8,7 @@ __all__ = [
     "COEFFICIENTS",
     "COMPRESS",
     "ERRORS",
+    "LAST_LOOK",
     "LIKELIHOOD",
     "MEANS",
     "OLS",
@@ -28,6 +29,7 @@ PRODUCTS = "products"  # residual products with some columns, where those of all
 LIKELIHOOD = "likelihood"  # what rows that miss responses say of coefficients and Sigma
 COEFFICIENTS = "coefficients"  # gradients and products of conjugate gradients
 ERRORS = "standard errors"
+LAST_LOOK = "likelihood and standard errors"  # both from one pass, where it is expected to be the last
 
 
 def in_words(purposes: Mapping[str, int]) -> str:

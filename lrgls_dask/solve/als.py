@@ -18,8 +18,8 @@ import numpy as np
 from lrgls_dask.sigma.interface import TIGHT, Sigma, SigmaStep, Structure
 from lrgls_dask.solve.gls import BetaStep, gls, inner_energy
 from lrgls_dask.solve.interface import Problem
-from lrgls_dask.solve.iterate import MOST_SWEEPS, MOST_TIED_SWEEPS, Goal, Half, Space, State, Trace, to_come
-from lrgls_dask.solve.record import Options, Point, debiased, penalised
+from lrgls_dask.solve.iterate import MOST_SWEEPS, MOST_TIED_SWEEPS, Goal, Half, Space, State, Trace
+from lrgls_dask.solve.record import Options, Point, debiased, penalised, to_come
 from lrgls_dask.solve.starting_values import ties_equations
 
 __all__ = ["Alternating", "settled_energy"]

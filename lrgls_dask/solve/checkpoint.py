@@ -307,7 +307,7 @@ class CheckpointLoop:
 
     def finish(self, found: Solution[Point], trace: Trace) -> None:
         """Save the point at which the loop ended."""
-        marks = {"image": [found.nll, found.obj]}
+        marks = {"image": [found.nll, found.obj], "informed": float(found.informed)}
         self._save(SavedPoint(found.trace[-1].sweep, found.point, marks, found.termination), trace)
 
     def _save(self, saved: SavedPoint, trace: Trace) -> None:

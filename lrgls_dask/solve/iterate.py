@@ -50,7 +50,6 @@ __all__ = [
     "resumed",
     "run",
     "side_by_side",
-    "to_come",
 ]
 
 # The most sweeps where none are asked for. Alternating steps gain a digit or more a sweep, where restrictions tie
@@ -62,8 +61,6 @@ ROUNDING = 1e-14
 STAGNANT = 0.5
 # So many such moves in turn say that only rounding is left where the moves of extrapolated points go up and down.
 PATIENCE = 8
-# A move's length relative to the one before it, until two are known.
-UNKNOWN_SHARE = 0.5
 
 P = TypeVar("P")
 Loop = Generator["State[P]", "Half[P]", Solution[P]]  # asks for looks by states, and returns where it ends
@@ -80,7 +77,8 @@ class Half(Generic[P]):
     value, rounding : what no accepted point may raise, and by how much rounding does; None where nothing is judged.
     energy : the squared distance, in standard errors, of the old coefficients from those of Sigma, for a GLS step.
     whole : the coefficients are those of Sigma to the digits asked for, and another sweep, which would cost passes,
-    would not move them: the point may be reported.
+    would not move them: the point may be reported.  ahead : whether this is the best of the loops that go side by side.
+    informed : as of `Solution`.
     stalled : a line search found nothing.  accept_t, cg : for the trace.  seen : what a look found that leads on.
     """
 
@@ -95,6 +93,8 @@ class Half(Generic[P]):
     rounding: float = 0.0
     energy: float | None = None
     whole: bool = False
+    ahead: bool = True
+    informed: bool = False
     stalled: bool = False
     accept_t: float = 1.0
     cg: int = 0
@@ -109,6 +109,7 @@ class State(Generic[P]):
     opened : the start.  best : the last accepted look.  image : the last accepted point it led to.
     obj, gain : of the last accepted look, and by how much the last look's differed from the one accepted before it.
     energies : of the last GLS steps, the last one last.  idle : GLS steps in turn that were no shorter.
+    movings : `Half.moving` of the last two accepted looks, the last one last.  ahead : `Half.ahead` of the last.
     anderson : what is extrapolated from, None where nothing is.
     """
 
@@ -122,6 +123,8 @@ class State(Generic[P]):
     gain: float = np.inf
     energies: tuple[float, ...] = ()
     idle: int = 0
+    movings: tuple[float, ...] = ()
+    ahead: bool = True
     anderson: Anderson | None = None
 
     def refuses(self, half: Half[P]) -> bool:
@@ -148,6 +151,7 @@ class State(Generic[P]):
             looked=None,
             gain=abs(self.obj - looked.obj),
             idle=idle,
+            ahead=looked.ahead,
             anderson=anderson,
         )
 
@@ -164,8 +168,15 @@ class State(Generic[P]):
             gain=abs(self.obj - looked.obj),
             energies=energies,
             idle=idle,
+            movings=(*self.movings, looked.moving)[-2:],
+            ahead=looked.ahead,
             anderson=self.anderson,
         )
+
+    @property
+    def moving(self) -> float:
+        """What `Half.moving` of the next look is expected to be, infinity where nothing tells."""
+        return self.movings[1] ** 2 / self.movings[0] if len(self.movings) > 1 and self.movings[0] > 0 else np.inf
 
     @property
     def energy(self) -> float:
@@ -185,7 +196,8 @@ class State(Generic[P]):
         """
         assert self.image is not None
         kept = {"obj": self.obj, "gain": self.gain, "energies": list(self.energies), "idle": self.idle}
-        kept |= {"image": [self.image.nll, self.image.obj, float(self.image.whole)]}
+        kept |= {"image": [self.image.nll, self.image.obj, float(self.image.whole)], "movings": list(self.movings)}
+        kept["ahead"] = float(self.ahead)
         if self.anderson is None or self.best is None:
             return kept
         best = {"best": [self.best.nll, self.best.obj], "best_point": self.best.point}
@@ -198,6 +210,8 @@ class State(Generic[P]):
         image: Half[P] = Half(point, nll=nll, obj=obj, whole=bool(whole))
         energies, idle = tuple(map(float, marks["energies"])), int(marks["idle"])
         state = cls(sweep, point, image=image, obj=float(marks["obj"]), gain=float(marks["gain"]), energies=energies)
+        movings, ahead = marks.get("movings", ()), marks.get("ahead", 1.0)  # which earlier versions did not keep
+        state = replace(state, movings=tuple(map(float, movings)), ahead=bool(float(ahead)))
         if space is None:
             return replace(state, idle=idle)
         nll, obj = map(float, marks["best"])
@@ -233,16 +247,6 @@ class Goal:
         if settled and self.flat(half):
             return Termination.CONVERGED
         return Termination.MAX_SWEEPS if half.least > self.wanted else None
-
-
-def to_come(energy: float, before: float) -> float:
-    """The squared length of all later moves together, were each shorter than the one before it as the last one was.
-
-    energy, before : squared lengths of the last move and of the one before, infinity where there was none. With s the
-    ratio of lengths, their sum is s / (1 - s) of the last; infinity where they do not get shorter.
-    """
-    share = np.sqrt(energy / before) if np.isfinite(before) and before > 0 else UNKNOWN_SHARE
-    return float(energy * (share / (1.0 - share)) ** 2) if share < 1.0 else np.inf
 
 
 class Step(Protocol[P]):
@@ -300,7 +304,7 @@ class Trace:
 
     def solution(self, half: Half[P], why: Termination) -> Solution[P]:
         """What the loop hands back."""
-        return Solution(half.point, half.nll, half.obj, why, tuple(self.rows))
+        return Solution(half.point, half.nll, half.obj, why, tuple(self.rows), informed=half.informed)
 
 
 class Kept(Protocol[P]):
@@ -383,7 +387,8 @@ def resumed(step: Step[P], saved: Saved[P], goal: Goal, kept: Kept[P] | None) ->
     trace.meter.go_on_from(saved.totals)
     if saved.ended is not None:
         nll, obj = map(float, saved.marks["image"])
-        return trace.solution(Half(saved.point, nll=nll, obj=obj), saved.ended)
+        informed = bool(float(saved.marks.get("informed", 0.0)))
+        return trace.solution(Half(saved.point, nll=nll, obj=obj, informed=informed), saved.ended)
     state = State.of(saved.sweep + 1, saved.point, saved.marks, step.space)
     return (yield from _loop(step, _ahead(step.space, state), goal, trace, kept))
 

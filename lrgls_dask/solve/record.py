@@ -27,10 +27,14 @@ __all__ = [
     "debiased",
     "penalised",
     "slack",
+    "to_come",
 ]
 
 SAME_OBJECTIVE = 1e-7  # solutions that differ by less than this, relative to max(1, |obj|), are one
 TIED = 1e-12  # and of these that differ by rounding alone the first is taken
+
+# A move's length relative to the one before it, until two are known.
+UNKNOWN_SHARE = 0.5
 
 P = TypeVar("P")
 P_co = TypeVar("P_co", covariant=True)
@@ -118,7 +122,10 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Solution(Generic[P]):
-    """Where the loop ended. n_starts, n_agreed : starting points tried, and how many led here."""
+    """Where the loop ended. n_starts, n_agreed : starting points tried, and how many led here.
+
+    informed : whether the last look has summed what standard errors take.
+    """
 
     point: P
     nll: float
@@ -127,6 +134,7 @@ class Solution(Generic[P]):
     trace: tuple[TraceRow, ...]
     n_starts: int = 1
     n_agreed: int = 1
+    informed: bool = False
 
 
 class Saved(Protocol[P_co]):
@@ -179,3 +187,13 @@ def penalised(problem: Posed, structure: Structure, c: np.ndarray, sigma: Sigma,
 def debiased(problem: Problem, options: Options, S: Any) -> Any:
     """What Sigma is found from: S, or S corrected for the coefficients that were estimated."""
     return corrected(problem, options.debiased, S)
+
+
+def to_come(energy: float, before: float) -> float:
+    """The squared length of all later moves together, were each shorter than the one before it as the last one was.
+
+    energy, before : squared lengths of the last move and of the one before, infinity where there was none. With s the
+    ratio of lengths, their sum is s / (1 - s) of the last; infinity where they do not get shorter.
+    """
+    share = np.sqrt(energy / before) if np.isfinite(before) and before > 0 else UNKNOWN_SHARE
+    return float(energy * (share / (1.0 - share)) ** 2) if share < 1.0 else np.inf

@@ -10,8 +10,8 @@ from lrgls_dask.sigma.interface import TIGHT, Sigma, SigmaStep, Structure
 from lrgls_dask.solve.accelerated import SLOW_SHARE, Accelerated
 from lrgls_dask.solve.als import Alternating
 from lrgls_dask.solve.interface import Problem
-from lrgls_dask.solve.iterate import Goal, Half, State, run, to_come
-from lrgls_dask.solve.record import Options, Point
+from lrgls_dask.solve.iterate import Goal, Half, State, run
+from lrgls_dask.solve.record import Options, Point, to_come
 from lrgls_dask.solve.starting_values import starting_residuals
 
 __all__ = ["refit"]

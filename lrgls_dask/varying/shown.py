@@ -31,7 +31,6 @@ from lrgls_dask.compression.patterns import (
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions, free_coefficients
-from lrgls_dask.missing.bread import information_of
 from lrgls_dask.missing.columns import group_rows_of
 from lrgls_dask.missing.kernels import PairMoments
 from lrgls_dask.missing.polish import minimised, slope_of_sigma
@@ -185,7 +184,7 @@ class ShownSegments:
     def information(self, sigmas: Sequence[Sigma]) -> np.ndarray:
         """(P, P) sum_t X_o' (Sigma_t)_oo^-1 X_o in the coordinates c; Sigma_t in standard units."""
         total: np.ndarray = np.sum(
-            [information_of(part, sigma) for part, sigma in zip(self.parts, sigmas, strict=True)], axis=0
+            [part.information(sigma) for part, sigma in zip(self.parts, sigmas, strict=True)], axis=0
         )
         return total
 

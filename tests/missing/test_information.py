@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lrgls_dask import System
-from lrgls_dask.missing import problem as incomplete
+from lrgls_dask.missing import information as incomplete
 from lrgls_dask.missing.information import PIECE_ROWS
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.rows.run_pass import Meter

@@ -12,6 +12,7 @@ import pytest
 from lrgls_dask import Fit, GroupedLowRank, LowRankGLS, System, Termination
 from lrgls_dask.missing.fit import fit_incomplete
 from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.rows.purposes import ERRORS, LAST_LOOK
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.solve.record import Options
@@ -141,18 +142,47 @@ def test_ranks_that_cannot_win_take_no_pass_after_the_last_of_the_best() -> None
     assert found.n_passes == fitted(Y, X, 3, engine="stream").n_passes
 
 
-def test_a_killed_search_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["early", "before the last look"])
+def test_a_killed_search_goes_on_to_the_same_bits(tmp_path: Path, late: bool) -> None:
+    """Whether the next look is the last, which finds the standard errors too, is expected as it was."""
     Y, X = drawn(300, 7, 2, 0.3, "scattered")
     made = System.from_arrays(Y, X)
     options: dict[str, Any] = {"rank": "bic", "ranks": [1, 2, 3], "missing": "em", "engine": "stream"}
     whole = LowRankGLS(**options).fit(made).result_
     kept = {"checkpoint": tmp_path / "kept"}
+    killed = killed_in_look(1, LAST_LOOK) if late else killed_in_look(5)
     with pytest.raises(KeyboardInterrupt):
-        LowRankGLS(**options, **kept, progress=killed_in_look(5)).fit(made)
+        LowRankGLS(**options, **kept, progress=killed).fit(made)
     found = LowRankGLS(**options, **kept).fit(made).result_
     np.testing.assert_array_equal(found.params.values, whole.params.values)
+    np.testing.assert_array_equal(found.std_errors.values, whole.std_errors.values)
     assert found.rank == whole.rank
     assert found.n_passes < whole.n_passes
+    assert found.trace["passes"].iloc[-1] == whole.n_passes
+    assert found.trace["read_for"].iloc[-1] == LAST_LOOK
+
+
+@pytest.mark.parametrize(
+    ("structure", "nearly"),
+    [({"rank": 2}, 0.0), ({"covariance": "full"}, 1e300), ({"rank": "bic", "ranks": [1, 2, 3]}, 0.0)],
+    ids=["one rank, never", "full, always", "several ranks, never"],
+)
+def test_whichever_look_is_expected_to_be_the_last(
+    structure: dict[str, Any], nearly: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same answer to rounding, and the same standard errors as a pass of their own finds: with one pass less where
+    the last look was expected to be, with one of its own where it was not."""
+    Y, X = drawn(300, 7, 2, 0.3, "scattered")
+    made = System.from_arrays(Y, X)
+    usual = LowRankGLS(missing="em", engine="stream", **structure).fit(made).result_
+    monkeypatch.setattr("lrgls_dask.missing.ecm.NEARLY", nearly)
+    found = LowRankGLS(missing="em", engine="stream", **structure).fit(made).result_
+    assert found.n_passes == usual.n_passes + (nearly == 0.0)
+    assert [LAST_LOOK in set(fit.trace["read_for"]) for fit in (found, usual)] == [nearly > 0.0, True]
+    assert [ERRORS in set(fit.trace["read_for"]) for fit in (found, usual)] == [nearly == 0.0, False]
+    np.testing.assert_allclose(found.params.values, usual.params.values, rtol=1e-9)
+    own = found.with_cov("classical").std_errors.values
+    np.testing.assert_allclose(found.std_errors.values, own, rtol=1e-12)
 
 
 # ---------------------------------------------------------------------------------- what is paid
@@ -165,7 +195,7 @@ def test_the_plan_is_paid(ranks: list[int], monkeypatch: pytest.MonkeyPatch) -> 
     made = System.from_arrays(da.from_array(Y, chunks=(500, 12)), da.from_array(X, chunks=(500, 3)))
     model = LowRankGLS("bic", ranks=ranks, missing="em").fit(made)
     paid = model.result_.n_passes
-    assert paid <= 12
+    assert paid <= 11
     assert model.result_.engine == "stream"
     assert model.plan_.passes / 1.3 <= paid <= 1.3 * model.plan_.passes
     assert model.result_.termination is Termination.CONVERGED
@@ -180,7 +210,7 @@ def test_the_plan_is_paid_where_equations_start_late(late: int, deepest: float) 
     for j, first in enumerate(rng.integers(1, int(n * deepest), late)):
         Y[:first, j] = np.nan
     before, made = LowRankGLS(2, missing="em", engine="stream"), System.from_arrays(Y, X)
-    assert before.plan(made).passes == 12  # of what nobody has looked at
+    assert before.plan(made).passes == 11  # of what nobody has looked at
     model = before.fit(made)
     assert model.plan_.passes / 1.3 <= model.result_.n_passes <= 1.3 * model.plan_.passes
     assert model.result_.termination is Termination.CONVERGED

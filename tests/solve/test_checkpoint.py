@@ -132,7 +132,7 @@ def test_a_rank_that_had_ended_takes_no_pass(system: System, tmp_path: Path, mon
         with pytest.raises(KeyboardInterrupt):
             model.fit(holes)
     resumed = fit_quietly(model, holes)
-    assert resumed.n_passes == 3  # patterns, pairs of equations never seen together, standard errors
+    assert resumed.n_passes == 3  # patterns, pairs of equations never seen together, standard errors again
     assert resumed.termination is Termination.MAX_SWEEPS and resumed.n_sweeps == whole.n_sweeps
     assert np.array_equal(resumed.params, whole.params) and np.array_equal(resumed.covariance.d, whole.covariance.d)
 
@@ -142,7 +142,7 @@ def test_few_patterns_are_fitted_again(system: System, tmp_path: Path, monkeypat
     plain = LowRankGLS(2, missing="em").fit(holes).result_
     model = LowRankGLS(2, missing="em", checkpoint=tmp_path / "progress")
     with monkeypatch.context() as patch:
-        patch.setattr("lrgls_dask.results.assemble.choose_incomplete", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr("lrgls_dask.results.assemble.choose_incomplete", lambda *_, **__: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             model.fit(holes)
     again = model.fit(holes).result_

@@ -11,8 +11,8 @@ import pytest
 
 from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.solve.anderson import Anderson
-from lrgls_dask.solve.iterate import Goal, Half, Space, State, Trace, go_on, iterate, run, to_come
-from lrgls_dask.solve.record import Solution, Termination, TraceRow
+from lrgls_dask.solve.iterate import Goal, Half, Space, State, Trace, go_on, iterate, run
+from lrgls_dask.solve.record import Solution, Termination, TraceRow, to_come
 
 CURVE = np.array([1.0, 4.0, 9.0])
 START = np.array([3.0, -2.0, 1.0])

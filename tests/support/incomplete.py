@@ -79,13 +79,13 @@ def with_an_empty_row(data: Data) -> Data:
     return replace(data, Y=np.vstack([data.Y, np.full(data.Y.shape[1], np.nan)]), **last)
 
 
-def killed_in_look(number: int) -> Callable[[str, int, int], None]:
-    """A `progress` that ends the client when it hears of so many looks at the likelihood."""
+def killed_in_look(number: int, purpose: str = "likelihood") -> Callable[[str, int, int], None]:
+    """A `progress` that ends the client when it hears of so many looks at the likelihood, or passes for a purpose."""
     seen: list[str] = []
 
     def told(label: str, done: int, total: int) -> None:
         seen.append(label)
-        if seen.count("likelihood") >= number:
+        if seen.count(purpose) >= number:
             raise KeyboardInterrupt
 
     return told
