@@ -109,6 +109,7 @@ def _of_term(fit: Reported, plot: Pictures, term: Hashable) -> Wanted:
 
     def draw(axes: Any) -> None:
         plot.coefficients(names, [term], ax=axes)
+        axes.locator_params(axis="x", nbins=5)  # whose numbers may be long
         axes.set_yticklabels([cut_in_the_middle(equation_name(fit, j), LONGEST) for j in chosen.tolist()])
 
     return Wanted(f"{term}: {which}", alt, draw, True, 1.0 + 0.2 * len(chosen))
