@@ -66,7 +66,7 @@ def summary(fit: Measures, *, alpha: float = 0.05, max_rows: int | None = MOST_R
 
     max_rows : coefficients at most, None for all of them and of the equations.
     """
-    lines = [title(fit), "=" * WIDTH, *pairs(header(fit)), *notes(fit)]
+    lines = [title(fit), "=" * WIDTH, *pairs(header(fit)), *_wrapped(notes(fit))]
     tables = [*coefficient_lines(fit, alpha, max_rows), "-" * WIDTH, *_equations(fit, max_rows is None)]
     lines += ["-" * WIDTH, *tables, "=" * WIDTH]
     return "\n".join(lines)
@@ -76,7 +76,8 @@ def segments_summary(
     fit: Reported, of_sigma: list[tuple[str, str]], *, alpha: float = 0.05, max_rows: int | None = MOST_ROWS
 ) -> str:
     """A fit with a Sigma for each segment in one page.  of_sigma : what there is to say of those."""
-    lines = [SEGMENTS_TITLE, "=" * WIDTH, *pairs(segments_header(fit, of_sigma)), *segments_notes(fit)]
+    lines = [SEGMENTS_TITLE, "=" * WIDTH, *pairs(segments_header(fit, of_sigma))]
+    lines += _wrapped(segments_notes(fit))
     lines += ["-" * WIDTH, *coefficient_lines(fit, alpha, max_rows), "=" * WIDTH]
     return "\n".join(lines)
 
@@ -184,7 +185,7 @@ def _attention(fit: Reported) -> list[str]:
     if fit.termination is not Termination.CONVERGED:
         lines.append(f"Not converged: {fit.termination.value}; see trace")
     if fit.skipped is not None:
-        lines += textwrap.wrap(unusable_equations(fit.equations, fit.skipped.status, " skipped"), WIDTH)
+        lines.append(unusable_equations(fit.equations, fit.skipped.status, " skipped"))
     return lines
 
 
@@ -286,7 +287,12 @@ def coefficient_lines(fit: Reported, alpha: float, max_rows: int | None) -> list
             lines.append(equation_name(fit, position))
             last = position
         lines.append(f"  {cut_in_the_middle(term, label - 3):<{label - 2}}{_right(cells, widths)}")
-    return [*lines, *(line for said in found.said for line in textwrap.wrap(said, WIDTH))]
+    return [*lines, *_wrapped(found.said)]
+
+
+def _wrapped(sentences: Sequence[str]) -> list[str]:
+    """In lines that fit the page."""
+    return [line for each in sentences for line in textwrap.wrap(each, WIDTH)]
 
 
 def dims_of(fit: Reported) -> str:
@@ -301,7 +307,7 @@ def _equations(fit: Measures, everything: bool) -> list[str]:
     lines = [f"{dims_of(fit):<{label}}{_right(found.names, widths)}"]
     for name, cells in zip(found.labels, found.cells, strict=True):
         lines.append(f"{cut_in_the_middle(name, label - 1):<{label}}{_right(cells, widths)}")
-    return [*lines, *textwrap.wrap(found.rule, WIDTH)]
+    return [*lines, *_wrapped([found.rule])]
 
 
 def _label_width(labels: Sequence[str]) -> int:

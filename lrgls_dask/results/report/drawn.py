@@ -25,7 +25,8 @@ __all__ = ["Drawing", "pictures"]
 
 MOST_TERMS, MOST_EQUATIONS = 4, 30  # pictures of regressors, and equations that each has room for
 OTHERS = ("#d1662a", "#3a9a5b", "#b03a5b")  # colours of lines beside the first, seen on light and on dark
-LONGEST = 28  # letters of a label beside a picture
+LONGEST = 24  # letters of a label beside a picture
+WIDTH = 5.0  # inches, so that words are read on a phone too
 IN_TABLE = "The numbers are in the table of coefficients."
 NO_MATPLOTLIB = "Pictures are drawn by matplotlib, which is not installed here: pip install 'lrgls_dask[plot]'."
 
@@ -48,7 +49,7 @@ class Wanted:
     alt: str
     draw: Callable[[Any], Any]
     has_labels: bool = False
-    height: float = 3.6
+    height: float = 3.2
 
 
 def pictures(fit: Reported) -> tuple[list[Drawing], list[str]]:
@@ -108,9 +109,10 @@ def _of_term(fit: Reported, plot: Pictures, term: Hashable) -> Wanted:
 
     def draw(axes: Any) -> None:
         plot.coefficients(names, [term], ax=axes)
+        axes.locator_params(axis="x", nbins=5)  # whose numbers may be long
         axes.set_yticklabels([cut_in_the_middle(equation_name(fit, j), LONGEST) for j in chosen.tolist()])
 
-    return Wanted(f"{term}: {which}", alt, draw, True, 1.0 + 0.22 * len(chosen))
+    return Wanted(f"{term}: {which}", alt, draw, True, 1.0 + 0.2 * len(chosen))
 
 
 def _images(matplotlib: Any, figure: Any, wanted: Wanted) -> tuple[str, str]:
@@ -127,7 +129,7 @@ def _images(matplotlib: Any, figure: Any, wanted: Wanted) -> tuple[str, str]:
         matplotlib.rcParams["svg.hashsalt"] = "lrgls_dask"  # else ids inside are drawn at random
         matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text, which browsers shape in every script
         matplotlib.rcParams["text.parse_math"] = not wanted.has_labels  # a name may have $ in it
-        made = figure(figsize=(6.4, wanted.height), layout="constrained")
+        made = figure(figsize=(WIDTH, wanted.height), layout="constrained")
         axes = made.subplots()
         wanted.draw(axes)
         for mesh in axes.collections:

@@ -18,7 +18,7 @@ __all__ = ["Tested", "tests_of"]
 
 MOST_TERMS = 12
 MOST_AT_ONCE = 2_000  # coefficients in a joint test, whose covariance is formed
-REFITS = "fits another model to rows with missing responses, which takes as long as a fit. Ask for it by itself"
+REFITS = "is not asked here: of rows with missing responses it fits another model, which takes as long as a fit."
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ def _wanted(fit: Reported, said: list[str]) -> Iterator[tuple[str, str, Callable
             yield "Breusch-Pagan", "", fit.breusch_pagan
         for name in ("lr_diagonal", "rank_test"):
             if not fit.evidence.complete:
-                said.append(f"{name}() {REFITS}.")
+                said.append(f"{name}() {REFITS}")
             elif fit.rank:
                 yield {"lr_diagonal": "Likelihood ratio", "rank_test": "Rank"}[name], "", getattr(fit, name)
     yield from _of_terms(fit, said)
