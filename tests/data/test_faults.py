@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -23,13 +24,18 @@ Y = X @ RNG.normal(size=(3, 3)) + RNG.normal(size=(60, 3))
 ALL = (*KINDS, SHORT)
 
 # zarr leaves coroutines unawaited where one of several requests fails
-pytestmark = [pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No waiting between tries."""
+def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No waiting between tries, and nothing left over for the tests that follow."""
     monkeypatch.setattr(patience, "WAITS", (0.0, 0.0))
+    yield
+    gc.collect()
 
 
 def rows(first: int = 0, stop: int = 60) -> System:
