@@ -43,9 +43,9 @@ from lrgls_dask.results.fit import Fit
 from lrgls_dask.results.parts import Settings
 from lrgls_dask.results.time_varying import TimeVaryingFit
 from lrgls_dask.rows.memory import Cluster, cluster_of
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.progress import Progress
 from lrgls_dask.rows.resources import blas_for
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.full import Full
 from lrgls_dask.sigma.identified import check_identified, max_rank
 from lrgls_dask.sigma.interface import SigmaOption, Structure
@@ -226,48 +226,47 @@ class LowRankGLS(EstimatorOptions):
             system = complete_only(system)
         if isinstance(self.covariance, TimeVarying):
             return self._fit_segments(self.covariance, system, meter)
-        structures = self._structures(system.design)
         restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
         plan = self.plan(system)  # before a checkpoint is made: what is refused leaves nothing behind
         with self._checkpoint(system) as kept:
             road = self._road(system, plan, restrictions, meter, kept)
-            problem, options = road.problem, self._options(road.plan.engine)
-            settings = self._settings(restrictions)
-            notes: list[str] = []
-            whole = system.design.n_regressors + system.n_equations
-            with blas_for(problem.width if isinstance(problem, InMemory) else whole):
-                if isinstance(problem, Incomplete):
-                    fit, notes = fit_incomplete_rows(
-                        problem,
-                        system,
-                        structures,
-                        options,
-                        settings,
-                        kept,
-                        with_cov=road.plan.holds_cov,
-                        folds=road.folds if isinstance(road.folds, ShownFolds) else None,
-                        by_bic=isinstance(self.covariance, SigmaOption) and self.covariance.by_bic,
-                    )
-                else:
-                    path: Table = ()
-                    structures = tuple(each.in_units(problem.whitened.y_scale) for each in structures)
-                    if isinstance(self.covariance, SigmaOption) and self.covariance.by_bic:
-                        chosen, path = choose_l1(problem, structures[0], options)
-                        structures = (chosen,)
-                    assert not isinstance(road.folds, ShownFolds)  # which come with rows that miss responses
-                    solution, table = choose(problem, structures, options, kept, road.folds)
-                    settings = replace(settings, l1=structures[0].l1)
-                    if isinstance(system, System):
-                        system = replace(
-                            system, rows=replace(system.rows, design=problem.design)
-                        )  # which knows effects
-                    if self.missing == "em" and isinstance(system, System):
-                        system = complete_only(system)  # as the fit saw it: rows that show nothing took no part
-                    fit = as_fit(problem, solution, settings, path or table, system)
-            if kept is not None:
-                kept.clear()
-            warn_of(fit, problem.whitened.exact, notes)
-            return fit, road.plan
+            return self._fit_along(road, system, self._settings(restrictions), kept), road.plan
+
+    def _fit_along(
+        self,
+        road: Road,
+        system: System | CompressedSystem,
+        settings: Settings,
+        kept: Checkpoint | None,
+    ) -> Any:
+        problem, options = road.problem, self._options(road.plan.engine)
+        notes: list[str] = []
+        structures = self._structures(system.design)
+        by_bic = isinstance(self.covariance, SigmaOption) and self.covariance.by_bic
+        whole = system.design.n_regressors + system.n_equations
+        with blas_for(problem.width if isinstance(problem, InMemory) else whole):
+            if isinstance(problem, Incomplete):
+                folds = road.folds if isinstance(road.folds, ShownFolds) else None
+                given = (problem, system, structures, options, settings, kept)
+                fit, notes = fit_incomplete_rows(*given, with_cov=road.plan.holds_cov, folds=folds, by_bic=by_bic)
+            else:
+                path: Table = ()
+                structures = tuple(each.in_units(problem.whitened.y_scale) for each in structures)
+                if by_bic:
+                    chosen, path = choose_l1(problem, structures[0], options)
+                    structures = (chosen,)
+                assert not isinstance(road.folds, ShownFolds)  # which come with rows that miss responses
+                solution, table = choose(problem, structures, options, kept, road.folds)
+                settings = replace(settings, l1=structures[0].l1)
+                if isinstance(system, System):
+                    system = replace(system, rows=replace(system.rows, design=problem.design))  # which knows effects
+                if self.missing == "em" and isinstance(system, System):
+                    system = complete_only(system)  # as the fit saw it: rows that show nothing took no part
+                fit = as_fit(problem, solution, settings, path or table, system)
+        if kept is not None:
+            kept.clear()
+        warn_of(fit, problem.whitened.exact, notes)
+        return fit
 
     def _fit_segments(
         self, varying: TimeVarying, system: System | CompressedSystem, meter: Meter
@@ -326,8 +325,8 @@ class LowRankGLS(EstimatorOptions):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _checkpoint(self, system: System | CompressedSystem) -> AbstractContextManager[Checkpoint | None]:
-        if self.checkpoint is None or isinstance(system, CompressedSystem):
-            return nullcontext()  # a compressed system has nothing to lose
+        if self.checkpoint is None or isinstance(system, CompressedSystem):  # which has nothing to lose
+            return nullcontext()
         return Checkpoint.alone(self.checkpoint, system.rows, system.read_from)
 
     def _road(
@@ -438,9 +437,10 @@ class LowRankGLS(EstimatorOptions):
     def _candidates(self, n_equations: int) -> tuple[int, ...]:
         """The ranks to fit, ascending; raises ValueError for one that K equations do not identify."""
         if self.ranks is not None:
-            for rank in self.ranks:
-                check_identified(int(rank), n_equations)
-            return tuple(sorted(int(rank) for rank in self.ranks))
+            ranks = sorted(int(rank) for rank in self.ranks)
+            for rank in ranks:
+                check_identified(rank, n_equations)
+            return tuple(ranks)
         most = max_rank(n_equations)
         if self.rank == "auto":
             return (min(8, -(-n_equations // 10), most),)

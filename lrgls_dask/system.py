@@ -30,8 +30,8 @@ from lrgls_dask.data.storeplan import StorePlan, plan_store
 from lrgls_dask.data.storewriter import rewrites, write_system
 from lrgls_dask.data.unwritten import check_written
 from lrgls_dask.data.variables import rows_from_xarray
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter
 
 __all__ = [
     "MAKE_ONE",

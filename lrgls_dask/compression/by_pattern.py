@@ -24,9 +24,9 @@ from lrgls_dask.compression.compressed import (
 from lrgls_dask.compression.patterns import FirstMoments, first_pass, most_patterns
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import GramMoments, RootMoments
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter
 
 __all__ = [
     "PAYS",

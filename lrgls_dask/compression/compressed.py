@@ -18,11 +18,12 @@ from lrgls_dask.design.design import Design, difference
 from lrgls_dask.rows.absorbed import GroupKernel, WithinMoments
 from lrgls_dask.rows.effects import absorbed_of
 from lrgls_dask.rows.kernels import gram_kernel, root_kernel
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import GramMoments, Head, Levels, RootMoments
 from lrgls_dask.rows.purposes import COMPRESS
 from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter, SavedSums, run_pass, with_effects
+from lrgls_dask.rows.run_pass import SavedSums, run_pass, with_effects
 from lrgls_dask.sigma.interface import Sigma
 
 __all__ = [

@@ -14,8 +14,8 @@ from lrgls_dask.compression.narrowed import narrowed_compressed
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.design.narrowed import narrowed
 from lrgls_dask.design.skipped import status_of, unusable_equations
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.narrowed import narrowed_rows
-from lrgls_dask.rows.run_pass import Meter
 
 __all__ = ["absorbed_labels", "check_more_rows", "complete_only", "complete_rows", "some_equations"]
 

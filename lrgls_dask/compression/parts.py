@@ -15,11 +15,12 @@ from lrgls_dask.compression.patterns import FirstMoments, FirstParams, first_ker
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.kernels import gram_kernel, root_kernel
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import GramMoments, RootMoments
 from lrgls_dask.rows.partition import GivenParts, LabelledMoments, Partition, labelled_kernel
 from lrgls_dask.rows.resources import blas_for
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.rows.run_pass import run_pass
 
 __all__ = ["Parts", "complete_parts", "compress_by", "compress_parts", "parts_at_once"]
 

@@ -23,10 +23,11 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.block import Block, bad_values, side_by_side, width_of
 from lrgls_dask.rows.kernels import LARGEST, checked_weights, gram_kernel, root_kernel, scratch, slabs
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import GramMoments, Head, Levels, RootMoments, Scaling, Sized
 from lrgls_dask.rows.purposes import PATTERNS
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.rows.run_pass import run_pass
 from lrgls_dask.rows.tiles import Tiles
 
 __all__ = [

@@ -26,10 +26,11 @@ from lrgls_dask.compression.patterns import (
 )
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import GramMoments, Head, Levels, RootMoments
 from lrgls_dask.rows.partition import LabelledMoments, Partition, labelled_kernel
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.rows.run_pass import run_pass
 
 __all__ = ["SeenRows", "ShownParts", "compress_shown_parts", "too_many"]
 

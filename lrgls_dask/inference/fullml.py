@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.full import Full
 from lrgls_dask.sigma.interface import Structure
 from lrgls_dask.sigma.structures import diagonal

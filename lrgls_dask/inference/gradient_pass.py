@@ -6,8 +6,9 @@ from typing import Any
 
 from lrgls_dask.rows.fingerprint import Fingerprint, Watched, WatchedMoments
 from lrgls_dask.rows.memory import require_memory
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Kernel, Meter, run_pass
+from lrgls_dask.rows.run_pass import Kernel, run_pass
 
 __all__ = ["check_rows", "gradient_pass"]
 

@@ -9,8 +9,8 @@ from lrgls_dask.inference.gradient_pass import gradient_pass
 from lrgls_dask.inference.information import JointInformation, joint_information
 from lrgls_dask.inference.joint_gradients import GradientGroup, GradientParams, joint_gradient_kernel
 from lrgls_dask.inference.standardised import Estimate
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.solve.fingerprint import fingerprint_of_compressed
 
 __all__ = ["huber_white_cov"]

@@ -13,7 +13,7 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.fullml import diagonal_loglik, full_loglik
 from lrgls_dask.inference.structured import CovOfCombinations, FormedCombinations
 from lrgls_dask.page import paragraphs, shown_page
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.starting_values import starting_residuals

@@ -40,8 +40,9 @@ from lrgls_dask.inference.leverage import Leverage
 from lrgls_dask.inference.structured import StructuredCov
 from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Kernel, Meter
+from lrgls_dask.rows.run_pass import Kernel
 
 __all__ = ["clustered", "driscoll_kraay", "hac", "robust"]
 

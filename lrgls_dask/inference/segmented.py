@@ -14,7 +14,7 @@ from lrgls_dask.inference.bread import Bread
 from lrgls_dask.inference.gradient_kernels import SigmaRuns
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.solve.in_memory import InMemory
 
 __all__ = ["SegmentedBread"]

@@ -15,7 +15,7 @@ import numpy as np
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import free_directions
 from lrgls_dask.solve.in_memory import InMemory

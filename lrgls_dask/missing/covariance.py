@@ -29,8 +29,9 @@ from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_here, require_memory
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.rows.run_pass import run_pass
 from lrgls_dask.sigma.full import FullSigma
 from lrgls_dask.sigma.interface import Pattern, Sigma
 from lrgls_dask.sigma.lowrank import LowRank

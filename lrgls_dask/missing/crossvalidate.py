@@ -16,9 +16,9 @@ from lrgls_dask.missing.kernels import MaskedParams, residuals_of
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.pseudo_rows import PatternRows
 from lrgls_dask.missing.refit import refit_shown
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import RootMoments
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.rows.tasks import run_tasks
 from lrgls_dask.rows.tiles import Tiles, fitted
 from lrgls_dask.sigma.interface import LOG_2PI, Sigma

@@ -21,8 +21,8 @@ from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.refit import refit_shown
 from lrgls_dask.resampling.draws import Draws, Fitted, Replicate, collect, draw_rows, space_of
 from lrgls_dask.rows.block import Block, side_by_side
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import GramMoments, Head, RootMoments
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.rows.tasks import run_tasks
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION

@@ -14,9 +14,9 @@ from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.plan.holes import HOLES_PASSES, ROUNDS_PASSES
 from lrgls_dask.plan.plan import Plan
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.purposes import LIKELIHOOD, PATTERNS
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.solve.streamed import stream_passes
 
 __all__ = ["look", "plan_of_complete_rows", "plan_of_holes"]

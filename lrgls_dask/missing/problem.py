@@ -54,10 +54,11 @@ from lrgls_dask.missing.kernels import (
 from lrgls_dask.missing.last_look import LastLook, LastLookParams, last_look
 from lrgls_dask.missing.pseudo_rows import PatternRows
 from lrgls_dask.missing.unusable import statuses_shown
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.purposes import COEFFICIENTS, ERRORS, LAST_LOOK, LIKELIHOOD, RESIDUALS
 from lrgls_dask.rows.resources import one_blas_thread
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.rows.run_pass import run_pass
 from lrgls_dask.sigma.interface import LOG_2PI, Sigma
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import widened

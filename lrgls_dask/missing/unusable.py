@@ -16,10 +16,11 @@ from lrgls_dask.design.skipped import CONSTANT, OK, Skipped, status_of, unusable
 from lrgls_dask.missing.columns import Apart, group_rows_of
 from lrgls_dask.rows.block import Block, side_by_side
 from lrgls_dask.rows.kernels import checked_weights
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import Sized
 from lrgls_dask.rows.narrowed import narrowed_rows
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.rows.run_pass import run_pass
 from lrgls_dask.solve.whiten import GroupRows, group_rows
 from lrgls_dask.system import CompressedSystem, System
 

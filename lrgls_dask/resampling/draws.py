@@ -23,8 +23,8 @@ from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.resampling.std_errors import StandardErrors
 from lrgls_dask.rows.fingerprint import Fingerprint
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import GramMoments, Head, Levels, RootMoments
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.rows.tasks import run_tasks
 from lrgls_dask.sigma.interface import Sigma, Structure
 from lrgls_dask.solve.fingerprint import check_compressed

@@ -19,10 +19,11 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.resampling.draws import Fitted, without_still
 from lrgls_dask.rows.absorbed import GroupedMoments, GroupSums, grouped_kernel
 from lrgls_dask.rows.effects import effects_of
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import Head
 from lrgls_dask.rows.partition import LabelledMoments, Partition, labelled_kernel
 from lrgls_dask.rows.rows import GroupLabels, Rows
-from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.rows.run_pass import run_pass
 
 __all__ = ["GroupedParts", "GroupedResampler", "sum_grouped_parts"]
 

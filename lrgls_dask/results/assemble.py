@@ -22,7 +22,7 @@ from lrgls_dask.results.fit import Fit
 from lrgls_dask.results.parts import BehindErrors, Candidates, Estimated, OneSigma, Run, Settings
 from lrgls_dask.results.time_varying import TimeVaryingFit
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.identified import max_rank
 from lrgls_dask.sigma.interface import Structure
 from lrgls_dask.solve.checkpoint import Checkpoint

@@ -40,9 +40,9 @@ from lrgls_dask.results.reported import as_fitted, with_effects_of_rows
 from lrgls_dask.results.text import MOST_ROWS
 from lrgls_dask.results.tidy import NUMBERS, term_columns
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.partition import GivenParts, Partition, RowBlocks
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.registry import structure_of
 from lrgls_dask.solve.record import Options
 from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, is_system

@@ -9,7 +9,7 @@ from lrgls_dask.inference.gradient_pass import check_rows
 from lrgls_dask.results.parts import Estimated, OneSigma, Settings
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import room_for_passes
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.solve.fingerprint import fingerprint_of
 from lrgls_dask.solve.streamed import Streamed
 from lrgls_dask.system import System

@@ -35,9 +35,9 @@ from lrgls_dask.results.by_passes import by_passes
 from lrgls_dask.results.cov.kind import CovKind, cut
 from lrgls_dask.results.parts import BehindErrors, Estimated, OneSigma, Settings
 from lrgls_dask.rows.fingerprint import Fingerprint
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import Head
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.system import CompressedSystem, System

@@ -24,10 +24,11 @@ from lrgls_dask.results.reported import Reported, as_fitted
 from lrgls_dask.results.sigma_reported import SigmaReported
 from lrgls_dask.rows.block import Block, bad_values
 from lrgls_dask.rows.memory import require_memory
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import Summed
 from lrgls_dask.rows.partition import RowRuns
 from lrgls_dask.rows.purposes import RESIDUALS
-from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.rows.run_pass import run_pass
 from lrgls_dask.sigma.whitening import Whitening, whitening_of
 from lrgls_dask.system import System
 from lrgls_dask.varying.sigmas import SegmentSigmas

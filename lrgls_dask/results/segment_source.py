@@ -19,8 +19,8 @@ from lrgls_dask.results.cov_source import FitSource, Made, check_debiased, degre
 from lrgls_dask.results.parts import BehindErrors
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, require_here
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.partition import RowRuns
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.solve.fingerprint import check_compressed
 from lrgls_dask.system import System
 from lrgls_dask.varying.bread import SegmentedShownBread

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -26,7 +25,6 @@ from dask.base import get_scheduler
 from dask.core import get_dependencies
 from dask.typing import Key
 
-from lrgls_dask.design.design import Design
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.absorbed import GroupKernel, LessEffects
 from lrgls_dask.rows.block import Block
@@ -46,80 +44,23 @@ from lrgls_dask.rows.block_plan import (
 from lrgls_dask.rows.cells import UsedCells
 from lrgls_dask.rows.cluster import Box, client_of, computed, scattered
 from lrgls_dask.rows.effects import absorbed_of
-from lrgls_dask.rows.events import say
 from lrgls_dask.rows.kernels import CompleteRows
 from lrgls_dask.rows.layout import FAN_IN, Layout, cut_rows
 from lrgls_dask.rows.memory import SLACK, pass_bytes, this_cluster
-from lrgls_dask.rows.progress import Progress, report
-from lrgls_dask.rows.purposes import MEANS, READING, in_words
+from lrgls_dask.rows.meter import Meter
+from lrgls_dask.rows.progress import report
+from lrgls_dask.rows.purposes import MEANS, READING
 from lrgls_dask.rows.ready import check_stores, check_workers
 from lrgls_dask.rows.resources import one_blas_thread, spare_arrays
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.scaled import ScaledCells
 
-__all__ = ["Meter", "SavedSums", "run_pass", "with_effects"]
+__all__ = ["SavedSums", "run_pass", "with_effects"]
 
 # Groups between two savings, some 60 GB of rows: a whole subtree, so that no digit depends on saving.
 SAVED_GROUPS = FAN_IN**3
 
 Kernel = Callable[[Block, Any], Any]
-
-
-@dataclass
-class Meter:
-    """Counts what a fit has cost so far: passes over the rows, decoded bytes they read; began on its own clock.
-
-    earlier : passes and bytes of a client that was killed before, less those of it that this one had to make again.
-    purposes : what each pass was for.  name : of the fit, for its tasks and log.
-    """
-
-    progress: Progress = field(default_factory=Progress)
-    passes: int = 0
-    bytes_read: int = 0
-    began: float = field(default_factory=time.perf_counter)
-    earlier: tuple[int, int] = (0, 0)
-    purposes: list[str] = field(default_factory=list)
-    name: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
-
-    @property
-    def name_of_pass(self) -> str:
-        """Which pass of which fit comes next."""
-        return f"{self.name}.{self.totals[0] + 1}"
-
-    @property
-    def seconds(self) -> float:
-        """Since the fit began."""
-        return time.perf_counter() - self.began
-
-    @property
-    def totals(self) -> tuple[int, int]:
-        """Passes and bytes of the fit, as if it had not been interrupted."""
-        return self.passes + self.earlier[0], self.bytes_read + self.earlier[1]
-
-    def say_begun(self, n_obs: int, design: Design) -> None:
-        """Log that a fit begins."""
-        say("fit", fit=self.name, rows=n_obs, equations=design.n_equations, regressors=design.n_regressors)
-
-    def say_fitted(self, fit: Any) -> None:
-        """Log what the fit has come to."""
-        ended = str(getattr(getattr(fit, "termination", None), "name", ""))
-        nll, (passes, n_bytes), seconds = getattr(fit, "nll", None), self.totals, round(self.seconds, 3)
-        known = {"ended": ended, "rank": fit.rank, "nll": None if nll is None else float(nll)}
-        say("fitted", fit=self.name, **known, passes=passes, bytes=n_bytes, seconds=seconds)
-
-    def say_pass(self, label: str, n_bytes: int, seconds: float) -> None:
-        """Log that a pass is done."""
-        rate = round(n_bytes / 1e9 / max(seconds, 1e-9), 3)
-        number, shown = self.totals[0], round(seconds, 3)
-        say("pass", fit=self.name, number=number, purpose=label, bytes=n_bytes, seconds=shown, gb_per_s=rate)
-
-    def read_for(self, since: int) -> str:
-        """What the passes were for after so many of `totals`, in words."""
-        return in_words(Counter(self.purposes[max(0, since - self.earlier[0]) :]))
-
-    def go_on_from(self, totals: tuple[int, int]) -> None:
-        """What was read up to here is what these totals say, however often."""
-        self.earlier = totals[0] - self.passes, totals[1] - self.bytes_read
 
 
 def run_pass(

@@ -11,9 +11,9 @@ import numpy as np
 from lrgls_dask.compression.compressed import mean_nll
 from lrgls_dask.compression.parts import Parts, compress_parts
 from lrgls_dask.design.restrictions import Restrictions
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.partition import HashedRows, Partition, RowBlocks
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma, Structure
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.record import Options, Point

@@ -12,7 +12,7 @@ import numpy as np
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions, free_coefficients
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.of_rows import Moments, OfRows
 from lrgls_dask.solve.coordinates import Coordinates, constraint_on

@@ -13,8 +13,8 @@ import numpy as np
 
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.design import Design
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import Head
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import Constraint
 from lrgls_dask.solve.coordinates import Coordinates

@@ -26,7 +26,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from lrgls_dask.rows.events import say
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.solve.anderson import KEPT, Anderson, Space
 from lrgls_dask.solve.record import Saved, Solution, Termination, TraceRow
 

@@ -15,10 +15,11 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions, free_coefficients
 from lrgls_dask.rows.kernels import regressor_gram_kernel, regressor_root_kernel
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments, RootMoments
 from lrgls_dask.rows.purposes import COEFFICIENTS, ERRORS, OLS, PRODUCTS, RESIDUALS
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Kernel, Meter, run_pass, with_effects
+from lrgls_dask.rows.run_pass import Kernel, run_pass, with_effects
 from lrgls_dask.rows.stream_kernels import (
     StreamParams,
     design_kernel,

@@ -21,7 +21,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.solve.iterate import MOST_SWEEPS, Goal, Half, Space, State, Trace
 from lrgls_dask.varying.windows import ResidualCovariances, Residuals, Segments, Window

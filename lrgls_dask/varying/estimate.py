@@ -12,7 +12,7 @@ import numpy as np
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.pca import aligned
 from lrgls_dask.solve.iterate import run

@@ -16,7 +16,7 @@ from lrgls_dask.plan.make import make_plan
 from lrgls_dask.plan.plan import Plan
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Cluster
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.identified import check_identified
 from lrgls_dask.solve.fingerprint import fingerprint_of_compressed
 from lrgls_dask.solve.record import Options

@@ -7,9 +7,9 @@ import numpy as np
 from lrgls_dask.compression.compressed import mean_nll, partial_bytes
 from lrgls_dask.compression.parts import Parts, complete_parts, compress_parts, parts_at_once
 from lrgls_dask.rows.memory import require_memory
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.partition import Partition
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.varying.shown import ShownSegments, first_of_segments
 from lrgls_dask.varying.sigmas import SegmentSigmas
 

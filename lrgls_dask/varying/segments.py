@@ -18,7 +18,7 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.options import CG_MAXIT
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.solve.cg import Solution, conjugate_gradients
 from lrgls_dask.solve.constraint import Preconditioner

@@ -38,10 +38,11 @@ from lrgls_dask.missing.problem import Incomplete, Latent
 from lrgls_dask.missing.pseudo_rows import PatternRows
 from lrgls_dask.missing.starts import STARTS, pairwise_covariance, softened
 from lrgls_dask.options import CG_MAXIT
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.partition import LabelledMoments, Partition, labelled_kernel
 from lrgls_dask.rows.purposes import PATTERNS
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.rows.run_pass import run_pass
 from lrgls_dask.sigma.em import flattened, unflattened
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.lowrank import LowRank

@@ -23,7 +23,7 @@ from harness import Case, Report, Session, main, median, timed
 from threadpoolctl import threadpool_limits
 
 from lrgls_dask import Fit, LowRankGLS, System, Termination
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.em import em_products, em_update, nll_from_products
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import LowRankStructure

@@ -28,7 +28,8 @@ from harness import Case, Report, Session, Task, main, median
 
 from lrgls_dask import System, UnwrittenChunks
 from lrgls_dask.rows.kernels import gram_kernel
-from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.rows.meter import Meter
+from lrgls_dask.rows.run_pass import run_pass
 
 FULL = {"stored": 1_000_000, "dask": 20_000, "scheduled": 1_000_000, "workers": 500}
 SMALL = {"stored": 3_000, "dask": 300, "scheduled": 3_000, "workers": 20}

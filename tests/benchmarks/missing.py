@@ -17,7 +17,7 @@ from harness import Case, Report, Session, main, ratio, timed
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.missing.fit import fit_incomplete
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.solve.record import Options

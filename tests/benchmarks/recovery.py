@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 
 from lrgls_dask import System
 from lrgls_dask.compression.parts import compress_by
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.blocks import Blocks
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from lrgls_dask.sigma.grouped_structure import grouped_candidates

@@ -17,7 +17,7 @@ from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.kernels import gram_kernel, root_kernel
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.stream_kernels import (
     StreamParams,
     design_kernel,

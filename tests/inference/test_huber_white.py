@@ -13,7 +13,7 @@ from lrgls_dask.errors import BadValues
 from lrgls_dask.inference.huber_white import huber_white_cov
 from lrgls_dask.inference.information import joint_information
 from lrgls_dask.inference.standardised import Estimate
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.full import FullSigma
 from support.counted import counted
 from support.fits import fit

@@ -18,7 +18,7 @@ from lrgls_dask import Fit, System
 from lrgls_dask.inference import bread, hac, sandwich
 from lrgls_dask.results.cov.cluster import clusters_of
 from lrgls_dask.results.evidence import StreamedSums
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from support.counted import counted, counted_array
 from support.fits import fit
 from support.sandwiches import GROUPS, OPTIONS, SUMMED, meat, off_by, scores

@@ -8,7 +8,7 @@ import pytest
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.complete import CompleteInformation
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.full import FullSigma
 from support.incomplete import with_holes
 from support.systems import simulate

@@ -12,8 +12,8 @@ import pytest
 from lrgls_dask import FitWarning, LowRankGLS, System
 from lrgls_dask.compression.shown_parts import compress_shown_parts
 from lrgls_dask.missing.crossvalidate import shown_nll
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.partition import GivenParts, HashedRows, RowBlocks
-from lrgls_dask.rows.run_pass import Meter
 from support.counted import counted
 from support.fits import exactly
 from support.incomplete import dense_loglik, road_of_holes, with_an_empty_row, with_holes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.full import FullSigma
 from support.incomplete import dense_information, dense_loglik, with_holes
 from support.systems import simulate

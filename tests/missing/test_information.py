@@ -9,7 +9,7 @@ from lrgls_dask import System
 from lrgls_dask.missing import information as incomplete
 from lrgls_dask.missing.information import PIECE_ROWS
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.full import FullSigma
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.lowrank import LowRank

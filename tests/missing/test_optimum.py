@@ -12,8 +12,8 @@ import pytest
 from lrgls_dask import Fit, GroupedLowRank, LowRankGLS, System, Termination
 from lrgls_dask.missing.fit import fit_incomplete
 from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.purposes import ERRORS, LAST_LOOK
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.solve.record import Options
 from support.counted import counted_array

@@ -17,7 +17,7 @@ from lrgls_dask.missing.em import em_round
 from lrgls_dask.missing.fit import choose_incomplete, fit_incomplete
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.starts import pairs_never_seen
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.solve.em import fit_em

@@ -15,7 +15,7 @@ from lrgls_dask import Fit, LowRankGLS
 from lrgls_dask.design.hypotheses import read_hypotheses
 from lrgls_dask.missing.fit import fit_incomplete
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.structures import LowRankStructure
 from support.fits import assert_params_close, fit
 from support.incomplete import TIGHT, dense_information, estimates, with_holes

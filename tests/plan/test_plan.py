@@ -20,7 +20,7 @@ from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.plan import make
 from lrgls_dask.rows import partition
 from lrgls_dask.rows.memory import Cluster
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from support.incomplete import with_holes
 from support.systems import simulate
 

@@ -18,8 +18,8 @@ from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.resampling.draws import Fitted, _Resampler, column_space, draw_moments
 from lrgls_dask.resampling.std_errors import StandardErrors
 from lrgls_dask.results import bootstrap as bootstrapped
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.partition import GivenParts
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.solve.in_memory import InMemory
 from lrgls_dask.solve.record import Options, Point

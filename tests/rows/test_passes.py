@@ -24,7 +24,8 @@ from lrgls_dask.errors import UnreadableRows
 from lrgls_dask.rows import block_plan
 from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.layout import cut_rows
-from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.rows.meter import Meter
+from lrgls_dask.rows.run_pass import run_pass
 from support.buckets import s3_bucket
 from support.counted import counted, counted_array
 from support.fits import fit
@@ -151,7 +152,8 @@ import json, threading
 import dask, numpy as np, threadpoolctl
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.rows import layout
-from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.rows.meter import Meter
+from lrgls_dask.rows.run_pass import run_pass
 from support.systems import dask_rows, simulate
 
 layout.SMALL_BLOCK_BYTES, layout.BLOCKS_WANTED, layout.PARTIAL_SHARE = 1, 10**9, 0

@@ -16,6 +16,7 @@ from lrgls_dask.rows import layout, run_pass
 from lrgls_dask.rows.kernels import gram_kernel
 from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.memory import task_bytes
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.rows import Rows
 
 RNG = np.random.default_rng(0)
@@ -99,7 +100,7 @@ def test_blocks_of_a_store_are_planned_in_their_tasks(chunk: int, monkeypatch: p
     system = System.from_arrays(*stored)
     planned: list[int] = []
     monkeypatch.setattr(run_pass, "plan_blocks", lambda *_: planned.append(1))
-    moments = run_pass.run_pass(system.rows, gram_kernel, None, partial_bytes=8, meter=run_pass.Meter())
+    moments = run_pass.run_pass(system.rows, gram_kernel, None, partial_bytes=8, meter=Meter())
     assert not planned
     both = np.hstack([X, Y])
     centred = both - both.mean(axis=0)

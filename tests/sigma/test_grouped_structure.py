@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import minimize
 
 from lrgls_dask.compression.compressed import compress_rows
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.blocks import Blocks
 from lrgls_dask.sigma.grouped_factors import GroupedFactors
 from lrgls_dask.sigma.grouped_structure import GroupedStructure, grouped_candidates, grouped_step

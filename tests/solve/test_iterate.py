@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.solve.anderson import Anderson
 from lrgls_dask.solve.iterate import Goal, Half, Space, State, Trace, go_on, iterate, run
 from lrgls_dask.solve.record import Solution, Termination, TraceRow, to_come

@@ -11,8 +11,8 @@ import pytest
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.compression.compressed import compress_rows
 from lrgls_dask.compression.parts import compress_parts
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.partition import GivenParts, HashedRows, Partition, RowBlocks, RowRuns
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.rows.tasks import run_tasks
 from lrgls_dask.sigma.structures import LowRankStructure
 from lrgls_dask.solve.in_memory import InMemory

@@ -12,7 +12,8 @@ from lrgls_dask import LowRankGLS, System
 from lrgls_dask.plan.price import price
 from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.memory import cluster_of
-from lrgls_dask.rows.run_pass import Meter, run_pass
+from lrgls_dask.rows.meter import Meter
+from lrgls_dask.rows.run_pass import run_pass
 from lrgls_dask.rows.stream_kernels import (
     StreamParams,
     design_kernel,

@@ -9,7 +9,7 @@ import numpy as np
 
 from lrgls_dask import CompressedSystem, Fit, LowRankGLS, System
 from lrgls_dask.compression.compressed import compress_rows
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.lowrank import LowRank
 
 TIGHT: dict[str, Any] = {"rel_tol": 1e-15, "max_sweeps": 500}

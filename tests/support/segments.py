@@ -10,8 +10,8 @@ from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.inference.gradient_kernels import SigmaRuns
 from lrgls_dask.inference.segmented import SegmentedBread
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.partition import RowRuns
-from lrgls_dask.rows.run_pass import Meter
 from lrgls_dask.varying.estimate import TimeVaryingSolution
 from support.systems import Data
 

@@ -11,7 +11,7 @@ import pytest
 from lrgls_dask import CompressedSystem
 from lrgls_dask.compression.compressed import compress_rows
 from lrgls_dask.compression.parts import compress_by
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.sigma.ml import ml_candidates
 from lrgls_dask.varying.bandwidth import held_out_scores
 from lrgls_dask.varying.estimate import fit_time_varying

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lrgls_dask import Fit, LowRankGLS
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.solve.in_memory import InMemory
 from support.systems import Data
 

@@ -17,7 +17,7 @@ from lrgls_dask.inference.sandwich import clustered
 from lrgls_dask.inference.structured import StructuredCov
 from lrgls_dask.results.cov.kind import CovValues, formed
 from lrgls_dask.results.cov.sandwich import BY_DEGREES, Correction, Sandwich
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.system import System
 
 __all__ = ["Cluster", "clusters_of"]

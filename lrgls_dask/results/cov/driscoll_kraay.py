@@ -15,7 +15,7 @@ from lrgls_dask.results.cov.cluster import clusters_of
 from lrgls_dask.results.cov.hac import check_kernel
 from lrgls_dask.results.cov.kind import CovValues
 from lrgls_dask.results.cov.sandwich import Correction, Sandwich
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.system import System
 
 __all__ = ["DriscollKraay"]

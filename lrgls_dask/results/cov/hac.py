@@ -15,7 +15,7 @@ from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.inference.sandwich import hac
 from lrgls_dask.results.cov.kind import CovValues
 from lrgls_dask.results.cov.sandwich import Correction, Sandwich
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.system import System
 
 __all__ = ["Hac", "check_kernel"]

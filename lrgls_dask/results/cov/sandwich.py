@@ -13,7 +13,7 @@ from lrgls_dask.inference.bread import BreadOfRows
 from lrgls_dask.inference.sandwich import robust
 from lrgls_dask.inference.structured import StructuredCov
 from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues
-from lrgls_dask.rows.run_pass import Meter
+from lrgls_dask.rows.meter import Meter
 from lrgls_dask.system import System
 
 __all__ = ["BY_DEGREES", "Correction", "Robust", "Sandwich"]
