@@ -257,12 +257,11 @@ class LowRankGLS(EstimatorOptions):
                     structures = (chosen,)
                 assert not isinstance(road.folds, ShownFolds)  # which come with rows that miss responses
                 solution, table = choose(problem, structures, options, kept, road.folds)
-                settings = replace(settings, l1=structures[0].l1)
                 if isinstance(system, System):
                     system = replace(system, rows=replace(system.rows, design=problem.design))  # which knows effects
                 if self.missing == "em" and isinstance(system, System):
                     system = complete_only(system)  # as the fit saw it: rows that show nothing took no part
-                fit = as_fit(problem, solution, settings, path or table, system)
+                fit = as_fit(problem, solution, replace(settings, l1=structures[0].l1), path or table, system)
         if kept is not None:
             kept.clear()
         warn_of(fit, problem.whitened.exact, notes)
