@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "NoAnswer",
     "UnreadableRows",
     "UnwrittenChunks",
+    "warn_user",
 ]
 
 
@@ -22,6 +25,14 @@ class FitWarning(UserWarning):
 
 class UnwrittenChunks(UserWarning):
     """A zarr store lacks chunks of an array of rows, which read as its fill value."""
+
+
+def warn_user(text: str, category: type[UserWarning]) -> None:
+    """One warning, at the line outside this package that asked for what it is about."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "lrgls_dask":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)
 
 
 class NoAnswer(AttributeError, ValueError):

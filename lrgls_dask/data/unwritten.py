@@ -14,7 +14,6 @@ not what one leaves out.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,7 +25,7 @@ from zarr.core.sync import sync
 from lrgls_dask.data.places import location_of
 from lrgls_dask.data.plainchunks import plain_if_possible
 from lrgls_dask.data.seal import WRITTEN
-from lrgls_dask.errors import DamagedStore, UnwrittenChunks
+from lrgls_dask.errors import DamagedStore, UnwrittenChunks, warn_user
 from lrgls_dask.rows.behind import stored_arrays
 
 __all__ = ["LISTED", "check_written"]
@@ -54,11 +53,10 @@ def check_written(named: Iterable[tuple[str, Any]], *, strict: bool = False) -> 
             if text and strict:
                 raise ValueError(f"{text} Write the missing chunks, or leave out strict=True.")
             if text:
-                warnings.warn(
+                warn_user(
                     f"{text} zarr leaves out chunks that hold nothing else: if so here, all is well; if not, they got "
                     "lost, and are to be written again. strict=True refuses such arrays.",
                     UnwrittenChunks,
-                    stacklevel=4,
                 )
 
 

@@ -6,13 +6,12 @@ projected on that equation's coefficients first, so that nothing of size P x P e
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from lrgls_dask.errors import FitWarning
+from lrgls_dask.errors import FitWarning, warn_user
 from lrgls_dask.inference.bread import BreadOfRows
 from lrgls_dask.inference.gradient_kernels import (
     Clusters,
@@ -106,11 +105,10 @@ def _check_groups(n_groups: int, n_labels: int, n_coefficients: int) -> None:
             "Use other groups, or kind='robust'."
         )
     if n_groups < n_coefficients:
-        warnings.warn(
+        warn_user(
             f"clustered covariance: {n_groups} groups are fewer than {n_coefficients} coefficients, so the matrix is "
             "singular: single standard errors are usable, joint tests of many coefficients are not.",
             FitWarning,
-            stacklevel=7,
         )
 
 

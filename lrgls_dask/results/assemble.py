@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
 from lrgls_dask.design.restrictions import without_variance
-from lrgls_dask.errors import FitWarning
+from lrgls_dask.errors import FitWarning, warn_user
 from lrgls_dask.inference import SumsOfSquares, sums_of_squares
 from lrgls_dask.missing.any_structure import chosen_structure
 from lrgls_dask.missing.covariance import gls_covariance, least_squares_covariance
@@ -202,7 +201,7 @@ def as_time_varying_fit(fitted: SegmentsFitted, settings: Settings, system: Syst
             "precision is enough"
         )
     if notes:
-        warnings.warn("LowRankGLS: " + "; ".join(notes) + ".", FitWarning, stacklevel=6)
+        warn_user("LowRankGLS: " + "; ".join(notes) + ".", FitWarning)
     run = Run(
         found.termination,
         found.rows,
@@ -256,7 +255,7 @@ def warn_of(fit: Fit, is_exact: np.ndarray, notes: list[str]) -> None:
         )
     notes += fit.covariance.warnings() + _at_the_edge(fit)
     if notes:
-        warnings.warn("LowRankGLS: " + "; ".join(notes) + ".", FitWarning, stacklevel=5)
+        warn_user("LowRankGLS: " + "; ".join(notes) + ".", FitWarning)
 
 
 def _at_the_edge(fit: Fit) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,7 +23,7 @@ from lrgls_dask.compression.shown_parts import SeenRows, compress_shown_parts, t
 from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.skipped import Skipped
-from lrgls_dask.errors import FitWarning
+from lrgls_dask.errors import FitWarning, warn_user
 from lrgls_dask.missing.draws import shown_parametric, shown_resampled
 from lrgls_dask.page import facts, shown_page, table
 from lrgls_dask.plan.make import price_parts
@@ -237,11 +236,10 @@ def bootstrap(
     asked = _Asked(fit, fitted, method, int(n), used, system, groups, n_blocks)
     draws, errors = _of_complete_rows(asked) if fit.evidence.complete else _of_shown_rows(asked)
     if draws.n_failed > MANY_FAILED * n:
-        warnings.warn(
+        warn_user(
             f"bootstrap: {draws.n_failed} of {n} replicates were singular and are left out, so that the others no "
             "longer stand for the sampling distribution. Resample larger blocks, or use method='parametric'.",
             FitWarning,
-            stacklevel=3,
         )
     labels = {name: fit.params[name].values for name in ("equation", "regressor")}
     if fit.restrictions is not None:

@@ -5,7 +5,6 @@ The parts of a fit share one flat group, so that `xr.open_zarr` shows it whole.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -21,7 +20,7 @@ from lrgls_dask.data.zarrio import read_array, read_design, write_array, write_d
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge, penalises
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.errors import FitWarning
+from lrgls_dask.errors import FitWarning, warn_user
 from lrgls_dask.inference.structured import StructuredCov
 from lrgls_dask.options.table import Use
 from lrgls_dask.rows.fingerprint import Fingerprint
@@ -173,7 +172,7 @@ class Settings:
             names, values = labels_from_json(said["lam_B"]["names"]), said["lam_B"]["values"]
             said["lam_B"] = dict(zip(names, values, strict=True))
         if penalises(said.get("lam_B", 0.0)) and known.get("ridge") != RIDGE:
-            warnings.warn(FitWarning(OLDER_RIDGE), stacklevel=2)
+            warn_user(OLDER_RIDGE, FitWarning)
         return cls(**said, restrictions=restrictions, options=known.get("options", {}))
 
 

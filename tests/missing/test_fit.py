@@ -347,7 +347,7 @@ def test_an_imputed_store_is_a_system_read_once(tmp_path: Path, every_chunk: Non
         got.impute(system, tmp_path / "full.zarr")
     got.impute(system, tmp_path / "full.zarr", overwrite=True)
     with pytest.raises(TypeError, match="impute fills in the responses of a System; got a CompressedSystem"):
-        got.impute(opened.compress(), tmp_path / "no.zarr")  # type: ignore[arg-type]
+        got.impute(System.from_zarr(tmp_path / "full.zarr").compress(), tmp_path / "no.zarr")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="missing 'y5'"):
         got.impute(simulate("shared", n=50, K=5).system(), tmp_path / "no.zarr")
 

@@ -10,6 +10,7 @@ import pytest
 import zarr
 
 from lrgls_dask import Fit, LowRankGLS, TimeVarying, TimeVaryingFit
+from lrgls_dask.data.seal import SEAL
 from lrgls_dask.errors import NoAnswer
 from lrgls_dask.results.evidence import CellsOfRows, CompressedRows, StreamedSums
 from support.fits import fit
@@ -85,7 +86,7 @@ def test_a_drifting_fit_of_the_first_version_opens(tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path / "fit.zarr")
     for name in [name for name in group if name.startswith("trace_")]:
         del group[name]
-    for name in ("objective", "options", "candidates", "engine", "n_starts", "n_agreed", "algorithm", "l1"):
+    for name in ("objective", "options", "candidates", "engine", "n_starts", "n_agreed", "algorithm", "l1", SEAL):
         del group.attrs[name]
     back = TimeVaryingFit.from_zarr(tmp_path / "fit.zarr")
     np.testing.assert_array_equal(back.trace["local_nll"].values, made.trace["local_nll"].values)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from lrgls_dask.errors import FitWarning
+from lrgls_dask.errors import FitWarning, warn_user
 from lrgls_dask.inference.bread import BreadOfRows
 from lrgls_dask.inference.gradient_kernels import Clusters
 from lrgls_dask.inference.multiway import MOST_WAYS, crossed, crossed_sum
@@ -72,11 +71,10 @@ class Cluster(Sandwich):
         values, doubt = crossed_sum(parts, len(kinds))
         if doubt:
             note += f", {doubt}"
-            warnings.warn(
+            warn_user(
                 f"clustered covariance: {doubt}, since there are few groups of some kind beside {len(values)} "
                 "coefficients. Single standard errors are rough, joint tests of many coefficients are not to be had.",
                 FitWarning,
-                stacklevel=5,
             )
         return CovValues(values, note, min(counts), uncounted)
 
