@@ -13,6 +13,7 @@ import zarr
 from distributed import Client, LocalCluster
 
 from lrgls_dask import FitWarning, LowRankGLS, System, TimeVarying, TimeVaryingFit
+from lrgls_dask.data.seal import SEAL
 from lrgls_dask.rows import memory
 from lrgls_dask.sigma.lowrank import LowRank
 from support.counted import counted
@@ -212,7 +213,7 @@ def test_files_that_do_not_say_where_segments_begin(tmp_path: Any) -> None:
     found.to_zarr(tmp_path / "fit.zarr")
     group = zarr.open_group(tmp_path / "fit.zarr")
     del group["edges"]
-    for name in ("cov_kind", "cov_note", "missing", "n_dropped"):
+    for name in ("cov_kind", "cov_note", "missing", "n_dropped", SEAL):
         del group.attrs[name]
     again = TimeVaryingFit.from_zarr(tmp_path / "fit.zarr")
     assert again.edges.tolist() == found.edges.tolist() == [0, 50, 120, 121, 240]
