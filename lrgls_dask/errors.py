@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Hashable, Sequence
+from urllib.parse import urlsplit, urlunsplit
 
 __all__ = [
     "BadValues",
@@ -16,6 +17,7 @@ __all__ = [
     "UnreadableRows",
     "UnwrittenChunks",
     "warn_user",
+    "without_secrets",
 ]
 
 
@@ -33,6 +35,14 @@ def warn_user(text: str, category: type[UserWarning]) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "lrgls_dask":
         frame, level = frame.f_back, level + 1
     warnings.warn(text, category, stacklevel=level)
+
+
+def without_secrets(path: object) -> str:
+    """A path or URL to be shown: user names, passwords and signatures of a URL are left out."""
+    parts = urlsplit(str(path))
+    if not parts.scheme or "://" not in str(path):
+        return str(path)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
 class NoAnswer(AttributeError, ValueError):
@@ -163,7 +173,8 @@ class ChangedStore(RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"{self.name} at {self.path} was overwritten or deleted since it was opened, and would be a mixture. "
+            f"{self.name} at {without_secrets(self.path)} was written anew or deleted since its "
+            "rows were first read, and would be a mixture. "
             "Open it again, and write to another path while it is read."
         )
 
@@ -180,7 +191,7 @@ class DamagedStore(ValueError):
 
     def __str__(self) -> str:
         return (
-            f"the {self.what} at {self.path} is damaged: {self.reason}. Restore it from a copy, or "
+            f"the {self.what} at {without_secrets(self.path)} is damaged: {self.reason}. Restore it from a copy, or "
             f"{_REMADE.get(self.what, 'write it again')}."
         )
 

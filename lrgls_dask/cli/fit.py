@@ -52,23 +52,23 @@ def _plan(args: argparse.Namespace) -> None:
 
 
 def _fit(args: argparse.Namespace) -> int:
-    with logged(args.log):
-        return _fitted(args)
-
-
-def _fitted(args: argparse.Namespace) -> int:
     read = [path for each in args.data for path in local_files(each)]
+    with logged(args.log, read):
+        return _fitted(args, read)
+
+
+def _fitted(args: argparse.Namespace, read: list[str]) -> int:
     check_output(args.out, args.overwrite, [*read, getattr(args, "checkpoint", None)])
     model, cov = model_of(args), cov_of(args)
     on_cluster = args.scheduler is not None or args.workers is not None
-    with _cluster(args.scheduler, args.workers), reported(args.performance_report, on_cluster):
+    with _cluster(args.scheduler, args.workers), reported(args.performance_report, on_cluster, args.overwrite, read):
         with watched() as cost:
             fit: AnyFit = model.fit(system_of(args)).result_
         if cov is not None:
             fit = _with_cov(fit, cov, args)
-    print(fit.summary())
-    print_cost(fit, cost)
-    save_fit(fit, args.out, args.overwrite)
+        print(fit.summary())
+        print_cost(fit, cost)
+        save_fit(fit, args.out, args.overwrite)
     return exit_code(fit)
 
 

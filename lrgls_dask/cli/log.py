@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from distributed import performance_report
 
@@ -33,11 +35,17 @@ def add_log(parser: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def logged(path: str | None) -> Iterator[None]:
-    """Events inside go to the end of this file; what fails too."""
+def logged(path: str | None, read: Sequence[str]) -> Iterator[None]:
+    """Events inside go to the end of this file; what fails too.
+
+    read : the files that are read, none of which it may be. Raises FileExistsError where it is no log of ours.
+    """
     if path is None:
         yield
         return
+    check_output(path, True, read)
+    if Path(path).exists() and Path(path).read_bytes()[:1] not in (b"", b"{"):
+        raise FileExistsError(f"--log {path}: the file that is there is no log. Choose another name.")
     handler, before = logging.FileHandler(path, encoding="utf-8"), LOGGER.level
     handler.setFormatter(_JsonLines())
     LOGGER.addHandler(handler)
@@ -53,12 +61,16 @@ def logged(path: str | None) -> Iterator[None]:
         handler.close()
 
 
-def reported(path: str | None, on_cluster: bool) -> contextlib.AbstractContextManager[object]:
+def reported(
+    path: str | None, on_cluster: bool, overwrite: bool, read: Sequence[str]
+) -> contextlib.AbstractContextManager[object]:
     """Dask's page about what is done inside, where one is asked for."""
     if path is None:
         return contextlib.nullcontext()
     if not on_cluster:
         raise ValueError("--performance-report is of a cluster's workers. Use it with --scheduler or --workers.")
-    check_output(path, True, [])
+    if importlib.util.find_spec("bokeh") is None:
+        raise ValueError("--performance-report is drawn by bokeh, which is not there. Install it: pip install bokeh.")
+    check_output(path, overwrite, read)
     report: contextlib.AbstractContextManager[object] = performance_report(filename=path)
     return report

@@ -29,6 +29,7 @@ except ImportError:  # not a POSIX system
 
 __all__ = ["alone_at"]
 
+TAKING_OVER = 0.5  # seconds in which whoever read an old lock has deleted it
 SAME_START = 1.0  # seconds between two looks at when one process began
 
 
@@ -52,17 +53,16 @@ def alone_at(path: Any, refusal: Callable[[str, str], str]) -> Iterator[None]:
 @contextmanager
 def _by_system(lock: str, refusal: Callable[[str, str], str]) -> Iterator[None]:
     while True:
-        file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+        file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             owner = _said(os.pread(file, 1000, 0))
             os.close(file)
             raise OSError(refusal(_name(owner), lock)) from error
-        except OSError:  # a file system that has no locks
+        except OSError:  # a file system that has no locks; the file may be another's, who found the same
             os.close(file)
-            os.unlink(lock)
-            with _by_file(lock, refusal):
+            with _by_file(f"{lock}.owner", refusal):
                 yield
             return
         if _is_there(lock, file):
@@ -102,6 +102,10 @@ def _by_file(lock: str, refusal: Callable[[str, str], str]) -> Iterator[None]:
             raise OSError(refusal(_name(owner), lock)) from error
         filesystem.rm_file(place)
         filesystem.pipe_file(place, me, mode="create")
+        time.sleep(TAKING_OVER)  # another may have found the same owner gone, and deleted this file for that one's
+        filesystem.invalidate_cache()
+        if (now := filesystem.cat_file(place)) != me:
+            raise OSError(refusal(_name(_said(now)), lock)) from error
     try:
         yield
     finally:

@@ -1,32 +1,37 @@
-"""Whether stores are still those that a system was opened on: one that is overwritten while it is read gives a mixture.
+"""Whether stores are still those that a system was read from: one that is overwritten while it is read gives a mixture.
 
-An array that `System.to_zarr` wrote says which writing it is of, and appending leaves that as it is. Of others the file
-with their metadata is looked at: when it was changed, and how long it is, as far as its file system tells.
+An array that `System.to_zarr` wrote says which writing it is of, and appending leaves that as it is. Of others the
+document with their metadata is looked at, which whoever writes an array anew writes anew: when it was changed, as far
+as its file system tells, and what it says. Other attributes, permissions, links and copies with their times are no change.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import zarr
+from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from lrgls_dask.data.places import location_of
-from lrgls_dask.data.seal import WRITTEN
+from lrgls_dask.data.seal import WRITTEN, writing_of
 from lrgls_dask.errors import ChangedStore
 from lrgls_dask.rows.behind import stored_arrays
 
 __all__ = ["Marks"]
 
 DOCUMENTS = {2: ".zarray", 3: "zarr.json"}
-CHANGES = ("LastModified", "last_modified", "mtime", "updated", "created", "ETag", "size")  # what file systems tell
+TIMES = ("LastModified", "last_modified", "mtime", "updated", "size")  # what file systems tell that have no ETag
+AT_ONCE = 16  # requests that a store is asked to answer together
 
 
 class Marks:
@@ -41,38 +46,79 @@ class Marks:
         return list(found.values())
 
     @cached_property
-    def _first(self) -> list[Any]:
-        return [_mark(array, first=True) for _, array in self._arrays]
+    def _first(self) -> list[_Mark]:
+        return sync(_marks([array for _, array in self._arrays], [writing_of(array) for _, array in self._arrays]))
+
+    def begin(self) -> None:
+        """Remember the arrays as they are now; the first time alone."""
+        _ = self._first
 
     def look(self) -> None:
         """Raise ChangedStore, naming it, where an array is not the one that it was at the first look."""
-        for (name, array), was in zip(self._arrays, self._first, strict=True):
-            if was is not None and _mark(array) not in (was, None):
+        first = self._first
+        now = sync(_marks([array for _, array in self._arrays], [mark.writing for mark in first]))
+        for (name, array), was, found in zip(self._arrays, first, now, strict=True):
+            if found.is_another_than(was):
                 place = location_of(array)
                 raise ChangedStore(name, place.called if place else str(array.store_path))
 
 
-def _mark(array: zarr.Array, *, first: bool = False) -> Any:
-    """None where nothing is known."""
-    said = array.attrs.get(WRITTEN)
-    if said is not None and first:
-        return said
-    store, path = array.store_path.store, array.store_path.path
+@dataclass(frozen=True)
+class _Mark:
+    """writing : of arrays of ours, None of others.  time : None where nothing is known.  said : the document, without
+    and with its attributes; None if it is gone."""
+
+    writing: str | None
+    time: Any
+    said: tuple[Any, Any] | None
+
+    def is_another_than(self, was: _Mark) -> bool:
+        if was.said is None or (self.said is None and self.time is None):
+            return False  # nothing is known
+        if self.said is None:
+            return True
+        if was.writing is not None:
+            return bool(self.writing != was.writing)
+        if self.time == was.time:
+            return False
+        # written anew as it was, or with another shape; another attribute alone is the user's note
+        return self.said == was.said or self.said[0] != was.said[0]
+
+
+async def _marks(arrays: list[zarr.Array], writings: list[str | None]) -> list[_Mark]:
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def mark(array: zarr.Array, writing: str | None) -> _Mark:
+        async with gate:
+            return await _mark(array, writing)
+
+    return list(await asyncio.gather(*(mark(*each) for each in zip(arrays, writings, strict=True))))
+
+
+async def _mark(array: zarr.Array, writing: str | None) -> _Mark:
+    store: Store = array.store_path.store
+    path = f"{array.store_path.path}/{DOCUMENTS[array.metadata.zarr_format]}".lstrip("/")
+    try:
+        time = None if writing is not None else await _time(store, path)
+        content = await store.get(path, default_buffer_prototype())
+        if content is None:
+            return _Mark(None, "gone", None)
+        whole = json.loads(content.to_bytes())
+    except FileNotFoundError:
+        return _Mark(None, "gone", None)
+    except (OSError, ValueError):  # a store that does not answer now says nothing of what it holds
+        return _Mark(None, None, None)
+    attributes = whole.pop("attributes", {})
+    return _Mark(attributes.get(WRITTEN) if writing is not None else None, time, (whole, attributes))
+
+
+async def _time(store: Any, path: str) -> Any:
+    """When a document was written, in whatever way its file system tells."""
     while isinstance(store, WrapperStore):
         store = store._store
-    document = f"{path}/{DOCUMENTS[array.metadata.zarr_format]}".lstrip("/")
-    try:
-        if said is not None:
-            found = sync(store.get(document, default_buffer_prototype()))
-            return "gone" if found is None else json.loads(found.to_bytes())["attributes"].get(WRITTEN, "another")
-        if isinstance(store, LocalStore):
-            there = os.stat(Path(store.root) / document)
-            return there.st_mtime_ns, there.st_size, there.st_ino
-        if isinstance(store, FsspecStore):
-            info = sync(store.fs._info(f"{store.path}/{document}"))
-            return [str(info.get(each)) for each in CHANGES]
-    except FileNotFoundError:
-        return "gone"
-    except Exception:  # a file system that does not answer now says nothing of what it holds
-        return None
+    if isinstance(store, LocalStore):
+        return os.stat(Path(store.root) / path).st_mtime_ns
+    if isinstance(store, FsspecStore):
+        info = await store.fs._info(f"{store.path}/{path}")
+        return info["ETag"] if info.get("ETag") else [str(info.get(each)) for each in TIMES]
     return None

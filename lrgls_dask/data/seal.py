@@ -21,7 +21,7 @@ import zarr
 from zarr.abc.codec import Codec
 from zarr.abc.store import SuffixByteRequest
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer import cpu, default_buffer_prototype
 from zarr.core.sync import sync
 
 from lrgls_dask.errors import DamagedStore
@@ -32,14 +32,17 @@ __all__ = [
     "SEAL",
     "WRITTEN",
     "check_seal",
+    "mark_written",
     "read_whole",
     "seal_of",
     "with_checksum",
     "write_sealed",
+    "writing_of",
 ]
 
 SEAL = "lrgls_seal"
 WRITTEN = "lrgls_written"  # of an array of rows: which writing it is of, that tells it from one in its place
+BESIDE = "written"  # the key of an array that says so too, which no copy by another program takes along
 CHECKED = (Crc32cCodec(),)
 PACKED = (ZstdCodec(), Crc32cCodec())
 AT_ONCE = 16  # requests that a store is asked to answer together
@@ -71,10 +74,33 @@ def with_checksum(compressors: Any) -> tuple[Any, ...]:
     """Compressors as zarr takes them, and the checksum behind the last of them."""
     if compressors is None:
         return CHECKED
-    if isinstance(compressors, str):  # "auto"
-        return PACKED
+    if isinstance(compressors, str):
+        return PACKED if compressors == "auto" else (compressors,)  # which zarr refuses
     given = (compressors,) if isinstance(compressors, Codec | Mapping) else tuple(compressors)
-    return (*given, *CHECKED) if given[-1:] != CHECKED else given
+    return given if given and _is_checksum(given[-1]) else (*given, *CHECKED)
+
+
+def _is_checksum(codec: Any) -> bool:
+    return isinstance(codec, Crc32cCodec) or (isinstance(codec, Mapping) and codec.get("name") == "crc32c")
+
+
+def mark_written(array: zarr.Array) -> None:
+    """Say beside an array too which writing it is of: all of its chunks are written, those of fill values too."""
+    said = cpu.Buffer.from_bytes(str(array.attrs[WRITTEN]).encode())
+    sync(array.store_path.store.set(_beside(array), said))
+
+
+def writing_of(array: zarr.Array) -> str | None:
+    """Which writing an array is of, where it is one of `System.to_zarr` and no copy that another program made of it."""
+    said = array.attrs.get(WRITTEN)
+    if said is None:
+        return None
+    found = sync(array.store_path.store.get(_beside(array), default_buffer_prototype()))
+    return str(said) if found is not None and found.to_bytes() == str(said).encode() else None
+
+
+def _beside(array: zarr.Array) -> str:
+    return f"{array.store_path.path}/{BESIDE}".lstrip("/")
 
 
 def write_sealed(group: zarr.Group | zarr.Array, **attributes: Any) -> None:

@@ -19,7 +19,7 @@ from lrgls_dask.data.framefit import write_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import STORED_NAMES
 from lrgls_dask.data.places import Location, local_path, location_of
-from lrgls_dask.data.seal import PACKED, WRITTEN, with_checksum
+from lrgls_dask.data.seal import PACKED, WRITTEN, mark_written, with_checksum
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.store import FORMAT, label_index, read_system, write_grid
 from lrgls_dask.data.storedlabels import StoredLabels, encode_labels
@@ -196,6 +196,7 @@ def _write_rows(
         options: dict[str, Any] = {"dimension_names": names, "compressors": with_checksum(compressors)}
         options["attributes"] = {WRITTEN: writing}
         target = _create(group, kind.name, shape, chunks, dtype, **options)
+        mark_written(target)
         if kind.name == "groups":  # which may be kept in coded form
             target.attrs.update(dict(getattr(kind.parts[0].array, "attrs", {})))
         targets.append((target, kind.parts))

@@ -24,7 +24,7 @@ from zarr.core.sync import sync
 
 from lrgls_dask.data.places import location_of
 from lrgls_dask.data.plainchunks import plain_if_possible
-from lrgls_dask.data.seal import WRITTEN
+from lrgls_dask.data.seal import writing_of
 from lrgls_dask.errors import DamagedStore, UnwrittenChunks, warn_user
 from lrgls_dask.rows.behind import stored_arrays
 
@@ -47,7 +47,7 @@ def check_written(named: Iterable[tuple[str, Any]], *, strict: bool = False) -> 
                 continue
             seen.add(key)
             text = _lacking(name, array, strict)
-            if text and WRITTEN in array.attrs:
+            if text and writing_of(array) is not None:
                 place = location_of(array)
                 raise DamagedStore(place.called if place else array.store_path, "store", text.rstrip("."))
             if text and strict:
@@ -62,7 +62,7 @@ def check_written(named: Iterable[tuple[str, Any]], *, strict: bool = False) -> 
 
 def _lacking(name: str, array: zarr.Array, strict: bool) -> str:
     """What to say of an array; nothing where nothing is missing, or nothing is asked."""
-    if WRITTEN in array.attrs:
+    if writing_of(array) is not None:
         if plain_if_possible(array) is not array:  # passes refuse to read a chunk that is not there
             return ""
     elif _is_nan(array.fill_value):

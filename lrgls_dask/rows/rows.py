@@ -92,7 +92,11 @@ class GroupLabels:
 
 
 class Unchanged(Protocol):
-    """What knows whether stores are those that were opened."""
+    """What knows whether stores are those that were first read."""
+
+    def begin(self) -> None:
+        """Remembers them, the first time."""
+        ...
 
     def look(self) -> None:
         """Raises ChangedStore where they are not."""

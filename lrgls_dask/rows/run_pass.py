@@ -147,7 +147,7 @@ def _unchanged(rows: Rows) -> Iterator[None]:
     if rows.marks is None:
         yield
         return
-    rows.marks.look()
+    rows.marks.begin()
     try:
         yield
     except Exception:
@@ -251,9 +251,11 @@ def _sum_groups(whole: _Pass, chosen: slice) -> Any:
         level = [(whole.key("add", f"{depth}.{token}"), i) for i in range(len(nodes))]
         graph.update({key: (_add, node) for key, node in zip(level, nodes, strict=True)})
 
+    planned = None if client is None else whole.planned()  # while there are workers to ask
+
     def restated(key: Key) -> tuple[str, int | None]:
         """For whoever hears that workers died of a task."""
-        return whole.rows_of(of_key[key]) if key in of_key else "what tasks of rows share", whole.planned()
+        return whole.rows_of(of_key[key]) if key in of_key else "what tasks of rows share", planned
 
     return computed(get, graph, level[0], restated)
 

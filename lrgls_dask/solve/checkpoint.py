@@ -19,9 +19,10 @@ from dask.base import tokenize
 
 from lrgls_dask.data.alone import alone_at
 from lrgls_dask.data.places import Location, check_apart
-from lrgls_dask.data.seal import CHECKED, WRITTEN, check_seal, read_whole, write_sealed
+from lrgls_dask.data.seal import CHECKED, check_seal, read_whole, write_sealed, writing_of
 from lrgls_dask.data.storage import new_store, open_group, remove_store
 from lrgls_dask.data.zarrio import check_version, read_array, read_head, write_array, write_head
+from lrgls_dask.errors import without_secrets
 from lrgls_dask.rows.moments import GramMoments, RootMoments
 from lrgls_dask.rows.rows import Part, Rows
 from lrgls_dask.sigma.interface import Sigma
@@ -188,8 +189,8 @@ class Checkpoint:
 
 def _in_use(path: Any, owner: str, lock: str) -> str:
     return (
-        f"the checkpoint {path!s} is in use by another fit ({owner}). Wait until that has ended, or give this fit a "
-        f"path of its own; where it is known to be gone, delete {lock}."
+        f"the checkpoint {without_secrets(path)} is in use by another fit ({owner}). Wait until that has ended, or give "
+        f"this fit a path of its own; where it is known to be gone, delete {without_secrets(lock)}."
     )
 
 
@@ -346,6 +347,7 @@ def _part_token(part: Part) -> Any:
         return array.name
     if isinstance(array, np.ndarray):
         return tokenize(array)
-    written = getattr(getattr(array, "array", array), "attrs", {}).get(WRITTEN)
+    stored = getattr(array, "array", array)
+    written = writing_of(stored) if isinstance(stored, zarr.Array) else None
     of_writing = () if written is None else (written,)
     return (str(getattr(array, "store_path", part.name)), array.shape, str(array.dtype), part.row_chunks, *of_writing)

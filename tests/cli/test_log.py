@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import re
 
 import pytest
 
@@ -65,3 +67,24 @@ def test_tasks_are_named_for_a_dashboard(purpose, short) -> None:
 
     named = _Pass(None, None, None, None, 0, purpose, "a1b2c3.4")  # type: ignore[arg-type]
     assert key_split((named.key("rows", "0f" * 16), 7)) == short
+
+
+def test_no_file_of_another_kind_is_written_to(in_tmp_path, capsys) -> None:
+    DATA.system().to_zarr("s.zarr")
+    (in_tmp_path / "notes.txt").write_text("mine")
+    assert main(["fit", "s.zarr", "--out", "f.zarr", "--log", "notes.txt"]) == 1
+    assert "notes.txt: the file that is there is no log" in capsys.readouterr().err
+    assert (in_tmp_path / "notes.txt").read_text() == "mine"
+    page = ["--workers", "1", "--performance-report", "notes.txt"]
+    assert main(["fit", "s.zarr", "--out", "f.zarr", *page]) == 1
+    assert re.search("notes.txt exists|pip install bokeh", capsys.readouterr().err)
+    assert not (in_tmp_path / "f.zarr").exists()
+
+
+def test_a_page_that_cannot_be_drawn_is_refused_before_the_fit(in_tmp_path, capsys, monkeypatch) -> None:
+    DATA.system().to_zarr("s.zarr")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("lrgls_dask.cli.fit.system_of", lambda args: pytest.fail("rows were looked at"))
+    monkeypatch.setattr("lrgls_dask.cli.fit._cluster", lambda *args: contextlib.nullcontext())
+    assert main(["fit", "s.zarr", "--out", "f.zarr", "--workers", "1", "--performance-report", "r.html"]) == 1
+    assert "pip install bokeh" in capsys.readouterr().err

@@ -16,6 +16,8 @@ import zarr
 from lrgls_dask import DamagedStore, LowRankGLS, System
 from lrgls_dask.errors import ChangedStore, UnreadableRows
 from lrgls_dask.rows import block_plan
+from lrgls_dask.solve.checkpoint import rows_token
+from support.systems import simulate
 
 RNG = np.random.default_rng(0)
 X = np.column_stack([np.ones(200), RNG.normal(size=(200, 2))])
@@ -113,3 +115,48 @@ def test_a_missing_chunk_of_ours_is_refused(tmp_path: Path, codec: Any) -> None:
         LowRankGLS(0, missing="em").fit(System.from_zarr(path))
     System.from_arrays(Y, X).to_zarr(path, row_chunk=10, compressors=codec, overwrite=True)
     assert np.isfinite(fit(System.from_zarr(path)).loglik)
+
+
+def test_a_copy_by_another_program_may_leave_out_what_holds_nothing(tmp_path: Path) -> None:
+    """It takes the attributes along, not the promise that every chunk was written."""
+    data = simulate("shared", n=400, K=3, k=1)
+    data.Y[100:200] = np.nan
+    data.system().to_zarr(tmp_path / "ours", row_chunk=100)
+    with xr.open_zarr(tmp_path / "ours") as ds:
+        ds.to_zarr(tmp_path / "copy")
+    assert not (tmp_path / "copy" / "Y" / "c" / "1").exists()
+    opened = [System.from_zarr(tmp_path / name) for name in ("ours", "copy")]
+    fits = [LowRankGLS(0, missing="em").fit(system).result_ for system in opened]
+    assert fits[0].nll == fits[1].nll
+    assert rows_token(opened[0].rows) != rows_token(opened[1].rows)
+
+
+def _permissions(document: Path) -> None:
+    document.chmod(0o600)
+
+
+def _attribute(document: Path) -> None:
+    attributes = zarr.open_array(document.parent).attrs
+    attributes["notes"] = [*attributes.get("notes", []), "read"]
+
+
+def _link(document: Path) -> None:
+    document.with_name("another name").hardlink_to(document)
+
+
+def _same_times(document: Path) -> None:
+    shutil.copy2(document, document.with_name("moved"))
+    document.with_name("moved").replace(document)
+
+
+@pytest.mark.parametrize("change", [_permissions, _attribute, _link, _same_times])
+def test_data_that_did_not_change_may_be_read(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    y = zarr.create_array(tmp_path / "y", shape=(60, 3), chunks=(20, 3), dtype=float)
+    y[:] = np.random.default_rng(0).normal(size=(60, 3))
+    for array in (da.from_zarr(str(tmp_path / "y")), zarr.open_array(tmp_path / "y", mode="r")):
+        system = System.from_arrays(array, np.ones((60, 1)))
+        first = LowRankGLS(0).fit(system).result_
+        change(tmp_path / "y" / "zarr.json")
+        assert LowRankGLS(0).fit(system).result_.nll == first.nll
+        for name in ("another name", "moved"):
+            (tmp_path / "y" / name).unlink(missing_ok=True)

@@ -146,3 +146,12 @@ def test_a_fit_without_a_seal_opens(tmp_path: Path) -> None:
     fitted(1).to_zarr(tmp_path / "saved.zarr")
     del zarr.open_group(tmp_path / "saved.zarr", mode="r+").attrs["lrgls_seal"]
     assert np.array_equal(Fit.from_zarr(tmp_path / "saved.zarr").params, fitted(1).params)
+
+
+def test_compressors_are_those_of_zarr(tmp_path: Path) -> None:
+    system = System.from_arrays(np.ones((9, 1)), np.ones((9, 1)))
+    with pytest.raises(TypeError, match="gzip|str"):
+        system.to_zarr(tmp_path / "text", compressors="gzip")
+    system.to_zarr(tmp_path / "codec", compressors=[{"name": "crc32c"}])
+    array = zarr.open_group(tmp_path / "codec")["Y"]
+    assert isinstance(array, zarr.Array) and len(array.compressors) == 1

@@ -20,6 +20,7 @@ import pytest
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.data import alone
 from lrgls_dask.data.alone import alone_at
+from lrgls_dask.errors import without_secrets
 from support.systems import simulate
 
 HOLD = """
@@ -94,3 +95,35 @@ def test_a_file_is_the_lock_where_there_is_no_other(without_locks: None, tmp_pat
     filesystem.rm_file(lock)
     with alone_at(path, said):
         pass
+
+
+def test_a_disk_without_locks_takes_nothing_from_who_came_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(alone.fcntl, "flock", refused)
+    for _ in range(2):
+        with alone_at(tmp_path / "kept", said):
+            for _ in range(2):
+                with pytest.raises(OSError, match=f"process {os.getpid()} "), alone_at(tmp_path / "kept", said):
+                    pass
+
+
+def test_of_two_who_find_an_owner_gone_one_gets_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other deletes what the first has just made, and makes its own."""
+    place = fsspec.filesystem("memory")
+    gone = {"pid": 2**22 + 1, "host": alone.socket.gethostname(), "started": 0.0}
+    place.pipe_file("/race.lock", json.dumps(gone).encode())
+    other = json.dumps({"pid": os.getpid(), "host": "another", "started": 1.0}).encode()
+    monkeypatch.setattr(alone.time, "sleep", lambda _: place.pipe_file("/race.lock", other))
+    with pytest.raises(OSError, match="on another"), alone_at("memory://race", said):
+        pass
+    assert place.cat_file("/race.lock") == other
+    place.rm_file("/race.lock")
+
+
+def test_what_opens_a_url_is_not_shown() -> None:
+    assert without_secrets("s3://key:word@bucket/fit.zarr?sig=planted") == "s3://bucket/fit.zarr"
+    assert without_secrets(Path("/data/a@b?c")) == "/data/a@b?c"

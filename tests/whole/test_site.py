@@ -23,7 +23,11 @@ SOURCE = ROOT / "notebooks"
 PAGES = sorted(path for path in SOURCE.rglob("*.md"))
 # What a fence may hold: code that the build runs, markup, programs of other languages beside the digits they gave.
 RUN_OR_MARKUP = {"{code-cell}", "{code-cell} ipython3", "{toctree}", "{eval-rst}", "{include} ../../deploy/README.md"}
-RUN_OR_MARKUP |= {"{include} ../../deploy/SCALING.md", "r", "math", "{math}"}
+RUN_OR_MARKUP |= {f"{{include}} ../../deploy/{name}.md" for name in ("SCALING", "SLURM", "TLS")} | {
+    "r",
+    "math",
+    "{math}",
+}
 
 
 def built(folder: Path) -> subprocess.CompletedProcess[str]:
