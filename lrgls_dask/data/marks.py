@@ -1,8 +1,8 @@
-"""Whether stores are still those that a system was read from: one that is overwritten while it is read gives a mixture.
+"""Whether stores are still those that a system was read from: one that is overwritten while it is read is a mixture.
 
 An array that `System.to_zarr` wrote says which writing it is of, and appending leaves that as it is. Of others the
 document with their metadata is looked at, which whoever writes an array anew writes anew: when it was changed, as far
-as its file system tells, and what it says. Other attributes, permissions, links and copies with their times are no change.
+as its file system tells, and what it says. Other attributes, permissions, links, copies with their times: no change.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,10 @@ class Marks:
 
     @cached_property
     def _first(self) -> list[_Mark]:
-        return sync(_marks([array for _, array in self._arrays], [writing_of(array) for _, array in self._arrays]))
+        arrays = [array for _, array in self._arrays]
+        writings = [writing_of(array) for array in arrays]  # as they were opened
+        found = sync(_marks(arrays, writings))
+        return [replace(mark, writing=writing) for mark, writing in zip(found, writings, strict=True)]
 
     def begin(self) -> None:
         """Remember the arrays as they are now; the first time alone."""

@@ -42,7 +42,7 @@ __all__ = [
 
 SEAL = "lrgls_seal"
 WRITTEN = "lrgls_written"  # of an array of rows: which writing it is of, that tells it from one in its place
-BESIDE = "written"  # the key of an array that says so too, which no copy by another program takes along
+BESIDE = "written"  # a key beside the chunks of such an array, which no copy by another program takes along
 CHECKED = (Crc32cCodec(),)
 PACKED = (ZstdCodec(), Crc32cCodec())
 AT_ONCE = 16  # requests that a store is asked to answer together
@@ -85,9 +85,8 @@ def _is_checksum(codec: Any) -> bool:
 
 
 def mark_written(array: zarr.Array) -> None:
-    """Say beside an array too which writing it is of: all of its chunks are written, those of fill values too."""
-    said = cpu.Buffer.from_bytes(str(array.attrs[WRITTEN]).encode())
-    sync(array.store_path.store.set(_beside(array), said))
+    """Say beside an array that all of its chunks are written, those of fill values too."""
+    sync(array.store_path.store.set(_beside(array), cpu.Buffer.from_bytes(b"every chunk")))
 
 
 def writing_of(array: zarr.Array) -> str | None:
@@ -95,8 +94,7 @@ def writing_of(array: zarr.Array) -> str | None:
     said = array.attrs.get(WRITTEN)
     if said is None:
         return None
-    found = sync(array.store_path.store.get(_beside(array), default_buffer_prototype()))
-    return str(said) if found is not None and found.to_bytes() == str(said).encode() else None
+    return str(said) if sync(array.store_path.store.exists(_beside(array))) else None
 
 
 def _beside(array: zarr.Array) -> str:

@@ -189,8 +189,8 @@ class Checkpoint:
 
 def _in_use(path: Any, owner: str, lock: str) -> str:
     return (
-        f"the checkpoint {without_secrets(path)} is in use by another fit ({owner}). Wait until that has ended, or give "
-        f"this fit a path of its own; where it is known to be gone, delete {without_secrets(lock)}."
+        f"the checkpoint {without_secrets(path)} is in use by another fit ({owner}). Wait until that has ended, or "
+        f"give this fit a path of its own; where it is known to be gone, delete {without_secrets(lock)}."
     )
 
 

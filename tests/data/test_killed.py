@@ -37,8 +37,8 @@ def table() -> pd.DataFrame:
 def files_of(path: str) -> dict[str, bytes]:
     """What every file of a store holds, but for the mark that each writing of arrays has to itself."""
     files = (file for file in sorted(Path(path).rglob("*")) if file.is_file())
-    mark = rf'("{WRITTEN}": )"\w+"'.encode()
-    return {str(file.relative_to(path)): re.sub(mark, rb"\1", file.read_bytes()) for file in files}
+    mark = re.compile(rf'("{WRITTEN}": )"[0-9a-f]+"'.encode())
+    return {str(file.relative_to(path)): mark.sub(rb"\1", file.read_bytes()) for file in files}
 
 
 def assert_rows(path: str, n_rows: int) -> None:

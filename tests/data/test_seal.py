@@ -150,7 +150,7 @@ def test_a_fit_without_a_seal_opens(tmp_path: Path) -> None:
 
 def test_compressors_are_those_of_zarr(tmp_path: Path) -> None:
     system = System.from_arrays(np.ones((9, 1)), np.ones((9, 1)))
-    with pytest.raises(TypeError, match="gzip|str"):
+    with pytest.raises(TypeError, match=r"gzip|str"):
         system.to_zarr(tmp_path / "text", compressors="gzip")
     system.to_zarr(tmp_path / "codec", compressors=[{"name": "crc32c"}])
     array = zarr.open_group(tmp_path / "codec")["Y"]

@@ -97,9 +97,7 @@ def test_a_file_is_the_lock_where_there_is_no_other(without_locks: None, tmp_pat
         pass
 
 
-def test_a_disk_without_locks_takes_nothing_from_who_came_first(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_disk_without_locks_takes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refused(*_: Any) -> None:
         raise OSError(37, "No locks available")
 
