@@ -68,12 +68,13 @@ class Marks:
 
 @dataclass(frozen=True)
 class _Mark:
-    """writing : of arrays of ours, None of others.  time : None where nothing is known.  said : the document, without
-    and with its attributes; None if it is gone."""
+    """writing : of arrays of ours, None of others.  time : of the document, None where nothing is known.  said : the
+    document but for its attributes, None if it is gone.  chunk : time of the first chunk, None if there is none."""
 
     writing: str | None
     time: Any
-    said: tuple[Any, Any] | None
+    said: Any
+    chunk: Any = None
 
     def is_another_than(self, was: _Mark) -> bool:
         if was.said is None or (self.said is None and self.time is None):
@@ -84,8 +85,8 @@ class _Mark:
             return bool(self.writing != was.writing)
         if self.time == was.time:
             return False
-        # written anew as it was, or with another shape; another attribute alone is the user's note
-        return self.said == was.said or self.said[0] != was.said[0]
+        # where the rows stayed as they were, the document was written for the attributes of the user
+        return bool(self.said != was.said or self.chunk != was.chunk)
 
 
 async def _marks(arrays: list[zarr.Array], writings: list[str | None]) -> list[_Mark]:
@@ -103,6 +104,7 @@ async def _mark(array: zarr.Array, writing: str | None) -> _Mark:
     path = f"{array.store_path.path}/{DOCUMENTS[array.metadata.zarr_format]}".lstrip("/")
     try:
         time = None if writing is not None else await _time(store, path)
+        chunk = None if writing is not None else await _chunk_time(array)
         content = await store.get(path, default_buffer_prototype())
         if content is None:
             return _Mark(None, "gone", None)
@@ -112,7 +114,15 @@ async def _mark(array: zarr.Array, writing: str | None) -> _Mark:
     except (OSError, ValueError):  # a store that does not answer now says nothing of what it holds
         return _Mark(None, None, None)
     attributes = whole.pop("attributes", {})
-    return _Mark(attributes.get(WRITTEN) if writing is not None else None, time, (whole, attributes))
+    return _Mark(attributes.get(WRITTEN) if writing is not None else None, time, whole, chunk)
+
+
+async def _chunk_time(array: zarr.Array) -> Any:
+    first = array.metadata.encode_chunk_key((0,) * array.ndim)
+    try:
+        return await _time(array.store_path.store, f"{array.store_path.path}/{first}".lstrip("/"))
+    except FileNotFoundError:
+        return None
 
 
 async def _time(store: Any, path: str) -> Any:

@@ -138,7 +138,8 @@ def _permissions(document: Path) -> None:
 
 def _attribute(document: Path) -> None:
     attributes = zarr.open_array(document.parent).attrs
-    attributes["notes"] = [*attributes.get("notes", []), "read"]
+    for value in ("m", "m"):  # the same again too
+        attributes["units"] = value
 
 
 def _link(document: Path) -> None:
@@ -161,3 +162,14 @@ def test_data_that_did_not_change_may_be_read(tmp_path: Path, change: Callable[[
         assert LowRankGLS(0).fit(system).result_.nll == first.nll
         for name in ("another name", "moved"):
             (tmp_path / "y" / name).unlink(missing_ok=True)
+
+
+def test_an_overwritten_array_with_other_attributes_is_noticed(tmp_path: Path) -> None:
+    foreign(tmp_path / "s.zarr")
+    system = System.from_zarr(tmp_path / "s.zarr")
+    fit(system)
+    foreign(tmp_path / "s.zarr", scale=2.0)
+    for name in ("X", "Y"):
+        zarr.open_array(tmp_path / "s.zarr" / name).attrs["history"] = "again"
+    with pytest.raises(ChangedStore, match="written anew"):
+        fit(system)
