@@ -239,7 +239,8 @@ class Pictures:
         against those of the normal distribution, and their mean and standard deviation by stretch of rows.
 
         One pass over the rows of `system`, those that were fitted or others, in memory that does not grow with them:
-        exact counts in fixed bins. Of a row with holes what it shows is whitened by what Sigma says of that.
+        exact counts in fixed bins, so that a residual is drawn to half a bin: 1/256 up to 8, and 2% of what is larger.
+        Of a row with holes what it shows is whitened by what Sigma says of that.
         ax : three axes.
         data : the Dataset of `expected` and `residual` (point,), and `mean`, `sd` and `count` along the rows, for 100
             stretches of as many rows each, by the label and number of the first.

@@ -195,10 +195,16 @@ def test_the_course_of_sigma(varying: Any) -> None:
 
 def check_residuals(numbers: xr.Dataset, z: np.ndarray) -> None:
     """z : (N, K) whitened residuals, NaN where missing, by a route of one's own."""
-    flat = np.sort(z[~np.isnan(z)])
-    points = numbers.isel(point=numbers["residual"].values != 0)  # which side of zero is a matter of rounding
-    below = np.searchsorted(flat, points["residual"].values, side="left") / len(flat)
-    np.testing.assert_allclose(scipy.stats.norm.cdf(points["expected"]), below)
+    flat, edges = np.sort(z[~np.isnan(z)]), residual_sums.EDGES
+    points = numbers["residual"].values
+    bins = np.searchsorted(edges, points)
+    np.testing.assert_allclose(points, (edges[bins] + edges[bins - 1]) / 2)
+    sure = (edges[bins] != 0) & (edges[bins - 1] != 0)  # which side of zero is a matter of rounding
+    below = [np.searchsorted(flat, edges[bins + k]) for k in (-1, 0)]
+    share = scipy.stats.norm.cdf(numbers["expected"].values)
+    np.testing.assert_allclose(share[sure], np.mean(below, axis=0)[sure] / len(flat))
+    for place in (0, -1):
+        assert edges[bins[place] - 1] <= flat[place] < edges[bins[place]]
     edges = [*numbers["first_row"].values.tolist(), len(z)]
     for t in (0, len(edges) // 2, len(edges) - 2):
         some = z[edges[t] : edges[t + 1]]
@@ -234,6 +240,27 @@ def test_residuals_by_one_pass(found: Fit) -> None:
 def test_bins_are_counted_exactly() -> None:
     z = np.concatenate([residual_sums.EDGES, np.random.default_rng(0).standard_t(1.5, size=3000) * 3, [1e9, -1e9]])
     np.testing.assert_array_equal(residual_sums._bins(z), np.searchsorted(residual_sums.EDGES, z, side="right"))
+
+
+def test_quantiles_of_both_signs_and_the_largest_are_drawn() -> None:
+    """What n numbers have is drawn at (i - 1/2) / n, whatever their signs; one far away among half a million too."""
+    few = np.random.default_rng(3).normal(size=40)
+    points = quantiles(few)
+    assert points.sizes["point"] == len(np.unique(residual_sums._bins(few)))
+    np.testing.assert_allclose(points["expected"][[0, -1]], scipy.stats.norm.ppf([1 / 80, 79 / 80]))
+    np.testing.assert_allclose(points["residual"][[0, -1]], [few.min(), few.max()], atol=1 / 256)
+    many = np.append(np.random.default_rng(4).normal(size=500_000), 60.0)
+    for z in (few, many):
+        points, turned = quantiles(z), quantiles(-z)
+        for name in ("expected", "residual"):
+            np.testing.assert_allclose(turned[name], -points[name].values[::-1], atol=1e-9)
+    assert points.sizes["point"] <= residual_sums.POINTS
+    np.testing.assert_allclose(points["residual"][-1], 60.0, rtol=0.03)
+    np.testing.assert_allclose(points["expected"][-1], scipy.stats.norm.ppf(1 - 0.5 / len(many)))
+
+
+def quantiles(z: np.ndarray) -> xr.Dataset:
+    return residual_sums._quantiles(np.bincount(residual_sums._bins(z), minlength=len(residual_sums.EDGES) + 1))
 
 
 def test_residuals_of_rows_with_holes_and_weights() -> None:
