@@ -120,7 +120,15 @@ def residual_numbers(fit: Reported, system: System) -> xr.Dataset:
     return _quantiles(found.below).merge(_of_stretches(found.of_stretches, edges, system, dim))
 
 
-TAKEN = ("point", "expected", "residual", "mean", "sd", "count")  # which the rows must not be called besides
+TAKEN = (
+    "point",
+    "expected",
+    "residual",
+    "mean",
+    "sd",
+    "count",
+    "first_row",
+)  # which the rows must not be called besides
 
 
 def _by_row(fit: Reported, n_obs: int) -> tuple[RowRuns, tuple[Whitening, ...]]:

@@ -34,7 +34,7 @@ def found() -> Fit:
 
 @pytest.fixture(scope="module")
 def varying() -> Any:
-    covariance = TimeVarying(rank=1, segments=np.repeat(np.arange(2000, 2006), 50), bandwidth=1.0)
+    covariance = TimeVarying(rank=1, segments=np.repeat(np.arange(2000, 2006), 50), bandwidth=2.0)
     return LowRankGLS(covariance=covariance).fit(drifting(6, 50)[0].system()).result_
 
 
@@ -120,6 +120,17 @@ def test_what_factors_leave_where_rows_have_holes() -> None:
         np.testing.assert_allclose(after[i, j], (r * sizes[i] * sizes[j] - F[i] @ F[j]) / np.sqrt(d[i] * d[j]))
 
 
+@pytest.mark.parametrize("name", ["loadings", "errors"])
+def test_an_order_that_is_none_is_said(found: Fit, name: str) -> None:
+    draw = getattr(found.plot, name)
+    with pytest.raises(ValueError, match="order must be 'given'; got 'likeness'"):
+        draw(order="likeness")
+    with pytest.raises(TypeError, match=r"got 3\. Give labels"):
+        draw(order=3)
+    with pytest.raises(ValueError, match=r"labels in order must be unique; 'y1'"):
+        draw(order=["y1", "y1"])
+
+
 def test_many_equations_are_drawn_in_part(found: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(error_structure, "IN_A_MAP", 3)
     with pytest.raises(ValueError, match=r"order has 4\. Give fewer"):
@@ -182,12 +193,25 @@ def test_the_course_of_sigma(varying: Any) -> None:
     array = varying.plot.loadings(segment=2001, order="given", data=True).values[:, 0]
     sigma = varying.sigma(2001).values
     np.testing.assert_allclose(np.outer(array, array)[0, 1] * np.sqrt(sigma[0, 0] * sigma[1, 1]), sigma[0, 1])
-    R = residuals(varying, drifting(6, 50)[0])[50:100]
+    R = residuals(varying, drifting(6, 50)[0]).reshape(6, 50, 6)[:3]  # what its Sigma was learnt from
+    S = np.einsum("t,tni,tnj->ij", [0.75, 1.0, 0.75], R, R)
     both = varying.plot.errors(segment=2001, order="given", data=True)
     F, d = (varying.loadings.sel(segment=2001).values, varying.idio_var.sel(segment=2001).values)
-    r = R[:, 0] @ R[:, 1] / np.sqrt((R[:, 0] @ R[:, 0]) * (R[:, 1] @ R[:, 1]))
+    r = S[0, 1] / np.sqrt(S[0, 0] * S[1, 1])
     left = (r * np.sqrt(sigma[0, 0] * sigma[1, 1]) - F[0] @ F[1]) / np.sqrt(d[0] * d[1])
     np.testing.assert_allclose(both["after"][0, 1], left)
+
+
+def test_a_smooth_sigma_leaves_correlations() -> None:
+    """Of one segment's own rows less the factors of others they were -1.1 and below."""
+    covariance = TimeVarying(rank=1, segments=np.repeat(np.arange(6), 50), bandwidth=float("inf"))
+    fit = LowRankGLS(covariance=covariance).fit(drifting(6, 50)[0].system()).result_
+    one = LowRankGLS(1, rel_tol=1e-13).fit(drifting(6, 50)[0].system()).result_
+    wanted = one.plot.errors("after", order="given", data=True)
+    for segment in range(6):
+        after = fit.plot.errors("after", segment=segment, order="given", data=True)
+        np.testing.assert_allclose(after["after"], wanted["after"], atol=1e-3)
+    assert np.abs(after["after"]).max() < 1 + 1e-9
 
 
 # ---------------------------------------------------------------------------------- rows
