@@ -14,7 +14,7 @@ from support.incomplete import with_holes
 from support.remedies import Case
 from support.systems import simulate
 
-__all__ = ["NAMES", "PICTURES"]
+__all__ = ["PICTURES", "WORDS"]
 
 DATA = simulate("shared", n=90, K=6)
 SEGMENTS = TimeVarying(rank=1, segments=np.repeat([1, 2, 3], 30), bandwidth=1.0)
@@ -100,7 +100,7 @@ PICTURES = [
     ),
 ]
 
-NAMES = [
+WORDS = [
     Case(
         "order is 'given', a list of labels of equations",
         lambda: fit().plot.loadings(order=3),
