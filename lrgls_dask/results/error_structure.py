@@ -24,7 +24,7 @@ from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.varying.segments import kernel_weights, segment_times
 from lrgls_dask.varying.sigmas import SegmentSigmas
 
-__all__ = ["When", "error_correlations", "over_segments", "sigma_of", "standard_loadings"]
+__all__ = ["IN_A_MAP", "When", "error_correlations", "over_segments", "sigma_of", "standard_loadings"]
 
 When = Literal["before", "after", "both"]
 WHEN = ("before", "after", "both")
