@@ -6,6 +6,7 @@ import argparse
 from pathlib import PurePosixPath
 
 from lrgls_dask.cli.arguments import add_overwrite, check_output, open_fit
+from lrgls_dask.data.places import local_path
 
 __all__ = ["add_report"]
 
@@ -22,7 +23,9 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _report(args: argparse.Namespace) -> None:
-    out = args.out or PurePosixPath(args.fit.rstrip("/")).with_suffix(".html").name
+    fit, local = open_fit(args.fit), local_path(args.fit)
+    called = PurePosixPath(args.fit.rstrip("/") if local is None else local.resolve().name)  # . has no name of its own
+    out = args.out or (called.with_suffix(".html").name if called.name else "fit.html")
     check_output(out, args.overwrite, [args.fit])
-    open_fit(args.fit).report(out, level=args.level, overwrite=args.overwrite)
+    fit.report(out, level=args.level, overwrite=args.overwrite)
     print(f"Report: {out}")

@@ -204,7 +204,7 @@ def size_text(n_bytes: int) -> str:
     """Bytes, for people."""
     amount = float(n_bytes)
     for unit in ("bytes", "kB", "MB", "GB"):
-        if amount < 1000:
+        if amount < 999.5:  # which is written as 1e+03
             return f"{amount:.3g} {unit}"
         amount /= 1000
     return f"{amount:.3g} TB"

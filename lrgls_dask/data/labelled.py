@@ -49,6 +49,7 @@ class LabelledRows(Designed):
 
     def __post_init__(self) -> None:
         _check_row_counts(self.rows, self.obs_labels, self.groups)
+        check_present((*self.dims, *self.design.equation_dims), "names of dims")
         _check_design(self.rows)
         _check_obs_labels(self.obs_labels, self.obs_dim)
         if self.rows.weights is not None and isinstance(self.rows.weights.array, np.ndarray):

@@ -31,6 +31,7 @@ index of `data`. Equations are the dim of xarray objects and stores that they li
 from __future__ import annotations
 
 import datetime
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ __all__ = [
     "plain_labels",
     "row_labels",
 ]
+
+HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
 
 
 def plain_labels(labels: Iterable[Any], what: str) -> tuple[Hashable, ...]:
@@ -90,8 +93,15 @@ def _plain(label: Any) -> Any:
 
 
 def check_present(labels: Sequence[Hashable], what: str, where: str = "") -> None:
-    """Raise ValueError naming the first label that is None, NaN, NaT or NA: nothing can be found by it."""
+    """Raise ValueError naming the first label that is None, NaN, NaT or NA: nothing can be found by it; or that has
+    half of a surrogate pair, which no table, store or page can hold."""
     for position, label in enumerate(labels):
+        for text in label if isinstance(label, tuple) else (label,):
+            if isinstance(text, str) and not text.isascii() and HALF.search(text):
+                raise ValueError(
+                    f"{what} must be text that can be written{where}; {text!r} at position {position} has half of a "
+                    "character that takes two. Put another in its place: text.encode(errors='replace').decode()."
+                )
         if any(map(_is_missing, label)) if isinstance(label, tuple) else _is_missing(label):
             raise ValueError(
                 f"{what} must not be missing{where}; found {label!r} at position {position}. Give it a name."

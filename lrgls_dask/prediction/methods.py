@@ -344,7 +344,8 @@ class PredictingBySigma(Predicting):
             tell the factors apart); of other fits they are NaN.
         method : "regression", F' Sigma^-1 r, the mean of the factors given the residuals r (Thomson 1939); "bartlett",
             (F' D^-1 F)^-1 F' D^-1 r, unbiased given the factors (Bartlett 1937).
-        The factors have variance 1 in every row: r is y - fitted times the root of the weight.
+        The factors have variance 1 in every row: r is y - fitted times the root of the weight. Rows that lie along a
+        dim that is called "factor" lie along "obs" here.
 
         Raises ValueError for a fit without factors, and as `predict_given` does.
         """
@@ -354,10 +355,9 @@ class PredictingBySigma(Predicting):
         values = LazyRows.of(new.rows, self._effects_of(new.rows)).map(
             factor_score_rows, scoring, self.covariance.rank, response=True, weighted=True
         )
-        scores = xr.DataArray(
-            values, {"factor": self.covariance.factor_labels}, (new.dim, "factor"), name="factor_scores"
-        )
-        return scores.assign_coords(coords_of_rows(new.obs_labels, new.dim, (self.equation_dim,)))
+        dim = "obs" if new.dim == "factor" else new.dim
+        scores = xr.DataArray(values, {"factor": self.covariance.factor_labels}, (dim, "factor"), name="factor_scores")
+        return scores.assign_coords(coords_of_rows(new.obs_labels, dim, (self.equation_dim,)))
 
     def _shown_scoring(self, method: FactorScoreMethod) -> ShownScoring | None:
         """How rows with missing responses are scored, by a fit that takes them."""

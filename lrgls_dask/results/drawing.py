@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,24 @@ import numpy as np
 from lrgls_dask.results.excerpt import evenly_spaced
 from lrgls_dask.results.text import cut_in_the_middle
 
-__all__ = ["axes_of", "correlation_map", "name_places", "name_square", "several_axes", "short"]
+__all__ = [
+    "PLAIN",
+    "axes_of",
+    "call",
+    "correlation_map",
+    "name_places",
+    "name_square",
+    "readable",
+    "several_axes",
+    "short",
+    "write_ticks",
+]
 
+PLAIN = {
+    "parse_math": False,
+    "usetex": False,
+}  # of text with names of the user's: $, _, ^ and the backslash are letters
+NO_LETTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # in no font, and XML has none
 LETTERS, UPRIGHT = 28, 14  # of a name beside a picture, and of one that stands below it
 ACROSS = 4  # letters that need not stand
 ROOM = 1.25  # of the height of a letter, that a line takes
@@ -45,6 +62,21 @@ def short(name: str, letters: int = LETTERS) -> str:
     return cut_in_the_middle(name, letters)
 
 
+def readable(text: str) -> str:
+    """The text with a sign for what no font and no SVG can have: control characters, halves of surrogate pairs."""
+    return NO_LETTERS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def call(axis: Any, text: str) -> None:
+    """Label an axis or a colorbar with the user's words, letter by letter."""
+    (axis.set_label_text if hasattr(axis, "set_label_text") else axis.set_label)(readable(text), **PLAIN)
+
+
+def write_ticks(axis: Any, places: Sequence[float] | np.ndarray, names: Sequence[str]) -> None:
+    """The user's names beside an axis, letter by letter."""
+    axis.set_ticks(places, [readable(name) for name in names], **PLAIN)
+
+
 def name_places(axes: Any, names: Sequence[str], along: str = "y", *, called: str = "") -> None:
     """Write as many names along an axis as there is room for, evenly spaced, the first and the last among them.
 
@@ -71,12 +103,12 @@ def _write(axes: Any, names: Sequence[str], along: str, room: float, letters: in
     lines = int(72 * room / axes.figure.dpi / (ROOM * _letter(axes)))
     places = evenly_spaced(len(names), min(len(names), max(2, lines)))
     written = [short(names[place], letters) for place in places]
-    axis.set_ticks(places, written)
+    write_ticks(axis, places, written)
     if along == "x" and max(map(len, written)) > ACROSS:
         axes.tick_params("x", labelrotation=90)
     if called:
         some = f" ({len(places):,} of {len(names):,} named)" if len(places) < len(names) else ""
-        axis.set_label_text(f"{called}{some}")
+        call(axis, f"{called}{some}")
 
 
 def _letter(axes: Any) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ import xarray as xr
 from lrgls_dask.checks import closest, one_of, shown
 from lrgls_dask.compression.by_pattern import CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.data.labels import check_unique, plain_labels
 from lrgls_dask.prediction.fitted import Coefficients
 from lrgls_dask.results.chosen import is_label
 from lrgls_dask.results.evidence import CellsOfRows
@@ -20,9 +21,10 @@ from lrgls_dask.results.excerpt import evenly_spaced
 from lrgls_dask.results.reported import Reported
 from lrgls_dask.results.sigma_reported import SigmaReported
 from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.varying.segments import kernel_weights, segment_times
 from lrgls_dask.varying.sigmas import SegmentSigmas
 
-__all__ = ["When", "error_correlations", "over_segments", "sigma_of", "standard_loadings"]
+__all__ = ["IN_A_MAP", "When", "error_correlations", "over_segments", "sigma_of", "standard_loadings"]
 
 When = Literal["before", "after", "both"]
 WHEN = ("before", "after", "both")
@@ -61,9 +63,9 @@ def standard_loadings(fit: Reported, order: Any, segment: Any) -> xr.DataArray:
         sigma.loadings()  # which says so where there are none by the kind of Sigma
         raise ValueError("the fit has no factors, so there are no loadings. Fit with rank >= 1, or draw errors().")
     standard = _standard(sigma)
-    places = _in_order(fit, order, np.arange(len(standard)), standard)
-    coords = {fit.equation_dim: _index(fit, places), "factor": sigma.factor_labels}
-    return xr.DataArray(standard[places], coords, (fit.equation_dim, "factor"), name="loading")
+    places = _by_likeness(standard) if order is None else _in_order(fit, order, np.arange(len(standard)))
+    coords = {"equation": _index(fit, places), "factor": sigma.factor_labels}
+    return xr.DataArray(standard[places], coords, ("equation", "factor"), name="loading")
 
 
 def _standard(sigma: Sigma) -> np.ndarray:
@@ -71,28 +73,30 @@ def _standard(sigma: Sigma) -> np.ndarray:
 
 
 def _index(fit: Reported, places: np.ndarray) -> pd.Index:
-    """The labels of equations by position among those that were estimated."""
-    labels = pd.Index(fit.design.equations, name=fit.equation_dim, tupleize_cols=False)
+    """The labels of equations by position among those that were estimated, along the dim that they have in a fit."""
+    labels = pd.Index(fit.design.equations, name="equation", tupleize_cols=False)
     return labels[places]
 
 
-def _in_order(fit: Reported, order: Any, places: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Positions among the equations that were estimated, in the order in which they are drawn.
-
-    order : None for by likeness, "given" for as they are, or the labels of some.  places : those that are drawn unless
-    they are asked for by label.  numbers : (len(places), c) by which they are alike.
-    """
-    if order is None:
-        return places[_by_likeness(numbers)]
+def _in_order(fit: Reported, order: Any, places: np.ndarray) -> np.ndarray:
+    """Positions among the equations that were estimated: `places` for "given", else those of the labels asked for."""
     if isinstance(order, str):
         one_of("order", order, ("given",))
         return places
     return _asked_for(fit, order)
 
 
-def _asked_for(fit: Reported, labels: Iterable[Hashable]) -> np.ndarray:
+def _asked_for(fit: Reported, labels: Any) -> np.ndarray:
+    if isinstance(labels, bytes | Mapping) or not isinstance(labels, Iterable):
+        raise TypeError(
+            f"order is 'given', a list of labels of equations, or None for by likeness; got {labels!r}. Give labels of "
+            "fit.equations, in a list."
+        )
     known = {label: j for j, label in enumerate(fit.design.equations)}
-    wanted = list(labels.values if isinstance(labels, xr.DataArray) else labels)
+    wanted = list(plain_labels(labels, "order"))
+    if not wanted:
+        raise ValueError("order has no equations. Give labels of fit.equations, or None for all of them.")
+    check_unique(wanted, "labels in order")
     unknown = [label for label in wanted if not is_label(label, known)]
     if unknown:
         raise ValueError(
@@ -132,7 +136,9 @@ def error_correlations(fit: Reported, when: When | None, order: Any, segment: An
     factors = len(sigma.own_variances()) > 0
     asked = when or ("both" if factors else "before")
     K = fit.design.n_equations
-    places = evenly_spaced(K, min(K, IN_A_MAP)) if order is None or isinstance(order, str) else _asked_for(fit, order)
+    places = evenly_spaced(K, min(K, IN_A_MAP))
+    if order is not None:
+        places = _in_order(fit, order, places)
     if len(places) > IN_A_MAP:
         raise ValueError(
             f"a picture has room for the correlations of {IN_A_MAP} equations, and order has {len(places):,}. Give "
@@ -150,8 +156,7 @@ def error_correlations(fit: Reported, when: When | None, order: Any, segment: An
                 f"{BEFORE}."
             )
         found["after"] = _left(sigma, _of_data(fit, segment, places), places)
-    dim, index = fit.equation_dim, _index(fit, places)
-    dims = (dim, f"{dim}_other")
+    dims, index = ("equation", "equation_other"), _index(fit, places)
     coords = {dims[0]: index, dims[1]: index.rename(dims[1])}
     return xr.Dataset({name: (dims, values) for name, values in found.items()}, coords)
 
@@ -175,12 +180,13 @@ def _left(sigma: Sigma, data: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 def _of_data(fit: Reported, segment: Any, places: np.ndarray) -> np.ndarray:
     """(m, m) correlations about zero of residuals, over the rows that show both; from what the fit keeps."""
-    rows = CompressedPatterns.of(_kept(fit, segment))
     cross, squares = np.zeros((2, len(places), len(places)))
-    for key in rows.patterns:
-        residual, mine = _residuals(rows, key, fit.coefficients)[:, places], rows.shown(key)[places]
-        cross += residual.T @ residual
-        squares += np.outer(np.sum(residual**2, axis=0), mine)
+    for weight, kept in _kept(fit, segment):
+        rows = CompressedPatterns.of(kept)
+        for key in rows.patterns:
+            residual, mine = _residuals(rows, key, fit.coefficients)[:, places], rows.shown(key)[places]
+            cross += weight * residual.T @ residual
+            squares += np.outer(weight * np.sum(residual**2, axis=0), mine)
     sizes = np.sqrt(squares * squares.T)
     return np.asarray(cross / np.where(sizes > 0, sizes, np.nan))
 
@@ -194,8 +200,9 @@ def _residuals(rows: CompressedPatterns, key: bytes, coefficients: np.ndarray) -
     return out
 
 
-def _kept(fit: Reported, segment: Any) -> Compressed | CompressedPatterns:
-    """The rows that stand for those of all, or of a segment.  Raises ValueError where the fit keeps none."""
+def _kept(fit: Reported, segment: Any) -> list[tuple[float, Compressed | CompressedPatterns]]:
+    """The rows that stand for those of all, or of a segment and of the neighbours that its Sigma was learnt from, each
+    with its weight there.  Raises ValueError where the fit keeps none."""
     if isinstance(fit, SigmaReported):
         evidence = fit.evidence
         if isinstance(evidence, CellsOfRows):
@@ -204,17 +211,19 @@ def _kept(fit: Reported, segment: Any) -> Compressed | CompressedPatterns:
                     "what the factors leave is told by the few rows of every pattern of missing responses, which this "
                     f"fit does not keep: it met {fit.n_patterns:,} patterns or more. Draw {BEFORE}."
                 )
-            return evidence.rows
+            return [(1.0, evidence.rows)]
         remedy = f"which a streamed fit does not keep. Draw {BEFORE}, or fit with engine='compress'"
-        return evidence.rows_for(fit.estimated, "what the factors leave", streamed=remedy)
+        return [(1.0, evidence.rows_for(fit.estimated, "what the factors leave", streamed=remedy))]
     segments: tuple[Compressed, ...] = fit.compressed_segments  # type: ignore[attr-defined]
     if not segments:
         raise ValueError(
             "what the factors leave is told by the compressed rows of segments, which a fit that was opened from a "
             f"file, or whose rows miss responses, does not keep. Draw {BEFORE}."
         )
-    labels = _sigmas(fit).labels
-    return segments[-1 if segment is None else labels.get_loc(segment)]
+    sigmas = _sigmas(fit)
+    place = -1 if segment is None else sigmas.labels.get_loc(segment)
+    weights = kernel_weights(segment_times(None, len(segments)), sigmas.bandwidth)[place]
+    return [(float(weights[t]), segments[t]) for t in np.flatnonzero(weights)]
 
 
 # ---------------------------------------------------------------------------------------------- over segments
@@ -234,7 +243,7 @@ def over_segments(fit: Reported) -> xr.Dataset:
     summed = (sigmas.loadings / size[:, :, None]).sum(axis=1)
     pairs = (summed**2).sum(axis=1) + (sigmas.idio_var / variances).sum(axis=1) - K
     correlation = pairs / (K * (K - 1)) if K > 1 else np.full(len(sigmas), np.nan)
-    dims = ("segment", fit.equation_dim)
+    dims = ("segment", "equation")
     found = {"common_share": (dims, common / variances), "idio_var": (dims, sigmas.idio_var)}
-    coords = {"segment": sigmas.labels, fit.equation_dim: _index(fit, np.arange(K))}
+    coords = {"segment": sigmas.labels, "equation": _index(fit, np.arange(K))}
     return xr.Dataset(found, coords).assign(correlation=("segment", correlation))

@@ -10,15 +10,26 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from lrgls_dask.checks import one_of
+from lrgls_dask.checks import one_of, takes
 from lrgls_dask.data.griddims import on_dims
-from lrgls_dask.results.drawing import axes_of, correlation_map, name_places, name_square, several_axes, short
+from lrgls_dask.results.drawing import (
+    PLAIN,
+    axes_of,
+    call,
+    correlation_map,
+    name_places,
+    name_square,
+    readable,
+    several_axes,
+    short,
+    write_ticks,
+)
 from lrgls_dask.results.error_structure import When, error_correlations, over_segments, sigma_of, standard_loadings
 from lrgls_dask.results.excerpt import dims_called, evenly_spaced, label_text
 from lrgls_dask.results.reported import Reported
 from lrgls_dask.results.residual_sums import residual_numbers
 from lrgls_dask.results.tidy import NUMBERS, tidy
-from lrgls_dask.system import System
+from lrgls_dask.system import MAKE_ONE, System
 
 __all__ = ["Pictures"]
 
@@ -60,7 +71,7 @@ class Pictures:
         axes.axvline(0.0, color="0.6", linewidth=0.8)
         axes.hlines(places, frame["conf_low"], frame["conf_high"], color="C0")
         axes.plot(frame["estimate"], places, "o", color="C0", markersize=4)
-        axes.set_yticks(places, names)
+        write_ticks(axes.yaxis, places, names)
         axes.invert_yaxis()
         axes.set_xlabel(f"coefficient, {100 * level:g}% interval")
         return axes
@@ -99,11 +110,11 @@ class Pictures:
         most = float(np.nanmax(np.abs(found.values)))
         colours = {"cmap": "RdBu_r", "vmin": -most, "vmax": most} if signed else {"cmap": "viridis"}
         mesh = axes.pcolormesh(_edges(found[along]), _edges(found[down]), found.values, **colours)
-        axes.figure.colorbar(mesh, ax=axes, label=found.name)
-        for name, of, ticks in ((along, "x", axes.set_xticks), (down, "y", axes.set_yticks)):
-            getattr(axes, f"set_{of}label")(str(name))
+        call(axes.figure.colorbar(mesh, ax=axes), str(found.name))
+        for name, axis in ((along, axes.xaxis), (down, axes.yaxis)):
+            call(axis, str(name))
             if found[name].dtype.kind not in "fiu":
-                ticks(np.arange(found.sizes[name]), [str(label) for label in found[name].values])
+                write_ticks(axis, np.arange(found.sizes[name]), [str(label) for label in found[name].values])
         return axes
 
     def selection(self, *, ax: Any = None, data: bool = False) -> Any:
@@ -155,7 +166,8 @@ class Pictures:
         errors, free of units.
 
         order : None puts equations that are alike together, by the leaves of Ward's tree of these numbers, of more than
-            4,000 equations by the factor of their largest; "given" leaves them in their order; labels draw these alone.
+            4,000 equations by the factor of their largest; "given" leaves them in their order; a list of labels draws
+            these alone.
         segment : of a time-varying fit, the last where None.
         data : the DataArray (equation, factor), in the order in which it is drawn.
         Raises ValueError for a fit without factors.
@@ -184,7 +196,8 @@ class Pictures:
         leave in the data: enough factors leave none.
 
         when : "before", the correlations of Sigma; "after", (S - F F')_ij / sqrt(d_i d_j), S the residuals' own
-            covariance, in the scale of Sigma, over the rows that show both equations; "both", the default, a half each;
+            covariance, in the scale of Sigma, over the rows that show both equations, of a segment with those of the
+            neighbours within the bandwidth, weighted as its Sigma was fitted; "both", the default, a half each;
             of a Sigma without parts that are the equations' own the default is "before".
         order : as of `loadings`. Of more than 300 equations 300 are drawn, evenly spaced in their order.
         segment : of a time-varying fit, the last where None.
@@ -229,21 +242,24 @@ class Pictures:
         parts[1].plot(at, found["correlation"].values, color="C0")
         parts[1].set_ylabel("correlation")
         _course(parts[2], at, own / own.mean(axis=0), "own variance")
-        parts[2].set_xlabel(called)
+        call(parts[2].xaxis, called)
         return parts
 
     # ------------------------------------------------------------------------------------------ rows
 
+    @takes("a System, not compressed", f"{MAKE_ONE}.", check=lambda data: isinstance(data, System))
     def residuals(self, system: System, *, ax: Any = None, data: bool = False) -> Any:
         """Whitened residuals, which have mean 0, variance 1 and no correlation if Sigma is right: their quantiles
         against those of the normal distribution, and their mean and standard deviation by stretch of rows.
 
         One pass over the rows of `system`, those that were fitted or others, in memory that does not grow with them:
-        exact counts in fixed bins. Of a row with holes what it shows is whitened by what Sigma says of that.
+        exact counts in fixed bins, so that a residual is drawn to half a bin: 1/256 up to 8, and 2% of what is larger.
+        Of a row with holes what it shows is whitened by what Sigma says of that.
         ax : three axes.
         data : the Dataset of `expected` and `residual` (point,), and `mean`, `sd` and `count` along the rows, for 100
             stretches of as many rows each, by the label and number of the first.
-        Raises ValueError for another design, and for rows of a time-varying fit that are not its own.
+        Raises TypeError for what is no System; ValueError for another design, and for rows of a time-varying fit that
+            are not its own.
         """
         found = residual_numbers(self.fit, system)
         if data:
@@ -263,7 +279,7 @@ class Pictures:
             axes.set_ylabel(f"{name} of a stretch")
         parts[1].tick_params(labelbottom=False)
         parts[1].set_title("bands: 95% if Sigma is right", fontsize="medium")
-        parts[2].set_xlabel(called)
+        call(parts[2].xaxis, called)
         return parts
 
     def scores(
@@ -292,10 +308,10 @@ class Pictures:
         for number, values in enumerate(found.values.T):
             axes.axhline(-gap * number, color="0.6", linewidth=0.5)
             axes.plot(at, values - gap * number, color="C0", linewidth=0.8)
-        axes.set_yticks(-gap * np.arange(k), [short(str(label)) for label in found["factor"].values])
+        write_ticks(axes.yaxis, -gap * np.arange(k), [short(str(label)) for label in found["factor"].values])
         some = f" ({k} of {scores.sizes['factor']})" if k < scores.sizes["factor"] else ""
         axes.set_ylabel(f"factor{some}")
-        axes.set_xlabel(f"{called} ({len(places):,} of {n_obs:,} rows)" if len(places) < n_obs else called)
+        call(axes.xaxis, f"{called} ({len(places):,} of {n_obs:,} rows)" if len(places) < n_obs else called)
         return axes
 
     def _names(self, found: xr.DataArray) -> list[str]:
@@ -311,7 +327,7 @@ def _entitled(axes: Any, fit: Reported, segment: Any, title: str = "") -> None:
     """Say what is drawn, and of which segment."""
     said = [each for each in (title, sigma_of(fit, segment)[1]) if each]
     if said:
-        axes.set_title("\n".join(said), fontsize="medium")
+        axes.set_title(readable("\n".join(said)), fontsize="medium", **PLAIN)
 
 
 def _along(labels: pd.Index | None, dim: str, numbers: np.ndarray) -> tuple[Any, str]:

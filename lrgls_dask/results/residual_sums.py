@@ -1,7 +1,7 @@
 """What whitened residuals of all rows add up to: how many lie below each of many numbers, and their moments by stretch.
 
-One pass, whose sums do not grow with the rows. The counts are exact, so that what a QQ plot draws at the ends of the
-bins is what sorting all residuals would give.
+One pass, whose sums do not grow with the rows. The counts are exact, so that what a QQ plot draws is what sorting all
+residuals would give, to half a bin.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ POINTS = 201  # of a QQ plot
 INNER, PER_UNIT = 8.0, 128  # bins of 1/128 up to 8, and beyond that a 16th of an octave up to a million
 TAIL = INNER * 2.0 ** np.arange(1 / 16, 17, 1 / 16)
 EDGES = np.concatenate([-TAIL[::-1], np.linspace(-INNER, INNER, int(2 * INNER * PER_UNIT) + 1), TAIL])
+
+MIDDLES = np.concatenate([EDGES[:1], (EDGES[1:] + EDGES[:-1]) / 2, EDGES[-1:]])  # nothing is half of what has no end
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +120,15 @@ def residual_numbers(fit: Reported, system: System) -> xr.Dataset:
     return _quantiles(found.below).merge(_of_stretches(found.of_stretches, edges, system, dim))
 
 
-TAKEN = ("point", "expected", "residual", "mean", "sd", "count")  # which the rows must not be called besides
+TAKEN = (
+    "point",
+    "expected",
+    "residual",
+    "mean",
+    "sd",
+    "count",
+    "first_row",
+)  # which the rows must not be called besides
 
 
 def _by_row(fit: Reported, n_obs: int) -> tuple[RowRuns, tuple[Whitening, ...]]:
@@ -135,15 +145,20 @@ def _by_row(fit: Reported, n_obs: int) -> tuple[RowRuns, tuple[Whitening, ...]]:
 
 
 def _quantiles(bins: np.ndarray) -> xr.Dataset:
-    """What share p of the residuals lies below an edge, against the normal quantile of p: points as far from each other
-    along the latter as may be, the first and the last edge with residuals on both sides among them."""
-    below, n = np.cumsum(bins)[:-1], bins.sum()
-    inside = np.flatnonzero((below > 0) & (below < n))
-    inside = inside[np.flatnonzero(np.diff(below[inside], prepend=-1.0))]  # of edges that nothing is between, the first
+    """The middle of each bin that has residuals, against the normal quantile of the share below it, where half of its
+    own are: what sorting all gives, (i - 1/2) / n, to half a bin, on both sides alike.
+
+    The first and the last of these bins are always among the points; of more than 201 those that are as far from each
+    other along the normal quantiles as may be.
+    """
+    n, inside = bins.sum(), np.flatnonzero(bins)
+    below = np.cumsum(bins) - bins / 2
     expected = scipy.stats.norm.ppf(below[inside] / n)
-    wanted = np.linspace(expected[0], expected[-1], POINTS) if len(inside) else np.zeros(0)
-    places = np.unique(np.clip(np.searchsorted(expected, wanted), 0, max(len(inside) - 1, 0)))
-    found = {"expected": ("point", expected[places]), "residual": ("point", EDGES[inside][places])}
+    if len(inside) > POINTS:
+        wanted = np.linspace(expected[0], expected[-1], POINTS)
+        places = np.unique(np.searchsorted((expected[1:] + expected[:-1]) / 2, wanted))  # the nearest
+        inside, expected = inside[places], expected[places]
+    found = {"expected": ("point", expected), "residual": ("point", MIDDLES[inside])}
     return xr.Dataset(found, attrs={"n_residuals": int(n)})
 
 

@@ -26,6 +26,11 @@ def test_the_page_of_a_saved_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "80% low" in Path("fit.html").read_text()
     assert main(["report", "sub/fit.zarr", "--out", "sub/fit.zarr/f.html"]) == 1
     assert "lies in" in capsys.readouterr().err
+    assert main(["report", "."]) == 1
+    assert ". exists but is no zarr group. Check the path" in capsys.readouterr().err
+    monkeypatch.chdir("sub/fit.zarr")
+    assert main(["report", ".", "--out", str(tmp_path / "here.html")]) == 0
+    monkeypatch.chdir(tmp_path)
     Path("mine.csv").write_text("a,b\n")
     assert main(["report", "sub/fit.zarr", "--out", "mine.csv", "--overwrite"]) == 1
     assert Path("mine.csv").read_text() == "a,b\n"

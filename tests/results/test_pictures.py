@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import xml.dom.minidom
 from typing import Any
 
 import matplotlib
@@ -11,7 +13,7 @@ import pytest
 import xarray as xr
 from matplotlib import pyplot
 
-from lrgls_dask import Fit, LowRankGLS, System
+from lrgls_dask import Fit, LowRankGLS, System, TimeVarying
 from lrgls_dask.results import drawing, pictures
 from support.systems import simulate
 
@@ -107,3 +109,52 @@ def test_what_cannot_be_drawn_is_said(found: Fit, monkeypatch: pytest.MonkeyPatc
 
 def _missing(name: str) -> Any:
     raise ImportError(name)
+
+
+BAD = r"$\q{ _^$"  # which is no mathematics that there is
+
+
+def test_labels_are_drawn_letter_by_letter() -> None:
+    """A dollar, _, ^ or a backslash of the user's is no mathematics, and what XML cannot hold has a sign."""
+    rows, down, along = BAD, f"a{BAD}", f"o{BAD}"
+    ds = xr.Dataset(
+        {"t2m": ((rows, down, along), DATA.Y.reshape(120, 2, 3)), f"x{BAD}": (rows, DATA.X[:, 1])},
+        coords={down: [BAD, "\x01$"], along: [BAD, "u", "v"]},
+    )
+    ds["const"] = xr.ones_like(ds[f"x{BAD}"])
+    system = System.from_xarray(ds, "t2m", ["const", f"x{BAD}"], obs=rows, equation=(down, along))
+    segments = TimeVarying(1, segments=np.repeat([f"s{BAD}", f"t{BAD}"], 60))
+    found, varying = (model.fit(system).result_ for model in (LowRankGLS(1), LowRankGLS(covariance=segments)))
+    drawn = {
+        found.plot.map(f"x{BAD}"): {f"x{BAD}", down, along, f">{BAD}", "\N{REPLACEMENT CHARACTER}$"},
+        found.plot.coefficients(term=f"x{BAD}"): {f", x{BAD}"},
+        found.plot.errors(): {BAD, down},
+        found.plot.loadings(): {BAD, down},
+        found.plot.residuals(system)[0]: {f"number of the {BAD}"},
+        found.plot.scores(system): {f"number of the {BAD}"},
+        varying.plot.errors(): {f"segment t{BAD}"},
+    }
+    for axes, words in drawn.items():
+        into = io.StringIO()
+        with matplotlib.rc_context({"svg.fonttype": "none"}):
+            axes.figure.savefig(into, format="svg")
+        pyplot.close(axes.figure)
+        xml.dom.minidom.parseString(into.getvalue())
+        assert [word for word in words if word not in into.getvalue()] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "others"), [("before", "rows"), ("segment", "rows"), ("factor", "rows"), ("y", "factor")]
+)
+def test_dims_may_be_called_like_ours(name: str, others: str) -> None:
+    """Equations along `name`, rows along `others`: what a fit says has dims of its own names."""
+    data = xr.DataArray(DATA.Y, dims=(others, name))
+    system = System.from_xarray(
+        xr.Dataset({"t": data, "x": (others, DATA.X[:, 1])}), "t", ["x"], obs=others, equation=name
+    )
+    fit = LowRankGLS(1).fit(system).result_
+    assert set(fit.plot.errors(data=True)["before"].dims) == {"equation", "equation_other"}
+    assert fit.plot.loadings(data=True).dims == fit.loadings.dims
+    assert fit.plot.scores(system, data=True).dims == ("obs" if others == "factor" else others, "factor")
+    varying = LowRankGLS(covariance=TimeVarying(1, segments=np.repeat([1, 2], 60))).fit(system).result_
+    assert varying.plot.sigma_over_time(data=True)["idio_var"].dims == ("segment", "equation")

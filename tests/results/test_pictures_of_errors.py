@@ -34,7 +34,7 @@ def found() -> Fit:
 
 @pytest.fixture(scope="module")
 def varying() -> Any:
-    covariance = TimeVarying(rank=1, segments=np.repeat(np.arange(2000, 2006), 50), bandwidth=1.0)
+    covariance = TimeVarying(rank=1, segments=np.repeat(np.arange(2000, 2006), 50), bandwidth=2.0)
     return LowRankGLS(covariance=covariance).fit(drifting(6, 50)[0].system()).result_
 
 
@@ -120,6 +120,17 @@ def test_what_factors_leave_where_rows_have_holes() -> None:
         np.testing.assert_allclose(after[i, j], (r * sizes[i] * sizes[j] - F[i] @ F[j]) / np.sqrt(d[i] * d[j]))
 
 
+@pytest.mark.parametrize("name", ["loadings", "errors"])
+def test_an_order_that_is_none_is_said(found: Fit, name: str) -> None:
+    draw = getattr(found.plot, name)
+    with pytest.raises(ValueError, match="order must be 'given'; got 'likeness'"):
+        draw(order="likeness")
+    with pytest.raises(TypeError, match=r"got 3\. Give labels"):
+        draw(order=3)
+    with pytest.raises(ValueError, match=r"labels in order must be unique; 'y1'"):
+        draw(order=["y1", "y1"])
+
+
 def test_many_equations_are_drawn_in_part(found: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(error_structure, "IN_A_MAP", 3)
     with pytest.raises(ValueError, match=r"order has 4\. Give fewer"):
@@ -182,12 +193,25 @@ def test_the_course_of_sigma(varying: Any) -> None:
     array = varying.plot.loadings(segment=2001, order="given", data=True).values[:, 0]
     sigma = varying.sigma(2001).values
     np.testing.assert_allclose(np.outer(array, array)[0, 1] * np.sqrt(sigma[0, 0] * sigma[1, 1]), sigma[0, 1])
-    R = residuals(varying, drifting(6, 50)[0])[50:100]
+    R = residuals(varying, drifting(6, 50)[0]).reshape(6, 50, 6)[:3]  # what its Sigma was learnt from
+    S = np.einsum("t,tni,tnj->ij", [0.75, 1.0, 0.75], R, R)
     both = varying.plot.errors(segment=2001, order="given", data=True)
     F, d = (varying.loadings.sel(segment=2001).values, varying.idio_var.sel(segment=2001).values)
-    r = R[:, 0] @ R[:, 1] / np.sqrt((R[:, 0] @ R[:, 0]) * (R[:, 1] @ R[:, 1]))
+    r = S[0, 1] / np.sqrt(S[0, 0] * S[1, 1])
     left = (r * np.sqrt(sigma[0, 0] * sigma[1, 1]) - F[0] @ F[1]) / np.sqrt(d[0] * d[1])
     np.testing.assert_allclose(both["after"][0, 1], left)
+
+
+def test_a_smooth_sigma_leaves_correlations() -> None:
+    """Of one segment's own rows less the factors of others they were -1.1 and below."""
+    covariance = TimeVarying(rank=1, segments=np.repeat(np.arange(6), 50), bandwidth=float("inf"))
+    fit = LowRankGLS(covariance=covariance).fit(drifting(6, 50)[0].system()).result_
+    one = LowRankGLS(1, rel_tol=1e-13).fit(drifting(6, 50)[0].system()).result_
+    wanted = one.plot.errors("after", order="given", data=True)
+    for segment in range(6):
+        after = fit.plot.errors("after", segment=segment, order="given", data=True)
+        np.testing.assert_allclose(after["after"], wanted["after"], atol=1e-3)
+    assert np.abs(after["after"]).max() < 1 + 1e-9
 
 
 # ---------------------------------------------------------------------------------- rows
@@ -195,10 +219,16 @@ def test_the_course_of_sigma(varying: Any) -> None:
 
 def check_residuals(numbers: xr.Dataset, z: np.ndarray) -> None:
     """z : (N, K) whitened residuals, NaN where missing, by a route of one's own."""
-    flat = np.sort(z[~np.isnan(z)])
-    points = numbers.isel(point=numbers["residual"].values != 0)  # which side of zero is a matter of rounding
-    below = np.searchsorted(flat, points["residual"].values, side="left") / len(flat)
-    np.testing.assert_allclose(scipy.stats.norm.cdf(points["expected"]), below)
+    flat, edges = np.sort(z[~np.isnan(z)]), residual_sums.EDGES
+    points = numbers["residual"].values
+    bins = np.searchsorted(edges, points)
+    np.testing.assert_allclose(points, (edges[bins] + edges[bins - 1]) / 2)
+    sure = (edges[bins] != 0) & (edges[bins - 1] != 0)  # which side of zero is a matter of rounding
+    below = [np.searchsorted(flat, edges[bins + k]) for k in (-1, 0)]
+    share = scipy.stats.norm.cdf(numbers["expected"].values)
+    np.testing.assert_allclose(share[sure], np.mean(below, axis=0)[sure] / len(flat))
+    for place in (0, -1):
+        assert edges[bins[place] - 1] <= flat[place] < edges[bins[place]]
     edges = [*numbers["first_row"].values.tolist(), len(z)]
     for t in (0, len(edges) // 2, len(edges) - 2):
         some = z[edges[t] : edges[t + 1]]
@@ -234,6 +264,27 @@ def test_residuals_by_one_pass(found: Fit) -> None:
 def test_bins_are_counted_exactly() -> None:
     z = np.concatenate([residual_sums.EDGES, np.random.default_rng(0).standard_t(1.5, size=3000) * 3, [1e9, -1e9]])
     np.testing.assert_array_equal(residual_sums._bins(z), np.searchsorted(residual_sums.EDGES, z, side="right"))
+
+
+def test_quantiles_of_both_signs_and_the_largest_are_drawn() -> None:
+    """What n numbers have is drawn at (i - 1/2) / n, whatever their signs; one far away among half a million too."""
+    few = np.random.default_rng(3).normal(size=40)
+    points = quantiles(few)
+    assert points.sizes["point"] == len(np.unique(residual_sums._bins(few)))
+    np.testing.assert_allclose(points["expected"][[0, -1]], scipy.stats.norm.ppf([1 / 80, 79 / 80]))
+    np.testing.assert_allclose(points["residual"][[0, -1]], [few.min(), few.max()], atol=1 / 256)
+    many = np.append(np.random.default_rng(4).normal(size=500_000), 60.0)
+    for z in (few, many):
+        points, turned = quantiles(z), quantiles(-z)
+        for name in ("expected", "residual"):
+            np.testing.assert_allclose(turned[name], -points[name].values[::-1], atol=1e-9)
+    assert points.sizes["point"] <= residual_sums.POINTS
+    np.testing.assert_allclose(points["residual"][-1], 60.0, rtol=0.03)
+    np.testing.assert_allclose(points["expected"][-1], scipy.stats.norm.ppf(1 - 0.5 / len(many)))
+
+
+def quantiles(z: np.ndarray) -> xr.Dataset:
+    return residual_sums._quantiles(np.bincount(residual_sums._bins(z), minlength=len(residual_sums.EDGES) + 1))
 
 
 def test_residuals_of_rows_with_holes_and_weights() -> None:

@@ -17,6 +17,9 @@ import pytest
 import xarray as xr
 
 from lrgls_dask import Fit, LowRankGLS, System, TimeVarying, TimeVaryingFit
+from lrgls_dask.compression.labelled import size_text
+from lrgls_dask.results.report import contents
+from lrgls_dask.results.report.cited import sources
 from lrgls_dask.results.report.written import MARK
 from lrgls_dask.results.tidy import NUMBERS
 from support.browser import Browser, axe_source, browser_or_skip, serious_faults
@@ -220,6 +223,8 @@ def test_equations_on_two_dims_are_columns_of_their_own_and_maps(tmp_path: Path)
     assert column(tables["coefficients"], "lon") == ["0", "20", "100"] * 2
     assert "6 equations on lat (2) x lon (3), fitted to 80 rows along time." in text
     assert 'alt="Map of the estimates of trend over lat and lon.' in text
+    assert 'alt="Correlations of errors between equations, those that are alike together, below the diagonal,' in text
+    assert "Schwarz" in text and "Horn" not in text
     assert column(tables["candidates"], "rank") == [f"{rank}" for rank in fit.selection.index]
 
 
@@ -410,3 +415,23 @@ def test_axe_would_find_one(shown: Browser) -> None:
     axe = axe_source()
     shown.value("document.images[0].removeAttribute('alt'); document.querySelector('.subtitle').style.color = '#ddd'")
     assert [each.split()[0] for each in serious_faults(shown, axe)] == ["color-contrast", "image-alt"]
+
+
+@pytest.mark.parametrize(
+    ("rank", "names"),
+    [("parallel", ["Horn, J. L. (1965)", "Owen, A. B. (2019)"]), ("eigenvalue-ratio", ["Ahn, S. C."])],
+)
+def test_what_chose_the_rank_is_cited(rank: Any, names: list[str]) -> None:
+    cited = sources(LowRankGLS(rank=rank).fit(simulate("shared", n=80, K=8).system()).result_)
+    assert [name for name in names if not any(name in each for each in cited)] == []
+    assert not any("Schwarz" in each for each in cited)
+
+
+def test_bytes_are_written_in_a_unit_of_which_there_is_one() -> None:
+    said = {count: (contents._bytes(count), size_text(count)) for count in (999, 999_499, 999_999, 999_700_000_000)}
+    assert said == {
+        999: ("999 B", "999 bytes"),
+        999_499: ("999 kB", "999 kB"),
+        999_999: ("1 MB", "1 MB"),
+        999_700_000_000: ("1 TB", "1 TB"),
+    }

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lrgls_dask import LowRankGLS, TimeVarying
+from lrgls_dask import LowRankGLS, System, TimeVarying
 from support.incomplete import with_holes
 from support.remedies import Case
 from support.systems import simulate
 
-__all__ = ["PICTURES"]
+__all__ = ["PICTURES", "WORDS"]
 
 DATA = simulate("shared", n=90, K=6)
 SEGMENTS = TimeVarying(rank=1, segments=np.repeat([1, 2, 3], 30), bandwidth=1.0)
@@ -34,6 +34,10 @@ def varying() -> Any:
 def many_patterns() -> Any:
     found = LowRankGLS(1, missing="em").fit(with_holes(DATA).system()).result_
     return replace(found, evidence=replace(found.evidence, rows=None))
+
+
+def named(equation: str) -> System:
+    return System.from_arrays(DATA.Y[:, :1], DATA.X, equations=[equation])
 
 
 def axes(count: int = 1) -> Any:
@@ -93,5 +97,31 @@ PICTURES = [
         "the system has 89 rows, and the segments of this fit cover 90",
         lambda: varying().plot.residuals(DATA.take(slice(1, None)).system()),
         (lambda: varying().plot.residuals(DATA.system(), ax=axes(3)),),
+    ),
+]
+
+WORDS = [
+    Case(
+        "order is 'given', a list of labels of equations",
+        lambda: fit().plot.loadings(order=3),
+        (lambda: fit().plot.loadings(order=fit().equations, ax=axes()),),
+    ),
+    Case(
+        "order has no equations",
+        lambda: fit().plot.errors(order=[]),
+        (
+            lambda: fit().plot.errors(order=fit().equations[:2], ax=axes()),
+            lambda: fit().plot.errors(order=None, ax=axes()),
+        ),
+    ),
+    Case(
+        "residuals takes a System, not compressed",
+        lambda: fit().plot.residuals(DATA.Y),
+        (lambda: fit().plot.residuals(System.from_arrays(DATA.Y, DATA.X), ax=axes(3)),),
+    ),
+    Case(
+        "has half of a character that takes two",
+        lambda: named("y\ud800"),
+        (lambda: named("y\ud800".encode(errors="replace").decode()),),
     ),
 ]

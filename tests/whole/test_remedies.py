@@ -48,7 +48,7 @@ from support.remedies_of_commands import COMMANDS
 from support.remedies_of_damage import damage
 from support.remedies_of_frames import FRAMES
 from support.remedies_of_parquet import PARQUET
-from support.remedies_of_pictures import PICTURES
+from support.remedies_of_pictures import PICTURES, WORDS
 from support.remedies_of_report import REPORT
 from support.remedies_of_stores import stores
 from support.remedies_of_tables import TABLES
@@ -2034,6 +2034,7 @@ CASES = [
     *PICTURES,
     *ACROSS,
     *damage(str(FOLDER / "damaged")),
+    *WORDS,
 ]
 
 # ---------------------------------------------------------------------------------- what has no case

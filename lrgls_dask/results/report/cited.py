@@ -40,6 +40,19 @@ HOLES = (
     "Rubin, D. B. and Thayer, D. T. (1982). EM algorithms for ML factor analysis. Psychometrika 47, 69-76.",
 )
 SCHWARZ = "Schwarz, G. (1978). Estimating the dimension of a model. Annals of Statistics 6, 461-464."
+OF_RANK = {
+    "bic": (SCHWARZ,),
+    "parallel": (
+        "Horn, J. L. (1965). A rationale and test for the number of factors in factor analysis. Psychometrika 30, "
+        "179-185.",
+        "Dobriban, E. and Owen, A. B. (2019). Deterministic parallel analysis: an improved method for selecting "
+        "factors and principal components. Journal of the Royal Statistical Society, Series B 81, 163-183.",
+    ),
+    "eigenvalue_ratio": (
+        "Ahn, S. C. and Horenstein, A. R. (2013). Eigenvalue ratio test for the number of factors. Econometrica 81, "
+        "1203-1227.",
+    ),
+}
 WHITE = (
     "White, H. (1980). A heteroskedasticity-consistent covariance matrix estimator and a direct test for "
     "heteroskedasticity. Econometrica 48, 817-838."
@@ -95,8 +108,8 @@ def _sources(fit: Reported) -> Iterator[str]:
     if fit.missing == "em":
         yield from HOLES
     table = fit.selection  # type: ignore[attr-defined]
-    if table is not None and table.attrs["criterion"] == "bic":
-        yield SCHWARZ
+    if table is not None:
+        yield from OF_RANK.get(table.attrs["criterion"], ())
     if fit.cov_kind in OF_ERRORS:
         yield OF_ERRORS[fit.cov_kind]
 

@@ -180,8 +180,8 @@ def _costs(fit: Reported) -> list[tuple[str, str]]:
 
 
 def _bytes(count: float) -> str:
-    """In the largest unit of which there is one."""
-    power = min(int(np.log10(max(count, 1)) // 3), 5)
+    """In the largest unit of which there is one, once rounded."""
+    power = min(int(np.log10(max(count / 0.9995, 1)) // 3), 5)
     return f"{count:,.0f} B" if power == 0 else f"{count / 1e3**power:.3g} {'kMGTP'[power - 1]}B"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib
 import io
 import re
@@ -15,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.page import DARK, LIGHT
+from lrgls_dask.results.error_structure import IN_A_MAP, When
 from lrgls_dask.results.excerpt import equation_name, evenly_spaced
+from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.pictures import Pictures
 from lrgls_dask.results.reported import Reported
 from lrgls_dask.results.text import cut_in_the_middle
@@ -75,6 +78,8 @@ def _wanted(fit: Reported) -> Iterator[Wanted]:
     plot = Pictures(fit)
     draw = _map if len(fit._whole.equation_dims) == 2 else _of_term
     yield from (draw(fit, plot, term) for term in _terms(fit))
+    if fit.design.n_equations > 1:
+        yield _of_errors(fit, plot)
     table = fit.selection  # type: ignore[attr-defined]
     if table is not None:
         criterion, name = table.attrs["criterion"], table.index.name
@@ -90,6 +95,21 @@ def _terms(fit: Reported) -> list[Hashable]:
     """Regressors that most equations have, in the order in which these have them."""
     counts = Counter(term for j in fit._estimated_equations.tolist() for term in fit._whole.terms[j])
     return [term for term, _ in counts.most_common(MOST_TERMS)]
+
+
+def _of_errors(fit: Reported, plot: Pictures) -> Wanted:
+    """Correlations of errors; what factors leave of them too where the fit keeps what tells it, opened from a file or
+    not."""
+    when: When = "before"
+    if isinstance(fit, Measures):
+        with contextlib.suppress(*NOT_TO_BE_HAD):
+            when = "both" if len(plot.errors(data=True)) == 2 else "before"
+    few = min(fit.design.n_equations, IN_A_MAP)
+    which = f"{few} of {fit.design.n_equations:,} equations, evenly spaced" if few < fit.design.n_equations else ""
+    of = f"Correlations of errors between equations{f', {which}' if which else ''}, those that are alike together"
+    alt = f"{of}{', below the diagonal, and above it what the factors leave of them' if when == 'both' else ''}."
+    caption = f"Errors across equations{f': {which}' if which else ''}"
+    return Wanted(caption, alt, lambda axes: plot.errors(when, ax=axes), True, 4.6)
 
 
 def _map(fit: Reported, plot: Pictures, term: Hashable) -> Wanted:
