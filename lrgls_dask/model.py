@@ -170,10 +170,9 @@ class LowRankGLS(EstimatorOptions):
             takes_rows=self._takes_rows(system.design),
             cluster=cluster,
         )
-        if by_folds and plan.engine == "stream":
-            allowed, use = True, "fewer folds, a larger memory_limit"
-            if self.engine == "stream":
-                allowed, use = False, "engine='compress'"
+        if by_folds and plan.engine == "stream" and self.missing != "em":
+            allowed = self.engine != "stream"
+            use = "fewer folds, a larger memory_limit" if allowed else "engine='compress'"
             raise ValueError(
                 f"rank='cv' keeps the cross-products of {self.n_folds} folds apart, which engine='stream' does not, "
                 f"and engine='compress' {'does not fit in memory' if allowed else 'was not allowed'}. "
@@ -370,8 +369,9 @@ class LowRankGLS(EstimatorOptions):
         """The same where folds of rows choose, which are compressed apart."""
         if self.folds == "blocks":
             check_ascending(system.obs, system.obs_dim, "folds='blocks'")
-        compress = compress_any_folds if self.missing == "em" else compress_folds
-        folds = compress(system.rows, int(self.n_folds), self.folds, restrictions, meter=meter)
+        given = system.rows, int(self.n_folds), self.folds, restrictions
+        holes, limits = self.missing == "em", (plan.most_patterns, plan.keeps_rows)
+        folds = compress_any_folds(*given, *limits, meter=meter) if holes else compress_folds(*given, meter=meter)
         if isinstance(folds, Folds):
             plan = plan_of_complete_rows(plan, None) if self.missing == "em" else plan
             return Road(self._in_memory(folds.parts.together(), meter, restrictions), plan, folds)

@@ -112,7 +112,8 @@ def common_design(mine: Design, theirs: Design) -> Design:
     if not mine.given.same_as(theirs.given):
         raise ValueError(
             "append: the two systems differ in equations, regressors or designs: the appended one "
-            f"{difference(mine.given, theirs.given)}. Use the same ones, in the same order."
+            f"{difference(mine.given, theirs.given)}. Use the same ones, in the same order; in a long frame read by "
+            "the formulas of the first an equation that shows nothing has a row without a response."
         )
     design = theirs if mine.own is None else mine
     if theirs.own is not None and not design.same_as(theirs):

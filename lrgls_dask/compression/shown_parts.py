@@ -11,7 +11,6 @@ from functools import cached_property, partial, reduce
 from operator import add
 
 import numpy as np
-from dask.utils import format_bytes
 
 from lrgls_dask.compression.compressed import partial_bytes, qr_is_cheap
 from lrgls_dask.compression.parts import parts_at_once
@@ -21,18 +20,20 @@ from lrgls_dask.compression.patterns import (
     FirstParams,
     are_few,
     first_kernel,
-    held_bytes,
     most_patterns,
 )
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
+from lrgls_dask.rows.block import Block, side_by_side
+from lrgls_dask.rows.kernels import checked_weights
 from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import GramMoments, Head, Levels, RootMoments
 from lrgls_dask.rows.partition import LabelledMoments, Partition, labelled_kernel
+from lrgls_dask.rows.purposes import PATTERNS
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import run_pass
 
-__all__ = ["SeenRows", "ShownParts", "compress_shown_parts", "too_many"]
+__all__ = ["SeenRows", "ShownParts", "compress_shown_parts", "parts_that_show"]
 
 SHORT = 4  # times q + K rows a part, up to which their root costs no more than it saves
 
@@ -72,6 +73,11 @@ class ShownParts:
             return False
         keys = {key for part in self.parts.values() for key in part.patterns or ()}
         return len(keys) <= max(part.most for part in self.parts.values())
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether all that fits ask of the rows is in memory."""
+        return self.by_pattern or all(part.rows for part in self.parts.values())
 
     def that_show(self) -> ShownParts:
         """Without the parts of which no row shows anything."""
@@ -185,14 +191,19 @@ class _Pool:
         return RootMoments(head, root)
 
 
-def compress_shown_parts(rows: Rows, partition: Partition, *, meter: Meter, remedy: str) -> ShownParts:
+def compress_shown_parts(
+    rows: Rows, partition: Partition, *, meter: Meter, most: int | None = None, keep: bool | None = None
+) -> ShownParts:
     """Every part's moments of each pattern, or the rows themselves where patterns are many and rows few; one pass.
 
-    remedy : what to do otherwise.
-    Raises ValueError where there are more patterns than are kept, of rows that are too many to be held.
+    most : patterns beyond which none is kept, `most_patterns` if None; 0 keeps none.  keep : whether rows may be held,
+    if None where they are few.
+    Where there are more patterns than are kept, of rows that are too many to be held, the moments of each equation are
+    what is left of the parts, which then are not `at_hand`.
     """
-    design, keep, n_parts = rows.design, are_few(rows), partition.n_parts
-    width, most = design.n_regressors + design.n_equations, most_patterns(design)
+    design, n_parts = rows.design, partition.n_parts
+    width, keep = design.n_regressors + design.n_equations, are_few(rows) if keep is None else keep
+    most = most_patterns(design) if most is None else most
     # short pieces are best kept as they are
     by_qr = qr_is_cheap(rows) or rows.n_obs <= SHORT * width * n_parts
     params = FirstParams.of(design, most, by_qr=by_qr, keep=keep)
@@ -209,14 +220,22 @@ def compress_shown_parts(rows: Rows, partition: Partition, *, meter: Meter, reme
     made = ShownParts(design, rows.varying_weights, dict(sorted(found.parts.items())))
     if made.by_pattern:
         return replace(made, parts={number: replace(part, rows=()) for number, part in made.parts.items()})
-    if not keep:
-        raise too_many(rows, most, remedy)
     return made
 
 
-def too_many(rows: Rows, most: int, remedy: str) -> ValueError:
-    """What to say of rows that can neither be taken together by patterns nor held."""
-    return ValueError(
-        f"the rows have more than {most:,} patterns of missing responses and take {format_bytes(held_bytes(rows))}, "
-        f"which is more than is held in memory to be fitted again and again. {remedy}."
+def parts_that_show(rows: Rows, partition: Partition, *, meter: Meter) -> np.ndarray:
+    """Numbers, ascending, of the parts that have rows of positive weight which show something; one pass."""
+    found: np.ndarray = run_pass(
+        rows, _shown_rows, partition, partial_bytes=8 * partition.n_parts, meter=meter, label=PATTERNS, holes=True
     )
+    return np.flatnonzero(found)
+
+
+def _shown_rows(block: Block, partition: Partition) -> np.ndarray:
+    """(n_parts,) how many such rows each part has in a block."""
+    shown = ~np.isnan(side_by_side(block.y)).all(axis=1)
+    weights = checked_weights(block)
+    if weights is not None:
+        shown &= weights > 0
+    codes = partition.codes(block.start, block.start + block.n_rows)
+    return np.bincount(codes[shown], minlength=partition.n_parts)

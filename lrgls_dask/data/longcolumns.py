@@ -18,7 +18,7 @@ from lrgls_dask.data.modelmatrix import Shift
 from lrgls_dask.data.tables import as_kind
 from lrgls_dask.data.wideframes import missing_value
 
-__all__ = ["LongColumns", "Observed", "check_observed", "nothing_observed", "spread_weights", "weights_of"]
+__all__ = ["LongColumns", "Observed", "nothing_observed", "spread_weights", "weights_of"]
 
 Place = Callable[[int], str]
 
@@ -39,10 +39,12 @@ class Observed:
 
 @dataclass(frozen=True, eq=False)
 class LongColumns:
-    """Formulas of a long frame.  missing : "drop", or "raise" where any response or regressor is missing."""
+    """Formulas of a long frame.  missing : "drop", or "raise" where any response or regressor is missing.
+    more : whether rows are to append to others, and need not show every equation."""
 
     fitted: FittedFormulas
     missing: str
+    more: bool = False
 
     @property
     def uses(self) -> list[np.ndarray]:
@@ -62,6 +64,12 @@ class LongColumns:
         kept, some = cells.only(~(self._lost(cells, block.x) | np.isnan(y)))
         whole = len(kept) == len(y)
         return Observed(kept, some, block.x if whole else block.x[kept], y if whole else y[kept])
+
+    def check_observed(self, counts: np.ndarray, equations: Sequence[Hashable]) -> None:
+        """Raise ValueError for equations (K,) of which counts (K,) no cell is observed, where all have to be."""
+        bare = np.flatnonzero(counts == 0)
+        if len(bare) and not self.more:
+            raise nothing_observed([equations[j] for j in bare.tolist()])
 
     def _lost(self, cells: Cells, x: np.ndarray) -> np.ndarray:
         """(L,) whether a cell lacks a regressor of its equation."""
@@ -105,13 +113,6 @@ def spread_weights(values: np.ndarray, cells: Cells, of_rows: bool) -> np.ndarra
     column = np.ones((len(cells.obs), 1))
     column[cells.row, 0] = values
     return column
-
-
-def check_observed(counts: np.ndarray, equations: Sequence[Hashable]) -> None:
-    """Raise ValueError for equations (K,) of which counts (K,) no cell is observed."""
-    bare = np.flatnonzero(counts == 0)
-    if len(bare):
-        raise nothing_observed([equations[j] for j in bare.tolist()])
 
 
 def nothing_observed(equations: Sequence[Hashable]) -> ValueError:

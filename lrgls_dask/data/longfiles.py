@@ -18,7 +18,7 @@ from dask.utils import format_bytes
 
 from lrgls_dask.data.framelook import promise
 from lrgls_dask.data.lags import no_shift
-from lrgls_dask.data.longcolumns import LongColumns, Observed, check_observed, spread_weights, weights_of
+from lrgls_dask.data.longcolumns import LongColumns, Observed, spread_weights, weights_of
 from lrgls_dask.data.longframes import Cells, Placing, group_of_rows, places_of, shared_columns
 from lrgls_dask.data.longkeys import CellRows, CellRun, Keys, cell_runs
 from lrgls_dask.data.parquetrows import FileRows
@@ -67,7 +67,7 @@ def long_files(
     runs = cell_runs(groups, keys.counts, 8 * width, 8 * (len(columns.fitted.encoding.names) + len(keys.equations)))
     require_pieces(max(len(piece) for run in runs for piece in run.pieces), width, memory_limit)
     found = _look(work, runs, keys.obs)
-    check_observed(found.observed, keys.equations)
+    columns.check_observed(found.observed, keys.equations)
     placing = Placing.of(columns.uses, columns.fitted.encoding.names, found.shared)
     work = _Work(columns, keys.equations, keys.stored, weight, {}, placing, found.of_rows)
     runs = cell_runs(groups, keys.counts, 8 * width, 8 * sum(work.widths))

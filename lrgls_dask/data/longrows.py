@@ -22,7 +22,7 @@ from lrgls_dask.data.framefit import FittedFormulas, design_of_long
 from lrgls_dask.data.framelook import labels_of_rows, look, pieces_of, whole_columns
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import dim_of_rows
-from lrgls_dask.data.longcolumns import LongColumns, check_observed, spread_weights, weights_of
+from lrgls_dask.data.longcolumns import LongColumns, spread_weights, weights_of
 from lrgls_dask.data.longfiles import CELL_BYTES, LongFiles, long_files, require_pieces
 from lrgls_dask.data.longframes import Placing, cells_of, formula_of, group_of_rows, shared_columns
 from lrgls_dask.data.longkeys import PIECE_BYTES, scan_keys
@@ -146,9 +146,9 @@ def _of_whole(long: Long) -> tuple[LongFiles, FittedFormulas, tuple[Hashable, ..
     encoding = look(pieces_of(raw, list(raw.columns)), long.formulas, long.levels, (), long.fixed).encoding
     cells = cells_of(raw, long.obs, long.equation)
     fitted = long.fitted(encoding, cells.equations)
-    columns = LongColumns(fitted, long.missing)
+    columns = LongColumns(fitted, long.missing, more=long.fixed is not None)
     seen = columns.observed(raw, cells, cells.lags)
-    check_observed(np.bincount(seen.cells.column, minlength=len(cells.equations)), cells.equations)
+    columns.check_observed(np.bincount(seen.cells.column, minlength=len(cells.equations)), cells.equations)
     shared = shared_columns(seen.cells, seen.x, columns.uses)
     placing = Placing.of(columns.uses, encoding.names, shared)
     own, weights = raw.iloc[seen.kept], None
@@ -173,7 +173,7 @@ def _of_files(long: Long) -> tuple[LongFiles, FittedFormulas, tuple[Hashable, ..
     if not keys.ascending:
         keys, groups = sorted_cells(groups, keys, (long.obs, long.equation), long.read, long.sorting)
     fitted = long.fitted(encoding, keys.equations)
-    columns = LongColumns(fitted, long.missing)
+    columns = LongColumns(fitted, long.missing, more=long.fixed is not None)
     made = long_files(groups, keys, columns, long.weight, long.labels, long.sorting.memory_limit)
     n_read = looked.n_read + 2 + len(long.read)  # those of obs and equation, and all to see which cells are observed
     made = replace(made, made_bytes=8 * long.frame.n_rows * n_read)

@@ -69,6 +69,7 @@ def fit_side_by_side(
     kept: Sequence[CheckpointLoop | None],
     *,
     informed: bool = False,
+    to_end: bool = False,
 ) -> list[Solution[Point]]:
     """One solution of each structure from one start, all looks of a sweep made in one pass.
 
@@ -77,6 +78,7 @@ def fit_side_by_side(
     the best.
     kept : where each loop keeps its last point, and goes on from one that is there.
     informed : as of `ExpectedSweeps`, of the structure that is the best so far.
+    to_end : whether something else than BIC chooses, and every structure is followed to its optimum.
     """
     steps = [ExpectedSweeps(problem, each, options, rival=True, informed=informed) for each in structures]
     least = np.full(len(steps), np.inf)
@@ -92,6 +94,8 @@ def fit_side_by_side(
         for (number, _), half in zip(asked, halves, strict=True):
             least[number] = min(least[number], bic(number, half.nll))
         best = int(np.argmin(least))
+        if to_end:
+            return halves
         halves = [replace(half, ahead=number == best) for (number, _), half in zip(asked, halves, strict=True)]
         ends = any(n == best and steps[n].goal().ended(half, 0) for (n, _), half in zip(asked, halves, strict=True))
         told = TOLD if best in going and not ends else np.inf

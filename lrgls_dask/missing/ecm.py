@@ -130,6 +130,16 @@ class ExpectedSweeps:
         most = most if self.options.max_sweeps is None else self.options.max_sweeps
         return Goal(0 if self.structure.fixed else most, self.options.rel_tol, self.options.rel_tol)
 
+    @property
+    def solves(self) -> bool:
+        """Whether the last coefficients are solved for, and not one step from the last look however near that is."""
+        return self.problem.restarts_are_free or self.structure.fixed or self.options.one_step
+
+    @property
+    def near(self) -> float:
+        """What they may have left to gain where one step is enough."""
+        return self.options.rel_tol
+
     def trace(self) -> Trace:
         return Trace(self.structure.rank, self.problem.nll_offset, self.problem.meter)
 
@@ -200,9 +210,8 @@ class ExpectedSweeps:
             return replace(looked, name="", left=np.inf, point=at)
         if self.rival:
             return replace(looked, name="", left=np.inf, point=at)
-        exact = self.problem.restarts_are_free or self.structure.fixed or self.options.one_step
         energy = float(seen.gradient @ seen.step)
-        if seen.information.whole and not exact and self._missing * energy <= self.options.rel_tol:
+        if seen.information.whole and not self.solves and self._missing * energy <= self.near:
             # a look that met the goal: one more step, which gains at least so much, and no look at where it led
             c, gain, iterations = point.c + seen.step, 0.5 * energy, 0
         else:

@@ -15,7 +15,7 @@ from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.plan.holes import HOLES_PASSES, ROUNDS_PASSES
 from lrgls_dask.plan.plan import Plan
 from lrgls_dask.rows.meter import Meter
-from lrgls_dask.rows.purposes import LIKELIHOOD, PATTERNS
+from lrgls_dask.rows.purposes import LEFT_OUT, LIKELIHOOD, PATTERNS
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.solve.streamed import stream_passes
 
@@ -63,7 +63,9 @@ def plan_of_holes(plan: Plan, seen: Incomplete, *, by_rounds: bool) -> Plan:
         # what the others need is known: the more is missing, the more rounds there are
         rounds = round(FEWEST_PASSES - MORE_PASSES * log2(together)) - sum(HOLES_PASSES.values())
         purposes = HOLES_PASSES | {LIKELIHOOD: max(1, HOLES_PASSES[LIKELIHOOD] + rounds)}
-    return _found(plan, found, STREAMS, purposes)
+    if LEFT_OUT in plan.purposes:
+        purposes = purposes | {LEFT_OUT: plan.purposes[LEFT_OUT]}
+    return replace(_found(plan, found, STREAMS, purposes), errors=plan.errors)
 
 
 def plan_of_complete_rows(plan: Plan, streamed: Design | None) -> Plan:
@@ -76,4 +78,4 @@ def plan_of_complete_rows(plan: Plan, streamed: Design | None) -> Plan:
 def _found(plan: Plan, found: str, does: str, purposes: dict[str, int] | None = None) -> Plan:
     reason = f"the first pass found {found}, and {does}"
     engine: Literal["compress", "stream"] = "stream" if does == STREAMS else "compress"
-    return replace(plan.taking(purposes or {PATTERNS: 1}), engine=engine, reason=reason, instead=())
+    return replace(plan.taking(purposes or {PATTERNS: 1}), engine=engine, reason=reason, instead=(), errors="")

@@ -131,10 +131,13 @@ def choose_incomplete(
     if len(structures) == 1:
         return fit_incomplete(problem, structures[0], options, kept_of(structures[0]), informed=informed), ()
     # by folds all are fitted to their ends, also those that would not have the least BIC
-    together = folds is None and all(_by_products(problem, each, options) for each in structures)
+    together = folds is None or folds.streamed is not None
+    together = together and all(_by_products(problem, each, options) for each in structures)
     if together:
         kept = [kept_of(each) for each in structures]
-        solutions = fit_side_by_side(problem, structures, options, kept, informed=informed)
+        to_end = folds is not None
+        informed = informed and not to_end
+        solutions = fit_side_by_side(problem, structures, options, kept, informed=informed, to_end=to_end)
     else:
         solutions = [fit_incomplete(problem, each, options, kept_of(each)) for each in structures]
 
@@ -173,7 +176,7 @@ def _left_out(
         Candidate(each.in_units(1.0 / scale), problem.coefficients(found.point.c), found.point.sigma.rescaled(scale))
         for each, found in zip(structures, solutions, strict=True)
     )
-    return shown_held_out_nll(folds, candidates, options)
+    return shown_held_out_nll(folds, candidates, options, meter=problem.meter)
 
 
 @dataclass(frozen=True, eq=False)

@@ -311,10 +311,11 @@ class block_kernel:
         return self.moments(block_slabs(block, params.origin), params)
 
 
-def block_slabs(block: Block, origin: np.ndarray) -> Iterator[MaskedSlab]:
+def block_slabs(block: Block, origin: np.ndarray, counts: np.ndarray | None = None) -> Iterator[MaskedSlab]:
     """The rows of positive weight of a block, slab by slab; NaN in Y is a missing value.
 
     Each is valid until the next is asked for: one memory serves them all.
+    counts : (n,) how often each row is counted; None for once.
     """
     n_x, n_y = width_of(block.x), width_of(block.y)
     height = even_rows(block.n_rows, slab_rows(n_x + n_y))
@@ -324,8 +325,10 @@ def block_slabs(block: Block, origin: np.ndarray) -> Iterator[MaskedSlab]:
         fill(x, block.x, rows.start, rows.stop, origin[:n_x])
         fill(y, block.y, rows.start, rows.stop, origin[n_x:])
         root = None
-        if weights is not None:
-            root = np.sqrt(weights)
+        count = None if counts is None else counts[rows][keep].astype(np.float64)
+        weigh = weights if count is None else count if weights is None else weights * count
+        if weigh is not None:
+            root = np.sqrt(weigh)
             x, y, observed = x[keep], y[keep], observed[: len(root)]
             x *= root[:, None]
             y *= root[:, None]
@@ -333,7 +336,7 @@ def block_slabs(block: Block, origin: np.ndarray) -> Iterator[MaskedSlab]:
         y.reshape(-1)[hidden] = 0.0
         observed.fill(1.0)
         observed.reshape(-1)[hidden] = 0.0
-        yield MaskedSlab(x, y, observed, root, None)
+        yield MaskedSlab(x, y, observed, root, count)
 
 
 # ---------------------------------------------------------------------------------------------- one slab

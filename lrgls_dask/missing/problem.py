@@ -292,6 +292,9 @@ class Incomplete(ShownColumns):
     @cached_property
     def pairs_at_start(self) -> PairMoments:
         """`pairs` at `start`, and what rows hold of regressors, found once for all ranks that start there: one pass."""
+        return self._pairs_at_start()
+
+    def _pairs_at_start(self) -> PairMoments:
         if self.design.n_regressors > MOST_COLUMNS:
             return self.pairs(self.start())
         none = LowRank(np.zeros((self.design.n_equations, 0)), np.ones(self.design.n_equations))

@@ -10,11 +10,12 @@ from lrgls_dask.compression.compressed import partial_bytes
 from lrgls_dask.compression.patterns import LARGEST_PAIRS, MOST_COLUMNS, PATTERNS_IN_A_SUM, held_bytes
 from lrgls_dask.plan.plan import Plan
 from lrgls_dask.plan.price import PRICED_RANK, fits, peaks, price, stream_client
+from lrgls_dask.plan.side_by_side import left_out_passes, replicates_in_words
 from lrgls_dask.plan.work import stream_work
 from lrgls_dask.rows.kernels import slab_rows
 from lrgls_dask.rows.layout import FAN_IN, cut_rows
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Cluster, pass_bytes, task_bytes
-from lrgls_dask.rows.purposes import COEFFICIENTS, ERRORS, LAST_LOOK, LIKELIHOOD, PATTERNS, RESIDUALS
+from lrgls_dask.rows.purposes import COEFFICIENTS, ERRORS, LAST_LOOK, LEFT_OUT, LIKELIHOOD, PATTERNS, RESIDUALS
 from lrgls_dask.rows.rows import Rows
 
 __all__ = ["HOLES_PASSES", "ROUNDS_PASSES", "price_missing"]
@@ -80,7 +81,11 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
     else:
         reason = f"sums of {format_bytes(streamed)} replace {format_bytes(whole)} for each pattern of missing responses"
     once, many = {PATTERNS: 1}, passes_with_holes(K)
-    passes = 2 if most or holds else sum(many.values())
+    passes, left_out = 2 if most or holds else sum(many.values()), 0
+    if parts > 1 and not holds:
+        left_out = left_out_passes(rows, parts, candidates, cluster)
+        many = many | {LEFT_OUT: left_out}
+        passes += 0 if most else left_out * (parts - 1) * candidates  # of which each looks at most rows for each fit
     to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=passes, dense=K <= LARGEST_PAIRS)
     return replace(
         priced,
@@ -94,6 +99,7 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
         client_peak=client_peak,
         most_patterns=most,
         holds_cov=holds_cov,
+        errors="" if holds else replicates_in_words(rows, cluster),
         # a chord of a convex function, which lies nowhere below it
         bytes_per_pattern=max(0, max(worker_peak, client_peak) - fewest) // (most - 1) if most > 1 else 0,
     )

@@ -61,7 +61,7 @@ def make_plan(
             "compress": [
                 price_missing(rows, cluster, most, holds, candidates, parts) for holds in held for most in fewer
             ],
-            "stream": [price_missing(rows, cluster, 0, False, candidates)],
+            "stream": [price_missing(rows, cluster, 0, False, candidates, parts)],
         }
     else:
         priced = {
@@ -81,7 +81,8 @@ def make_plan(
             plan = replace(plan, next_best=next_best)
         instead = (next((p for p in priced[other] if p.fits), None) for other in priced if other != plan.engine)
         beside = tuple(each for each in instead if each is not None and parts == 1)
-        return replace(plan, instead=beside, errors="" if missing else price_of_errors(rows.design, plan))
+        errors = plan.errors if missing else price_of_errors(rows.design, plan)
+        return replace(plan, instead=beside, errors=errors)
     others = [plan for plans in priced.values() for plan in plans if plan.fits]
     raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix, cluster))
 

@@ -18,13 +18,18 @@ from lrgls_dask.compression.by_pattern import AnyCompressed, CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.either import complete_rows
 from lrgls_dask.compression.parts import compress_parts
-from lrgls_dask.compression.patterns import first_pass
-from lrgls_dask.compression.shown_parts import SeenRows, compress_shown_parts, too_many
+from lrgls_dask.compression.patterns import are_few, first_pass
+from lrgls_dask.compression.shown_parts import SeenRows, compress_shown_parts
 from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.errors import FitWarning, warn_user
-from lrgls_dask.missing.draws import shown_parametric, shown_resampled
+from lrgls_dask.missing.draws import (
+    shown_parametric,
+    shown_resampled,
+    streamed_parametric,
+    streamed_resampled,
+)
 from lrgls_dask.page import facts, shown_page, table
 from lrgls_dask.plan.make import price_parts
 from lrgls_dask.prediction.fitted import check_same_design
@@ -33,6 +38,7 @@ from lrgls_dask.resampling.draws import Draws, Fitted, parametric, resampled, re
 from lrgls_dask.resampling.grouped import GroupedResampler, sum_grouped_parts
 from lrgls_dask.results.chosen import choose
 from lrgls_dask.results.cov_source import CellsSource
+from lrgls_dask.results.evidence import CellsOfRows
 from lrgls_dask.results.excerpt import evenly_spaced
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.reported import as_fitted, with_effects_of_rows
@@ -53,7 +59,6 @@ METHODS = ("parametric", "cluster", "blocks")
 BLOCKS = 50  # of rows, unless told: each long enough to hold most of the dependence between rows
 MANY_FAILED = 0.1
 JOINING_SEED = 20260102  # of which groups are joined, the same for every seed of the replicates
-HOLES = "Use cov('observed') or cov('cluster'), which read the rows a few times, or missing='drop'"
 Kind = Literal["studentised", "percentile", "basic"]
 KINDS = ("studentised", "percentile", "basic")
 
@@ -276,9 +281,13 @@ class _Asked:
     groups: Any
     n_blocks: int | None
 
+    def all_parts(self) -> tuple[Rows, Partition]:
+        """The rows and what is resampled of them."""
+        return _partition(self.fit, self.method, self.system, self.groups, self.n_blocks)
+
     def parts(self) -> tuple[Rows, Partition]:
-        """The rows and what is resampled of them. Raises MemoryError where that does not fit."""
-        rows, partition = _partition(self.fit, self.method, self.system, self.groups, self.n_blocks)
+        """The same. Raises MemoryError where all parts do not fit side by side."""
+        rows, partition = self.all_parts()
         _check_memory(rows, self.method, partition)
         return rows, partition
 
@@ -312,17 +321,34 @@ def _of_shown_rows(asked: _Asked) -> tuple[Draws, np.ndarray]:
             f"{MAX_COEFFICIENTS}. Fit fewer equations."
         )
     if method == "parametric":
-        draws, errors = shown_parametric(_seen(fit, asked.system), source.fitted, fitted, n, seed)
+        seen = _seen(fit, asked.system)
+        if isinstance(seen, Rows):
+            draws, errors = streamed_parametric(seen, source.fitted, fitted, n, seed)
+        else:
+            draws, errors = shown_parametric(seen, source.fitted, fitted, n, seed)
     else:
-        rows, partition = asked.parts()
-        parts = compress_shown_parts(rows, partition, meter=Meter(), remedy=HOLES).that_show()
-        _check_used(len(parts.parts), method, partition)
-        draws, errors = shown_resampled(parts, source.fitted, fitted, n, seed)
+        rows, partition = asked.all_parts()
+        if _are_streamed(fit, rows):
+            draws, errors = streamed_resampled(rows, partition, source.fitted, fitted, n, seed)
+        else:
+            _check_memory(rows, method, partition)
+            parts = compress_shown_parts(rows, partition, meter=Meter(), keep=True).that_show()
+            _check_used(len(parts.parts), method, partition)
+            draws, errors = shown_resampled(parts, source.fitted, fitted, n, seed)
     return draws, errors if fit.restrictions is None else np.where(fit.restrictions.held, 0.0, errors)
 
 
-def _seen(fit: Measures, system: System | CompressedSystem | None) -> SeenRows:
-    """What a first pass finds in the rows, patterns or the rows themselves; read once unless the fit keeps them."""
+def _are_streamed(fit: Measures, rows: Rows) -> bool:
+    """Whether rows with holes are neither held nor taken together by patterns; a pass, where the fit does not tell."""
+    evidence = fit.evidence
+    if are_few(rows) or (isinstance(evidence, CellsOfRows) and evidence.by_patterns):
+        return False
+    return first_pass(rows, meter=Meter()).patterns is None
+
+
+def _seen(fit: Measures, system: System | CompressedSystem | None) -> SeenRows | Rows:
+    """What a first pass finds in the rows, patterns or the rows themselves; read once unless the fit keeps them. The
+    rows where these are neither few nor of few patterns."""
     source = fit._source
     assert isinstance(source, CellsSource)
     rows: Rows | AnyCompressed | None = source.kept
@@ -341,7 +367,7 @@ def _seen(fit: Measures, system: System | CompressedSystem | None) -> SeenRows:
         return SeenRows(rows.design, rows.varying_weights, rows.first())
     first = first_pass(rows, meter=Meter())
     if first.patterns is None and not first.rows:
-        raise too_many(rows, first.most, HOLES)
+        return rows
     return SeenRows(rows.design, rows.varying_weights, first)
 
 

@@ -9,12 +9,14 @@ __all__ = [
     "COMPRESS",
     "ERRORS",
     "LAST_LOOK",
+    "LEFT_OUT",
     "LIKELIHOOD",
     "MEANS",
     "OLS",
     "PATTERNS",
     "PRODUCTS",
     "READING",
+    "REPLICATES",
     "RESIDUALS",
     "in_words",
 ]
@@ -30,6 +32,8 @@ LIKELIHOOD = "likelihood"  # what rows that miss responses say of coefficients a
 COEFFICIENTS = "coefficients"  # gradients and products of conjugate gradients
 ERRORS = "standard errors"
 LAST_LOOK = "likelihood and standard errors"  # both from one pass, where it is expected to be the last
+LEFT_OUT = "rows left out"  # fits without each fold, all of them at once, and what they say of it
+REPLICATES = "replicates"  # fits of data that are drawn, many of them at once
 
 
 def in_words(purposes: Mapping[str, int]) -> str:

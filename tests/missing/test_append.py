@@ -323,3 +323,27 @@ def test_more_patterns_than_are_kept_are_refused(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ValueError, match="the rows of 'a' have more than 5 patterns"):
         system.compress(by=np.repeat("a", 100))
     assert fit(system, missing="em").n_obs == 99
+
+
+def test_a_day_of_a_long_frame_need_not_show_every_firm() -> None:
+    """A row without a response says that the firm is there: late starters, and one that has no price today."""
+    rng, firms, days = np.random.default_rng(5), list("abcd"), np.arange(60)
+    long = pd.DataFrame(
+        {"day": np.repeat(days, 4), "firm": np.tile(firms, 60), "mkt": np.repeat(rng.normal(size=60), 4)}
+    )
+    long["size"], long["ret"] = rng.normal(size=(2, 240))
+    long = long[(long.firm != "d") | (long.day >= 20)]
+    long.loc[(long.firm == "b") & (long.day == 59), "ret"] = np.nan
+    how: Any = {"equation": "firm", "obs": "day"}
+    before, today = long[long.day < 59], long[long.day == 59]
+    known = System.from_frame(before, "ret ~ mkt + size", **how)
+    with pytest.raises(ValueError, match="no row shows a response of 'b'"):
+        System.from_frame(today, "ret ~ mkt + size", **how)
+    both = known.compress().append(System.from_frame(today, known.formulas, **how))
+    got, expected = (
+        LowRankGLS(1, missing="em").fit(each).result_
+        for each in (both, System.from_frame(long, "ret ~ mkt + size", **how))
+    )
+    np.testing.assert_allclose(got.params, expected.params, rtol=1e-9)
+    with pytest.raises(ValueError, match=r"lacks equation 'b'.* a row without a response"):
+        known.append(System.from_frame(today[today.firm != "b"], known.formulas, **how))

@@ -247,14 +247,74 @@ def test_other_rows_are_refused(found: Fit) -> None:
         found.bootstrap(3, system=DATA.system().compress())
 
 
-@pytest.mark.parametrize("method", ["parametric", "cluster"])
-def test_rows_too_many_to_be_held_are_refused(held_rows: None, monkeypatch: pytest.MonkeyPatch, method: Any) -> None:
+@pytest.fixture(scope="module", params=["mixed", "weighted"])
+def streamed_fit(request: Any) -> tuple[Fit, System]:
+    """Of rows with more patterns than are kept, that are too many to be held, and those rows cut otherwise."""
+    layout = "own" if request.param == "weighted" else "mixed"
+    data = with_holes(simulate(layout, n=N, K=4, k=1, seed=3, weighted=request.param == "weighted"), **MANY)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("lrgls_dask.compression.patterns.MOST_PATTERNS", 1)
+        patched.setattr("lrgls_dask.compression.patterns.HELD_BYTES", 0)
+        made = fitted(data, rel_tol=1e-6)
+    assert made.run.engine == "stream"
+    return made, data.system(dask_rows((1, 60, 39, 100)), groups=GROUPS)
+
+
+@pytest.mark.parametrize("method", ["parametric", "cluster", pytest.param("blocks", marks=pytest.mark.slow)])
+def test_streamed_rows_have_the_replicates_of_held_ones(
+    streamed_fit: tuple[Fit, System], held_rows: None, monkeypatch: pytest.MonkeyPatch, method: Any
+) -> None:
+    """To rounding, and so do fewer of them at a time."""
+    made, rows = streamed_fit
+    held = made.bootstrap(3, method, seed=5, system=rows)
+    passes: list[str] = []
+    monkeypatch.setattr("lrgls_dask.rows.meter.Meter.say_pass", lambda self, label, *rest: passes.append(label))
     monkeypatch.setattr("lrgls_dask.compression.patterns.HELD_BYTES", 0)
-    made = fitted(HOLES["few"], rel_tol=1e-6)
-    with pytest.raises(
-        ValueError, match=r"more than 1 patterns of missing responses and take .* Use cov\('observed'\)"
-    ):
-        made.bootstrap(3, method)
+    got = made.bootstrap(3, method, seed=5, system=rows)
+    assert 4 < passes.count("replicates") < 16
+    np.testing.assert_allclose(got.params, held.params, rtol=1e-8, atol=1e-8 * float(made.std_errors.min()))
+    np.testing.assert_allclose(got.replicate_std_errors, held.replicate_std_errors, rtol=1e-8)
+    np.testing.assert_allclose(got.sigma["variance"], held.sigma["variance"], rtol=1e-8)
+    np.testing.assert_allclose(got.classical, held.classical, rtol=1e-8)
+    if method != "blocks":
+        monkeypatch.setattr("lrgls_dask.plan.side_by_side.MOST_AT_ONCE", 2)
+        np.testing.assert_array_equal(made.bootstrap(3, method, seed=5, system=rows).params, got.params)
+
+
+@pytest.mark.parametrize(
+    "how", ["full", "fgls", *(pytest.param(each, marks=pytest.mark.slow) for each in ("ols", "restricted"))]
+)
+def test_streamed_replicates_of_other_fits(held_rows: None, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    made = fitted(HOLES["many"], **({"rank": 1} | OPTIONS[how]))
+    held = made.bootstrap(2, seed=5)
+    monkeypatch.setattr("lrgls_dask.compression.patterns.HELD_BYTES", 0)
+    got = made.bootstrap(2, seed=5)
+    np.testing.assert_allclose(got.params, held.params, rtol=1e-7, atol=1e-7 * float(made.std_errors.max()))
+    np.testing.assert_allclose(got.replicate_std_errors, held.replicate_std_errors, rtol=1e-7)
+
+
+def test_a_group_that_shows_nothing_is_not_drawn_of_streamed_rows(
+    held_rows: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = HOLES["many"]
+    Y = data.Y.copy()
+    Y[GROUPS == 3] = np.nan
+    rows = replace(data, Y=Y).system(groups=GROUPS)
+    monkeypatch.setattr("lrgls_dask.compression.patterns.HELD_BYTES", 0)
+    made = fit(rows, 1, missing="em", rel_tol=1e-6)
+    got = made.bootstrap(2, "cluster", seed=5)
+    monkeypatch.setattr("lrgls_dask.compression.patterns.HELD_BYTES", 2**27)
+    held = made.bootstrap(2, "cluster", seed=5).params
+    np.testing.assert_allclose(got.params, held, atol=1e-7 * float(made.std_errors.min()))
+
+
+def test_the_plan_of_streamed_rows_says_what_a_bootstrap_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lrgls_dask.compression.patterns.HELD_BYTES", 0)
+    plan = LowRankGLS(1, missing="em").plan(HOLES["many"].system())
+    assert "a bootstrap of rows that are streamed takes about 10 passes for every 256 replicates" in str(plan)
+    wide = System.from_arrays(np.zeros((200, 80)), np.ones((200, 5)))
+    few = LowRankGLS(1, missing="em").plan(wide, workers=2, worker_memory="1GB").errors
+    assert 1 <= int(few.split("every ")[1].split()[0]) < 100
 
 
 def test_restricted_coefficients_do_not_vary() -> None:

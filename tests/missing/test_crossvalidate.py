@@ -11,9 +11,12 @@ import pytest
 
 from lrgls_dask import FitWarning, LowRankGLS, System
 from lrgls_dask.compression.shown_parts import compress_shown_parts
-from lrgls_dask.missing.crossvalidate import shown_nll
+from lrgls_dask.missing.crossvalidate import ShownFolds, compress_any_folds, shown_held_out_nll, shown_nll
 from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.partition import GivenParts, HashedRows, RowBlocks
+from lrgls_dask.sigma.structures import LowRankStructure
+from lrgls_dask.solve.crossvalidate import Candidate
+from lrgls_dask.solve.record import Options
 from support.counted import counted
 from support.fits import exactly
 from support.incomplete import dense_loglik, road_of_holes, with_an_empty_row, with_holes
@@ -73,7 +76,7 @@ def test_the_likelihood_of_a_part_is_the_dense_one(weighted: bool) -> None:
     data = replace(data, Y=Y)
     sigma = np.eye(4) + 0.4
     b = np.random.default_rng(0).normal(size=sum(len(c) for c in data.columns))
-    parts = compress_shown_parts(data.system().rows, GivenParts(codes, 3), meter=Meter(), remedy="")
+    parts = compress_shown_parts(data.system().rows, GivenParts(codes, 3), meter=Meter())
     for number in range(3):
         mine = data.take(codes == number)
         shown = int((~np.isnan(mine.Y)).any(axis=1).sum())
@@ -132,9 +135,10 @@ def test_rows_that_show_nothing_change_nothing() -> None:
 # ---------------------------------------------------------------------------------- bad input
 
 
-def test_what_cannot_be_left_out_is_said(held_rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"rank='cv' keeps the cross-products of 3 folds.*was not allowed"):
-        cross_validated(FEW, engine="stream")
+@pytest.mark.parametrize("held", [True, False])
+def test_what_cannot_be_left_out_is_said(held_rows: None, monkeypatch: pytest.MonkeyPatch, held: bool) -> None:
+    if not held:
+        monkeypatch.setattr("lrgls_dask.compression.patterns.HELD_BYTES", 0)
     with pytest.raises(ValueError, match="a compressed system has none left"):
         LowRankGLS("cv", missing="em", ranks=[0, 1]).fit(FEW.system().compress())
     Y = FEW.Y.copy()
@@ -145,6 +149,45 @@ def test_what_cannot_be_left_out_is_said(held_rows: None, monkeypatch: pytest.Mo
     Y[50:, 0] = np.nan
     with pytest.raises(np.linalg.LinAlgError, match=r"without the rows of fold 1 of 3: .*'y0' is observed in no row"):
         cross_validated(replace(FEW, Y=Y), folds="blocks", ranks=[0, 1])
-    monkeypatch.setattr("lrgls_dask.compression.patterns.HELD_BYTES", 0)
-    with pytest.raises(ValueError, match=r"more than 1 patterns .* Use rank='bic', or missing='drop'"):
-        cross_validated(FEW)
+
+
+# ---------------------------------------------------------------------------------- streamed
+
+
+# one fold of the weighted rows has a flat likelihood, along which extrapolation carries rounding far
+@pytest.mark.parametrize(("which", "by", "rtol"), [("many", "rows", 1e-10), ("weighted", "blocks", 5e-8)])
+def test_streamed_folds_have_the_likelihoods_of_held_ones(which: str, by: Any, rtol: float) -> None:
+    """From the same optima to rounding, in passes that all folds and ranks share."""
+    data = {"many": MANY, "weighted": WEIGHTED}[which]
+    rows, meter = data.system(dask_rows((1, 60, 39, 50))).rows, Meter()
+    held, streamed = (compress_any_folds(rows, 3, by, None, 1, keep, meter=meter) for keep in (True, False))
+    assert isinstance(held, ShownFolds) and isinstance(streamed, ShownFolds)
+    assert held.streamed is None and streamed.streamed is not None
+    optima = [LowRankGLS(rank, missing="em").fit(data.system()).result_ for rank in (0, 1)]
+    candidates = tuple(
+        Candidate(LowRankStructure(rank), each.coefficients, each.covariance) for rank, each in enumerate(optima)
+    )
+    options, shared = Options("als", False, 0.0, 1e-8), Meter()
+    expected, of_means = shown_held_out_nll(held, candidates, options, meter=meter)
+    got, means = shown_held_out_nll(streamed, candidates, options, meter=shared)
+    np.testing.assert_allclose(got, expected, rtol=rtol)
+    np.testing.assert_allclose(means, of_means, rtol=1e-6)
+    assert set(shared.purposes) == {"rows left out"} and shared.passes <= 12
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("lrgls_dask.plan.side_by_side.MOST_AT_ONCE", 4)
+        fewer, _ = shown_held_out_nll(streamed, candidates, options, meter=Meter())
+    np.testing.assert_array_equal(fewer, got)
+
+
+def test_a_streamed_rank_is_chosen_in_the_passes_of_the_plan() -> None:
+    """Whether the rows are too many or streaming is asked for, holes or none."""
+    expected = cross_validated(MANY, rel_tol=1e-10)
+    model = LowRankGLS("cv", missing="em", n_folds=3, ranks=[0, 1], engine="stream", rel_tol=1e-8)
+    found = model.fit(MANY.system()).result_
+    assert found.run.engine == "stream" and found.rank == expected.rank
+    np.testing.assert_allclose(found.selection.to_numpy(float), expected.selection.to_numpy(float), rtol=1e-4)
+    planned = model.plan(MANY.system())
+    assert planned.purposes["rows left out"] == 8
+    assert abs(found.run.n_passes - model.plan_.passes) <= 4
+    complete = model.fit(DATA.system()).result_.selection.to_numpy(float)
+    np.testing.assert_allclose(complete, cross_validated(DATA).selection.to_numpy(float), rtol=1e-3)

@@ -406,3 +406,15 @@ def test_graph(small):
     assert lazy["tasks"] < 3 * 300
     assert stored["graph_bytes"] < 10_000 * stored["tasks"]
     assert found["summary"]["stored_chunks_a_task"] == 3_000 / stored["tasks"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("errors", ["heteroskedastic", "clustered"])
+def test_intervals_with_a_fifth_missing_cover_what_they_say(errors, monkeypatch):
+    """At random given X: robust and clustered intervals of 95 % hold 93.5 to 96.5 % of the slopes."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    found = importlib.import_module("benchmarks.coverage_missing").simulate(errors, 2_000, 400)
+    assert 0.18 < found["missing"] < 0.22
+    for kind in found["kinds"]:
+        assert 0.935 <= found["coverage"][kind] <= 0.965
+    assert found["coverage"]["classical"] < 0.93  # so that it is the kind that covers

@@ -1,0 +1,61 @@
+"""How many problems of the same streamed rows share passes, and what cross-validation and the bootstrap then take."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lrgls_dask.design.design import Design
+from lrgls_dask.rows.layout import FAN_IN
+from lrgls_dask.rows.memory import SLACK, Cluster, Room, room_for_passes, this_cluster
+from lrgls_dask.rows.rows import Rows
+
+__all__ = ["at_once", "in_batches", "left_out_passes", "replicates_in_words", "sums_of_a_look"]
+
+MOST_AT_ONCE = 256  # problems, each of which has a thread that waits
+SHARE = 0.5  # of the memory that is left, for sums and for what loops go on from
+KEPT = 20  # points and images of coefficients and products that a loop goes on from, and what is made of them
+# Measured: regressors and the equations seen together once, looks, and what the fits say of the rows left out.
+OF_ALL, OF_SOME = 1, 7
+OF_REPLICATES = 10  # a first pass of each, the same, looks and standard errors
+
+
+def sums_of_a_look(design: Design, *, informed: bool) -> int:
+    """Bytes of what one problem asks a pass for.  informed : whether also for the information."""
+    P, K, q = design.n_coefficients, design.n_equations, design.n_regressors
+    return 8 * (P + 4 * K + 2 * K**2 + max((q + 1) ** 2, P**2 if informed else 0))
+
+
+def at_once(rows: Rows, *, informed: bool, cluster: Cluster | None = None) -> int:
+    """How many problems are answered at a time, by the memory that is left.  informed : as of `sums_of_a_look`.
+
+    cluster : where it would run, if not here.
+    """
+    design, sums = rows.design, sums_of_a_look(rows.design, informed=informed)
+    here = 8 * KEPT * (design.n_coefficients + design.n_equations**2 // 2) + sums
+    if cluster is None:
+        cluster, room = this_cluster(None), room_for_passes(rows, None)
+    else:
+        room = Room((cluster.limit - cluster.base) / SLACK, cluster.client_limit / SLACK, cluster.in_process)
+    there = (2 * FAN_IN + 3 * cluster.n_threads) * sums
+    fits = room.here / (here + there) if room.in_process else min(room.here / here, room.worker / there)
+    return int(np.clip(SHARE * fits, 1, MOST_AT_ONCE))
+
+
+def in_batches(n: int, few: int) -> list[slice]:
+    """Of n problems, those that share passes, so many at a time."""
+    return [slice(first, min(first + few, n)) for first in range(0, n, few)]
+
+
+def left_out_passes(rows: Rows, parts: int, candidates: int, cluster: Cluster | None) -> int:
+    """Passes that fits of every candidate to streamed rows without each of some parts share."""
+    few = at_once(rows, informed=False, cluster=cluster)
+    return OF_ALL + OF_SOME * len(in_batches(parts * candidates, few))
+
+
+def replicates_in_words(rows: Rows, cluster: Cluster | None) -> str:
+    """What a bootstrap of streamed rows that miss responses takes."""
+    few = at_once(rows, informed=True, cluster=cluster)
+    return (
+        "come with the fit; a bootstrap of rows that are streamed takes about "
+        f"{OF_REPLICATES} passes for every {few:,} replicates"
+    )
