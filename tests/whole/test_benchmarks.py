@@ -28,6 +28,7 @@ SCRIPTS = (
     "missing_at_random",
     "missing_stored",
     "narrow_parquet",
+    "peers",
     "penalised_factors",
     "rank_recovery",
     "read_limit",
@@ -406,3 +407,14 @@ def test_graph(small):
     assert lazy["tasks"] < 3 * 300
     assert stored["graph_bytes"] < 10_000 * stored["tasks"]
     assert found["summary"]["stored_chunks_a_task"] == 3_000 / stored["tasks"]
+
+
+@pytest.mark.slow
+def test_peers(small):
+    found = small("peers")
+    summary, missing = found["summary"], found["settings"]["not_installed"]
+    assert {run["case"] for run in found["runs"]} >= {"wide, lrgls", "narrow, lrgls", "small, lrgls"}
+    assert len(found["runs"]) == 3 + 4 - len(missing)
+    assert [key for key in summary if key.endswith("_coefficients_apart") and summary[key] > 1e-3] == []
+    if "sklearn" not in missing:
+        assert summary["wide_sklearn_nll_excess"] < 1e-3
