@@ -20,7 +20,9 @@ from lrgls_dask.solve.prices import price_of_errors
 
 __all__ = ["look_bytes", "make_plan", "plan_compressed", "price_parts"]
 
-SOON, FASTER = 3.0, 0.8  # seconds that nobody minds, and the share of more for which more passes are taken
+# The share of the seconds of a plan of fewer passes for which one of more passes is taken, and the seconds that nobody
+# minds: of one engine, whose fit answers more after fewer passes, and where another engine takes less.
+FASTER, SOON, SOON_OF_ENGINES = 0.8, 3.0, 0.3
 
 
 def make_plan(
@@ -74,7 +76,10 @@ def make_plan(
     fitting = [plan for plan in allowed if plan.fits]
     if fitting:
         # where parts or candidates are many a compressed system answers all of them from the same pass
-        plan = fitting[0] if missing or parts > 1 or candidates > 1 else _fastest(fitting)
+        plan = fitting[0]
+        if not (missing or parts > 1 or candidates > 1):
+            of_engines = [[each for each in fitting if each.engine == name] for name in priced]
+            plan = _fastest([_fastest(each, SOON) for each in of_engines if each], SOON_OF_ENGINES)
         if by_rounds and plan.passes > 1:
             plan = plan.taking(EM_PASSES)
         if plan.engine == "stream" and plan.holds_sigma and not missing:
@@ -87,10 +92,10 @@ def make_plan(
     raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix, cluster))
 
 
-def _fastest(plans: list[Plan]) -> Plan:
-    """The first, unless another takes far less time; by rates that are the same everywhere."""
+def _fastest(plans: list[Plan], soon: float) -> Plan:
+    """The first, unless it takes longer than `soon` and another far less; by rates that are the same everywhere."""
     first, best = plans[0], min(plans, key=lambda plan: plan.nominal_seconds)
-    if first.nominal_seconds < SOON or best.nominal_seconds > FASTER * first.nominal_seconds:
+    if first.nominal_seconds < soon or best.nominal_seconds > FASTER * first.nominal_seconds:
         return first
     width = best.n_regressors + best.n_equations
     return replace(best, reason=f"it takes less time than a ({width:,} x {width:,}) cross-product of all rows")

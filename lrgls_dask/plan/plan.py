@@ -16,6 +16,7 @@ from lrgls_dask.rows.purposes import MEANS, OLS, RESIDUALS, in_words
 __all__ = ["Plan"]
 
 CACHED = 0.1  # of the time of reading, that of reading again what the system's cache can hold
+NOMINAL_CACHE = 4_000_000_000  # bytes of it, whatever machine this is
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class Plan:
     @property
     def nominal_seconds(self) -> float:
         """The same on two threads that do what is usual, whatever machine this is: what engines are chosen by."""
-        return self._seconds(NOMINAL, 2, NOMINAL.read, CACHED)
+        again = CACHED if self.bytes_per_pass <= NOMINAL_CACHE else 1.0
+        return self._seconds(NOMINAL, 2, NOMINAL.read, again)
 
     def _seconds(self, rates: Rates, n_threads: int, rate: float, again: float) -> float:
         """rate : bytes a second of all processes together.  again : what reading again takes of reading once."""

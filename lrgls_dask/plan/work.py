@@ -18,6 +18,11 @@ SHARED_MEMORY = 1.6  # what threads that share memory and bring blocks to it tak
 # transpose, at twice the rate of numbers, and to factor them; and how often the few rows that stand for S.
 ROUNDS, WHITENED, KEPT = 40, 20, 6
 COPIES = 5  # of a matrix that is factored: scaled, its triangle taken, put in place
+# Of a pass after the first, what it takes of a number of the first, which is centred, scaled and looked at: where all
+# equations have the same columns, and where each has its own, which are gathered.
+LATER_SAME, LATER_OWN = 0.4, 0.75
+COPIED = 6  # as many numbers, of rows that stay rows, are moved as other blocks join them
+OF_EQUATION = 4_000  # numbers that could be touched while an equation is named, checked and given its place
 # Of a search for Sigma: points looked at, products with S of each, and arrays like S that each reads or writes beside.
 POINTS, PRODUCTS, ARRAYS = 11, 23, 8
 EIGEN = 20.0  # multiplications, of the cube of K, of all eigenpairs; as often where there are so few equations
@@ -74,7 +79,7 @@ def compress_work(design: Design, n_obs: int, tasks: int, *, by_rows: bool = Fal
         flops=float(n_obs) * (width * height if factored else 2.0 * width * (q if height > q else 0)),
         tasks=tasks,
         client_flops=flops,
-        client_numbers=own + (KEPT * float(height) * K if by_rows else 0.0),
+        client_numbers=own + (KEPT * float(height) * K if by_rows else 0.0) + OF_EQUATION * K,
         client_bytes=n_bytes,
     )
 
@@ -86,23 +91,29 @@ def stream_work(design: Design, n_obs: int, tasks: int, *, passes: int, dense: b
     """
     q, K = design.n_regressors, design.n_equations
     own = sum(len(g.columns) * (len(g.columns) + len(g.equations)) for g in design.groups)
-    later = 4.0 * design.n_coefficients + (1.5 * K**2 if dense else 60.0 * K)
+    same = len(design.groups) == 1
+    # residuals and their products; where equations differ also what these say of the coefficients
+    later = 2.0 * design.n_coefficients + K**2 if same else 4.0 * design.n_coefficients + 1.5 * K**2
+    if not dense:
+        later = (2.0 if same else 4.0) * design.n_coefficients + 60.0 * K
+    touched = 1.0 + (LATER_SAME if same else LATER_OWN) * (passes - 1)
     flops, n_bytes = _search(K, None) if dense else (0.0, LOOKS * 8.0 * 60.0 * K)
     return Work(
-        numbers=float(n_obs) * (q + K) * passes,
+        numbers=float(n_obs) * (q + K) * touched,
         flops=float(n_obs) * (2.0 * own + (passes - 1) * later),
         tasks=tasks,
         client_flops=flops + 2.0 * sum(float(len(g.columns)) ** 3 for g in design.groups),
-        client_numbers=0.0,
+        client_numbers=float(OF_EQUATION * K),
         client_bytes=n_bytes,
         after=_of_regressors(q, n_obs, x_tasks) if x_tasks else None,
     )
 
 
 def _of_regressors(q: int, n_obs: int, tasks: int) -> Work:
-    """X'X of all rows and its root; fewer rows than columns stay rows."""
+    """X'X of all rows and its root; fewer rows than columns stay rows, which every block more copies."""
     summed = float(q) if n_obs > q else 0.0
-    return Work(float(n_obs) * q, n_obs * summed**2, tasks, summed**3 / 3, 0.0, COPIES * 16.0 * summed**2)
+    touched = float(n_obs) * q * (1 if summed else 1 + COPIED)
+    return Work(touched, n_obs * summed**2, tasks, summed**3 / 3, 0.0, COPIES * 16.0 * summed**2)
 
 
 def _search(K: int, n_rows: int | None) -> tuple[float, float]:

@@ -150,12 +150,18 @@ class RootMoments(Sized):
 
     def __add__(self, other: RootMoments) -> RootMoments:
         head, gap = self.head.merge(other.head)
-        return RootMoments(head, reduced(np.vstack([self.root, other.root, gap]), self.n_x), self.n_x)
+        rows = np.vstack([self.root, other.root, gap])
+        return RootMoments(head, rows if stays(rows, self.n_x) else reduced(rows, self.n_x), self.n_x)
 
 
 def triangle(rows: np.ndarray) -> np.ndarray:
     """R of the QR factorisation, (min(n, M), M); its columns keep a zero where `rows` has a zero column."""
     return np.asarray(np.linalg.qr(rows, mode="r"))
+
+
+def stays(rows: np.ndarray, n_x: int | None) -> bool:
+    """Whether there are so few rows (n, M) that they are what `reduced` makes of them."""
+    return n_x is not None and len(rows) <= rows.shape[1] and (n_x == 0 or len(rows) <= n_x)
 
 
 def reduced(rows: np.ndarray, n_x: int | None) -> np.ndarray:
@@ -165,7 +171,7 @@ def reduced(rows: np.ndarray, n_x: int | None) -> np.ndarray:
     """
     if n_x is None or len(rows) > rows.shape[1]:
         return triangle(rows)
-    if n_x == 0 or len(rows) <= n_x:
+    if stays(rows, n_x):
         return rows.copy()
     x = np.asfortranarray(rows[:, :n_x])
     work, _ = lapack.dgeqrf_lwork(*x.shape)

@@ -28,6 +28,7 @@ SCRIPTS = (
     "missing_at_random",
     "missing_stored",
     "narrow_parquet",
+    "peers",
     "penalised_factors",
     "rank_recovery",
     "read_limit",
@@ -418,3 +419,14 @@ def test_intervals_with_a_fifth_missing_cover_what_they_say(errors, monkeypatch)
     for kind in found["kinds"]:
         assert 0.935 <= found["coverage"][kind] <= 0.965
     assert found["coverage"]["classical"] < 0.93  # so that it is the kind that covers
+
+
+@pytest.mark.slow
+def test_peers(small):
+    found = small("peers")
+    summary, missing = found["summary"], found["settings"]["not_installed"]
+    assert {run["case"] for run in found["runs"]} >= {"wide, lrgls", "narrow, lrgls", "small, lrgls"}
+    assert len(found["runs"]) == 3 + 4 - len(missing)
+    assert [key for key in summary if key.endswith("_coefficients_apart") and summary[key] > 1e-3] == []
+    if "sklearn" not in missing:
+        assert summary["wide_sklearn_nll_excess"] < 1e-3
