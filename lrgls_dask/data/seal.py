@@ -24,7 +24,9 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import cpu, default_buffer_prototype
 from zarr.core.sync import sync
 
-from lrgls_dask.errors import DamagedStore
+from lrgls_dask.data.patientstore import failure_at
+from lrgls_dask.errors import DamagedStore, StoreFailure
+from lrgls_dask.rows.patience import is_of_a_store
 
 __all__ = [
     "CHECKED",
@@ -131,7 +133,7 @@ def check_seal(node: zarr.Group | zarr.Array, path: Any, what: str) -> None:
 def read_whole(path: Any, what: str, read: Callable[[], Found]) -> Found:
     """What `read` gives, whose failure on what is stored is the store's damage.
 
-    Raises DamagedStore, and OSError as it comes.
+    Raises DamagedStore, StoreFailure where a store does not answer, and other OSErrors as they come.
     """
     try:
         return read()
@@ -140,6 +142,8 @@ def read_whole(path: Any, what: str, read: Callable[[], Found]) -> Found:
     except DamagedStore as error:
         raise DamagedStore(path, what, error.reason) from error
     except Exception as error:
+        if is_of_a_store(error):  # by a client whose errors are no OSErrors
+            raise StoreFailure(path, what, f"{type(error).__name__}: {error}") from None
         raise DamagedStore(path, what, f"it cannot be read ({type(error).__name__}: {error})") from error
 
 
@@ -192,9 +196,10 @@ async def _digests(node: Any, members: Mapping[str, Any], metadata_only: frozens
             member = await group.getitem(name) if group is not None and member is None else member
             said = _metadata(member, attributes=bool(name))
             return await _digest(said, member, gate, bare=name in metadata_only)
-        except OSError:
-            raise
-        except Exception as error:  # metadata that are damaged, in whatever way that shows
+        except Exception as error:
+            if is_of_a_store(error):
+                raise failure_at(node.store_path.store, f"{node.store_path.path}/{name}/", error) or error from None
+            # metadata that are damaged, in whatever way that shows
             return f"{type(error).__name__}: {error}"
 
     found = await asyncio.gather(*(digest(name, member) for name, member in members.items()))

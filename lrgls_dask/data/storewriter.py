@@ -24,6 +24,7 @@ from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.store import FORMAT, label_index, read_system, write_grid
 from lrgls_dask.data.storedlabels import StoredLabels, encode_labels
 from lrgls_dask.data.storeplan import plan_store
+from lrgls_dask.errors import without_secrets
 from lrgls_dask.rows.progress import Progress
 from lrgls_dask.rows.rows import Part
 
@@ -80,7 +81,9 @@ def _check_all_there(store: Store, path: Any, names: Iterable[str]) -> None:
     there = set(zarr.open_group(store, mode="r").keys())
     lost = [name for name in names if name not in there]
     if lost:
-        raise OSError(f"{path!s}: {shown(lost)} was written and is not there. Check the store, and write it again.")
+        raise OSError(
+            f"{without_secrets(path)}: {shown(lost)} was written and is not there. Check the store, and write it again."
+        )
 
 
 def rewrites(system: LabelledRows, path: Any, storage_options: dict[str, Any] | None = None) -> bool:
