@@ -37,6 +37,7 @@ __all__ = [
     "mark_written",
     "read_whole",
     "seal_of",
+    "why_missing",
     "with_checksum",
     "write_sealed",
     "writing_of",
@@ -58,17 +59,19 @@ def seal_of(
     *,
     attributes: Mapping[str, Any] | None = None,
     named: Iterable[str] | None = None,
+    members: Iterable[str] | None = None,
     metadata_only: Iterable[str] = (),
 ) -> Seal:
     """The seal of a group, or of a single array, as it stands in the store.
 
     attributes : those that it will have, if they are not those that it has.  named : which of these are sealed, all of
-    them if None.  metadata_only : arrays of whose chunks nothing is read.
+    them if None.  members : the same of the arrays and groups in it.  metadata_only : arrays of whose chunks nothing is
+    read.
     """
     known = dict(node.attrs if attributes is None else attributes)
     names = sorted(set(known) - {SEAL} if named is None else named)
     bare = sorted(metadata_only)
-    parts = sync(_digests(node, _members(node), frozenset(bare)))
+    parts = sync(_digests(node, _members(node) if members is None else dict.fromkeys(members), frozenset(bare)))
     return {"attributes": names, "own": _own_digest(node, known, names), "metadata_only": bare, "parts": parts}
 
 
@@ -97,6 +100,15 @@ def writing_of(array: zarr.Array) -> str | None:
     if said is None:
         return None
     return str(said) if sync(array.store_path.store.exists(_beside(array))) else None
+
+
+def why_missing(array: zarr.Array) -> str:
+    """What to say where a chunk is missing of an array of which all were written."""
+    return (
+        "all of its chunks were written, so some got lost, or another program wrote into it, which leaves out chunks "
+        f"of nothing but the fill value: write them there with config={{'write_empty_chunks': True}}, or delete the "
+        f"key {_beside(array)!r}, which says that all are there"
+    )
 
 
 def _beside(array: zarr.Array) -> str:

@@ -28,6 +28,7 @@ from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.framefit import read_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import plain_labels
+from lrgls_dask.data.seal import check_seal
 from lrgls_dask.data.sources import column_parts, row_chunks
 from lrgls_dask.data.storage import open_group
 from lrgls_dask.data.storedlabels import StoredLabels, decode_labels, labels_from_json, labels_to_json
@@ -48,6 +49,7 @@ def read_system(path: Any, *, storage_options: dict[str, Any] | None = None) -> 
     """
     group = open_group(path, storage_options)
     _check_format(group, path)
+    check_seal(group, path, "store")
     y = _array(group, "Y", path)
     obs_dim, equation_dim = dims_of(y, "obs", "equation")
     n_equations = 1 if y.ndim == 1 else int(y.shape[1])

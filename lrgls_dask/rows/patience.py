@@ -88,8 +88,8 @@ def is_transient(error: BaseException) -> bool:
 
 def is_of_a_store(error: BaseException) -> bool:
     """Whether an error says that a store did not answer as it must, and nothing of what it holds."""
-    return any(
-        isinstance(each, OSError)
+    return isinstance(error, OSError) or any(
+        (isinstance(each, OSError) and not isinstance(each, FileNotFoundError))  # a part that is not there is damage
         or _status(each) is not None
         or any(base.__module__.partition(".")[0] in CLIENTS for base in type(each).__mro__)
         for each in _causes(error)

@@ -21,7 +21,7 @@ def rows() -> System:
     return System.from_arrays(Y, X, equations=["a", "b"])
 
 
-DENIED = 8  # of what is asked to open a store: the first of X
+DENIED = 8  # of what is asked to open a store: the first of the labels
 
 
 def stored() -> MemoryStore:
@@ -51,7 +51,7 @@ def damage(place: str) -> list[Case]:
             ),
         ),
         Case(
-            r"array 'X' could not be read or written .PermissionError: .*injected",
+            r"array '.*' could not be read or written .PermissionError: .*injected",
             lambda: System.from_zarr(FaultyStore(stored(), "denied", DENIED)),
             (lambda: System.from_zarr(stored()),),
         ),
