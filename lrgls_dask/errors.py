@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Hashable, Sequence
@@ -14,8 +15,10 @@ __all__ = [
     "DamagedStore",
     "FitWarning",
     "NoAnswer",
+    "StoreFailure",
     "UnreadableRows",
     "UnwrittenChunks",
+    "scrubbed",
     "warn_user",
     "without_secrets",
 ]
@@ -38,10 +41,28 @@ def warn_user(text: str, category: type[UserWarning]) -> None:
 
 
 def without_secrets(path: object) -> str:
-    """A path or URL to be shown: user names, passwords and signatures of a URL are left out."""
-    parts = urlsplit(str(path))
-    if not parts.scheme or "://" not in str(path):
-        return str(path)
+    """A path or URL to be shown: user names, passwords and signatures of a URL are left out, also of URLs in chain."""
+    return "::".join(map(_bare, str(path).split("::"))) if "://" in str(path) else str(path)
+
+
+def scrubbed(text: object) -> str:
+    """The same of all URLs and keys in what another library says."""
+    bare = _URLS.sub(lambda found: without_secrets(found[0]), str(text))
+    return _SECRETS.sub(r"\1=...", _USERS.sub("", bare))
+
+
+_URLS = re.compile(r"[a-zA-Z][\w+.-]*://[^\s'\"<>)\]]+")
+_USERS = re.compile(r"[^\s/'\"@:]+:[^\s/'\"@]+@")
+_SECRETS = re.compile(
+    r"(?i)\b(x-amz-[\w-]+|awsaccesskeyid|(?:aws_)?(?:access_key_id|secret_access_key|session_token)|signature|sig|"
+    r"password|secret|token)=[^&\s'\",)]+"
+)
+
+
+def _bare(url: str) -> str:
+    parts = urlsplit(url)
+    if not parts.scheme or "://" not in url:
+        return url
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
@@ -176,6 +197,26 @@ class ChangedStore(RuntimeError):
             f"{self.name} at {without_secrets(self.path)} was written anew or deleted since its "
             "rows were first read, and would be a mixture. "
             "Open it again, and write to another path while it is read."
+        )
+
+
+class StoreFailure(OSError):
+    """A store did not do what it was asked for: out of reach, denied, full. Nothing is known of what it holds.
+
+    path : of the store.  part : of it.  reason : what its client said. What may pass by itself was tried again before.
+    """
+
+    def __init__(self, path: object, part: str, reason: object) -> None:
+        super().__init__(without_secrets(path), part, scrubbed(reason))
+        self.path, self.part, self.reason = without_secrets(path), part, scrubbed(reason)
+
+    def __reduce__(self) -> tuple[type[StoreFailure], tuple[str, str, str]]:
+        return StoreFailure, (self.path, self.part, self.reason)  # OSError would keep two of the three
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.part} could not be read or written ({self.reason}). Check that the store can be "
+            "reached, what your credentials allow there and whether there is room, and do it again."
         )
 
 

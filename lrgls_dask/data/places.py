@@ -18,6 +18,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, WrapperStore, ZipStore
 
+from lrgls_dask.errors import without_secrets
 from lrgls_dask.rows.behind import stored_arrays
 
 __all__ = ["Location", "check_apart", "local_path", "location_of", "read_from"]
@@ -94,7 +95,7 @@ def location_of(path: Any, storage_options: dict[str, Any] | None = None) -> Loc
         filesystem, root = fsspec.core.url_to_fs(path, **(storage_options or {}))
     except (ValueError, ImportError):  # which whoever opens it says better
         return None
-    return _in_file_system(filesystem, root, called=path)
+    return _in_file_system(filesystem, root, called=without_secrets(path))
 
 
 def check_apart(path: Any, places: Iterable[Location], storage_options: dict[str, Any] | None = None) -> None:
@@ -106,7 +107,8 @@ def check_apart(path: Any, places: Iterable[Location], storage_options: dict[str
         if target.holds(place) or place.holds(target):
             relation = "is" if target == place else "lies in" if place.holds(target) else "holds"
             raise ValueError(
-                f"{path!s} {relation} {place.called}, which is read for what would be written there: its data would be "
+                f"{without_secrets(path)} {relation} {place.called}, which is read for what would "
+                f"be written there: its data would be "
                 "lost. Choose another path."
             )
 
@@ -145,4 +147,4 @@ def _in_file_system(fs: Any, path: str, called: str = "") -> Location:
     service = options.get("endpoint_url") or (options.get("client_kwargs") or {}).get("endpoint_url")
     split = urlsplit(path)
     steps = _steps(unquote(f"{split.netloc}/{split.path}") if split.scheme else path)
-    return Location((protocol[0], service), steps, called or f"{protocol[0]}://{'/'.join(steps)}")
+    return Location((protocol[0], service), steps, called or without_secrets(f"{protocol[0]}://{'/'.join(steps)}"))

@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from zarr.codecs import BytesCodec
 from zarr.storage import FsspecStore, LocalStore
 
-from lrgls_dask.data.seal import CHECKED, writing_of
+from lrgls_dask.data.seal import CHECKED, why_missing, writing_of
 
 __all__ = ["PlainChunks", "plain_if_possible"]
 
@@ -100,8 +100,8 @@ class PlainChunks:
                 if not _read_all(file, view, skipped * row_bytes) or not _read_all(file, memoryview(said), whole):
                     return False
         except FileNotFoundError:
-            if writing_of(self.array) is not None:  # all of its chunks were written
-                raise
+            if writing_of(self.array) is not None:
+                raise FileNotFoundError(f"chunk {chunk} is missing: {why_missing(self.array)}") from None
             return False
         return not self._checked or google_crc32c.value(target.reshape(-1).view("u1")) == int.from_bytes(
             said, sys.byteorder

@@ -24,7 +24,9 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import cpu, default_buffer_prototype
 from zarr.core.sync import sync
 
-from lrgls_dask.errors import DamagedStore
+from lrgls_dask.data.patientstore import failure_at
+from lrgls_dask.errors import DamagedStore, StoreFailure
+from lrgls_dask.rows.patience import is_of_a_store
 
 __all__ = [
     "CHECKED",
@@ -35,6 +37,7 @@ __all__ = [
     "mark_written",
     "read_whole",
     "seal_of",
+    "why_missing",
     "with_checksum",
     "write_sealed",
     "writing_of",
@@ -56,17 +59,19 @@ def seal_of(
     *,
     attributes: Mapping[str, Any] | None = None,
     named: Iterable[str] | None = None,
+    members: Iterable[str] | None = None,
     metadata_only: Iterable[str] = (),
 ) -> Seal:
     """The seal of a group, or of a single array, as it stands in the store.
 
     attributes : those that it will have, if they are not those that it has.  named : which of these are sealed, all of
-    them if None.  metadata_only : arrays of whose chunks nothing is read.
+    them if None.  members : the same of the arrays and groups in it.  metadata_only : arrays of whose chunks nothing is
+    read.
     """
     known = dict(node.attrs if attributes is None else attributes)
     names = sorted(set(known) - {SEAL} if named is None else named)
     bare = sorted(metadata_only)
-    parts = sync(_digests(node, _members(node), frozenset(bare)))
+    parts = sync(_digests(node, _members(node) if members is None else dict.fromkeys(members), frozenset(bare)))
     return {"attributes": names, "own": _own_digest(node, known, names), "metadata_only": bare, "parts": parts}
 
 
@@ -95,6 +100,15 @@ def writing_of(array: zarr.Array) -> str | None:
     if said is None:
         return None
     return str(said) if sync(array.store_path.store.exists(_beside(array))) else None
+
+
+def why_missing(array: zarr.Array) -> str:
+    """What to say where a chunk is missing of an array of which all were written."""
+    return (
+        "all of its chunks were written, so some got lost, or another program wrote into it, which leaves out chunks "
+        f"of nothing but the fill value: write them there with config={{'write_empty_chunks': True}}, or delete the "
+        f"key {_beside(array)!r}, which says that all are there"
+    )
 
 
 def _beside(array: zarr.Array) -> str:
@@ -131,7 +145,7 @@ def check_seal(node: zarr.Group | zarr.Array, path: Any, what: str) -> None:
 def read_whole(path: Any, what: str, read: Callable[[], Found]) -> Found:
     """What `read` gives, whose failure on what is stored is the store's damage.
 
-    Raises DamagedStore, and OSError as it comes.
+    Raises DamagedStore, StoreFailure where a store does not answer, and other OSErrors as they come.
     """
     try:
         return read()
@@ -140,6 +154,8 @@ def read_whole(path: Any, what: str, read: Callable[[], Found]) -> Found:
     except DamagedStore as error:
         raise DamagedStore(path, what, error.reason) from error
     except Exception as error:
+        if is_of_a_store(error):  # by a client whose errors are no OSErrors
+            raise StoreFailure(path, what, f"{type(error).__name__}: {error}") from None
         raise DamagedStore(path, what, f"it cannot be read ({type(error).__name__}: {error})") from error
 
 
@@ -192,9 +208,10 @@ async def _digests(node: Any, members: Mapping[str, Any], metadata_only: frozens
             member = await group.getitem(name) if group is not None and member is None else member
             said = _metadata(member, attributes=bool(name))
             return await _digest(said, member, gate, bare=name in metadata_only)
-        except OSError:
-            raise
-        except Exception as error:  # metadata that are damaged, in whatever way that shows
+        except Exception as error:
+            if is_of_a_store(error):
+                raise failure_at(node.store_path.store, f"{node.store_path.path}/{name}/", error) or error from None
+            # metadata that are damaged, in whatever way that shows
             return f"{type(error).__name__}: {error}"
 
     found = await asyncio.gather(*(digest(name, member) for name, member in members.items()))

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,9 +17,12 @@ import zarr
 from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, GroupNotFoundError
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import FsspecStore, LocalStore, StorePath
 
+from lrgls_dask.data.patientstore import asked_of, patient
 from lrgls_dask.data.places import Location, check_apart, local_path
+from lrgls_dask.errors import StoreFailure, scrubbed, without_secrets
+from lrgls_dask.rows.patience import is_of_a_store, patiently
 
 try:
     import fcntl
@@ -50,26 +54,44 @@ def open_group(path: Any, storage_options: dict[str, Any] | None = None) -> zarr
         return path
     local = local_path(path)
     if local is not None and storage_options:
-        raise ValueError(f"storage_options are for URLs such as s3://...; {path!s} is a local path. Leave them out.")
+        raise ValueError(
+            f"storage_options are for URLs such as s3://...; {without_secrets(path)} is a local path. Leave them out."
+        )
     try:
-        if local is not None:
-            return zarr.open_group(LocalStore(local, read_only=True), mode="r")
-        return zarr.open_group(path, mode="r", storage_options=storage_options or None)
+        return zarr.open_group(_store_of(path, storage_options, read_only=True), mode="r")
     except ContainsArrayError as error:
-        raise ValueError(f"{path!s} is a zarr array but must be a zarr group. Open the group it belongs to.") from error
+        raise ValueError(
+            f"{without_secrets(path)} is a zarr array but must be a zarr group. Open the group it belongs to."
+        ) from error
     except (FileNotFoundError, GroupNotFoundError) as error:
         if local is not None and local.exists():
             raise ValueError(
-                f"{path!s} exists but is no zarr group. Check the path; convert other formats with "
+                f"{without_secrets(path)} exists but is no zarr group. Check the path; convert other formats with "
                 "System.from_xarray(...).to_zarr(...)."
             ) from error
         raise FileNotFoundError(
-            f"no zarr store at {path!s}. Check the path, or write one with System.to_zarr(...)."
+            f"no zarr store at {without_secrets(path)}. Check the path, or write one with System.to_zarr(...)."
         ) from error
     except OSError:
         raise
     except Exception as error:  # in whatever way metadata show that they are damaged
-        raise ValueError(f"the zarr metadata at {path!s} cannot be read: {error}. Restore the store.") from error
+        if is_of_a_store(error):  # its client, before anything is asked of it
+            raise StoreFailure(path, "the store", f"{type(error).__name__}: {error}") from None
+        raise ValueError(
+            f"the zarr metadata at {without_secrets(path)} cannot be read: {scrubbed(error)}. Restore the store."
+        ) from error
+
+
+def _store_of(path: Any, storage_options: dict[str, Any] | None, *, read_only: bool) -> Any:
+    """What zarr opens: a patient store at a path, URL or store object, with the path in it if there is one."""
+    local = local_path(path)
+    if local is not None:
+        return LocalStore(local, read_only=read_only)
+    if isinstance(path, str):
+        return patient(FsspecStore.from_url(path, storage_options=storage_options or None, read_only=read_only))
+    if isinstance(path, StorePath):
+        return StorePath(patient(path.store), path.path)
+    return patient(path) if isinstance(path, Store) else path
 
 
 def is_store(path: Path) -> bool:
@@ -80,21 +102,22 @@ def is_store(path: Path) -> bool:
 def is_store_at(url: str, storage_options: dict[str, Any] | None = None) -> bool:
     """The same of a URL."""
     filesystem, root = fsspec.core.url_to_fs(url, **(storage_options or {}))
-    return any(filesystem.exists(f"{root.rstrip('/')}/{mark}") for mark in ZARR_MARKS)
+    return any(patiently(partial(filesystem.exists, f"{root.rstrip('/')}/{mark}")) for mark in ZARR_MARKS)
 
 
 def open_to_grow(path: Any, storage_options: dict[str, Any] | None = None) -> zarr.Group:
     """The same group, to be written into. Raises as `open_group` does, and ValueError where a store cannot change."""
     open_group(path, storage_options)
-    local = local_path(path)
-    if local is not None:
-        return zarr.open_group(LocalStore(local), mode="r+")
+    if local_path(path) is not None:
+        return zarr.open_group(_store_of(path, None, read_only=False), mode="r+")
     given = path.store if isinstance(path, zarr.Group) else path
     if isinstance(given, Store) and (given.read_only or not given.supports_deletes):
-        raise ValueError(f"{path!s} cannot be written into. Open it for writing, or copy it to a path first.")
+        raise ValueError(
+            f"{without_secrets(path)} cannot be written into. Open it for writing, or copy it to a path first."
+        )
     if isinstance(path, zarr.Group):
         return zarr.open_group(path.store_path, mode="r+")
-    return zarr.open_group(path, mode="r+", storage_options=storage_options or None)
+    return zarr.open_group(_store_of(path, storage_options, read_only=False), mode="r+")
 
 
 def room_for(path: Any) -> int | None:
@@ -121,7 +144,9 @@ def held_alone(path: Any) -> Iterator[None]:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise OSError(f"{path!s} is being appended to by another. Wait until that is done.") from error
+            raise OSError(
+                f"{without_secrets(path)} is being appended to by another. Wait until that is done."
+            ) from error
         except OSError:  # a file system that has no locks
             pass
         yield
@@ -152,7 +177,8 @@ def new_store(
     if local is not None:
         if storage_options:
             raise ValueError(
-                f"storage_options are for URLs such as s3://...; {path!s} is a local path. Leave them out."
+                f"storage_options are for URLs such as s3://...; {without_secrets(path)} is a local "
+                f"path. Leave them out."
             )
         manager = _new_local(Path(os.path.abspath(local)), overwrite)
     elif isinstance(path, str):
@@ -175,15 +201,17 @@ def remove_store(path: Any) -> None:
         shutil.rmtree(aside)
         return
     filesystem, root = fsspec.core.url_to_fs(str(path))
-    filesystem.rm(root, recursive=True)
+    asked_of(path, "the store", lambda: filesystem.rm(root, recursive=True) if filesystem.exists(root) else None)
 
 
 def refuse(path: Any, zarr_is_there: bool, overwrite: bool) -> None:
     """Raise FileExistsError for what is there already, unless it is a zarr store that may be overwritten."""
     if not zarr_is_there:
-        raise FileExistsError(f"{path!s} exists and is no zarr store, so it is not replaced. Choose another path.")
+        raise FileExistsError(
+            f"{without_secrets(path)} exists and is no zarr store, so it is not replaced. Choose another path."
+        )
     if not overwrite:
-        raise FileExistsError(f"{path!s} exists. Choose another path, or pass overwrite=True.")
+        raise FileExistsError(f"{without_secrets(path)} exists. Choose another path, or pass overwrite=True.")
 
 
 @contextmanager
@@ -240,15 +268,17 @@ def _new_remote(url: str, overwrite: bool, storage_options: dict[str, Any]) -> I
     try:
         filesystem, root = fsspec.core.url_to_fs(url, **storage_options)
     except ValueError as error:
-        raise ValueError(f"{url} cannot be opened: {error}. Install the fsspec driver, or check the URL.") from error
+        raise ValueError(
+            f"{without_secrets(url)} cannot be opened: {scrubbed(error)}. Install the fsspec driver, or check the URL."
+        ) from error
     root = root.rstrip("/")
-    exists = filesystem.exists(root)
+    exists = asked_of(url, "the store", lambda: filesystem.exists(root))
     if exists:
         refuse(url, is_store_at(url, storage_options), overwrite)
     written = f"{url.rstrip('/')}.{uuid4().hex[:8]}.partial" if exists else url
     place = fsspec.core.url_to_fs(written, **storage_options)[1].rstrip("/")
     try:
-        yield FsspecStore.from_url(written, storage_options=storage_options)
+        yield patient(FsspecStore.from_url(written, storage_options=storage_options))
     except BaseException:
         filesystem.invalidate_cache()
         if filesystem.exists(place):
@@ -259,11 +289,15 @@ def _new_remote(url: str, overwrite: bool, storage_options: dict[str, Any]) -> I
             filesystem.rm(root, recursive=True)
             filesystem.mv(place, root, recursive=True)
         except Exception as error:
-            raise OSError(f"{url} could not be replaced ({error}). The new store is complete at {written}.") from error
+            raise OSError(
+                f"{without_secrets(url)} could not be replaced ({scrubbed(error)}). The "
+                f"new store is complete at {without_secrets(written)}."
+            ) from error
 
 
 @contextmanager
 def _new_in_store(store: Store, overwrite: bool) -> Iterator[Store]:
+    store = patient(store)
     if not sync(store.is_empty("")):
         refuse(store, True, overwrite)
         sync(store.clear())

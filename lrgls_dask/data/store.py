@@ -28,11 +28,13 @@ from lrgls_dask.data.assemble import Use, build_design, build_rows
 from lrgls_dask.data.framefit import read_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import plain_labels
+from lrgls_dask.data.seal import check_seal
 from lrgls_dask.data.sources import column_parts, row_chunks
 from lrgls_dask.data.storage import open_group
 from lrgls_dask.data.storedlabels import StoredLabels, decode_labels, labels_from_json, labels_to_json
 from lrgls_dask.data.weights import Weights, read_weights
 from lrgls_dask.design.design import Design
+from lrgls_dask.errors import without_secrets
 from lrgls_dask.rows.rows import Part
 
 __all__ = ["FORMAT", "dims_of", "label_index", "read_grid", "read_system", "write_grid"]
@@ -47,6 +49,7 @@ def read_system(path: Any, *, storage_options: dict[str, Any] | None = None) -> 
     """
     group = open_group(path, storage_options)
     _check_format(group, path)
+    check_seal(group, path, "store")
     y = _array(group, "Y", path)
     obs_dim, equation_dim = dims_of(y, "obs", "equation")
     n_equations = 1 if y.ndim == 1 else int(y.shape[1])
@@ -97,11 +100,13 @@ def _check_format(group: zarr.Group, path: Any) -> None:
     version = group.attrs.get("lrgls_format", FORMAT)
     if version != FORMAT:
         raise ValueError(
-            f"{path!s} has lrgls_format {version!r} but this lrgls_dask reads format {FORMAT}. Upgrade lrgls_dask."
+            f"{without_secrets(path)} has lrgls_format {version!r} but this lrgls_dask reads format "
+            f"{FORMAT}. Upgrade lrgls_dask."
         )
     if group.attrs.get("lrgls_incomplete"):
         raise ValueError(
-            f"{path!s} was not written to its end. Write it again with System.to_zarr(..., overwrite=True)."
+            f"{without_secrets(path)} was not written to its end. Write it again with "
+            f"System.to_zarr(..., overwrite=True)."
         )
 
 
@@ -110,7 +115,8 @@ def _array(group: zarr.Group, name: str, path: Any) -> zarr.Array:
     if not isinstance(found, zarr.Array):
         keys = sorted(group.keys())
         raise ValueError(
-            f"{path!s} must have an array {name!r} but has {shown(keys, 10) or 'nothing'}{closest(name, keys)}"
+            f"{without_secrets(path)} must have an array {name!r} but has "
+            f"{shown(keys, 10) or 'nothing'}{closest(name, keys)}"
         )
     return _undisguised(found, name)
 

@@ -28,6 +28,7 @@ from lrgls_dask.data.storedlabels import decode_labels, encode_like
 from lrgls_dask.data.storeplan import plan_store
 from lrgls_dask.data.storewriter import ASCENDING, consolidate
 from lrgls_dask.design.design import difference
+from lrgls_dask.errors import without_secrets
 from lrgls_dask.rows.progress import Progress
 
 __all__ = ["append_system"]
@@ -100,7 +101,9 @@ def _arrays_of_rows(group: zarr.Group, there: LabelledRows, path: Any) -> dict[s
     known = {"Y", "X", "weights", "groups", obs}
     others = [name for name, dims in named.items() if obs in map(str, dims) and name not in known]
     if others:
-        raise ValueError(f"{path!s} has arrays {shown(others)} along {obs!r}, of which the rows have none. {ANEW}.")
+        raise ValueError(
+            f"{without_secrets(path)} has arrays {shown(others)} along {obs!r}, of which the rows have none. {ANEW}."
+        )
     found: dict[str, zarr.Array] = {name: array for name, array in group.arrays() if name in known}
     if there.obs_labels is None:
         found.pop(obs, None)
@@ -112,7 +115,9 @@ def _arrays_of_rows(group: zarr.Group, there: LabelledRows, path: Any) -> dict[s
         or len({_row_chunk(array) for array in blocks}) > 1
         or any(array.ndim == 2 and (array.shards or array.chunks)[1] < array.shape[1] for array in blocks)
     ):
-        raise ValueError(f"{path!s} must have one X and one Y with the same chunks of whole rows. {ANEW}.")
+        raise ValueError(
+            f"{without_secrets(path)} must have one X and one Y with the same chunks of whole rows. {ANEW}."
+        )
     return found
 
 
@@ -121,7 +126,8 @@ def _check_same(there: LabelledRows, system: LabelledRows, path: Any) -> None:
     mine, theirs = system.design.given, there.design.given
     if not theirs.same_as(mine):
         raise ValueError(
-            f"{path!s} and the rows to append differ in equations, regressors or designs: the rows' system "
+            f"{without_secrets(path)} and the rows to append differ in equations, regressors or "
+            f"designs: the rows' system "
             f"{difference(theirs, mine)}. Give them the same ones, in the same order."
         )
     check_same_states(there.formulas, system.formulas)
@@ -130,13 +136,16 @@ def _check_same(there: LabelledRows, system: LabelledRows, path: Any) -> None:
         if had != found:
             j = next(j for j, (a, b) in enumerate(zip(had, found, strict=True)) if a != b)
             raise ValueError(
-                f"{path!s} has {name!r} {had[j]!r} for equation {mine.equations[j]!r}, where the rows have "
+                f"{without_secrets(path)} has {name!r} {had[j]!r} for equation "
+                f"{mine.equations[j]!r}, where the rows have "
                 f"{found[j]!r}. Give them the same, or drop {name!r} from them."
             )
     if there.rows.weighted != system.rows.weighted:
         of, given = (each.rows.weighted or "nothing" for each in (there, system))
         remedy = "Leave the weights out" if of == "nothing" else f"Give the rows weights of {of}"
-        raise ValueError(f"{path!s} has weights of {of}, but the rows to append have weights of {given}. {remedy}.")
+        raise ValueError(
+            f"{without_secrets(path)} has weights of {of}, but the rows to append have weights of {given}. {remedy}."
+        )
     if there.rows.weighted == "equations":
         _check_same_constants(there, system, path)
 
@@ -146,7 +155,8 @@ def _check_same_constants(there: LabelledRows, system: LabelledRows, path: Any) 
     if (had != found).any():
         j = int((had != found).argmax())
         raise ValueError(
-            f"{path!s} has the weight {had[j]} for equation {system.equations[j]!r} in all rows, but the rows to "
+            f"{without_secrets(path)} has the weight {had[j]} for equation {system.equations[j]!r} "
+            f"in all rows, but the rows to "
             f"append have {found[j]}. Give them the same."
         )
 
@@ -165,10 +175,12 @@ def _labels_to_append(
         ("groups", there.groups is not None, groups is not None),
     ):
         if had and not found:
-            raise ValueError(f"{path!s} has {what}, but the rows to append have none. Give every row one.")
+            raise ValueError(
+                f"{without_secrets(path)} has {what}, but the rows to append have none. Give every row one."
+            )
         if found and not had:
             remedy = "Leave them out" if what == "groups" else "Leave them out: pass values, with .to_numpy()"
-            raise ValueError(f"{path!s} has no {what}, but the rows to append have some. {remedy}.")
+            raise ValueError(f"{without_secrets(path)} has no {what}, but the rows to append have some. {remedy}.")
     values: dict[str, np.ndarray] = {}
     ascending = False
     if system.obs is not None:
@@ -201,7 +213,7 @@ def _check_new(stored: zarr.Array, there: LabelledRows, labels: pd.Index, path: 
     number = isinstance(label, int | float) and not isinstance(label, bool)
     raise ValueError(
         f"row labels along {there.dims[0]!r} must be unique; {label!r} of row {row - len(known)} to append is there "
-        f"already, {int(again.sum())} such rows in all. Drop the rows that {path!s} has"
+        f"already, {int(again.sum())} such rows in all. Drop the rows that {without_secrets(path)} has"
         f"{f', or number the new ones on from {len(known)}' if number else ''}."
     )
 

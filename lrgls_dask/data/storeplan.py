@@ -15,6 +15,7 @@ from lrgls_dask.data.blockwriter import row_arrays
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.sources import BLOCK_BYTES
 from lrgls_dask.data.storage import room_for
+from lrgls_dask.errors import without_secrets
 from lrgls_dask.rows.behind import makes_frames
 from lrgls_dask.rows.memory import SLACK, this_process
 from lrgls_dask.rows.rows import Part, Rows
@@ -59,13 +60,14 @@ class StorePlan:
         """Raise MemoryError where it does not fit in memory, OSError where it does not on the disk."""
         if self.peak > self.memory_limit:
             raise MemoryError(
-                f"writing {path!s} needs {format_bytes(self.peak)} in this process; the limit is "
+                f"writing {without_secrets(path)} needs {format_bytes(self.peak)} in this process; the limit is "
                 f"{format_bytes(self.memory_limit)}. Give the rows smaller chunks, with .rechunk(...) or .chunk(...), "
                 "a smaller row_chunk, or more memory."
             )
         if self.room is not None and self.stored_bytes > self.room and not compressed:
             raise OSError(
-                f"{path!s} needs {format_bytes(self.stored_bytes)} of disk and {format_bytes(self.room)} are free. "
+                f"{without_secrets(path)} needs {format_bytes(self.stored_bytes)} of disk and "
+                f"{format_bytes(self.room)} are free. "
                 "Choose another place, or pass compressors=."
             )
 

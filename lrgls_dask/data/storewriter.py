@@ -19,11 +19,12 @@ from lrgls_dask.data.framefit import write_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import STORED_NAMES
 from lrgls_dask.data.places import Location, local_path, location_of
-from lrgls_dask.data.seal import PACKED, WRITTEN, mark_written, with_checksum
+from lrgls_dask.data.seal import PACKED, SEAL, WRITTEN, mark_written, seal_of, with_checksum
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.store import FORMAT, label_index, read_system, write_grid
 from lrgls_dask.data.storedlabels import StoredLabels, encode_labels
 from lrgls_dask.data.storeplan import plan_store
+from lrgls_dask.errors import without_secrets
 from lrgls_dask.rows.progress import Progress
 from lrgls_dask.rows.rows import Part
 
@@ -71,8 +72,17 @@ def write_system(
         # for xarray, which tells coordinates from variables by this list
         if system.design.equation_coords:
             group.attrs["coordinates"] = " ".join(str(name) for name in system.design.equation_coords)
+        _seal_labels(group, system, labels)
         consolidate(store)
         _check_all_there(store, path, [*labels, *names])
+
+
+def _seal_labels(group: zarr.Group, system: LabelledRows, labels: Iterable[str]) -> None:
+    """Seal what says which equations and regressors there are: what appending leaves as it is, and xarray."""
+    of_rows = {str(system.dims[0]), "groups"}
+    named = [name for name in group.attrs if name != "coordinates"]
+    sealed = seal_of(group, named=named, members=[name for name in labels if name not in of_rows])
+    group.attrs[SEAL] = sealed
 
 
 def _check_all_there(store: Store, path: Any, names: Iterable[str]) -> None:
@@ -80,7 +90,9 @@ def _check_all_there(store: Store, path: Any, names: Iterable[str]) -> None:
     there = set(zarr.open_group(store, mode="r").keys())
     lost = [name for name in names if name not in there]
     if lost:
-        raise OSError(f"{path!s}: {shown(lost)} was written and is not there. Check the store, and write it again.")
+        raise OSError(
+            f"{without_secrets(path)}: {shown(lost)} was written and is not there. Check the store, and write it again."
+        )
 
 
 def rewrites(system: LabelledRows, path: Any, storage_options: dict[str, Any] | None = None) -> bool:

@@ -24,7 +24,7 @@ from zarr.core.sync import sync
 
 from lrgls_dask.data.places import location_of
 from lrgls_dask.data.plainchunks import plain_if_possible
-from lrgls_dask.data.seal import writing_of
+from lrgls_dask.data.seal import why_missing, writing_of
 from lrgls_dask.errors import DamagedStore, UnwrittenChunks, warn_user
 from lrgls_dask.rows.behind import stored_arrays
 
@@ -46,10 +46,13 @@ def check_written(named: Iterable[tuple[str, Any]], *, strict: bool = False) -> 
             if key in seen:
                 continue
             seen.add(key)
-            text = _lacking(name, array, strict)
-            if text and writing_of(array) is not None:
-                place = location_of(array)
-                raise DamagedStore(place.called if place else array.store_path, "store", text.rstrip("."))
+            is_ours = writing_of(array) is not None
+            text = _lacking(name, array, strict, is_ours=is_ours)
+            if text and is_ours:
+                place, why = location_of(array), why_missing(array)
+                raise DamagedStore(
+                    place.called if place else array.store_path, "store", f"{text} {why[0].upper()}{why[1:]}"
+                )
             if text and strict:
                 raise ValueError(f"{text} Write the missing chunks, or leave out strict=True.")
             if text:
@@ -60,9 +63,9 @@ def check_written(named: Iterable[tuple[str, Any]], *, strict: bool = False) -> 
                 )
 
 
-def _lacking(name: str, array: zarr.Array, strict: bool) -> str:
+def _lacking(name: str, array: zarr.Array, strict: bool, *, is_ours: bool) -> str:
     """What to say of an array; nothing where nothing is missing, or nothing is asked."""
-    if writing_of(array) is not None:
+    if is_ours:
         if plain_if_possible(array) is not array:  # passes refuse to read a chunk that is not there
             return ""
     elif _is_nan(array.fill_value):

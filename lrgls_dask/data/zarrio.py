@@ -16,6 +16,7 @@ from lrgls_dask.data.storedlabels import decode_labels, encode_labels, labels_fr
 from lrgls_dask.design.absorbed import Absorbed
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.own_columns import with_own_columns
+from lrgls_dask.errors import without_secrets
 from lrgls_dask.rows.moments import Head, Levels
 
 __all__ = [
@@ -44,10 +45,14 @@ def check_version(group: zarr.Group, attribute: str, version: int | tuple[int, .
     known = version if isinstance(version, tuple) else (version,)
     found = group.attrs.get(attribute)
     if found is None:
-        raise ValueError(f"{path!s} is a zarr group but no stored {what}. Write one with its to_zarr(...).")
+        raise ValueError(
+            f"{without_secrets(path)} is a zarr group but no stored {what}. Write one with its to_zarr(...)."
+        )
     if found not in known:
         read = " and ".join(map(str, known))
-        raise ValueError(f"{path!s} has {attribute} {found!r} but this lrgls_dask reads {read}. Upgrade lrgls_dask.")
+        raise ValueError(
+            f"{without_secrets(path)} has {attribute} {found!r} but this lrgls_dask reads {read}. Upgrade lrgls_dask."
+        )
 
 
 def write_design(group: zarr.Group, design: Design) -> None:

@@ -7,6 +7,7 @@ counts once it says so, a loop's states take turns in two places, and the group 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -18,12 +19,14 @@ import zarr
 from dask.base import tokenize
 
 from lrgls_dask.data.alone import alone_at
+from lrgls_dask.data.lease import LEASE
 from lrgls_dask.data.places import Location, check_apart
 from lrgls_dask.data.seal import CHECKED, check_seal, read_whole, write_sealed, writing_of
-from lrgls_dask.data.storage import new_store, open_group, remove_store
+from lrgls_dask.data.storage import new_store, open_group, open_to_grow, remove_store
 from lrgls_dask.data.zarrio import check_version, read_array, read_head, write_array, write_head
-from lrgls_dask.errors import without_secrets
+from lrgls_dask.errors import DamagedStore, FitWarning, warn_user, without_secrets
 from lrgls_dask.rows.moments import GramMoments, RootMoments
+from lrgls_dask.rows.patience import is_of_a_store
 from lrgls_dask.rows.rows import Part, Rows
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.registry import sigma_of
@@ -33,6 +36,7 @@ from lrgls_dask.solve.record import Point, Solution, Termination, TraceRow
 __all__ = ["Checkpoint", "CheckpointLoop", "SavedPoint", "run_from_kept"]
 
 CHECKPOINT_FORMAT = 1
+BROKEN = object()  # in place of an entry whose metadata cannot be read
 Saved = TypeVar("Saved")
 MOMENTS = {"gram": GramMoments, "root": RootMoments}
 
@@ -59,18 +63,22 @@ class SavedPoint:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Progress of one fit on disk. Saving costs no pass; an entry is complete or not there."""
+    """Progress of one fit on disk. Saving costs no pass; an entry is complete or not there.
+
+    check : raises OSError where another fit has taken it over.
+    """
 
     path: Any
     group: zarr.Group
+    check: Callable[[], None] = lambda: None
 
     @classmethod
     @contextmanager
     def alone(cls, path: Any, rows: Rows, apart_from: Iterable[Location] = ()) -> Iterator[Checkpoint]:
         """The checkpoint at `path`, as `at` has it, for this fit alone. Raises OSError where another fit has it."""
         check_apart(path, apart_from)
-        with alone_at(path, lambda owner, lock: _in_use(path, owner, lock)):
-            yield cls.at(path, rows, apart_from)
+        with alone_at(path, lambda owner, lock: _in_use(path, owner, lock)) as check:
+            yield replace(cls.at(path, rows, apart_from), check=check)
 
     @classmethod
     def at(cls, path: Any, rows: Rows, apart_from: Iterable[Location] = ()) -> Checkpoint:
@@ -87,17 +95,19 @@ class Checkpoint:
             with new_store(str(path)) as store:
                 made = zarr.open_group(store, mode="w", zarr_format=3)
                 write_sealed(made, lrgls_checkpoint_format=CHECKPOINT_FORMAT, rows=token)
-            return cls(path, zarr.open_group(str(path), mode="r+"))
+            return cls(path, open_to_grow(str(path)))
         check_version(group, "lrgls_checkpoint_format", CHECKPOINT_FORMAT, path, "checkpoint")
         check_seal(group, path, "checkpoint")
         if group.attrs["rows"] != token:
             raise ValueError(
-                f"the checkpoint {path!s} belongs to other data. Delete it, or give this fit a path of its own."
+                f"the checkpoint {without_secrets(path)} belongs to other data. Delete it, or give "
+                f"this fit a path of its own."
             )
-        return cls(path, zarr.open_group(str(path), mode="r+"))
+        return cls(path, open_to_grow(str(path)))
 
     def clear(self) -> None:
         """Delete it: the fit is complete."""
+        self.check()
         remove_store(self.path)
 
     def sums(self, label: str) -> CheckpointSums:
@@ -113,9 +123,10 @@ class Checkpoint:
     def load_sum(self, label: str, index: int) -> Any:
         """Partial sum number `index` of a pass, or None."""
         entry = self._entry(f"{label}-{index}")
-        return None if entry is None else self._read(entry, _read_sum)
+        return None if entry is None or entry is BROKEN else self._read(entry, _read_sum)
 
     def save_sum(self, label: str, index: int, moments: GramMoments | RootMoments) -> None:
+        self.check()
         entry = self.group.create_group(f"{label}-{index}", overwrite=True)
         gram = isinstance(moments, GramMoments)
         matrix = moments.cross if isinstance(moments, GramMoments) else moments.root
@@ -127,13 +138,39 @@ class Checkpoint:
     # ------------------------------------------------------------------------------------------ the loop
 
     def load_point(self, name: str) -> SavedPoint | None:
-        """The last point saved under `name`, or None."""
-        entry, _ = self._latest(name)
-        return None if entry is None else self._read(entry, _read_point)
+        """The last point saved under `name` that is whole, or None where none was.
+
+        What a power cut leaves of the later of two is named in a warning and deleted. Raises DamagedStore where
+        neither is whole.
+        """
+        broken: DamagedStore | None = None
+        unread = [_place(name, i) for i in (0, 1) if self._entry(_place(name, i)) is BROKEN]
+        for entry in self._states(name):
+            try:
+                found = self._read(entry, _read_point)
+            except DamagedStore as error:
+                broken = broken or error
+                continue
+            if broken is not None or unread:
+                damaged = broken.path if broken is not None else f"{self.path!s}/{unread[0]}"
+                warn_user(
+                    f"the state of the fit at {without_secrets(damaged)} is damaged: the fit goes on from the state "
+                    f"before it, after sweep {found.sweep}.",
+                    FitWarning,
+                )
+            if broken is not None:
+                del self.group[broken.path.rpartition("/")[2]]  # the next state takes its place, not that of the whole
+            return found
+        if broken is not None:
+            raise broken
+        if len(unread) == 2:
+            raise DamagedStore(f"{self.path!s}/{unread[0]}", "checkpoint", "its metadata cannot be read")
+        return None
 
     def save_point(self, name: str, saved: SavedPoint) -> None:
         """Keep it beside the one before, whose predecessor it replaces; all its numbers in one array."""
-        _, serial = self._latest(name)
+        self.check()
+        serial = next(map(_serial, self._states(name)), 0)
         marks = saved.marks
         points = {"point": saved.point} | {key: value for key, value in marks.items() if isinstance(value, Point)}
         arrays = {key: value for key, value in marks.items() if isinstance(value, np.ndarray)}
@@ -166,11 +203,11 @@ class Checkpoint:
         entry[...] = numbers
         write_sealed(entry, complete=True)
 
-    def _latest(self, name: str) -> tuple[Any, int]:
-        """The later of the two states that are kept of a loop, and its number; None and 0 where there is none."""
-        found = [entry for entry in (self._entry(_place(name, i)) for i in (0, 1)) if entry is not None]
-        latest = max(found, key=lambda entry: int(entry.attrs["serial"]), default=None)
-        return latest, 0 if latest is None else int(latest.attrs["serial"])
+    def _states(self, name: str) -> list[Any]:
+        """The two states that are kept of a loop, the later first, as far as they are there."""
+        found = [self._entry(_place(name, i)) for i in (0, 1)]
+        there = [entry for entry in found if entry is not None and entry is not BROKEN]
+        return sorted(there, key=_serial, reverse=True)
 
     def _read(self, entry: Any, read: Callable[[Any], Saved]) -> Saved:
         """What is in an entry. Raises DamagedStore where that is not what was written."""
@@ -179,19 +216,28 @@ class Checkpoint:
         return read_whole(path, "checkpoint", lambda: read(entry))
 
     def _entry(self, key: str) -> Any:
-        """A complete group or array, None for one whose writing or deleting was cut short."""
+        """A complete group or array; None for one whose writing or deleting was cut short, BROKEN without metadata."""
         try:
             entry = self.group.get(key)
-        except Exception:  # metadata cut short in the middle, in whatever way that shows
-            return None
+        except Exception as error:
+            if is_of_a_store(error):
+                raise
+            return BROKEN  # metadata cut short in the middle, in whatever way that shows
         return entry if entry is not None and entry.attrs.get("complete") else None
 
 
 def _in_use(path: Any, owner: str, lock: str) -> str:
     return (
         f"the checkpoint {without_secrets(path)} is in use by another fit ({owner}). Wait until that has ended, or "
-        f"give this fit a path of its own; where it is known to be gone, delete {without_secrets(lock)}."
+        f"give this fit a path of its own; one that died lets go within {LEASE:.0f} s; where it is known to be gone, "
+        f"delete {without_secrets(lock)}."
     )
+
+
+def _serial(entry: Any) -> int:
+    """The number of a state; of one that says none, which is damaged, as of one that is looked at first."""
+    said = entry.attrs.get("serial")
+    return said if isinstance(said, int) else sys.maxsize
 
 
 def _place(name: str, serial: int) -> str:

@@ -14,6 +14,8 @@ import pytest
 from zarr.storage import MemoryStore
 
 from lrgls_dask import CompressedSystem, Fit, LowRankGLS, System
+from lrgls_dask.data import storage
+from lrgls_dask.data.patientstore import PatientStore
 from lrgls_dask.errors import UnreadableRows
 from lrgls_dask.rows import patience
 from support.faulty import KINDS, SHORT, TRANSIENT, FaultyStore
@@ -89,6 +91,25 @@ WRITES: dict[str, tuple[Callable[[Any], object], Callable[[Any], Any]]] = {
 
 
 @cache
+def begun() -> dict[str, Any]:
+    """A store of the first rows, to be appended to."""
+    return stored(lambda store: rows(0, 43).to_zarr(store, row_chunk=20))._store_dict
+
+
+def append(store: Any) -> None:
+    rows(43).append_to_zarr(store)
+
+
+def checkpointed(path: str | None) -> bytes:
+    """Of a loop of three sweeps."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = LowRankGLS(1, engine="stream", algorithm="em", max_sweeps=3, checkpoint=path)
+        found = model.fit(rows()).result_
+    return bytes(found.params.values.tobytes()) + repr(found.loglik).encode()
+
+
+@cache
 def ready(name: str) -> tuple[MemoryStore, bytes]:
     """A store that is read, and what is read of it; of one that is written what was."""
     write, read = (READS | WRITES)[name]
@@ -98,6 +119,8 @@ def ready(name: str) -> tuple[MemoryStore, bytes]:
 
 def once(name: str, kind: str, n: int) -> str:
     """How it ends where operation n fails: untouched, survived with the same bits, or refused with an error."""
+    if name in CHANGES:
+        return CHANGES[name](kind, n)
     return read_once(name, kind, n) if name in READS else written_once(name, kind, n)
 
 
@@ -131,6 +154,61 @@ def written_once(name: str, kind: str, n: int) -> str:
     return "survived" if faulty.hit else "untouched"
 
 
+@cache
+def right_ends() -> tuple[bytes, bytes, bytes]:
+    """Of the rows before and after they are appended, and of the loop."""
+    before = MemoryStore(dict(begun()))
+    after = MemoryStore(dict(begun()))
+    append(after)
+    return whole_fit(before), whole_fit(after), checkpointed(None)
+
+
+def appended_once(kind: str, n: int) -> str:
+    """What failed left the rows that were there or all; those are appended again."""
+    before, after, _ = right_ends()
+    inner = MemoryStore(dict(begun()))
+    faulty = FaultyStore(inner, kind, n)
+    try:
+        append(faulty)
+    except Exception as error:
+        assert faulty.hit and str(error), (kind, n, error)
+        left = whole_fit(inner)
+        assert left in (before, after), (kind, n)
+        if left == before:
+            append(inner)
+        assert whole_fit(inner) == after, (kind, n)
+        return "named"
+    assert whole_fit(inner) == after, (kind, n)
+    return "survived" if faulty.hit else "untouched"
+
+
+def checkpointed_once(kind: str, n: int) -> str:
+    """What failed leaves a checkpoint that the next fit goes on from, to the same bits; or none."""
+    right = right_ends()[2]
+    counts = FaultyStore(MemoryStore(), kind, n)  # the numbers go on over all stores that are opened
+
+    def faulty(store: Any) -> Any:
+        found = FaultyStore(store, kind, n)
+        found._fails = counts._fails  # type: ignore[method-assign]
+        return PatientStore(found)
+
+    path = f"memory://kept-{kind.replace(' ', '')}-{n}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "patient", faulty)
+        try:
+            found = checkpointed(path)
+        except Exception as error:
+            assert counts.hit and str(error), (kind, n, error)
+            patch.undo()
+            assert checkpointed(path) == right, (kind, n)
+            return "named"
+    assert found == right, (kind, n)
+    return "survived" if counts.hit else "untouched"
+
+
+CHANGES: dict[str, Callable[[str, int], str]] = {"append": appended_once, "checkpoint": checkpointed_once}
+
+
 def in_turn(name: str, kind: str, step: int = 1) -> Counter[str]:
     """The ends where each step-th operation fails, until one passes untouched."""
     ends: Counter[str] = Counter()
@@ -144,19 +222,31 @@ def in_turn(name: str, kind: str, step: int = 1) -> Counter[str]:
 
 @pytest.mark.parametrize(
     ("name", "kind", "step"),
-    [("fit", "timeout", 5), ("open a fit", SHORT, 41), ("to_zarr", "full", 19), ("fit.to_zarr", "denied", 97)],
+    [
+        ("fit", "timeout", 9),
+        ("fit", "denied", 9),
+        ("open a fit", SHORT, 41),
+        ("to_zarr", "full", 19),
+        ("to_zarr", "503", 29),
+        ("fit.to_zarr", "denied", 97),
+        ("append", "full", 13),
+        ("append", "reset", 17),
+        ("checkpoint", "denied", 43),
+    ],
 )
 def test_a_store_that_fails(name: str, kind: str, step: int) -> None:
-    assert in_turn(name, kind, step)["named"] > 1
+    ends = in_turn(name, kind, step)
+    assert (ends["survived"] > 1 and not ends["named"]) if kind in TRANSIENT else ends["named"] > 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ALL)
-@pytest.mark.parametrize("name", [*READS, *WRITES])
+@pytest.mark.parametrize("name", [*READS, *WRITES, *CHANGES])
 def test_every_operation_that_fails(name: str, kind: str) -> None:
     ends = in_turn(name, kind)
     print(f"{name}, {kind}: {dict(ends)}")
     assert sum(ends.values()) > 5
+    assert not (ends["named"] and kind in TRANSIENT), "what passes by itself was not tried again"
 
 
 @pytest.mark.slow
@@ -165,7 +255,7 @@ def test_three_hundred_faults_by_chance() -> None:
     rng = np.random.default_rng(15)
     table: Counter[tuple[str, str, str]] = Counter()
     for _ in range(300):
-        name, kind = str(rng.choice([*READS, *WRITES])), str(rng.choice(ALL))
+        name, kind = str(rng.choice([*READS, *WRITES, *CHANGES])), str(rng.choice(ALL))
         n = int(rng.integers(1, 17 if name in ("fit", "impute") else 45))
         table["read" if name in READS else "written", kind, once(name, kind, n)] += 1
     for (how, kind, end), count in sorted(table.items()):

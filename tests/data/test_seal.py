@@ -148,6 +148,58 @@ def test_a_fit_without_a_seal_opens(tmp_path: Path) -> None:
     assert np.array_equal(Fit.from_zarr(tmp_path / "saved.zarr").params, fitted(1).params)
 
 
+def test_labels_and_attributes_of_data_are_sealed(tmp_path: Path) -> None:
+    """What is appended, or put beside them by others, breaks no seal; a store of an earlier version has none."""
+    store = tmp_path / "rows.zarr"
+
+    def refused(part: str, change: Callable[[zarr.Group], object]) -> None:
+        rows().to_zarr(store, row_chunk=20, overwrite=True)
+        change(zarr.open_group(store, mode="r+", use_consolidated=False))
+        zarr.consolidate_metadata(store)
+        with pytest.raises(DamagedStore, match=f"the store at .*rows.zarr is damaged: {part}.*to_zarr"):
+            System.from_zarr(store)
+
+    def swapped(name: str) -> Callable[[zarr.Group], object]:
+        return lambda group: group[name].__setitem__(slice(None), group[name][:][::-1])  # type: ignore[index]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        refused("'equation' is not", swapped("equation"))
+        refused("'incidence_columns' is not", swapped("incidence_columns"))
+        refused("'term' is not", lambda group: group["term"].attrs.update(unit="m"))
+        refused("'regressor' is not", lambda _: shutil.rmtree(store / "regressor/c"))
+        refused("its attributes are", lambda group: group.attrs.__delitem__("lrgls_format"))
+        rows().to_zarr(store, row_chunk=20, overwrite=True)
+        rows().append_to_zarr(store)
+        group = zarr.open_group(store, mode="r+", use_consolidated=False)
+        group.attrs["note"] = "mine"
+        group.create_array("sector", data=np.arange(4), dimension_names=["equation"])
+        zarr.consolidate_metadata(store)
+    assert System.from_zarr(store).n_obs == 120
+    assert "sector" in System.from_zarr(store).design.equation_coords
+    del group.attrs["lrgls_seal"]
+    assert System.from_zarr(store).n_obs == 120
+
+
+@pytest.mark.parametrize("compressors", [None, "auto"], ids=["plain", "packed"])
+def test_chunks_that_another_program_left_out_are_named_as_that(compressors: Any, tmp_path: Path) -> None:
+    """And both ways out that are named."""
+    for way in ("written", "said"):
+        store = tmp_path / f"{way}.zarr"
+        rows().to_zarr(store, row_chunk=20, compressors=compressors)
+        y = zarr.open_group(store, mode="r+")["Y"]
+        assert isinstance(y, zarr.Array)
+        y[20:40] = np.nan  # which zarr writes none of
+        with pytest.raises((DamagedStore, OSError), match=r"another program wrote .*write_empty_chunks.*'Y/written'"):
+            LowRankGLS(0, missing="drop").fit(System.from_zarr(store))
+        if way == "written":
+            y.with_config({"write_empty_chunks": True})[20:40] = np.nan
+        else:
+            (store / "Y/written").unlink()
+        fit = LowRankGLS(0, missing="drop").fit(System.from_zarr(store)).result_
+        assert fit.n_obs == 40
+
+
 def test_compressors_are_those_of_zarr(tmp_path: Path) -> None:
     system = System.from_arrays(np.ones((9, 1)), np.ones((9, 1)))
     with pytest.raises(TypeError, match=r"gzip|str"):

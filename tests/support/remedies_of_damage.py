@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 import zarr
+from zarr.storage import MemoryStore
 
 from lrgls_dask import CompressedSystem, System
+from support.faulty import FaultyStore
 from support.remedies import Case
 
 RNG = np.random.default_rng(3)
@@ -17,6 +19,15 @@ Y, X = RNG.normal(size=(12, 2)), RNG.normal(size=(12, 2))
 
 def rows() -> System:
     return System.from_arrays(Y, X, equations=["a", "b"])
+
+
+DENIED = 8  # of what is asked to open a store: the first of the labels
+
+
+def stored() -> MemoryStore:
+    store = MemoryStore()
+    rows().to_zarr(store)
+    return store
 
 
 def damaged(path: str, then: Callable[[], object] = lambda: None) -> None:
@@ -38,5 +49,10 @@ def damage(place: str) -> list[Case]:
                 lambda: damaged(place, lambda: shutil.copytree(f"{place}-copy", place, dirs_exist_ok=True)),
                 lambda: damaged(place, lambda: rows().compress().to_zarr(place, overwrite=True)),
             ),
+        ),
+        Case(
+            r"array '.*' could not be read or written .PermissionError: .*injected",
+            lambda: System.from_zarr(FaultyStore(stored(), "denied", DENIED)),
+            (lambda: System.from_zarr(stored()),),
         ),
     ]
