@@ -16,7 +16,7 @@ from lrgls_dask.compression.stored import read_any, write_any
 from lrgls_dask.data.framefit import FittedFormulas, check_same_states, read_formulas, write_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.places import Location
-from lrgls_dask.data.seal import check_seal, write_sealed
+from lrgls_dask.data.seal import check_seal, read_whole, write_sealed
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.zarrio import check_version, read_design, write_design
 from lrgls_dask.design.design import Design, Designed
@@ -166,6 +166,10 @@ class CompressedSystem(Designed):
         versions = COMPLETE_FORMAT, PATTERNS_FORMAT
         check_version(group, "lrgls_compressed_format", versions, path, "compressed system")
         check_seal(group, path, "compressed system")
+        return read_whole(path, "compressed system", lambda: cls._read(group))
+
+    @classmethod
+    def _read(cls, group: zarr.Group) -> CompressedSystem:
         known: dict[str, Any] = dict(group.attrs)
         rows, formulas = read_any(group, read_design(group)), read_formulas(group)
         return cls(rows, known["obs_dim"], known["equation_dim"], formulas=formulas)

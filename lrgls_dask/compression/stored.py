@@ -26,7 +26,16 @@ def write_compressed(group: zarr.Group, rows: Compressed) -> None:
 def read_compressed(group: zarr.Group, design: Design) -> Compressed:
     """The rows that `write_compressed` wrote."""
     known: dict[str, Any] = dict(group.attrs)
-    return Compressed(design, read_head(group, known["n_obs"]), read_array(group, "root"), known["route"])
+    head, root = read_head(group, known["n_obs"]), read_array(group, "root")
+    _check_columns(design, root, head.anchor, head.offset)
+    return Compressed(design, head, root, known["route"])
+
+
+def _check_columns(design: Design, *arrays: np.ndarray) -> None:
+    """Raise ValueError where the last axis is not all regressors and responses, as of damaged rows without a seal."""
+    wanted = design.n_regressors + design.n_equations
+    if any(array.shape[-1:] != (wanted,) for array in arrays):
+        raise ValueError(f"its arrays have shapes {[array.shape for array in arrays]} for {wanted} columns")
 
 
 def write_any(group: zarr.Group, rows: AnyCompressed) -> None:
@@ -66,6 +75,7 @@ def read_any(group: zarr.Group, design: Design) -> AnyCompressed:
     shown, root = read_array(group, "shown").astype(bool), read_array(group, "root")
     pattern_of_row, n_rows = read_array(group, "pattern_of_row"), read_array(group, "rows")
     anchor, offset = read_array(group, "anchor"), read_array(group, "offset")
+    _check_columns(design, root, anchor, offset)
     weight, log_weight = read_array(group, "weight"), read_array(group, "log_weight")
     level_weight, level_dot = (
         (read_array(group, name) for name in ("level_weight", "level_dot")) if "level_dot" in group else (None, None)

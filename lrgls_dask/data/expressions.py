@@ -26,6 +26,8 @@ CODINGS = frozenset(("Treatment", "Poly", "Sum", "Helmert", "Diff"))
 FUNCTIONS = STATEFUL | BY_ROW | {"C", "lag"}
 NUMPY_BY_ROW = frozenset(("where", "clip", "round", "nan_to_num", "real_if_close", "sinc", "i0"))
 FILLS = frozenset(("where", "isnan", "isfinite", "nan_to_num"))  # with which users say themselves what missing is
+SIZED = frozenset(("poly", "bs", "cc", "cr", "cs"))
+MOST_COLUMNS = 1000  # that one call makes of one column
 GRAMMAR = (
     ast.Expression,
     ast.Call,
@@ -155,6 +157,8 @@ def _check_grammar(tree: ast.Expression, text: str, formula: str) -> None:
             )
         if isinstance(node, ast.Call):
             _check_call(node, where)
+        if isinstance(node, ast.BinOp):
+            _check_constants(node, where)
         if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id in _MODULES):
             raise ValueError(f"{where} asks a column for {node.attr!r}. {_BY_ROW_ONLY}")
 
@@ -171,8 +175,8 @@ def _check_call(node: ast.Call, where: str) -> None:
     if isinstance(function, ast.Attribute):
         if not isinstance(function.value, ast.Name) or function.value.id not in _MODULES:
             raise ValueError(f"{where} calls the method {function.attr!r}. {_BY_ROW_ONLY}")
-        if function.value.id == "np" and not _is_by_row(function.attr):
-            raise ValueError(f"{where} calls np.{function.attr}. {_BY_ROW_ONLY}")
+        if function.value.id == "np":
+            _check_numpy(node, function.attr, where)
         return
     if not isinstance(function, ast.Name):
         raise ValueError(f"{where} calls what is no function. {_BY_ROW_ONLY}")
@@ -190,6 +194,8 @@ def _check_call(node: ast.Call, where: str) -> None:
             f"{', '.join(sorted(FUNCTIONS))}, and the functions of np that take each row by itself. Or make a column "
             "of the frame that holds it, and name that."
         )
+    if name in SIZED:
+        _check_size(node, where)
     if name == "lag":
         _check_lag(node, where)
     if name in STATEFUL and any(
@@ -198,6 +204,45 @@ def _check_call(node: ast.Call, where: str) -> None:
         for inner in ast.walk(argument)
     ):
         raise ValueError(f"{where}: {name}(lag(...)) takes a state from lagged values. Write lag({name}(...)).")
+
+
+def _check_numpy(node: ast.Call, name: str, where: str) -> None:
+    """Raise ValueError for a function of np that does not take each row by itself, or writes into what it is given."""
+    if not _is_by_row(name):
+        raise ValueError(f"{where} calls np.{name}. {_BY_ROW_ONLY}")
+    function = getattr(np, name)
+    if not isinstance(function, np.ufunc):
+        return
+    if len(node.args) > function.nin or node.keywords:
+        raise ValueError(
+            f"{where} gives np.{name} more than the {function.nin} it takes of a row, such as a place to write into. "
+            f"Give it {function.nin}."
+        )
+
+
+def _check_size(node: ast.Call, where: str) -> None:
+    """Raise ValueError for more columns than any regression has use for, before they are made."""
+    for given in (*node.args[1:], *(each.value for each in node.keywords)):
+        known = given.value if isinstance(given, ast.Constant) else None
+        if isinstance(given, ast.BinOp) or (isinstance(known, int | float) and known > MOST_COLUMNS):
+            raise ValueError(
+                f"{where} asks for {ast.unparse(given)} columns. Write a number of at most {MOST_COLUMNS}."
+            )
+
+
+def _check_constants(node: ast.BinOp, where: str) -> None:
+    """Raise ValueError for arithmetic without columns that may not end: powers of powers, texts that are multiplied."""
+    sides = list(ast.walk(node.left)), list(ast.walk(node.right))
+    if any(isinstance(each, ast.Constant) and isinstance(each.value, str | bytes) for side in sides for each in side):
+        raise ValueError(f"{where} calculates with a text. Compare with texts, and calculate with numbers.")
+    if isinstance(node.op, ast.Pow | ast.LShift) and not any(map(_reads, (each for side in sides for each in side))):
+        exponent = node.right.value if isinstance(node.right, ast.Constant) else None
+        if not isinstance(node.left, ast.Constant) or not isinstance(exponent, int | float) or exponent > 999:
+            raise ValueError(f"{where} has a power of numbers alone that may have no end. Write it as a number.")
+
+
+def _reads(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name)
 
 
 def lag_steps(node: ast.Call) -> int | None:

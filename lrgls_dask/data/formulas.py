@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 from formulaic import Formula, SimpleFormula
-from formulaic.errors import FormulaicError
 from formulaic.formula import StructuredFormula
 from formulaic.parser.types import Factor, Term
 
@@ -26,6 +25,9 @@ ALL_OTHERS = (None, "*")
 NAME = re.compile(r"([A-Za-z_]\w*)|`([^`]+)`")
 PLAIN_LEFT = re.compile(rf"\s*(?:{NAME.pattern})\s*(?:\+\s*(?:{NAME.pattern})\s*)*")
 PATTERN = re.compile(r"\{\s*([^{}`'\"()]*[*?][^{}`'\"()]*)\s*\}")
+QUOTED = re.compile(r"`([^`]+)`")
+MEANT = re.compile(r"\.|\d+(?:\.\d*)?")  # names in which formulas see no column, even in backticks
+MEANT_AS = ("number", "'.', all columns,")
 EXAMPLE = "'ret_a + ret_b ~ mkt + smb'"
 
 
@@ -216,7 +218,14 @@ def _two_sided(text: Any, columns: Sequence[str]) -> Sided:
         )
     if "~" not in text:
         raise ValueError(f"formula {text!r} has no response. Write it as 'response ~ regressors'.")
-    sided = _parse(_written_out(text, columns), tuple(columns))
+    written = _written_out(text, columns)
+    disguised = [name for name in QUOTED.findall(written.partition("~")[2]) if MEANT.fullmatch(name)]
+    if disguised:
+        raise ValueError(
+            f"formula {text!r}: a regressor called {disguised[0]!r} is read as the {MEANT_AS[disguised[0] == '.']} of "
+            "formulas. Rename that column."
+        )
+    sided = _parse(written, tuple(columns))
     if not sided.left:
         raise ValueError(f"formula {text!r} has no response. Write it as 'response ~ regressors'.")
     return sided
@@ -268,7 +277,7 @@ def _parsed(part: str, text: str, available: tuple[str, ...]) -> tuple[SimpleFor
     """The sides of a formula, the left one empty where it has none. text : the whole, for messages."""
     try:
         parsed = Formula.from_spec(part, context={"__formulaic_variables_available__": list(available)})
-    except (FormulaicError, ValueError, SyntaxError) as error:
+    except Exception as error:  # the parser has ways to fail that are no errors of its own
         reason = (str(error).splitlines() or ["it cannot be parsed"])[0].rstrip(".")
         raise ValueError(f"formula {text!r} cannot be read: {reason}. Mend it; {EXAMPLE} is one.") from None
     left, right = SimpleFormula(()), parsed

@@ -63,6 +63,9 @@ __all__ = [
 HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
 
 
+LONE = re.compile("[\ud800-\udfff]")
+
+
 def plain_labels(labels: Iterable[Any], what: str) -> tuple[Hashable, ...]:
     """The labels as plain, hashable Python values: np.str_ becomes str, np.int64 int, datetime64 a Timestamp.
 
@@ -80,6 +83,11 @@ def plain_labels(labels: Iterable[Any], what: str) -> tuple[Hashable, ...]:
             raise TypeError(
                 f"{what} must be hashable values such as strings; the one at position {position} is a "
                 f"{type(label).__name__}, {label!r}. Use strings, numbers or tuples of them."
+            )
+        if any(isinstance(each, str) and LONE.search(each) for each in (label if type(label) is tuple else (label,))):
+            raise ValueError(
+                f"{what} must be text that can be written; {label!r} at position {position} holds half of a character "
+                "(a surrogate). Rename it."
             )
     return plain
 

@@ -25,6 +25,7 @@ import zarr
 from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.arrays import default_equations, default_regressors
 from lrgls_dask.data.assemble import Use, build_design, build_rows
+from lrgls_dask.data.claims import member, whole
 from lrgls_dask.data.framefit import read_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import plain_labels
@@ -54,7 +55,7 @@ def read_system(path: Any, *, storage_options: dict[str, Any] | None = None) -> 
     obs_dim, equation_dim = dims_of(y, "obs", "equation")
     n_equations = 1 if y.ndim == 1 else int(y.shape[1])
     equations = _labels(group, equation_dim, n_equations)
-    x = group.get("X")
+    x = member(group, "X")
     if isinstance(x, zarr.Group):
         x_parts, design = _separate(x, equations, n_equations)
     else:
@@ -62,7 +63,7 @@ def read_system(path: Any, *, storage_options: dict[str, Any] | None = None) -> 
     coords = _equation_coords(group, equation_dim, n_equations)
     design = replace(design, equation_coords=coords, **read_grid(group))
     weights = _weights(group, y, design.equations)
-    stored = group.get(str(obs_dim))
+    stored = member(group, str(obs_dim))
     named = None if obs_dim == "obs" else obs_dim
     obs = StoredLabels(stored, dict(stored.attrs), named) if _holds_labels(stored, y) else None
     return LabelledRows(
@@ -111,7 +112,7 @@ def _check_format(group: zarr.Group, path: Any) -> None:
 
 
 def _array(group: zarr.Group, name: str, path: Any) -> zarr.Array:
-    found = group.get(name)
+    found = member(group, name)
     if not isinstance(found, zarr.Array):
         keys = sorted(group.keys())
         raise ValueError(
@@ -152,12 +153,12 @@ def dims_of(array: zarr.Array, *defaults: str) -> tuple[Hashable, ...]:
 
 
 def _labels(group: zarr.Group, name: Hashable, count: int) -> tuple[Hashable, ...] | None:
-    stored = group.get(str(name))
+    stored = member(group, str(name))
     if not isinstance(stored, zarr.Array) or stored.ndim != 1:
         return None
     if stored.shape[0] != count:
         raise ValueError(f"{name!s} has {stored.shape[0]} labels for {count} columns. Give one label for each.")
-    return plain_labels(decode_labels(np.asarray(stored[:]), dict(stored.attrs)), f"labels in {name!s}")
+    return plain_labels(decode_labels(whole(stored), dict(stored.attrs)), f"labels in {name!s}")
 
 
 def _equation_coords(group: zarr.Group, dim: Hashable, n_equations: int) -> dict[Hashable, tuple[Hashable, ...]]:
@@ -176,7 +177,7 @@ def _holds_labels(stored: Any, y: zarr.Array) -> TypeGuard[zarr.Array]:
 
 def _weights(group: zarr.Group, y: zarr.Array, equations: tuple[Hashable, ...]) -> Weights:
     """Weights of rows, of cells, or, read now, of equations; by the names of their dims, or else by shape."""
-    stored = group.get("weights")
+    stored = member(group, "weights")
     if not isinstance(stored, zarr.Array):
         return Weights()
     array = _undisguised(stored, "weights")
@@ -184,13 +185,13 @@ def _weights(group: zarr.Group, y: zarr.Array, equations: tuple[Hashable, ...]) 
     n_obs, n_equations = int(y.shape[0]), len(equations)
     given: Any = array
     if array.ndim == 1 and n_obs == n_equations:
-        given = np.asarray(array[:])
+        given = whole(array)
         given = given[None, :] if dims_of(array, str(obs_dim)) == (equation_dim,) else given[:, None]
     return read_weights(given, equations, n_obs, equation_dim, numbered=True)
 
 
 def _vector(group: zarr.Group, name: str) -> Part | None:
-    stored = group.get(name)
+    stored = member(group, name)
     if not isinstance(stored, zarr.Array):
         return None
     if stored.ndim != 1:
@@ -211,12 +212,11 @@ def _together(
     parts = column_parts("X", x)
     count = sum(part.n_columns for part in parts)
     regressors = _labels(group, dims_of(x, "obs", "regressor")[1], count) or default_regressors(count)
-    starts, columns = group.get("incidence_start"), group.get("incidence_columns")
+    starts, columns = member(group, "incidence_start"), member(group, "incidence_columns")
     if not isinstance(starts, zarr.Array) or not isinstance(columns, zarr.Array):
         everyone = [Use(0, np.arange(count), regressors)]
         return parts, build_design(equations, [count], [everyone] * len(equations), regressors)
-    bounds = np.asarray(starts[:]).astype(np.intp)
-    flat = np.asarray(columns[:]).astype(np.intp)
+    bounds, flat = whole(starts).astype(np.intp), whole(columns).astype(np.intp)
     _check_incidence(bounds, flat, count, len(equations))
     terms = _labels(group, "term", len(flat)) or tuple(regressors[c] for c in flat.tolist())
     uses = _stored_uses(bounds, flat, terms)
@@ -255,7 +255,7 @@ def _separate(group: zarr.Group, equations: tuple[Hashable, ...] | None, n_equat
     widths, parts, uses = [], [], []
     for block, equation in enumerate(equations):
         name = f"X/{equation}"
-        array = group.get(str(equation))
+        array = member(group, str(equation))
         if not isinstance(array, zarr.Array):
             raise ValueError(f"X has no array for equation {equation!r}; it has {shown(sorted(keys))}. Add {name!r}.")
         new = column_parts(name, _undisguised(array, name))

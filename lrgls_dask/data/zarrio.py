@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from lrgls_dask.data.claims import whole
 from lrgls_dask.data.labels import plain_labels
 from lrgls_dask.data.seal import PACKED, read_whole
 from lrgls_dask.data.store import label_index, read_grid, write_grid
@@ -110,8 +111,9 @@ def write_array(group: zarr.Group, name: str, values: np.ndarray, dims: tuple[st
 
 
 def read_array(group: zarr.Group, name: str) -> np.ndarray:
-    """Raises DamagedStore where it is not there, or its checksum is not that of what is read."""
-    return np.asarray(read_whole(group.store_path / name, "array", lambda: group[name][...]))  # type: ignore[index]
+    """Raises DamagedStore where it is not there, or its checksum is not that of what is read, and ValueError where
+    metadata claim more than there is memory."""
+    return whole(read_whole(group.store_path / name, "array", lambda: group[name]))  # type: ignore[arg-type]
 
 
 def write_head(group: zarr.Group, head: Head) -> None:
@@ -131,7 +133,7 @@ def read_head(group: zarr.Group, n_rows: int) -> Head:
     if "level_dot" in group:
         levels = Levels(read_array(group, "level_weight"), read_array(group, "level_dot"))
     anchor, offset = read_array(group, "anchor"), read_array(group, "offset")
-    return Head(n_rows, known["weight"], known["log_weight"], anchor, offset, levels)
+    return Head(int(n_rows), float(known["weight"]), float(known["log_weight"]), anchor, offset, levels)
 
 
 def _write_labels(group: zarr.Group, name: str, dim: str, labels: tuple[Hashable, ...]) -> None:

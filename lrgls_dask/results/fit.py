@@ -16,6 +16,7 @@ from lrgls_dask.checks import takes
 from lrgls_dask.compression.compressed import Compressed, mean_nll
 from lrgls_dask.compression.either import complete_rows
 from lrgls_dask.data.places import Location
+from lrgls_dask.data.seal import read_whole
 from lrgls_dask.design.skipped import Skipped, unusable_equations
 from lrgls_dask.inference.classical import CoefficientCovariance
 from lrgls_dask.inference.least_squares import LeastSquaresCovariance
@@ -291,6 +292,10 @@ class Fit(Tables, TestingAcrossOneSigma, PredictingBySigma):
     def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None) -> Fit:
         """A fit as `to_zarr` wrote it, to the last bit. Raises FileNotFoundError or ValueError for what is none."""
         group = read_parts(path, "fit", "fit", storage_options)
+        return read_whole(path, "fit", lambda: cls._read(group))
+
+    @classmethod
+    def _read(cls, group: zarr.Group) -> Fit:
         estimated = Estimated.read(group)
         return cls(
             estimated,

@@ -14,6 +14,7 @@ import zarr
 
 from lrgls_dask.checks import takes
 from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.data.seal import read_whole
 from lrgls_dask.data.zarrio import write_array
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.errors import NoAnswer
@@ -304,6 +305,10 @@ class TimeVaryingFit(Tables, TestingAcross, Predicting):
     def from_zarr(cls, path: Any, *, storage_options: Mapping[str, Any] | None = None) -> TimeVaryingFit:
         """A fit as `to_zarr` wrote it. Raises FileNotFoundError or ValueError for what is none."""
         group = read_parts(path, "timevarying", "time-varying fit", storage_options)
+        return read_whole(path, "time-varying fit", lambda: cls._read(group))
+
+    @classmethod
+    def _read(cls, group: zarr.Group) -> TimeVaryingFit:
         estimated, sigmas = Estimated.read(group), SegmentSigmas.read(group)
         parts = Settings.read(group), read_run(group, sigmas.rank), BehindErrors.read(group)
         return cls(estimated, sigmas, *parts, skipped=read_skipped(group), fingerprint=read_fingerprint(group))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, solve_triangular
 
 __all__ = ["Constraint", "Preconditioner", "estimator_covariance", "free_directions", "inverse_within"]
 
@@ -61,7 +61,13 @@ class Preconditioner:
         """Cholesky factor of rows M^-1 rows', (m, m)."""
         assert self.constraint is not None
         rows = self.constraint.rows
-        factor, lower = cho_factor((rows / self.diagonal) @ rows.T, lower=True)
+        try:
+            factor, lower = cho_factor((rows / self.diagonal) @ rows.T, lower=True)
+        except LinAlgError:
+            raise LinAlgError(
+                "restrictions hold coefficients so far from what the data say that nothing of an equation's own errors "
+                "is left to weight them by. Check their right-hand sides, and the units of the responses."
+            ) from None
         return factor, lower
 
 

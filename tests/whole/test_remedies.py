@@ -46,6 +46,7 @@ from support.remedies_of_absorb import ABSORB
 from support.remedies_of_across import ACROSS
 from support.remedies_of_commands import COMMANDS
 from support.remedies_of_damage import damage
+from support.remedies_of_formulas import FORMULAS
 from support.remedies_of_frames import FRAMES
 from support.remedies_of_parquet import PARQUET
 from support.remedies_of_pictures import PICTURES, WORDS
@@ -2035,6 +2036,7 @@ CASES = [
     *ACROSS,
     *damage(str(FOLDER / "damaged")),
     *WORDS,
+    *FORMULAS,
 ]
 
 # ---------------------------------------------------------------------------------- what has no case
@@ -2096,6 +2098,8 @@ ELSEWHERE = {
     "data/labels.py: Join or drop the rows that share": GUARD,
     "data/storage.py: Install the fsspec driver, or check the": OUTSIDE,
     "data/storage.py: Restore the store.": BY_HAND,
+    "data/claims.py: Restore the store.": BY_HAND,
+    "data/claims.py: Write the store again with other chunks,": BY_HAND,
     "data/store.py: Add {}.": BY_HAND,
     "data/store.py: Give one label for each.": BY_HAND,
     "data/store.py: Give one name for each.": BY_HAND,
@@ -2169,6 +2173,7 @@ ELSEWHERE = {
     "errors.py: delete it, and the fit goes on": "followed in tests/solve/test_checkpoint_damage.py",
     "errors.py: Open it again, and write to another": "followed in tests/data/test_marks.py",
     "errors.py: write it again with System.to_zarr(..., overwrite=True)": "followed in tests/data/test_marks.py",
+    "solve/constraint.py: Check their right-hand sides, and the units": CHANCE,
     "solve/checkpoint.py: Wait until that has ended, or give": "followed in tests/solve/test_checkpoint_alone.py",
     "solve/checkpoint.py: Delete it, or give this fit a": "followed in the tests of checkpoints",
     "solve/selection.py: Give rank as an integer": LARGE,

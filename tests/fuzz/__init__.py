@@ -1,0 +1,1 @@
+"""Random inputs, of every kind that there is, against dense textbook answers. `python -m tests.fuzz --help`."""
