@@ -31,7 +31,7 @@ __all__ = ["EM_PASSES", "PRICED_RANK", "compress_client", "fits", "peaks", "pric
 
 EM_PASSES = {OLS: 1, PRODUCTS: 29}
 PRICED_RANK = 12  # the most factors that rank="bic" tries
-SENDING = 48 * 2**20  # what a client comes to hold of tasks that it sends and of what it hears: 27 MB seen on two workers
+SENDING = 48 * 2**20  # tasks that a client sends, and what it hears of them: 30 MiB seen with two workers
 
 
 def peaks(cluster: Cluster, work: int, client: int) -> tuple[int, int]:
