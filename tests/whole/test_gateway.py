@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,9 +71,7 @@ def test_a_cluster_of_a_gateway_gives_the_same_bits(url: str, tmp_path: Path, ev
 
 
 def test_nobody_comes_in_without_the_password(url: str) -> None:
-    gateway = pytest.importorskip("dask_gateway")
-    with (
-        gateway.Gateway(url, auth=gateway.BasicAuth(password="another")) as door,
-        pytest.raises(Exception, match=r"401|[Uu]nauthorized"),
-    ):
-        door.list_clusters()
+    for headers in ({}, {"Authorization": "Basic bWU6YW5vdGhlcg=="}):
+        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+            urllib.request.urlopen(urllib.request.Request(f"{url}/api/v1/clusters/", headers=headers), timeout=30)
+        refused.value.close()
