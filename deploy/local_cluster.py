@@ -45,6 +45,7 @@ def connect(args: argparse.Namespace) -> Iterator[Client]:
             memory_limit=args.memory_limit,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
         ) as cluster,
         Client(cluster) as client,
     ):

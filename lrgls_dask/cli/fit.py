@@ -91,8 +91,9 @@ def _cluster(scheduler: str | None, workers: int | None) -> Iterator[None]:
         with Client(scheduler):
             yield
     elif workers is not None:
-        local = LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0")
-        with local, Client(local):
+        # an address all the same: without one Dask opens a port for its pages that others may have, dashboard or not
+        closed = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
+        with LocalCluster(n_workers=workers, threads_per_worker=1, **closed) as local, Client(local):
             yield
     else:
         yield

@@ -72,5 +72,6 @@ def reported(
     if importlib.util.find_spec("bokeh") is None:
         raise ValueError("--performance-report is drawn by bokeh, which is not there. Install it: pip install bokeh.")
     check_output(path, overwrite, read)
-    report: contextlib.AbstractContextManager[object] = performance_report(filename=path)
+    # with its scripts inside: it opens where there is no network
+    report: contextlib.AbstractContextManager[object] = performance_report(filename=path, mode="inline")
     return report

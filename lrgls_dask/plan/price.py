@@ -31,6 +31,7 @@ __all__ = ["EM_PASSES", "PRICED_RANK", "compress_client", "fits", "peaks", "pric
 
 EM_PASSES = {OLS: 1, PRODUCTS: 29}
 PRICED_RANK = 12  # the most factors that rank="bic" tries
+SENDING = 48 * 2**20  # tasks that a client sends, and what it hears of them: 30 MiB seen with two workers
 
 
 def peaks(cluster: Cluster, work: int, client: int) -> tuple[int, int]:
@@ -38,7 +39,7 @@ def peaks(cluster: Cluster, work: int, client: int) -> tuple[int, int]:
     if cluster.in_process:
         both = cluster.base + int(SLACK * max(work, client))
         return both, both
-    return cluster.base + int(SLACK * work), psutil.Process().memory_info().rss + int(SLACK * client)
+    return cluster.base + int(SLACK * work), psutil.Process().memory_info().rss + SENDING + int(SLACK * client)
 
 
 def fits(cluster: Cluster, work: int, client: int) -> bool:

@@ -28,6 +28,7 @@ __all__ = [
     "check_connected",
     "client_of",
     "computed",
+    "loop_of",
     "patience",
     "scattered",
     "scheduler_gone",
@@ -129,7 +130,7 @@ def _attended(
 ) -> Any:
     """The result of a coroutine on the client's loop, the cluster being looked after meanwhile."""
     check_connected(client)
-    waiting = asyncio.run_coroutine_threadsafe(begin(), _loop(client))
+    waiting = asyncio.run_coroutine_threadsafe(begin(), loop_of(client))
     watch = _Watch(client, keys)
     try:
         while True:
@@ -147,7 +148,8 @@ def _attended(
         waiting.cancel()
 
 
-def _loop(client: distributed.Client) -> asyncio.AbstractEventLoop:
+def loop_of(client: distributed.Client) -> asyncio.AbstractEventLoop:
+    """Where what a client asks for runs."""
     loop: Any = client.loop
     found: asyncio.AbstractEventLoop = loop.asyncio_loop
     return found

@@ -131,7 +131,10 @@ def room_for_passes(rows: Rows, memory_limit: int | str | None) -> Room:
 
 
 def this_cluster(memory_limit: int | str | None) -> Cluster:
-    """The active client's workers, else this process's threads; limits as given, else as found."""
+    """The active client's workers, else this process's threads.
+
+    memory_limit : of each process; a worker that spills or pauses below it keeps its own.
+    """
     here = this_process(memory_limit)
     try:
         client = distributed.get_client()
@@ -141,11 +144,11 @@ def this_cluster(memory_limit: int | str | None) -> Cluster:
     bounded = [each for each in limits if each.n_bytes]
     tightest = min(bounded, key=lambda each: each.share * (each.n_bytes or 0), default=None)
     threads = max(each.n_threads for each in limits)
-    if memory_limit is not None or tightest is None:
+    own = None if tightest is None else int(tightest.share * (tightest.n_bytes or 0))
+    if own is None or (memory_limit is not None and here.limit <= own):
         limit = psutil.virtual_memory().available if memory_limit is None else here.limit
         return Cluster(len(limits), threads, limit, WORKER_BASE, False, here.client_limit)
-    limit = int(tightest.share * (tightest.n_bytes or 0))
-    return Cluster(len(limits), threads, limit, WORKER_BASE, False, here.client_limit, tightest)
+    return Cluster(len(limits), threads, own, WORKER_BASE, False, here.client_limit, tightest)
 
 
 def cluster_of(n_workers: int, n_threads: int, worker_memory: int | str) -> Cluster:

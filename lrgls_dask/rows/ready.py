@@ -1,19 +1,20 @@
 """What a cluster is asked before work is sent: who is there, versions, limits, and whether each worker sees the data.
 
-Each worker is asked once by each client. After that a pass costs one question to the scheduler: who is there.
+Each worker is asked once by each client. After that a pass costs one question to the scheduler: who is there. One that
+does not answer in time is waited for once, its answer taken whenever it comes; until then it looks for itself, see
+`seen`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
+import concurrent.futures
 import importlib.util
 import re
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -25,22 +26,17 @@ import distributed
 import numpy as np
 from dask.utils import format_bytes
 from distributed.comm import CommClosedError
-from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
-from zarr.storage import LocalStore, MemoryStore
 
 from lrgls_dask.errors import ClusterLost
-from lrgls_dask.rows.behind import stored_arrays
-from lrgls_dask.rows.cluster import check_connected, patience, scheduler_gone, workers_of
+from lrgls_dask.rows.cluster import check_connected, loop_of, patience, scheduler_gone, workers_of
 from lrgls_dask.rows.events import say
+from lrgls_dask.rows.seen import Passport, Recipe, not_seen, own_version, place_of, recipes_of
 
 __all__ = [
     "WORKER_BASE",
     "WorkerLimit",
     "check_stores",
     "check_workers",
-    "first_not_found",
     "limits_of",
     "present_workers",
 ]
@@ -48,13 +44,16 @@ __all__ = [
 WORKER_BASE = 260 * 2**20  # a worker process with the libraries loaded and nothing to do
 OPENED_WITHIN = 20.0  # seconds to open what is read, packages being imported for it
 ANSWER_WITHIN = 5.0  # a worker too busy, or stopped, to say so in time is not waited for
+GIVEN_UP = 60.0  # seconds after which a question that nobody answered is asked again, and not waited for
 LOOK_EVERY = 0.5
+PLACES_KNOWN = 512  # arrays that workers are known to see: a soak of fits keeps no more
 SAME_ENOUGH = {"Python": 2, "numpy": 1}  # leading numbers of a version that must agree; of others all of them
-MARKS = ("zarr.json", ".zarray")
 STAGES = ("target", "spill", "pause", "terminate")
 
 Workers = Mapping[str, Mapping[str, Any]]
 Facts = Mapping[str, Mapping[str, Any]]
+# Address, nanny and folder of a worker: each that is started makes a folder of its own, whatever it may share.
+Identity = tuple[str, Any, Any]
 
 
 @dataclass(frozen=True)
@@ -74,13 +73,38 @@ class WorkerLimit:
         return f"the worker {self.address}, which {self.first} at {self.share:.0%} of its memory limit of {limit}"
 
 
+@dataclass(eq=False)
+class _Question:
+    """A question to a worker.  until : when its answer is no longer waited for.  is_told : whether that was logged."""
+
+    answer: concurrent.futures.Future[Any]
+    until: float
+    is_told: bool = False
+
+
 @dataclass
 class _Known:
-    """What a client's workers have said, by address and nanny; a worker that is started again has other ones."""
+    """What a client's workers have been asked, those that are there: who they are, and for what they see.
 
-    facts: dict[Any, dict[str, Any]] = field(default_factory=dict)
-    stores: set[tuple[Any, str]] = field(default_factory=set)
+    late : those that did not answer in time, and are not waited for again.  recipes : of what was asked for.
+    """
+
+    facts: dict[Identity, _Question] = field(default_factory=dict)
+    stores: dict[tuple[Identity, str], _Question] = field(default_factory=dict)
+    late: set[Identity] = field(default_factory=set)
+    recipes: dict[str, list[Recipe]] = field(default_factory=dict)
     lock: Any = field(default_factory=threading.Lock)
+
+    def forget(self, there: Iterable[Identity]) -> None:
+        """Drop what was asked of workers that are no longer there."""
+        here = set(there)
+        gone = [each for key, each in self.facts.items() if key not in here]
+        gone += [each for (key, _), each in self.stores.items() if key not in here]
+        for question in gone:
+            question.answer.cancel()
+        self.facts = {key: each for key, each in self.facts.items() if key in here}
+        self.stores = {key: each for key, each in self.stores.items() if key[0] in here}
+        self.late &= here
 
 
 _known: WeakKeyDictionary[distributed.Client, _Known] = WeakKeyDictionary()
@@ -105,7 +129,10 @@ def present_workers(client: distributed.Client) -> Workers:
 
 
 def check_workers(client: distributed.Client) -> None:
-    """Raise ClusterLost where a worker has another Python, NumPy or version of this package, or too little memory."""
+    """Raise ClusterLost where a worker has another Python, NumPy or version of this package, or too little memory.
+
+    One that is late with its answer has a `Passport` to look at.
+    """
     workers, found = _facts(client)
     here = _here()
     for name, mine in here.items():
@@ -157,9 +184,8 @@ def _memory_settings() -> dict[str, Any]:
 
 
 def _here() -> dict[str, str | None]:
-    own: Any = sys.modules["lrgls_dask"]
     python = ".".join(map(str, sys.version_info[:3]))
-    return {"Python": python, "numpy": metadata.version("numpy"), "lrgls_dask": own.__version__}
+    return {"Python": python, "numpy": metadata.version("numpy"), "lrgls_dask": own_version()}
 
 
 def _leading(version: str | None, n: int | None) -> Any:
@@ -170,24 +196,77 @@ def _leading(version: str | None, n: int | None) -> Any:
 
 
 def _facts(client: distributed.Client) -> tuple[Workers, Facts]:
-    """Who is there, and what each says of itself; one that is late is left out, and asked again the next time."""
+    """Who is there, and what each says of itself; of one that is late, nothing."""
     known = _known.setdefault(client, _Known())
+    workers = present_workers(client)
+    there: dict[Identity, str] = {
+        (address, worker.get("nanny"), worker.get("local_directory")): address for address, worker in workers.items()
+    }
     with known.lock:
-        workers = present_workers(client)
-        there = {(address, worker.get("nanny")) for address, worker in workers.items()}
-        known.facts = {key: said for key, said in known.facts.items() if key in there}
-        known.stores = {(key, place) for key, place in known.stores if key in there}
-        new = {address: (address, nanny) for address, nanny in there if (address, nanny) not in known.facts}
-        if new:
-            said = _asked_each(client, new, lambda address: _ask_facts(client, address))
-            known.facts.update({new[address]: facts for address, facts in said.items() if facts})
-            _tell(client, said)
-        return workers, {address: facts for (address, _), facts in known.facts.items()}
+        known.forget(there)
+        for key, address in there.items():
+            if key not in known.facts:
+                known.facts[key] = _ask(client, _ask_facts(client, address), _within(known, key, ANSWER_WITHIN))
+        asked = {key: known.facts[key] for key in there if key in known.facts}
+    said = _heard(client, known, asked)
+    with known.lock:
+        for key, question in asked.items():
+            if question.answer.done() and not said.get(key) and known.facts.get(key) is question:
+                del known.facts[key]
+        new = {key: facts for key, facts in said.items() if facts and not asked[key].is_told}
+        for key in new:
+            asked[key].is_told = True
+    _tell(client, {there[key]: facts for key, facts in new.items()})
+    return workers, {there[key]: facts for key, facts in said.items() if facts}
+
+
+def _within(known: _Known, worker: Identity, seconds: float) -> float:
+    """How long a worker's answer is waited for: one that was late once holds up no further pass."""
+    return 0.0 if worker in known.late else seconds
+
+
+def _ask(client: distributed.Client, question: Coroutine[Any, Any, Any], within: float) -> _Question:
+    """A question on its way, which nobody waits for yet."""
+
+    async def asked() -> Any:
+        return await asyncio.wait_for(question, max(GIVEN_UP, within))
+
+    try:
+        check_connected(client)
+    except ClusterLost:
+        question.close()
+        raise
+    return _Question(asyncio.run_coroutine_threadsafe(asked(), loop_of(client)), time.monotonic() + within)
+
+
+def _heard(client: distributed.Client, known: _Known, asked: Mapping[Identity, _Question]) -> dict[Identity, Any]:
+    """The answers that come in time, of workers; one that comes later is here the next time.
+
+    Raises ClusterLost where the scheduler has gone away.
+    """
+    until = max((each.until for each in asked.values()), default=0.0)
+    concurrent.futures.wait([each.answer for each in asked.values()], timeout=max(0.0, until - time.monotonic()))
+    said = {}
+    for worker, question in asked.items():
+        if not question.answer.done():
+            if worker not in known.late:
+                known.late.add(worker)
+                say("late", level="WARNING", worker=worker[0])
+            continue
+        try:
+            said[worker] = question.answer.result()
+            known.late.discard(worker)
+        except (TimeoutError, concurrent.futures.CancelledError):  # given up, or of a worker that has gone
+            known.late.add(worker)
+        except (CommClosedError, OSError) as error:
+            raise scheduler_gone(client) from error
+    return said
 
 
 def _tell(client: distributed.Client, said: Facts) -> None:
     """Log who is there, and whose Dask is another one: that may go well."""
-    say("workers", scheduler=str(getattr(client.scheduler, "address", "")), workers=len(said))
+    if said:
+        say("workers", scheduler=str(getattr(client.scheduler, "address", "")), workers=len(said))
     for address, facts in said.items():
         theirs, mine = facts.get("distributed"), distributed.__version__
         if theirs not in (None, mine):
@@ -220,77 +299,57 @@ async def _ask_facts(client: distributed.Client, address: str) -> dict[str, Any]
     return facts | answer[address] if address in answer else None
 
 
-def _asked_each(
-    client: distributed.Client, addresses: Iterable[str], question: Any, within: float | None = None
-) -> dict[str, Any]:
-    """The answers of those workers that give one in time."""
-
-    within = ANSWER_WITHIN if within is None else within
-
-    async def ask() -> dict[str, Any]:
-        asked = {asyncio.create_task(question(address)): address for address in addresses}
-        answered, late = await asyncio.wait(asked, timeout=within)
-        for task in late:
-            task.cancel()
-        return {asked[task]: task.result() for task in answered}
-
-    check_connected(client)
-    try:
-        found: dict[str, Any] = client.sync(ask, callback_timeout=2 * within)
-        return found
-    except TimeoutError:
-        return {}
-    except (CommClosedError, OSError) as error:
-        raise scheduler_gone(client) from error
-
-
 # --------------------------------------------------------------------------------------------- what is read
 
 
-def check_stores(client: distributed.Client, parts: Iterable[Any]) -> None:
-    """Raise ClusterLost where a worker does not find a stored array as this process has opened it.
+def check_stores(client: distributed.Client, parts: Iterable[Any]) -> Passport:
+    """What a worker that has not answered needs to look for itself.
 
     zarr reads chunks that are not there as their fill value: a path that only the client sees would be rows of it.
     parts : named arrays, see `Part`.  Each worker opens every array once, from its URL or path and the options it was
     opened with; memory of this process is sent along, and not looked at.
+    Raises ClusterLost where a worker does not find a stored array as this process has opened it.
     """
     known = _known.setdefault(client, _Known())
+    named = {place_of(part): part for part in parts if not isinstance(part.array, np.ndarray)}
     with known.lock:
-        named = {_token(part): part for part in parts if not isinstance(part.array, np.ndarray)}
-        new = {
-            worker: [token for token in named if (worker, token) not in known.stores]
-            for worker in known.facts  # which have answered; another may be stopped
-        }
-        asked = sorted({token for tokens in new.values() for token in tokens})
-        recipes = {token: list(_recipes(named[token])) for token in asked}
-        sent = {
-            worker[0]: cloudpickle.dumps([recipe for token in tokens for recipe in recipes[token]])
-            for worker, tokens in new.items()
-            if any(recipes[token] for token in tokens)
-        }
-        if sent:
-            said = _asked_each(client, sent, lambda each: _ask_stores(client, each, sent[each]), OPENED_WITHIN)
-            for address, wrong in said.items():
-                if wrong:
-                    raise ClusterLost(_not_seen(address, *wrong))
-        late = set(sent) - set(said) if sent else set()
-        known.stores.update((worker, token) for worker in new if worker[0] not in late for token in new[worker])
+        if len(known.recipes) > PLACES_KNOWN:
+            known.recipes, known.stores = {}, {}
+        for place, part in named.items():
+            if place not in known.recipes:
+                known.recipes[place] = recipes_of(part)
+        recipes = {place: known.recipes[place] for place in named if known.recipes[place]}
+        questions = {worker: _ask_of(client, known, worker, recipes) for worker in known.facts if recipes}
+    for question in dict.fromkeys(each for of_worker in questions.values() for each in of_worker):
+        asked = {worker: question for worker, of_worker in questions.items() if question in of_worker}
+        for worker, wrong in _heard(client, known, asked).items():
+            if wrong:
+                with known.lock:
+                    known.stores = {key: each for key, each in known.stores.items() if each is not question}
+                raise ClusterLost(not_seen(worker[0], *wrong))
+    return Passport(own_version(), tuple(recipe for each in recipes.values() for recipe in each))
 
 
-def _token(part: Any) -> str:
-    """A name of what a part reads that nothing else has: of a stored array its place, of one of Dask its own."""
-    place = getattr(part.array, "store_path", None)
-    return f"{part.name}: {getattr(part.array, 'name', '') if place is None else place}"
+def _ask_of(
+    client: distributed.Client, known: _Known, worker: Identity, recipes: Mapping[str, list[Recipe]]
+) -> list[_Question]:
+    """The questions to a worker that are about these places: one for all that it was not asked of yet, and older ones.
+
+    One that was given up without an answer is asked anew.
+    """
+    old = {place: known.stores[worker, place] for place in recipes if (worker, place) in known.stores}
+    old = {place: each for place, each in old.items() if not (each.answer.done() and _failed(each))}
+    new = [place for place in recipes if place not in old]
+    if new:
+        sent = cloudpickle.dumps([recipe for place in new for recipe in recipes[place]])
+        asked = _ask(client, _ask_stores(client, worker[0], sent), _within(known, worker, OPENED_WITHIN))
+        known.stores.update(((worker, place), asked) for place in new)
+        old.update(dict.fromkeys(new, asked))
+    return list(old.values())
 
 
-def _recipes(part: Any) -> Iterator[tuple[str, str, Store, str, str]]:
-    """What a worker needs to find each array behind a part: its name, its place in words and for zarr, its digest."""
-    for array in stored_arrays([part.array]):
-        store, path = array.store_path.store, array.store_path.path
-        mark = "" if isinstance(store, MemoryStore) else _mark(store, path)
-        if mark:
-            relative = isinstance(store, LocalStore) and not store.root.is_absolute()
-            yield part.name, f"{'relative ' if relative else ''}path {array.store_path}", store, path, mark
+def _failed(question: _Question) -> bool:
+    return question.answer.cancelled() or question.answer.exception() is not None
 
 
 async def _ask_stores(client: distributed.Client, address: str, sent: bytes) -> tuple[str, str, str] | None:
@@ -300,8 +359,8 @@ async def _ask_stores(client: distributed.Client, address: str, sent: bytes) -> 
         """Sent by value: packages are imported in a thread of its own, and not where heartbeats come from."""
 
         def in_thread() -> Any:
-            pickle, ready = map(importlib.import_module, ("pickle", "lrgls_dask.rows.ready"))
-            return ready.first_not_found(pickle.loads(sent))
+            pickle, seen = map(importlib.import_module, ("pickle", "lrgls_dask.rows.seen"))
+            return seen.first_not_found(pickle.loads(sent))
 
         return await asyncio.to_thread(in_thread)
 
@@ -312,39 +371,3 @@ async def _ask_stores(client: distributed.Client, address: str, sent: bytes) -> 
     if isinstance(found, Exception):
         return "the rows", "its store", f"{type(found).__name__}: {found}"
     return found or None
-
-
-def first_not_found(recipes: Iterable[tuple[str, str, Store, str, str]]) -> tuple[str, str, str] | None:
-    """Of arrays the first that is not here as it was elsewhere: its name, its place and what is here instead."""
-    for name, place, store, path, mark in recipes:
-        try:
-            found = _mark(store, path)
-        except Exception as error:
-            return name, place, f"{type(error).__name__}: {error}"
-        if found != mark:
-            return name, place, "another array is there" if found else "nothing is there"
-    return None
-
-
-def _mark(store: Store, path: str) -> str:
-    """A digest of the metadata of an array, "" where there are none."""
-    for name in MARKS:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            found = sync(_content(store, f"{path}/{name}" if path else name))
-            if found is not None:
-                return hashlib.sha256(found).hexdigest()
-    return ""
-
-
-async def _content(store: Store, key: str) -> bytes | None:
-    found = await store.get(key, default_buffer_prototype())
-    return None if found is None else found.to_bytes()
-
-
-def _not_seen(address: str, name: str, place: str, why: str) -> str:
-    """Of a path that depends on where a process was started, and of any other."""
-    remedy = "Open it by its absolute path," if place.startswith("relative") else "Put it where every worker sees it"
-    return (
-        f"the worker {address} does not find {name} at the {place}, where the client reads it: {why}. {remedy} on a "
-        "file system that all of them share, or in an object store."
-    )

@@ -101,9 +101,9 @@ def run_pass(
     watching = meter.progress.watch(label, n_bytes, number=number)
     with watching as topic, _named(rows), _unchanged(rows), one_blas_thread:
         if layout.n_groups == 1 and all(isinstance(part.array, np.ndarray) for part in rows.parts):
-            total = _sum_group(Box((kernel, params)), Box(_Group(plan_blocks(rows, layout), (), topic)), [])
+            total = _sum_group(Box((kernel, params, None)), Box(_Group(plan_blocks(rows, layout), (), topic)), [])
         else:
-            whole = _Pass(rows, layout, Box((kernel, params)), topic, partial_bytes, label, meter.name_of_pass)
+            whole = _Pass(rows, layout, (kernel, params), topic, partial_bytes, label, meter.name_of_pass)
             try:
                 total = _run_graph(whole, saved)
             finally:
@@ -182,13 +182,13 @@ class SavedSums(Protocol):
 class _Pass:
     """What one pass over the rows is.
 
-    work : of the kernel and its parameters, which travel to each worker once.  partial : bytes of a sum.
+    work : the kernel and its parameters, which travel to each worker once.  partial : bytes of a sum.
     label, number : what it is for, and which of which fit, for whoever looks at the tasks of a cluster.
     """
 
     rows: Rows
     layout: Layout
-    work: Box
+    work: tuple[Kernel, Any]
     topic: str | None
     partial: int
     label: str
@@ -230,12 +230,13 @@ def _sum_groups(whole: _Pass, chosen: slice) -> Any:
     token = uuid.uuid4().hex
     groups = range(whole.layout.n_groups)[chosen]
     client = client_of(get)
+    passport = None
     if client is not None:
         check_workers(client)
-        check_stores(client, whole.rows.parts)
+        passport = check_stores(client, whole.rows.parts)
     of_groups, graph = _groups(whole, groups, client, token)
     work_key = whole.key("params", token)
-    graph[work_key] = whole.work
+    graph[work_key] = Box((*whole.work, passport))
     level: list[Key] = []
     of_key: dict[Key, int] = {}
     for g, group in zip(groups, of_groups, strict=True):
@@ -369,7 +370,9 @@ def _scatter(
 
 def _sum_group(work: Box, group: Box, shared: Sequence[Any]) -> Any:
     plan: _Group = group.value
-    kernel, params = work.value
+    kernel, params, passport = work.value
+    if passport is not None:
+        passport.check()
     values = dict(zip(plan.shared, shared, strict=True))
     total = None
     # a kernel finds bad values by what they do to its sums, and says where they are

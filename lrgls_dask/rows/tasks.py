@@ -13,6 +13,7 @@ from dask.typing import Key
 from lrgls_dask.rows.cluster import Box, client_of, computed, scattered
 from lrgls_dask.rows.ready import check_workers
 from lrgls_dask.rows.resources import one_blas_thread
+from lrgls_dask.rows.seen import Passport, own_version
 
 __all__ = ["run_tasks"]
 
@@ -35,16 +36,19 @@ def run_tasks(
     if client is not None:
         check_workers(client)
         graph[state_key] = scattered(client, Box(state))
+    passport = None if client is None else Box(Passport(own_version()))
     size = -(-len(items) // BATCHES)
     keys: list[Key] = []
     for first in range(0, len(items), size or 1):
         key = (f"lrgls-task-{token}", len(keys))
-        graph[key] = (_run_batch, function, state_key, Box(list(items[first : first + size])))
+        graph[key] = (_run_batch, function, state_key, Box(list(items[first : first + size])), passport)
         keys.append(key)
     with one_blas_thread:
         return [result for batch in computed(get, graph, keys) for result in batch]
 
 
-def _run_batch(function: Callable[[Any, Any], Any], state: Box, items: Box) -> list[Any]:
+def _run_batch(function: Callable[[Any, Any], Any], state: Box, items: Box, passport: Box | None) -> list[Any]:
+    if passport is not None:
+        passport.value.check()
     with one_blas_thread:
         return [function(state.value, item) for item in items.value]

@@ -12,6 +12,7 @@ import pytest
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.cli import main
 from lrgls_dask.rows.run_pass import _Pass
+from support.browser import browser_or_skip
 from support.systems import simulate
 
 DATA = simulate("shared", n=240, K=4, k=1)
@@ -88,3 +89,17 @@ def test_a_page_that_cannot_be_drawn_is_refused_before_the_fit(in_tmp_path, caps
     monkeypatch.setattr("lrgls_dask.cli.fit._cluster", lambda *args: contextlib.nullcontext())
     assert main(["fit", "s.zarr", "--out", "f.zarr", "--workers", "1", "--performance-report", "r.html"]) == 1
     assert "pip install bokeh" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_page_of_what_workers_did_opens_without_a_network(in_tmp_path) -> None:
+    """Its figures are drawn by what is inside."""
+    pytest.importorskip("bokeh")
+    DATA.system().to_zarr("s.zarr", row_chunk=60)
+    page = ["--workers", "1", "--performance-report", "r.html"]
+    assert main(["fit", "s.zarr", "--rank", "1", "--out", "f.zarr", *page]) == 0
+    with browser_or_skip() as browser:
+        browser.open(in_tmp_path / "r.html")
+        assert browser.value("Bokeh.documents.length") > 0
+        assert browser.complaints == []
+        assert [each for each in browser.requests if not each.startswith(("file:", "data:"))] == []

@@ -14,6 +14,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import xarray as xr
 
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.compression.parts import compress_parts
@@ -156,6 +157,48 @@ def test_measured_memory_stays_below_the_plan(tmp_path: Path, engine: str) -> No
         assert found["peak"] < found["planned"]
         peaks.append(found["peak"])
     assert peaks[1] < peaks[0] * 1.1
+
+
+ON_CLUSTER = """
+import json, sys
+import xarray as xr
+from distributed import Client, LocalCluster
+from lrgls_dask import LowRankGLS, System
+def most():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
+if __name__ == "__main__":
+    closed = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "memory_limit": "2GB"}
+    with LocalCluster(n_workers=2, threads_per_worker=1, **closed) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2)
+        if sys.argv[2] == "own":
+            system = System.from_zarr(sys.argv[1])
+        else:
+            system = System.from_xarray(xr.open_zarr(sys.argv[1], consolidated=False), y="Y", x=["X"])
+        plan = LowRankGLS(2).fit(system).plan_
+        found = {"client": most(), "worker": max(client.run(most).values())}
+    print(json.dumps({**found, "client planned": plan.client_peak, "worker planned": plan.worker_peak}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read where Linux says them")
+@pytest.mark.parametrize("route", ["own", "xarray"])
+def test_every_process_of_a_cluster_stays_below_the_plan(tmp_path: Path, route: str) -> None:
+    """Chunks of 2 MB, by our own store and by xr.open_zarr; client and workers, from their first import on."""
+    rng = da.random.default_rng(1)
+    X, Y = rng.normal(size=(200_000, 10), chunks=(5_000, 10)), rng.normal(size=(200_000, 50), chunks=(5_000, 50))
+    if route == "own":
+        System.from_arrays(Y, X).to_zarr(tmp_path / "rows.zarr")
+    else:
+        rows = xr.Dataset({"Y": (("obs", "equation"), Y), "X": (("obs", "regressor"), X)})
+        rows.to_zarr(tmp_path / "rows.zarr", consolidated=False)
+    (tmp_path / "program.py").write_text(ON_CLUSTER)
+    command = [sys.executable, "-W", "ignore", str(tmp_path / "program.py"), str(tmp_path / "rows.zarr"), route]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["client"] < found["client planned"]
+    assert found["worker"] < found["worker planned"]
 
 
 @pytest.mark.parametrize("engine", ["compress", "stream"])

@@ -116,10 +116,33 @@ def test_a_scheduler_that_goes_away_is_named(
     file = tmp_path / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]
     scheduler = subprocess.Popen(
-        [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+        [
+            *dask,
+            "scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--no-dashboard",
+            "--dashboard-address",
+            "127.0.0.1:0",
+            "--scheduler-file",
+            str(file),
+        ]
     )
     worker = subprocess.Popen(
-        [*dask, "worker", "--host", "127.0.0.1", "--no-dashboard", "--no-nanny", "--scheduler-file", str(file)]
+        [
+            *dask,
+            "worker",
+            "--host",
+            "127.0.0.1",
+            "--no-dashboard",
+            "--dashboard-address",
+            "127.0.0.1:0",
+            "--no-nanny",
+            "--scheduler-file",
+            str(file),
+        ]
     )
     killer = None
     try:

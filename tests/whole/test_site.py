@@ -23,7 +23,9 @@ SOURCE = ROOT / "notebooks"
 PAGES = sorted(path for path in SOURCE.rglob("*.md"))
 # What a fence may hold: code that the build runs, markup, programs of other languages beside the digits they gave.
 RUN_OR_MARKUP = {"{code-cell}", "{code-cell} ipython3", "{toctree}", "{eval-rst}", "{include} ../../deploy/README.md"}
-RUN_OR_MARKUP |= {f"{{include}} ../../deploy/{name}.md" for name in ("SCALING", "SLURM", "TLS")} | {
+RUN_OR_MARKUP |= {
+    f"{{include}} ../../deploy/{name}.md" for name in ("GATEWAY", "KUBERNETES", "SCALING", "SLURM", "SSH", "TLS")
+} | {
     "r",
     "math",
     "{math}",

@@ -39,7 +39,15 @@ def mine(folder: Path, role: str = "client") -> Security:
 def address(certificates: Path, tmp_path: Path) -> Iterator[str]:
     """A scheduler and a worker, as the page starts them."""
     file, env = tmp_path / "scheduler.json", os.environ | {"DASK_CONFIG": f"{certificates}/dask.yaml"}
-    words = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
+    words = [
+        "--host",
+        "127.0.0.1",
+        "--no-dashboard",
+        "--dashboard-address",
+        "127.0.0.1:0",
+        "--scheduler-file",
+        str(file),
+    ]
     start = [sys.executable, "-m", "dask"]
     scheduler = subprocess.Popen([*start, "scheduler", "--protocol", "tls", "--port", "0", *words], env=env)
     worker = subprocess.Popen([*start, "worker", *words, "--protocol", "tls", "--nthreads", "1"], env=env)
