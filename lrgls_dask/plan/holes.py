@@ -72,8 +72,7 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
     if not holds_cov:
         cov_work = cov_client = 0
     worker_peak, client_peak = peaks(cluster, max(work, cov_work), max(client, cov_client))
-    work, client = loop(1)
-    fewest = max(peaks(cluster, max(work, cov_work), max(client, cov_client)))
+    fewest = max(peaks(cluster, *map(max, loop(1), (cov_work, cov_client))))
     counted = "patterns of missing responses are counted in the first pass: "
     if most:
         others = f"all rows are held, {format_bytes(held)}" if holds else "streamed"
@@ -81,11 +80,10 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
     else:
         reason = f"sums of {format_bytes(streamed)} replace {format_bytes(whole)} for each pattern of missing responses"
     once, many = {PATTERNS: 1}, passes_with_holes(K)
-    passes, left_out = 2 if most or holds else sum(many.values()), 0
+    passes = 2 if most or holds else sum(many.values())
     if parts > 1 and not holds:
-        left_out = left_out_passes(rows, parts, candidates, cluster)
-        many = many | {LEFT_OUT: left_out}
-        passes += 0 if most else left_out * (parts - 1) * candidates  # of which each looks at most rows for each fit
+        many = many | {LEFT_OUT: left_out_passes(rows, parts, candidates, cluster)}
+        passes += 0 if most else many[LEFT_OUT] * (parts - 1) * candidates  # each looks at most rows for each fit
     to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=passes, dense=K <= LARGEST_PAIRS)
     return replace(
         priced,

@@ -14,12 +14,10 @@ import xarray as xr
 from dask.utils import format_bytes
 
 from lrgls_dask.checks import check_alpha, check_level, one_of
-from lrgls_dask.compression.by_pattern import AnyCompressed, CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.either import complete_rows
 from lrgls_dask.compression.parts import compress_parts
-from lrgls_dask.compression.patterns import are_few, first_pass
-from lrgls_dask.compression.shown_parts import SeenRows, compress_shown_parts
+from lrgls_dask.compression.shown_parts import compress_shown_parts
 from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.skipped import Skipped
@@ -38,10 +36,10 @@ from lrgls_dask.resampling.draws import Draws, Fitted, parametric, resampled, re
 from lrgls_dask.resampling.grouped import GroupedResampler, sum_grouped_parts
 from lrgls_dask.results.chosen import choose
 from lrgls_dask.results.cov_source import CellsSource
-from lrgls_dask.results.evidence import CellsOfRows
 from lrgls_dask.results.excerpt import evenly_spaced
 from lrgls_dask.results.measures import Measures
 from lrgls_dask.results.reported import as_fitted, with_effects_of_rows
+from lrgls_dask.results.shown_rows import are_streamed, seen_rows
 from lrgls_dask.results.text import MOST_ROWS
 from lrgls_dask.results.tidy import NUMBERS, term_columns
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
@@ -321,14 +319,14 @@ def _of_shown_rows(asked: _Asked) -> tuple[Draws, np.ndarray]:
             f"{MAX_COEFFICIENTS}. Fit fewer equations."
         )
     if method == "parametric":
-        seen = _seen(fit, asked.system)
+        seen = seen_rows(fit, asked.system)
         if isinstance(seen, Rows):
             draws, errors = streamed_parametric(seen, source.fitted, fitted, n, seed)
         else:
             draws, errors = shown_parametric(seen, source.fitted, fitted, n, seed)
     else:
         rows, partition = asked.all_parts()
-        if _are_streamed(fit, rows):
+        if are_streamed(fit, rows):
             draws, errors = streamed_resampled(rows, partition, source.fitted, fitted, n, seed)
         else:
             _check_memory(rows, method, partition)
@@ -336,39 +334,6 @@ def _of_shown_rows(asked: _Asked) -> tuple[Draws, np.ndarray]:
             _check_used(len(parts.parts), method, partition)
             draws, errors = shown_resampled(parts, source.fitted, fitted, n, seed)
     return draws, errors if fit.restrictions is None else np.where(fit.restrictions.held, 0.0, errors)
-
-
-def _are_streamed(fit: Measures, rows: Rows) -> bool:
-    """Whether rows with holes are neither held nor taken together by patterns; a pass, where the fit does not tell."""
-    evidence = fit.evidence
-    if are_few(rows) or (isinstance(evidence, CellsOfRows) and evidence.by_patterns):
-        return False
-    return first_pass(rows, meter=Meter()).patterns is None
-
-
-def _seen(fit: Measures, system: System | CompressedSystem | None) -> SeenRows | Rows:
-    """What a first pass finds in the rows, patterns or the rows themselves; read once unless the fit keeps them. The
-    rows where these are neither few nor of few patterns."""
-    source = fit._source
-    assert isinstance(source, CellsSource)
-    rows: Rows | AnyCompressed | None = source.kept
-    if system is not None or rows is None:
-        system = fit.system if system is None else system
-        if system is None:
-            raise ValueError(
-                "bootstrap draws at the holes of the fitted rows, which a fit opened from a file holds only where they "
-                "were compressed by few patterns. Pass system=..., the System that was fitted."
-            )
-        seen: System | CompressedSystem = as_estimated(system, fit.skipped)
-        check_same_design(seen.design, fit.design)
-        rows = seen.rows
-    if not isinstance(rows, Rows):
-        rows = CompressedPatterns.of(rows)
-        return SeenRows(rows.design, rows.varying_weights, rows.first())
-    first = first_pass(rows, meter=Meter())
-    if first.patterns is None and not first.rows:
-        return rows
-    return SeenRows(rows.design, rows.varying_weights, first)
 
 
 def _check(n: Any, method: Any, seed: Any, groups: Any, n_blocks: Any) -> None:
