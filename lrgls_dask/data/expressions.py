@@ -27,6 +27,7 @@ FUNCTIONS = STATEFUL | BY_ROW | {"C", "lag"}
 NUMPY_BY_ROW = frozenset(("where", "clip", "round", "nan_to_num", "real_if_close", "sinc", "i0"))
 FILLS = frozenset(("where", "isnan", "isfinite", "nan_to_num"))  # with which users say themselves what missing is
 SIZED = frozenset(("poly", "bs", "cc", "cr", "cs"))
+COUNTS = frozenset(("df", "degree"))  # what says of how many
 MOST_COLUMNS = 1000  # that one call makes of one column
 GRAMMAR = (
     ast.Expression,
@@ -222,7 +223,8 @@ def _check_numpy(node: ast.Call, name: str, where: str) -> None:
 
 def _check_size(node: ast.Call, where: str) -> None:
     """Raise ValueError for more columns than any regression has use for, before they are made."""
-    for given in (*node.args[1:], *(each.value for each in node.keywords)):
+    counts = [each.value for each in node.keywords if each.arg in COUNTS]
+    for given in (*node.args[1:], *counts):
         known = given.value if isinstance(given, ast.Constant) else None
         if isinstance(given, ast.BinOp) or (isinstance(known, int | float) and known > MOST_COLUMNS):
             raise ValueError(
@@ -232,17 +234,24 @@ def _check_size(node: ast.Call, where: str) -> None:
 
 def _check_constants(node: ast.BinOp, where: str) -> None:
     """Raise ValueError for arithmetic without columns that may not end: powers of powers, texts that are multiplied."""
-    sides = list(ast.walk(node.left)), list(ast.walk(node.right))
-    if any(isinstance(each, ast.Constant) and isinstance(each.value, str | bytes) for side in sides for each in side):
+    parts = list(_operands(node))
+    if any(isinstance(each, ast.Constant) and isinstance(each.value, str | bytes) for each in parts):
         raise ValueError(f"{where} calculates with a text. Compare with texts, and calculate with numbers.")
-    if isinstance(node.op, ast.Pow | ast.LShift) and not any(map(_reads, (each for side in sides for each in side))):
+    if isinstance(node.op, ast.Pow | ast.LShift) and all(isinstance(each, ast.Constant) for each in parts):
         exponent = node.right.value if isinstance(node.right, ast.Constant) else None
         if not isinstance(node.left, ast.Constant) or not isinstance(exponent, int | float) or exponent > 999:
             raise ValueError(f"{where} has a power of numbers alone that may have no end. Write it as a number.")
 
 
-def _reads(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name)
+def _operands(node: ast.expr) -> Iterator[ast.expr]:
+    """What arithmetic is done with: columns, numbers, calls, comparisons."""
+    if isinstance(node, ast.BinOp):
+        yield from _operands(node.left)
+        yield from _operands(node.right)
+    elif isinstance(node, ast.UnaryOp):
+        yield from _operands(node.operand)
+    else:
+        yield node
 
 
 def lag_steps(node: ast.Call) -> int | None:

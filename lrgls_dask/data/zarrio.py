@@ -113,7 +113,8 @@ def write_array(group: zarr.Group, name: str, values: np.ndarray, dims: tuple[st
 def read_array(group: zarr.Group, name: str) -> np.ndarray:
     """Raises DamagedStore where it is not there, or its checksum is not that of what is read, and ValueError where
     metadata claim more than there is memory."""
-    return whole(read_whole(group.store_path / name, "array", lambda: group[name]))  # type: ignore[arg-type]
+    found: Any = read_whole(group.store_path / name, "array", lambda: group[name])
+    return whole(found)
 
 
 def write_head(group: zarr.Group, head: Head) -> None:

@@ -195,6 +195,12 @@ def test_bad_formulas_are_refused_by_name(formulas: Any, kind: type[Exception], 
         System.from_frame(FRAME, formulas)
 
 
+def test_texts_and_large_numbers_are_no_fault_where_they_belong() -> None:
+    frame = FRAME.assign(x=np.arange(len(FRAME)) + 2000.0)
+    made = System.from_frame(frame, "y ~ I((s == 'u') * x) + bs(x, df=4, lower_bound=1990, upper_bound=3000)")
+    np.testing.assert_array_equal(x_of(made)[:, 1], np.where(frame["s"] == "u", frame["x"], 0.0))
+
+
 def test_a_formula_cannot_run_code() -> None:
     for text in ["y ~ I(__import__('os').getpid() + x)", "y ~ np.load('f') + x", "y ~ np.ctypeslib.load(x)"]:
         with pytest.raises(ValueError, match=r"calls|asks|cannot be read"):

@@ -203,7 +203,7 @@ def test_the_course_of_sigma(varying: Any) -> None:
 
 
 def test_a_smooth_sigma_leaves_correlations() -> None:
-    """Of one segment's own rows less the factors of others they were -1.1 and below."""
+    """Correlations after the factors are of the rows that this Sigma was learnt from, and none is beyond one."""
     covariance = TimeVarying(rank=1, segments=np.repeat(np.arange(6), 50), bandwidth=float("inf"))
     fit = LowRankGLS(covariance=covariance).fit(drifting(6, 50)[0].system()).result_
     one = LowRankGLS(1, rel_tol=1e-13).fit(drifting(6, 50)[0].system()).result_

@@ -54,14 +54,14 @@ FRAME = pd.DataFrame(np.random.default_rng(0).gamma(2, size=(9, 4)), columns=["y
         ("I(x * 9**9**9**9)", "may have no end"),
         ("I(x == 'a' * 10**12)", "calculates with a text"),
         ("bs(x, df=10**9)", "asks for 10 \\*\\* 9 columns"),
-        ("I(__import__('os').system('true'))", "."),
+        ("I(__import__('os').system('true'))", "calls"),
         ("x + {1 ~ ]", "cannot be read|has parts"),
     ],
 )
 def test_formulas_calculate_with_columns_and_do_nothing_else(right: str, says: str) -> None:
     before = FRAME.copy(deep=True)
     with pytest.raises(ValueError, match=says) as error:
-        System.from_frame(FRAME.rename(columns={"y": "y"}), f"y ~ {right}")
+        System.from_frame(FRAME, f"y ~ {right}")
     assert re.search("formula", str(error.value))
     assert FRAME.equals(before)
 
