@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
 
@@ -14,9 +15,20 @@ from lrgls_dask.rows import layout
 pytest.register_assert_rewrite("support")  # their assertions say what they found, as those of tests do
 
 
+# What an idle cluster does for whoever looks at it: a tenth of a core, with two of them for a whole run of the tests.
+UNWATCHED = {
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.worker.profile.enabled": False,
+}
+
+
 def pytest_configure() -> None:
     """One thread for the algebra of each process that is started from here: there are as many of those as cores."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    dask.config.set(UNWATCHED)
+    for name, value in UNWATCHED.items():
+        os.environ.setdefault(f"DASK_{name.replace('.', '__').replace('-', '_').upper()}", str(value))
 
 
 @pytest.hookimpl(tryfirst=True)

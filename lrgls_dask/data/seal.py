@@ -34,8 +34,10 @@ __all__ = [
     "SEAL",
     "WRITTEN",
     "check_seal",
+    "check_seal_beside",
     "mark_written",
     "read_whole",
+    "seal_beside",
     "seal_of",
     "why_missing",
     "with_checksum",
@@ -46,6 +48,7 @@ __all__ = [
 SEAL = "lrgls_seal"
 WRITTEN = "lrgls_written"  # of an array of rows: which writing it is of, that tells it from one in its place
 BESIDE = "written"  # a key beside the chunks of such an array, which no copy by another program takes along
+SEALED = "sealed"  # such a key beside responses, with the seal of the labels of their store
 CHECKED = (Crc32cCodec(),)
 PACKED = (ZstdCodec(), Crc32cCodec())
 AT_ONCE = 16  # requests that a store is asked to answer together
@@ -111,14 +114,39 @@ def why_missing(array: zarr.Array) -> str:
     )
 
 
-def _beside(array: zarr.Array) -> str:
-    return f"{array.store_path.path}/{BESIDE}".lstrip("/")
+def _beside(array: zarr.Array, key: str = BESIDE) -> str:
+    return f"{array.store_path.path}/{key}".lstrip("/")
 
 
 def write_sealed(group: zarr.Group | zarr.Array, **attributes: Any) -> None:
     """Give a group or an array its last attributes and the seal of all that it holds, in one write."""
     known = dict(group.attrs) | attributes
     group.attrs.put(known | {SEAL: seal_of(group, attributes=known)})
+
+
+def seal_beside(array: zarr.Array, seal: Seal) -> None:
+    """Keep the seal of a store of rows beside an array of it, so that copies by other programs are free to differ."""
+    sync(array.store_path.store.set(_beside(array, SEALED), cpu.Buffer.from_bytes(json.dumps(seal).encode())))
+
+
+def check_seal_beside(node: zarr.Group, array: zarr.Array, path: Any) -> None:
+    """Raise DamagedStore, naming the part, where a store of rows is not as it was sealed."""
+    key = _beside(array, SEALED)
+    found = sync(array.store_path.store.get(key, default_buffer_prototype()))
+    if found is None:
+        return
+    try:
+        stored = json.loads(found.to_bytes())
+    except ValueError:
+        stored = {}
+    wrong = _first_difference(node, [stored])
+    if wrong:
+        raise DamagedStore(
+            path,
+            "store",
+            f"{wrong} not what was written. If another program changed that on purpose, delete the key {key!r}, which "
+            "says what it was",
+        )
 
 
 def check_seal(node: zarr.Group | zarr.Array, path: Any, what: str) -> None:
@@ -129,17 +157,23 @@ def check_seal(node: zarr.Group | zarr.Array, path: Any, what: str) -> None:
     stored: Any = node.attrs.get(SEAL)
     if stored is None:
         return
+    found = _first_difference(node, stored if isinstance(stored, list) else [stored])
+    if found:
+        raise DamagedStore(path, what, f"{found} not what was written")
+
+
+def _first_difference(node: zarr.Group | zarr.Array, seals: list[Any]) -> str:
+    """What is not as the last of these seals says; empty where all is as one of them says."""
     known = dict(node.attrs)
-    seals = stored if isinstance(stored, list) else [stored]
     found = ""
     for each in reversed(seals):
         try:
             found = _difference(node, known, each)
         except (KeyError, TypeError, AttributeError):
-            found = f"its attribute {SEAL!r} is"
+            found = "its seal is"
         if not found:
-            return
-    raise DamagedStore(path, what, f"{found} not what was written")
+            break
+    return found
 
 
 def read_whole(path: Any, what: str, read: Callable[[], Found]) -> Found:

@@ -29,7 +29,7 @@ from lrgls_dask.data.claims import member, whole
 from lrgls_dask.data.framefit import read_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import plain_labels
-from lrgls_dask.data.seal import check_seal
+from lrgls_dask.data.seal import check_seal_beside
 from lrgls_dask.data.sources import column_parts, row_chunks
 from lrgls_dask.data.storage import open_group
 from lrgls_dask.data.storedlabels import StoredLabels, decode_labels, labels_from_json, labels_to_json
@@ -50,8 +50,8 @@ def read_system(path: Any, *, storage_options: dict[str, Any] | None = None) -> 
     """
     group = open_group(path, storage_options)
     _check_format(group, path)
-    check_seal(group, path, "store")
     y = _array(group, "Y", path)
+    check_seal_beside(group, y, path)
     obs_dim, equation_dim = dims_of(y, "obs", "equation")
     n_equations = 1 if y.ndim == 1 else int(y.shape[1])
     equations = _labels(group, equation_dim, n_equations)

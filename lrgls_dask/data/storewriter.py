@@ -19,7 +19,7 @@ from lrgls_dask.data.framefit import write_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import STORED_NAMES
 from lrgls_dask.data.places import Location, local_path, location_of
-from lrgls_dask.data.seal import PACKED, SEAL, WRITTEN, mark_written, seal_of, with_checksum
+from lrgls_dask.data.seal import PACKED, WRITTEN, mark_written, seal_beside, seal_of, with_checksum
 from lrgls_dask.data.storage import new_store, open_group
 from lrgls_dask.data.store import FORMAT, label_index, read_system, write_grid
 from lrgls_dask.data.storedlabels import StoredLabels, encode_labels
@@ -82,7 +82,9 @@ def _seal_labels(group: zarr.Group, system: LabelledRows, labels: Iterable[str])
     of_rows = {str(system.dims[0]), "groups"}
     named = [name for name in group.attrs if name != "coordinates"]
     sealed = seal_of(group, named=named, members=[name for name in labels if name not in of_rows])
-    group.attrs[SEAL] = sealed
+    y = group["Y"]
+    assert isinstance(y, zarr.Array)
+    seal_beside(y, sealed)
 
 
 def _check_all_there(store: Store, path: Any, names: Iterable[str]) -> None:

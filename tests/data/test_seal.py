@@ -169,6 +169,7 @@ def test_labels_and_attributes_of_data_are_sealed(tmp_path: Path) -> None:
         refused("'term' is not", lambda group: group["term"].attrs.update(unit="m"))
         refused("'regressor' is not", lambda _: shutil.rmtree(store / "regressor/c"))
         refused("its attributes are", lambda group: group.attrs.__delitem__("lrgls_format"))
+        refused("its seal is", lambda _: (store / "Y/sealed").write_bytes(b"no seal"))
         rows().to_zarr(store, row_chunk=20, overwrite=True)
         rows().append_to_zarr(store)
         group = zarr.open_group(store, mode="r+", use_consolidated=False)
@@ -177,7 +178,10 @@ def test_labels_and_attributes_of_data_are_sealed(tmp_path: Path) -> None:
         zarr.consolidate_metadata(store)
     assert System.from_zarr(store).n_obs == 120
     assert "sector" in System.from_zarr(store).design.equation_coords
-    del group.attrs["lrgls_seal"]
+    swapped("equation")(group)
+    with pytest.raises(DamagedStore, match="on purpose, delete the key 'Y/sealed'"):
+        System.from_zarr(store)
+    (store / "Y/sealed").unlink()
     assert System.from_zarr(store).n_obs == 120
 
 

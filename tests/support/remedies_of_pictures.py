@@ -36,10 +36,6 @@ def many_patterns() -> Any:
     return replace(found, evidence=replace(found.evidence, rows=None))
 
 
-def named(equation: str) -> System:
-    return System.from_arrays(DATA.Y[:, :1], DATA.X, equations=[equation])
-
-
 def axes(count: int = 1) -> Any:
     return Figure().subplots(count)
 
@@ -118,10 +114,5 @@ WORDS = [
         "residuals takes a System, not compressed",
         lambda: fit().plot.residuals(DATA.Y),
         (lambda: fit().plot.residuals(System.from_arrays(DATA.Y, DATA.X), ax=axes(3)),),
-    ),
-    Case(
-        "has half of a character that takes two",
-        lambda: named("y\ud800"),
-        (lambda: named("y\ud800".encode(errors="replace").decode()),),
     ),
 ]

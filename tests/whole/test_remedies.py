@@ -2049,6 +2049,7 @@ CHANCE = "data, or a run, that bring it about by chance or rounding"
 OUTSIDE = "the disk, the network or the scheduler"
 WHOLE = "part of a message that has a case as a whole"
 ELSEWHERE = {
+    "data/seal.py: write them there with config={'write_empty_chunks': True}, or": "in tests/data/test_seal.py",
     "data/numbers.py: convert it first, with .astype({!r})": WHOLE,
     "data/numbers.py: convert it with .astype({!r})": WHOLE,
     "data/numbers.py: turn categories into 0/1 columns, or convert": WHOLE,
@@ -2150,7 +2151,6 @@ ELSEWHERE = {
     "resampling/std_errors.py: Fit fewer equations, or give all the": LARGE,
     "results/assemble.py: try sigma_step='ml'": CHANCE,
     "results/bootstrap.py: Fit fewer equations.": LARGE,
-    "results/bootstrap.py: Use cov('observed') or cov('cluster'), which read the": LARGE,
     "results/bootstrap.py: Resample larger blocks, or use method='parametric'.": CHANCE,
     "results/evidence.py: Fit again with a larger memory_limit.": LARGE,
     "results/evidence.py: Fit again.": BY_HAND,
