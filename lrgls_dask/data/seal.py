@@ -51,6 +51,7 @@ BESIDE = "written"  # a key beside the chunks of such an array, which no copy by
 SEALED = "sealed"  # such a key beside responses, with the seal of the labels of their store
 CHECKED = (Crc32cCodec(),)
 PACKED = (ZstdCodec(), Crc32cCodec())
+MOST_CHUNKS = 10**6  # of what is sealed, which is small and mostly of one
 AT_ONCE = 16  # requests that a store is asked to answer together
 
 Found = TypeVar("Found")
@@ -257,6 +258,8 @@ async def _digest(said: Any, node: Any, gate: asyncio.Semaphore, *, bare: bool) 
     if bare or not hasattr(node, "shape"):
         return _hashed(said)
     grid = tuple(-(-length // chunk) for length, chunk in zip(node.shape, node.shards or node.chunks, strict=True))
+    if math.prod(grid) > MOST_CHUNKS:
+        return "more chunks than anything that is sealed"
     ends = await asyncio.gather(*(_end(node, index, gate) for index in np.ndindex(*grid)))
     return _hashed([said, ends if math.prod(grid) else []])
 

@@ -34,6 +34,7 @@ def unsealed(store: Path) -> None:
     said["attributes"].pop("lrgls_seal", None)
     said.pop("consolidated_metadata", None)
     path.write_text(json.dumps(said), encoding="utf-8")
+    (store / "Y/sealed").unlink(missing_ok=True)
 
 
 def regular(*chunk: int) -> dict[str, Any]:
@@ -57,6 +58,14 @@ def test_sizes_are_refused_before_they_are_allocated(
     unsealed(tmp_path / "s.zarr")
     edit(tmp_path / "s.zarr" / name, shape=shape, chunk_grid=regular(*chunk))
     with pytest.raises(ValueError, match=says):
+        System.from_zarr(tmp_path / "s.zarr")
+
+
+def test_a_seal_counts_no_chunks_that_nobody_wrote(tmp_path: Path) -> None:
+    SYSTEM.to_zarr(tmp_path / "s.zarr")
+    edit(tmp_path / "s.zarr" / "incidence_columns", shape=(10**12,))
+    zarr.consolidate_metadata(tmp_path / "s.zarr")
+    with pytest.raises(DamagedStore, match="'incidence_columns' is not what was written"):
         System.from_zarr(tmp_path / "s.zarr")
 
 
