@@ -20,7 +20,8 @@ author = "lrgls_dask developers"
 copyright = f"{author}, MIT licence"
 version = release = lrgls_dask.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "docstrings", "mathml"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
+extensions += ["docstrings", "mathml", "signatures"]  # of the folder _extensions
 exclude_patterns = ["_*"]
 templates_path = ["_templates"]
 nitpicky = False

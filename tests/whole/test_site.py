@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 import lrgls_dask
+from support.browser import axe_source, browser_or_skip, serious_faults
 from support.html import CSS_OUTSIDE, Page, broken_links
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,14 @@ RUN_OR_MARKUP |= {
     "math",
     "{math}",
 }
+
+
+# One page of each kind, as different readers see them: (page, width, whether dark).
+KINDS = [
+    ("index.html", 1280, False),
+    ("api/estimator.html", 1280, False),  # long signatures, parameters
+    ("guide/tables.html", 360, True),  # results as HTML, tables wider than their boxes
+]
 
 
 def built(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -65,6 +74,33 @@ def test_the_site(tmp_path: Path) -> None:
     run = built(tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     check_pages(tmp_path / "html")
+    assert faults_of(tmp_path / "html", KINDS) == {}
+
+
+@pytest.mark.slow
+def test_no_page_has_a_serious_fault(tmp_path: Path) -> None:
+    """Light and dark, on a screen and on a telephone."""
+    pytest.importorskip("myst_nb", reason="the extra `docs` is not installed")
+    assert built(tmp_path).returncode == 0
+    html = tmp_path / "html"
+    pages = [str(path.relative_to(html)) for path in sorted(html.rglob("*.html")) if "_static" not in path.parts]
+    assert len(pages) > len(KINDS) and {page for page, *_ in KINDS} <= set(pages)
+    assert faults_of(html, [(page, *look) for look in ((1280, False), (360, True)) for page in pages]) == {}
+
+
+def faults_of(html: Path, looks: list[tuple[str, int, bool]]) -> dict[str, list[str]]:
+    """Pages that are wider than the screen, or in which axe-core finds something serious."""
+    axe, found = axe_source(), {}
+    with browser_or_skip() as browser:
+        for page, width, dark in looks:
+            browser.look(width, dark=dark)
+            browser.open(html / page)
+            assert browser.value("document.documentElement.dataset.theme") == ("dark" if dark else "light")
+            wide = browser.value("document.documentElement.scrollWidth") > width
+            faults = [f"wider than {width}"] * wide + serious_faults(browser, axe)
+            if faults:
+                found[f"{page} {width} {'dark' if dark else 'light'}"] = faults
+    return found
 
 
 def check_pages(html: Path) -> None:
