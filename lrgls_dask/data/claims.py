@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import psutil
 import zarr
+from zarr.errors import ZarrUserWarning
 
 from lrgls_dask.data.seal import read_whole
 
-__all__ = ["check_claims", "member", "whole"]
+__all__ = ["arrays_in", "check_claims", "member", "names_in", "whole", "whole_numbers"]
 
 MOST_CHUNKS = 10**7  # along the rows: a list of them is made, and a pass has a task for several
 MOST_COLUMNS = 10**7  # each has a name
@@ -35,8 +38,35 @@ def _inside(group: zarr.Group, name: str) -> Any:
     return group.get(name)
 
 
+def names_in(group: zarr.Group) -> list[str]:
+    """The names of all arrays and groups in a group, sorted. Raises DamagedStore where metadata cannot be read."""
+    return sorted(_known(group))
+
+
+def arrays_in(group: zarr.Group) -> dict[str, zarr.Array]:
+    """The arrays in a group by name. Raises as `member` does."""
+    found = {name: each for name, each in _known(group).items() if isinstance(each, zarr.Array)}
+    for name, array in found.items():
+        check_claims(name, array)
+    return found
+
+
+def _known(group: zarr.Group) -> dict[str, Any]:
+    """What lies in a group; keys that are of no array or group are passed over."""
+
+    def read() -> dict[str, Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ZarrUserWarning)  # of those keys
+            return dict(group.members())
+
+    return read_whole(group.store_path, "store", read)
+
+
 def check_claims(name: str, array: zarr.Array) -> None:
-    """Raise ValueError for sizes that no machine like this one could have written or can read, from metadata alone."""
+    """Raise ValueError for sizes that no machine like this one could have written or can read, and for attributes that
+    have no names, from metadata alone."""
+    if not isinstance(array.metadata.attributes, Mapping):
+        raise ValueError(f"the attributes of {name} are {array.metadata.attributes!r:.40}. Restore the store.")
     chunks = array.shards or array.chunks
     chunk_bytes, memory = math.prod(chunks) * array.dtype.itemsize, psutil.virtual_memory().total
     n_chunks = -(-array.shape[0] // max(chunks[0], 1)) if array.ndim else 1
@@ -61,4 +91,23 @@ def whole(array: zarr.Array) -> np.ndarray:
         raise ValueError(
             f"the metadata of {name} claim {n_bytes:,} bytes, of which this machine has {memory:,}. Restore the store."
         )
-    return np.asarray(read_whole(array.store_path, "array", lambda: array[...]))
+
+    def read() -> Any:
+        try:
+            return array[...]
+        except MemoryError as error:
+            if array.dtype.kind in "biufc":
+                raise
+            # as many texts as memory has no place for, which the chunk itself says are there
+            raise ValueError(f"its texts are damaged: {error}") from error
+
+    return np.asarray(read_whole(array.store_path, "array", read))
+
+
+def whole_numbers(array: zarr.Array) -> np.ndarray:
+    """The same of an array that counts or points. Raises ValueError for numbers with fractions, and what is none."""
+    if array.dtype.kind not in "iu":
+        raise ValueError(
+            f"{array.path.rpartition('/')[2]} has dtype {array.dtype} but must hold whole numbers. Restore the store."
+        )
+    return whole(array).astype(np.intp)

@@ -113,8 +113,9 @@ async def _mark(array: zarr.Array, writing: str | None) -> _Mark:
         return _Mark(None, "gone", None)
     except (OSError, ValueError):  # a store that does not answer now says nothing of what it holds
         return _Mark(None, None, None)
-    attributes = whole.pop("attributes", {})
-    return _Mark(attributes.get(WRITTEN) if writing is not None else None, time, whole, chunk)
+    attributes = whole.pop("attributes", None)
+    now = attributes.get(WRITTEN) if writing is not None and isinstance(attributes, dict) else None
+    return _Mark(now, time, whole, chunk)
 
 
 async def _chunk_time(array: zarr.Array) -> Any:

@@ -25,7 +25,7 @@ import zarr
 from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.arrays import default_equations, default_regressors
 from lrgls_dask.data.assemble import Use, build_design, build_rows
-from lrgls_dask.data.claims import member, whole
+from lrgls_dask.data.claims import arrays_in, member, names_in, whole, whole_numbers
 from lrgls_dask.data.framefit import read_formulas
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import plain_labels
@@ -38,7 +38,7 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.errors import without_secrets
 from lrgls_dask.rows.rows import Part
 
-__all__ = ["FORMAT", "dims_of", "label_index", "read_grid", "read_system", "write_grid"]
+__all__ = ["FORMAT", "check_incidence", "dims_of", "label_index", "read_grid", "read_system", "write_grid"]
 
 FORMAT = 1
 
@@ -114,7 +114,7 @@ def _check_format(group: zarr.Group, path: Any) -> None:
 def _array(group: zarr.Group, name: str, path: Any) -> zarr.Array:
     found = member(group, name)
     if not isinstance(found, zarr.Array):
-        keys = sorted(group.keys())
+        keys = names_in(group)
         raise ValueError(
             f"{without_secrets(path)} must have an array {name!r} but has "
             f"{shown(keys, 10) or 'nothing'}{closest(name, keys)}"
@@ -164,7 +164,7 @@ def _labels(group: zarr.Group, name: Hashable, count: int) -> tuple[Hashable, ..
 def _equation_coords(group: zarr.Group, dim: Hashable, n_equations: int) -> dict[Hashable, tuple[Hashable, ...]]:
     """The 1-D arrays along the equations, but for their own labels and weights."""
     found: dict[Hashable, tuple[Hashable, ...]] = {}
-    for name, array in group.arrays():
+    for name, array in arrays_in(group).items():
         if array.ndim == 1 and name not in (dim, "weights") and dims_of(array, "")[0] == dim:
             found[name] = _labels(group, name, n_equations) or ()
     return found
@@ -216,14 +216,15 @@ def _together(
     if not isinstance(starts, zarr.Array) or not isinstance(columns, zarr.Array):
         everyone = [Use(0, np.arange(count), regressors)]
         return parts, build_design(equations, [count], [everyone] * len(equations), regressors)
-    bounds, flat = whole(starts).astype(np.intp), whole(columns).astype(np.intp)
-    _check_incidence(bounds, flat, count, len(equations))
+    bounds, flat = whole_numbers(starts), whole_numbers(columns)
+    check_incidence(bounds, flat, count, len(equations))
     terms = _labels(group, "term", len(flat)) or tuple(regressors[c] for c in flat.tolist())
     uses = _stored_uses(bounds, flat, terms)
     return parts, build_design(equations, [count], uses, regressors)
 
 
-def _check_incidence(bounds: np.ndarray, columns: np.ndarray, n_regressors: int, n_equations: int) -> None:
+def check_incidence(bounds: np.ndarray, columns: np.ndarray, n_regressors: int, n_equations: int) -> None:
+    """Raise ValueError unless bounds (K + 1,) part the columns (P,) of all coefficients among the equations."""
     rising = bounds.shape == (n_equations + 1,) and bounds[0] == 0 and bounds[-1] == len(columns)
     if not rising or (np.diff(bounds) < 0).any():
         raise ValueError(
@@ -249,7 +250,7 @@ def _stored_uses(bounds: np.ndarray, columns: np.ndarray, terms: tuple[Hashable,
 
 def _separate(group: zarr.Group, equations: tuple[Hashable, ...] | None, n_equations: int) -> tuple[list[Part], Design]:
     """One array `X/<equation>` for each equation."""
-    keys = {name for name, _ in group.arrays()}
+    keys = set(arrays_in(group))
     if equations is None:
         equations = _unlabelled(keys, n_equations)
     widths, parts, uses = [], [], []

@@ -103,7 +103,9 @@ def read_columns(frame: Any, names: Sequence[str]) -> pd.DataFrame:
         own = set(frame.columns)
         found = {name: frame[name] if name in own else frame.index.get_level_values(name) for name in names}
         return pd.DataFrame({name: pd.Series(each.array, frame.index) for name, each in found.items()}, frame.index)
-    table = _narwhals(frame).select(*names)
+    table = _narwhals(frame)
+    known = list(table.collect_schema().names())
+    table = table.select(nw.nth(*map(known.index, names)))  # by place: polars takes "*" and "^y$" for patterns
     if isinstance(table, nw.LazyFrame):
         table = table.collect()
     return pd.DataFrame({name: _of_narwhals(name, table[name]) for name in names}, pd.RangeIndex(len(table)))

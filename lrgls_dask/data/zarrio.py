@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import zarr
 
-from lrgls_dask.data.claims import whole
+from lrgls_dask.data.claims import whole, whole_numbers
 from lrgls_dask.data.labels import plain_labels
 from lrgls_dask.data.seal import PACKED, read_whole
-from lrgls_dask.data.store import label_index, read_grid, write_grid
+from lrgls_dask.data.store import check_incidence, label_index, read_grid, write_grid
 from lrgls_dask.data.storedlabels import decode_labels, encode_labels, labels_from_json, labels_to_json
 from lrgls_dask.design.absorbed import Absorbed
 from lrgls_dask.design.design import Design
@@ -113,8 +113,11 @@ def write_array(group: zarr.Group, name: str, values: np.ndarray, dims: tuple[st
 def read_array(group: zarr.Group, name: str) -> np.ndarray:
     """Raises DamagedStore where it is not there, or its checksum is not that of what is read, and ValueError where
     metadata claim more than there is memory."""
-    found: Any = read_whole(group.store_path / name, "array", lambda: group[name])
-    return whole(found)
+    return whole(_stored_array(group, name))
+
+
+def _stored_array(group: zarr.Group, name: str) -> Any:
+    return read_whole(group.store_path / name, "array", lambda: group[name])
 
 
 def write_head(group: zarr.Group, head: Head) -> None:
@@ -147,14 +150,18 @@ def _read_labels(group: zarr.Group, name: str) -> tuple[Hashable, ...]:
 
 
 def read_design(group: zarr.Group) -> Design:
-    starts, columns = read_array(group, "incidence_start"), read_array(group, "incidence_columns").astype(np.intp)
+    starts, columns = (whole_numbers(_stored_array(group, f"incidence_{name}")) for name in ("start", "columns"))
+    equations, regressors = _read_labels(group, "equation"), _read_labels(group, "regressor")
     terms = _read_labels(group, "term")
+    check_incidence(starts, columns, len(regressors), len(equations))
+    if len(terms) != len(columns):
+        raise ValueError(f"it names {len(terms)} terms for {len(columns)} coefficients")
     spans = list(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True))
     coords: Any = group.attrs.get("equation_coords", [])
     precision: Any = group.attrs.get("precision", [])
     design = Design(
-        _read_labels(group, "equation"),
-        _read_labels(group, "regressor"),
+        equations,
+        regressors,
         tuple(columns[a:b] for a, b in spans),
         tuple(terms[a:b] for a, b in spans),
         {name: tuple(labels) for name, *labels in map(labels_from_json, coords)},

@@ -167,13 +167,22 @@ class Settings:
         if "restriction_values" in group:
             matrix, values = read_array(group, "restriction_matrix"), read_array(group, "restriction_values")
             restrictions = Restrictions(matrix, values, tuple(known["restriction_texts"]))
-        said = {name: known[name] for name in _plain(cls()) if name in known}
+        said = {name: _like(known[name], getattr(cls(), name), name) for name in _plain(cls()) if name in known}
         if isinstance(said.get("lam_B"), Mapping):
             names, values = labels_from_json(said["lam_B"]["names"]), said["lam_B"]["values"]
             said["lam_B"] = dict(zip(names, values, strict=True))
         if penalises(said.get("lam_B", 0.0)) and known.get("ridge") != RIDGE:
             warn_user(OLDER_RIDGE, FitWarning)
         return cls(**said, restrictions=restrictions, options=known.get("options", {}))
+
+
+def _like(value: Any, default: Any, name: str) -> Any:
+    """An option as it is stored, of the kind that it has; ValueError where it is of another, which no fit has."""
+    texts = (str, bool) if name == "debiased" else (str, type(None)) if name == "use" else (str,)
+    numbers = (int, float, Mapping) if name == "lam_B" else (int, float)
+    if isinstance(value, numbers if isinstance(default, float) else texts):
+        return value
+    raise ValueError(f"its {name} is {value!r:.40}")
 
 
 def _plain(settings: Settings) -> list[str]:

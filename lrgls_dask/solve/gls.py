@@ -48,10 +48,14 @@ def inner_energy(problem: Posed, rel_tol: float) -> float:
 
 
 def final_energy(problem: Posed, options: Options, c: np.ndarray, diagonal: np.ndarray) -> float:
-    """r'M^-1 r at which the last conjugate gradients from c (P,) stop, M = diagonal (P,)."""
+    """r'M^-1 r at which the last conjugate gradients from c (P,) stop, M = diagonal (P,).
+
+    c'M c is the sum of the squared t of all coefficients. Where one is beyond N, of an equation that fits next to
+    perfectly, it counts as N, so that it does not make all others stop before they have begun.
+    """
     if options.cg_tol is None:
         return inner_energy(problem, options.rel_tol)
-    return options.cg_tol**2 * float(c**2 @ diagonal)
+    return options.cg_tol**2 * float(np.minimum(c**2 * diagonal, problem.n_obs).sum())
 
 
 def gls(

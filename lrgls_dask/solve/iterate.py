@@ -406,8 +406,9 @@ def _loop(step: Step[P], state: State[P], goal: Goal, trace: Trace, kept: Kept[P
         if why is not None or state.sweep >= goal.most:
             last = step.finish(best, state)
             trace.note(state.sweep, last)
-            why = why or goal.ended(last, state.idle_after(last, goal.patience)) or Termination.MAX_SWEEPS
-            return _ended(trace, last, why, kept)
+            if not refused:  # else the last led back to what was found already, and shows nothing
+                why = why or goal.ended(last, state.idle_after(last, goal.patience))
+            return _ended(trace, last, why or Termination.MAX_SWEEPS, kept)
         if refused:
             state = state.back(step.space, looked, state.idle)
             continue

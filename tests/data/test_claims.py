@@ -158,3 +158,48 @@ def test_files_have_the_permissions_that_the_user_wants(mask: int, tmp_path: Pat
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "fit.zarr").rglob("*") if path.is_file()}
     assert modes == {0o666 & ~mask}
     assert stat.S_IMODE((tmp_path / "fit.zarr").stat().st_mode) == 0o777 & ~mask
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "says"),
+    [
+        ("equation", {"attributes": "NaN"}, "attributes of equation are 'NaN'"),
+        ("X", {"attributes": [1]}, "attributes of X are"),
+        ("incidence_start", {"data_type": "float64"}, "must hold whole numbers"),
+        ("regressor", {"codecs": [{"name": "vlen-utf8"}]}, "texts are damaged|cannot be read"),
+        ("Y", {"node_type": "neither"}, "cannot be read"),
+        ("term", {"chunk_grid": 10**30}, "cannot be read"),
+    ],
+)
+def test_metadata_of_another_kind_are_named(name: str, said: dict[str, Any], says: str, tmp_path: Path) -> None:
+    SYSTEM.to_zarr(tmp_path / "s.zarr")
+    unsealed(tmp_path / "s.zarr")
+    edit(tmp_path / "s.zarr" / name, **said)
+    with pytest.raises(ValueError, match=says):
+        System.from_zarr(tmp_path / "s.zarr")
+
+
+def test_keys_that_are_no_arrays_are_passed_over_and_others_named(tmp_path: Path) -> None:
+    SYSTEM.to_zarr(tmp_path / "s.zarr")
+    unsealed(tmp_path / "s.zarr")
+    (tmp_path / "s.zarr" / "notes").mkdir()
+    assert System.from_zarr(tmp_path / "s.zarr").n_obs == 20
+    (tmp_path / "s.zarr" / "Y" / "zarr.json").unlink()
+    with pytest.raises(ValueError, match="must have an array 'Y'"):
+        System.from_zarr(tmp_path / "s.zarr")
+
+
+def test_settings_of_another_kind_and_lost_incidence_are_named(tmp_path: Path) -> None:
+    LowRankGLS(0).fit(SYSTEM).result_.to_zarr(tmp_path / "f.zarr")
+    unsealed(tmp_path / "f.zarr")
+    path = tmp_path / "f.zarr" / "zarr.json"
+    right = path.read_text(encoding="utf-8")
+    said = json.loads(right)
+    said["attributes"]["lam_F"] = [-1]
+    path.write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(DamagedStore, match=r"its lam_F is \[-1\]"):
+        Fit.from_zarr(tmp_path / "f.zarr")
+    path.write_text(right, encoding="utf-8")
+    (tmp_path / "f.zarr" / "incidence_start" / "c" / "0").unlink()
+    with pytest.raises(DamagedStore, match="incidence_start must rise"):
+        Fit.from_zarr(tmp_path / "f.zarr")

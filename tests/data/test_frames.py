@@ -217,3 +217,12 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 def test_bad_frames_are_refused_by_name(given: dict[str, Any], kind: type[Exception], says: str) -> None:
     with pytest.raises(kind, match=says):
         System.from_frame(**{"frame": FRAME, "formulas": "y ~ x", **given})
+
+
+@pytest.mark.parametrize("name", ["*", "^y.*$"])
+def test_names_that_polars_takes_for_patterns_are_names(name: str) -> None:
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({name: [1.0, 5.0, 2.0], "y0": [2.0, 3.0, 7.0], "y1": [0.0, 0.0, 0.0]})
+    for given in (frame, frame.lazy()):
+        system = System.from_frame(given, f"y0 ~ `{name}`")
+        assert x_of(system)[:, -1].tolist() == [1.0, 5.0, 2.0]

@@ -20,7 +20,7 @@ from support.frames import x_of, y_of
 
 Column = Callable[[pd.DataFrame], np.ndarray]
 NAMES = (
-    *(name for name in STRANGE if "`" not in name and name.strip() and name != "\ud800"),
+    *(name for name in STRANGE if "`" not in name and name.strip() and name not in ("\ud800", "y0")),
     "x",
     "z",
     "class",

@@ -24,8 +24,11 @@ class Finding(AssertionError):
     """A wrong answer, an error that came through unworded, or a warning of another package."""
 
 
-def judged(case: Callable[[], object]) -> str:
-    """RIGHT or REFUSED; raises Finding for anything else. What a case finds wrong itself it raises as a Finding."""
+def judged(case: Callable[[], object], let_pass: re.Pattern[str] | None = None) -> str:
+    """RIGHT or REFUSED; raises Finding for anything else. What a case finds wrong itself it raises as a Finding.
+
+    let_pass : warnings of other packages that are what the case asked for.
+    """
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
@@ -38,9 +41,9 @@ def judged(case: Callable[[], object]) -> str:
                 notes = " ".join(getattr(error, "__notes__", ()))
                 raise Finding(f"not worded: {type(error).__name__}: {error} {notes}\n{last_lines(error)}") from error
             ended = REFUSED
-    foreign = [
-        each for each in said if not issubclass(each.category, OURS) and not OF_FORMULAS.search(str(each.message))
-    ]
+    foreign = [each for each in said if not issubclass(each.category, OURS)]
+    if let_pass is not None:
+        foreign = [each for each in foreign if not let_pass.search(str(each.message))]
     if foreign:
         first = foreign[0]
         where = f"{first.filename}:{first.lineno}"

@@ -162,6 +162,16 @@ def test_sweeps_are_counted_as_they_are_asked_for(most: int) -> None:
     assert found.trace[-1].sweep == most and rounds.looks == most + 1
 
 
+def test_the_last_sweep_does_not_converge_by_going_back() -> None:
+    class Satisfied(Shrinking):
+        def finish(self, looked: Half[np.ndarray], state: State[np.ndarray]) -> Half[np.ndarray]:
+            return replace(self.move(looked, state), left=0.0, moving=0.0)
+
+    for overshoots, why in ((0, Termination.CONVERGED), (1, Termination.MAX_SWEEPS)):
+        step = Satisfied(rate=0.9, fast=True, overshoots=overshoots)
+        assert run(step, START, Goal(3, 1e-12)).termination is why
+
+
 def test_a_point_that_may_be_reported_is_not_moved_again() -> None:
     step = Shrinking(0.1, whole_from=3)
     found = run(step, START, Goal(most=50, rel_tol=1e-3))

@@ -101,3 +101,17 @@ def test_a_streamed_gls_step_is_finished_at_once_where_it_is_the_last() -> None:
     moved = trace[trace["step"] == "beta"]
     assert trace["step"].tolist() == ["start", "sigma", "beta", "sigma", "beta", "covariance"]
     assert (moved["cg_iterations"] > 0).all()
+
+
+@pytest.mark.parametrize("engine", ["compress", "stream"])
+def test_an_equation_that_fits_perfectly_does_not_end_the_step_of_the_others(engine: Any) -> None:
+    rng = np.random.default_rng(0)
+    X = np.column_stack([np.ones(60), rng.normal(size=60)])
+    E = rng.normal(size=(60, 1)) + 0.5 * rng.normal(size=(60, 3))
+    system = System.from_arrays(np.column_stack([np.ones(60), E + X.sum(axis=1)[:, None]]), [X, X, X[:, :1], X[:, 1:]])
+    with pytest.warns(FitWarning, match="constant response"):
+        loose, tight = (
+            LowRankGLS(1, algorithm="fgls", engine=engine, cg_tol=tol).fit(system).result_ for tol in (1e-4, 1e-12)
+        )
+    assert np.abs((loose.params - tight.params) / tight.std_errors).max() < 0.05
+    assert loose.trace["cg_iterations"].sum() > 0
