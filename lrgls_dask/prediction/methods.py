@@ -256,7 +256,8 @@ class PredictingBySigma(Predicting):
     ) -> xr.DataArray | xr.Dataset:
         """(obs, equation) responses that are known, and the others predicted given them through Sigma; lazy.
 
-        data : a System, whose Y may hold NaN where it is not known; or regressors as in `predict`, with y.
+        data : a System, whose Y may hold NaN where it is not known; or regressors as in `predict`, with y. Pass a long
+            frame as it is: a System of it has no regressors in lines without a response, and predicts NaN there.
         y : (N, K) responses in the order of the fit, or a frame or DataArray by equation, which may leave some out; by
             default those that the formulas make of a frame.
         observed : equations whose values may be used, all by default. NaN is never used, and a value of another
