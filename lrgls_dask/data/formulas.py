@@ -219,6 +219,8 @@ def _two_sided(text: Any, columns: Sequence[str]) -> Sided:
     if "~" not in text:
         raise ValueError(f"formula {text!r} has no response. Write it as 'response ~ regressors'.")
     written = _written_out(text, columns)
+    if "\\`" in written:  # which the parser takes for a backtick in a name, that goes on to the next one
+        raise ValueError(f"formula {text!r} has a name that ends with a backslash. Rename that column.")
     disguised = [name for name in QUOTED.findall(written.partition("~")[2]) if MEANT.fullmatch(name)]
     if disguised:
         raise ValueError(

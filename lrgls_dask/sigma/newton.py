@@ -130,7 +130,8 @@ def chart(z: Array) -> Array:
 
 def unchart(u: Array) -> Array:
     """z = log(d / c) as a function of u > -1."""
-    return np.where(u < 0.0, np.log1p(np.minimum(u, 0.0)), u)
+    with np.errstate(divide="ignore"):  # d may be of no size beside c: log 0
+        return np.where(u < 0.0, np.log1p(np.minimum(u, 0.0)), u)
 
 
 def minimise(

@@ -62,8 +62,10 @@ class Preconditioner:
         assert self.constraint is not None
         rows = self.constraint.rows
         try:
-            factor, lower = cho_factor((rows / self.diagonal) @ rows.T, lower=True)
-        except LinAlgError:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                weighed = (rows / self.diagonal) @ rows.T
+            factor, lower = cho_factor(weighed, lower=True)
+        except (LinAlgError, ValueError):  # what is not finite is no number of LAPACK's
             raise LinAlgError(
                 "restrictions hold coefficients so far from what the data say that nothing of an equation's own errors "
                 "is left to weight them by. Check their right-hand sides, and the units of the responses."

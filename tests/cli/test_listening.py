@@ -53,7 +53,7 @@ def commands(program: str) -> Iterator[tuple[str, list[str]]]:
             if line.startswith(f"    dask {program} "):
                 words = re.sub(r"#.*", "", line).split()
                 assert not any("tls" in word for word in words) or page.name == "TLS.md"
-                yield page.name, [re.sub(r"\b(ADDRESS|10\.0\.0\.1)\b", "127.0.0.1", word) for word in words]
+                yield page.name, [re.sub(r"\b(ADDRESS|OWN|10\.0\.0\.1)\b", "127.0.0.1", word) for word in words]
 
 
 @pytest.mark.slow

@@ -38,4 +38,9 @@ FORMULAS = [
         lambda: System.from_arrays(FRAME[["y"]].to_numpy(), FRAME[["x"]].to_numpy(), equations=["\ud800"]),
         (lambda: System.from_arrays(FRAME[["y"]].to_numpy(), FRAME[["x"]].to_numpy(), equations=["a"]),),
     ),
+    Case(
+        "has a name that ends with a backslash",
+        lambda: of("`z\\` + x", FRAME.rename(columns={"z": "z\\"})),
+        (lambda: of("z + x"),),
+    ),
 ]

@@ -55,6 +55,7 @@ FRAME = pd.DataFrame(np.random.default_rng(0).gamma(2, size=(9, 4)), columns=["y
         ("I(x == 'a' * 10**12)", "calculates with a text"),
         ("bs(x, df=10**9)", "asks for 10 \\*\\* 9 columns"),
         ("I(__import__('os').system('true'))", "calls"),
+        ("np.exp(`x\\`) + np.abs(`x\\`)", "ends with a backslash"),
         ("x + {1 ~ ]", "cannot be read|has parts"),
     ],
 )
@@ -70,6 +71,11 @@ def test_halves_of_characters_are_no_labels() -> None:
     labels: Any = ["a", "\ud800"]
     with pytest.raises(ValueError, match="equations must be text that can be written"):
         System.from_arrays(np.zeros((5, 2)), np.ones((5, 1)), equations=labels)
+
+
+def test_what_random_cases_found() -> None:
+    """A restriction across units that are so far apart that a weight is no number."""
+    assert outcome("arrays", 20243) in ("right", "refused")
 
 
 def test_restrictions_far_from_the_data_are_named() -> None:
