@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -130,6 +131,8 @@ def test_a_bucket_that_fails_for_long(status: int, monkeypatch: pytest.MonkeyPat
     with server(status) as endpoint:
         for name, value in (("ENDPOINT_URL", endpoint), ("ACCESS_KEY_ID", KEY), ("SECRET_ACCESS_KEY", SECRET)):
             monkeypatch.setenv(f"AWS_{name}", value)
+        # fsspec keeps file systems by what they are given, and the environment is not among that
+        monkeypatch.setitem(fsspec.config.conf, "s3", {"client_kwargs": {"endpoint_url": endpoint}})
         monkeypatch.setattr(pytest.importorskip("s3fs").S3FileSystem, "retries", 1)
         said = everything_on("s3://bucket", options_for(endpoint))
         assert {type(each) for each in said} == {StoreFailure}
@@ -147,6 +150,8 @@ def test_what_a_bucket_holds_and_what_is_said_of_it(
         options: dict[str, Any] = given | {"key": KEY, "secret": SECRET}
         for name, value in (("ENDPOINT_URL", endpoint), ("ACCESS_KEY_ID", KEY), ("SECRET_ACCESS_KEY", SECRET)):
             monkeypatch.setenv(f"AWS_{name}", value)
+        # fsspec keeps file systems by what they are given, and the environment is not among that
+        monkeypatch.setitem(fsspec.config.conf, "s3", {"client_kwargs": {"endpoint_url": endpoint}})
         missing = refused(lambda: System.from_zarr("s3://no-such-bucket/s.zarr", storage_options=options))
         assert isinstance(missing, FileNotFoundError)
         refused(lambda: System.from_arrays(Y, X).to_zarr("s3://no-such-bucket/s.zarr", storage_options=options))
