@@ -63,9 +63,6 @@ __all__ = [
 HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
 
 
-LONE = re.compile("[\ud800-\udfff]")
-
-
 def plain_labels(labels: Iterable[Any], what: str) -> tuple[Hashable, ...]:
     """The labels as plain, hashable Python values: np.str_ becomes str, np.int64 int, datetime64 a Timestamp.
 
@@ -84,11 +81,7 @@ def plain_labels(labels: Iterable[Any], what: str) -> tuple[Hashable, ...]:
                 f"{what} must be hashable values such as strings; the one at position {position} is a "
                 f"{type(label).__name__}, {label!r}. Use strings, numbers or tuples of them."
             )
-        if any(isinstance(each, str) and LONE.search(each) for each in (label if type(label) is tuple else (label,))):
-            raise ValueError(
-                f"{what} must be text that can be written; {label!r} at position {position} holds half of a character "
-                "(a surrogate). Rename it."
-            )
+        _check_whole(label, position, what)
     return plain
 
 
@@ -104,15 +97,19 @@ def check_present(labels: Sequence[Hashable], what: str, where: str = "") -> Non
     """Raise ValueError naming the first label that is None, NaN, NaT or NA: nothing can be found by it; or that has
     half of a surrogate pair, which no table, store or page can hold."""
     for position, label in enumerate(labels):
-        for text in label if isinstance(label, tuple) else (label,):
-            if isinstance(text, str) and not text.isascii() and HALF.search(text):
-                raise ValueError(
-                    f"{what} must be text that can be written{where}; {text!r} at position {position} has half of a "
-                    "character that takes two. Put another in its place: text.encode(errors='replace').decode()."
-                )
+        _check_whole(label, position, what, where)
         if any(map(_is_missing, label)) if isinstance(label, tuple) else _is_missing(label):
             raise ValueError(
                 f"{what} must not be missing{where}; found {label!r} at position {position}. Give it a name."
+            )
+
+
+def _check_whole(label: Hashable, position: int, what: str, where: str = "") -> None:
+    for text in label if isinstance(label, tuple) else (label,):
+        if isinstance(text, str) and not text.isascii() and HALF.search(text):
+            raise ValueError(
+                f"{what} must be text that can be written{where}; {label!r} at position {position} holds half of a "
+                "character (a surrogate). Rename it."
             )
 
 

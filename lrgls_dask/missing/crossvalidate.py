@@ -143,10 +143,8 @@ def _without(task: _Task, number: int, made: Callable[[SeenRows, Ridge], T]) -> 
 
 def _refitted(problem: Incomplete, candidate: Candidate, options: Options) -> tuple[np.ndarray, Sigma]:
     """The candidate's coefficients and Sigma of a problem, in the user's units."""
-    scale = problem.whitened.y_scale
-    c, sigma = problem.whitened_coefficients(candidate.coefficients), candidate.sigma.rescaled(1.0 / scale)
-    point = refit_shown(problem, candidate.structure.in_units(scale), options, c, sigma)
-    return problem.coefficients(point.c), point.sigma.rescaled(scale)
+    point = refit_shown(problem, candidate.structure, options, candidate.coefficients, candidate.sigma)
+    return problem.coefficients(point.c), point.sigma.rescaled(problem.whitened.y_scale)
 
 
 # ---------------------------------------------------------------------------------------------- streamed

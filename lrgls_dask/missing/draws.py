@@ -31,13 +31,13 @@ from lrgls_dask.rows.partition import Partition
 from lrgls_dask.rows.purposes import REPLICATES
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.tasks import run_tasks
+from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.whiten import GRAM_RESOLUTION
 
 __all__ = ["shown_parametric", "shown_resampled", "streamed_parametric", "streamed_resampled"]
 
-STRIP_CELLS = (
-    2**13
-)  # that are drawn together: few enough to draw more than a block needs, many beside a generator's start
+# Drawn together: few enough to draw more than a block needs, many beside a generator's start.
+STRIP_CELLS = 2**13
 
 
 def shown_parametric(seen: SeenRows, cells: FittedCells, fitted: Fitted, n: int, seed: int) -> tuple[Draws, np.ndarray]:
@@ -114,7 +114,11 @@ def _streamed(
 
 
 def _errors(problem: Incomplete, fitted: Fitted) -> np.ndarray:
-    sigma = fitted.sigma.rescaled(1.0 / problem.whitened.y_scale)
+    return _classical(problem, fitted.sigma.rescaled(1.0 / problem.whitened.y_scale), fitted)
+
+
+def _classical(problem: Incomplete, sigma: Sigma, fitted: Fitted) -> np.ndarray:
+    """(P,) standard errors at a Sigma in standard units."""
     covariance = least_squares_covariance if fitted.options.algorithm == "ols" else gls_covariance
     return np.asarray(np.sqrt(covariance(problem, sigma).diagonal()))
 
@@ -128,15 +132,13 @@ def _of_seen(rows: SeenRows, fitted: Fitted) -> Replicate | None:
 
 def _refitted(made: Callable[[], Incomplete], fitted: Fitted) -> Replicate | None:
     """None where no fit exists."""
-    covariance = least_squares_covariance if fitted.options.algorithm == "ols" else gls_covariance
     try:
         problem = made()
         scale = problem.whitened.y_scale
-        c, sigma = problem.whitened_coefficients(fitted.coefficients), fitted.sigma.rescaled(1.0 / scale)
-        point = refit_shown(problem, fitted.structure.in_units(scale), fitted.options, c, sigma)
+        point = refit_shown(problem, fitted.structure, fitted.options, fitted.coefficients, fitted.sigma)
         return (
             problem.coefficients(point.c),
-            np.asarray(np.sqrt(covariance(problem, point.sigma).diagonal())),
+            _classical(problem, point.sigma, fitted),
             point.sigma.variances * scale**2,
             point.sigma.rescaled(scale).own_variances(),
         )

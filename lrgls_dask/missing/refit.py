@@ -42,9 +42,17 @@ class _Refit(ExpectedSweeps):
         return max(super()._final(c, information), REFIT_SOLVED)
 
 
-def refit_shown(problem: Incomplete, structure: Structure, options: Options, c: np.ndarray, sigma: Sigma) -> Point:
-    """The local optimum that c, within the restrictions, and Sigma lead to, all in standard units; one step from least
-    squares with algorithm="fgls", none with "ols"."""
-    step = _Refit(problem, structure, options, held=options.one_step)
-    start = Point(least_squares(problem) if options.one_step else c, sigma.dense(), sigma)
+def refit_shown(
+    problem: Incomplete, structure: Structure, options: Options, coefficients: np.ndarray, sigma: Sigma
+) -> Point:
+    """The local optimum that coefficients, within the restrictions, and Sigma lead to; one step from least squares with
+    algorithm="fgls", none with "ols".
+
+    structure, coefficients, sigma : in the user's units; the point is in those of the problem.
+    """
+    scale = problem.whitened.y_scale
+    step = _Refit(problem, structure.in_units(scale), options, held=options.one_step)
+    sigma = sigma.rescaled(1.0 / scale)
+    c = least_squares(problem) if options.one_step else problem.whitened_coefficients(coefficients)
+    start = Point(c, sigma.dense(), sigma)
     return run(step, start, step.goal()).point

@@ -150,15 +150,19 @@ def wide(rng: np.random.Generator) -> None:
 def compare(
     system: System, frame: pd.DataFrame, columns: list[Column], intercept: bool, responses: list[np.ndarray]
 ) -> None:
-    """Cell by cell, in rows that show something."""
     X = np.column_stack([*([np.ones(len(frame))] if intercept else []), *(column(frame) for column in columns)])
     Y = np.where(np.isnan(X).any(axis=1)[:, None], np.nan, np.column_stack(responses))
+    compare_cells(system, Y, np.repeat(X[:, None], Y.shape[1], axis=1))
+
+
+def compare_cells(system: System, Y: np.ndarray, X: np.ndarray) -> None:
+    """Against Y (N, K) and regressors X (N, K, p) of every equation, cell by cell, in rows that show something."""
     kept = ~np.isnan(Y).all(axis=1)
     found_y, found_x = y_of(system), x_of(system)
     require(np.array_equal(found_y, Y[kept], equal_nan=True), f"Y is {found_y.tolist()}, not {Y[kept].tolist()}")
     for j, used in enumerate(system.rows.design.columns):
         seen = ~np.isnan(Y[kept][:, j])
-        mine, theirs = found_x[:, used][seen], X[kept][seen]
+        mine, theirs = found_x[:, used][seen], X[kept][:, j][seen]
         require(mine.shape == theirs.shape, f"X of equation {j} has shape {mine.shape}, not {theirs.shape}")
         left = [column for column in theirs.T]
         for column in mine.T:
@@ -203,21 +207,9 @@ def compare_long(system: System, whole: pd.DataFrame, gone: np.ndarray, columns:
     X = np.column_stack([np.ones(len(whole)), *(column(whole) for column in columns)])
     y = np.where(np.isnan(X).any(axis=1) | gone, np.nan, whole["y0"].to_numpy(dtype=float))
     Y, X = y.reshape(n, K), X.reshape(n, K, -1)
-    kept = ~np.isnan(Y).all(axis=1)
     present = ~gone.reshape(n, K).all(axis=0)
     require(system.n_equations == present.sum(), f"{system.n_equations} equations, not {present.sum()}")
-    Y, X = Y[:, present], X[:, present]
-    found_y, found_x = y_of(system), x_of(system)
-    require(np.array_equal(found_y, Y[kept], equal_nan=True), f"Y is {found_y.tolist()}, not {Y[kept].tolist()}")
-    for j, used in enumerate(system.rows.design.columns):
-        seen = ~np.isnan(Y[kept][:, j])
-        mine, theirs = found_x[:, used][seen], X[kept][:, j][seen]
-        require(mine.shape == theirs.shape, f"X of equation {j} has shape {mine.shape}, not {theirs.shape}")
-        left = [column for column in theirs.T]
-        for column in mine.T:
-            at = next((i for i, each in enumerate(left) if np.allclose(each, column, rtol=1e-12, atol=0)), None)
-            require(at is not None, f"a column of equation {j} is {column.tolist()}")
-            left.pop(at)  # type: ignore[arg-type]
+    compare_cells(system, Y[:, present], X[:, present])
 
 
 # ------------------------------------------------------------------------------------------------------ formulas
