@@ -107,9 +107,8 @@ def check_apart(path: Any, places: Iterable[Location], storage_options: dict[str
         if target.holds(place) or place.holds(target):
             relation = "is" if target == place else "lies in" if place.holds(target) else "holds"
             raise ValueError(
-                f"{without_secrets(path)} {relation} {place.called}, which is read for what would "
-                f"be written there: its data would be "
-                "lost. Choose another path."
+                f"{without_secrets(path)} {relation} {place.called}, which is read for what would be written there: "
+                "its data would be lost. Choose another path."
             )
 
 

@@ -177,8 +177,8 @@ def new_store(
     if local is not None:
         if storage_options:
             raise ValueError(
-                f"storage_options are for URLs such as s3://...; {without_secrets(path)} is a local "
-                f"path. Leave them out."
+                f"storage_options are for URLs such as s3://...; {without_secrets(path)} is a local path. "
+                "Leave them out."
             )
         manager = _new_local(Path(os.path.abspath(local)), overwrite)
     elif isinstance(path, str):

@@ -126,9 +126,8 @@ def _check_same(there: LabelledRows, system: LabelledRows, path: Any) -> None:
     mine, theirs = system.design.given, there.design.given
     if not theirs.same_as(mine):
         raise ValueError(
-            f"{without_secrets(path)} and the rows to append differ in equations, regressors or "
-            f"designs: the rows' system "
-            f"{difference(theirs, mine)}. Give them the same ones, in the same order."
+            f"{without_secrets(path)} and the rows to append differ in equations, regressors or designs: the rows' "
+            f"system {difference(theirs, mine)}. Give them the same ones, in the same order."
         )
     check_same_states(there.formulas, system.formulas)
     for name in theirs.equation_coords.keys() & mine.equation_coords.keys():
@@ -136,9 +135,8 @@ def _check_same(there: LabelledRows, system: LabelledRows, path: Any) -> None:
         if had != found:
             j = next(j for j, (a, b) in enumerate(zip(had, found, strict=True)) if a != b)
             raise ValueError(
-                f"{without_secrets(path)} has {name!r} {had[j]!r} for equation "
-                f"{mine.equations[j]!r}, where the rows have "
-                f"{found[j]!r}. Give them the same, or drop {name!r} from them."
+                f"{without_secrets(path)} has {name!r} {had[j]!r} for equation {mine.equations[j]!r}, where the rows "
+                f"have {found[j]!r}. Give them the same, or drop {name!r} from them."
             )
     if there.rows.weighted != system.rows.weighted:
         of, given = (each.rows.weighted or "nothing" for each in (there, system))
@@ -155,9 +153,8 @@ def _check_same_constants(there: LabelledRows, system: LabelledRows, path: Any) 
     if (had != found).any():
         j = int((had != found).argmax())
         raise ValueError(
-            f"{without_secrets(path)} has the weight {had[j]} for equation {system.equations[j]!r} "
-            f"in all rows, but the rows to "
-            f"append have {found[j]}. Give them the same."
+            f"{without_secrets(path)} has the weight {had[j]} for equation {system.equations[j]!r} in all rows, but "
+            f"the rows to append have {found[j]}. Give them the same."
         )
 
 

@@ -100,8 +100,8 @@ class Checkpoint:
         check_seal(group, path, "checkpoint")
         if group.attrs["rows"] != token:
             raise ValueError(
-                f"the checkpoint {without_secrets(path)} belongs to other data. Delete it, or give "
-                f"this fit a path of its own."
+                f"the checkpoint {without_secrets(path)} belongs to other data. Delete it, or give this fit "
+                "a path of its own."
             )
         return cls(path, open_to_grow(str(path)))
 
