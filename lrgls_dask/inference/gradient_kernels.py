@@ -27,6 +27,7 @@ from lrgls_dask.inference.leverage import Leverage
 from lrgls_dask.rows.block import Block, bad_values, width_of
 from lrgls_dask.rows.kernels import checked_weights, even_rows, fill, forward, scratch, slab_rows
 from lrgls_dask.rows.partition import RowRuns
+from lrgls_dask.rows.sums import sums
 from lrgls_dask.sigma.interface import Sigma
 
 __all__ = [
@@ -157,7 +158,7 @@ def meat_kernel(block: Block, params: GradientParams) -> MeatMoments:
     n_rows = 0
     for gradients, weights in _gradient_slabs(block, params):
         n_rows += _n_used(gradients, weights)
-        meat += np.matmul(gradients.T, gradients, out=product)
+        meat += sums(gradients.T, gradients, out=product)
     _check(block, meat.diagonal())
     return MeatMoments(n_rows, meat)
 
@@ -213,7 +214,7 @@ class _Tally:
         here, of_groups = _sum_by_group(gradients, of_rows)
         whole = (self.first[here] >= begin) & (self.last[here] < end)
         done = of_groups[whole]
-        self.meat += np.matmul(done.T, done, out=scratch("meat", self.meat.shape))
+        self.meat += sums(done.T, done, out=scratch("meat", self.meat.shape))
         self.n_groups += len(done)
         places = np.searchsorted(self.kept, here[~whole])
         self.sums[places] += of_groups[~whole]
@@ -257,7 +258,7 @@ def hac_kernel(block: Block, params: GradientParams) -> HacMoments:
         n_rows += _n_used(gradients, weights)
         rows = np.concatenate([earlier, gradients])
         along = _filtered(rows, len(earlier), params.weights, bands)
-        half += np.matmul(along.T, gradients, out=product)
+        half += sums(along.T, gradients, out=product)
         first, earlier = _first_rows(first, gradients, n_lags), rows[max(0, len(rows) - n_lags) :]
     _check(block, half.diagonal(), earlier)
     return HacMoments(n_rows, half, params.weights, first, earlier)

@@ -18,6 +18,7 @@ from lrgls_dask.design.design import DesignGroup
 from lrgls_dask.inference.gradient_moments import MeatMoments
 from lrgls_dask.rows.block import Block, bad_values
 from lrgls_dask.rows.kernels import scratch, slab_rows, slabs
+from lrgls_dask.rows.sums import sums
 
 __all__ = ["GradientGroup", "GradientParams", "SigmaGradients", "joint_gradient_kernel"]
 
@@ -79,7 +80,7 @@ def joint_gradient_kernel(block: Block, params: GradientParams) -> MeatMoments:
         for first in range(0, len(values), height):
             root_weight = None if weights is None else np.sqrt(weights[first : first + height])[:, None]
             gradients = _row_gradients(values[first : first + height], root_weight, params)
-            meat += np.matmul(gradients.T, gradients, out=product)
+            meat += sums(gradients.T, gradients, out=product)
     if not np.isfinite(meat.diagonal()).all():
         raise bad_values(block)
     return MeatMoments(n_rows, meat)

@@ -17,11 +17,12 @@ from lrgls_dask.compression.shown_parts import SeenRows, ShownParts, compress_sh
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.in_step import ask
-from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of
+from lrgls_dask.missing.kernels import MaskedParams, residuals_of
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.pseudo_rows import PatternRows
 from lrgls_dask.missing.refit import refit_shown
 from lrgls_dask.missing.same_passes import AskedRows, Question, SamePasses
+from lrgls_dask.missing.slabs import MaskedSlab
 from lrgls_dask.plan.side_by_side import at_once, in_batches, sums_of_a_look
 from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.meter import Meter

@@ -19,13 +19,13 @@ import numpy as np
 from lrgls_dask.missing.kernels import (
     GradientMoments,
     MaskedParams,
-    MaskedSlab,
     SeveralParams,
     along_of,
     gradient_of,
     residuals_of,
     room_of,
 )
+from lrgls_dask.missing.slabs import MaskedSlab
 from lrgls_dask.rows.kernels import scratch
 from lrgls_dask.rows.moments import Summed
 

@@ -16,9 +16,11 @@ from lrgls_dask.compression.patterns import bad_but_for_missing
 from lrgls_dask.errors import BadValues
 from lrgls_dask.inference.gradient_kernels import SigmaRuns
 from lrgls_dask.inference.gradient_moments import MeatMoments
-from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, block_slabs, residuals_of, whitened_columns
+from lrgls_dask.missing.kernels import MaskedParams, residuals_of, whitened_columns
+from lrgls_dask.missing.slabs import MaskedSlab, block_slabs
 from lrgls_dask.rows.block import Block, side_by_side
 from lrgls_dask.rows.kernels import scratch, slab_rows
+from lrgls_dask.rows.sums import sums
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.tangents import Tangents
 
@@ -100,7 +102,7 @@ def joint_kernel(block: Block, params: JointParams) -> MeatMoments:
             part = _cut(slab, slice(first, first + height))
             n_rows += int(part.observed.any(axis=1).sum())
             gradients = _joint_gradients(part, params)
-            meat += np.matmul(gradients.T, gradients, out=product)
+            meat += sums(gradients.T, gradients, out=product)
     if not np.isfinite(meat.diagonal()).all():
         raise bad_but_for_missing(block)
     return MeatMoments(n_rows, meat)
@@ -108,7 +110,8 @@ def joint_kernel(block: Block, params: JointParams) -> MeatMoments:
 
 def _cut(slab: MaskedSlab, rows: slice) -> MaskedSlab:
     unit = None if slab.unit is None else slab.unit[rows]
-    return MaskedSlab(slab.x[rows], slab.y[rows], slab.observed[rows], unit, None)
+    observed = slab.observed[rows]
+    return MaskedSlab(slab.x[rows], slab.y[rows], observed, np.flatnonzero(observed == 0), unit, None)
 
 
 def _joint_gradients(slab: MaskedSlab, params: JointParams) -> np.ndarray:

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, Summed, whitened_columns
+from lrgls_dask.missing.kernels import MaskedParams, Summed, whitened_columns
+from lrgls_dask.missing.slabs import MaskedSlab
 from lrgls_dask.rows.kernels import scratch
 from lrgls_dask.sigma.shown import (
     FactorRows,

@@ -12,34 +12,33 @@ times. No Python loop runs over rows: all small matrices of a slab are factored 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
-from lrgls_dask.rows.block import Block, width_of
-from lrgls_dask.rows.kernels import even_rows, fill, scratch, slab_rows, stretches
+from lrgls_dask.missing.slabs import MaskedSlab, block_slabs
+from lrgls_dask.rows.block import Block
+from lrgls_dask.rows.kernels import scratch
 from lrgls_dask.rows.moments import Summed
-from lrgls_dask.rows.tiles import Tiles, adjoint, fitted
+from lrgls_dask.rows.sums import sums
+from lrgls_dask.rows.tiles import Tiles
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.sigma.shown import posterior
+from lrgls_dask.sigma.shown import lower_triangle, packed_inverse, posterior
 
 __all__ = [
     "GradientMoments",
     "LatentMoments",
     "MaskedParams",
-    "MaskedSlab",
     "PairMoments",
     "SeveralMoments",
     "SeveralParams",
     "StartMoments",
     "along_of",
     "block_kernel",
-    "block_slabs",
-    "factors_given",
+    "errors_given",
     "gradient_of",
     "image_moments",
     "latent_moments",
@@ -52,27 +51,6 @@ __all__ = [
     "unpacked",
     "whitened_columns",
 ]
-
-
-@dataclass(frozen=True, eq=False)
-class MaskedSlab:
-    """Some rows, less `origin` and times the square root of their weights.
-
-    x : (n, q).  y : (n, K), zero where missing; the kernels spend it.  observed : (n, K), one or zero.
-    unit : (n,) what the row holds of the constant that `origin` is a multiple of, None where that is one throughout.
-    count : (n,) rows that the pattern of this row is counted for, None where that is one throughout.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    observed: np.ndarray
-    unit: np.ndarray | None
-    count: np.ndarray | None
-
-    @cached_property
-    def hidden(self) -> np.ndarray:
-        """Flat positions of what is missing."""
-        return np.flatnonzero(self.observed == 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +164,10 @@ def residual_moments(slabs: Iterable[MaskedSlab], sigma: LowRank) -> LatentMomen
     total: LatentMoments | None = None
     for slab in slabs:
         part, _ = _latent_of(slab.y.copy(), slab.observed, slab.count, sigma)
-        total = part if total is None else total + part
+        if total is None:
+            total = part
+        else:
+            total += part
     return total
 
 
@@ -194,25 +175,23 @@ def _latent_of(
     residual: np.ndarray, observed: np.ndarray, count: np.ndarray | None, sigma: LowRank
 ) -> tuple[LatentMoments, np.ndarray]:
     """LatentMoments without gradients, and the errors e (n, K) in the memory of `residual`."""
-    inverse, log_det = posterior(observed, sigma)
-    mean = _factor_means(inverse, residual, sigma)
+    half, log_det = posterior(observed, sigma)
+    mean = _factor_means(half, residual, sigma)
     error = _errors(residual, mean, observed, sigma)
-    packed = inverse[_lower_triangle(sigma.rank)]
-    if count is None:
-        n_rows, cells, log_dets = float(len(observed)), observed.sum(axis=0), float(log_det.sum())
-    else:
-        packed *= count
-        n_rows, cells, log_dets = float(count.sum()), count @ observed, float(log_det @ count)
-    outer = _products(mean)
+    outer, spread = _products(mean), packed_inverse(half)
+    counted = np.ones(len(observed)) if count is None else count
+    spread *= counted
+    n_outer, n_spread = len(outer), len(spread)
+    by_equation = sums(np.concatenate([outer, spread, counted[None]]), observed).T
     found = LatentMoments(
-        n_rows=n_rows,
-        cells=cells,
+        n_rows=float(counted.sum()),
+        cells=by_equation[:, -1],
         errors=np.einsum("ij,ij->j", error, error),
-        along=(mean @ error).T,
-        outer=(outer @ observed).T,
-        spread=(packed @ observed).T,
-        total=outer.sum(axis=1) + packed.sum(axis=1),
-        log_det=log_dets,
+        along=sums(mean, error).T,
+        outer=by_equation[:, :n_outer],
+        spread=by_equation[:, n_outer : n_outer + n_spread],
+        total=outer.sum(axis=1) + spread.sum(axis=1),
+        log_det=float(log_det @ counted),
         lengths=float(np.vdot(mean, mean)),
         gradient=np.zeros(0),
         unit_gradient=np.zeros(len(sigma.d)),
@@ -225,7 +204,10 @@ def several_moments(slabs: Iterable[MaskedSlab], params: SeveralParams) -> Sever
     total: SeveralMoments | None = None
     for slab in slabs:
         part = SeveralMoments(tuple(_latent(slab, point) for point in params.points))
-        total = part if total is None else total + part
+        if total is None:
+            total = part
+        else:
+            total += part
     return total
 
 
@@ -233,9 +215,12 @@ def image_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> Gradient
     """X_o' Sigma_oo^-1 X_o p times d, for p the negative of `coefficients`; Y does not enter."""
     total: GradientMoments | None = None
     for slab in slabs:
-        _, _, error = factors_given(along_of(slab, params), slab.observed, params.sigma)
+        error = errors_given(along_of(slab, params), slab.observed, params.sigma)
         part = GradientMoments(*gradient_of(slab, error, params))
-        total = part if total is None else total + part
+        if total is None:
+            total = part
+        else:
+            total += part
     return total
 
 
@@ -245,7 +230,7 @@ def pair_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> PairMomen
     for slab in slabs:
         residual = residuals_of(slab, params, room_of(slab))
         counted = slab.observed if slab.count is None else slab.observed * slab.count[:, None]
-        part = PairMoments(residual.T @ residual, counted.T @ slab.observed)
+        part = PairMoments(sums(residual.T, residual), sums(counted.T, slab.observed))
         total = part if total is None else total + part
     return total
 
@@ -257,7 +242,7 @@ def start_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> StartMom
         columns = _shown_columns(slab, params.groups)
         pairs = pair_moments([slab], params)
         assert pairs is not None
-        part = StartMoments(pairs.cross, pairs.pairs, columns.T @ columns)
+        part = StartMoments(pairs.cross, pairs.pairs, sums(columns.T, columns))
         total = part if total is None else total + part
     return total
 
@@ -295,7 +280,7 @@ def whitened_columns(slab: MaskedSlab, params: MaskedParams) -> tuple[np.ndarray
             mine += params.ends[places[i]] if slab.unit is None else slab.unit[:, None] * params.ends[places[i]]
             mine *= slab.observed[:, j, None]
             columns[:, places[i]] = mine
-            squares[i] = mine.T @ mine
+            squares[i] = sums(mine.T, mine)
         own.append(squares)
     return columns, tuple(own)
 
@@ -309,34 +294,6 @@ class block_kernel:
 
     def __call__(self, block: Block, params: MaskedParams | SeveralParams) -> Any:
         return self.moments(block_slabs(block, params.origin), params)
-
-
-def block_slabs(block: Block, origin: np.ndarray, counts: np.ndarray | None = None) -> Iterator[MaskedSlab]:
-    """The rows of positive weight of a block, slab by slab; NaN in Y is a missing value.
-
-    Each is valid until the next is asked for: one memory serves them all.
-    counts : (n,) how often each row is counted; None for once.
-    """
-    n_x, n_y = width_of(block.x), width_of(block.y)
-    height = even_rows(block.n_rows, slab_rows(n_x + n_y))
-    memory = [scratch(use, (height, n)) for use, n in (("x of a slab", n_x), ("y of a slab", n_y), ("observed", n_y))]
-    for rows, _, keep, weights in stretches(block, height):
-        x, y, observed = (each[: rows.stop - rows.start] for each in memory)
-        fill(x, block.x, rows.start, rows.stop, origin[:n_x])
-        fill(y, block.y, rows.start, rows.stop, origin[n_x:])
-        root = None
-        count = None if counts is None else counts[rows][keep].astype(np.float64)
-        weigh = weights if count is None else count if weights is None else weights * count
-        if weigh is not None:
-            root = np.sqrt(weigh)
-            x, y, observed = x[keep], y[keep], observed[: len(root)]
-            x *= root[:, None]
-            y *= root[:, None]
-        hidden = np.flatnonzero(np.isnan(y))
-        y.reshape(-1)[hidden] = 0.0
-        observed.fill(1.0)
-        observed.reshape(-1)[hidden] = 0.0
-        yield MaskedSlab(x, y, observed, root, count)
 
 
 # ---------------------------------------------------------------------------------------------- one slab
@@ -357,7 +314,9 @@ def along_of(slab: MaskedSlab, params: MaskedParams) -> np.ndarray:
 
 
 def _less_fitted(residual: np.ndarray, slab: MaskedSlab, params: MaskedParams) -> np.ndarray:
-    residual -= fitted(slab.x, params.coefficients, params.tiles, scratch("fitted", residual.shape))
+    views = params.tiles.batches.split(params.coefficients)
+    for tile in params.tiles.each:
+        residual[:, tile.equations] -= tile.product(slab.columns(tile.columns), tile.part(views))
     residual += params.level if slab.unit is None else slab.unit[:, None] * params.level
     residual.reshape(-1)[slab.hidden] = 0.0
     return residual
@@ -368,14 +327,10 @@ def room_of(slab: MaskedSlab) -> np.ndarray:
     return scratch("residuals", slab.y.shape)
 
 
-def _factor_means(inverse: np.ndarray, residual: np.ndarray, sigma: LowRank) -> np.ndarray:
+def _factor_means(half: np.ndarray, residual: np.ndarray, sigma: LowRank) -> np.ndarray:
     """m, (k, n)."""
-    along = sigma.scaled_loadings.T @ residual.T
-    mean = np.zeros_like(along)
-    for a in range(len(along)):
-        for b in range(len(along)):
-            mean[a] += inverse[a, b] * along[b]
-    return mean
+    white = np.einsum("abn,bn->an", half, sigma.scaled_loadings.T @ residual.T)
+    return np.asarray(np.einsum("abn,an->bn", half, white))
 
 
 def _errors(residual: np.ndarray, mean: np.ndarray, observed: np.ndarray, sigma: LowRank) -> np.ndarray:
@@ -387,37 +342,31 @@ def _errors(residual: np.ndarray, mean: np.ndarray, observed: np.ndarray, sigma:
     return residual
 
 
-def factors_given(
-    residual: np.ndarray, observed: np.ndarray, sigma: LowRank
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """C^-1 (k, k, n), the means m (k, n) of the factors, and the errors e (n, K) in the memory of `residual`."""
-    inverse, _ = posterior(observed, sigma)
-    mean = _factor_means(inverse, residual, sigma)
-    return inverse, mean, _errors(residual, mean, observed, sigma)
+def errors_given(residual: np.ndarray, observed: np.ndarray, sigma: LowRank) -> np.ndarray:
+    """The errors e (n, K) in the memory of `residual`."""
+    half, _ = posterior(observed, sigma)
+    return _errors(residual, _factor_means(half, residual, sigma), observed, sigma)
 
 
 def gradient_of(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tuple[np.ndarray, np.ndarray]:
-    unit = (np.ones(len(error)) if slab.unit is None else slab.unit) @ error
-    return adjoint(slab.x, error, params.tiles), unit
+    unit = sums(np.ones(len(error)) if slab.unit is None else slab.unit, error)
+    gradient = np.empty(len(params.tiles.batches.places))
+    views = params.tiles.batches.split(gradient)
+    for tile in params.tiles.each:
+        tile.part(views)[...] = tile.adjoint(slab.columns(tile.columns), error[:, tile.equations])
+    return gradient, unit
 
 
 def _products(mean: np.ndarray) -> np.ndarray:
     """(h, n) lower triangles of m m'."""
-    rows, columns = _lower_triangle(len(mean))
+    rows, columns = lower_triangle(len(mean))
     return mean[rows] * mean[columns]
-
-
-@cache
-def _lower_triangle(k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the numbers of a packed triangle stand; made once, as a look at few rows takes no longer."""
-    rows, columns = np.tril_indices(k)
-    return rows, columns
 
 
 def unpacked(triangles: np.ndarray, k: int) -> np.ndarray:
     """(..., k, k) symmetric from (..., h) lower triangles."""
     out = np.empty((*triangles.shape[:-1], k, k))
-    rows, columns = _lower_triangle(k)
+    rows, columns = lower_triangle(k)
     out[..., rows, columns] = triangles
     out[..., columns, rows] = triangles
     return out

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.missing.expected import SeveralExpected, expected_moments
-from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, SeveralParams
+from lrgls_dask.missing.kernels import MaskedParams, SeveralParams
+from lrgls_dask.missing.slabs import MaskedSlab
 from lrgls_dask.rows.moments import Summed
 
 __all__ = ["LastLook", "LastLookParams", "last_look"]

@@ -15,8 +15,9 @@ import numpy as np
 
 from lrgls_dask.inference.hypothesis_tests import DIAGONAL, HypothesisTest, chi2_test
 from lrgls_dask.inference.measures import squares_about_mean
-from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, residuals_of
+from lrgls_dask.missing.kernels import MaskedParams, residuals_of
 from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.missing.slabs import MaskedSlab
 from lrgls_dask.rows.moments import Sized
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.lowrank import LowRank

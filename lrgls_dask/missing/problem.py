@@ -37,7 +37,6 @@ from lrgls_dask.missing.kernels import (
     GradientMoments,
     LatentMoments,
     MaskedParams,
-    MaskedSlab,
     PairMoments,
     SeveralMoments,
     SeveralParams,
@@ -53,6 +52,7 @@ from lrgls_dask.missing.kernels import (
 )
 from lrgls_dask.missing.last_look import LastLook, LastLookParams, last_look
 from lrgls_dask.missing.pseudo_rows import PatternRows
+from lrgls_dask.missing.slabs import MaskedSlab
 from lrgls_dask.missing.unusable import statuses_shown
 from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.purposes import COEFFICIENTS, ERRORS, LAST_LOOK, LIKELIHOOD, RESIDUALS

@@ -10,7 +10,8 @@ import numpy as np
 from lrgls_dask.compression.available import shown_by
 from lrgls_dask.compression.by_pattern import rooted
 from lrgls_dask.design.design import Design
-from lrgls_dask.missing.kernels import MaskedParams, MaskedSlab, block_slabs, residuals_of
+from lrgls_dask.missing.kernels import MaskedParams, residuals_of
+from lrgls_dask.missing.slabs import MaskedSlab, block_slabs
 from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, triangle
 
@@ -95,7 +96,9 @@ class PatternRows:
 
     def slab(self, rows: slice) -> MaskedSlab:
         """Some of the rows as the kernels want them."""
-        return MaskedSlab(self.x[rows], self.y[rows], self.observed[rows], self.unit[rows], self.count[rows])
+        observed = self.observed[rows]
+        hidden = np.flatnonzero(observed == 0)
+        return MaskedSlab(self.x[rows], self.y[rows], observed, hidden, self.unit[rows], self.count[rows])
 
     def slabs(self) -> list[MaskedSlab]:
         """The rows as the kernels want them."""

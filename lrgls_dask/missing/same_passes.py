@@ -19,8 +19,9 @@ from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.expected import ExpectedMoments, SeveralExpected, expected_moments
 from lrgls_dask.missing.in_step import ask, in_step
-from lrgls_dask.missing.kernels import MaskedParams, PairMoments, SeveralParams, block_slabs
+from lrgls_dask.missing.kernels import MaskedParams, PairMoments, SeveralParams
 from lrgls_dask.missing.problem import Incomplete
+from lrgls_dask.missing.slabs import block_slabs
 from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.partition import LabelledMoments

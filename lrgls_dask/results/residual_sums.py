@@ -16,7 +16,7 @@ import xarray as xr
 from lrgls_dask.compression.patterns import bad_but_for_missing
 from lrgls_dask.data.labels import coords_of_rows
 from lrgls_dask.data.storedlabels import StoredLabels
-from lrgls_dask.missing.kernels import block_slabs
+from lrgls_dask.missing.slabs import block_slabs
 from lrgls_dask.prediction.effects import with_effects_of_fit
 from lrgls_dask.prediction.fitted import Coefficients, check_same_design
 from lrgls_dask.prediction.skipped import as_estimated

@@ -2,11 +2,12 @@
 
 A cell (row, equation) that is not observed asks nothing of its regressors. What these hold, NaN or a number, is set to
 zero before any sum, anchor or mean is made of a block, so that no digit of a result depends on it. A kernel that itself
-takes such cells times zero says so by `masks_unused`, and is spared the copy where they hold moderate numbers.
+takes such cells times zero says so by `masks_unused`, and is spared the copy where its sums tell that they are numbers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -17,10 +18,9 @@ import numpy as np
 from lrgls_dask.design.design import ColumnUsers, as_slice
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.block import Block, width_of
+from lrgls_dask.rows.moments import Summed
 
 __all__ = ["UsedCells", "only_used"]
-
-MODERATE = 1e100  # sums of squares of numbers of which those with coefficients are below the largest number
 
 
 def only_used(block: Block, users: tuple[ColumnUsers, ...]) -> Block:
@@ -67,11 +67,15 @@ def _missing(block: Block, users: tuple[ColumnUsers, ...]) -> np.ndarray:
     return np.concatenate([np.isnan(array).reshape(block.n_rows, -1) for array in block.y], axis=1)
 
 
-def _moderate(arrays: tuple[np.ndarray, ...]) -> bool:
-    """Whether all values are numbers far from the largest ones, so that products of theirs times zero are zero."""
-    floats = (each.reshape(len(each), -1) for each in arrays if each.dtype.kind == "f")
-    with np.errstate(over="ignore", invalid="ignore"):
-        return all(np.einsum("ij,ij->", each, each) < MODERATE for each in floats)
+def _all_finite(found: Any) -> bool:
+    """Whether a kernel's sums are numbers; what hides NaN, infinity or a number near the largest one is none."""
+    if isinstance(found, np.ndarray):
+        return found.dtype.kind != "f" or bool(np.isfinite(found.sum()))
+    if isinstance(found, tuple):
+        return all(map(_all_finite, found))
+    if isinstance(found, Summed):
+        return all(map(_all_finite, vars(found).values()))
+    return not isinstance(found, float) or math.isfinite(found)
 
 
 def _clear(values: np.ndarray, cells: np.ndarray, columns: slice | np.ndarray) -> None:
@@ -98,19 +102,26 @@ class UsedCells:
     holes: bool
 
     def __call__(self, block: Block, params: Any) -> Any:
-        masked = getattr(self.kernel, "masks_unused", False)
-        if self.holes and not (masked and _moderate(block.x)):
+        masked = self.holes and getattr(self.kernel, "masks_unused", False)
+        if self.holes and not masked:
             block = only_used(block, self.users)
+        failure: BadValues | None = None
         try:
-            return self.kernel(block, params)
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = self.kernel(block, params)
+            if not masked or _all_finite(found):
+                return found
         except BadValues as error:
-            used = block if self.holes else only_used(block, self.users)
-            if used is block:
-                raise self._of_cells(error, block) from None
-            try:
-                return self.kernel(used, params)
-            except BadValues as of_used:
-                raise self._of_cells(of_used, used) from None
+            failure = error
+        used = block if self.holes and not masked else only_used(block, self.users)
+        if used is block:
+            if failure is None:
+                return found
+            raise self._of_cells(failure, block) from None
+        try:
+            return self.kernel(used, params)
+        except BadValues as of_used:
+            raise self._of_cells(of_used, used) from None
 
     def _of_cells(self, error: BadValues, block: Block) -> BadValues:
         """The same error with the equations whose cells in that row use the regressor."""

@@ -17,6 +17,7 @@ import numpy as np
 from lrgls_dask.design.design import DesignGroup
 from lrgls_dask.rows.block import LARGEST, Block, bad_values, width_of
 from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, reduced
+from lrgls_dask.rows.sums import sums
 
 __all__ = [
     "CompleteRows",
@@ -62,14 +63,13 @@ def gram_kernel(block: Block, params: None = None) -> GramMoments | None:
         n_rows += len(values)
         if weights is None:
             weight += len(values)
-            total += np.ones(len(values)) @ values
+            total += sums(np.ones(len(values)), values)
         else:
             weight += float(weights.sum())
             log_weight += float(np.log(weights).sum())
-            total += weights @ values
+            total += sums(weights, values)
             values *= np.sqrt(weights)[:, None]
-        # NumPy sees A'A and calls SYRK without holding the interpreter, which SciPy's own wrapper of SYRK does
-        cross += np.matmul(values.T, values, out=product)
+        cross += sums(values.T, values, out=product)
     offset = total / weight
     if not usable(anchor, offset, cross.diagonal()):
         raise bad_values(block)
@@ -248,7 +248,7 @@ def _centred_slabs(block: Block, height: int) -> Iterator[tuple[Head, np.ndarray
             values -= head.offset
         else:
             total = float(weights.sum())
-            offset = (weights @ values) / total
+            offset = sums(weights, values) / total
             head = Head(len(values), total, float(np.log(weights).sum()), anchor, offset)
             values -= offset
             values *= np.sqrt(weights)[:, None]

@@ -9,6 +9,7 @@ import numpy as np
 from lrgls_dask.rows.block import Block, bad_values
 from lrgls_dask.rows.kernels import slabs
 from lrgls_dask.rows.moments import Sized
+from lrgls_dask.rows.sums import sums
 
 __all__ = ["RegressorProducts", "XProducts", "regressor_products_kernel"]
 
@@ -44,7 +45,7 @@ def regressor_products_kernel(block: Block, params: RegressorProducts) -> XProdu
         image = values @ params.by if params.by.ndim == 2 else values[:, params.by]
         if weights is not None:
             image *= weights[:, None]
-        part = values.T @ image
+        part = sums(values.T, image)
         total = part if total is None else np.add(total, part, out=total)
     if total is None:
         return None

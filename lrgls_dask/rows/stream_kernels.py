@@ -14,6 +14,7 @@ import numpy as np
 from lrgls_dask.rows.block import Block, bad_values
 from lrgls_dask.rows.kernels import even_rows, row_of, scratch, stretches, usable
 from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, Head, ProductMoments, ResidualMoments
+from lrgls_dask.rows.sums import sums
 from lrgls_dask.rows.tiles import Index, Side, Tiles
 from lrgls_dask.sigma.interface import Sigma
 
@@ -145,8 +146,8 @@ def _design_moments(slab: _Slab, tiles: Tiles) -> DesignMoments:
 def _with_product(total: np.ndarray | None, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """total + left right, in the memory of `total` if there is one."""
     if total is None:
-        return left @ right
-    total += np.matmul(left, right, out=scratch("product", total.shape))
+        return sums(left, right)
+    total += sums(left, right, out=scratch("product", total.shape))
     return total
 
 
@@ -193,7 +194,7 @@ class _Slab:
     def mean_of(self, values: np.ndarray) -> np.ndarray:
         if self.weights is None:
             return np.asarray(values.mean(axis=0))
-        return np.asarray((self.weights @ values) / float(self.weights.sum()))
+        return sums(self.weights, values) / float(self.weights.sum())
 
     def centre(self, values: np.ndarray) -> np.ndarray:
         """The mean of these columns, which they come to be less, times the roots of weights."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from lrgls_dask.design.batches import Batch, Batches
 from lrgls_dask.design.design import as_slice
+from lrgls_dask.rows.sums import batched_sums, sums
 
 __all__ = ["Index", "Side", "Tile", "Tiles", "adjoint", "fitted"]
 
@@ -75,23 +76,25 @@ class Tile:
             matrix = np.zeros((self.width, _length(self.equations)))
             matrix[self._entries] = coefficients
             np.matmul(x, matrix, out=found[:, self.equations])
+        elif self.inside is None and self.shape[2] == 1:
+            found[:, self.equations] = (self._apart(x) @ coefficients)[:, :, 0].T
         else:
             found[:, self.equations] = self.product(x, coefficients)
 
     def adjoint(self, x: np.ndarray, values: np.ndarray) -> np.ndarray:
         """X_g' values_g of each design, (g, p, m); x (n, c), values (n, g m) of its equations."""
         if self.inside is not None:
-            return np.asarray((x.T @ values)[self._entries])
+            return sums(x.T, values)[self._entries]
         g, _, m = self.shape
         by_design = np.ascontiguousarray(values.reshape(len(x), g, m).transpose(1, 0, 2))
-        return np.asarray(self._apart(x).transpose(0, 2, 1) @ by_design)
+        return batched_sums(self._apart(x).transpose(0, 2, 1), by_design)
 
     def gram(self, x: np.ndarray) -> np.ndarray:
         """X_g'X_g of each design, (g, p, p)."""
         if self.inside is not None:
-            return np.asarray((x.T @ x)[self.inside[:, :, None], self.inside[:, None, :]])
+            return sums(x.T, x)[self.inside[:, :, None], self.inside[:, None, :]]
         apart = self._apart(x)
-        return np.asarray(apart.transpose(0, 2, 1) @ apart)
+        return batched_sums(apart.transpose(0, 2, 1), apart)
 
     def by_design(self, x: np.ndarray) -> np.ndarray:
         """(g, n, p) the columns of each design, of x (n, c)."""

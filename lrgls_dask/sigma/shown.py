@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ __all__ = [
     "Rows",
     "cells_and_pairs",
     "half_inverse",
+    "lower_triangle",
+    "packed_inverse",
     "posterior",
     "posterior_root",
     "products_of_pairs",
@@ -264,47 +267,49 @@ def products_of_pairs(vectors: Array, first: Array, second: Array) -> Array:
 def posterior_root(observed: Array, sigma: Factors) -> Array:
     """(k, k, n) lower triangular Cholesky factors of C_i, all rows together, loops over k alone."""
     k = sigma.F.shape[1]
-    products = np.einsum("ja,jb->abj", sigma.F, sigma.scaled_loadings).reshape(k * k, len(sigma.F))
-    capacitance = (products @ observed.T).reshape(k, k, len(observed))
-    root = np.zeros_like(capacitance)
+    rows, columns = lower_triangle(k)
+    capacitance = (sigma.F[:, rows] * sigma.scaled_loadings[:, columns]).T @ observed.T
+    root = np.zeros((k, k, len(observed)))
     for b in range(k):
-        column = capacitance[b:, b]
+        column = root[b:, b]
+        np.copyto(column, capacitance[columns == b])
         column[0] += 1.0
-        for c in range(b):
-            column -= root[b:, c] * root[b, c]
-        np.sqrt(column[0], out=root[b, b])
-        np.divide(column[1:], root[b, b], out=root[b + 1 :, b])
+        if b:
+            column -= np.einsum("acn,cn->an", root[b:, :b], root[b, :b])
+        np.sqrt(column[0], out=column[0])
+        column[1:] /= column[0]
     return root
 
 
 def half_inverse(root: Array) -> Array:
     """(k, k, n) inverses of lower triangular factors."""
-    k = len(root)
     inverse = np.zeros_like(root)
-    for a in range(k):
+    for a in range(len(root)):
         np.divide(1.0, root[a, a], out=inverse[a, a])
-        for b in range(a):
-            row = -root[a, b] * inverse[b, b]
-            for c in range(b + 1, a):
-                row -= root[a, c] * inverse[c, b]
-            np.multiply(row, inverse[a, a], out=inverse[a, b])
+        if a:
+            np.einsum("cn,cbn->bn", root[a, :a], inverse[:a, :a], out=inverse[a, :a])
+            inverse[a, :a] *= -inverse[a, a]
     return inverse
 
 
 def posterior(observed: Array, sigma: Factors) -> tuple[Array, Array]:
-    """C_i^-1 (k, k, n) and log|C_i| (n,)."""
-    root = posterior_root(observed, sigma)
-    half, k = half_inverse(root), len(root)
-    inverse = np.empty_like(half)
+    """What makes C_i^-1 = H'H, lower triangular (k, k, n), and log|C_i| (n,)."""
+    half = half_inverse(posterior_root(observed, sigma))
+    return half, -2.0 * np.log(np.einsum("aan->an", half)).sum(axis=0)
+
+
+def packed_inverse(half: Array) -> Array:
+    """(h, n) lower triangles of H'H, h = k (k + 1) / 2."""
+    k, _, n = half.shape
+    packed = np.empty((k * (k + 1) // 2, n))
     for a in range(k):
-        for b in range(a + 1):
-            entry = inverse[a, b]
-            np.multiply(half[a, a], half[a, b], out=entry)
-            for c in range(a + 1, k):
-                entry += half[c, a] * half[c, b]
-            if b < a:
-                inverse[b, a] = entry
-    log_det = np.zeros(observed.shape[0])
-    for a in range(k):
-        log_det += np.log(root[a, a])
-    return inverse, 2.0 * log_det
+        first = a * (a + 1) // 2
+        np.einsum("cn,cbn->bn", half[a:, a], half[a:, : a + 1], out=packed[first : first + a + 1])
+    return packed
+
+
+@cache
+def lower_triangle(k: int) -> tuple[Array, Array]:
+    """Where the numbers of a packed triangle stand; made once, as a look at few rows takes no longer."""
+    rows, columns = np.tril_indices(k)
+    return rows, columns
