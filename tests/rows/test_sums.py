@@ -12,8 +12,10 @@ import pytest
 
 from lrgls_dask.rows.sums import batched_sums, sums
 
+SHAPES = [(1, 1, 40_000, 1), (50, 5, 834, 1), (3, 2, 9_001, 4), (7, 3, 10, 2), (60, 3, 300, 4)]
 
-@pytest.mark.parametrize("shape", [(1, 1, 40_000, 1), (50, 5, 834, 1), (3, 2, 9_001, 4), (7, 3, 10, 2), (60, 3, 300, 4)])
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("as_stored", [True, False], ids=["side by side", "gathered"])
 def test_batches_are_summed_however_the_rows_are_cut(shape: tuple[int, int, int, int], as_stored: bool) -> None:
     g, a, n, b = shape
