@@ -19,9 +19,11 @@ __all__ = ["are_streamed", "seen_rows"]
 
 def are_streamed(fit: Measures, rows: Rows) -> bool:
     """Whether rows with holes are neither held nor taken together by patterns; a pass, where the fit does not tell."""
-    evidence = fit.evidence
-    if are_few(rows) or (isinstance(evidence, CellsOfRows) and evidence.by_patterns):
+    if are_few(rows):
         return False
+    evidence = fit.evidence
+    if isinstance(evidence, CellsOfRows):
+        return not evidence.by_patterns
     return first_pass(rows, meter=Meter()).patterns is None
 
 

@@ -281,6 +281,17 @@ def test_streamed_rows_have_the_replicates_of_held_ones(
         np.testing.assert_array_equal(made.bootstrap(3, method, seed=5, system=rows).params, got.params)
 
 
+@pytest.mark.parametrize("method", ["parametric", "cluster"])
+def test_workers_stream_the_same_replicates(
+    streamed_fit: tuple[Fit, System], monkeypatch: pytest.MonkeyPatch, client: Any, method: Any
+) -> None:
+    made, rows = streamed_fit
+    monkeypatch.setattr("lrgls_dask.compression.patterns.HELD_BYTES", 0)
+    with dask.config.set(scheduler="sync"):
+        expected = made.bootstrap(2, method, seed=5, system=rows).params
+    np.testing.assert_array_equal(made.bootstrap(2, method, seed=5, system=rows).params, expected)
+
+
 @pytest.mark.parametrize(
     "how", ["full", "fgls", *(pytest.param(each, marks=pytest.mark.slow) for each in ("ols", "restricted"))]
 )
