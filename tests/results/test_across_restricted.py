@@ -1,4 +1,4 @@
-"""One hypothesis in each equation of a fit under restrictions: dense formulas, and nothing of all coefficients formed."""
+"""One hypothesis in each equation of a fit under restrictions: dense formulas, and nothing P x P formed."""
 
 from __future__ import annotations
 
