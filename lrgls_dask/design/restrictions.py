@@ -18,6 +18,7 @@ __all__ = ["DEPENDENT", "Restrictions", "free_coefficients", "in_even_units", "w
 DEPENDENT = 1e-11  # what is left of a row of length 1 that follows from others: rounding
 MAX_ENTRIES = 20_000**2  # of R (m, P), as many as a covariance of the coefficients may have
 NEAR = 1e-6  # squared: unit vectors so near to the span of some rows are looked at with care
+UNLIKE = 1e3  # times the largest weight of a coefficient, or a part of it so small: another weight is of other units
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +83,33 @@ class Restrictions:
     def open_to(self, chosen: slice) -> np.ndarray:
         """(p, d) the directions in which the `chosen` coefficients may move, whatever the others do to allow it."""
         basis, free = self._basis[chosen], np.flatnonzero(~self.held[chosen])
-        size = np.max(np.abs(self.matrix[:, chosen]), axis=0)[free]
+        size = self._size[chosen][free]
         values, vectors = np.linalg.eigh(np.eye(len(free)) - basis[free] @ basis[free].T)
         if np.all(values > NEAR**2):  # each by itself: nothing is mixed that rounding could bring in
             vectors = np.eye(len(free))
         out = np.zeros((len(basis), int(np.sum(values > NEAR**2))))
         out[free] = vectors[:, values > NEAR**2] / np.where(size > 0, size, 1.0)[:, None]
         return out
+
+    def surely_open(self, rows: sp.csr_array, edges: np.ndarray) -> np.ndarray:
+        """(E,) whether some further restrictions, those from edges[e] to edges[e + 1] of `rows` (n, P), are so far from
+        the span of these and of each other that no look at rounding is needed: O(n m) a coefficient of theirs."""
+        scaled = sp.csr_array(rows @ sp.diags_array(1.0 / np.where(self._size > 0, self._size, 1.0)))
+        at, entries = np.repeat(np.arange(rows.shape[0]), np.diff(scaled.indptr)), np.abs(scaled.data)
+        odd = np.zeros(rows.shape[0], dtype=bool)  # of weights so unlike that the units of these rows are not theirs
+        odd[at[(self._size[scaled.indices] > 0) & ((entries > UNLIKE) | (entries < 1.0 / UNLIKE))]] = True
+        unit = sp.csr_array(sp.diags_array(1.0 / np.sqrt(np.bincount(at, entries**2))) @ scaled)
+        along = unit @ self._basis
+        out = 1.0 - np.sum(along[edges[:-1]] ** 2, axis=1) > NEAR  # of those that are one
+        for e in np.flatnonzero(np.diff(edges) > 1).tolist():
+            mine, part = unit[edges[e] : edges[e + 1]], along[edges[e] : edges[e + 1]]
+            out[e] = np.linalg.eigvalsh((mine @ mine.T).toarray() - part @ part.T)[0] > NEAR
+        return out & (np.add.reduceat(odd, edges[:-1]) == 0)
+
+    @cached_property
+    def _size(self) -> np.ndarray:
+        """(P,) the largest weight of each coefficient."""
+        return np.max(np.abs(self.matrix), axis=0)
 
     @cached_property
     def _basis(self) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge, column_penalties, penalises
+from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.inference.by_solving import SOLUTIONS
 from lrgls_dask.inference.dual import Dual, dual_pays
 from lrgls_dask.inference.gradient_kernels import Clusters, GradientParams, SigmaRuns
@@ -358,7 +359,11 @@ class Bread:
         if isinstance(self.sigma, SigmaRuns) or not dual_pays(self.design, len(self.x_rows), self.sigma, held):
             return None
         pieces = tuple(q for q, _, _ in self._pieces)
-        return Dual.of(self.design, pieces, self._scaled_sigma, self._ridge, self._rows)
+        found = Dual.of(self.design, pieces, self._scaled_sigma, self._ridge)
+        if self.restrictions is None or self._rows is None:
+            return found
+        is_held = Restrictions(self.restrictions, np.zeros(len(self.restrictions)), ()).held
+        return found.restricted(self._rows, is_held, self.design, self._to_user)
 
     @property
     def _rows(self) -> np.ndarray | None:

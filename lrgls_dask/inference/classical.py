@@ -8,16 +8,19 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
+from scipy.linalg import solve_triangular
 
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge, column_penalties, penalises
 from lrgls_dask.design.restrictions import Restrictions, without_variance
 from lrgls_dask.inference.by_solving import Information, SolvedCov, few_of
-from lrgls_dask.inference.dual import Dual, dual_pays
+from lrgls_dask.inference.dual import LOST, Dual, dual_pays
 from lrgls_dask.inference.inverse import Inverse
 from lrgls_dask.inference.operator import InformationOperator
 from lrgls_dask.inference.structured import (
     CovOfCombinations,
+    FormedCombinations,
     FormedCov,
     StructuredCov,
     blocks_alone,
@@ -137,7 +140,30 @@ class CoefficientCovariance:
             return self._structured.of_combinations(matrix)
         if self._is_large:
             return self._solved.of_combinations(matrix)
+        if not self._knows_all and self.design.n_coefficients > AT_HAND:
+            found = self._by_difference(matrix)
+            if found is not None:
+                return found
         return FormedCov(self.design, self.full).of_combinations(matrix)
+
+    def _by_difference(self, matrix: Any) -> CovOfCombinations | None:
+        """R V R' of what restrictions leave of V = Sigma kron (X'X)^-1, both sparse beside P x P.
+
+        None for other V, for restrictions and combinations that are many, and where nearly nothing is left.
+        """
+        shared, restrictions = replace(self, restrictions=None), self.restrictions
+        n, P = matrix.shape[0], self.design.n_coefficients
+        if restrictions is None or not shared.has_shared_columns or 2 * (n + restrictions.n_restrictions) > P:
+            return None
+        of_all = shared.of_combinations(sp.vstack([sp.csr_array(matrix), restrictions.rows])).dense()
+        scale = np.sqrt(of_all.diagonal())
+        of_all = of_all / scale[:, None] / scale
+        root = np.linalg.cholesky(of_all[n:, n:])
+        taken = solve_triangular(root, of_all[n:, :n], lower=True)
+        left = of_all[:n, :n] - taken.T @ taken
+        if np.any(left.diagonal() < LOST):
+            return None
+        return FormedCombinations(left * scale[:n, None] * scale[:n])
 
     @property
     def has_shared_columns(self) -> bool:
@@ -158,8 +184,11 @@ class CoefficientCovariance:
             return None
         pieces, halves, ridge = self._orthonormal()
         sigma = self.sigma.rescaled(1.0 / self.y_scale)
-        found = Dual.of(self.design, pieces, sigma, ridge, self._rows(halves))
-        return found.shrunk(ridge).in_units(self.design, halves)
+        found: Dual | None = Dual.of(self.design, pieces, sigma, ridge)
+        rows = self._rows(halves)
+        if found is not None and rows is not None:
+            found = found.restricted(rows, self._is_held, self.design, halves)
+        return None if found is None else found.shrunk(ridge).in_units(self.design, halves)
 
     @property
     def _is_large(self) -> bool:

@@ -17,23 +17,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 from scipy.linalg import block_diag, cho_factor, cho_solve
 
 from lrgls_dask.design.design import Design
 from lrgls_dask.inference.structured import StructuredCov, blocks_of
+from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.prices import PAYS
 
-__all__ = ["Dual", "dual_pays"]
+__all__ = ["LOST", "Dual", "dual_pays"]
 
+LOST = 1e-4  # of a variance: where restrictions leave less, what they take away has lost four digits, or all of them
 AT_ONCE = 64 * 2**20  # bytes of what is multiplied together
 
 
 def dual_pays(design: Design, n_rows: int, sigma: Sigma, n_restrictions: int) -> bool:
-    """Whether the matrix of scores is small beside P x P."""
+    """Whether the matrix of scores is small beside P x P, and what restrictions take away no more than half of it."""
     if not sigma.is_wide:
         return False
-    return PAYS * (n_rows * sigma.widened().rank + n_restrictions) <= design.n_coefficients
+    n_scores, P = n_rows * sigma.widened().rank, design.n_coefficients
+    return PAYS * n_scores <= P and n_scores + 2 * n_restrictions <= P
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +56,10 @@ class Dual:
         pieces: tuple[np.ndarray, ...],
         sigma: Sigma,
         ridge: np.ndarray,
-        rows: np.ndarray | None = None,
     ) -> Dual:
-        """pieces : Q (r, p) of every group.  ridge : (P,) the penalty.  rows : (m, P) restrictions.
+        """pieces : Q (r, p) of every group.  ridge : (P,) the penalty.
 
-        O(r^2 k^2 P) time, (r k)^2 + P (r k + m) numbers.
+        O(r^2 k^2 P) time, (r k)^2 + P r k numbers.
         """
         wide, n_rows = sigma.widened(), len(pieces[0])
         F, d = wide.F, wide.d
@@ -73,8 +76,7 @@ class Dual:
                 factors[places] = kron / total[:, :, None]
                 own[places] = d[mine] / total
         middle = cho_solve(cho_factor(scores, lower=True), np.eye(len(scores)))
-        made = cls(own, factors, middle)
-        return made if rows is None else made._held(rows)
+        return cls(own, factors, middle)
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """G values, (P, m)."""
@@ -89,12 +91,24 @@ class Dual:
         joined = np.block([[inner, -middle], [-middle, np.zeros_like(middle)]])
         return Dual(own - own * ridge * own, np.hstack([factors, (own * ridge)[:, None] * factors]), joined)
 
-    def _held(self, rows: np.ndarray) -> Dual:
-        """A^-1 - A^-1 R' (R A^-1 R')^-1 R A^-1, R = rows (m, P), of A^-1."""
-        image = self.apply(rows.T)
-        among = rows @ image
+    def restricted(
+        self, rows: np.ndarray, held: np.ndarray, design: Design, to_user: Sequence[np.ndarray]
+    ) -> Dual | None:
+        """A^-1 - A^-1 R' (R A^-1 R')^-1 R A^-1, R = rows (m, P), of A^-1; O(P m^2), P m numbers twice.
+
+        None where that takes nearly all variance from a coefficient, in the user's units, other than those it holds,
+        held (P,), and the inverse on what is left free has room: a difference of nearly equal numbers has no digits.
+        """
+        sparse = sp.csr_array(rows)
+        image = self.own[:, None] * rows.T + self.factors @ (self.middle @ (sparse @ self.factors).T)
+        among = sparse @ image
         taken = cho_solve(cho_factor(0.5 * (among + among.T), lower=True), np.eye(len(rows)))
-        return Dual(self.own, np.hstack([self.factors, image]), block_diag(self.middle, -taken))
+        found = Dual(self.own, np.hstack([self.factors, image]), block_diag(self.middle, -taken))
+        if design.n_coefficients <= MAX_COEFFICIENTS:
+            before, after = (each.in_units(design, to_user).variances for each in (self, found))
+            if np.any(after[~held] < LOST * before[~held]):
+                return None
+        return found
 
     def in_units(self, design: Design, to_user: Sequence[np.ndarray]) -> StructuredCov:
         """The same of coefficients b_j = to_user_j c_j."""

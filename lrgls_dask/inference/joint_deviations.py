@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # scipy.stats loads when first asked: it takes as long as all of this package
 import scipy.sparse as sp
+from scipy.linalg.lapack import dpstrf
 
 from lrgls_dask.inference.structured import SINGULAR, Combinations, CovOfCombinations, check_rank
 
@@ -31,7 +32,7 @@ __all__ = ["JointDeviations", "common_and_own", "quadratic_forms"]
 MOST_DRAWS, LEAST_DRAWS = 10_000, 4_000
 NUMBERS = 60_000_000  # that are drawn in a second or less: where more equations would take more, draws are fewer
 AT_ONCE = 2**18  # numbers that are drawn together: as many as stay in a cache
-ROUNDING = 1e-10  # of the largest eigenvalue of what is common: below, an eigenvalue is none
+ROUNDING = 1e-10  # of the largest eigenvalue of what is common, or of a variance: below, nothing is left
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +140,8 @@ def common_and_own(
 ) -> tuple[np.ndarray, sp.csr_array | None]:
     """A (m, s) and what is own to hypotheses, sparse, of the correlations V / scale scale' = A A' + own; None for zero.
 
-    Of a V that is formed, or has no such parts, all is common and s is up to m.
+    Of a V that is formed, or has no such parts, all is common and s is up to m: Cholesky's root, of a singular V with
+    pivots (Higham 2002, section 10.3).
     """
     if isinstance(among, Combinations):
         m, s = among.factors.shape
@@ -159,9 +161,10 @@ def common_and_own(
     try:
         return np.linalg.cholesky(correlation), None
     except np.linalg.LinAlgError:  # of fewer independent sums than combinations
-        values, vectors = np.linalg.eigh(correlation)
-        some = values > ROUNDING * values[-1]
-        return vectors[:, some] * np.sqrt(values[some]), None
+        root, order, rank, _ = dpstrf(correlation, tol=ROUNDING, lower=1)
+        out = np.zeros((len(correlation), rank))
+        out[order - 1] = np.tril(root)[:, :rank]
+        return out, None
 
 
 def _blocks(matrix: sp.csr_array, places: np.ndarray) -> np.ndarray:

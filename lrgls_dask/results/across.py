@@ -130,7 +130,9 @@ class TestingAcross(Reported):
         about = np.isin(asked.rows.indices, self.restrictions.about)
         entries = np.repeat(np.arange(len(asked.values)), np.diff(asked.rows.indptr))
         rows = np.unique(entries[about])
-        for e in np.unique(np.searchsorted(asked.edges, rows, side="right") - 1).tolist():
+        touched = np.unique(np.searchsorted(asked.edges, rows, side="right") - 1)
+        looked_at = touched[~self.restrictions.surely_open(asked.rows, asked.edges)[touched]]
+        for e in looked_at.tolist():
             check_open(self.restrictions, asked.alone(e))
 
     # ------------------------------------------------------------------------------------------ covariances

@@ -299,7 +299,7 @@ def test_recovery(small):
 
 def test_across(small):
     found = small("across")
-    (run,) = found["runs"]
+    run = found["runs"][0]
     assert found["summary"]["holm_fwer"] <= found["summary"]["bh_fwer"] <= 1
     assert run["factor-adjusted"]["power"] > run["bh"]["power"] >= run["by"]["power"]
     assert [row["method"] for row in found["table"]] == ["holm", "sup-t", "bh", "by", "factor-adjusted"]
