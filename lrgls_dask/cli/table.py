@@ -15,6 +15,7 @@ from lrgls_dask.results.tidy import glance_by_equation
 
 __all__ = ["add_table"]
 
+CSV = "csv has every digit, and an apostrophe before names that begin as formulas of spreadsheets do (default text)"
 FORMATS = ("text", "csv", "markdown", "latex", "html")
 
 
@@ -36,7 +37,7 @@ def add_table(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--below", choices=BELOW, default="std_error", help="of models side by side: below coefficients"
     )
     parser.add_argument("--stars", action="store_true", help="of models side by side: * for p < 0.1, ** 0.05, *** 0.01")
-    parser.add_argument("--format", choices=FORMATS, default="text", help="csv has every digit (default text)")
+    parser.add_argument("--format", choices=FORMATS, default="text", help=CSV)
     parser.set_defaults(run=_table)
 
 
@@ -91,9 +92,16 @@ def _frame(fit: AnyFit, args: argparse.Namespace) -> pd.DataFrame:
 
 def _print(frame: pd.DataFrame, form: str) -> None:
     if form == "csv":
-        print(frame.to_csv(index=False), end="")
+        texts = frame.select_dtypes(exclude="number")
+        safe = frame.assign(**{name: column.map(_no_formula) for name, column in texts.items()})
+        print(safe.set_axis([_no_formula(name) for name in safe], axis=1).to_csv(index=False), end="")
     else:
         print(frame.to_string(index=False, float_format=lambda value: f"{value:.5g}"))
+
+
+def _no_formula(cell: Any) -> Any:
+    """The cell, behind an apostrophe where it is a text that a spreadsheet would take for a formula and run."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _equations(fit: AnyFit, given: list[str] | None) -> Any:

@@ -12,6 +12,7 @@ import psutil
 import zarr
 from zarr.errors import ZarrUserWarning
 
+from lrgls_dask.data.chunkclaims import bounded
 from lrgls_dask.data.seal import read_whole
 
 __all__ = ["arrays_in", "check_claims", "member", "names_in", "whole", "whole_numbers"]
@@ -29,6 +30,7 @@ def member(group: zarr.Group, name: str) -> zarr.Array | zarr.Group | None:
     found: Any = read_whole(f"{group.store_path}/{name}", "array", lambda: _inside(group, name))
     if isinstance(found, zarr.Array):
         check_claims(name, found)
+        bounded(found)
     return found
 
 
@@ -47,7 +49,7 @@ def arrays_in(group: zarr.Group) -> dict[str, zarr.Array]:
     """The arrays in a group by name. Raises as `member` does."""
     found = {name: each for name, each in _known(group).items() if isinstance(each, zarr.Array)}
     for name, array in found.items():
-        check_claims(name, array)
+        check_claims(name, bounded(array))
     return found
 
 
@@ -86,22 +88,13 @@ def whole(array: zarr.Array) -> np.ndarray:
     """All of an array that is small where it is what it should be. Raises DamagedStore for what cannot be read."""
     name = array.path.rpartition("/")[2]
     check_claims(name, array)
-    n_bytes, memory = math.prod(array.shape) * array.dtype.itemsize, psutil.virtual_memory().total
+    n_bytes, memory = math.prod(array.shape) * array.dtype.itemsize, psutil.virtual_memory().available // 2
     if n_bytes > memory:
         raise ValueError(
-            f"the metadata of {name} claim {n_bytes:,} bytes, of which this machine has {memory:,}. Restore the store."
+            f"the metadata of {name} claim {n_bytes:,} bytes, for which this machine has no place: {memory:,} are half "
+            "of what is free. Restore the store."
         )
-
-    def read() -> Any:
-        try:
-            return array[...]
-        except MemoryError as error:
-            if array.dtype.kind in "biufc":
-                raise
-            # as many texts as memory has no place for, which the chunk itself says are there
-            raise ValueError(f"its texts are damaged: {error}") from error
-
-    return np.asarray(read_whole(array.store_path, "array", read))
+    return np.asarray(read_whole(array.store_path, "array", lambda: bounded(array)[...]))
 
 
 def whole_numbers(array: zarr.Array) -> np.ndarray:

@@ -98,6 +98,8 @@ class Checkpoint:
             return cls(path, open_to_grow(str(path)))
         check_version(group, "lrgls_checkpoint_format", CHECKPOINT_FORMAT, path, "checkpoint")
         check_seal(group, path, "checkpoint")
+        if group.metadata.zarr_format != 3 or "rows" not in group.attrs:
+            raise DamagedStore(path, "checkpoint", "its metadata are not those of one")
         if group.attrs["rows"] != token:
             raise ValueError(
                 f"the checkpoint {without_secrets(path)} belongs to other data. Delete it, or give this fit "
@@ -259,9 +261,26 @@ def _read_point(entry: Any) -> SavedPoint:
     arrays = _unpacked(np.asarray(entry[...]), known["layout"])
     points = {key: _point_of(key, kind, arrays) for key, kind in known["points"].items()}
     marks = known["marks"] | {key: arrays[f"marks/{key}"] for key in known["arrays"]} | points
+    _check_marks(marks)
     ended = None if known["ended"] is None else Termination(known["ended"])
     trace = _read_trace(arrays["trace"], known["steps"])
-    return SavedPoint(known["sweep"], marks.pop("point"), marks, ended, trace, tuple(known["totals"]))
+    passes, n_bytes = map(int, known["totals"])
+    return SavedPoint(int(known["sweep"]), marks.pop("point"), marks, ended, trace, (passes, n_bytes))
+
+
+COUNTS = {"image": (2, 3), "best": (2,), "energies": range(10**6), "movings": range(10**6)}  # of marks that are lists
+
+
+def _check_marks(marks: Mapping[str, Any]) -> None:
+    """Raise ValueError or TypeError for marks that are no numbers, or another count of them, than a loop keeps."""
+    for key, value in marks.items():
+        if isinstance(value, Point | np.ndarray):
+            continue
+        listed = isinstance(value, list)
+        if listed != (key in COUNTS) or (listed and len(value) not in COUNTS[key]):
+            raise ValueError(f"its {key} is {value!r:.40}")
+        for each in value if listed else [value]:
+            float(each)
 
 
 def _packed(parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, dict[str, Any]]]:

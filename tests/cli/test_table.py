@@ -89,3 +89,14 @@ def test_fits_on_a_dim_called_fit_and_one_fit_twice(here: list[Fit], tmp_path: P
     assert out(capsys, "a.zarr a.zarr --equation 40") == f"{twice}\n"
     assert "--glance has no rows of terms" in out(capsys, "a.zarr --glance fit --term oil", 1)
     assert "no rows of equations" in out(capsys, "a.zarr --glance fit --equation 40", 1)
+
+
+def test_no_name_is_a_formula_to_a_spreadsheet(here: list[Fit], capsys: Any) -> None:
+    names = ["=cmd|' /C calc'!A0", "@SUM(A1)", "-2+3", "plain"]
+    regressors = ["+1", *DATA.system().regressors[1:]]
+    system = System.from_arrays(DATA.Y, DATA.X, equations=names, regressors=regressors)
+    LowRankGLS(0).fit(system).result_.to_zarr("odd.zarr")
+    frame = pd.read_csv(io.StringIO(out(capsys, "odd.zarr --format csv")))
+    assert list(dict.fromkeys(frame["equation"])) == ["'=cmd|' /C calc'!A0", "'@SUM(A1)", "'-2+3", "plain"]
+    assert frame["term"][0] == "'+1"
+    assert (frame["estimate"] < 0).any()  # numbers stay numbers

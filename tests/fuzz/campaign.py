@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fuzz import arrays, frames, stores
+from fuzz import arrays, checkpoints, frames, stores
 from fuzz.judge import OF_FORMULAS, Finding, judged
 
 KINDS: dict[str, Callable[[np.random.Generator], None]] = {
@@ -15,6 +15,7 @@ KINDS: dict[str, Callable[[np.random.Generator], None]] = {
     "frames": frames.run,
     "formulas": frames.formulas,
     "stores": stores.run,
+    "checkpoints": checkpoints.run,
 }
 
 

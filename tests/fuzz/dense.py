@@ -47,7 +47,7 @@ class Cells:
         for i, w in enumerate(self.weights):
             o = np.flatnonzero(w > 0)
             root = np.sqrt(w[o])
-            found[np.ix_([i], o, o)] = np.linalg.inv(sigma[np.ix_(o, o)])[None] * np.outer(root, root)
+            found[np.ix_([i], o, o)] = inverse_of(sigma[np.ix_(o, o)])[None] * np.outer(root, root)
         return found
 
     def loglik(self, b: np.ndarray, sigma: np.ndarray) -> float:
@@ -56,9 +56,10 @@ class Cells:
         for r, w in zip(R, self.weights, strict=True):
             o = np.flatnonzero(w > 0)
             if len(o):
-                z, block = np.sqrt(w[o]) * r[o], sigma[np.ix_(o, o)]
-                total += np.log(w[o]).sum() - len(o) * np.log(2 * np.pi) - np.linalg.slogdet(block)[1]
-                total -= z @ np.linalg.solve(block, z)
+                unit, even = in_units(sigma[np.ix_(o, o)])
+                z = np.sqrt(w[o]) * r[o] / unit
+                total += np.log(w[o]).sum() - len(o) * np.log(2 * np.pi) - np.linalg.slogdet(even)[1]
+                total -= z @ np.linalg.solve(even, z) + 2 * np.log(unit).sum()
         return 0.5 * float(total)
 
     def normal(self, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +74,7 @@ class Cells:
         R, G = self.Y - self.fitted(b), np.zeros_like(sigma)
         for r, w in zip(R, self.weights, strict=True):
             o = np.flatnonzero(w > 0)
-            inverse = np.linalg.inv(sigma[np.ix_(o, o)])
+            inverse = inverse_of(sigma[np.ix_(o, o)])
             e = inverse @ (np.sqrt(w[o]) * r[o])
             G[np.ix_(o, o)] += inverse - np.outer(e, e)
         return G / len(R)
@@ -84,6 +85,17 @@ class Cells:
         return np.concatenate(
             [np.linalg.lstsq(root[:, [j]] * X, root[:, j] * self.Y[:, j], rcond=None)[0] for j, X in enumerate(self.Xs)]
         )
+
+
+def in_units(sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard deviations and the correlations: an elimination of numbers 26 decades apart has lost all digits."""
+    unit = np.sqrt(np.diag(sigma))
+    return unit, sigma / np.outer(unit, unit)
+
+
+def inverse_of(sigma: np.ndarray) -> np.ndarray:
+    unit, even = in_units(sigma)
+    return np.linalg.inv(even) / np.outer(unit, unit)
 
 
 def solved(A: np.ndarray, a: np.ndarray, held: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:

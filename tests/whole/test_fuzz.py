@@ -13,7 +13,7 @@ from fuzz.campaign import KINDS, outcome
 from fuzz.judge import Finding, judged
 from lrgls_dask import LowRankGLS, System
 
-CASES = {"arrays": 10, "frames": 20, "formulas": 100, "stores": 40}
+CASES = {"arrays": 10, "frames": 20, "formulas": 100, "stores": 40, "checkpoints": 12}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,3 +87,9 @@ def test_restrictions_far_from_the_data_are_named() -> None:
         "right",
         "refused",
     )
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("checkpoints", 112), ("checkpoints", 257), ("arrays", 20190)])
+def test_what_was_found_is_right_or_refused(kind: str, seed: int) -> None:
+    """Marks of a loop that are lists, metadata of another format; and scales too far apart for the dense answer."""
+    assert outcome(kind, seed) in ("right", "refused")
