@@ -19,15 +19,17 @@ from lrgls_dask.compression.available import AvailableMoments, AvailableSums, av
 from lrgls_dask.compression.compressed import LOST_DIGITS, Compressed, partial_bytes, qr_is_cheap, smallest_pivot
 from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.batches import Batch, Batches
-from lrgls_dask.design.design import Design
+from lrgls_dask.design.design import ColumnUsers, Design
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.block import Block, bad_values, side_by_side, width_of
+from lrgls_dask.rows.cells import only_used, takes_used_alone
 from lrgls_dask.rows.kernels import LARGEST, checked_weights, gram_kernel, root_kernel, scratch, slabs
 from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import GramMoments, Head, Levels, RootMoments, Scaling, Sized
 from lrgls_dask.rows.purposes import PATTERNS
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import run_pass
+from lrgls_dask.rows.sums import sums
 from lrgls_dask.rows.tiles import Tiles
 
 __all__ = [
@@ -201,10 +203,11 @@ class FirstMoments(Sized):
 
 @dataclass(frozen=True, eq=False)
 class FirstParams:
-    """tiles, incidence : of the design, (q, K).  most : patterns beyond which none is kept.  by_qr : how a pattern's
-    rows are reduced.  keep : whether the rows are held too."""
+    """tiles, users, incidence : of the design, (q, K).  most : patterns beyond which none is kept.  by_qr : how a
+    pattern's rows are reduced.  keep : whether the rows are held too."""
 
     tiles: Tiles
+    users: tuple[ColumnUsers, ...]
     incidence: sp.csr_array
     most: int
     by_qr: bool
@@ -212,12 +215,14 @@ class FirstParams:
 
     @classmethod
     def of(cls, design: Design, most: int, *, by_qr: bool, keep: bool = False) -> FirstParams:
-        return cls(Tiles.of(design.batches), design.incidence().astype(np.float64).tocsr(), most, by_qr, keep)
+        incidence = design.incidence().astype(np.float64).tocsr()
+        return cls(Tiles.of(design.batches), design.users, incidence, most, by_qr, keep)
 
 
 # ---------------------------------------------------------------------------------------------- the kernel
 
 
+@takes_used_alone
 def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
     """FirstMoments of a block, n sum p_j^2 multiplications, n (q + K)^2 where patterns are few; None without rows."""
     kept = _rows_of_weight(block)
@@ -227,7 +232,12 @@ def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
     packed = np.packbits(observed, axis=1)[kept]
     codes, first = _codes(packed)
     patterns, summed = None, None
-    if len(first) > params.most:
+    many = len(first) > params.most
+    if (
+        many or params.by_qr or params.keep or block.scaling is not None
+    ):  # of patterns that are few only the columns that each uses are read
+        block = only_used(block, params.users)
+    if many:
         summed = _available(block, observed_mean(block, observed, params.incidence), params.tiles)
     elif len(first) == 1 and shown_by(packed[0].tobytes(), n_y).all():  # no row is copied to stand with its like
         alone: Patterns = {packed[0].tobytes(): _complete(block, by_qr=params.by_qr)}
@@ -347,7 +357,7 @@ def _roots(block: Block, shown: dict[bytes, np.ndarray], n_y: int) -> Patterns:
 def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray, used: np.ndarray) -> Patterns:
     """Each pattern's rows of [X Y_o] as GramMoments, n (q + |o|)^2 flops, about the block's one anchor.
 
-    used : (patterns, q) whether a column is, by what the pattern shows; others are zero, and taken about zero.
+    used : (patterns, q) whether a column is, by what the pattern shows; others count as zero, whatever they hold.
     """
     parts: Patterns = {}
     x, y = side_by_side(block.x), side_by_side(block.y)
@@ -356,19 +366,22 @@ def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray, use
         seen = np.flatnonzero(shown_by(pattern, n_y))
         mine = np.concatenate([np.where(of_x, anchor[:q], 0.0), anchor[q + seen]])
         values = scratch("of a pattern", (len(rows), len(mine)))
-        np.concatenate([x[rows], y[rows][:, seen]], axis=1, out=values)  # which promotes them
+        values[:, :q] = x[rows]  # which promotes them
+        values[:, q:] = y[rows][:, seen]
+        if not of_x.all():
+            values[:, np.flatnonzero(~of_x)] = 0.0
         values -= mine
         weight, log_weight = float(len(rows)), 0.0
         if block.weights is None:
-            offset = np.ones(len(rows)) @ values / weight
+            offset = sums(np.ones(len(rows)), values) / weight
             values -= offset
         else:
             weights = np.asarray(block.weights, dtype=np.float64)[rows]
             weight, log_weight = float(weights.sum()), float(np.log(weights).sum())
-            offset = weights @ values / weight
+            offset = sums(weights, values) / weight
             values -= offset
             values *= np.sqrt(weights)[:, None]
-        cross = np.matmul(values.T, values, out=_spare.square(len(mine)))
+        cross = sums(values.T, values, out=_spare.square(len(mine)))
         if not (np.isfinite(cross.diagonal()).all() and (np.abs(mine + offset) < LARGEST).all()):
             raise bad_but_for_missing(block)
         head = Head(len(rows), weight, log_weight, mine, offset)

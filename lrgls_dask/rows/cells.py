@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,15 @@ from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.block import Block, width_of
 from lrgls_dask.rows.moments import Summed
 
-__all__ = ["UsedCells", "only_used"]
+K = TypeVar("K", bound=Callable[..., Any])
+
+__all__ = ["UsedCells", "only_used", "takes_used_alone"]
+
+
+def takes_used_alone(kernel: K) -> K:
+    """The same kernel, which sees to it itself that cells nobody uses count as zero."""
+    kernel.masks_unused = True  # type: ignore[attr-defined]
+    return kernel
 
 
 def only_used(block: Block, users: tuple[ColumnUsers, ...]) -> Block:

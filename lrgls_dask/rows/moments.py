@@ -125,13 +125,13 @@ class GramMoments(Sized):
     cross: np.ndarray
 
     def __add__(self, other: GramMoments) -> GramMoments:
-        head, gap = self.head.merge(other.head)
-        cross = self.cross + other.cross
-        cross += np.multiply.outer(gap, gap)
-        return GramMoments(head, cross)
+        return GramMoments(self.head, self.cross.copy())._with(other)
 
     def __iadd__(self, other: GramMoments) -> GramMoments:
         """The same in the memory of `self`, which is spent."""
+        return self._with(other)
+
+    def _with(self, other: GramMoments) -> GramMoments:
         head, gap = self.head.merge(other.head)
         cross = self.cross
         cross += other.cross
