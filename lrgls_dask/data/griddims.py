@@ -8,9 +8,9 @@ from itertools import product
 from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
+from lrgls_dask.data.indices import as_index
 from lrgls_dask.design.design import Design
 
 __all__ = ["Grid", "off_dims", "on_dims", "on_one_dim", "plain_attributes", "with_attributes", "with_said"]
@@ -61,7 +61,7 @@ def off_dims(given: xr.DataArray, dim: Hashable, design: Design) -> xr.DataArray
     if not grid or not set(grid) <= set(given.dims):
         return given
     given = given.reindex({name: list(labels) for name, labels in grid.items() if name in given.indexes})
-    labels = pd.Index(design.equations, name=dim, tupleize_cols=False)
+    labels = as_index(design.equations, name=dim)
     return on_one_dim(given, tuple(grid), dim).assign_coords({dim: labels})
 
 

@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from lrgls_dask.data.indices import as_index
+
 __all__ = [
     "StoredLabels",
     "decode_labels",
@@ -161,7 +163,7 @@ def decode_labels(values: np.ndarray, attributes: dict[str, Any]) -> pd.Index:
         levels = attributes.get("lrgls_levels")
         if levels:
             return pd.MultiIndex.from_tuples(found, names=labels_from_json(levels))
-        return pd.Index(found, tupleize_cols=levels is None)  # earlier versions made levels of all tuples
+        return pd.Index(found) if levels is None else as_index(found)  # earlier versions made levels of all tuples
     if is_coded(attributes):
         index = _decode_times(values, attributes)
         zone = attributes.get("lrgls_timezone")

@@ -36,8 +36,8 @@ def dual_pays(design: Design, n_rows: int, sigma: Sigma, n_restrictions: int) ->
     """Whether the matrix of scores is small beside P x P, and what restrictions take away no more than half of it."""
     if not sigma.is_wide:
         return False
-    n_scores, P = n_rows * sigma.widened().rank, design.n_coefficients
-    return PAYS * n_scores <= P and n_scores + 2 * n_restrictions <= P
+    n_root, P = n_rows * sigma.widened().rank, design.n_coefficients
+    return PAYS * n_root <= P and n_root + 2 * n_restrictions <= P
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from lrgls_dask.checks import shown
 from lrgls_dask.data.griddims import on_dims
+from lrgls_dask.data.indices import as_index
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.prediction.fitted import GroupSpread, Spread
@@ -106,13 +106,13 @@ def effects_dataset(
     if design.absorbed is None:
         raise ValueError("effects are those of absorbed groups, and no groups were absorbed. Use params.")
     whole = design if skipped is None else skipped.whole
-    equations = pd.Index(whole.equations, name=equation_dim, tupleize_cols=False)
+    equations = as_index(whole.equations, name=equation_dim)
     found = {}
     for name, labels, values in zip(
         design.absorbed.names, design.absorbed.labels, _by_label(design, coefficients), strict=True
     ):
         dim = f"{name}_group" if name == equation_dim else str(name)
-        groups = pd.Index(list(labels), name=dim, tupleize_cols=False)
+        groups = as_index(list(labels), name=dim)
         if skipped is not None:
             values = skipped.placed(values, "equation", 1)
         of_groups = xr.DataArray(values, {dim: groups, equation_dim: equations}, (dim, equation_dim))

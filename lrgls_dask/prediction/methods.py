@@ -9,12 +9,12 @@ from typing import Any, Literal, overload
 
 import dask.array as da
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from lrgls_dask.checks import closest, one_of, shown, takes
 from lrgls_dask.data.framefit import FittedFormulas
 from lrgls_dask.data.griddims import on_dims, with_attributes
+from lrgls_dask.data.indices import as_index
 from lrgls_dask.data.labels import coords_of_rows, plain_labels
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.skipped import Skipped
@@ -200,7 +200,7 @@ class Predicting(ABC):
 
     def _labelled_rows(self, values: Any, new: NewRows, name: str) -> xr.DataArray:
         whole = self.design if self.skipped is None else self.skipped.whole
-        equations = pd.Index(whole.equations, name=self.equation_dim, tupleize_cols=False)
+        equations = as_index(whole.equations, name=self.equation_dim)
         values = of_all_equations(values, self.skipped)
         found = xr.DataArray(values, {self.equation_dim: equations}, (new.dim, self.equation_dim), name=name)
         found = found.assign_coords(coords_of_rows(new.obs_labels, new.dim, (self.equation_dim,)))

@@ -18,6 +18,7 @@ from lrgls_dask.checks import closest, shown
 from lrgls_dask.data.daskframes import CountedFrame, counted
 from lrgls_dask.data.framefit import FittedFormulas
 from lrgls_dask.data.griddims import off_dims
+from lrgls_dask.data.indices import as_index
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.labels import RowLabels, check_unique, dim_of_rows, pair_rows, plain_labels, row_labels
 from lrgls_dask.data.sources import axis_labels, block_parts, chunk_lazily, column_parts, ones, raw_array
@@ -374,7 +375,7 @@ def _responses(
             hint = closest(unknown[0], design.equations)
             raise ValueError(f"y has equations {shown(unknown, NAMES_SHOWN)}, which the fit does not have{hint}")
         if names != design.equations:
-            wanted = pd.Index(design.equations, tupleize_cols=False)
+            wanted = as_index(design.equations)
             y = y.reindex({dims[1]: wanted}) if isinstance(y, xr.DataArray) else y.reindex(columns=wanted)
     parts = column_parts("y", raw_array("y", y))
     found = sum(part.n_columns for part in parts), int(parts[0].array.shape[0])

@@ -18,6 +18,7 @@ from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.either import complete_rows
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.compression.shown_parts import compress_shown_parts
+from lrgls_dask.data.indices import as_index
 from lrgls_dask.data.labels import check_ascending
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.skipped import Skipped
@@ -206,7 +207,7 @@ class Bootstrap:
 
     @property
     def _equation_index(self) -> pd.Index:
-        return pd.Index(self.equations, name="equation", tupleize_cols=False)
+        return as_index(self.equations, name="equation")
 
     def _per_coefficient(self, values: np.ndarray, name: str) -> xr.DataArray:
         coords = {label: ("coefficient", names) for label, names in self.labels.items()}

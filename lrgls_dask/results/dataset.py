@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from lrgls_dask.data.griddims import on_dims, with_said
+from lrgls_dask.data.indices import as_index
 from lrgls_dask.design.design import Design
 from lrgls_dask.results.reported import Reported
 from lrgls_dask.results.tidy import NOT_TO_BE_HAD
@@ -58,7 +58,7 @@ def _wide(fit: Reported, array: xr.DataArray) -> xr.DataArray:
     values = np.full((whole.n_equations, len(terms)), np.nan)
     values[whole.equation_of, columns] = array.values
     coords = {
-        "equation": pd.Index(whole.equations, name="equation", tupleize_cols=False),
-        "regressor": pd.Index(terms, name="regressor", tupleize_cols=False),
+        "equation": as_index(whole.equations, name="equation"),
+        "regressor": as_index(terms, name="regressor"),
     }
     return xr.DataArray(values, coords, ("equation", "regressor"), name=array.name)

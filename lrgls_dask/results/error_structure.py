@@ -13,6 +13,7 @@ import xarray as xr
 from lrgls_dask.checks import closest, one_of, shown
 from lrgls_dask.compression.by_pattern import CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed
+from lrgls_dask.data.indices import as_index
 from lrgls_dask.data.labels import check_unique, plain_labels
 from lrgls_dask.prediction.fitted import Coefficients
 from lrgls_dask.results.chosen import is_label
@@ -74,7 +75,7 @@ def _standard(sigma: Sigma) -> np.ndarray:
 
 def _index(fit: Reported, places: np.ndarray) -> pd.Index:
     """The labels of equations by position among those that were estimated, along the dim that they have in a fit."""
-    labels = pd.Index(fit.design.equations, name="equation", tupleize_cols=False)
+    labels = as_index(fit.design.equations, name="equation")
     return labels[places]
 
 

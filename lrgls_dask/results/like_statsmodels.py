@@ -13,6 +13,7 @@ import pandas as pd
 
 from lrgls_dask.checks import check_alpha, shown
 from lrgls_dask.data.framefit import FittedFormulas
+from lrgls_dask.data.indices import as_index
 from lrgls_dask.data.lags import no_shift
 from lrgls_dask.data.modelmatrix import Encoding
 from lrgls_dask.data.tables import as_table, column_names, is_table, read_columns
@@ -216,7 +217,7 @@ class EquationView:
 
     @property
     def _terms(self) -> pd.Index:
-        return pd.Index(self.fit._whole.terms[self._place], tupleize_cols=False)
+        return as_index(self.fit._whole.terms[self._place])
 
     @cached_property
     def _place(self) -> int:

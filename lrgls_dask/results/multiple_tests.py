@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from lrgls_dask.data.griddims import on_dims, with_said
+from lrgls_dask.data.indices import as_index
 from lrgls_dask.design.design import Design
 from lrgls_dask.page import facts, shown_page, table
 from lrgls_dask.results.excerpt import dims_called, name_in
@@ -86,7 +87,7 @@ class MultipleTests:
         With method="factor-adjusted" also common_part, what the factors happened to put into the estimate, and
         own_statistic and own_p_value without it, which p_adjusted is made of.
         """
-        index = pd.Index(self.design.equations, name="equation", tupleize_cols=False)[self.about]
+        index = as_index(self.design.equations, name="equation")[self.about]
         made = pd.DataFrame({name: values[self.about] for name, values in self.columns.items()}, index=index)
         made.insert(made.columns.get_loc("p_adjusted") + 1, "rejected", made["p_adjusted"] <= 1.0 - self.level)
         return made
@@ -110,7 +111,7 @@ class MultipleTests:
         """The columns of the table along all equations of the fit, on the dims they lie on, latitude and longitude say;
         NaN where none was tested."""
         dim = self.equation_dim
-        labels = pd.Index(self.design.equations, name=dim, tupleize_cols=False)
+        labels = as_index(self.design.equations, name=dim)
         made = {
             name: on_dims(xr.DataArray(values, {dim: labels}, (dim,), name=name), dim, self.design)
             for name, values in self.columns.items()

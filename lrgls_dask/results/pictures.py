@@ -119,7 +119,8 @@ class Pictures:
 
     def selection(self, *, ax: Any = None, data: bool = False) -> Any:
         """The criterion by which the rank, penalty or bandwidth was chosen, over its candidates, and the choice; with
-        rank="parallel" the eigenvalues and the thresholds that those of factors are above.
+        rank="parallel" the eigenvalues and the thresholds that those of factors are above. Candidates at which some
+        equation's variance is zero, which improper="avoid" passes over, are hollow.
 
         data : the frame of `Fit.selection`.  Raises ValueError where nothing was chosen.
         """
@@ -135,6 +136,9 @@ class Pictures:
         drawn = ("eigenvalue", "threshold") if criterion == "parallel" else (criterion,)
         for name, colour in zip(drawn, ("C0", "0.6"), strict=False):
             axes.plot(table.index, table[name], "o-", color=colour, markersize=4, label=name)
+        if table.get("on_floor", pd.Series(dtype=int)).gt(0).any():
+            improper = table[criterion].where(table["on_floor"] > 0)
+            axes.plot(table.index, improper, "o", color="C0", mfc="w", markersize=4, label="with variances of zero")
         chosen = float(getattr(self.fit, str(table.index.name)))
         axes.axvline(chosen, color="C3", linestyle="--", label=f"chosen: {chosen:g}")
         axes.set_xlabel(str(table.index.name))

@@ -14,6 +14,7 @@ import xarray as xr
 
 from lrgls_dask.checks import check_alpha
 from lrgls_dask.compression.either import complete_only
+from lrgls_dask.data.indices import as_index, as_levels
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.hypotheses import check_open
 from lrgls_dask.design.restrictions import free_coefficients, without_variance
@@ -107,7 +108,7 @@ class Reported(MadeOfParts):
     def coef_table(self, alpha: float = 0.05) -> pd.DataFrame:
         """Coefficients, standard errors, t, p and interval, indexed by equation and regressor."""
         interval = self.conf_int(alpha).values
-        index = pd.MultiIndex.from_arrays(list(self._coefficient_labels.values()), names=["equation", "regressor"])
+        index = as_levels({name: labels.tolist() for name, labels in self._coefficient_labels.items()})
         columns = {
             "coef": self.params.values,
             "std_err": self.std_errors.values,
@@ -354,14 +355,14 @@ class Reported(MadeOfParts):
 
     @property
     def _index(self) -> pd.Index:
-        return pd.Index(self._whole.equations, name="equation", tupleize_cols=False)
+        return as_index(self._whole.equations, name="equation")
 
     @cached_property
     def _coefficient_labels(self) -> dict[str, np.ndarray]:
         whole = self._whole
         return {
             "equation": np.repeat(self._index.to_numpy(), whole.sizes),
-            "regressor": pd.Index([t for terms in whole.terms for t in terms], tupleize_cols=False).to_numpy(),
+            "regressor": as_index([t for terms in whole.terms for t in terms]).to_numpy(),
         }
 
     def _labelled(

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lrgls_dask.checks import check_factors, check_level, closest, one_of, shown
+from lrgls_dask.data.indices import as_levels
 from lrgls_dask.results.chosen import labels_chosen
 from lrgls_dask.results.comparable import differing_response
 from lrgls_dask.results.like_statsmodels import EquationView
@@ -95,9 +96,7 @@ def compare(
         for name, table in tables.items()
         for i, number in enumerate(NUMBERS)
     }
-    index = pd.MultiIndex.from_arrays(
-        [pd.Index([key[i] for key in keys], tupleize_cols=False) for i in (0, 1)], names=["equation", "term"]
-    )
+    index = as_levels({"equation": [key[0] for key in keys], "term": [key[1] for key in keys]})
     coefficients = pd.DataFrame(numbers, index)
     rows = {name: model.foot() for name, model in models.items()}
     foot = pd.DataFrame({name: {key: row.get(key) for key in FOOT} for name, row in rows.items()}, dtype=object)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lrgls_dask.checks import check_level
+from lrgls_dask.data.indices import as_index
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.skipped import ON_FLOOR
 from lrgls_dask.results.chosen import Chosen, choose
@@ -94,16 +95,16 @@ def _held(fit: Reported, mine: np.ndarray) -> np.ndarray:
 
 def term_columns(design: Design, chosen: Chosen) -> dict[str, Any]:
     """The labels of coefficients as columns."""
-    return equation_columns(design, chosen.equations) | {"term": pd.Index(chosen.terms, tupleize_cols=False)}
+    return equation_columns(design, chosen.equations) | {"term": as_index(chosen.terms)}
 
 
 def equation_columns(design: Design, equations: np.ndarray) -> dict[str, Any]:
     """The labels of equations, by position: one column, or one for each of the dims that they lie on."""
     if not design.equation_dims:
-        return {"equation": pd.Index(design.equations, tupleize_cols=False)[equations]}
+        return {"equation": as_index(design.equations)[equations]}
     lengths = tuple(map(len, design.equation_dims.values()))
     along = zip(design.equation_dims.items(), np.unravel_index(equations, lengths), strict=True)
-    return {_column(dim): pd.Index(labels, tupleize_cols=False)[at] for (dim, labels), at in along}
+    return {_column(dim): as_index(labels)[at] for (dim, labels), at in along}
 
 
 def _column(dim: Hashable) -> str:

@@ -87,6 +87,19 @@ def test_the_choice_is_marked_by_whatever_it_was_made(way: Any, ax: Any) -> None
         np.testing.assert_array_equal(line.get_ydata(), fit.selection[name])
 
 
+def test_ranks_that_leave_a_variance_of_zero_are_hollow(ax: Any) -> None:
+    rng = np.random.default_rng(2)
+    common = rng.standard_normal((60, 1))
+    y = common @ np.ones((1, 6)) + rng.standard_normal((60, 6)) * [0.0, 1, 1, 1, 1, 1]  # the first is the factor
+    fit = LowRankGLS("bic", improper="avoid").fit(System.from_arrays(y, np.ones((60, 1)))).result_
+    fit.plot.selection(ax=ax)
+    hollow = next(line for line in ax.lines if line.get_label() == "with variances of zero")
+    improper = fit.selection["on_floor"].to_numpy() > 0
+    assert improper.any() and hollow.get_markerfacecolor() == "w"
+    np.testing.assert_array_equal(hollow.get_ydata()[improper], fit.selection["bic"][improper])
+    assert np.isnan(hollow.get_ydata()[~improper]).all()
+
+
 def test_new_axes_where_none_are_given(found: Fit) -> None:
     axes = found.plot.coefficients(term="trend")
     assert axes.figure.number in pyplot.get_fignums()
