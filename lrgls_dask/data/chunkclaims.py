@@ -59,9 +59,15 @@ def _guarded(codec: Codec) -> Codec:
         )
     if isinstance(codec, VLenUTF8Codec | VLenBytesCodec):
         return _BoundedTexts(codec)
-    return (
-        _Bounded(codec) if isinstance(codec, BytesBytesCodec) and not getattr(codec, "is_fixed_size", False) else codec
-    )
+    if isinstance(codec, BytesBytesCodec) and _said(codec)[0] in (*_STREAMS, *_SAID):
+        return _Bounded(codec)
+    return codec
+
+
+def _said(codec: Any) -> tuple[str, Mapping[str, Any]]:
+    """The name of a codec, by numcodecs or not, and its settings."""
+    said = codec.to_dict()
+    return said["name"].removeprefix("numcodecs."), said.get("configuration", {})
 
 
 class _Outside:
@@ -87,8 +93,7 @@ class _Bounded(_Outside, BytesBytesCodec):
 
     @cached_property
     def said(self) -> tuple[str, Mapping[str, Any]]:
-        said = self.inner.to_dict()
-        return said["name"].removeprefix("numcodecs."), said.get("configuration", {})
+        return _said(self.inner)
 
     async def _decode_single(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
         (name, settings), data, most = self.said, chunk_data.as_numpy_array(), _most_bytes(chunk_spec)
