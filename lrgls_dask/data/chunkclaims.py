@@ -8,12 +8,14 @@ packages bring beside those of numcodecs are not.
 
 from __future__ import annotations
 
+import asyncio
 import bz2
 import lzma
 import math
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import psutil
@@ -23,16 +25,11 @@ from zarr.codecs import GzipCodec, ShardingCodec, VLenBytesCodec, VLenUTF8Codec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.codec_pipeline import BatchedCodecPipeline
 
-try:  # where zarr keeps what reads version 2
-    from zarr.codecs._v2 import V2Codec
-except ImportError:  # pragma: no cover
-    V2Codec = None  # type: ignore[assignment, misc]
-
 __all__ = ["bounded"]
 
 TIMES = 3  # what its values take: an index of a shard, checksums, a compressor that found nothing to compress
 SPARE = 2**16
-TEXT_BYTES = 2**12  # of a text, on average over a chunk
+TEXT_BYTES, TEXTS_BYTES = 2**16, 2**28  # of a text, on average over a chunk; of a chunk, which harms no machine
 ZSTD, ZSTD_BLOCK = b"\x28\xb5\x2f\xfd", 2**17
 
 
@@ -49,10 +46,10 @@ def bounded(array: zarr.Array) -> zarr.Array:
 
 
 def _guarded(codec: Codec) -> Codec:
-    if isinstance(codec, _Bounded | _BoundedTexts | _BoundedShards):
+    if isinstance(codec, _Outside | _BoundedShards):
         return codec
-    if V2Codec is not None and type(codec) is V2Codec:
-        return _BoundedV2(codec.filters, codec.compressor)
+    if hasattr(codec, "filters") and hasattr(codec, "compressor"):
+        return _BoundedV2(codec)
     if type(codec) is ShardingCodec:
         return _BoundedShards(
             chunk_shape=codec.chunk_shape,
@@ -62,9 +59,15 @@ def _guarded(codec: Codec) -> Codec:
         )
     if isinstance(codec, VLenUTF8Codec | VLenBytesCodec):
         return _BoundedTexts(codec)
-    return (
-        _Bounded(codec) if isinstance(codec, BytesBytesCodec) and not getattr(codec, "is_fixed_size", False) else codec
-    )
+    if isinstance(codec, BytesBytesCodec) and _said(codec)[0] in (*_STREAMS, *_SAID):
+        return _Bounded(codec)
+    return codec
+
+
+def _said(codec: Any) -> tuple[str, Mapping[str, Any]]:
+    """The name of a codec, by numcodecs or not, and its settings."""
+    said = codec.to_dict()
+    return said["name"].removeprefix("numcodecs."), said.get("configuration", {})
 
 
 class _Outside:
@@ -88,12 +91,18 @@ class _Bounded(_Outside, BytesBytesCodec):
     inner: Any
     is_fixed_size = False
 
+    @cached_property
+    def said(self) -> tuple[str, Mapping[str, Any]]:
+        return _said(self.inner)
+
     async def _decode_single(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
-        said = self.inner.to_dict()
-        name, data = said["name"].removeprefix("numcodecs."), chunk_data.as_numpy_array()
-        made = _inflated(name, said.get("configuration", {}), data, _most_bytes(chunk_spec))
-        if made is not None:
-            return chunk_spec.prototype.buffer.from_bytes(made)
+        (name, settings), data, most = self.said, chunk_data.as_numpy_array(), _most_bytes(chunk_spec)
+        if name in _STREAMS:  # in a thread, as zarr does: all arrays share one loop
+            made = await asyncio.to_thread(_inflated, name, settings, data, most)
+            if made is not None:
+                return chunk_spec.prototype.buffer.from_bytes(made)
+        else:
+            _inflated(name, settings, data, most)  # looks at some bytes
         return await self.inner._decode_single(chunk_data, chunk_spec)
 
 
@@ -118,16 +127,18 @@ class _BoundedShards(ShardingCodec):
         object.__setattr__(self, "index_codecs", tuple(map(_guarded, self.index_codecs)))
 
 
-class _BoundedV2(V2Codec):
-    """What reads version 2 of the format, whose codecs are those of numcodecs."""
+@dataclass(frozen=True)
+class _BoundedV2(_Outside, ArrayBytesCodec):
+    """What reads version 2 of the format, whose filters and compressor are codecs of numcodecs."""
 
-    async def _decode_single(self, chunk_bytes: Any, chunk_spec: ArraySpec) -> Any:
-        most, count = _most_bytes(chunk_spec), math.prod(chunk_spec.shape)
-        plain = V2Codec(
-            tuple(_Numcodec(each, most, count) for each in self.filters or ()) or None,  # type: ignore[misc]
-            self.compressor and _Numcodec(self.compressor, most, count),  # type: ignore[arg-type]
-        )
-        return await plain._decode_single(chunk_bytes, chunk_spec)
+    inner: Any
+    is_fixed_size = False
+
+    async def _decode_single(self, chunk_data: Any, chunk_spec: ArraySpec) -> Any:
+        most, count, codec = _most_bytes(chunk_spec), math.prod(chunk_spec.shape), self.inner
+        filters = tuple(_Numcodec(each, most, count) for each in codec.filters or ()) or None
+        compressor = codec.compressor and _Numcodec(codec.compressor, most, count)
+        return await replace(codec, filters=filters, compressor=compressor)._decode_single(chunk_data, chunk_spec)
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,7 @@ def _most_bytes(spec: ArraySpec) -> int:
     """How much a chunk may come to once it is inflated."""
     count, dtype = math.prod(spec.shape), spec.dtype.to_native_dtype()
     if dtype.kind in "OT":  # texts, of which no metadata say how long they are
-        return min(TEXT_BYTES * count + 2**20, psutil.virtual_memory().available // 4)
+        return min(max(TEXT_BYTES * count, TEXTS_BYTES), psutil.virtual_memory().available // 4)
     return TIMES * count * dtype.itemsize + SPARE
 
 
@@ -169,7 +180,7 @@ def _inflated(name: str, settings: Mapping[str, Any], data: Any, most: int) -> b
     view = memoryview(data).cast("B")
     if name in _SAID:
         said, unsaid = _SAID[name](view)
-        if said > most or unsaid > max(most, psutil.virtual_memory().available // 4):
+        if said > most or (unsaid > most and unsaid > psutil.virtual_memory().available // 4):
             said += unsaid
             raise ValueError(f"a chunk claims {said:,} bytes, where its shape asks for at most {most:,}")
         return None

@@ -104,10 +104,25 @@ def test_texts_are_counted_before_they_are_made(zarr_format: int, compressor: An
 @pytest.mark.parametrize("name", PACKED)
 def test_honest_chunks_are_read_as_ever(name: str, zarr_format: int, tmp_path: Path) -> None:
     codec = PACKED[name][3 - zarr_format]
-    for data in (np.arange(1.0, 301), np.arange(7, dtype="i1"), np.array(["a", "b" * 10**5, "ü"], dtype=object)):
+    for data in (
+        np.arange(1.0, 301),
+        np.arange(7, dtype="i1"),
+        np.array(["a", "b" * 10**5, "ü" * 10**6], dtype=object),
+    ):
         kept = an_array(tmp_path, zarr_format, codec, data, chunk=len(data))["a"]
         assert np.array_equal(whole(kept), data)
         assert np.array_equal(pickle.loads(pickle.dumps(member(zarr.open_group(tmp_path), "a")))[...], data)
+
+
+def test_long_labels_are_read_and_gigabytes_of_them_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No metadata say how long texts are: what all fit on is let through, and no more than a part of free memory."""
+    labels = np.array([f"{i}{'x' * 10**4}" for i in range(300)], dtype=object)
+    group = an_array(tmp_path, 3, ZstdCodec(), labels, chunk=300)
+    assert np.array_equal(whole(member(group, "a")), labels)  # type: ignore[arg-type]
+    monkeypatch.setattr("lrgls_dask.data.chunkclaims.TEXTS_BYTES", 10**6)
+    monkeypatch.setattr("lrgls_dask.data.chunkclaims.TEXT_BYTES", 10**3)
+    with pytest.raises(DamagedStore, match=r"claims 3,\d*,\d* bytes, where its shape asks for at most 1,000,000"):
+        whole(member(group, "a"))  # type: ignore[arg-type]
 
 
 def test_shards_and_chains_too_wherever_they_are_read(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fuzz import arrays, checkpoints, frames, stores
+from fuzz import arrays, checkpoints, frames, restrictions, stores
 from fuzz.judge import OF_FORMULAS, Finding, judged
 
 KINDS: dict[str, Callable[[np.random.Generator], None]] = {
@@ -16,6 +16,7 @@ KINDS: dict[str, Callable[[np.random.Generator], None]] = {
     "formulas": frames.formulas,
     "stores": stores.run,
     "checkpoints": checkpoints.run,
+    "restrictions": restrictions.run,
 }
 
 

@@ -12,6 +12,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = (
     "across",
     "bootstrap",
+    "checkpoint",
     "cluster",
     "coverage",
     "coverage_missing",
@@ -156,6 +157,13 @@ def test_long_parquet(small):
     ascending, read, shuffled, _ = found["runs"]
     assert ascending["passes"] == shuffled["passes"] == 1
     assert (ascending["n_obs"], shuffled["n_obs"], read["n_obs"]) == (400, 400, 2_000)
+
+
+@pytest.mark.slow
+def test_checkpoint(small):
+    found = small("checkpoint")
+    assert found["summary"]["nll_apart"] == 0  # the same bits
+    assert [run["passes"] for run in found["runs"][:2]] == [found["runs"][0]["passes"]] * 2
 
 
 def test_memory(small):

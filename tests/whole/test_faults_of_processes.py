@@ -227,6 +227,28 @@ def test_a_scheduler_that_is_started_again_is_named(tmp_path: Path, every_chunk:
         ended([each for each in [*running, *again] if each.poll() is None])
 
 
+def test_a_scheduler_that_is_killed_is_named(tmp_path: Path, every_chunk: None) -> None:
+    """And never started again: in the middle of a pass, and at the next fit."""
+    running, file = started(tmp_path, "--nanny")
+
+    def kill() -> None:
+        running[0].kill()
+        running[0].wait()
+
+    try:
+        with contextlib.suppress(OSError, TimeoutError), Client(scheduler_file=file, timeout=120) as client:
+            client.wait_for_workers(2)
+            LowRankGLS(1).fit(rows(lambda: None, None))
+            threading.Timer(3.0, kill).start()
+            says = r"the scheduler tcp://127.0.0.1:\d+ .* checkpoint="
+            with pytest.raises(ClusterLost, match=says):
+                LowRankGLS(1).fit(rows(lambda: time.sleep(8.0), None))
+            with pytest.raises(ClusterLost, match=says):
+                LowRankGLS(1).fit(rows(lambda: None, None))
+    finally:
+        ended([each for each in running if each.poll() is None])
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_killed_client_leaves_nothing_in_the_way(seed: int, tmp_path: Path) -> None:
     """At moments drawn at random: the next client, on the same cluster, ends with the bits of one that was let be."""

@@ -13,7 +13,7 @@ from fuzz.campaign import KINDS, outcome
 from fuzz.judge import Finding, judged
 from lrgls_dask import LowRankGLS, System
 
-CASES = {"arrays": 10, "frames": 20, "formulas": 100, "stores": 40, "checkpoints": 12}
+CASES = {"arrays": 10, "frames": 20, "formulas": 100, "stores": 40, "checkpoints": 12, "restrictions": 60}
 
 
 @pytest.mark.parametrize("kind", KINDS)
