@@ -203,20 +203,20 @@ class FirstMoments(Sized):
 
 @dataclass(frozen=True, eq=False)
 class FirstParams:
-    """tiles, users, incidence : of the design, (q, K).  most : patterns beyond which none is kept.  by_qr : how a
-    pattern's rows are reduced.  keep : whether the rows are held too."""
+    """tiles, incidence : of the design, (q, K).  most : patterns beyond which none is kept.  by_qr : how a pattern's
+    rows are reduced.  keep : whether the rows are held too.  users : of the columns, where blocks come as they were
+    read; none where what nobody uses of them is zero already."""
 
     tiles: Tiles
-    users: tuple[ColumnUsers, ...]
     incidence: sp.csr_array
     most: int
     by_qr: bool
     keep: bool = False
+    users: tuple[ColumnUsers, ...] = ()
 
     @classmethod
     def of(cls, design: Design, most: int, *, by_qr: bool, keep: bool = False) -> FirstParams:
-        incidence = design.incidence().astype(np.float64).tocsr()
-        return cls(Tiles.of(design.batches), design.users, incidence, most, by_qr, keep)
+        return cls(Tiles.of(design.batches), design.incidence().astype(np.float64).tocsr(), most, by_qr, keep)
 
 
 # ---------------------------------------------------------------------------------------------- the kernel
@@ -233,9 +233,8 @@ def first_kernel(block: Block, params: FirstParams) -> FirstMoments | None:
     codes, first = _codes(packed)
     patterns, summed = None, None
     many = len(first) > params.most
-    if (
-        many or params.by_qr or params.keep or block.scaling is not None
-    ):  # of patterns that are few only the columns that each uses are read
+    by_columns = not (many or params.by_qr or params.keep or block.scaling is not None)  # those that a pattern uses
+    if params.users and not by_columns:
         block = only_used(block, params.users)
     if many:
         summed = _available(block, observed_mean(block, observed, params.incidence), params.tiles)
@@ -357,7 +356,7 @@ def _roots(block: Block, shown: dict[bytes, np.ndarray], n_y: int) -> Patterns:
 def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray, used: np.ndarray) -> Patterns:
     """Each pattern's rows of [X Y_o] as GramMoments, n (q + |o|)^2 flops, about the block's one anchor.
 
-    used : (patterns, q) whether a column is, by what the pattern shows; others count as zero, whatever they hold.
+    used : (patterns, q) whether a column is, by what the pattern shows; NaN and numbers in others count as zero.
     """
     parts: Patterns = {}
     x, y = side_by_side(block.x), side_by_side(block.y)
@@ -369,7 +368,10 @@ def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray, use
         values[:, :q] = x[rows]  # which promotes them
         values[:, q:] = y[rows][:, seen]
         if not of_x.all():
-            values[:, np.flatnonzero(~of_x)] = 0.0
+            idle = np.flatnonzero(~of_x)
+            if np.isinf(values[:, idle]).any():
+                raise bad_but_for_missing(block)
+            values[:, idle] = 0.0
         values -= mine
         weight, log_weight = float(len(rows)), 0.0
         if block.weights is None:
@@ -405,7 +407,7 @@ def first_pass(rows: Rows, *, meter: Meter, most: int | None = None, keep: bool 
     design = rows.design
     kept = most_patterns(design) if most is None else most
     keep = most is None and are_few(rows) if keep is None else keep
-    params = FirstParams.of(design, kept, by_qr=qr_is_cheap(rows), keep=keep)
+    params = replace(FirstParams.of(design, kept, by_qr=qr_is_cheap(rows), keep=keep), users=design.users)
     size = 8 * int(((design.sizes + 1) ** 2).sum()) + min(kept, PATTERNS_IN_A_SUM) * partial_bytes(design)
     moments: FirstMoments = run_pass(
         rows, first_kernel, params, partial_bytes=size, meter=meter, label=PATTERNS, holes=True

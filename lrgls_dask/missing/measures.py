@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from lrgls_dask.inference.measures import squares_about_mean
 from lrgls_dask.missing.kernels import MaskedParams, residuals_of
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.slabs import MaskedSlab
-from lrgls_dask.rows.moments import Sized
+from lrgls_dask.rows.moments import Summed
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.shown import Rows
@@ -29,13 +28,8 @@ __all__ = ["shown_breusch_pagan", "shown_mcelroy_r2", "shown_system_r2"]
 ROUNDING = 1e-13  # of a sum about a far origin
 
 
-class _Sums(Sized):
-    def __add__(self, other: Self) -> Self:
-        return type(self)(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-
 @dataclass(frozen=True, eq=False)
-class QuadraticMoments(_Sums):
+class QuadraticMoments(Summed):
     """residual : sum r_o' Sigma_oo^-1 r_o.  total : the same of Y less some of the constants.  along : (K,) sum
     Sigma_oo^-1 y_o of that times the constants, precision : (K, K) sum Sigma_oo^-1 times those on both sides."""
 
@@ -46,7 +40,7 @@ class QuadraticMoments(_Sums):
 
 
 @dataclass(frozen=True, eq=False)
-class CommonMoments(_Sums):
+class CommonMoments(Summed):
     """Over the rows that show j and l: cross (K, K) of r_j r_l, squares (K, K) of r_j^2, pairs (K, K) their number."""
 
     cross: np.ndarray

@@ -2,12 +2,14 @@
 
 A cell (row, equation) that is not observed asks nothing of its regressors. What these hold, NaN or a number, is set to
 zero before any sum, anchor or mean is made of a block, so that no digit of a result depends on it. A kernel that itself
-takes such cells times zero says so by `masks_unused`, and is spared the copy where its sums tell that they are numbers.
+takes such cells times zero says so by `masks_unused`, and is spared the copy where its sums tell that they are numbers;
+one that does not read them says so by `reads_unused`.
 """
 
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -26,8 +28,8 @@ __all__ = ["UsedCells", "only_used", "takes_used_alone"]
 
 
 def takes_used_alone(kernel: K) -> K:
-    """The same kernel, which sees to it itself that cells nobody uses count as zero."""
-    kernel.masks_unused = True  # type: ignore[attr-defined]
+    """The same kernel, which sees to it itself that cells nobody uses count as zero, and reads none of them."""
+    kernel.reads_unused = False  # type: ignore[attr-defined]
     return kernel
 
 
@@ -76,14 +78,16 @@ def _missing(block: Block, users: tuple[ColumnUsers, ...]) -> np.ndarray:
 
 
 def _all_finite(found: Any) -> bool:
-    """Whether a kernel's sums are numbers; what hides NaN, infinity or a number near the largest one is none."""
+    """Whether a kernel's sums are numbers: NaN, infinities and the largest numbers, times zero or squared, make none of
+    them. False for what cannot be looked into.
+    """
     if isinstance(found, np.ndarray):
-        return found.dtype.kind != "f" or bool(np.isfinite(found.sum()))
+        return found.dtype.kind in "biu" or bool(np.isfinite(found.sum()))
     if isinstance(found, tuple):
         return all(map(_all_finite, found))
     if isinstance(found, Summed):
         return all(map(_all_finite, vars(found).values()))
-    return not isinstance(found, float) or math.isfinite(found)
+    return found is None or (isinstance(found, numbers.Real) and math.isfinite(found))
 
 
 def _clear(values: np.ndarray, cells: np.ndarray, columns: slice | np.ndarray) -> None:
@@ -110,18 +114,19 @@ class UsedCells:
     holes: bool
 
     def __call__(self, block: Block, params: Any) -> Any:
-        masked = self.holes and getattr(self.kernel, "masks_unused", False)
-        if self.holes and not masked:
+        reads = getattr(self.kernel, "reads_unused", True)
+        as_read = self.holes and (getattr(self.kernel, "masks_unused", False) or not reads)
+        if self.holes and not as_read:
             block = only_used(block, self.users)
         failure: BadValues | None = None
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 found = self.kernel(block, params)
-            if not masked or _all_finite(found):
+            if not as_read or not reads or _all_finite(found):
                 return found
         except BadValues as error:
             failure = error
-        used = block if self.holes and not masked else only_used(block, self.users)
+        used = block if self.holes and not as_read else only_used(block, self.users)
         if used is block:
             if failure is None:
                 return found

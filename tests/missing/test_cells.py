@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import dask.array as da
@@ -14,7 +15,7 @@ import xarray as xr
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.block import Block
-from lrgls_dask.rows.cells import only_used
+from lrgls_dask.rows.cells import UsedCells, only_used
 from support.incomplete import dense_loglik
 from support.systems import Data
 
@@ -188,6 +189,59 @@ def test_infinities_are_errors_wherever_they_are(engine: str) -> None:
     Xs[2][20, 2] = np.inf
     with pytest.raises(BadValues, match="infinite value at row 20"):
         LowRankGLS(1, missing="em", engine=engine).fit(System.from_arrays(Y, Xs))
+
+
+@pytest.fixture
+def not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are too many to be held, or reduced by QR."""
+    monkeypatch.setattr("lrgls_dask.compression.patterns.HELD_BYTES", 0)
+    monkeypatch.setattr("lrgls_dask.compression.patterns.qr_is_cheap", lambda rows: False)
+
+
+def test_infinities_of_rows_that_are_not_held_are_errors(not_held: None) -> None:
+    Xs = filled(np.nan)
+    Xs[2][20, 2] = np.inf
+    with pytest.raises(BadValues, match="infinite value at row 20"):
+        LowRankGLS(1, missing="em").fit(System.from_arrays(Y, Xs))
+
+
+def test_unused_regressors_change_no_bit_of_rows_in_few_patterns_that_are_not_held(not_held: None) -> None:
+    fits = [LowRankGLS(1, missing="em").fit(System.from_arrays(Y, filled(f))).result_ for f in (0.0, np.nan, 1e308)]
+    for other in fits[1:]:
+        np.testing.assert_array_equal(other.params, fits[0].params)
+        assert other.loglik == fits[0].loglik
+
+
+@pytest.mark.parametrize("fill", [np.nan, 1e308])
+def test_unused_regressors_change_no_bit_of_measures_that_are_streamed(
+    fill: float, not_held: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lrgls_dask.compression.patterns.MOST_PATTERNS", 1)
+    model = LowRankGLS(1, missing="em", engine="stream", rel_tol=1e-6)
+    expected, found = (model.fit(labelled(dataset(f))).result_ for f in (0.0, fill))  # whose equations share columns
+    assert found.run.engine == "stream"
+    assert found.mcelroy_r2() == expected.mcelroy_r2()
+    assert found.breusch_pagan().statistic == expected.breusch_pagan().statistic
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """What cannot be looked into, of a kernel that takes unused cells times zero."""
+
+    sums: np.ndarray
+
+
+def test_sums_that_cannot_be_looked_into_are_taken_of_cleared_blocks() -> None:
+    """Rather than handed on with what unused cells have made of them."""
+
+    def kernel(block: Block, params: None) -> Unlabelled:
+        return Unlabelled(np.nan_to_num(block.y[0]).T @ block.x[0])
+
+    kernel.masks_unused = True  # type: ignore[attr-defined]
+    design = System.from_arrays(Y, filled(0.0)).design
+    blocks = [Block(0, (np.hstack(filled(fill)),), (Y,), None) for fill in (0.0, np.nan)]
+    expected, found = (UsedCells(kernel, design.users, holes=True)(block, None).sums for block in blocks)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_column_that_no_equation_uses_may_hold_anything() -> None:
