@@ -184,10 +184,8 @@ class CoefficientCovariance:
             return None
         pieces, halves, ridge = self._orthonormal()
         sigma = self.sigma.rescaled(1.0 / self.y_scale)
-        found: Dual | None = Dual.of(self.design, pieces, sigma, ridge)
-        rows = self._rows(halves)
-        if found is not None and rows is not None:
-            found = found.restricted(rows, self._is_held, self.design, halves)
+        of_all, rows = Dual.of(self.design, pieces, sigma, ridge), self._rows(halves)
+        found = of_all if rows is None else of_all.restricted(rows, self._is_held, self.design, halves)
         return None if found is None else found.shrunk(ridge).in_units(self.design, halves)
 
     @property

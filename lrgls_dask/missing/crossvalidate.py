@@ -31,7 +31,7 @@ from lrgls_dask.rows.partition import Partition
 from lrgls_dask.rows.purposes import LEFT_OUT
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.tasks import run_tasks
-from lrgls_dask.rows.tiles import Tiles, fitted
+from lrgls_dask.rows.tiles import Tiles, subtract_fitted
 from lrgls_dask.sigma.interface import LOG_2PI, Sigma
 from lrgls_dask.solve.crossvalidate import (
     Candidate,
@@ -209,7 +209,8 @@ def shown_nll(seen: SeenRows, coefficients: np.ndarray, sigma: Sigma, *, number:
             origin[group.columns], origin[q + j] = mean[:-1], mean[-1]
     tiles = Tiles.of(design.batches)
     b = coefficients[tiles.batches.places]
-    level = origin[q:] - fitted(origin[None, :q], b, tiles)[0]
+    level = origin[q:].copy()
+    subtract_fitted(level[None], lambda columns: origin[None, :q][:, columns], b, tiles)
     params = MaskedParams(design.groups, tiles, origin, np.ones(design.n_equations), b, level, sigma)
     if first.patterns is not None or first.rows:
         held = PatternRows.of_rows(first.rows, origin) if first.patterns is None else None

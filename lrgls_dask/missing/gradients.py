@@ -110,8 +110,7 @@ def joint_kernel(block: Block, params: JointParams) -> MeatMoments:
 
 def _cut(slab: MaskedSlab, rows: slice) -> MaskedSlab:
     unit = None if slab.unit is None else slab.unit[rows]
-    observed = slab.observed[rows]
-    return MaskedSlab(slab.x[rows], slab.y[rows], observed, np.flatnonzero(observed == 0), unit, None)
+    return MaskedSlab.of(slab.x[rows], slab.y[rows], slab.observed[rows], unit, None)
 
 
 def _joint_gradients(slab: MaskedSlab, params: JointParams) -> np.ndarray:

@@ -24,7 +24,7 @@ from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.kernels import scratch
 from lrgls_dask.rows.moments import Summed
 from lrgls_dask.rows.sums import sums
-from lrgls_dask.rows.tiles import Tiles
+from lrgls_dask.rows.tiles import Tiles, add_adjoint, subtract_fitted
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.shown import lower_triangle, packed_inverse, posterior
 
@@ -314,9 +314,7 @@ def along_of(slab: MaskedSlab, params: MaskedParams) -> np.ndarray:
 
 
 def _less_fitted(residual: np.ndarray, slab: MaskedSlab, params: MaskedParams) -> np.ndarray:
-    views = params.tiles.batches.split(params.coefficients)
-    for tile in params.tiles.each:
-        residual[:, tile.equations] -= tile.product(slab.columns(tile.columns), tile.part(views))
+    subtract_fitted(residual, slab.columns, params.coefficients, params.tiles)
     residual += params.level if slab.unit is None else slab.unit[:, None] * params.level
     residual.reshape(-1)[slab.hidden] = 0.0
     return residual
@@ -350,10 +348,8 @@ def errors_given(residual: np.ndarray, observed: np.ndarray, sigma: LowRank) -> 
 
 def gradient_of(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tuple[np.ndarray, np.ndarray]:
     unit = sums(np.ones(len(error)) if slab.unit is None else slab.unit, error)
-    gradient = np.empty(len(params.tiles.batches.places))
-    views = params.tiles.batches.split(gradient)
-    for tile in params.tiles.each:
-        tile.part(views)[...] = tile.adjoint(slab.columns(tile.columns), error[:, tile.equations])
+    gradient = np.zeros(len(params.tiles.batches.places))
+    add_adjoint(gradient, slab.columns, error, params.tiles)
     return gradient, unit
 
 

@@ -96,9 +96,7 @@ class PatternRows:
 
     def slab(self, rows: slice) -> MaskedSlab:
         """Some of the rows as the kernels want them."""
-        observed = self.observed[rows]
-        hidden = np.flatnonzero(observed == 0)
-        return MaskedSlab(self.x[rows], self.y[rows], observed, hidden, self.unit[rows], self.count[rows])
+        return MaskedSlab.of(self.x[rows], self.y[rows], self.observed[rows], self.unit[rows], self.count[rows])
 
     def slabs(self) -> list[MaskedSlab]:
         """The rows as the kernels want them."""

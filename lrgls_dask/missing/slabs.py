@@ -64,6 +64,13 @@ class MaskedSlab:
     unit: np.ndarray | None
     count: np.ndarray | None
 
+    @classmethod
+    def of(
+        cls, x: np.ndarray, y: np.ndarray, observed: np.ndarray, unit: np.ndarray | None, count: np.ndarray | None
+    ) -> MaskedSlab:
+        """Of rows in memory."""
+        return cls(x, y, observed, np.flatnonzero(observed == 0), unit, count)
+
     @cached_property
     def x(self) -> np.ndarray:
         """(n, q)."""

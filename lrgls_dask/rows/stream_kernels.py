@@ -15,7 +15,7 @@ from lrgls_dask.rows.block import Block, bad_values
 from lrgls_dask.rows.kernels import even_rows, row_of, scratch, stretches, usable
 from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, Head, ProductMoments, ResidualMoments
 from lrgls_dask.rows.sums import sums
-from lrgls_dask.rows.tiles import Index, Side, Tiles
+from lrgls_dask.rows.tiles import Index, Side, Tiles, add_adjoint, subtract_fitted
 from lrgls_dask.sigma.interface import Sigma
 
 __all__ = ["StreamParams", "design_kernel", "direction_kernel", "products_kernel", "residual_kernel", "tile_rows"]
@@ -215,9 +215,7 @@ class _Slab:
         if params.scale is not None:
             found *= 1.0 / params.scale
         if params.coefficients is not None:
-            views = self.tiles.batches.split(params.coefficients)
-            for tile in self.tiles.each:
-                found[:, tile.equations] -= tile.product(self.columns(tile.columns), tile.part(views))
+            subtract_fitted(found, self.columns, params.coefficients, self.tiles)
         if self.weights is not None:
             found *= np.sqrt(self.weights)[:, None]
         return found
@@ -239,9 +237,7 @@ class _Slab:
         """Add X_j'values_j of every equation to a flat vector (P,); values (n, K) are spent."""
         if self.weights is not None:
             values *= np.sqrt(self.weights)[:, None]
-        views = self.tiles.batches.split(total)
-        for tile in self.tiles.each:
-            tile.part(views)[...] += tile.adjoint(self.columns(tile.columns), values[:, tile.equations])
+        add_adjoint(total, self.columns, values, self.tiles)
 
     def _filled(self, side: Side, use: str, columns: Index, first: int) -> np.ndarray:
         index = slice(columns.start + first, columns.stop + first) if isinstance(columns, slice) else columns + first

@@ -7,6 +7,7 @@ all of these. So there is no Python loop over equations, and no float64 copy of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from lrgls_dask.design.batches import Batch, Batches
 from lrgls_dask.design.design import as_slice
 from lrgls_dask.rows.sums import batched_sums, sums
 
-__all__ = ["Index", "Side", "Tile", "Tiles", "adjoint", "fitted"]
+__all__ = ["Columns", "Index", "Side", "Tile", "Tiles", "add_adjoint", "subtract_fitted"]
 
 TILE_COLUMNS = 512  # of X: with a few hundred rows a megabyte, and enough for the calls to cost little
 TILE_EQUATIONS = 512
@@ -24,6 +25,7 @@ DENSE = 16
 DENSE_EQUATIONS = 256
 
 Index = slice | np.ndarray
+Columns = Callable[[Index], np.ndarray]  # (n, c) some of X, in memory that the next ones may take
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,17 +71,6 @@ class Tile:
             matrix[self._entries] = coefficients
             return np.asarray(x @ matrix)
         return np.asarray((self._apart(x) @ coefficients).transpose(1, 0, 2).reshape(len(x), -1))
-
-    def product_into(self, found: np.ndarray, x: np.ndarray, coefficients: np.ndarray) -> None:
-        """The same in the columns of its equations of found (n, K)."""
-        if self.inside is not None and isinstance(self.equations, slice):
-            matrix = np.zeros((self.width, _length(self.equations)))
-            matrix[self._entries] = coefficients
-            np.matmul(x, matrix, out=found[:, self.equations])
-        elif self.inside is None and self.shape[2] == 1:
-            found[:, self.equations] = (self._apart(x) @ coefficients)[:, :, 0].T
-        else:
-            found[:, self.equations] = self.product(x, coefficients)
 
     def adjoint(self, x: np.ndarray, values: np.ndarray) -> np.ndarray:
         """X_g' values_g of each design, (g, p, m); x (n, c), values (n, g m) of its equations."""
@@ -173,22 +164,18 @@ def _together(batch: Batch, first: int) -> tuple[int, np.ndarray | None, Index]:
     return last, None, as_slice(batch.columns[first:last].ravel())
 
 
-def fitted(x: np.ndarray, coefficients: np.ndarray, tiles: Tiles, out: np.ndarray | None = None) -> np.ndarray:
-    """[X_1 b_1 ... X_K b_K], (n, K), of rows x (n, q) and flat coefficients (P,).  out : where they go, if given."""
-    found = np.empty((len(x), tiles.batches.n_equations)) if out is None else out
+def subtract_fitted(values: np.ndarray, columns: Columns, coefficients: np.ndarray, tiles: Tiles) -> None:
+    """Subtract [X_1 b_1 ... X_K b_K] from values (n, K) of rows whose columns of X are asked for; flat b (P,)."""
     views = tiles.batches.split(coefficients)
     for tile in tiles.each:
-        tile.product_into(found, x[:, tile.columns], tile.part(views))
-    return found
+        values[:, tile.equations] -= tile.product(columns(tile.columns), tile.part(views))
 
 
-def adjoint(x: np.ndarray, values: np.ndarray, tiles: Tiles) -> np.ndarray:
-    """X_j' values_j of every equation, flat (P,), of rows x (n, q) and values (n, K)."""
-    found = np.empty(len(tiles.batches.places))
-    views = tiles.batches.split(found)
+def add_adjoint(total: np.ndarray, columns: Columns, values: np.ndarray, tiles: Tiles) -> None:
+    """Add X_j' values_j of every equation to total, flat (P,); values (n, K) of rows whose columns are asked for."""
+    views = tiles.batches.split(total)
     for tile in tiles.each:
-        tile.part(views)[...] = tile.adjoint(x[:, tile.columns], values[:, tile.equations])
-    return found
+        tile.part(views)[...] += tile.adjoint(columns(tile.columns), values[:, tile.equations])
 
 
 def _length(index: Index) -> int:

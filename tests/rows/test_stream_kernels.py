@@ -18,7 +18,7 @@ from lrgls_dask.rows.stream_kernels import (
     products_kernel,
     residual_kernel,
 )
-from lrgls_dask.rows.tiles import Tiles, adjoint, fitted
+from lrgls_dask.rows.tiles import Tiles, add_adjoint, subtract_fitted
 from lrgls_dask.sigma.lowrank import LowRank
 
 N = 57
@@ -165,9 +165,13 @@ def test_rows_in_memory(kind: str, cut: str) -> None:
     b = [np.random.default_rng(j).normal(size=len(c)) for j, c in enumerate(design.columns)]
     of = Tiles.of(design.batches)
     expected = np.column_stack([X[:, c] @ each for c, each in zip(design.columns, b, strict=True)])
-    assert_same(fitted(X, flat_of(design, b), of), expected)
+    residual = np.zeros_like(Y)
+    subtract_fitted(residual, lambda columns: X[:, columns], flat_of(design, b), of)
+    assert_same(-residual, expected)
     each = [X[:, c].T @ y for c, y in zip(design.columns, Y.T, strict=True)]
-    assert_same(adjoint(X, Y, of), flat_of(design, each))
+    gradient = np.zeros(design.n_coefficients)
+    add_adjoint(gradient, lambda columns: X[:, columns], Y, of)
+    assert_same(gradient, flat_of(design, each))
 
 
 @pytest.mark.parametrize("kind", COLUMNS)
