@@ -19,14 +19,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
-from lrgls_dask.missing.slabs import MaskedSlab, block_slabs
+from lrgls_dask.missing.slabs import POSTERIOR, MaskedSlab, block_slabs, spare_rows
 from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.kernels import scratch
 from lrgls_dask.rows.moments import Summed
 from lrgls_dask.rows.sums import sums
 from lrgls_dask.rows.tiles import Tiles, add_adjoint, subtract_fitted
 from lrgls_dask.sigma.lowrank import LowRank
-from lrgls_dask.sigma.shown import lower_triangle, packed_inverse, posterior
+from lrgls_dask.sigma.shown import Posterior, lower_triangle
 
 __all__ = [
     "GradientMoments",
@@ -153,8 +153,9 @@ def latent_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> LatentM
     return None if several is None else several.points[0]
 
 
-def _latent(slab: MaskedSlab, params: MaskedParams) -> LatentMoments:
-    found, error = _latent_of(residuals_of(slab, params, room_of(slab)), slab.observed, slab.count, params.sigma)
+def _latent(slab: MaskedSlab, params: MaskedParams, numbers: int) -> LatentMoments:
+    given = slab.posterior(params.sigma, numbers)
+    found, error = _latent_of(residuals_of(slab, params, room_of(slab)), slab, given, params.sigma)
     gradient, unit_gradient = gradient_of(slab, error, params)
     return replace(found, gradient=gradient, unit_gradient=unit_gradient)
 
@@ -163,7 +164,7 @@ def residual_moments(slabs: Iterable[MaskedSlab], sigma: LowRank) -> LatentMomen
     """LatentMoments, but for the gradients, of slabs whose y is the residuals; n K (2 k^2 + 4 k) multiplications."""
     total: LatentMoments | None = None
     for slab in slabs:
-        part, _ = _latent_of(slab.y.copy(), slab.observed, slab.count, sigma)
+        part, _ = _latent_of(slab.y.copy(), slab, slab.posterior(sigma), sigma)
         if total is None:
             total = part
         else:
@@ -172,26 +173,32 @@ def residual_moments(slabs: Iterable[MaskedSlab], sigma: LowRank) -> LatentMomen
 
 
 def _latent_of(
-    residual: np.ndarray, observed: np.ndarray, count: np.ndarray | None, sigma: LowRank
+    residual: np.ndarray, slab: MaskedSlab, given: Posterior, sigma: LowRank
 ) -> tuple[LatentMoments, np.ndarray]:
     """LatentMoments without gradients, and the errors e (n, K) in the memory of `residual`."""
-    half, log_det = posterior(observed, sigma)
-    mean = _factor_means(half, residual, sigma)
+    observed, n_pairs = slab.observed, len(given.packed)
+    mean = _factor_means(given.half, residual, sigma)
     error = _errors(residual, mean, observed, sigma)
-    outer, spread = _products(mean), packed_inverse(half)
-    counted = np.ones(len(observed)) if count is None else count
-    spread *= counted
-    n_outer, n_spread = len(outer), len(spread)
-    by_equation = sums(np.concatenate([outer, spread, counted[None]]), observed).T
+    counted = np.ones(len(observed)) if slab.count is None else slab.count
+    # products of the means, variances, rows: each summed over the rows that show the equation, and over all
+    each = np.empty((2 * n_pairs + 2, len(observed)))
+    _products(mean, out=each[:n_pairs])
+    each[n_pairs:-2] = given.packed
+    each[-2] = given.log_det
+    each[-1] = counted
+    if slab.count is not None:
+        each[n_pairs:-1] *= counted
+    by_equation, total = sums(each, observed).T, each @ np.ones(len(observed))
+    outer, spread = total[:n_pairs], total[n_pairs:-2]
     found = LatentMoments(
-        n_rows=float(counted.sum()),
+        n_rows=float(total[-1]),
         cells=by_equation[:, -1],
         errors=np.einsum("ij,ij->j", error, error),
         along=sums(mean, error).T,
-        outer=by_equation[:, :n_outer],
-        spread=by_equation[:, n_outer : n_outer + n_spread],
-        total=outer.sum(axis=1) + spread.sum(axis=1),
-        log_det=float(log_det @ counted),
+        outer=by_equation[:, :n_pairs],
+        spread=by_equation[:, n_pairs:-2],
+        total=outer + spread,
+        log_det=float(total[-2]),
         lengths=float(np.vdot(mean, mean)),
         gradient=np.zeros(0),
         unit_gradient=np.zeros(len(sigma.d)),
@@ -202,8 +209,9 @@ def _latent_of(
 def several_moments(slabs: Iterable[MaskedSlab], params: SeveralParams) -> SeveralMoments | None:
     """LatentMoments at each of several points: one read, as many times the work."""
     total: SeveralMoments | None = None
+    numbers = POSTERIOR // len(params.points)
     for slab in slabs:
-        part = SeveralMoments(tuple(_latent(slab, point) for point in params.points))
+        part = SeveralMoments(tuple(_latent(slab, point, numbers) for point in params.points))
         if total is None:
             total = part
         else:
@@ -215,7 +223,7 @@ def image_moments(slabs: Iterable[MaskedSlab], params: MaskedParams) -> Gradient
     """X_o' Sigma_oo^-1 X_o p times d, for p the negative of `coefficients`; Y does not enter."""
     total: GradientMoments | None = None
     for slab in slabs:
-        error = errors_given(along_of(slab, params), slab.observed, params.sigma)
+        error = errors_given(along_of(slab, params), slab, params.sigma)
         part = GradientMoments(*gradient_of(slab, error, params))
         if total is None:
             total = part
@@ -334,16 +342,16 @@ def _factor_means(half: np.ndarray, residual: np.ndarray, sigma: LowRank) -> np.
 def _errors(residual: np.ndarray, mean: np.ndarray, observed: np.ndarray, sigma: LowRank) -> np.ndarray:
     """e = r - F m, zero where missing, in the memory of `residual`."""
     if len(mean):
-        by_factors = np.matmul(mean.T, sigma.F.T, out=scratch("of factors", residual.shape))
+        by_factors = np.matmul(mean.T, sigma.F.T, out=spare_rows(residual.shape))
         by_factors *= observed
         residual -= by_factors
     return residual
 
 
-def errors_given(residual: np.ndarray, observed: np.ndarray, sigma: LowRank) -> np.ndarray:
-    """The errors e (n, K) in the memory of `residual`."""
-    half, _ = posterior(observed, sigma)
-    return _errors(residual, _factor_means(half, residual, sigma), observed, sigma)
+def errors_given(residual: np.ndarray, slab: MaskedSlab, sigma: LowRank) -> np.ndarray:
+    """The errors e (n, K) of residuals of a slab, in their memory."""
+    mean = _factor_means(slab.posterior(sigma).half, residual, sigma)
+    return _errors(residual, mean, slab.observed, sigma)
 
 
 def gradient_of(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tuple[np.ndarray, np.ndarray]:
@@ -353,10 +361,10 @@ def gradient_of(slab: MaskedSlab, error: np.ndarray, params: MaskedParams) -> tu
     return gradient, unit
 
 
-def _products(mean: np.ndarray) -> np.ndarray:
-    """(h, n) lower triangles of m m'."""
+def _products(mean: np.ndarray, out: np.ndarray) -> None:
+    """Lower triangles of m m' into out (h, n)."""
     rows, columns = lower_triangle(len(mean))
-    return mean[rows] * mean[columns]
+    np.multiply(mean[rows], mean[columns], out=out)
 
 
 def unpacked(triangles: np.ndarray, k: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from math import isqrt
 from typing import Protocol
 
 import numpy as np
@@ -23,8 +24,11 @@ from numpy.typing import NDArray
 __all__ = [
     "DenseRows",
     "FactorRows",
+    "Factors",
     "Given",
+    "Posterior",
     "Rows",
+    "capacitances",
     "cells_and_pairs",
     "half_inverse",
     "lower_triangle",
@@ -266,10 +270,20 @@ def products_of_pairs(vectors: Array, first: Array, second: Array) -> Array:
 
 def posterior_root(observed: Array, sigma: Factors) -> Array:
     """(k, k, n) lower triangular Cholesky factors of C_i, all rows together, loops over k alone."""
-    k = sigma.F.shape[1]
-    rows, columns = lower_triangle(k)
-    capacitance = (sigma.F[:, rows] * sigma.scaled_loadings[:, columns]).T @ observed.T
-    root = np.zeros((k, k, len(observed)))
+    return _roots(capacitances(observed, sigma))
+
+
+def capacitances(observed: Array, sigma: Factors) -> Array:
+    """(h, n) lower triangles of C_i - I = F_o' D_o^-1 F_o."""
+    rows, columns = lower_triangle(sigma.F.shape[1])
+    return np.asarray((sigma.F[:, rows] * sigma.scaled_loadings[:, columns]).T @ observed.T)
+
+
+def _roots(capacitance: Array) -> Array:
+    h, n = capacitance.shape
+    k = (isqrt(8 * h + 1) - 1) // 2
+    _, columns = lower_triangle(k)
+    root = np.zeros((k, k, n))
     for b in range(k):
         column = root[b:, b]
         np.copyto(column, capacitance[columns == b])
@@ -292,10 +306,32 @@ def half_inverse(root: Array) -> Array:
     return inverse
 
 
-def posterior(observed: Array, sigma: Factors) -> tuple[Array, Array]:
-    """What makes C_i^-1 = H'H, lower triangular (k, k, n), and log|C_i| (n,)."""
-    half = half_inverse(posterior_root(observed, sigma))
-    return half, -2.0 * np.log(np.einsum("aan->an", half)).sum(axis=0)
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """The factors of rows given what these show, normal with variance C_i^-1 = H'H.
+
+    half : (k, k, n) H, lower triangular.  log_det : (n,) log|C_i|.  packed : (h, n) lower triangles of C_i^-1.
+    """
+
+    half: Array
+    log_det: Array
+    packed: Array
+
+    def of(self, rows: slice | Array) -> Posterior:
+        """Of some of the rows."""
+        return Posterior(self.half[:, :, rows], self.log_det[rows], self.packed[:, rows])
+
+    @staticmethod
+    def numbers(sigma: Factors) -> int:
+        """Of a row."""
+        k = sigma.F.shape[1]
+        return 1 + k * k + k * (k + 1) // 2
+
+
+def posterior(capacitance: Array) -> Posterior:
+    """Of rows whose `capacitances` these are."""
+    half = half_inverse(_roots(capacitance))
+    return Posterior(half, -2.0 * np.log(np.einsum("aan->an", half)).sum(axis=0), packed_inverse(half))
 
 
 def packed_inverse(half: Array) -> Array:
