@@ -17,7 +17,7 @@ from missing_stored import write
 
 from lrgls_dask import LowRankGLS, System
 
-FULL = {"n_obs": 1_000_000, "n_equations": 60, "n_regressors": 12, "row_chunk": 20_000}  # 0.6 GB
+FULL = {"n_obs": 200_000, "n_equations": 60, "n_regressors": 12, "row_chunk": 20_000}  # 0.1 GB
 SMALL = {"n_obs": 40_000, "n_equations": 10, "n_regressors": 4, "row_chunk": 2_000}
 THREADS, RANK = 2, 3
 SHARES = {"none": None, "half": 0.5, "all": 1.0}

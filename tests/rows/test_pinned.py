@@ -99,7 +99,7 @@ def test_nothing_is_read_again_where_all_rows_fit() -> None:
 
 
 @pytest.mark.usefixtures("room_for_half")
-@pytest.mark.parametrize("lazy", [False, True], ids=["zarr", "dask"])
+@pytest.mark.parametrize("lazy", [pytest.param(False, marks=pytest.mark.slow), True], ids=["zarr", "dask"])
 def test_chunks_that_blocks_share_are_read_once_where_they_are_kept(lazy: bool, monkeypatch: Any) -> None:
     """X in chunks of 15 rows and Y in chunks of 10: only rows below 30 end a chunk of both."""
     monkeypatch.setattr("lrgls_dask.rows.layout.LARGEST_BLOCK_BYTES", 1)
@@ -120,6 +120,7 @@ def test_what_dask_computes_is_kept_too() -> None:
     assert Counter(reads.values()) == {1: 6, fit.n_passes: 6} and fit.n_passes > 1
 
 
+@pytest.mark.slow
 def test_rows_of_more_patterns_than_are_compressed_are_kept_from_the_second_pass_on(monkeypatch: Any) -> None:
     monkeypatch.setattr("lrgls_dask.plan.make.are_few", lambda rows: False)
     monkeypatch.setattr("lrgls_dask.plan.make.most_patterns", lambda design: 2)
@@ -135,7 +136,9 @@ def test_rows_of_more_patterns_than_are_compressed_are_kept_from_the_second_pass
 
 
 @pytest.mark.usefixtures("room_for_half")
-@pytest.mark.parametrize("how", ["weights", "groups", "skipped", "threads"])
+@pytest.mark.parametrize(
+    "how", ["groups", *(pytest.param(each, marks=pytest.mark.slow) for each in ("weights", "skipped", "threads"))]
+)
 def test_no_bit_depends_on_what_is_kept(how: str) -> None:
     data = simulate("mixed", n=60, weighted=how == "weights")
     if how == "skipped":
@@ -238,7 +241,7 @@ def test_the_last_row_that_is_kept_splits_no_stored_chunk() -> None:
 # ---------------------------------------------------------------------------------------------- stores, plans
 
 
-@pytest.mark.parametrize("opened", [System.from_zarr, None], ids=["zarr", "dask"])
+@pytest.mark.parametrize("opened", [System.from_zarr, pytest.param(None, marks=pytest.mark.slow)], ids=["zarr", "dask"])
 def test_a_store_that_is_overwritten_is_noticed_though_nothing_is_read_again(
     tmp_path: Path, monkeypatch: Any, opened: Callable[[Path], System] | None
 ) -> None:
