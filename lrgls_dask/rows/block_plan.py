@@ -30,6 +30,7 @@ from lrgls_dask.rows.rows import Part, Rows
 __all__ = [
     "BlockPlan",
     "Chunks",
+    "Reader",
     "Stored",
     "StoredBlocks",
     "chunk_name",

@@ -31,6 +31,7 @@ from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.block_plan import (
     BlockPlan,
     Chunks,
+    Reader,
     Stored,
     StoredBlocks,
     chunk_name,
@@ -354,9 +355,9 @@ def _inline(plans: tuple[BlockPlan, ...], graph: dict[Key, Any]) -> tuple[tuple[
 class _InMemory:
     """The keys of a graph whose values are no work."""
 
-    graph: dict[Key, Any]
+    graph: Any
 
-    def __contains__(self, key: object) -> bool:
+    def __contains__(self, key: Any) -> bool:
         return not _is_task(self.graph[key], set(get_dependencies(self.graph, key)))
 
 
@@ -377,7 +378,7 @@ def _scatter(
     views: dict[Key, np.ndarray] = {}
     moved = []
     for index, plan in enumerate(plans):
-        readers: list[Stored | Chunks] = []
+        readers: list[Reader] = []
         for position, reader in enumerate(plan.readers):
             if isinstance(reader, Stored) and isinstance(reader.array, np.ndarray):
                 key = (f"lrgls-sent-{token}", index, position)
