@@ -227,7 +227,7 @@ class LowRankGLS(EstimatorOptions):
             return self._fit_segments(self.covariance, system, meter)
         restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
         plan = self.plan(system)  # before a checkpoint is made: what is refused leaves nothing behind
-        with self._checkpoint(system) as kept:
+        with self._checkpoint(system) as kept, meter.pinning(plan.pinned_rows):
             road = self._road(system, plan, restrictions, meter, kept)
             return self._fit_along(road, system, self._settings(restrictions), kept), road.plan
 
@@ -358,7 +358,7 @@ class LowRankGLS(EstimatorOptions):
                 lam_B=self._ridge,
                 meter=meter,
                 dense=plan.holds_sigma,
-                spare_bytes=plan.memory_limit - plan.worker_peak,
+                spare_bytes=plan.spare_bytes,
                 restrictions=restrictions,
             )
             return Road(problem, plan)

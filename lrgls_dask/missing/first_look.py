@@ -13,6 +13,7 @@ from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.plan.holes import HOLES_PASSES, ROUNDS_PASSES
+from lrgls_dask.plan.pins import with_pinned
 from lrgls_dask.plan.plan import Plan
 from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.purposes import LEFT_OUT, LIKELIHOOD, PATTERNS
@@ -65,7 +66,10 @@ def plan_of_holes(plan: Plan, seen: Incomplete, *, by_rounds: bool) -> Plan:
         purposes = HOLES_PASSES | {LIKELIHOOD: max(1, HOLES_PASSES[LIKELIHOOD] + rounds)}
     if LEFT_OUT in plan.purposes:
         purposes = purposes | {LEFT_OUT: plan.purposes[LEFT_OUT]}
-    return replace(_found(plan, found, STREAMS, purposes), errors=plan.errors)
+    assert isinstance(seen.rows, Rows)  # compressed ones are not streamed
+    streams = with_pinned(replace(_found(plan, found, STREAMS, purposes), errors=plan.errors), seen.rows)
+    seen.meter.pin(streams.pinned_rows)
+    return streams
 
 
 def plan_of_complete_rows(plan: Plan, streamed: Design | None) -> Plan:

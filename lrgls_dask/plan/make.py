@@ -11,6 +11,7 @@ from lrgls_dask.compression.compressed import partial_bytes
 from lrgls_dask.compression.patterns import are_few, most_patterns
 from lrgls_dask.options import Engine
 from lrgls_dask.plan.holes import price_missing
+from lrgls_dask.plan.pins import with_pinned
 from lrgls_dask.plan.plan import Plan
 from lrgls_dask.plan.price import EM_PASSES, compress_client, price, stream_client
 from lrgls_dask.plan.work import compress_work
@@ -87,7 +88,8 @@ def make_plan(
         instead = (next((p for p in priced[other] if p.fits), None) for other in priced if other != plan.engine)
         beside = tuple(each for each in instead if each is not None and parts == 1)
         errors = plan.errors if missing else price_of_errors(rows.design, plan)
-        return replace(plan, instead=beside, errors=errors)
+        plan = replace(plan, instead=beside, errors=errors, limit_given=memory_limit is not None)
+        return with_pinned(plan, rows)
     others = [plan for plans in priced.values() for plan in plans if plan.fits]
     raise MemoryError(_refusal(min(allowed, key=lambda plan: plan.peak), others, needs_matrix, cluster))
 

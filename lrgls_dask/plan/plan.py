@@ -11,6 +11,7 @@ from lrgls_dask.compression.by_pattern import PAYS
 from lrgls_dask.page import described
 from lrgls_dask.plan.rates import NOMINAL, Rates, machine_rates
 from lrgls_dask.plan.work import Work
+from lrgls_dask.rows.memory import SLACK
 from lrgls_dask.rows.purposes import MEANS, OLS, RESIDUALS, in_words
 
 __all__ = ["Plan"]
@@ -40,6 +41,9 @@ class Plan:
     work : what all of it takes beside reading.  stored : whether rows are read from storage, and not in memory already.
     read_rate : bytes a second that storage gives to each process, None where that of this machine is taken.
     rates : of one thread, None where those of this machine are taken.
+    limit_given : whether memory_limit was given; only then rows are kept in memory to save reading them again.
+    pinned_rows, pinned_bytes : how many of the first rows are, from the pass that reads them first, and what they take,
+    as part of the peaks.
     instead : what the other engines would take that fit too.
     worker_peak, client_peak : predicted peak bytes of one worker process and of this one; with threads they are the
     same process and both hold the whole.  memory_limit, client_limit : what they may use.
@@ -78,6 +82,9 @@ class Plan:
     stored: bool = False
     read_rate: float | None = None
     rates: Rates | None = None
+    limit_given: bool = False
+    pinned_rows: int = 0
+    pinned_bytes: int = 0
     instead: tuple[Plan, ...] = ()
 
     @property
@@ -100,11 +107,13 @@ class Plan:
         if self.read_rate or self.bytes_per_pass > self.memory_limit * self.n_workers:
             again = 1.0
         rate = (self.read_rate or rates.read) * self.n_workers
+        again *= 1.0 - self.pinned_bytes / max(1, self.bytes_per_pass)
         return self._seconds(rates, self.n_workers * self.n_threads, rate, again)
 
     @property
     def nominal_seconds(self) -> float:
-        """The same on two threads that do what is usual, whatever machine this is: what engines are chosen by."""
+        """The same on two threads that do what is usual, whatever machine this is, of a fit that keeps no rows in
+        memory: what engines are chosen by."""
         again = CACHED if self.bytes_per_pass <= NOMINAL_CACHE else 1.0
         return self._seconds(NOMINAL, 2, NOMINAL.read, again)
 
@@ -135,6 +144,12 @@ class Plan:
     def peak(self) -> int:
         """The largest predicted peak of any one process."""
         return max(self.worker_peak, self.client_peak)
+
+    @property
+    def spare_bytes(self) -> int:
+        """What a worker has left beside its passes; rows that are kept in memory do not count, as they leave room for
+        all that is known to be needed."""
+        return self.memory_limit - self.worker_peak + int(SLACK * self.pinned_bytes)
 
     @property
     def fits(self) -> bool:
@@ -204,7 +219,16 @@ class Plan:
             times = f"once, or {times} where more than {self.most_patterns} patterns are found"
         blocks = f"in {self.n_blocks:,} blocks of at most {format_bytes(self.largest_block)}"
         purposes = f", for {in_words(self.purposes)}" if self.passes > 1 else ""
-        return f"{format_bytes(self.bytes_per_pass)} {times}, {blocks}{purposes}{look}"
+        return f"{format_bytes(self.bytes_per_pass)} {times}, {blocks}{purposes}{self._pinned()}{look}"
+
+    def _pinned(self) -> str:
+        """What of the rows is read once only."""
+        if not self.pinned_bytes:
+            return ""
+        first = "all rows" if self.pinned_rows == self.n_obs else f"the first {self.pinned_rows:,} rows"
+        later = self.bytes_per_pass - self.pinned_bytes
+        left = f"reads {format_bytes(later)}" if later else "reads nothing"
+        return f"; {first}, {format_bytes(self.pinned_bytes)}, stay in memory, so that each pass after the first {left}"
 
 
 def _shown(seconds: float) -> str:

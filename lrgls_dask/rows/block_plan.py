@@ -6,7 +6,7 @@ share, are values in the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,17 +23,20 @@ from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.cluster import Box
 from lrgls_dask.rows.layout import Layout
 from lrgls_dask.rows.patience import patiently
+from lrgls_dask.rows.pinned import Pin, PinnedRows, alone
 from lrgls_dask.rows.resources import spare_arrays
 from lrgls_dask.rows.rows import Part, Rows
 
 __all__ = [
     "BlockPlan",
     "Chunks",
+    "Reader",
     "Stored",
     "StoredBlocks",
     "chunk_name",
     "edges_of",
     "is_split",
+    "pinned_plans",
     "plan_blocks",
     "read_ahead",
     "read_stored",
@@ -43,18 +46,30 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """Rows start..stop of an array that is sliced where the task runs."""
+    """Rows start..stop of an array that is sliced where the task runs. pin : where they are kept, if they are."""
 
     array: Any
     start: int
     stop: int
+    pin: Pin | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Chunks:
-    """Rows of values in the graph: (key, first, last) for each chunk they lie in."""
+    """Rows of values in the graph: (key, first, last) for each chunk they lie in. pin : as of `Stored`."""
 
     pieces: tuple[tuple[Key, int, int], ...]
+    pin: Pin | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Rows that an earlier pass has kept, in pieces."""
+
+    pieces: tuple[np.ndarray, ...]
+
+
+Reader = Stored | Chunks | Held
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +87,7 @@ class BlockPlan:
     n_y: int
     by_cell: bool
     absorbs: bool
-    readers: tuple[Stored | Chunks, ...]
+    readers: tuple[Reader, ...]
     names: tuple[str, ...]
     graph: dict[Key, Any]
     shared: frozenset[Key]
@@ -85,30 +100,32 @@ class BlockPlan:
 @dataclass(frozen=True, eq=False)
 class StoredBlocks:
     """Consecutive blocks of arrays that are sliced where the task runs, and planned there: a million of them are no
-    objects of the client. bounds : their first rows, and the end of the last."""
+    objects of the client. bounds : their first rows, and the end of the last.  pinned : what is kept of them."""
 
     arrays: tuple[Any, ...]
     names: tuple[str, ...]
     sizes: tuple[int, int, bool, bool]
     bounds: np.ndarray
+    pinned: PinnedRows | None
 
     def plans(self) -> tuple[BlockPlan, ...]:
-        return tuple(
+        plans = tuple(
             BlockPlan(a, b, *self.sizes, tuple(Stored(each, a, b) for each in self.arrays), self.names, {}, frozenset())
             for a, b in pairwise(self.bounds.tolist())
         )
+        return plans if self.pinned is None else pinned_plans(plans, self.arrays, self.pinned, frozenset())
 
     def some(self, first: int, stop: int) -> StoredBlocks:
         return replace(self, bounds=self.bounds[first : stop + 1])
 
 
-def stored_blocks(rows: Rows, layout: Layout) -> StoredBlocks | None:
+def stored_blocks(rows: Rows, layout: Layout, pinned: PinnedRows | None) -> StoredBlocks | None:
     """All blocks, or None where some part is in memory, a value of a graph, or cut within its chunks."""
     for part in rows.parts:
         if isinstance(part.array, da.Array | np.ndarray) or is_split(part, layout.blocks):
             return None
     arrays, names = tuple(part.array for part in rows.parts), tuple(part.name for part in rows.parts)
-    return StoredBlocks(arrays, names, _sizes(rows), layout.blocks)
+    return StoredBlocks(arrays, names, _sizes(rows), layout.blocks, pinned)
 
 
 def _sizes(rows: Rows) -> tuple[int, int, bool, bool]:
@@ -124,6 +141,35 @@ def plan_blocks(rows: Rows, layout: Layout) -> tuple[BlockPlan, ...]:
         BlockPlan(int(a), int(b), *sizes, of_parts, names, {}, frozenset())
         for a, b, of_parts in zip(bounds[:-1], bounds[1:], readers, strict=True)
     )
+
+
+def pinned_plans(
+    plans: tuple[BlockPlan, ...], arrays: tuple[Any, ...], pinned: PinnedRows, in_memory: Container[Key]
+) -> tuple[BlockPlan, ...]:
+    """The same that take what an earlier pass has kept, and keep what is to be.
+
+    arrays : of the parts.  in_memory : keys whose values are no work, which somebody else keeps.
+    """
+    found = []
+    for plan in plans:
+        if plan.start >= pinned.stop:
+            found.append(plan)
+            continue
+        takes = pinned.takes(plan.start, plan.stop)
+        readers: list[Reader] = []
+        for reader, array in zip(plan.readers, arrays, strict=True):
+            held = pinned.find(array, plan.start, plan.stop)
+            theirs = isinstance(array, np.ndarray) or (
+                isinstance(reader, Chunks) and any(key in in_memory for key, _, _ in reader.pieces)
+            )
+            if held is not None:
+                readers.append(Held(held))
+            elif takes and not theirs and not isinstance(reader, Held):
+                readers.append(replace(reader, pin=Pin(pinned, array, plan.start)))
+            else:
+                readers.append(reader)
+        found.append(replace(plan, readers=tuple(readers)))
+    return tuple(found)
 
 
 def _readers(part: Part, bounds: np.ndarray) -> list[Stored] | list[Chunks]:
@@ -171,7 +217,7 @@ def chunk_name(part: Part) -> str:
 
 def read_ahead(plans: tuple[BlockPlan, ...], values: dict[Key, Any]) -> Iterator[tuple[Block, list[np.ndarray]]]:
     """Each block in turn, the next one being read meanwhile where reading takes any time."""
-    if len(plans) == 1 or all(isinstance(r, Stored) and isinstance(r.array, np.ndarray) for r in plans[0].readers):
+    if len(plans) == 1 or all(_is_here(reader) for plan in plans for reader in plan.readers):
         for plan in plans:
             yield _read(plan, values)
         return
@@ -183,6 +229,11 @@ def read_ahead(plans: tuple[BlockPlan, ...], values: dict[Key, Any]) -> Iterator
             yield block
             del block
         yield ahead.result()
+
+
+def _is_here(reader: Reader) -> bool:
+    """Whether reading takes no time."""
+    return isinstance(reader, Held) or (isinstance(reader, Stored) and isinstance(reader.array, np.ndarray))
 
 
 def _read(plan: BlockPlan, values: dict[Key, Any]) -> tuple[Block, list[np.ndarray]]:
@@ -213,14 +264,22 @@ def read_stored(stored: Box) -> np.ndarray:
     return patiently(lambda: np.asarray(stored.value.array[stored.value.start : stored.value.stop]))
 
 
-def _read_part(reader: Stored | Chunks, values: dict[Key, Any]) -> np.ndarray:
-    if isinstance(reader, Stored) and hasattr(reader.array, "read_into"):
-        array = spare_arrays.take((reader.stop - reader.start, *reader.array.shape[1:]), reader.array.dtype)
-        reader.array.read_into(array, reader.start)
-        return array
-    if isinstance(reader, Stored):
-        return np.asarray(reader.array[reader.start : reader.stop])
-    pieces = [np.asarray(values[key])[first:last] for key, first, last in reader.pieces]
+def _read_part(reader: Reader, values: dict[Key, Any]) -> np.ndarray:
+    if isinstance(reader, Held):
+        return _joined(reader.pieces)
+    if isinstance(reader, Chunks):
+        array = _joined([np.asarray(values[key])[first:last] for key, first, last in reader.pieces])
+        return array if reader.pin is None else reader.pin.keep(array)
+    if not hasattr(reader.array, "read_into"):
+        array = np.asarray(reader.array[reader.start : reader.stop])
+        return array if reader.pin is None else reader.pin.keep(alone(array))
+    shape, dtype = (reader.stop - reader.start, *reader.array.shape[1:]), reader.array.dtype
+    array = spare_arrays.take(shape, dtype) if reader.pin is None else np.empty(shape, dtype)
+    reader.array.read_into(array, reader.start)
+    return array if reader.pin is None else reader.pin.keep(array)
+
+
+def _joined(pieces: Sequence[np.ndarray]) -> np.ndarray:
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.events import say
+from lrgls_dask.rows.pinned import PinnedRows
 from lrgls_dask.rows.progress import Progress
 from lrgls_dask.rows.purposes import in_words
 
@@ -22,6 +25,7 @@ class Meter:
 
     earlier : passes and bytes of a client that was killed before, less those of it that this one had to make again.
     purposes : what each pass was for.  name : of the fit, for its tasks and log.
+    pinned : the rows that stay in memory between passes, while a fit that may keep some goes on.
     """
 
     progress: Progress = field(default_factory=Progress)
@@ -31,6 +35,22 @@ class Meter:
     earlier: tuple[int, int] = (0, 0)
     purposes: list[str] = field(default_factory=list)
     name: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
+    pinned: PinnedRows | None = None
+
+    @contextmanager
+    def pinning(self, stop: int) -> Iterator[None]:
+        """While this lasts passes keep what they read of the rows before `stop`, see `PinnedRows`."""
+        self.pinned = PinnedRows(stop)
+        try:
+            yield
+        finally:
+            self.pinned.release()
+            self.pinned = None
+
+    def pin(self, stop: int) -> None:
+        """Keep rows before `stop` from the next pass on, where a fit goes on that may keep some."""
+        if self.pinned is not None:
+            self.pinned.stop = max(stop, self.pinned.stop)
 
     @property
     def name_of_pass(self) -> str:

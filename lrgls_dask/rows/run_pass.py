@@ -31,11 +31,13 @@ from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.block_plan import (
     BlockPlan,
     Chunks,
+    Reader,
     Stored,
     StoredBlocks,
     chunk_name,
     edges_of,
     is_split,
+    pinned_plans,
     plan_blocks,
     read_ahead,
     read_stored,
@@ -48,6 +50,7 @@ from lrgls_dask.rows.kernels import CompleteRows
 from lrgls_dask.rows.layout import FAN_IN, Layout, cut_rows
 from lrgls_dask.rows.memory import SLACK, pass_bytes, this_cluster
 from lrgls_dask.rows.meter import Meter
+from lrgls_dask.rows.pinned import PinnedRows, stays_here
 from lrgls_dask.rows.progress import report
 from lrgls_dask.rows.purposes import MEANS, READING
 from lrgls_dask.rows.ready import check_stores, check_workers
@@ -95,7 +98,12 @@ def run_pass(
     if rows.cells is not None:
         kernel = ScaledCells.of(kernel, rows.design, rows.cells.constant)
     layout = cut_rows(rows, partial_bytes)
-    n_bytes = rows.n_obs * rows.row_bytes
+    n_bytes, get = rows.n_obs * rows.row_bytes, _scheduler()
+    pinned = meter.pinned if stays_here(get) else None
+    held = 0
+    if pinned is not None:
+        pinned.begin(layout.blocks)
+        held = pinned.held_bytes((part.array for part in rows.parts), layout.blocks)
     # set once here: every task sets it too, for a cluster, but the first to come and the last to go would wait for it
     began, number = time.perf_counter(), meter.totals[0] + 1
     watching = meter.progress.watch(label, n_bytes, number=number)
@@ -103,15 +111,16 @@ def run_pass(
         if layout.n_groups == 1 and all(isinstance(part.array, np.ndarray) for part in rows.parts):
             total = _sum_group(Box((kernel, params, None)), Box(_Group(plan_blocks(rows, layout), (), topic)), [])
         else:
-            whole = _Pass(rows, layout, (kernel, params), topic, partial_bytes, label, meter.name_of_pass)
+            name = meter.name_of_pass
+            whole = _Pass(rows, layout, (kernel, params), topic, partial_bytes, label, name, pinned)
             try:
                 total = _run_graph(whole, saved)
             finally:
                 spare_arrays.clear()
     meter.passes += 1
     meter.purposes.append(label)
-    meter.bytes_read += n_bytes
-    meter.say_pass(label, n_bytes, time.perf_counter() - began)
+    meter.bytes_read += n_bytes - held
+    meter.say_pass(label, n_bytes - held, time.perf_counter() - began)
     if total is None and rows.complete_only:
         raise ValueError(
             "Y: no row of positive weight shows every equation. Use missing='em' with covariance='lowrank' and "
@@ -184,6 +193,7 @@ class _Pass:
 
     work : the kernel and its parameters, which travel to each worker once.  partial : bytes of a sum.
     label, number : what it is for, and which of which fit, for whoever looks at the tasks of a cluster.
+    pinned : what stays in memory of the rows, where tasks run in this process.
     """
 
     rows: Rows
@@ -193,6 +203,7 @@ class _Pass:
     partial: int
     label: str
     number: str
+    pinned: PinnedRows | None
 
     def key(self, what: str, token: str) -> str:
         """A name that a dashboard shortens to what the task is and what the pass is for."""
@@ -225,8 +236,12 @@ def _run_graph(whole: _Pass, saved: SavedSums | None) -> Any:
     return sums[0]
 
 
+def _scheduler() -> Any:
+    return get_scheduler() or dask.threaded.get
+
+
 def _sum_groups(whole: _Pass, chosen: slice) -> Any:
-    get = get_scheduler() or dask.threaded.get
+    get = _scheduler()
     token = uuid.uuid4().hex
     groups = range(whole.layout.n_groups)[chosen]
     client = client_of(get)
@@ -267,11 +282,15 @@ def _groups(
     """The blocks of each group, and the graph of what they are handed."""
     rows, layout, topic = whole.rows, whole.layout, whole.topic
     spans = list(pairwise(layout.groups[groups[0] : groups[-1] + 2].tolist()))
-    stored = stored_blocks(rows, layout)
+    stored = stored_blocks(rows, layout, whole.pinned)
     if stored is not None:
         return [_Group(stored.some(a, b), (), topic) for a, b in spans], {}
     first, last = spans[0][0], spans[-1][1]
-    plans, graph = _inline(plan_blocks(rows, layout)[first:last], _source_graph(rows, layout))
+    plans, graph = plan_blocks(rows, layout)[first:last], _source_graph(rows, layout)
+    if whole.pinned is not None:
+        arrays, in_memory = tuple(part.array for part in rows.parts), _InMemory(graph)
+        plans = pinned_plans(plans, arrays, whole.pinned, in_memory)
+    plans, graph = _inline(plans, graph)
     if client is not None:
         plans = _scatter(client, plans, graph, token)
     found = []
@@ -332,6 +351,16 @@ def _inline(plans: tuple[BlockPlan, ...], graph: dict[Key, Any]) -> tuple[tuple[
     return tuple(inlined), {key: graph[key] for key in outer}
 
 
+@dataclass(frozen=True, eq=False)
+class _InMemory:
+    """The keys of a graph whose values are no work."""
+
+    graph: Any
+
+    def __contains__(self, key: Any) -> bool:
+        return not _is_task(self.graph[key], set(get_dependencies(self.graph, key)))
+
+
 def _is_task(value: Any, needs: set[Key]) -> bool:
     """True for work, and for another name of some; false for data and futures, which must stay where the scheduler sees
     them.  needs : the keys that it depends on."""
@@ -349,7 +378,7 @@ def _scatter(
     views: dict[Key, np.ndarray] = {}
     moved = []
     for index, plan in enumerate(plans):
-        readers: list[Stored | Chunks] = []
+        readers: list[Reader] = []
         for position, reader in enumerate(plan.readers):
             if isinstance(reader, Stored) and isinstance(reader.array, np.ndarray):
                 key = (f"lrgls-sent-{token}", index, position)

@@ -23,7 +23,9 @@ SMALL = {"n_obs": 20_000, "n_equations": 10, "n_regressors": 4, "row_chunk": 2_0
 RANK, MISSING = 3, 0.05
 
 
-def write(path: Path, n_obs: int, n_equations: int, n_regressors: int, row_chunk: int) -> Path:
+def write(
+    path: Path, n_obs: int, n_equations: int, n_regressors: int, row_chunk: int, missing: float = MISSING
+) -> Path:
     """X and Y in a zarr store with default codecs, chunk by chunk; unless a run before left it here."""
     if path.exists():
         return path
@@ -40,7 +42,7 @@ def write(path: Path, n_obs: int, n_equations: int, n_regressors: int, row_chunk
         n = rows.stop - rows.start
         values = rng.normal(size=(n, n_regressors))
         responses = values @ slopes + rng.normal(size=(n, RANK)) @ loadings + rng.normal(size=(n, n_equations))
-        responses[rng.random(responses.shape) < MISSING] = np.nan
+        responses[rng.random(responses.shape) < missing] = np.nan
         x[rows], y[rows] = values, responses
     return aside.rename(path)
 

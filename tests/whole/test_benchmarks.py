@@ -31,6 +31,7 @@ SCRIPTS = (
     "narrow_parquet",
     "peers",
     "penalised_factors",
+    "pinned",
     "rank_recovery",
     "read_limit",
     "recovery",
@@ -149,6 +150,18 @@ def test_missing_stored(small):
     assert fit["termination"] == "converged" and fit["passes"] == found["summary"]["passes"] <= 12
     assert fit["peak_sum"] <= fit["planned_peak"]
     assert found["summary"]["pass_over_sum"] == fit["seconds_a_pass"] / added["seconds"]
+
+
+@pytest.mark.slow
+def test_pinned(small):
+    found = small("pinned")
+    assert cases(found) == ["none", "half", "all"]
+    none, half, every = found["runs"]
+    assert none["passes"] == half["passes"] == every["passes"] > 2
+    assert none["pinned_rows"] == 0 < half["pinned_rows"] < every["pinned_rows"]
+    assert none["bytes_read"] > half["bytes_read"] > every["bytes_read"]
+    assert all(each["peak_sum"] <= each["planned_peak"] for each in found["runs"])
+    assert found["summary"]["same_digits"]
 
 
 def test_long_parquet(small):
