@@ -14,6 +14,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import scipy.sparse as sp
 import xarray as xr
 
 from lrgls_dask.system import System
@@ -57,10 +58,18 @@ class Recipe:
         shared = ["const", *(f"shared{c}" for c in range(1, len(self.shared)))][: len(self.shared)]
         return shared + [f"{name}_x{c}" for name in self.equations for c in range(self.own.shape[1])]
 
-    def incidence(self) -> np.ndarray:
-        """(q, K) bool: shared columns in every equation, own columns in one."""
-        own = np.repeat(np.eye(self.n_equations, dtype=bool), self.own.shape[1], axis=0)
-        return np.vstack([np.ones(self.shared.shape, dtype=bool), own])
+    def used(self) -> np.ndarray:
+        """(K, s + p) the columns that each equation uses: the shared ones and its own."""
+        n_shared = len(self.shared)
+        shared = np.broadcast_to(np.arange(n_shared), (self.n_equations, n_shared))
+        return np.hstack([shared, n_shared + np.arange(self.own.size).reshape(self.own.shape)])
+
+    def incidence(self) -> sp.csc_array:
+        """(q, K) bool, P numbers: shared columns in every equation, own columns in one."""
+        used = self.used()
+        edges = np.arange(self.n_equations + 1) * used.shape[1]
+        shape = (self.n_columns, self.n_equations)
+        return sp.csc_array((np.ones(used.size, dtype=bool), used.ravel(), edges), shape=shape)
 
     def params(self) -> np.ndarray:
         """(P,) coefficients ordered by equation, the shared columns first within each."""
@@ -261,11 +270,11 @@ def _pick(pair: np.ndarray, which: int) -> np.ndarray:
 def _labelled(recipe: Recipe, system: System) -> Simulation:
     """The true parameters under the labels a fit would give them."""
     equations = np.array(recipe.equations, dtype=object)
-    incidence = recipe.incidence()
+    used = recipe.used()
     columns = np.array(recipe.columns, dtype=object)
     coefficient = {
-        "equation": ("coefficient", np.repeat(equations, incidence.sum(axis=0))),
-        "regressor": ("coefficient", np.concatenate([columns[used] for used in incidence.T])),
+        "equation": ("coefficient", np.repeat(equations, used.shape[1])),
+        "regressor": ("coefficient", columns[used.ravel()]),
     }
     return Simulation(
         system=system,

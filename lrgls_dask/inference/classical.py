@@ -34,6 +34,7 @@ from lrgls_dask.solve.orthonormal import orthonormal, orthonormal_by_group
 __all__ = ["CoefficientCovariance"]
 
 AT_HAND = 2000  # coefficients whose inverse takes no longer than a few solutions
+ALONE = 5_000  # from which on three P x P arrays are not formed for the blocks of equations, where one does
 TOGETHER = 64  # equations whose rows of the information matrix are made at once
 
 
@@ -89,7 +90,7 @@ class CoefficientCovariance:
             return np.outer(self.sigma.variances, self._shared_inverse.diagonal()).ravel()
         if self._structured is not None:
             return np.where(self._is_held, 0.0, self._structured.variances)
-        if self._is_large:
+        if self._is_large or self._by_block:
             return self._blocks.variances
         return np.maximum(self.full.diagonal(), 0.0)  # rounding, of a coefficient that is nearly held
 
@@ -125,11 +126,17 @@ class CoefficientCovariance:
             return without_variance(self._structured.block(equation), self.restrictions, mine)
         if self._is_large:
             return without_variance(self._solved.block(equation), self.restrictions, mine)
-        return self.full[mine, mine]
+        if self._by_block and "_blocks" not in vars(self):
+            try:
+                return self._solved.block(equation)
+            except np.linalg.LinAlgError:  # see `variances_of`
+                pass
+        return self._blocks.block(equation) if self._by_block else self.full[mine, mine]
 
     def block_of_all(self, equation: int) -> np.ndarray:
         """The same where every equation's is asked for in turn."""
-        alone = self.has_shared_columns or self._structured is not None or not self._is_large
+        many = self._is_large or self._by_block
+        alone = self.has_shared_columns or self._structured is not None or not many
         return self.block(equation) if alone else self._blocks.block(equation)
 
     def of_combinations(self, matrix: Any) -> CovOfCombinations:
@@ -140,6 +147,11 @@ class CoefficientCovariance:
             return self._structured.of_combinations(matrix)
         if self._is_large:
             return self._solved.of_combinations(matrix)
+        if self._by_block and matrix.shape[0] <= TOGETHER:
+            try:
+                return self._solved.of_combinations(matrix)
+            except np.linalg.LinAlgError:  # see `variances_of`
+                pass
         if not self._knows_all and self.design.n_coefficients > AT_HAND:
             found = self._by_difference(matrix)
             if found is not None:
@@ -192,6 +204,12 @@ class CoefficientCovariance:
     def _is_large(self) -> bool:
         """Whether coefficients are too many for several P x P arrays, so that what is asked for is solved for."""
         return self.design.n_coefficients > MAX_COEFFICIENTS
+
+    @property
+    def _by_block(self) -> bool:
+        """Whether blocks of equations are found without `full`, which loses digits to penalties and restrictions."""
+        plain = self.restrictions is None and not penalises(self.lam_B)
+        return plain and self.design.n_coefficients > ALONE and "full" not in vars(self)
 
     @cached_property
     def _solved(self) -> SolvedCov:

@@ -21,7 +21,7 @@ import scipy.sparse as sp
 from scipy.linalg import block_diag, cho_factor, cho_solve
 
 from lrgls_dask.design.design import Design
-from lrgls_dask.inference.structured import StructuredCov, blocks_of
+from lrgls_dask.inference.structured import AT_ONCE, StructuredCov, blocks_of, row_slices
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.prices import PAYS
@@ -29,7 +29,6 @@ from lrgls_dask.solve.prices import PAYS
 __all__ = ["LOST", "Dual", "dual_pays"]
 
 LOST = 1e-4  # of a variance: where restrictions leave less, what they take away has lost four digits, or all of them
-AT_ONCE = 64 * 2**20  # bytes of what is multiplied together
 
 
 def dual_pays(design: Design, n_rows: int, sigma: Sigma, n_restrictions: int) -> bool:
@@ -64,17 +63,22 @@ class Dual:
         wide, n_rows = sigma.widened(), len(pieces[0])
         F, d = wide.F, wide.d
         factors, own = np.empty((design.n_coefficients, n_rows * wide.rank)), np.empty(design.n_coefficients)
-        scores = np.eye(factors.shape[1]) + np.kron(np.eye(n_rows), (F / d[:, None]).T @ F)
+        width = factors.shape[1]
+        scale = np.empty(design.n_coefficients)  # between U and B^-1/2 of the same
+        scores = np.eye(width) + np.kron(np.eye(n_rows), (F / d[:, None]).T @ F)
         for group, q in zip(design.groups, pieces, strict=True):
-            step = max(1, AT_ONCE // (8 * factors.shape[1] * q.shape[1] + 1))
+            step = max(1, AT_ONCE // (8 * width * q.shape[1] + 1))
             for begin in range(0, len(group.equations), step):
                 mine, places = group.equations[begin : begin + step], group.coefficients[:, begin : begin + step]
                 total = (1.0 - ridge[places]) + d[mine] * ridge[places]  # (p, m) of B_j d_j
-                kron = np.einsum("nc,jk->cjnk", q, F[mine]).reshape(*places.shape, factors.shape[1])
-                along = (kron / np.sqrt(total * d[mine])[:, :, None]).reshape(places.size, kron.shape[2])
-                scores -= along.T @ along
+                kron = np.einsum("nc,jk->cjnk", q, F[mine]).reshape(*places.shape, width)
                 factors[places] = kron / total[:, :, None]
                 own[places] = d[mine] / total
+                scale[places] = np.sqrt(total / d[mine])
+        # of many equations at once: each by itself would bring up all scores for a few coefficients
+        for rows in row_slices(len(factors), width):
+            along = factors[rows] * scale[rows, None]
+            scores -= along.T @ along
         middle = cho_solve(cho_factor(scores, lower=True), np.eye(len(scores)))
         return cls(own, factors, middle)
 

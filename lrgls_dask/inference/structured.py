@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -28,13 +28,22 @@ __all__ = [
     "blocks_of",
     "check_rank",
     "kron_of_combinations",
+    "row_slices",
 ]
 
 
+AT_ONCE = 64 * 2**20  # bytes of what is multiplied together
 SINGULAR = 1e-14  # times m: an eigenvalue of a correlation matrix that is rounding
 ESTIMATED = 10.0  # by which LAPACK's estimate of a condition number may be too low
 LARGEST_BLOCK = 256  # combinations that a block of own covariance may hold
 OFTEN = 32  # combinations that share an equation, beyond which its part in them is of low rank rather than sparse
+
+
+def row_slices(n_rows: int, width: int) -> Iterator[slice]:
+    """Rows of so many numbers each, as many together as are no memory to speak of."""
+    step = max(1, AT_ONCE // (8 * width + 1))
+    for begin in range(0, n_rows, step):
+        yield slice(begin, min(begin + step, n_rows))
 
 
 def blocks_of(design: Design, blocks: Sequence[np.ndarray]) -> sp.csr_array:
@@ -253,8 +262,10 @@ class StructuredCov:
 
     def variances_of(self, places: np.ndarray) -> np.ndarray:
         """(m,) of some coefficients."""
-        factors = self.factors[places]
-        along = np.einsum("is,is->i", factors @ self.middle, factors)
+        along = np.empty(len(places))
+        for rows in row_slices(len(places), self.factors.shape[1]):
+            factors = self.factors[places[rows]]
+            along[rows] = np.einsum("is,is->i", factors @ self.middle, factors)
         return np.asarray(np.maximum(self.own.diagonal()[places] + along, 0.0))
 
     def block(self, equation: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from lrgls_dask.data.indices import as_index
 from lrgls_dask.design.design import Design
 from lrgls_dask.results.reported import Reported
 from lrgls_dask.results.tidy import NOT_TO_BE_HAD
+from lrgls_dask.rows.memory import require_here
 
 __all__ = ["as_dataset"]
 
@@ -23,6 +25,12 @@ def as_dataset(fit: Reported) -> xr.Dataset:
     """The variables behind `to_dataset`, as many as there are."""
     found: dict[str, xr.DataArray] = {}
     missing: list[str] = []
+    shape = len(_of_all(fit).equations), len(_terms(_of_all(fit)))
+    require_here(
+        8 * len(BY_COEFFICIENT) * shape[0] * shape[1],
+        f"a table of {shape[0]:,} equations by {shape[1]:,} regressors, most of which an equation does not have",
+        "Take fit.tidy(), which has a row for each coefficient",
+    )
     for name in (*BY_COEFFICIENT, *BY_EQUATION):
         try:
             array: xr.DataArray = getattr(fit, name)
@@ -49,10 +57,15 @@ def _named(array: xr.DataArray, dim: str) -> xr.DataArray:
     return array if dim == "equation" else array.rename(equation=dim)
 
 
+def _terms(design: Design) -> list[Hashable]:
+    """What equations call their regressors, each once."""
+    return list(dict.fromkeys(term for own in design.terms for term in own))
+
+
 def _wide(fit: Reported, array: xr.DataArray) -> xr.DataArray:
     """(equation, regressor) of (coefficient,), NaN where an equation does not have the regressor."""
     whole = _of_all(fit)
-    terms = list(dict.fromkeys(term for own in whole.terms for term in own))
+    terms = _terms(whole)
     place = {term: i for i, term in enumerate(terms)}
     columns = [place[term] for own in whole.terms for term in own]
     values = np.full((whole.n_equations, len(terms)), np.nan)

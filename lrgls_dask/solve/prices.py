@@ -76,7 +76,7 @@ def price_of_errors(design: Design, plan: Priced) -> str:
         one = f"one read more, {format_bytes(plan.bytes_per_pass)}, for X'X"
         read = "no read" if plan.engine == "compress" else one
         if PAYS * scores <= P:
-            return f"{read}; about {format_bytes(8 * scores * (scores + P))}"
+            return f"{read}; about {format_bytes(8 * scores * (scores + 2 * P))}"
         if P <= MAX_COEFFICIENTS or matrix + 8 * q * P <= spare:
             return f"{read}; {format_bytes(3 * matrix if P <= MAX_COEFFICIENTS else matrix + 8 * q * P)}"
         return f"{read}; conjugate gradients, since {format_bytes(matrix)} do not fit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -295,3 +296,11 @@ def test_land_is_skipped_and_stays_on_the_map(chunks: Any, tmp_path: Any) -> Non
     assert predicted.isnull().all("time").equals(land.rename("predicted"))
     found.to_zarr(tmp_path / "fit.zarr")
     xr.testing.assert_identical(Fit.from_zarr(tmp_path / "fit.zarr").to_dataset(), told)
+
+
+def test_a_table_that_has_no_room_is_refused_by_what_has(monkeypatch):
+    rng = np.random.default_rng(0)
+    fit = LowRankGLS(0).fit(System.from_arrays(rng.normal(size=(30, 3)), [rng.normal(size=(30, 2)) for _ in "abc"]))
+    monkeypatch.setattr("lrgls_dask.rows.memory.psutil.virtual_memory", lambda: SimpleNamespace(available=100))
+    with pytest.raises(MemoryError, match=r"a table of 3 equations by 2 regressors.*Take fit\.tidy"):
+        fit.result_.to_dataset()

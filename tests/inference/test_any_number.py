@@ -15,7 +15,7 @@ import scipy.stats
 from lrgls_dask import Fit, LowRankGLS, System
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.inference import structured
+from lrgls_dask.inference import classical, structured
 from lrgls_dask.inference.classical import CoefficientCovariance
 from lrgls_dask.inference.inverse import Inverse
 from lrgls_dask.inference.least_squares import LeastSquaresCovariance
@@ -282,3 +282,29 @@ def test_one_coefficient_of_every_equation(algorithm: str) -> None:
     f = made.wald_test(f"*:{name} = 0", use_f=True)
     np.testing.assert_allclose(f.statistic, wanted / 1_500, rtol=1e-8)
     assert f.pvalue == pytest.approx(scipy.stats.f.sf(f.statistic, 1_500, made.df_resid))
+
+
+def test_blocks_of_equations_are_found_without_a_covariance_of_all(monkeypatch):
+    columns = tuple(np.arange(3 * j, 3 * j + 3) for j in range(7))
+    X, sigma = regressors(N, 21), LowRank(np.random.default_rng(4).normal(size=(7, 2)), np.linspace(0.5, 1.5, 7))
+    cov = CoefficientCovariance(design_of(columns), x_rows(X), sigma, N, np.ones(7), 0.0)
+    R = combinations(cov.design)
+    wanted = [cov.full, cov.of_combinations(R).dense()]
+    monkeypatch.setattr(classical, "ALONE", 0)
+    monkeypatch.setattr(classical, "AT_HAND", 0)
+    found = replace(cov)
+    for ask in (lambda: found.block(2), lambda: found.variances[6:9], lambda: found.block_of_all(2)):
+        mine, full = ask(), wanted[0][6:9, 6:9]
+        check_close(mine, full if mine.ndim == 2 else full.diagonal())
+    check_close(found.of_combinations(R).dense(), wanted[1])
+    assert "full" not in vars(found)
+
+
+def test_products_are_summed_stretch_by_stretch(monkeypatch):
+    rng = np.random.default_rng(5)
+    columns = tuple(rng.permutation(4)[:3] for _ in range(30))
+    X, sigma = regressors(N, 4), LowRank(rng.normal(size=(30, 1)), np.linspace(0.5, 1.5, 30))
+    cov = CoefficientCovariance(design_of(columns), x_rows(X), sigma, N, np.ones(30), 0.0)
+    assert cov._structured is not None
+    monkeypatch.setattr(structured, "AT_ONCE", 0)  # a row at a time
+    check_close(replace(cov).variances, cov.variances)
