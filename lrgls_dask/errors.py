@@ -18,6 +18,7 @@ __all__ = [
     "StoreFailure",
     "UnreadableRows",
     "UnwrittenChunks",
+    "reason_of",
     "scrubbed",
     "warn_user",
     "without_secrets",
@@ -49,6 +50,12 @@ def scrubbed(text: object) -> str:
     """The same of all URLs and keys in what another library says."""
     bare = _URLS.sub(lambda found: without_secrets(found[0]), str(text))
     return _SECRETS.sub(r"\1=...", _USERS.sub("", bare))
+
+
+def reason_of(error: BaseException) -> str:
+    """The kind of an error and what it says; where a codec is not here, what to do, as nothing need be damaged."""
+    missing = type(error).__name__ == "UnknownCodecError"  # of zarr, and another of numcodecs
+    return f"{type(error).__name__}: {error}" + ("; install the package of this codec, on workers too" * missing)
 
 
 _URLS = re.compile(r"[a-zA-Z][\w+.-]*://[^\s'\"<>)\]]+")

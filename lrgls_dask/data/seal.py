@@ -25,7 +25,7 @@ from zarr.core.buffer import cpu, default_buffer_prototype
 from zarr.core.sync import sync
 
 from lrgls_dask.data.patientstore import failure_at
-from lrgls_dask.errors import DamagedStore, StoreFailure
+from lrgls_dask.errors import DamagedStore, StoreFailure, reason_of
 from lrgls_dask.rows.patience import is_of_a_store
 
 __all__ = [
@@ -52,6 +52,7 @@ SEALED = "sealed"  # such a key beside responses, with the seal of the labels of
 CHECKED = (Crc32cCodec(),)
 PACKED = (ZstdCodec(), Crc32cCodec())
 MOST_CHUNKS = 10**6  # of what is sealed, which is small and mostly of one
+CHECKSUM_BYTES = 4
 AT_ONCE = 16  # requests that a store is asked to answer together
 
 Found = TypeVar("Found")
@@ -70,12 +71,14 @@ def seal_of(
 
     attributes : those that it will have, if they are not those that it has.  named : which of these are sealed, all of
     them if None.  members : the same of the arrays and groups in it.  metadata_only : arrays of whose chunks nothing is
-    read.
+    read. Raises StoreFailure where one cannot be read: a seal is of what is there.
     """
     known = dict(node.attrs if attributes is None else attributes)
     names = sorted(set(known) - {SEAL} if named is None else named)
-    bare = sorted(metadata_only)
-    parts = sync(_digests(node, _members(node) if members is None else dict.fromkeys(members), frozenset(bare)))
+    bare, wanted = sorted(metadata_only), _members(node) if members is None else dict.fromkeys(members)
+    parts, failed = sync(_digests(node, wanted, frozenset(bare)))
+    for name, error in failed.items():
+        raise StoreFailure(node.store_path, f"array {name!r}", reason_of(error)) from error
     return {"attributes": names, "own": _own_digest(node, known, names), "metadata_only": bare, "parts": parts}
 
 
@@ -191,7 +194,7 @@ def read_whole(path: Any, what: str, read: Callable[[], Found]) -> Found:
     except Exception as error:
         if is_of_a_store(error):  # by a client whose errors are no OSErrors
             raise StoreFailure(path, what, f"{type(error).__name__}: {error}") from None
-        raise DamagedStore(path, what, f"it cannot be read ({type(error).__name__}: {error})") from error
+        raise DamagedStore(path, what, f"it cannot be read ({reason_of(error)})") from error
 
 
 def _difference(node: zarr.Group | zarr.Array, known: Mapping[str, Any], seal: Mapping[str, Any]) -> str:
@@ -199,8 +202,9 @@ def _difference(node: zarr.Group | zarr.Array, known: Mapping[str, Any], seal: M
     if _own_digest(node, known, seal["attributes"]) != seal["own"]:
         return "its attributes are"
     wanted = {name: None for name in seal["parts"]} if isinstance(node, zarr.Group) else {"": node}
-    found = sync(_digests(node, wanted, frozenset(seal["metadata_only"])))
-    named = ((f"{name!r} is" if name else "its chunk is", found[name] == said) for name, said in seal["parts"].items())
+    found, _ = sync(_digests(node, wanted, frozenset(seal["metadata_only"])))
+    parts = seal["parts"].items()
+    named = ((f"{name!r} is" if name else "its chunk is", found.get(name) == said) for name, said in parts)
     return next((name for name, same in named if not same), "")
 
 
@@ -233,24 +237,30 @@ def _said(value: Any) -> Any:
     )
 
 
-async def _digests(node: Any, members: Mapping[str, Any], metadata_only: frozenset[str]) -> dict[str, str]:
-    """members : by name; those that are None are looked up."""
+async def _digests(
+    node: Any, members: Mapping[str, Any], metadata_only: frozenset[str]
+) -> tuple[dict[str, str], dict[str, Exception]]:
+    """Of each member by name, and why there is none of those whose metadata or chunks cannot be read.
+
+    members : by name; those that are None are looked up.
+    """
     gate = asyncio.Semaphore(AT_ONCE)
     group = zarr.AsyncGroup(node.metadata, node.store_path) if isinstance(node, zarr.Group) else None
+    digests: dict[str, str] = {}
+    failed: dict[str, Exception] = {}
 
-    async def digest(name: str, member: Any) -> str:
+    async def digest(name: str, member: Any) -> None:
         try:
             member = await group.getitem(name) if group is not None and member is None else member
             said = _metadata(member, attributes=bool(name))
-            return await _digest(said, member, gate, bare=name in metadata_only)
+            digests[name] = await _digest(said, member, gate, bare=name in metadata_only)
         except Exception as error:
             if is_of_a_store(error):
                 raise failure_at(node.store_path.store, f"{node.store_path.path}/{name}/", error) or error from None
-            # metadata that are damaged, in whatever way that shows
-            return f"{type(error).__name__}: {error}"
+            failed[name] = error  # metadata that are damaged, in whatever way that shows
 
-    found = await asyncio.gather(*(digest(name, member) for name, member in members.items()))
-    return dict(zip(members, found, strict=True))
+    await asyncio.gather(*(digest(name, member) for name, member in members.items()))
+    return digests, failed
 
 
 async def _digest(said: Any, node: Any, gate: asyncio.Semaphore, *, bare: bool) -> str:
@@ -265,8 +275,13 @@ async def _digest(said: Any, node: Any, gate: asyncio.Semaphore, *, bare: bool) 
 
 
 async def _end(array: Any, index: tuple[int, ...], gate: asyncio.Semaphore) -> str | None:
-    """The last bytes of a chunk, None where there is none: zarr leaves one out that holds nothing but fill values."""
+    """The checksum of a chunk, None where there is none: zarr leaves one out that holds nothing but fill values.
+
+    Raises ValueError for a chunk that has no place for one.
+    """
     place = array.store_path / array.metadata.encode_chunk_key(index)
     async with gate:
-        found = await place.store.get(place.path, default_buffer_prototype(), SuffixByteRequest(4))
+        found = await place.store.get(place.path, default_buffer_prototype(), SuffixByteRequest(CHECKSUM_BYTES))
+    if found is not None and len(found) < CHECKSUM_BYTES:
+        raise ValueError(f"its chunk {index} gave {len(found)} bytes, fewer than its checksum has")
     return None if found is None else found.to_bytes().hex()

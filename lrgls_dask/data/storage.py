@@ -21,7 +21,7 @@ from zarr.storage import FsspecStore, LocalStore, StorePath
 
 from lrgls_dask.data.patientstore import asked_of, patient
 from lrgls_dask.data.places import Location, check_apart, local_path
-from lrgls_dask.errors import StoreFailure, scrubbed, without_secrets
+from lrgls_dask.errors import StoreFailure, reason_of, scrubbed, without_secrets
 from lrgls_dask.rows.patience import is_of_a_store, patiently
 
 try:
@@ -78,7 +78,8 @@ def open_group(path: Any, storage_options: dict[str, Any] | None = None) -> zarr
         if is_of_a_store(error):  # its client, before anything is asked of it
             raise StoreFailure(path, "the store", f"{type(error).__name__}: {error}") from None
         raise ValueError(
-            f"the zarr metadata at {without_secrets(path)} cannot be read: {scrubbed(error)}. Restore the store."
+            f"the zarr metadata at {without_secrets(path)} cannot be read: {scrubbed(reason_of(error))}. "
+            "Restore the store."
         ) from error
 
 

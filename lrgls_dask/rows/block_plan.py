@@ -18,7 +18,7 @@ import dask.array as da
 import numpy as np
 from dask.typing import Key
 
-from lrgls_dask.errors import UnreadableRows
+from lrgls_dask.errors import UnreadableRows, reason_of
 from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.cluster import Box
 from lrgls_dask.rows.layout import Layout
@@ -284,4 +284,4 @@ def _joined(pieces: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _unreadable(plan: BlockPlan, name: str, error: Exception) -> UnreadableRows:
-    return UnreadableRows(name, plan.start, plan.stop, f"{type(error).__name__}: {error}")
+    return UnreadableRows(name, plan.start, plan.stop, reason_of(error))

@@ -239,6 +239,12 @@ def test_a_store_that_fails(name: str, kind: str, step: int) -> None:
     assert (ends["survived"] > 1 and not ends["named"]) if kind in TRANSIENT else ends["named"] > 1
 
 
+@pytest.mark.parametrize("kind", ["not found", SHORT])
+def test_no_seal_is_of_what_could_not_be_read(kind: str) -> None:
+    """A checksum that is not there or cut short while a store is sealed."""
+    assert "named" in {once("to_zarr", kind, n) for n in range(39, 49, 3)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("name", [*READS, *WRITES, *CHANGES])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import zarr
+from zarr.core.buffer import cpu
 from zarr.storage import MemoryStore
 
 from lrgls_dask import CompressedSystem, System
@@ -27,6 +28,16 @@ DENIED = 8  # of what is asked to open a store: the first of the labels
 def stored() -> MemoryStore:
     store = MemoryStore()
     rows().to_zarr(store)
+    return store
+
+
+def packed_by(name: str) -> MemoryStore:
+    """A store, some of whose arrays are packed by a codec of that name."""
+    store = stored()
+    for key, value in store._store_dict.items():
+        if key.endswith("zarr.json"):
+            text = value.to_bytes().replace(b'"name": "zstd"', f'"name": "{name}"'.encode())
+            store._store_dict[key] = cpu.Buffer.from_bytes(text)
     return store
 
 
@@ -56,3 +67,12 @@ def damage(place: str) -> list[Case]:
             (lambda: System.from_zarr(stored()),),
         ),
     ]
+
+
+CODECS = [
+    Case(
+        r"Unknown codec: 'of-a-package'; install the package of this codec, on workers too",
+        lambda: System.from_zarr(packed_by("of-a-package")),
+        (lambda: System.from_zarr(packed_by("zstd")), lambda: System.from_zarr(stored())),
+    ),
+]

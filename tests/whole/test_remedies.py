@@ -45,7 +45,7 @@ from support.remedies import Case, command, said_to, templates
 from support.remedies_of_absorb import ABSORB
 from support.remedies_of_across import ACROSS
 from support.remedies_of_commands import COMMANDS
-from support.remedies_of_damage import damage
+from support.remedies_of_damage import CODECS, damage
 from support.remedies_of_formulas import FORMULAS
 from support.remedies_of_frames import FRAMES
 from support.remedies_of_parquet import PARQUET
@@ -2037,6 +2037,7 @@ CASES = [
     *damage(str(FOLDER / "damaged")),
     *WORDS,
     *FORMULAS,
+    *CODECS,
 ]
 
 # ---------------------------------------------------------------------------------- what has no case
@@ -2099,7 +2100,6 @@ ELSEWHERE = {
     "data/labelled.py: Give one label for each column.": GUARD,
     "data/labels.py: Join or drop the rows that share": GUARD,
     "data/storage.py: Install the fsspec driver, or check the": OUTSIDE,
-    "data/storage.py: Restore the store.": BY_HAND,
     "data/claims.py: Restore the store.": BY_HAND,
     "data/claims.py: Write the store again with other chunks,": BY_HAND,
     "data/store.py: Add {}.": BY_HAND,
