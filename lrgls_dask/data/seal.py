@@ -260,7 +260,8 @@ async def _digests(
             failed[name] = error  # metadata that are damaged, in whatever way that shows
 
     await asyncio.gather(*(digest(name, member) for name, member in members.items()))
-    return digests, failed
+    # by name, whatever came first: equal stores have equal seals, byte by byte
+    return dict(sorted(digests.items())), dict(sorted(failed.items()))
 
 
 async def _digest(said: Any, node: Any, gate: asyncio.Semaphore, *, bare: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from collections import Counter
@@ -16,6 +17,7 @@ import pytest
 import zarr
 
 from lrgls_dask import CompressedSystem, Fit, LowRankGLS, System, TimeVarying, TimeVaryingFit
+from lrgls_dask.data.seal import CHECKED, seal_of
 from lrgls_dask.errors import DamagedStore
 from support.damage import damages, everything, files_of, holding
 
@@ -211,3 +213,12 @@ def test_compressors_are_those_of_zarr(tmp_path: Path) -> None:
     system.to_zarr(tmp_path / "codec", compressors=[{"name": "crc32c"}])
     array = zarr.open_group(tmp_path / "codec")["Y"]
     assert isinstance(array, zarr.Array) and len(array.compressors) == 1
+
+
+def test_equal_groups_have_equal_seals_to_the_byte(tmp_path: Path) -> None:
+    group = zarr.open_group(str(tmp_path / "g"), mode="w")
+    names = [f"a{i}" for i in range(4)]
+    for size, name in zip((40_000, 3_000, 200, 1), names, strict=True):  # the last one is read first
+        group.create_array(name, data=np.arange(size), chunks=(1,) if size == 200 else (size,), compressors=CHECKED)
+    one, other = (json.dumps(seal_of(group, members=order)) for order in (names, names[::-1]))
+    assert one == other
