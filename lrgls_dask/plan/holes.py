@@ -8,8 +8,10 @@ from dask.utils import format_bytes
 
 from lrgls_dask.compression.compressed import partial_bytes
 from lrgls_dask.compression.patterns import LARGEST_PAIRS, MOST_COLUMNS, PATTERNS_IN_A_SUM, held_bytes
+from lrgls_dask.plan.keeping_x import with_x
+from lrgls_dask.plan.peaks import fits, peaks
 from lrgls_dask.plan.plan import Plan
-from lrgls_dask.plan.price import PRICED_RANK, fits, peaks, price, stream_client
+from lrgls_dask.plan.price import PRICED_RANK, price, stream_client
 from lrgls_dask.plan.side_by_side import left_out_passes, replicates_in_words
 from lrgls_dask.plan.work import stream_work
 from lrgls_dask.rows.kernels import slab_rows
@@ -85,12 +87,14 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
         many = many | {LEFT_OUT: left_out_passes(rows, parts, candidates, cluster)}
         passes += 0 if most else many[LEFT_OUT] * (parts - 1) * candidates  # each looks at most rows for each fit
     to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=passes, dense=K <= LARGEST_PAIRS)
-    return replace(
+    plan = replace(
         priced,
         reason=reason,
         purposes=once if holds else many,
         work=to_do.times(OVER_COMPLETE),
         keeps_rows=holds,
+        keeps_x=False,
+        x_bytes=(0, 0),
         n_blocks=layout.n_blocks,
         largest_block=layout.largest_block() * rows.row_bytes,
         worker_peak=worker_peak,
@@ -101,6 +105,7 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
         # a chord of a convex function, which lies nowhere below it
         bytes_per_pattern=max(0, max(worker_peak, client_peak) - fewest) // (most - 1) if most > 1 else 0,
     )
+    return with_x(plan, rows, cluster)  # which complete rows need
 
 
 def _information_bytes(rows: Rows, cluster: Cluster, besides: int) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
 from lrgls_dask.rows.block import LARGEST, Block, bad_values, width_of
-from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, reduced
+from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, StackedRows, reduced
 from lrgls_dask.rows.sums import sums
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
     "forward",
     "gram_kernel",
     "regressor_gram_kernel",
-    "regressor_root_kernel",
+    "regressor_rows_kernel",
     "root_kernel",
     "row_of",
     "scratch",
@@ -95,9 +95,13 @@ def root_kernel(block: Block, params: None = None) -> RootMoments | None:
     return total if total is None else replace(total, head=block.told(total.head))
 
 
-def regressor_root_kernel(block: Block, params: None = None) -> RootMoments | None:
-    """`root_kernel` of the same."""
-    return root_kernel(replace(block, y=()), params)
+def regressor_rows_kernel(block: Block, params: None = None) -> StackedRows | None:
+    """The same rows as they are, less their mean and times the root of their weights."""
+    for head, centred in _centred_slabs(replace(block, y=()), block.n_rows):  # one, where any row has weight
+        if not usable(head.anchor, head.offset, np.abs(centred).max(axis=0) ** 2):
+            raise bad_values(block)
+        return StackedRows(block.told(head), (centred.copy(),))
+    return None
 
 
 def usable(anchor: np.ndarray, offset: np.ndarray, squares: np.ndarray) -> bool:
