@@ -8,7 +8,7 @@ from dask.utils import format_bytes
 
 from lrgls_dask.compression.compressed import partial_bytes
 from lrgls_dask.compression.patterns import LARGEST_PAIRS, MOST_COLUMNS, PATTERNS_IN_A_SUM, held_bytes
-from lrgls_dask.plan.keeping_x import with_x
+from lrgls_dask.plan.keeping_x import with_x, without_x
 from lrgls_dask.plan.peaks import fits, peaks
 from lrgls_dask.plan.plan import Plan
 from lrgls_dask.plan.price import PRICED_RANK, price, stream_client
@@ -52,7 +52,7 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
     ahead = 8 * 20 * candidates * (design.n_coefficients + K**2 // 2) if of_pairs else 0
     ahead += 2 * of_columns + (8 * 10 * K * (design.n_regressors + 1) if of_columns else 0)
     pseudo = 8 * (width + 1) * (width + K + 2)
-    priced = price(rows, cluster, "compress" if most else "stream", K <= LARGEST_PAIRS, 1)
+    priced = without_x(price(rows, cluster, "compress" if most else "stream", K <= LARGEST_PAIRS, 1))
     in_a_sum = streamed + min(most, PATTERNS_IN_A_SUM) * whole
     held = held_bytes(rows) if holds else 0
     looked_at = 2 * (held + 8 * rows.n_obs * (K + 2)) if holds else 0
@@ -71,8 +71,7 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
     holds_cov = design.n_coefficients <= MAX_COEFFICIENTS and fits(
         cluster, max(work, cov_work), max(client, cov_client)
     )
-    if not holds_cov:
-        cov_work = cov_client = 0
+    cov_work, cov_client = (cov_work, cov_client) if holds_cov else (0, 0)
     worker_peak, client_peak = peaks(cluster, max(work, cov_work), max(client, cov_client))
     fewest = max(peaks(cluster, *map(max, loop(1), (cov_work, cov_client))))
     counted = "patterns of missing responses are counted in the first pass: "
@@ -93,8 +92,6 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
         purposes=once if holds else many,
         work=to_do.times(OVER_COMPLETE),
         keeps_rows=holds,
-        keeps_x=False,
-        x_bytes=(0, 0),
         n_blocks=layout.n_blocks,
         largest_block=layout.largest_block() * rows.row_bytes,
         worker_peak=worker_peak,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -100,8 +101,15 @@ def regressor_rows_kernel(block: Block, params: None = None) -> StackedRows | No
     for head, centred in _centred_slabs(replace(block, y=()), block.n_rows):  # one, where any row has weight
         if not usable(head.anchor, head.offset, np.abs(centred).max(axis=0) ** 2):
             raise bad_values(block)
-        return StackedRows(block.told(head), (centred.copy(),))
+        return StackedRows(block.told(head), (_apart(centred),))
     return None
+
+
+def _apart(values: np.ndarray) -> np.ndarray:
+    """A copy whose memory goes back to the system once it is let go: an allocator keeps what others lie behind."""
+    copy: np.ndarray = np.ndarray(values.shape, buffer=mmap(-1, values.nbytes))
+    copy[:] = values
+    return copy
 
 
 def usable(anchor: np.ndarray, offset: np.ndarray, squares: np.ndarray) -> bool:

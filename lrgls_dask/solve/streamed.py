@@ -16,7 +16,7 @@ from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions, free_coefficients
 from lrgls_dask.rows.kernels import regressor_gram_kernel, regressor_rows_kernel
 from lrgls_dask.rows.meter import Meter
-from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments, triangle
+from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments
 from lrgls_dask.rows.purposes import COEFFICIENTS, ERRORS, OLS, PRODUCTS, RESIDUALS
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Kernel, run_pass, with_effects
@@ -244,18 +244,14 @@ def x_partial_bytes(design: Design, n_obs: int) -> int:
 
 
 def _below(mean: np.ndarray, pieces: list[np.ndarray]) -> np.ndarray:
-    """(r, q) the mean (q,) and the pieces below it, a triangle of these where they are more than q rows; the list is
-    emptied, so that each piece makes room for what follows."""
-    n_rows, q = sum(map(len, pieces)), len(mean)
-    if n_rows > q:
-        pieces[:] = [triangle(np.vstack(pieces))]
-        n_rows = q
-    found = np.empty((1 + n_rows, q))
+    """(r, q) the mean (q,) and the pieces below it; the list is emptied, each piece making room for what follows."""
+    last = 1 + sum(map(len, pieces))
+    found = np.empty((last, len(mean)))
     found[0] = mean
     while pieces:
         piece = pieces.pop()
-        found[1 + n_rows - len(piece) : 1 + n_rows] = piece
-        n_rows -= len(piece)
+        found[last - len(piece) : last] = piece
+        last -= len(piece)
     return found
 
 
