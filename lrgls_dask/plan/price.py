@@ -110,11 +110,12 @@ def compress_client(design: Design, n_rows: int | None = None, takes_rows: bool 
     """n_rows : of the data, where they may stay rows.  takes_rows : as in `make_plan`."""
     q, K, n_coefficients = design.n_regressors, design.n_equations, design.n_coefficients
     root = 4 * partial_bytes(design, n_rows)
-    whitened = 8 * (q + 1) * sum(len(g.columns) for g in design.groups) * 3
+    stand = 1 + (q if n_rows is None else min(q, n_rows))  # rows that stand for all
+    whitened = 8 * stand * sum(len(g.columns) for g in design.groups) * 3
     moments = 8 * K**2
     if _stays_rows(design, n_rows, takes_rows):
         moments = K * (8 * (n_rows or 0) + 4 * PRICED_RANK**2)
-    return root + whitened + 8 * (n_coefficients * 20 + moments + 4 * (q + 1) * K)
+    return root + whitened + 8 * (n_coefficients * 20 + moments + 4 * stand * K)
 
 
 def _stays_rows(design: Design, n_rows: int | None, takes_rows: bool) -> bool:

@@ -14,6 +14,7 @@ import pytest
 
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.missing.first_look import plan_of_complete_rows
+from lrgls_dask.plan.price import compress_client
 from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.kernels import regressor_rows_kernel
 from lrgls_dask.rows.meter import Meter
@@ -118,3 +119,10 @@ def test_rows_that_stay_have_the_products_of_x(n: int, weighted: bool) -> None:
 def test_a_block_without_weight_adds_no_rows() -> None:
     block = Block(0, (np.ones((3, 4)),), (np.ones((3, 2)),), np.zeros(3))
     assert regressor_rows_kernel(block) is None
+
+
+def test_fewer_rows_than_regressors_are_compressed_in_as_much_less() -> None:
+    """A fit of 3,000 rows of 10,000 regressors was measured at 1.8 GB, planned 5.0 with rows as many as regressors."""
+    design = own(10, 500, 10).design
+    assert compress_client(design, 1_000) < 0.3 * compress_client(design, 4_000)
+    assert compress_client(design, 5_000) <= compress_client(design, 10**6) == compress_client(design)
