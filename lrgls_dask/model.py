@@ -358,7 +358,7 @@ class LowRankGLS(EstimatorOptions):
                 lam_B=self._ridge,
                 meter=meter,
                 dense=plan.holds_sigma,
-                spare_bytes=plan.spare_bytes,
+                keeps_x=plan.keeps_x,
                 restrictions=restrictions,
             )
             return Road(problem, plan)

@@ -13,6 +13,7 @@ from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.plan.holes import HOLES_PASSES, ROUNDS_PASSES
+from lrgls_dask.plan.keeping_x import without_x
 from lrgls_dask.plan.pins import with_pinned
 from lrgls_dask.plan.plan import Plan
 from lrgls_dask.rows.meter import Meter
@@ -53,7 +54,7 @@ def look(
 
 def plan_of_holes(plan: Plan, seen: Incomplete, *, by_rounds: bool) -> Plan:
     """The plan of rows of which the first pass found that they miss responses.  by_rounds : whether EM is asked for."""
-    found = f"{seen.n_patterns:,} patterns of missing responses"
+    found, plan = f"{seen.n_patterns:,} patterns of missing responses", without_x(plan)
     if seen.restarts_are_free:
         held = seen.n_patterns > (plan.most_patterns or 0)
         return _found(plan, found, "holds the rows in memory" if held else COMPRESSES)

@@ -8,8 +8,10 @@ from dask.utils import format_bytes
 
 from lrgls_dask.compression.compressed import partial_bytes
 from lrgls_dask.compression.patterns import LARGEST_PAIRS, MOST_COLUMNS, PATTERNS_IN_A_SUM, held_bytes
+from lrgls_dask.plan.keeping_x import with_x, without_x
+from lrgls_dask.plan.peaks import fits, peaks
 from lrgls_dask.plan.plan import Plan
-from lrgls_dask.plan.price import PRICED_RANK, fits, peaks, price, stream_client
+from lrgls_dask.plan.price import PRICED_RANK, price, stream_client
 from lrgls_dask.plan.side_by_side import left_out_passes, replicates_in_words
 from lrgls_dask.plan.work import stream_work
 from lrgls_dask.rows.kernels import slab_rows
@@ -50,7 +52,7 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
     ahead = 8 * 20 * candidates * (design.n_coefficients + K**2 // 2) if of_pairs else 0
     ahead += 2 * of_columns + (8 * 10 * K * (design.n_regressors + 1) if of_columns else 0)
     pseudo = 8 * (width + 1) * (width + K + 2)
-    priced = price(rows, cluster, "compress" if most else "stream", K <= LARGEST_PAIRS, 1)
+    priced = without_x(price(rows, cluster, "compress" if most else "stream", K <= LARGEST_PAIRS, 1))
     in_a_sum = streamed + min(most, PATTERNS_IN_A_SUM) * whole
     held = held_bytes(rows) if holds else 0
     looked_at = 2 * (held + 8 * rows.n_obs * (K + 2)) if holds else 0
@@ -69,8 +71,7 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
     holds_cov = design.n_coefficients <= MAX_COEFFICIENTS and fits(
         cluster, max(work, cov_work), max(client, cov_client)
     )
-    if not holds_cov:
-        cov_work = cov_client = 0
+    cov_work, cov_client = (cov_work, cov_client) if holds_cov else (0, 0)
     worker_peak, client_peak = peaks(cluster, max(work, cov_work), max(client, cov_client))
     fewest = max(peaks(cluster, *map(max, loop(1), (cov_work, cov_client))))
     counted = "patterns of missing responses are counted in the first pass: "
@@ -85,7 +86,7 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
         many = many | {LEFT_OUT: left_out_passes(rows, parts, candidates, cluster)}
         passes += 0 if most else many[LEFT_OUT] * (parts - 1) * candidates  # each looks at most rows for each fit
     to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=passes, dense=K <= LARGEST_PAIRS)
-    return replace(
+    plan = replace(
         priced,
         reason=reason,
         purposes=once if holds else many,
@@ -101,6 +102,7 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
         # a chord of a convex function, which lies nowhere below it
         bytes_per_pattern=max(0, max(worker_peak, client_peak) - fewest) // (most - 1) if most > 1 else 0,
     )
+    return with_x(plan, rows, cluster)  # which complete rows need
 
 
 def _information_bytes(rows: Rows, cluster: Cluster, besides: int) -> int:

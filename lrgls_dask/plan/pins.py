@@ -12,7 +12,6 @@ from lrgls_dask.rows.memory import SLACK
 from lrgls_dask.rows.pinned import last_pinned, pinned_row_bytes
 from lrgls_dask.rows.purposes import LEFT_OUT
 from lrgls_dask.rows.rows import Rows
-from lrgls_dask.solve.streamed import PARTIALS_IN_FLIGHT, x_partial_bytes
 
 __all__ = ["with_pinned"]
 
@@ -32,9 +31,6 @@ def with_pinned(plan: Plan, rows: Rows) -> Plan:
         return plan
     free = psutil.virtual_memory().available + psutil.Process().memory_info().rss
     left = min(plan.memory_limit, free) - plan.peak
-    of_x = PARTIALS_IN_FLIGHT * x_partial_bytes(rows.design, rows.n_obs)
-    if len(rows.design.groups) > 1 and of_x <= plan.memory_limit - plan.worker_peak:
-        left -= of_x  # X'X is found beside
     if LEFT_OUT in plan.purposes:
         left = SHARED * left
     stop = last_pinned(rows, cut_rows(rows, 0).blocks, left / SLACK)

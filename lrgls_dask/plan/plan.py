@@ -11,7 +11,6 @@ from lrgls_dask.compression.by_pattern import PAYS
 from lrgls_dask.page import described
 from lrgls_dask.plan.rates import NOMINAL, Rates, machine_rates
 from lrgls_dask.plan.work import Work
-from lrgls_dask.rows.memory import SLACK
 from lrgls_dask.rows.purposes import MEANS, OLS, RESIDUALS, in_words
 
 __all__ = ["Plan"]
@@ -33,6 +32,8 @@ class Plan:
     ``fit.trace["read_for"]``.  bytes_per_pass : decoded bytes read by each.
     n_patterns, pattern_rows, pattern_bytes : of a compressed system whose rows miss responses, their patterns, the rows
     that stand for all of them and what these take; 0 where it misses none.
+    keeps_x : whether a streamed fit finds X'X by one pass more, and keeps it, or rows that stand for it, for standard
+    errors: where that too stays below the limits.  x_bytes : what it adds to worker_peak and client_peak.
     look_bytes : read before all that by unusable="skip", which looks for equations that cannot be estimated.
     next_best : how many numbers of factors may be fitted in turn after the best, where improper="avoid" passes over it;
     each takes `next_passes` more.
@@ -74,6 +75,8 @@ class Plan:
     pattern_rows: int = 0
     pattern_bytes: int = 0
     keeps_rows: bool = False
+    keeps_x: bool = False
+    x_bytes: tuple[int, int] = (0, 0)
     look_bytes: int = 0
     made_bytes: int = 0
     next_best: int = 0
@@ -144,12 +147,6 @@ class Plan:
     def peak(self) -> int:
         """The largest predicted peak of any one process."""
         return max(self.worker_peak, self.client_peak)
-
-    @property
-    def spare_bytes(self) -> int:
-        """What a worker has left beside its passes; rows that are kept in memory do not count, as they leave room for
-        all that is known to be needed."""
-        return self.memory_limit - self.worker_peak + int(SLACK * self.pinned_bytes)
 
     @property
     def fits(self) -> bool:

@@ -2,49 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-import psutil
 from dask.utils import format_bytes
 
 from lrgls_dask.compression.compressed import partial_bytes
 from lrgls_dask.compression.parts import parts_at_once
 from lrgls_dask.design.design import Design
+from lrgls_dask.plan.keeping_x import with_x, x_tasks
+from lrgls_dask.plan.peaks import peaks
 from lrgls_dask.plan.plan import Plan
 from lrgls_dask.plan.work import compress_work, stream_work
 from lrgls_dask.rows.layout import cut_rows
-from lrgls_dask.rows.memory import SLACK, Cluster, pass_bytes
+from lrgls_dask.rows.memory import Cluster, pass_bytes
 from lrgls_dask.rows.purposes import COMPRESS, MEANS, OLS, PRODUCTS
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.solve.in_memory import FEWER_ROWS
 from lrgls_dask.solve.streamed import (
-    PARTIALS_IN_FLIGHT,
     first_partial_bytes,
     stream_partial_bytes,
     stream_passes,
-    x_partial_bytes,
 )
 
-__all__ = ["EM_PASSES", "PRICED_RANK", "compress_client", "fits", "peaks", "price", "stream_client"]
+__all__ = ["EM_PASSES", "PRICED_RANK", "compress_client", "price", "stream_client"]
 
 
 EM_PASSES = {OLS: 1, PRODUCTS: 29}
 PRICED_RANK = 12  # the most factors that rank="bic" tries
-SENDING = 48 * 2**20  # tasks that a client sends, and what it hears of them: 30 MiB seen with two workers
-
-
-def peaks(cluster: Cluster, work: int, client: int) -> tuple[int, int]:
-    """Peak bytes of a worker and of this process; with threads, where the two follow one another, those of both."""
-    if cluster.in_process:
-        both = cluster.base + int(SLACK * max(work, client))
-        return both, both
-    return cluster.base + int(SLACK * work), psutil.Process().memory_info().rss + SENDING + int(SLACK * client)
-
-
-def fits(cluster: Cluster, work: int, client: int) -> bool:
-    worker_peak, client_peak = peaks(cluster, work, client)
-    return worker_peak <= cluster.limit and client_peak <= cluster.client_limit
 
 
 def price(
@@ -79,16 +65,8 @@ def price(
         else stream_client(design, holds_sigma)
     )
     worker_peak, client_peak = peaks(cluster, work, client + largest)
-    if engine == "compress":
-        purposes = {COMPRESS: 1}
-        to_do = compress_work(design, rows.n_obs, layout.n_groups, by_rows=_stays_rows(design, few, takes_rows))
-    else:
-        purposes = stream_passes(design, holds_sigma)
-        n_passes, of_x = sum(purposes.values()), x_partial_bytes(design, rows.n_obs)
-        has_room = len(design.groups) > 1 and PARTIALS_IN_FLIGHT * of_x <= cluster.limit - worker_peak
-        x_tasks = cut_rows(rows.of_regressors, of_x).n_groups if has_room else 0
-        to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=n_passes, dense=holds_sigma, x_tasks=x_tasks)
-    return Plan(
+    purposes = {COMPRESS: 1} if engine == "compress" else stream_passes(design, holds_sigma)
+    plan = Plan(
         engine=engine,
         holds_sigma=holds_sigma,
         reason=_reason(design, engine, partial, holds_sigma),
@@ -97,7 +75,6 @@ def price(
         n_regressors=design.n_regressors,
         n_coefficients=design.n_coefficients,
         purposes=({MEANS: 1} if before else {}) | purposes,
-        work=to_do,
         stored=any(not isinstance(part.array, np.ndarray) for part in rows.parts),
         bytes_per_pass=rows.n_obs * rows.row_bytes,
         n_blocks=layout.n_blocks,
@@ -110,6 +87,13 @@ def price(
         memory_limit=cluster.limit,
         client_limit=cluster.client_limit,
     )
+    if engine == "compress":
+        by_rows = _stays_rows(design, few, takes_rows)
+        return replace(plan, work=compress_work(design, rows.n_obs, layout.n_groups, by_rows=by_rows))
+    plan, passes = with_x(plan, rows, cluster), sum(purposes.values())
+    of_x = x_tasks(rows) if plan.keeps_x else 0
+    to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=passes, dense=holds_sigma, x_tasks=of_x)
+    return replace(plan, work=to_do)
 
 
 def _reason(design: Design, engine: str, partial: int, holds_sigma: bool) -> str:
@@ -126,11 +110,12 @@ def compress_client(design: Design, n_rows: int | None = None, takes_rows: bool 
     """n_rows : of the data, where they may stay rows.  takes_rows : as in `make_plan`."""
     q, K, n_coefficients = design.n_regressors, design.n_equations, design.n_coefficients
     root = 4 * partial_bytes(design, n_rows)
-    whitened = 8 * (q + 1) * sum(len(g.columns) for g in design.groups) * 3
+    stand = 1 + (q if n_rows is None else min(q, n_rows))  # rows that stand for all
+    whitened = 8 * stand * sum(len(g.columns) for g in design.groups) * 3
     moments = 8 * K**2
     if _stays_rows(design, n_rows, takes_rows):
         moments = K * (8 * (n_rows or 0) + 4 * PRICED_RANK**2)
-    return root + whitened + 8 * (n_coefficients * 20 + moments + 4 * (q + 1) * K)
+    return root + whitened + 8 * (n_coefficients * 20 + moments + 4 * stand * K)
 
 
 def _stays_rows(design: Design, n_rows: int | None, takes_rows: bool) -> bool:

@@ -21,7 +21,7 @@ COPIES = 5  # of a matrix that is factored: scaled, its triangle taken, put in p
 # Of a pass after the first, what it takes of a number of the first, which is centred, scaled and looked at: where all
 # equations have the same columns, and where each has its own, which are gathered.
 LATER_SAME, LATER_OWN = 0.4, 0.75
-COPIED = 6  # as many numbers, of rows that stay rows, are moved as other blocks join them
+COPIED = 2  # as many numbers, of rows that stay rows, are moved: less their mean, and together
 OF_EQUATION = 4_000  # numbers that could be touched while an equation is named, checked and given its place
 # Of a search for Sigma: points looked at, products with S of each, and arrays like S that each reads or writes beside.
 POINTS, PRODUCTS, ARRAYS = 11, 23, 8
@@ -110,7 +110,7 @@ def stream_work(design: Design, n_obs: int, tasks: int, *, passes: int, dense: b
 
 
 def _of_regressors(q: int, n_obs: int, tasks: int) -> Work:
-    """X'X of all rows and its root; fewer rows than columns stay rows, which every block more copies."""
+    """X'X of all rows and its root; fewer rows than columns stay rows."""
     summed = float(q) if n_obs > q else 0.0
     touched = float(n_obs) * q * (1 if summed else 1 + COPIED)
     return Work(touched, n_obs * summed**2, tasks, summed**3 / 3, 0.0, COPIES * 16.0 * summed**2)

@@ -37,7 +37,7 @@ def by_passes(fit: StreamedFit, system: System, fitted: Fingerprint | None) -> C
     """
     how = fit.settings
     problem = Streamed(
-        system.rows, lam_B=how.lam_B, meter=Meter(), dense=False, spare_bytes=0.0, restrictions=how.restrictions
+        system.rows, lam_B=how.lam_B, meter=Meter(), dense=False, keeps_x=False, restrictions=how.restrictions
     )
     check_rows(problem.n_obs, fit.estimated.n_obs)
     if fitted is not None:

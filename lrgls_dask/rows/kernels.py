@@ -10,13 +10,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from mmap import mmap
 from typing import Any
 
 import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
 from lrgls_dask.rows.block import LARGEST, Block, bad_values, width_of
-from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, reduced
+from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, StackedRows, reduced
 from lrgls_dask.rows.sums import sums
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
     "forward",
     "gram_kernel",
     "regressor_gram_kernel",
-    "regressor_root_kernel",
+    "regressor_rows_kernel",
     "root_kernel",
     "row_of",
     "scratch",
@@ -95,9 +96,20 @@ def root_kernel(block: Block, params: None = None) -> RootMoments | None:
     return total if total is None else replace(total, head=block.told(total.head))
 
 
-def regressor_root_kernel(block: Block, params: None = None) -> RootMoments | None:
-    """`root_kernel` of the same."""
-    return root_kernel(replace(block, y=()), params)
+def regressor_rows_kernel(block: Block, params: None = None) -> StackedRows | None:
+    """The same rows as they are, less their mean and times the root of their weights."""
+    for head, centred in _centred_slabs(replace(block, y=()), block.n_rows):  # one, where any row has weight
+        if not usable(head.anchor, head.offset, np.abs(centred).max(axis=0) ** 2):
+            raise bad_values(block)
+        return StackedRows(block.told(head), (_apart(centred),))
+    return None
+
+
+def _apart(values: np.ndarray) -> np.ndarray:
+    """A copy whose memory goes back to the system once it is let go: an allocator keeps what others lie behind."""
+    copy: np.ndarray = np.ndarray(values.shape, buffer=mmap(-1, values.nbytes))
+    copy[:] = values
+    return copy
 
 
 def usable(anchor: np.ndarray, offset: np.ndarray, squares: np.ndarray) -> bool:

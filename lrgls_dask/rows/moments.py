@@ -27,6 +27,7 @@ __all__ = [
     "RootMoments",
     "Scaling",
     "Sized",
+    "StackedRows",
     "Summed",
     "reduced",
     "triangle",
@@ -152,6 +153,19 @@ class RootMoments(Sized):
         head, gap = self.head.merge(other.head)
         rows = np.vstack([self.root, other.root, gap])
         return RootMoments(head, rows if stays(rows, self.n_x) else reduced(rows, self.n_x), self.n_x)
+
+
+@dataclass(frozen=True, eq=False)
+class StackedRows(Sized):
+    """Rows that are too few to be summed: pieces (n, M), centred each, and what their means differ by; adding copies
+    nothing."""
+
+    head: Head
+    pieces: tuple[np.ndarray, ...]
+
+    def __add__(self, other: StackedRows) -> StackedRows:
+        head, gap = self.head.merge(other.head)
+        return StackedRows(head, (*self.pieces, *other.pieces, gap[None, :]))
 
 
 def triangle(rows: np.ndarray) -> np.ndarray:

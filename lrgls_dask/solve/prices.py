@@ -8,7 +8,7 @@ from dask.utils import format_bytes
 
 from lrgls_dask.design.design import Design
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Room
-from lrgls_dask.solve.streamed import PARTIALS_IN_FLIGHT, x_partial_bytes
+from lrgls_dask.solve.streamed import PARTIALS_IN_FLIGHT
 
 __all__ = ["AT_ONCE", "PAYS", "columns_at_once", "has_room_for_matrix", "price_of_errors", "solved_at_once"]
 
@@ -44,6 +44,9 @@ class Priced(Protocol):
     def client_limit(self) -> int: ...
 
     @property
+    def keeps_x(self) -> bool: ...
+
+    @property
     def in_process(self) -> bool: ...
 
 
@@ -72,7 +75,7 @@ def price_of_errors(design: Design, plan: Priced) -> str:
     if len(design.groups) == 1:
         return "no read: all equations share their regressors"
     scores = min(plan.n_obs, q + 1) * FACTORS
-    if plan.engine == "compress" or PARTIALS_IN_FLIGHT * x_partial_bytes(design, plan.n_obs) <= spare:
+    if plan.engine == "compress" or plan.keeps_x:
         one = f"one read more, {format_bytes(plan.bytes_per_pass)}, for X'X"
         read = "no read" if plan.engine == "compress" else one
         if PAYS * scores <= P:

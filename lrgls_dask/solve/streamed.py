@@ -14,9 +14,9 @@ from lrgls_dask.compression.roots import root_of
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge
 from lrgls_dask.design.restrictions import Restrictions, free_coefficients
-from lrgls_dask.rows.kernels import regressor_gram_kernel, regressor_root_kernel
+from lrgls_dask.rows.kernels import regressor_gram_kernel, regressor_rows_kernel
 from lrgls_dask.rows.meter import Meter
-from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments, RootMoments
+from lrgls_dask.rows.moments import DesignMoments, DirectionMoments, ProductMoments, ResidualMoments
 from lrgls_dask.rows.purposes import COEFFICIENTS, ERRORS, OLS, PRODUCTS, RESIDUALS
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import Kernel, run_pass, with_effects
@@ -42,6 +42,7 @@ __all__ = [
     "stream_partial_bytes",
     "stream_passes",
     "x_partial_bytes",
+    "x_stays_rows",
 ]
 
 # Passes that are expected: two to start, gradients, and about four products with these; of the same columns the moments
@@ -64,7 +65,7 @@ class Streamed:
 
     Making it costs the first pass, which gives each equation's own moments.
     dense : whether K x K sums are affordable; without them only `products` speaks of S.
-    spare_bytes : what a worker has left for X'X (q, q), which standard errors need.
+    keeps_x : whether X'X (q, q), which standard errors need, is found by one pass more; see `Plan`.
     """
 
     restarts_are_free = False
@@ -78,12 +79,12 @@ class Streamed:
         lam_B: Ridge,
         meter: Meter,
         dense: bool = True,
-        spare_bytes: float = np.inf,
+        keeps_x: bool = True,
         restrictions: Restrictions | None = None,
     ) -> None:
         self.dense = dense
         rows = with_effects(rows, meter)
-        self.design, self.rows, self.meter, self.spare_bytes = rows.design, rows, meter, spare_bytes
+        self.design, self.rows, self.meter, self.keeps_x = rows.design, rows, meter, keeps_x
         self._tiles = Tiles.of(rows.design.batches)
         size = first_partial_bytes(rows.design)
         moments: DesignMoments = run_pass(rows, design_kernel, self._tiles, partial_bytes=size, meter=meter, label=OLS)
@@ -177,15 +178,16 @@ class Streamed:
             rows = np.zeros((len(self.group_rows[0].x), design.n_regressors))
             rows[:, design.groups[0].columns] = self.group_rows[0].x
             return rows
-        size = x_partial_bytes(design, self.rows.n_obs)
-        if PARTIALS_IN_FLIGHT * size > self.spare_bytes:
+        if not self.keeps_x:
             return None
-        # fewer rows than columns stay rows
-        kernel = regressor_root_kernel if self.rows.n_obs <= design.n_regressors else regressor_gram_kernel
-        read, meter = self.rows.of_regressors, self.meter
+        stays = x_stays_rows(design, self.rows.n_obs)
+        kernel = regressor_rows_kernel if stays else regressor_gram_kernel
+        read, meter, size = self.rows.of_regressors, self.meter, x_partial_bytes(design, self.rows.n_obs)
         moments = run_pass(read, kernel, None, partial_bytes=size, meter=meter, label=purpose)
-        root = moments.root if isinstance(moments, RootMoments) else root_of(moments.cross)
-        return np.vstack([np.sqrt(moments.head.weight) * moments.head.mean, root])
+        mean = np.sqrt(moments.head.weight) * moments.head.mean
+        pieces = list(moments.pieces) if stays else [root_of(moments.cross)]
+        del moments  # of which nothing is held twice
+        return _below(mean, pieces)
 
     def _mean_residual(self, c: np.ndarray) -> np.ndarray:
         return self._mean_y - self.coordinates.forward(self._mean_rows, c)
@@ -231,9 +233,26 @@ def stream_partial_bytes(design: Design, dense: bool) -> int:
     return 8 * (design.n_coefficients + (2 * n_equations**2 if dense else 16 * n_equations))
 
 
+def x_stays_rows(design: Design, n_obs: int) -> bool:
+    """Whether rows of X stand for X'X: as many as columns, or fewer."""
+    return n_obs <= design.n_regressors
+
+
 def x_partial_bytes(design: Design, n_obs: int) -> int:
-    """Bytes of one partial sum of X'X, or of the rows of X where these are fewer."""
-    return 8 * design.n_regressors * min(design.n_regressors, n_obs)
+    """Bytes of one partial sum of X'X; rows that stand for it are handed on as they are, as if read."""
+    return 0 if x_stays_rows(design, n_obs) else 8 * design.n_regressors**2
+
+
+def _below(mean: np.ndarray, pieces: list[np.ndarray]) -> np.ndarray:
+    """(r, q) the mean (q,) and the pieces below it; the list is emptied, each piece making room for what follows."""
+    last = 1 + sum(map(len, pieces))
+    found = np.empty((last, len(mean)))
+    found[0] = mean
+    while pieces:
+        piece = pieces.pop()
+        found[last - len(piece) : last] = piece
+        last -= len(piece)
+    return found
 
 
 def stream_passes(design: Design, dense: bool) -> dict[str, int]:

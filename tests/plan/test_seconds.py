@@ -208,7 +208,7 @@ def test_an_own_design_is_priced_so_only_where_x_fits(rates: Rates) -> None:
     system = unread(40_000, 300, 5, own=True)
     # a worker's memory, not this process's, which tests before have filled
     model = LowRankGLS(2, engine="stream")
-    wide, narrow = (model.plan(system, workers=1, worker_memory=limit) for limit in ("60GB", "1GB"))
+    wide, narrow = (model.plan(system, workers=1, worker_memory=limit) for limit in ("60GB", "900MB"))
     assert wide.work is not None and narrow.work is not None
     assert (wide.work.after is None, narrow.work.after is None) == (False, True)
 
