@@ -2152,6 +2152,7 @@ ELSEWHERE = {
     "results/assemble.py: try sigma_step='ml'": CHANCE,
     "results/bootstrap.py: Fit fewer equations.": LARGE,
     "results/bootstrap.py: Resample larger blocks, or use method='parametric'.": CHANCE,
+    "results/dataset.py: Take fit.tidy(), which has a row for": LARGE,
     "results/evidence.py: Fit again with a larger memory_limit.": LARGE,
     "results/evidence.py: Fit again.": BY_HAND,
     "results/evidence.py: fit again with a larger memory_limit, or": LARGE,
