@@ -203,7 +203,7 @@ class _Pass:
     partial: int
     label: str
     number: str
-    pinned: PinnedRows | None
+    pinned: PinnedRows | None = None
 
     def key(self, what: str, token: str) -> str:
         """A name that a dashboard shortens to what the task is and what the pass is for."""
