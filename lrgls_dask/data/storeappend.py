@@ -9,8 +9,10 @@ is killed before leaves the store as it was, with chunks behind its end that the
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from lrgls_dask.checks import shown
 from lrgls_dask.data.blockwriter import Target, fill_rows, row_arrays, stops_of_blocks
 from lrgls_dask.data.framefit import check_same_states
 from lrgls_dask.data.labelled import LabelledRows
+from lrgls_dask.data.places import local_path
 from lrgls_dask.data.seal import CHECKED
 from lrgls_dask.data.storage import held_alone, open_to_grow
 from lrgls_dask.data.store import dims_of, read_system
@@ -33,6 +36,7 @@ from lrgls_dask.rows.progress import Progress
 
 __all__ = ["append_system"]
 
+UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.partial$")  # a file that zarr had not done with when its process ended
 ANEW = "System.from_zarr(path).to_zarr(another) writes one that can be appended to"
 
 
@@ -46,10 +50,12 @@ def append_system(
 ) -> None:
     """Append the rows of a system to a store; the work behind `System.append_to_zarr`."""
     with held_alone(path):
+        _clear_unfinished(local_path(path))
         group = open_to_grow(path, storage_options)
         there = read_system(path, storage_options=storage_options)
         _check_same(there, system, path)
         stored = _arrays_of_rows(group, there, path)
+        _clear_unfinished_chunks(path, stored, there.n_obs)
         plan = plan_store(system, path, row_chunk=_row_chunk(stored["Y"]), memory_limit=memory_limit)
         plan.check(path, compressed=tuple(stored["Y"].compressors) not in ((), CHECKED))
         small, ascending = _labels_to_append(stored, there, system, path)
@@ -87,6 +93,27 @@ def _longer(array: zarr.Array, n_rows: int) -> zarr.Array:
     # chunks that hold nothing but the fill value are written too, as all of a store are
     config: Any = {"order": array.order, "write_empty_chunks": True}
     return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path, config=config))
+
+
+def _clear_unfinished_chunks(path: Any, stored: dict[str, zarr.Array], n_old: int) -> None:
+    """Of the arrays that grow, where an append writes."""
+    folder = local_path(path)
+    if folder is None:
+        return
+    for name, array in stored.items():
+        chunks, first = folder / name / "c", n_old // _row_chunk(array)
+        written = [each for each in chunks.glob("*") if each.name.isdigit() and int(each.name) >= first]
+        for place in (folder / name, chunks, *written):
+            _clear_unfinished(place)
+
+
+def _clear_unfinished(folder: Path | None) -> None:
+    """Delete the files in a folder of this machine that an append was writing when it was killed: nobody reads them."""
+    if folder is None:
+        return
+    for file in folder.glob("*.partial"):
+        if UNFINISHED.search(file.name):
+            file.unlink(missing_ok=True)
 
 
 def _row_chunk(array: zarr.Array) -> int:

@@ -337,6 +337,26 @@ def test_rows_that_cannot_be_read_leave_no_trace(error, tmp_path):
     assert_same_rows(System.from_zarr(path), of_rows(*CUTS[0]))
 
 
+def test_files_that_a_killed_append_was_writing_are_cleared(tmp_path):
+    """As zarr names them: it writes beside a file and moves that into its place."""
+    path, end = tmp_path / "s.zarr", f".{'0a' * 16}.partial"
+    of_rows(*CUTS[0]).to_zarr(path, row_chunk=6)
+    wanted = tmp_path / "wanted.zarr"
+    of_rows(*CUTS[0]).to_zarr(wanted, row_chunk=6)
+    of_rows(*CUTS[1]).append_to_zarr(wanted)
+    (path / "Y/c/5").mkdir()
+    left = [path / f"{name}{end}" for name in ("zarr", "X/zarr", "Y/c/3/0", "Y/c/5/0")]
+    mine = path / "Y/c/3/notes.partial"
+    for file in (*left, mine):
+        file.write_bytes(b"half")
+    of_rows(*CUTS[1]).append_to_zarr(path)
+    assert {str(file.relative_to(path)) for file in files(path) - {mine}} == {
+        str(file.relative_to(wanted)) for file in files(wanted)
+    }
+    assert mine.exists()
+    assert_same_rows(System.from_zarr(path), of_rows(0, N))
+
+
 def test_two_at_once_are_refused(tmp_path):
     path = tmp_path / "s.zarr"
     of_rows(*CUTS[0]).to_zarr(path)
