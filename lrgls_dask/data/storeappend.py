@@ -34,7 +34,7 @@ from lrgls_dask.design.design import difference
 from lrgls_dask.errors import without_secrets
 from lrgls_dask.rows.progress import Progress
 
-__all__ = ["append_system"]
+__all__ = ["append_system", "clear_unfinished"]
 
 UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.partial$")  # a file that zarr had not done with when its process ended
 ANEW = "System.from_zarr(path).to_zarr(another) writes one that can be appended to"
@@ -50,7 +50,7 @@ def append_system(
 ) -> None:
     """Append the rows of a system to a store; the work behind `System.append_to_zarr`."""
     with held_alone(path):
-        _clear_unfinished(local_path(path))
+        clear_unfinished(local_path(path))
         group = open_to_grow(path, storage_options)
         there = read_system(path, storage_options=storage_options)
         _check_same(there, system, path)
@@ -104,11 +104,12 @@ def _clear_unfinished_chunks(path: Any, stored: dict[str, zarr.Array], n_old: in
         chunks, first = folder / name / "c", n_old // _row_chunk(array)
         written = [each for each in chunks.glob("*") if each.name.isdigit() and int(each.name) >= first]
         for place in (folder / name, chunks, *written):
-            _clear_unfinished(place)
+            clear_unfinished(place)
 
 
-def _clear_unfinished(folder: Path | None) -> None:
-    """Delete the files in a folder of this machine that an append was writing when it was killed: nobody reads them."""
+def clear_unfinished(folder: Path | None) -> None:
+    """Delete the files in a folder of this machine that were being written when a process was killed: nobody reads
+    them."""
     if folder is None:
         return
     for file in folder.glob("*.partial"):

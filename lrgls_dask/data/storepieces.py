@@ -19,7 +19,7 @@ from lrgls_dask.data.places import local_path
 from lrgls_dask.data.sources import row_chunks
 from lrgls_dask.data.storage import is_store_at, put_in_place, refuse, remove_store
 from lrgls_dask.data.store import read_system
-from lrgls_dask.data.storeappend import append_system
+from lrgls_dask.data.storeappend import append_system, clear_unfinished
 from lrgls_dask.data.storeplan import StorePlan
 from lrgls_dask.data.storewriter import consolidate, write_system
 from lrgls_dask.rows.progress import Progress, report
@@ -67,6 +67,8 @@ def write_in_pieces(
         _copy(beside, path, made_of)
     else:
         _mark(beside, None)
+        for folder in (Path(beside), *filter(Path.is_dir, Path(beside).iterdir())):
+            clear_unfinished(folder)  # of a last piece that was whole but for its metadata
         put_in_place(Path(beside), Path(os.path.abspath(path)), overwrite)
 
 

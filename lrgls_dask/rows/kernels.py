@@ -40,6 +40,7 @@ __all__ = [
 
 SLAB_BYTES = 2 * 2**20  # a slab and the triangle it updates stay in the processor's cache
 ANCHOR_ROWS = 64  # enough for a mean within a fraction of the spread
+MAPPED = 2**20  # bytes from which on a copy that is kept for long is a mapping of its own
 LARGEST_KEPT = 32 * 2**20  # bytes of scratch memory a thread keeps
 SLAB_ROWS = 256  # but never so few rows that a rank-n update is all overhead
 
@@ -106,7 +107,12 @@ def regressor_rows_kernel(block: Block, params: None = None) -> StackedRows | No
 
 
 def _apart(values: np.ndarray) -> np.ndarray:
-    """A copy whose memory goes back to the system once it is let go: an allocator keeps what others lie behind."""
+    """A copy whose memory goes back to the system once it is let go: an allocator keeps what others lie behind.
+
+    Small ones are left to it, as a process has so many mappings and no more.
+    """
+    if values.nbytes < MAPPED:
+        return values.copy()
     copy: np.ndarray = np.ndarray(values.shape, buffer=mmap(-1, values.nbytes))
     copy[:] = values
     return copy

@@ -264,6 +264,28 @@ def test_an_import_that_was_killed_goes_on(after, monkeypatch, capsys):
     assert [path.name for path in Path().iterdir() if "zarr" in path.name] == ["s.zarr"]
 
 
+def test_an_import_that_was_killed_when_all_was_written_leaves_nothing_unfinished(monkeypatch):
+    TABLE.to_csv("t.csv", index=False)
+
+    mark = storepieces._mark
+
+    def dies(path: str, made_of: str | None) -> None:
+        if made_of is None:
+            raise Killed
+        mark(path, made_of)
+
+    words = ["import", "t.csv", "s.zarr", "--row-chunk", "10", *FORMULA]
+    with monkeypatch.context() as patched:
+        patched.setattr(storepieces, "_mark", dies)
+        with pytest.raises(Killed):
+            main(words)
+    for name in ("zarr", "Y/zarr"):  # as zarr names what it was writing
+        (Path(".s.zarr.importing") / f"{name}.{'0a' * 16}.partial").write_bytes(b"half")
+    assert main(words) == 0
+    assert_same(System.from_zarr("s.zarr"), expected())
+    assert list(Path().rglob("*.partial")) == []
+
+
 def test_another_import_to_the_same_place_begins_anew(monkeypatch):
     TABLE.to_csv("t.csv", index=False)
     monkeypatch.setattr(storepieces, "PIECE_BYTES", 8 * 5 * 20)
