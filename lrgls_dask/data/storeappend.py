@@ -50,12 +50,15 @@ def append_system(
 ) -> None:
     """Append the rows of a system to a store; the work behind `System.append_to_zarr`."""
     with held_alone(path):
-        clear_unfinished(local_path(path))
+        folder = local_path(path)
+        if folder is not None:
+            clear_unfinished(folder)
         group = open_to_grow(path, storage_options)
         there = read_system(path, storage_options=storage_options)
         _check_same(there, system, path)
         stored = _arrays_of_rows(group, there, path)
-        _clear_unfinished_chunks(path, stored, there.n_obs)
+        if folder is not None:
+            _clear_unfinished_chunks(folder, stored, there.n_obs)
         plan = plan_store(system, path, row_chunk=_row_chunk(stored["Y"]), memory_limit=memory_limit)
         plan.check(path, compressed=tuple(stored["Y"].compressors) not in ((), CHECKED))
         small, ascending = _labels_to_append(stored, there, system, path)
@@ -95,11 +98,8 @@ def _longer(array: zarr.Array, n_rows: int) -> zarr.Array:
     return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path, config=config))
 
 
-def _clear_unfinished_chunks(path: Any, stored: dict[str, zarr.Array], n_old: int) -> None:
+def _clear_unfinished_chunks(folder: Path, stored: dict[str, zarr.Array], n_old: int) -> None:
     """Of the arrays that grow, where an append writes."""
-    folder = local_path(path)
-    if folder is None:
-        return
     for name, array in stored.items():
         chunks, first = folder / name / "c", n_old // _row_chunk(array)
         written = [each for each in chunks.glob("*") if each.name.isdigit() and int(each.name) >= first]
@@ -107,11 +107,9 @@ def _clear_unfinished_chunks(path: Any, stored: dict[str, zarr.Array], n_old: in
             clear_unfinished(place)
 
 
-def clear_unfinished(folder: Path | None) -> None:
+def clear_unfinished(folder: Path) -> None:
     """Delete the files in a folder of this machine that were being written when a process was killed: nobody reads
     them."""
-    if folder is None:
-        return
     for file in folder.glob("*.partial"):
         if UNFINISHED.search(file.name):
             file.unlink(missing_ok=True)

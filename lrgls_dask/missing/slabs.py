@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from lrgls_dask.rows.block import Block, width_of
+from lrgls_dask.rows.block import Block, missing_in, width_of
 from lrgls_dask.rows.kernels import even_rows, fill, scratch, slab_rows, stretches
 from lrgls_dask.rows.tiles import Index, Side
 from lrgls_dask.sigma.shown import Factors, Posterior, capacitances, posterior
@@ -71,7 +71,7 @@ class Stretch:
     @classmethod
     def of(cls, block: Block, rows: slice, height: int) -> Stretch:
         """Of some rows of a block."""
-        missing = _missing(block, rows)
+        missing = missing_in(tuple(array[rows] for array in block.y))
         observed = scratch("observed", missing.shape)
         np.copyto(observed, ~missing)
         size = height * missing.shape[1]
@@ -180,15 +180,3 @@ def block_slabs(block: Block, origin: np.ndarray, counts: np.ndarray | None = No
 def spare_rows(shape: tuple[int, int]) -> np.ndarray:
     """Memory of the size of a slab's Y, for the one use at hand."""
     return scratch("spare rows", shape)
-
-
-def _missing(block: Block, rows: slice) -> np.ndarray:
-    """(n, K) which cells of some rows of Y are NaN."""
-    missing = np.zeros((rows.stop - rows.start, width_of(block.y)), dtype=bool)
-    column = 0
-    for array in block.y:
-        stop = column + width_of((array,))
-        if np.issubdtype(array.dtype, np.floating):
-            np.isnan(array[rows].reshape(-1, stop - column), out=missing[:, column:stop])
-        column = stop
-    return missing

@@ -9,7 +9,7 @@ import numpy as np
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.moments import Head, Scaling
 
-__all__ = ["Block", "bad_values", "side_by_side", "width_of"]
+__all__ = ["Block", "bad_values", "missing_in", "side_by_side", "width_of"]
 
 LARGEST = 1e150  # whose square is still a number
 
@@ -58,6 +58,11 @@ class Block:
 def side_by_side(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
     """(n, c) all columns of the arrays, without a copy where it is one array."""
     return arrays[0].reshape(len(arrays[0]), -1) if len(arrays) == 1 else np.column_stack(arrays)
+
+
+def missing_in(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    """(n, c) which numbers in the columns of the arrays are NaN."""
+    return np.concatenate([np.isnan(array).reshape(len(array), -1) for array in arrays], axis=1)
 
 
 def width_of(arrays: tuple[np.ndarray, ...]) -> int:

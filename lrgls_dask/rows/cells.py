@@ -19,7 +19,7 @@ import numpy as np
 
 from lrgls_dask.design.design import ColumnUsers, as_slice
 from lrgls_dask.errors import BadValues
-from lrgls_dask.rows.block import Block, width_of
+from lrgls_dask.rows.block import Block, missing_in, width_of
 from lrgls_dask.rows.moments import Summed
 
 K = TypeVar("K", bound=Callable[..., Any])
@@ -74,7 +74,7 @@ def _missing(block: Block, users: tuple[ColumnUsers, ...]) -> np.ndarray:
     if not block.y:
         n_equations = 1 + max((int(each.equations.max()) for each in users if len(each.equations)), default=0)
         return np.zeros((block.n_rows, n_equations), dtype=bool)
-    return np.concatenate([np.isnan(array).reshape(block.n_rows, -1) for array in block.y], axis=1)
+    return missing_in(block.y)
 
 
 def _all_finite(found: Any) -> bool:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import dask
@@ -20,23 +17,13 @@ from lrgls_dask.rows.kernels import regressor_rows_kernel
 from lrgls_dask.rows.meter import Meter
 from lrgls_dask.simulate import simulate_to_zarr
 from lrgls_dask.solve.streamed import Streamed
+from support.peaks import measured
 from support.systems import simulate
 
 MEASURE = """
-import json, sys, threading
-import dask, psutil
 from lrgls_dask import LowRankGLS, System
-dask.config.set(scheduler="threads", num_workers=2)
-me, peak, done = psutil.Process(), [0], threading.Event()
-def watch():
-    while not done.wait(0.002):
-        peak[0] = max(peak[0], me.memory_info().rss)
-watcher = threading.Thread(target=watch)
-watcher.start()
 model = LowRankGLS(2, engine="stream", max_sweeps=2, rel_tol=1e-2).fit(System.from_zarr(sys.argv[1]))
-done.set()
-watcher.join()
-print(json.dumps({"peak": peak[0], "planned": model.plan_.peak, "kept": model.result_.evidence.x.nbytes}))
+found = {"planned": model.plan_.peak, "kept": model.result_.evidence.x.nbytes}
 """
 
 
@@ -57,10 +44,7 @@ def test_measured_memory_with_x_stays_below_the_plan_and_near_it(
     """Of fewer rows than columns these are kept, 144 and 192 MB; of more their X'X, of which sums take 32 MB each."""
     size = {"n_obs": n, "n_equations": K, "n_regressors": p}
     simulate_to_zarr(tmp_path / "rows.zarr", **size, rank=2, row_chunk=chunk)
-    command = [sys.executable, "-W", "ignore", "-c", MEASURE, str(tmp_path / "rows.zarr")]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)
+    found = measured(MEASURE, tmp_path / "rows.zarr")
     assert found["kept"] >= 8 * K * p * min(n, K * p)
     assert found["peak"] < found["planned"] < 2 * found["peak"]
 

@@ -23,6 +23,7 @@ from lrgls_dask.rows import partition
 from lrgls_dask.rows.memory import Cluster
 from lrgls_dask.rows.meter import Meter
 from support.incomplete import with_holes
+from support.peaks import measured
 from support.systems import simulate
 
 
@@ -112,16 +113,8 @@ def test_on_a_cluster_every_worker_is_priced(client) -> None:
 
 
 MEASURE = """
-import json, sys, threading
-import dask, numpy, psutil
+import numpy
 from lrgls_dask import LowRankGLS, System, TimeVarying
-dask.config.set(scheduler="threads", num_workers=2)
-me, peak, done = psutil.Process(), [0], threading.Event()
-def watch():
-    while not done.wait(0.002):
-        peak[0] = max(peak[0], me.memory_info().rss)
-watcher = threading.Thread(target=watch)
-watcher.start()
 system = System.from_zarr(sys.argv[1])
 options = {"rank": 2, "engine": sys.argv[2]}
 if sys.argv[2] == "pinned":
@@ -130,19 +123,8 @@ if sys.argv[2] == "segments":
     segments = numpy.arange(system.n_obs) * 60 // system.n_obs
     options = {"covariance": TimeVarying(2, segments, bandwidth=3.0)}
 model = LowRankGLS(max_sweeps=3, rel_tol=1e-2, **options).fit(system)
-done.set()
-watcher.join()
-print(json.dumps({"peak": peak[0], "planned": model.plan_.worker_peak, "bytes": model.result_.bytes_read}))
+found = {"planned": model.plan_.worker_peak, "bytes": model.result_.bytes_read}
 """
-
-
-def measured(store: Path, how: str, program: str = MEASURE) -> dict[str, int]:
-    """What the program found in a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-c", program, str(store), how]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    found: dict[str, int] = json.loads(ran.stdout)
-    return found
 
 
 @pytest.mark.filterwarnings("ignore:LowRankGLS. not converged")
@@ -154,7 +136,7 @@ def test_measured_memory_stays_below_the_plan(tmp_path: Path, engine: str) -> No
         rng = da.random.default_rng(1)
         X, Y = rng.normal(size=(n, 100), chunks=(10_000, 100)), rng.normal(size=(n, 50), chunks=(10_000, 50))
         System.from_arrays(Y, X).to_zarr(tmp_path / f"{n}.zarr")
-        found = measured(tmp_path / f"{n}.zarr", engine)
+        found = measured(MEASURE, tmp_path / f"{n}.zarr", engine)
         assert found["bytes"] >= n * 150 * 8
         assert found["peak"] < found["planned"]
         peaks.append(found["peak"])
@@ -211,7 +193,7 @@ def test_memory_of_weighted_cells_stays_below_the_plan_and_near_it(tmp_path: Pat
     X, Y = rng.normal(size=(n, q), chunks=(10_000, q)), rng.normal(size=(n, K), chunks=(10_000, K))
     W = rng.uniform(0.5, 2.0, size=(n, K), chunks=(10_000, K))
     System.from_arrays(Y, X, weights=W).to_zarr(tmp_path / "rows.zarr", row_chunk=2_000)
-    found = measured(tmp_path / "rows.zarr", engine)
+    found = measured(MEASURE, tmp_path / "rows.zarr", engine)
     assert found["bytes"] >= n * (q + 2 * K) * 8
     assert found["peak"] < found["planned"] < 2 * found["peak"]
 
@@ -224,7 +206,7 @@ def test_memory_of_segments_stays_below_the_plan_and_near_it(tmp_path: Path, own
     X, Y = rng.normal(size=(n, q), chunks=(2_500, q)), rng.normal(size=(n, K), chunks=(2_500, K))
     incidence = np.repeat(np.eye(K, dtype=bool), q // K, axis=0) if own else None
     System.from_arrays(Y, X, incidence=incidence).to_zarr(tmp_path / "rows.zarr")
-    found = measured(tmp_path / "rows.zarr", "segments")
+    found = measured(MEASURE, tmp_path / "rows.zarr", "segments")
     assert found["bytes"] == n * (q + K) * 8
     assert found["peak"] < found["planned"] < 2 * found["peak"]
 
@@ -272,7 +254,7 @@ def test_measured_memory_with_missing_responses_is_near_the_plan(
     Y[(rng.random((rows, K)) < 0.2)[np.arange(n) % rows]] = np.nan
     own = None if q < K else np.arange(q)[:, None] // 2 == np.arange(K)
     System.from_arrays(Y, X, incidence=own).to_zarr(tmp_path / "rows.zarr", row_chunk=2_000)
-    found = measured(tmp_path / "rows.zarr", engine, MEASURE_MISSING)
+    found = measured(MEASURE_MISSING, tmp_path / "rows.zarr", engine)
     assert found["peak"] < found["planned"] < 2.0 * found["peak"]
 
 
