@@ -78,7 +78,8 @@ class System(LabelledRows):
         all, (obs, equation) a column of its own to each; one more dim gives several of either kind, named by its
         labels. weights : a variable with dim (obs,), w_i: Cov(e_i) = Sigma / w_i; with dims (obs, equation), w_ij:
         Cov(e_i) = W_i^-1/2 Sigma W_i^-1/2, which makes shared columns each equation's own in all that is summed; or
-        (equation,); or a mapping equation -> variable (obs,). A cell of weight zero counts as missing.
+        (equation,); or a mapping equation -> variable (obs,). A cell of weight zero counts as missing; the weight of a
+        response that is missing is not looked at.
         groups : a variable with dim (obs,).  absorb : one, or a list of such, whose effects are absorbed, see `absorb`.
         constant : True for a regressor "const" of ones in every equation, before the others, which is no variable and
         takes no memory; predictions from a Dataset or frame make it too. Effects that are absorbed are in its place.
@@ -125,7 +126,8 @@ class System(LabelledRows):
         for all. Frames bring their own labels; the defaults are "y0", ... and "x0", ....
         weights : (N,) or (N, 1) of rows, w_i: Cov(e_i) = Sigma / w_i; (N, K) of cells, w_ij: Cov(e_i) =
         W_i^-1/2 Sigma W_i^-1/2, which makes shared columns each equation's own in all that is summed; (K,) or (1, K) of
-        equations; or a mapping equation -> (N,) or a number. A cell of weight zero counts as missing.
+        equations; or a mapping equation -> (N,) or a number. A cell of weight zero counts as missing; the weight of a
+        response that is missing is not looked at.
         groups : (N,). Rows go by label where anything has labels, see `lrgls_dask.data.labels`.
         absorb : labels of rows whose effects are absorbed, see `absorb`.
         strict : refuse zarr arrays whose chunks were not all written, see `lrgls_dask.data.unwritten`.

@@ -237,11 +237,11 @@ def _gaps(parts: list[tuple[np.ndarray, GramMoments | RootMoments]], q: int) -> 
     """(q + K,) one anchor for all patterns, and (patterns, q + K) their means less it, zero where missing."""
     width = q + len(parts[0][0])
     anchor, gaps = np.zeros(width), np.zeros((len(parts), width))
-    known = np.zeros(width, dtype=bool)
-    for (seen, moments), gap in zip(parts, gaps, strict=True):
-        at = np.concatenate([np.arange(q), q + np.flatnonzero(seen)])
-        anchor[at] = np.where(known[at], anchor[at], moments.head.anchor)
-        known[at] |= moments.head.anchor != 0  # which is that of a column that the pattern does not use
+    places = [np.concatenate([np.arange(q), q + np.flatnonzero(seen)]) for seen, _ in parts]
+    for (_, moments), at in zip(reversed(parts), reversed(places), strict=True):
+        own = moments.head.anchor
+        anchor[at] = np.where(own != 0, own, anchor[at])  # zero is also that of a column that the pattern does not use
+    for (_, moments), at, gap in zip(parts, places, gaps, strict=True):  # all of them about the same anchor
         gap[at] = (moments.head.anchor - anchor[at]) + moments.head.offset
     return anchor, gaps
 

@@ -19,6 +19,7 @@ from lrgls_dask.data.sources import group_source, vectors_of
 from lrgls_dask.data.storedlabels import StoredLabels, decode_labels, is_coded
 from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.page import described
+from lrgls_dask.rows.block import missing_in, weights_of_shown
 from lrgls_dask.rows.rows import CellWeights, Part, Rows
 
 __all__ = ["LabelledRows"]
@@ -53,9 +54,9 @@ class LabelledRows(Designed):
         _check_design(self.rows)
         _check_obs_labels(self.obs_labels, self.obs_dim)
         if self.rows.weights is not None and isinstance(self.rows.weights.array, np.ndarray):
-            _check_weights(self.rows.weights.name, self.rows.weights.array)
+            _check_weights(self.rows.weights.name, self.rows.weights.array, self.rows)
         if self.rows.cells is not None:
-            _check_cells(self.rows.cells, self.design.equations)
+            _check_cells(self.rows.cells, self.design.equations, self.rows)
         label_of = None if self.obs_labels is None else self._label_of
         object.__setattr__(self, "rows", replace(self.rows, label_of=label_of))
 
@@ -239,7 +240,8 @@ def _check_obs_labels(obs: pd.Index | StoredLabels | None, dim: Hashable) -> Non
         )
 
 
-def _check_weights(name: str, weights: np.ndarray) -> None:
+def _check_weights(name: str, weights: np.ndarray, rows: Rows) -> None:
+    weights = _asked_for(weights[:, None], rows, np.zeros(rows.design.n_equations, dtype=np.intp))[:, 0]
     for wrong, what in ((~np.isfinite(weights), "finite"), (weights < 0, "zero or positive")):
         if wrong.any():
             row = int(wrong.argmax())
@@ -251,7 +253,17 @@ def _check_weights(name: str, weights: np.ndarray) -> None:
         raise ValueError(f"{name} are all zero, which leaves no rows. Give at least some rows a positive weight.")
 
 
-def _check_cells(cells: CellWeights, equations: tuple[Hashable, ...]) -> None:
+def _asked_for(weights: np.ndarray, rows: Rows, weighting: np.ndarray) -> np.ndarray:
+    """Weights (N, C) with 1 for NaN where no response asks for them; for every NaN where responses are yet to be read,
+    which the first pass then looks at.  weighting : (K,) which column each response has."""
+    if not np.isnan(weights).any():
+        return weights
+    if not all(isinstance(part.array, np.ndarray) for part in rows.y):
+        return np.where(np.isnan(weights), 1.0, weights)
+    return weights_of_shown(weights, missing_in(tuple(part.array for part in rows.y)), weighting)
+
+
+def _check_cells(cells: CellWeights, equations: tuple[Hashable, ...], rows: Rows) -> None:
     """Raise ValueError for weights in memory that are none, naming equation and row."""
     if cells.constant is not None:
         _refuse_weight(~np.isfinite(cells.constant) | (cells.constant <= 0), cells.constant, cells, equations, None)
@@ -259,6 +271,7 @@ def _check_cells(cells: CellWeights, equations: tuple[Hashable, ...]) -> None:
     for part in cells.parts:
         if isinstance(part.array, np.ndarray):
             values = part.array.reshape(len(part.array), -1)
+            values = _asked_for(values, rows, cells.weighting - first)
             wrong = ~np.isfinite(values) | (values < 0)
             if wrong.any():
                 column = int(np.argmax(wrong.any(axis=0)))

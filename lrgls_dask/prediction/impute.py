@@ -48,12 +48,13 @@ def imputed(coefficients: Coefficients, sigma: Sigma, system: System) -> Imputed
     variance = lazy.map(_variance_rows, given, K, response=True, weighted=True)
     # the same lazy arrays everywhere, so that what is predicted from a block and what is copied share its read
     held, cells = system.rows.weights, system.rows.cells
+    weights = tuple(da.map_blocks(np.nan_to_num, each, nan=1.0, dtype=each.dtype) for each in lazy.weights)
     rows = replace(
         system.rows,
         x=tuple(_part(part.name, array) for part, array in zip(system.rows.x, lazy.x, strict=True)),
         y=(_part("Y", mean),),
-        weights=None if held is None else _part(held.name, lazy.weights[0][:, 0]),
-        cells=None if cells is None else replace(cells, parts=tuple(map(_part, cells.names, lazy.weights))),
+        weights=None if held is None else _part(held.name, weights[0][:, 0]),
+        cells=None if cells is None else replace(cells, parts=tuple(map(_part, cells.names, weights))),
         complete_only=False,
     )
     return Imputed(replace(system, rows=rows), system.read_from, mean, variance)

@@ -10,7 +10,7 @@ import dask
 import dask.array as da
 import numpy as np
 
-from lrgls_dask.rows.block import side_by_side
+from lrgls_dask.rows.block import side_by_side, weights_of_shown
 from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.resources import one_blas_thread
 from lrgls_dask.rows.rows import CellWeights, Part, Rows
@@ -143,6 +143,9 @@ def _apply(
     weights = np.asarray(side_by_side(rest), dtype=np.float64) if rest else None
     if cells is not None:
         weights = cells.of_cells(weights)
+    if weights is not None and y is not None and np.isnan(weights).any():
+        one = weights.shape[1] == 1
+        weights = weights_of_shown(weights, np.isnan(y), np.arange(y.shape[1]) * (not one))
     with one_blas_thread:
         found = function(x, y, weights, mine)
     return found + offset if onto and offset is not None else found

@@ -9,7 +9,7 @@ import numpy as np
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.moments import Head, Scaling
 
-__all__ = ["Block", "bad_values", "missing_in", "side_by_side", "width_of"]
+__all__ = ["Block", "bad_values", "missing_in", "side_by_side", "weights_of_shown", "width_of"]
 
 LARGEST = 1e150  # whose square is still a number
 
@@ -63,6 +63,19 @@ def side_by_side(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
 def missing_in(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
     """(n, c) which numbers in the columns of the arrays are NaN."""
     return np.concatenate([np.isnan(array).reshape(len(array), -1) for array in arrays], axis=1)
+
+
+def weights_of_shown(weights: np.ndarray, missing: np.ndarray, weighting: np.ndarray) -> np.ndarray:
+    """Weights (n, C) with 1 for NaN where no response (n, K) that they are of is there: nobody asks for those.
+
+    weighting : (K,) which column of weights each response has.
+    """
+    columns = np.flatnonzero(np.isnan(weights).any(axis=0))
+    found = np.array(weights)
+    for column in columns.tolist():
+        unseen = missing[:, weighting == column].all(axis=1)
+        found[np.isnan(found[:, column]) & unseen, column] = 1.0
+    return found
 
 
 def width_of(arrays: tuple[np.ndarray, ...]) -> int:

@@ -19,12 +19,12 @@ import numpy as np
 
 from lrgls_dask.design.design import ColumnUsers, as_slice
 from lrgls_dask.errors import BadValues
-from lrgls_dask.rows.block import Block, missing_in, width_of
+from lrgls_dask.rows.block import Block, missing_in, weights_of_shown, width_of
 from lrgls_dask.rows.moments import Summed
 
 K = TypeVar("K", bound=Callable[..., Any])
 
-__all__ = ["UsedCells", "only_used", "takes_used_alone"]
+__all__ = ["UsedCells", "WeightsOfShown", "only_used", "takes_used_alone"]
 
 
 def takes_used_alone(kernel: K) -> K:
@@ -143,3 +143,17 @@ class UsedCells:
         row, columns = error.row - block.start, _columns(block.y)
         users = (u.equations for u in self.users if error.column in u.columns)
         return error.used_by([j for of in users for j in of.tolist() if columns and not np.isnan(columns[j][row])])
+
+
+@dataclass(frozen=True, eq=False)
+class WeightsOfShown:
+    """A kernel that is not told of weights of rows which show nothing: NaN is as good there as a number."""
+
+    kernel: Callable[[Block, Any], Any]
+
+    def __call__(self, block: Block, params: Any) -> Any:
+        if block.weights is not None and block.y and np.isnan(block.weights).any():
+            missing = missing_in(block.y)
+            weights = weights_of_shown(block.weights[:, None], missing, np.zeros(missing.shape[1], dtype=np.intp))
+            block = replace(block, weights=weights[:, 0])
+        return self.kernel(block, params)

@@ -43,7 +43,7 @@ from lrgls_dask.rows.block_plan import (
     read_stored,
     stored_blocks,
 )
-from lrgls_dask.rows.cells import UsedCells
+from lrgls_dask.rows.cells import UsedCells, WeightsOfShown
 from lrgls_dask.rows.cluster import Box, client_of, computed, scattered
 from lrgls_dask.rows.effects import absorbed_of
 from lrgls_dask.rows.kernels import CompleteRows
@@ -97,6 +97,8 @@ def run_pass(
         kernel = CompleteRows(kernel, rows.design.is_used)
     if rows.cells is not None:
         kernel = ScaledCells.of(kernel, rows.design, rows.cells.constant)
+    elif rows.weights is not None:
+        kernel = WeightsOfShown(kernel)
     layout = cut_rows(rows, partial_bytes)
     n_bytes, get = rows.n_obs * rows.row_bytes, _scheduler()
     pinned = meter.pinned if stays_here(get) else None

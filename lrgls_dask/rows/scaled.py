@@ -14,7 +14,7 @@ import numpy as np
 
 from lrgls_dask.design.design import Design, OwnColumns
 from lrgls_dask.errors import BadValues
-from lrgls_dask.rows.block import Block, side_by_side
+from lrgls_dask.rows.block import Block, missing_in, side_by_side, weights_of_shown
 from lrgls_dask.rows.moments import Scaling
 
 __all__ = ["ScaledCells", "scaled_bytes"]
@@ -37,7 +37,8 @@ def scaled_bytes(design: Design) -> int:
 class ScaledCells:
     """A kernel over rows scaled by the roots of the weights of their cells, some rows of a block at a time.
 
-    A cell of weight zero becomes a missing response, and a row of nothing else a row of weight zero.
+    A cell of weight zero becomes a missing response, and a row of nothing else a row of weight zero. The weight of a
+    missing response is not asked for: NaN is as good there as a number.
     own : how the scaled columns come from the stored ones.  constant : (C,) weights of all rows, None where stored.
     height : rows at a time.
     """
@@ -76,13 +77,18 @@ class ScaledCells:
         if self.constant is not None:
             return np.broadcast_to(self.constant, (piece.n_rows, len(self.constant)))
         weights = np.asarray(side_by_side(piece.cells), dtype=np.float64)
+        if np.isnan(weights).any() and piece.y:
+            weights = weights_of_shown(weights, missing_in(piece.y), self.own.weighting)
         bad = ~np.isfinite(weights) | (weights < 0)
         if bad.any():
             column = int(np.argmax(bad.any(axis=0)))
-            value = float(weights[int(np.argmax(bad[:, column])), column])
+            row = int(np.argmax(bad[:, column]))
+            value = float(weights[row, column])
             what = "NaN" if np.isnan(value) else "infinite" if np.isinf(value) else "negative"
-            equation = int(np.argmax(self.own.weighting == column))
-            raise _bad(piece, "cell weights", equation, what, bad[:, column])
+            mine = self.own.weighting == column
+            if piece.y and what == "NaN":
+                mine &= ~missing_in(piece.y)[row]
+            raise _bad(piece, "cell weights", int(np.argmax(mine)), what, bad[:, column])
         return weights
 
     def _scaled(self, piece: Block, weights: np.ndarray) -> Block:

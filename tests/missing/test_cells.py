@@ -265,3 +265,26 @@ def test_complete_blocks_are_not_copied_and_the_users_arrays_not_written_to() ->
     cleared = only_used(Block(0, (X,), (Y,), None), design.users)
     np.testing.assert_array_equal(X, before)
     assert np.isfinite(cleared.x[0]).all()
+
+
+@pytest.mark.parametrize("of", ["rows", "cells"])
+def test_weights_of_what_is_not_observed_are_not_asked_for(of: str, tmp_path: Path) -> None:
+    """Reshaping a long table makes them NaN in the same cells; a calendar has rows without anything."""
+    whole = WEIGHTS_OF_ROWS[:, None] if of == "rows" else WEIGHTS_OF_CELLS
+    holes = HOLES.all(axis=1, keepdims=True) if of == "rows" else HOLES
+    fits, weights = [], np.where(holes, np.nan, whole)
+    for engine, given in (("auto", whole), ("auto", weights), ("stream", da.from_array(weights, chunks=(64, -1)))):
+        system = System.from_arrays(Y, filled(0.0), weights=given)
+        fit = LowRankGLS(0, missing="em", engine=engine).fit(system).result_
+        fits.append([fit.params, fit.sigma(), fit.loglik, fit.score(system), fit.cov("robust")])
+        assert not np.isnan(fit.predict_given(system, interval=0.9, kind="error").to_array()).any()
+    for fit in fits[1:]:
+        for found, wanted in zip(fit, fits[0], strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-8)
+    filled_in = tmp_path / "filled.zarr"
+    LowRankGLS(0, missing="em").fit(system).result_.impute(system, filled_in)
+    assert np.isfinite(xr.open_zarr(filled_in, consolidated=False)["weights"]).all()
+    weights[8] = np.nan
+    for given in (weights, da.from_array(weights, chunks=(64, -1))):
+        with pytest.raises(ValueError, match=r"weights.*[Nn]a[Nn].* at row 8"):
+            LowRankGLS(0, missing="em").fit(System.from_arrays(Y, filled(0.0), weights=given))

@@ -179,6 +179,21 @@ def test_moments_of_equations_from_patterns_are_those_of_rows(
             np.testing.assert_allclose(moments.cross[i], away.T @ (away * mine[:, None]), rtol=1e-10, atol=1e-10)
 
 
+def test_a_column_that_is_zero_in_some_patterns_counts_in_all() -> None:
+    """Patterns are summed about one anchor, which zero in the first of them is none the less."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([np.ones(120), rng.normal(size=120), np.arange(120) < 30])
+    Y = X @ rng.normal(size=(3, 5)) + rng.normal(size=(120, 1)) + rng.normal(size=(120, 5))
+    Y[:25, 2] = Y[:15, 1] = np.nan
+    Y[rng.random(Y.shape) < 0.05] = np.nan
+    fit = LowRankGLS(1, missing="em", algorithm="ols").fit(System.from_arrays(Y, X)).result_
+    for j, shown in enumerate(~np.isnan(Y).T):
+        wanted, squares, _, _ = np.linalg.lstsq(X[shown], Y[shown, j], rcond=None)
+        np.testing.assert_allclose(fit.params.values[3 * j : 3 * j + 3], wanted, atol=1e-10)
+        total = np.sum((Y[shown, j] - Y[shown, j].mean()) ** 2)
+        assert fit.r2.values[j] == pytest.approx(1 - squares[0] / total, abs=1e-9)
+
+
 def test_likelihood_at_fixed_coefficients_is_the_likelihood() -> None:
     data = with_holes(simulate("mixed", n=300, weighted=True), n_patterns=5)
     data.Y[:4] = np.nan  # a pattern that shows nothing
