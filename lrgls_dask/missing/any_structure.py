@@ -35,6 +35,8 @@ __all__ = ["chosen_structure", "fit_any_structure", "fit_side_by_side"]
 # share of what their BIC lies above the least: digits that tell nobody anything cost many sweeps of too many factors.
 TOLD, TOLD_OF_DISTANCE = 0.05, 0.01
 REACHABLE = 1e300  # what any objective is below
+VANISHING = 1e-8  # the least eigenvalue of correlations that a loop which does not end makes its way below
+BEYOND = 100.0  # of an objective for each equation: that of correlations which are singular to the last digit is less
 
 
 def fit_any_structure(
@@ -59,7 +61,11 @@ def fit_any_structure(
     except SingularCovariance as error:
         raise _no_maximum(problem, options) from error
     best = best_of_starts(ends, len(ends))
-    return replace(best, termination=Termination.CONVERGED) if structure.fixed else best
+    if structure.fixed:
+        return replace(best, termination=Termination.CONVERGED)
+    if not structure.bounded and _has_no_end(problem, best):
+        raise _no_maximum(problem, options)
+    return best
 
 
 def fit_side_by_side(
@@ -183,6 +189,17 @@ def _check_pairs(design: Design, structure: Structure, pairs: PairMoments) -> No
         "each such pair a covariance of its own, of which the data then say nothing. Use covariance='lowrank', which "
         "tells it through the factors, or 'diagonal', or leave equations out."
     )
+
+
+def _has_no_end(problem: Incomplete, found: Solution[Point]) -> bool:
+    """Whether a combination of the errors is nearly zero in a loop that did not end, or whose looks lost all digits:
+    there is no maximum, and how far rounding lets the loop go tells nothing."""
+    told = abs(found.obj) < BEYOND * problem.design.n_equations
+    if told and found.termination is Termination.CONVERGED:
+        return False
+    sigma = found.point.sigma
+    unit = np.sqrt(sigma.variances)
+    return bool(np.linalg.eigvalsh(sigma.dense() / unit[:, None] / unit)[0] < VANISHING)
 
 
 def _no_maximum(problem: Incomplete, options: Options) -> ValueError:

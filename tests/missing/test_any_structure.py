@@ -312,3 +312,14 @@ def test_pairs_never_seen_together_are_named() -> None:
             fitted(Y, X, covariance=covariance)
     apart = BlockLowRank(0, dict(zip(NAMES, "abbcc", strict=True)))
     assert np.isfinite(fitted(Y, X, covariance=apart).loglik)
+
+
+def test_a_loop_that_goes_on_for_ever_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many rows as it takes to make a combination of two responses vanish, which no number of sweeps ever does."""
+    monkeypatch.setattr("lrgls_dask.missing.any_structure.VANISHING", 1e-3)
+    rng = np.random.default_rng(4)
+    X = np.column_stack([np.ones(30), rng.normal(size=(30, 2))])
+    Y = rng.normal(size=(30, 2)) + rng.normal(size=(30, 1))
+    Y[4:, 1] = np.nan
+    with pytest.raises(ValueError, match="no fit with this Sigma exists.* the likelihood has no bound.*'y1', in 4 rows"):
+        LowRankGLS(covariance="full", missing="em", max_sweeps=80).fit(System.from_arrays(Y, X))
