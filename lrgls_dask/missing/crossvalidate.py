@@ -20,7 +20,7 @@ from lrgls_dask.missing.in_step import ask
 from lrgls_dask.missing.kernels import MaskedParams, residuals_of
 from lrgls_dask.missing.problem import Incomplete
 from lrgls_dask.missing.pseudo_rows import PatternRows
-from lrgls_dask.missing.refit import refit_shown
+from lrgls_dask.missing.refit import goes_by_rounds, refit_shown
 from lrgls_dask.missing.same_passes import AskedRows, Question, SamePasses
 from lrgls_dask.missing.slabs import MaskedSlab
 from lrgls_dask.plan.side_by_side import at_once, in_batches, sums_of_a_look
@@ -166,7 +166,9 @@ class _LeftOut:
 def _all_folds(task: _Task, rows: Rows, partition: Partition, meter: Meter) -> np.ndarray:
     """(candidates, folds), the fits to all other rows side by side."""
     parts, options = task.folds.parts, task.options
-    sums = sums_of_a_look(rows.design, informed=False)
+    K = rows.design.n_equations
+    pairs = not all(goes_by_rounds(each.structure, options, K) for each in task.candidates)
+    sums = sums_of_a_look(rows.design, informed=False, pairs=pairs)
     passes = SamePasses(rows, _LeftOut(partition), meter, LEFT_OUT, sums)
     folds = list(parts.parts)
     restrictions = task.folds.restrictions
@@ -175,10 +177,11 @@ def _all_folds(task: _Task, rows: Rows, partition: Partition, meter: Meter) -> n
         return _without(task, fold, lambda seen, lam_B: AskedRows(seen, fold, lam_B=lam_B, restrictions=restrictions))
 
     problems = {fold: made(fold) for fold in folds}
-    passes.run([problem.begun for problem in problems.values()])  # once for all candidates
+    if pairs:
+        passes.run([problem.begun for problem in problems.values()])  # once for all candidates
     asked = [(candidate, fold) for candidate in task.candidates for fold in folds]
     found: list[float] = []
-    for batch in in_batches(len(asked), at_once(rows, informed=False)):
+    for batch in in_batches(len(asked), at_once(rows, informed=False, pairs=pairs)):
         some = asked[batch]
         fits = passes.run([partial(_refitted, problems[fold], each, options) for each, fold in some])
         alone = [(parts.part(fold), partition.n_parts + fold) for _, fold in some]

@@ -20,7 +20,7 @@ from lrgls_dask.compression.shown_parts import SeenRows, ShownParts, parts_that_
 from lrgls_dask.design.design import Design
 from lrgls_dask.missing.covariance import FittedCells, fitted_problem, gls_covariance, least_squares_covariance
 from lrgls_dask.missing.problem import Incomplete
-from lrgls_dask.missing.refit import refit_shown
+from lrgls_dask.missing.refit import goes_by_rounds, refit_shown
 from lrgls_dask.missing.same_passes import AskedRows, SamePasses
 from lrgls_dask.plan.side_by_side import at_once, in_batches, sums_of_a_look
 from lrgls_dask.resampling.draws import Draws, Fitted, Replicate, collect, draw_rows, space_of
@@ -68,7 +68,7 @@ def streamed_parametric(rows: Rows, cells: FittedCells, fitted: Fitted, n: int, 
     b, root = _by_column(rows.design, fitted.coefficients), np.linalg.cholesky(fitted.sigma.dense())
     seeds = np.random.SeedSequence(seed).spawn(n)
     of_model = Model(b, root)
-    views = [_Drawn(of_model, tuple(seeds[some])) for some in _batches(rows, n)]
+    views = [_Drawn(of_model, tuple(seeds[some])) for some in _batches(rows, fitted, n)]
     return _streamed(problem.meter, rows, fitted, views, problem.whitened.y_scale), _errors(problem, fitted)
 
 
@@ -81,13 +81,18 @@ def streamed_resampled(
     counts = np.zeros((n, partition.n_parts), dtype=np.int64)
     for of_parts, one in zip(counts, np.random.SeedSequence(seed).spawn(n), strict=True):
         of_parts[there] = _times_drawn(one, len(there))
-    views = [_Taken(partition, counts[some]) for some in _batches(rows, n)]
+    views = [_Taken(partition, counts[some]) for some in _batches(rows, fitted, n)]
     return _streamed(problem.meter, rows, fitted, views, None), _errors(problem, fitted)
 
 
-def _batches(rows: Rows, n: int) -> list[slice]:
+def _batches(rows: Rows, fitted: Fitted, n: int) -> list[slice]:
     """Replicates that share passes."""
-    return in_batches(n, at_once(rows, informed=True))
+    return in_batches(n, at_once(rows, informed=True, pairs=_by_pairs(rows, fitted)))
+
+
+def _by_pairs(rows: Rows, fitted: Fitted) -> bool:
+    """Whether refits ask for products of all pairs of equations."""
+    return not goes_by_rounds(fitted.structure, fitted.options, rows.design.n_equations)
 
 
 def _streamed(
@@ -95,14 +100,15 @@ def _streamed(
 ) -> Draws:
     """The refits of replicates, those of each view side by side.  units : (K,) of all of them, or None."""
     found: list[Replicate | None] = []
-    sums, penalty = sums_of_a_look(rows.design, informed=True), fitted.options.lam_B
+    pairs, penalty = _by_pairs(rows, fitted), fitted.options.lam_B
+    sums = sums_of_a_look(rows.design, informed=True, pairs=pairs)
 
     def made(number: int, first: FirstMoments) -> Callable[[], Replicate | None]:
         seen = SeenRows(rows.design, rows.varying_weights, first, units)
 
         def its_problem() -> AskedRows:
             own = AskedRows(seen, number, lam_B=penalty, restrictions=fitted.restrictions)
-            return own.begun()
+            return own.begun() if pairs else own
 
         return lambda: _refitted(its_problem, fitted)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from lrgls_dask.compression.patterns import LARGEST_PAIRS
 from lrgls_dask.design.design import Design
+from lrgls_dask.plan.price import PRICED_RANK
 from lrgls_dask.rows.layout import FAN_IN
 from lrgls_dask.rows.memory import SLACK, Cluster, Room, room_for_passes, this_cluster
 from lrgls_dask.rows.rows import Rows
@@ -17,21 +19,25 @@ KEPT = 20  # points and images of coefficients and products that a loop goes on 
 # Measured: regressors and the equations seen together once, looks, and what the fits say of the rows left out.
 OF_ALL, OF_SOME = 1, 7
 OF_REPLICATES = 10  # a first pass of each, the same, looks and standard errors
+ROUNDS_MORE = 30  # that EM rounds take, by which more equations than have products of all pairs are fitted again
 
 
-def sums_of_a_look(design: Design, *, informed: bool) -> int:
-    """Bytes of what one problem asks a pass for.  informed : whether also for the information."""
+def sums_of_a_look(design: Design, *, informed: bool, pairs: bool = True) -> int:
+    """Bytes of what one problem asks a pass for.  informed : whether also for the information.  pairs : whether for
+    products of all pairs of equations; EM rounds do without."""
     P, K, q = design.n_coefficients, design.n_equations, design.n_regressors
-    return 8 * (P + 4 * K + 2 * K**2 + max((q + 1) ** 2, P**2 if informed else 0))
+    of_pairs = 2 * K**2 if pairs else K * PRICED_RANK**2
+    return 8 * (P + 4 * K + of_pairs + max((q + 1) ** 2, P**2 if informed else 0))
 
 
-def at_once(rows: Rows, *, informed: bool, cluster: Cluster | None = None) -> int:
-    """How many problems are answered at a time, by the memory that is left.  informed : as of `sums_of_a_look`.
+def at_once(rows: Rows, *, informed: bool, pairs: bool = True, cluster: Cluster | None = None) -> int:
+    """How many problems are answered at a time, by the memory that is left.  informed, pairs : as of `sums_of_a_look`.
 
     cluster : where it would run, if not here.
     """
-    design, sums = rows.design, sums_of_a_look(rows.design, informed=informed)
-    here = 8 * KEPT * (design.n_coefficients + design.n_equations**2 // 2) + sums
+    design, sums = rows.design, sums_of_a_look(rows.design, informed=informed, pairs=pairs)
+    of_sigma = design.n_equations**2 // 2 if pairs else design.n_equations * PRICED_RANK
+    here = 8 * KEPT * (design.n_coefficients + of_sigma) + sums
     if cluster is None:
         cluster, room = this_cluster(None), room_for_passes(rows, None)
     else:
@@ -48,14 +54,16 @@ def in_batches(n: int, few: int) -> list[slice]:
 
 def left_out_passes(rows: Rows, parts: int, candidates: int, cluster: Cluster | None) -> int:
     """Passes that fits of every candidate to streamed rows without each of some parts share."""
-    few = at_once(rows, informed=False, cluster=cluster)
-    return OF_ALL + OF_SOME * len(in_batches(parts * candidates, few))
+    pairs = rows.design.n_equations <= LARGEST_PAIRS
+    few = at_once(rows, informed=False, pairs=pairs, cluster=cluster)
+    return OF_ALL + (OF_SOME + (0 if pairs else ROUNDS_MORE)) * len(in_batches(parts * candidates, few))
 
 
 def replicates_in_words(rows: Rows, cluster: Cluster | None) -> str:
     """What a bootstrap of streamed rows that miss responses takes."""
-    few = at_once(rows, informed=True, cluster=cluster)
+    pairs = rows.design.n_equations <= LARGEST_PAIRS
+    few = at_once(rows, informed=True, pairs=pairs, cluster=cluster)
     return (
         "come with the fit; a bootstrap of rows that are streamed takes about "
-        f"{OF_REPLICATES} passes for every {few:,} replicates"
+        f"{OF_REPLICATES + (0 if pairs else ROUNDS_MORE)} passes for every {few:,} replicates"
     )

@@ -281,6 +281,19 @@ def test_streamed_rows_have_the_replicates_of_held_ones(
         np.testing.assert_array_equal(made.bootstrap(3, method, seed=5, system=rows).params, got.params)
 
 
+def test_streamed_replicates_of_more_equations_than_have_products_of_all_pairs(
+    streamed_fit: tuple[Fit, System], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, rows = streamed_fit
+    monkeypatch.setattr("lrgls_dask.compression.patterns.HELD_BYTES", 0)
+    held = made.bootstrap(2, seed=5, system=rows)
+    monkeypatch.setattr("lrgls_dask.missing.refit.LARGEST_PAIRS", 1)
+    monkeypatch.delattr("lrgls_dask.missing.same_passes.AskedRows.begun")
+    got = made.bootstrap(2, seed=5, system=rows)
+    np.testing.assert_allclose(got.params, held.params, atol=5e-3 * float(made.std_errors.min()))
+    np.testing.assert_allclose(got.sigma["variance"], held.sigma["variance"], rtol=5e-3)
+
+
 @pytest.mark.parametrize("method", ["parametric", "cluster"])
 def test_workers_stream_the_same_replicates(
     streamed_fit: tuple[Fit, System], monkeypatch: pytest.MonkeyPatch, client: Any, method: Any

@@ -179,6 +179,22 @@ def test_streamed_folds_have_the_likelihoods_of_held_ones(which: str, by: Any, r
     np.testing.assert_array_equal(fewer, got)
 
 
+def test_more_equations_than_have_products_of_all_pairs_are_fitted_again_by_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Streamed folds of them ask for nothing that is as wide as all equations squared, and lead to the same optima."""
+    found = []
+    for most in (2000, 1):
+        monkeypatch.setattr("lrgls_dask.missing.refit.LARGEST_PAIRS", most)
+        monkeypatch.setattr("lrgls_dask.plan.side_by_side.LARGEST_PAIRS", most)
+        if most == 1:
+            monkeypatch.delattr("lrgls_dask.missing.same_passes.AskedRows.begun")
+        model = LowRankGLS("cv", missing="em", n_folds=2, ranks=[0, 1], engine="stream", rel_tol=1e-10)
+        found.append(model.fit(MANY.system()).result_.selection["cv_nll"])
+        assert model.plan_.purposes["rows left out"] == (8 if most == 2000 else 38)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+
+
 def test_a_streamed_rank_is_chosen_in_the_passes_of_the_plan() -> None:
     """Whether the rows are too many or streaming is asked for, holes or none."""
     expected = cross_validated(MANY, rel_tol=1e-10)
