@@ -199,7 +199,8 @@ def whiten(
         columns = Columns.of(x, counts, np.stack([penalties[part.group.columns] for part in parts]))
         x, order = columns.x, columns.order
         q, root = np.linalg.qr(columns.in_order)
-        told = Told(resolution, np.stack([design.rounding[part.group.columns] for part in parts]))
+        rounding = np.stack([design.rounding[part.group.columns] for part in parts])
+        told = Told(resolution, rounding, of_shown=np.ndim(n_obs) > 0)
         singular = told.singular(x, _singular_values(x, root, order).min(axis=1))
         left = y - q @ (q.transpose(0, 2, 1) @ y)
         for g in np.flatnonzero(singular).tolist():
@@ -289,11 +290,13 @@ class Told:
     """What is told from collinear: singular values of unit columns above the resolution of the arithmetic and above
     what the columns' own storage leaves of a combination that is zero.
 
-    rounding : (G, p) relative rounding of the stored values of each design's columns.
+    rounding : (G, p) relative rounding of the stored values of each design's columns.  of_shown : whether each design
+    has rows of its own, those that show its equation.
     """
 
     resolution: float
     rounding: np.ndarray
+    of_shown: bool = False
 
     def singular(self, x: np.ndarray, least: np.ndarray) -> np.ndarray:
         """(G,) whether the columns of each x (G, r, p) are collinear; least : (G,) singular values of unit columns."""
@@ -356,6 +359,8 @@ def _check_determined(design: Design, part: GroupRows, x: np.ndarray, free: np.n
     names = [repr(term) for term, yes in zip(terms, involved, strict=True) if yes]
     listed = ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
     what = f"columns {listed} are collinear" if len(names) > 1 else f"column {listed} is zero in every row"
+    if told.of_shown:
+        what += " in the rows that show it" if len(names) > 1 else " that shows it"
     if stored:  # a column that varies by rounding alone is a constant beside the constant
         one = "varies no more than rounding of its values"
         what = f"{what} to the rounding of their values" if len(names) > 1 else f"column {listed} {one}"

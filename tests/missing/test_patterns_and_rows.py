@@ -457,10 +457,11 @@ def test_an_equation_in_no_more_rows_than_regressors_is_named(most: int | None) 
 def test_collinear_where_observed_is_named() -> None:
     data = simulate("own", n=60)
     column = data.columns[1][1]
-    data.X[20:, column] = 2.0
     data.Y[:20, 1] = np.nan
-    with pytest.raises(np.linalg.LinAlgError, match=r"equation 'y1'.*are collinear"):
-        problem_of(data)
+    for value, said in ((2.0, "are collinear in the rows that show it"), (0.0, "is zero in every row that shows it")):
+        data.X[20:, column] = value
+        with pytest.raises(np.linalg.LinAlgError, match=rf"equation 'y1'.* {said} \(rank"):
+            problem_of(data)
 
 
 @pytest.mark.parametrize(("array", "value", "what"), [("X", np.nan, "NaN"), ("X", np.inf, "infinite"),
