@@ -75,12 +75,6 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
     cov_work, cov_client = (cov_work, cov_client) if holds_cov else (0, 0)
     worker_peak, client_peak = peaks(cluster, max(work, cov_work), max(client, cov_client))
     fewest = max(peaks(cluster, *map(max, loop(1), (cov_work, cov_client))))
-    counted = "patterns of missing responses are counted in the first pass: "
-    if most:
-        others = f"all rows are held, {format_bytes(held)}" if holds else "streamed"
-        reason = f"{counted}the rows of at most {most} are compressed, {format_bytes(whole)} each, else {others}"
-    else:
-        reason = f"sums of {format_bytes(streamed)} replace {format_bytes(whole)} for each pattern of missing responses"
     once, many = {PATTERNS: 1}, passes_with_holes(K)
     passes = 2 if most or holds else sum(many.values())
     if parts > 1 and not holds:
@@ -89,7 +83,7 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
     to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=passes, dense=K <= LARGEST_PAIRS)
     plan = replace(
         priced,
-        reason=reason,
+        reason=_reason(most, held, whole, streamed),
         purposes=once if holds else many,
         work=to_do.times(OVER_COMPLETE),
         keeps_rows=holds,
@@ -105,6 +99,17 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
         bytes_per_pattern=max(0, max(worker_peak, client_peak) - fewest) // (most - 1) if most > 1 else 0,
     )
     return with_x(plan, rows, cluster)  # which complete rows need
+
+
+def _reason(most: int, held: int, whole: int, streamed: int) -> str:
+    """The same arguments as there, in bytes."""
+    if not most:
+        return f"sums of {format_bytes(streamed)} replace {format_bytes(whole)} for each pattern of missing responses"
+    others = f"all rows are held, {format_bytes(held)}" if held else "streamed"
+    return (
+        "patterns of missing responses are counted in the first pass: the rows of at most "
+        f"{most} are compressed, {format_bytes(whole)} each, else {others}"
+    )
 
 
 def _complete_peaks(
