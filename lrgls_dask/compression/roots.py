@@ -13,10 +13,13 @@ def root_of(cross: np.ndarray) -> np.ndarray:
     scale = np.sqrt(cross.diagonal())
     live = np.flatnonzero(scale > 0)
     full = np.zeros((len(live), len(scale)))
-    scaled = cross[np.ix_(live, live)] / np.outer(scale[live], scale[live])
+    scaled = cross[np.ix_(live, live)]
+    scaled /= np.outer(scale[live], scale[live])
     factor, info = lapack.dpotrf(scaled, lower=1, clean=1)
     if info == 0:
-        full[:, live] = factor.T * scale[live]
+        del scaled  # of large ones every copy counts
+        factor *= scale[live, None]
+        full[:, live] = factor.T
         return _keep_x_first(full, live, len(scale))
     factor, pivots, rank, _ = lapack.dpstrf(scaled, lower=1)
     factor = np.tril(factor)[:, :rank]

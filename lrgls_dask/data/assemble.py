@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,13 @@ from lrgls_dask.data.labels import distinct_labels
 from lrgls_dask.data.weights import Weights
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.own_columns import with_own_columns
+from lrgls_dask.rows.memory import has_room_here
 from lrgls_dask.rows.rows import Part, Rows
 
 __all__ = ["Use", "build_design", "build_rows"]
+
+MANY = 64  # arrays in memory, beyond which every pass would spend its time on their number
+ROOM = 4  # times the memory of one array for all of them, that has to be free where it is made
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +65,10 @@ def build_design(
 
 
 def build_rows(x: Sequence[Part], y: Sequence[Part], weights: Weights, design: Design) -> Rows:
-    """Rows of these parts; parts with equal row chunks come to share one tuple, so that comparing them is cheap."""
+    """Rows of these parts; parts with equal row chunks come to share one tuple, so that comparing them is cheap.
+
+    Very many arrays in memory, one or more for each equation, become one, in memory of its own if there is enough.
+    """
     known: dict[tuple[int, ...] | None, tuple[int, ...] | None] = {}
 
     def shared(part: Part) -> Part:
@@ -73,7 +81,30 @@ def build_rows(x: Sequence[Part], y: Sequence[Part], weights: Weights, design: D
     if cells is not None:
         design = with_own_columns(design, cells.weighting)
         cells = replace(cells, parts=tuple(map(shared, cells.parts)))
+    x, y = _joined(x), _joined(y)
     return Rows(tuple(map(shared, x)), tuple(map(shared, y)), kept, design, n_obs, cells=cells)
+
+
+def _joined(parts: Sequence[Part]) -> Sequence[Part]:
+    """The same columns: arrays in memory that follow each other side by side in one, where they are very many."""
+    in_memory = [part for part in parts if isinstance(part.array, np.ndarray)]
+    if len(in_memory) <= MANY or len({len(part.array) for part in in_memory}) > 1:  # which is refused later
+        return parts
+    n_rows, dtype = len(in_memory[0].array), np.result_type(*{part.array.dtype for part in in_memory})
+    if not has_room_here(ROOM * n_rows * dtype.itemsize * sum(part.n_columns for part in in_memory), None):
+        return parts
+    found: list[Part] = []
+    for is_here, run in groupby(parts, lambda part: isinstance(part.array, np.ndarray)):
+        together = list(run)
+        if not is_here or len(together) == 1:
+            found += together
+            continue
+        out, begin = np.empty((n_rows, sum(part.n_columns for part in together)), dtype=dtype), 0
+        for part in together:
+            out[:, begin : begin + part.n_columns] = part.array.reshape(n_rows, -1)
+            begin += part.n_columns
+        found.append(Part(f"{together[0].name} to {together[-1].name}", out, None))
+    return found
 
 
 def rounding_of(dtype: Any) -> float:

@@ -8,10 +8,10 @@ equation the regressors are orthonormal. A change of coordinates alters no covar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,55 +23,17 @@ from lrgls_dask.inference.dual import Dual, dual_pays
 from lrgls_dask.inference.gradient_kernels import Clusters, GradientParams, SigmaRuns
 from lrgls_dask.inference.leverage import Leverage
 from lrgls_dask.inference.operator import InformationOperator
+from lrgls_dask.inference.structured import both_sides, row_slices
 from lrgls_dask.rows.fingerprint import Fingerprint
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.rows.moments import Head
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import free_directions, inverse_within
-from lrgls_dask.solve.orthonormal import orthonormal
+from lrgls_dask.solve.orthonormal import orthonormal_by_group
 
-__all__ = ["Bread", "BreadOfRows"]
+__all__ = ["Bread"]
 
 EPS = float(np.finfo(np.float64).eps)
-
-
-class BreadOfRows(Protocol):
-    """What sandwiches ask: of complete rows `Bread`, of rows that show only some equations `missing.bread`."""
-
-    @property
-    def design(self) -> Design: ...
-
-    @property
-    def n_obs(self) -> int: ...
-
-    @property
-    def fitted(self) -> Fingerprint | None: ...
-
-    holes: ClassVar[bool]
-
-    def of_rows(self, kernel: Callable[..., Any]) -> Callable[..., Any]: ...
-
-    def sandwich(self, meat: np.ndarray) -> np.ndarray: ...
-
-    def errors(self, sums: np.ndarray) -> np.ndarray: ...
-
-    def as_stored(self, sums: np.ndarray) -> np.ndarray: ...
-
-    def projection(self, equation: int) -> np.ndarray: ...
-
-    def stored_gradients(self) -> np.ndarray: ...
-
-    def leverage(self, power: float) -> Leverage: ...
-
-    def gradient_params(
-        self,
-        *,
-        as_stored: bool = False,
-        project: np.ndarray | None = None,
-        weights: np.ndarray | None = None,
-        clusters: tuple[Clusters, ...] = (),
-        leverage: Leverage | None = None,
-    ) -> GradientParams: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,19 +64,31 @@ class Bread:
 
         O(P^3), four P x P arrays; K P^2 where all equations share their columns.
         """
-        turned = _both_sides(meat, [turn.T for turn in self._to_orthonormal], self.design)
+        turned = both_sides(meat, [turn.T for turn in self._to_orthonormal], self.design)
         return self._in_units(self._apply(self._apply(turned).T))
 
     def errors(self, sums: np.ndarray) -> np.ndarray:
         """(P, T) A^-1 s' in the user's units, of T sums (T, P) of gradients of `gradient_params()`: by how much each
         moves the estimates.  P T numbers twice."""
         turned = np.empty(sums.shape[::-1])
-        for mine, turn in zip(self.design.spans, self._to_orthonormal, strict=True):
-            turned[mine] = turn.T @ sums[:, mine].T
+        for places, to_orthonormal, _ in self._turns:
+            turned[places] = np.swapaxes(to_orthonormal, 1, 2) @ sums.T[places]
         found = self._apply(turned)
-        for mine, turn in zip(self.design.spans, self._to_user, strict=True):
-            found[mine] = turn @ found[mine]
+        for places, _, to_user in self._turns:
+            found[places] = to_user @ found[places]
         return found
+
+    def errors_flops(self, n_sums: int) -> float:
+        """What the `errors` of so many sums cost.  Raises ValueError where they are not to be had."""
+        P = self.design.n_coefficients
+        if self._shared:
+            sigma = self._scaled_sigma
+            return 4.0 * n_sums * P * (sigma.widened().rank if sigma.is_wide else sigma.n_equations)
+        if self._dual is not None:
+            return 4.0 * n_sums * P * len(self._dual.middle)
+        if P <= MAX_COEFFICIENTS:
+            return 2.0 * n_sums * P**2
+        return self._operator.flops(n_sums)
 
     def as_stored(self, sums: np.ndarray) -> np.ndarray:
         """(T, P) sums of gradients of the columns as stored, of sums (T, P) of those of `gradient_params()`."""
@@ -129,7 +103,7 @@ class Bread:
 
     def _in_units(self, values: np.ndarray) -> np.ndarray:
         """(P, P) in the user's units, of the covariance `values` in orthonormal coordinates."""
-        covariance = _both_sides(values, self._to_user, self.design)
+        covariance = both_sides(values, self._to_user, self.design)
         symmetric: np.ndarray = 0.5 * (covariance + covariance.T)
         return symmetric
 
@@ -297,13 +271,13 @@ class Bread:
     @cached_property
     def _pieces(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]:
         """Per group: Q (r, p), (p, p) from orthonormal to shifted coordinates, and the ridge (p,)."""
-        pieces, penalties = [], column_penalties(self.design, self.lam_B)
-        for group in self.design.groups:
-            rows = self.x_rows[:, group.columns]
-            if self.head is not None and self._is_centred[group.equations[0]]:
-                rows = np.vstack([np.sqrt(self.head.weight) * self._offset[group.columns], rows[1:]])
-            pieces.append(orthonormal(rows, self.n_obs, penalties[group.columns]))
-        return tuple(pieces)
+        design, penalties = self.design, column_penalties(self.design, self.lam_B)
+        shifted = None
+        if self.head is not None:
+            shifted = np.sqrt(self.head.weight) * self._offset[: design.n_regressors], self._is_centred
+        found = orthonormal_by_group(self.x_rows, design.batches, self.n_obs, penalties, shifted)
+        made = {i: (q, half, ridge) for i, q, half, ridge in found}
+        return tuple(made[i] for i in range(len(made)))
 
     @cached_property
     def _to_orthonormal(self) -> tuple[np.ndarray, ...]:
@@ -329,6 +303,17 @@ class Bread:
         return tuple(found)
 
     @cached_property
+    def _turns(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]:
+        """Of equations of equal shape (K', p) where their coefficients are, and what `_to_orthonormal` and `_to_user`
+        have of each, (K', p, p)."""
+        design, found = self.design, []
+        for p in np.unique(design.sizes).tolist():
+            mine = np.flatnonzero(design.sizes == p)
+            turns = [np.stack([of[j] for j in mine.tolist()]) for of in (self._to_orthonormal, self._to_user)]
+            found.append((design.offsets[mine][:, None] + np.arange(p), turns[0], turns[1]))
+        return tuple(found)
+
+    @cached_property
     def _ridge(self) -> np.ndarray:
         """(P,) the penalty in orthonormal coordinates."""
         ridge = np.zeros(self.design.n_coefficients)
@@ -349,8 +334,30 @@ class Bread:
             return self._scaled_sigma.matmul(values.reshape(n_equations, -1)).reshape(values.shape)
         if self._dual is not None:
             return self._dual.apply(values)
+        if self.design.n_coefficients > MAX_COEFFICIENTS:
+            parts = [
+                self._operator.solve(values[:, of], SOLUTIONS)[0] for of in row_slices(values.shape[1], len(values))
+            ]
+            return np.hstack(parts)
         out: np.ndarray = self._inverse @ values
         return out
+
+    def _solved(self, values: np.ndarray) -> np.ndarray:
+        """A^-1 values, (P, m), of more coefficients than P x P numbers have room; by conjugate gradients."""
+        few = row_slices(values.shape[1], len(values))
+        return np.hstack([self._operator.solve(values[:, of], SOLUTIONS)[0] for of in few])
+
+    @cached_property
+    def _operator(self) -> InformationOperator:
+        """A of more coefficients than P x P numbers have room.  Raises ValueError for restricted estimates."""
+        if self.restrictions is not None:
+            raise ValueError(
+                f"covariances of estimates under restrictions are limited to {MAX_COEFFICIENTS:,} coefficients; "
+                f"these are {self.design.n_coefficients:,}. Fit fewer equations."
+            )
+        return InformationOperator.of(
+            self.design, tuple(q for q, _, _ in self._pieces), self._scaled_sigma, self._ridge
+        )
 
     @cached_property
     def _dual(self) -> Dual | None:
@@ -404,20 +411,4 @@ class Bread:
             return self._apply(unit)
         if design.n_coefficients <= MAX_COEFFICIENTS:
             return self._inverse[:, mine].copy()
-        if self.restrictions is not None:
-            raise ValueError(
-                f"covariances of estimates under restrictions are limited to {MAX_COEFFICIENTS:,} coefficients; "
-                f"these are {design.n_coefficients:,}. Fit fewer equations."
-            )
-        pieces = tuple(q for q, _, _ in self._pieces)
-        return InformationOperator.of(design, pieces, self._scaled_sigma, self._ridge).solve(unit, SOLUTIONS)[0]
-
-
-def _both_sides(matrix: np.ndarray, blocks: Sequence[np.ndarray], design: Design) -> np.ndarray:
-    """(P, P) B M B' of a block diagonal B, one (p_j, p_j) block an equation."""
-    out = np.empty_like(matrix)
-    for mine, block in zip(design.spans, blocks, strict=True):
-        out[mine] = block @ matrix[mine]
-    for mine, block in zip(design.spans, blocks, strict=True):
-        out[:, mine] = out[:, mine] @ block.T
-    return out
+        return self._solved(unit)

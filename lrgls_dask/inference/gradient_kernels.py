@@ -34,16 +34,20 @@ __all__ = [
     "Clusters",
     "GradientParams",
     "SigmaRuns",
+    "check_sums",
     "cluster_kernel",
     "each_row",
     "filtered",
+    "gradient_slabs",
     "gradient_sums_kernel",
     "group_sums_kernel",
     "hac_kernel",
     "lag_kernel",
     "meat_kernel",
+    "n_used",
 ]
 
+SLAB_BYTES = 64 * 2**20  # that gradients of all coefficients of a slab's rows take at most
 PROJECTED_AT_ONCE = 1024  # coefficients whose gradients are formed together where they are projected
 FILTERED_ROWS = 128  # the band of lags among so many rows is worked through as a full matrix
 
@@ -156,20 +160,20 @@ def meat_kernel(block: Block, params: GradientParams) -> MeatMoments:
     meat = np.zeros((params.width, params.width))
     product = scratch("meat", meat.shape)
     n_rows = 0
-    for gradients, weights in _gradient_slabs(block, params):
-        n_rows += _n_used(gradients, weights)
+    for gradients, weights in gradient_slabs(block, params):
+        n_rows += n_used(gradients, weights)
         meat += sums(gradients.T, gradients, out=product)
-    _check(block, meat.diagonal())
+    check_sums(block, meat.diagonal())
     return MeatMoments(n_rows, meat)
 
 
 def gradient_sums_kernel(block: Block, params: GradientParams) -> GradientSums:
     """GradientSums of a block, n P flops."""
     total = GradientSums(0, np.zeros(params.width), np.zeros(params.width))
-    for gradients, weights in _gradient_slabs(block, params):
-        n_used = _n_used(gradients, weights)
-        total += GradientSums(n_used, gradients.sum(axis=0), np.einsum("ij,ij->j", gradients, gradients))
-    _check(block, total.squares)
+    for gradients, weights in gradient_slabs(block, params):
+        n_rows = n_used(gradients, weights)
+        total += GradientSums(n_rows, gradients.sum(axis=0), np.einsum("ij,ij->j", gradients, gradients))
+    check_sums(block, total.squares)
     return total
 
 
@@ -178,14 +182,14 @@ def cluster_kernel(block: Block, params: GradientParams) -> WaysMoments:
     slab holds whole."""
     tallies = [_Tally.of(block, params, clusters) for clusters in params.clusters]
     start = 0
-    for gradients, weights in _gradient_slabs(block, params):
+    for gradients, weights in gradient_slabs(block, params):
         # a group without a row that is used is none
         used = slice(None) if weights is None else weights > 0
         for tally in tallies:
             tally.add(start, len(gradients), gradients, used)
         start += len(gradients)
     for tally in tallies:
-        _check(block, tally.meat.diagonal(), tally.sums)
+        check_sums(block, tally.meat.diagonal(), tally.sums)
     return WaysMoments(tuple(tally.moments() for tally in tallies))
 
 
@@ -233,15 +237,15 @@ def group_sums_kernel(block: Block, params: GradientParams) -> GroupSums:
     codes = np.unique(of_rows)
     sums, used = np.zeros((len(codes), params.width)), np.zeros(len(codes))
     n_rows, start = 0, 0
-    for gradients, weights in _gradient_slabs(block, params):
-        n_rows += _n_used(gradients, weights)
+    for gradients, weights in gradient_slabs(block, params):
+        n_rows += n_used(gradients, weights)
         mine = of_rows[start : start + len(gradients)]
         here, of_groups = _sum_by_group(gradients, mine)
         sums[np.searchsorted(codes, here)] += of_groups
         counted = mine if weights is None else mine[weights > 0]
         used += np.bincount(np.searchsorted(codes, counted), minlength=len(codes))
         start += len(gradients)
-    _check(block, sums)
+    check_sums(block, sums)
     return GroupSums(n_rows, codes, sums, used)
 
 
@@ -254,13 +258,13 @@ def hac_kernel(block: Block, params: GradientParams) -> HacMoments:
     first = earlier = np.zeros((0, params.width))
     bands: dict[tuple[int, int], np.ndarray] = {}
     n_rows = 0
-    for gradients, weights in _gradient_slabs(block, params):
-        n_rows += _n_used(gradients, weights)
+    for gradients, weights in gradient_slabs(block, params):
+        n_rows += n_used(gradients, weights)
         rows = np.concatenate([earlier, gradients])
         along = _filtered(rows, len(earlier), params.weights, bands)
         half += sums(along.T, gradients, out=product)
         first, earlier = _first_rows(first, gradients, n_lags), rows[max(0, len(rows) - n_lags) :]
-    _check(block, half.diagonal(), earlier)
+    check_sums(block, half.diagonal(), earlier)
     return HacMoments(n_rows, half, params.weights, first, earlier)
 
 
@@ -272,8 +276,8 @@ def lag_kernel(block: Block, params: GradientParams) -> LagMoments:
     total = np.zeros(params.width)
     first = earlier = np.zeros((0, params.width))
     n_rows = 0
-    for gradients, weights in _gradient_slabs(block, params):
-        n_rows += _n_used(gradients, weights)
+    for gradients, weights in gradient_slabs(block, params):
+        n_rows += n_used(gradients, weights)
         rows = np.concatenate([earlier, gradients])
         for lag in range(n_lags + 1):
             begin = max(0, lag - len(earlier))  # the first row that has one so much earlier
@@ -282,14 +286,14 @@ def lag_kernel(block: Block, params: GradientParams) -> LagMoments:
                 lags[lag] += rows[shift + begin : shift + len(gradients)].T @ gradients[begin:]
         total += gradients.sum(axis=0)
         first, earlier = _first_rows(first, gradients, n_lags), rows[max(0, len(rows) - n_lags) :]
-    _check(block, lags[0].diagonal(), earlier)
+    check_sums(block, lags[0].diagonal(), earlier)
     return LagMoments(n_rows, lags, total, first, earlier)
 
 
 # ---------------------------------------------------------------------------------------------- gradients
 
 
-def _gradient_slabs(block: Block, params: GradientParams) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+def gradient_slabs(block: Block, params: GradientParams) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Gradients of a slab's rows, (n, P) or (n, m), valid until the next is asked for, and their weights, if any."""
     arrays = (*block.x, *block.y)
     width, n_y = width_of(arrays), width_of(block.y)
@@ -314,7 +318,7 @@ def _gradient_slabs(block: Block, params: GradientParams) -> Iterator[tuple[np.n
         yield _gradients(x, solved, params), weights
 
 
-def _n_used(gradients: np.ndarray, weights: np.ndarray | None) -> int:
+def n_used(gradients: np.ndarray, weights: np.ndarray | None) -> int:
     """How many rows have a positive weight."""
     return len(gradients) if weights is None else int(np.count_nonzero(weights))
 
@@ -330,7 +334,10 @@ def _fitted(x: np.ndarray, params: GradientParams, n_y: int) -> np.ndarray:
 def _slab_height(block: Block, params: GradientParams) -> int:
     """Rows of a slab of this block, all but the last."""
     width = width_of((*block.x, *block.y)) + min(len(params.equations), PROJECTED_AT_ONCE)
-    return even_rows(block.n_rows, slab_rows(width))
+    most = slab_rows(width)
+    if params.project is None:
+        most = max(1, min(most, SLAB_BYTES // (8 * len(params.equations))))
+    return even_rows(block.n_rows, most)
 
 
 def _gradients(x: np.ndarray, solved: np.ndarray, params: GradientParams) -> np.ndarray:
@@ -362,7 +369,7 @@ def _form(gradients: np.ndarray, x: np.ndarray, solved: np.ndarray, params: Grad
     gradients *= regressors
 
 
-def _check(block: Block, *sums: np.ndarray) -> None:
+def check_sums(block: Block, *sums: np.ndarray) -> None:
     """Raise BadValues if a sum shows that a value was NaN, infinite, or too large to be squared."""
     if not all(np.isfinite(values).all() for values in sums):
         raise bad_values(block)

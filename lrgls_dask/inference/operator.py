@@ -13,6 +13,7 @@ from lrgls_dask.sigma.interface import Sigma
 __all__ = ["InformationOperator"]
 
 AT_ONCE = 256 * 2**20  # bytes of fitted values
+ITERATIONS = 20  # that are priced: some ten where factors tie the equations, more where much of the variance is theirs
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,10 @@ class InformationOperator:
             images = np.swapaxes(q, 1, 2) @ back.reshape(n_groups, rows, -1)
             out[places] = images.reshape(n_groups, p, n_each, m)
         return out
+
+    def flops(self, n_columns: int) -> float:
+        """What solving for so many right-hand sides costs, about."""
+        return 4.0 * ITERATIONS * n_columns * self.buckets[0][0].shape[1] * len(self.ridge)
 
     def solve(self, rhs: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
         """See `Information.solve`; by conjugate gradients.  Raises LinAlgError where they do not arrive."""

@@ -12,7 +12,15 @@ import numpy as np
 import scipy.sparse as sp
 
 from lrgls_dask.errors import FitWarning, warn_user
-from lrgls_dask.inference.bread import BreadOfRows
+from lrgls_dask.inference.bread_of_rows import BreadOfRows
+from lrgls_dask.inference.error_blocks import (
+    ErrorBlocks,
+    ErrorParams,
+    blocks_bytes,
+    blocks_of_entries,
+    blocks_of_sums,
+    error_blocks_kernel,
+)
 from lrgls_dask.inference.gradient_kernels import (
     Clusters,
     GradientParams,
@@ -46,6 +54,9 @@ from lrgls_dask.rows.run_pass import Kernel
 __all__ = ["clustered", "driscoll_kraay", "hac", "robust"]
 
 PAYS = 4  # coefficients for each sum of gradients, from which on P x P arrays are the dearer ones
+FLOPS_AN_HOUR = 3600 * 2e10  # of one processor
+MOST_FLOPS = 6 * FLOPS_AN_HOUR  # that standard errors of all coefficients may take
+ROBUST = "robust covariance"
 LEAST_LAGS = 12  # autocovariances kept while the bandwidth is not yet known, where the rule looks at fewer
 LAGS_BYTES = 256 * 2**20  # and the memory they may take; beyond, the bandwidth has two small passes of its own
 
@@ -60,10 +71,17 @@ def robust(
     Source: White (1980), of the system's gradients; MacKinnon and White (1985).
     """
     if equation is None and _sums_pay(bread, rows.n_obs):
-        sums = _sums(rows, bread, each_row(rows.n_obs), meter, "robust covariance", leverage).sums
+        sums = _sums(rows, bread, each_row(rows.n_obs), meter, ROBUST, leverage).sums
         return _of_sums(bread, sums)
+    if equation is None and bread.design.n_coefficients > MAX_COEFFICIENTS:
+        _check_price(bread, rows.n_obs, "rows")
+        gradients = bread.gradient_params(leverage=leverage)
+        found: ErrorBlocks = _run(
+            rows, error_blocks_kernel, ErrorParams(gradients, bread), bread, blocks_bytes(bread.design), meter, ROBUST
+        )
+        return blocks_of_entries(bread.design, found.entries)
     params = _params(bread, equation, leverage=leverage)
-    moments: MeatMoments = _run(rows, meat_kernel, params, bread, 8 * params.width**2, meter, "robust covariance")
+    moments: MeatMoments = _run(rows, meat_kernel, params, bread, 8 * params.width**2, meter, ROBUST)
     return _filled(bread, moments.meat, equation)
 
 
@@ -82,11 +100,13 @@ def clustered(
     Raises ValueError for fewer than two groups that were used.
     """
     n_coefficients = bread.design.n_coefficients
-    if equation is None and len(ways) == 1 and _sums_pay(bread, len(ways[0].first)):
+    pays = _sums_pay(bread, len(ways[0].first))
+    if equation is None and len(ways) == 1 and (pays or n_coefficients > MAX_COEFFICIENTS):
+        _check_price(bread, len(ways[0].first), "groups")
         moments: GroupSums = _sums(rows, bread, ways[0], meter, "clustered covariance")
         n_groups = int(np.count_nonzero(moments.used))
         _check_groups(n_groups, len(ways[0].first), n_coefficients)
-        return [(_of_sums(bread, moments.sums), n_groups)]
+        return [((_of_sums if pays else blocks_of_sums)(bread, moments.sums), n_groups)]
     params = _params(bread, equation, clusters=ways)
     size = 8 * params.width * sum(params.width + _most_open(rows, clusters) for clusters in ways)
     of_ways: WaysMoments = _run(rows, cluster_kernel, params, bread, size, meter, "clustered covariance")
@@ -207,6 +227,17 @@ def _params(
     return bread.gradient_params(project=project, weights=weights, clusters=clusters, leverage=leverage)
 
 
+def _check_price(bread: BreadOfRows, n_sums: int, what: str) -> None:
+    """Raise ValueError where errors of so many sums of gradients take hours."""
+    flops = bread.errors_flops(n_sums)
+    if flops > MOST_FLOPS:
+        raise ValueError(
+            f"standard errors of all {bread.design.n_coefficients:,} coefficients by {n_sums:,} {what} would take "
+            f"{flops:.1e} operations, about {flops / FLOPS_AN_HOUR:,.0f} hours of a processor. Ask for one equation at "
+            "a time: cov(..., equation=...)."
+        )
+
+
 def _check_size(bread: BreadOfRows) -> None:
     n_coefficients = bread.design.n_coefficients
     if n_coefficients > MAX_COEFFICIENTS:
@@ -261,13 +292,20 @@ def _bandwidth_of_sums(sums: np.ndarray, bread: BreadOfRows, kernel: HacKernel, 
 
 
 def _run(
-    rows: Rows, kernel: Kernel, params: GradientParams, bread: BreadOfRows, size: int, meter: Meter, label: str
+    rows: Rows,
+    kernel: Kernel,
+    params: GradientParams | ErrorParams,
+    bread: BreadOfRows,
+    size: int,
+    meter: Meter,
+    label: str,
 ) -> Any:
     n_coefficients = bread.design.n_coefficients
-    n_sums = max(1, len(params.clusters))
-    client = 8 * ((4 + n_sums) * n_coefficients**2 if params.project is None else 4 * n_coefficients * params.width)
-    if kernel is group_sums_kernel:
+    if isinstance(params, ErrorParams) or kernel is group_sums_kernel:
         client = 4 * size
+    else:
+        n_sums = max(1, len(params.clusters))
+        client = 8 * ((4 + n_sums) * n_coefficients**2 if params.project is None else 4 * n_coefficients * params.width)
     return gradient_pass(
         rows,
         bread.of_rows(kernel),

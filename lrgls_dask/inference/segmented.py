@@ -96,10 +96,17 @@ class SegmentedBread(Bread):
             rows.append(x @ half)
         return np.hstack(rows)
 
-    def _columns(self, equation: int) -> np.ndarray:
+    def errors_flops(self, n_sums: int) -> float:
+        self._check_size()
+        return super().errors_flops(n_sums)
+
+    def _solved(self, values: np.ndarray) -> np.ndarray:
+        self._check_size()
+        return super()._solved(values)
+
+    def _check_size(self) -> None:
         if self.design.n_coefficients > MAX_COEFFICIENTS:
             raise ValueError(
                 f"covariances with a Sigma for each segment are limited to {MAX_COEFFICIENTS:,} coefficients; these "
                 f"are {self.design.n_coefficients:,}. Fit fewer equations."
             )
-        return super()._columns(equation)

@@ -26,6 +26,7 @@ __all__ = [
     "block_diagonal",
     "blocks_alone",
     "blocks_of",
+    "both_sides",
     "check_rank",
     "kron_of_combinations",
     "row_slices",
@@ -384,3 +385,13 @@ def _combined(
         np.hstack([factors, R[:, places].toarray()]),
         sp.block_diag([middle, own[places][:, places]], format="csr").toarray(),
     )
+
+
+def both_sides(matrix: np.ndarray, blocks: Sequence[np.ndarray], design: Design) -> np.ndarray:
+    """(P, P) B M B' of a block diagonal B, one (p_j, p_j) block an equation."""
+    out = np.empty_like(matrix)
+    for mine, block in zip(design.spans, blocks, strict=True):
+        out[mine] = block @ matrix[mine]
+    for mine, block in zip(design.spans, blocks, strict=True):
+        out[:, mine] = out[:, mine] @ block.T
+    return out

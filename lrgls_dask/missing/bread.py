@@ -87,6 +87,10 @@ class ShownBread:
             turned[mine] = (self.problem.maps[j] * self.problem.whitened.y_scale[j]) @ turned[mine]
         return turned
 
+    def errors_flops(self, n_sums: int) -> float:
+        """What the `errors` of so many sums cost."""
+        return 2.0 * n_sums * self.design.n_coefficients**2
+
     def as_stored(self, sums: np.ndarray) -> np.ndarray:
         """(T, P) sums of gradients of the columns as stored, of sums (T, P) of those of `gradient_params()`."""
         return sums @ self.stored_gradients().T

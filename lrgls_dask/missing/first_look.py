@@ -16,6 +16,7 @@ from lrgls_dask.plan.holes import HOLES_PASSES, ROUNDS_PASSES
 from lrgls_dask.plan.keeping_x import without_x
 from lrgls_dask.plan.pins import with_pinned
 from lrgls_dask.plan.plan import Plan
+from lrgls_dask.rows.memory import SLACK
 from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.purposes import LEFT_OUT, LIKELIHOOD, PATTERNS
 from lrgls_dask.rows.rows import Rows
@@ -75,6 +76,8 @@ def plan_of_holes(plan: Plan, seen: Incomplete, *, by_rounds: bool) -> Plan:
 
 def plan_of_complete_rows(plan: Plan, streamed: Design | None) -> Plan:
     """The same where no response is missing.  streamed : the design of rows that are not compressed."""
+    worker_peak, client_peak = (int(SLACK * plan.pinned_bytes) + each for each in plan.complete_peaks)
+    plan = replace(plan, worker_peak=worker_peak, client_peak=client_peak, bytes_per_pattern=0, holds_cov=False)
     if streamed is None:
         return _found(plan, "no missing response", COMPRESSES)
     return _found(plan, "no missing response", STREAMS, {PATTERNS: 1} | stream_passes(streamed, plan.holds_sigma))
@@ -83,4 +86,5 @@ def plan_of_complete_rows(plan: Plan, streamed: Design | None) -> Plan:
 def _found(plan: Plan, found: str, does: str, purposes: dict[str, int] | None = None) -> Plan:
     reason = f"the first pass found {found}, and {does}"
     engine: Literal["compress", "stream"] = "stream" if does == STREAMS else "compress"
-    return replace(plan.taking(purposes or {PATTERNS: 1}), engine=engine, reason=reason, instead=(), errors="")
+    found_plan = replace(plan.taking(purposes or {PATTERNS: 1}), engine=engine, reason=reason)
+    return replace(found_plan, instead=(), errors="", complete_peaks=(0, 0))

@@ -52,7 +52,8 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
     ahead = 8 * 20 * candidates * (design.n_coefficients + K**2 // 2) if of_pairs else 0
     ahead += 2 * of_columns + (8 * 10 * K * (design.n_regressors + 1) if of_columns else 0)
     pseudo = 8 * (width + 1) * (width + K + 2)
-    priced = without_x(price(rows, cluster, "compress" if most else "stream", K <= LARGEST_PAIRS, 1))
+    of_complete = price(rows, cluster, "compress" if most else "stream", K <= LARGEST_PAIRS, parts if most else 1)
+    priced = without_x(of_complete)
     in_a_sum = streamed + min(most, PATTERNS_IN_A_SUM) * whole
     held = held_bytes(rows) if holds else 0
     looked_at = 2 * (held + 8 * rows.n_obs * (K + 2)) if holds else 0
@@ -74,12 +75,6 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
     cov_work, cov_client = (cov_work, cov_client) if holds_cov else (0, 0)
     worker_peak, client_peak = peaks(cluster, max(work, cov_work), max(client, cov_client))
     fewest = max(peaks(cluster, *map(max, loop(1), (cov_work, cov_client))))
-    counted = "patterns of missing responses are counted in the first pass: "
-    if most:
-        others = f"all rows are held, {format_bytes(held)}" if holds else "streamed"
-        reason = f"{counted}the rows of at most {most} are compressed, {format_bytes(whole)} each, else {others}"
-    else:
-        reason = f"sums of {format_bytes(streamed)} replace {format_bytes(whole)} for each pattern of missing responses"
     once, many = {PATTERNS: 1}, passes_with_holes(K)
     passes = 2 if most or holds else sum(many.values())
     if parts > 1 and not holds:
@@ -88,7 +83,7 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
     to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=passes, dense=K <= LARGEST_PAIRS)
     plan = replace(
         priced,
-        reason=reason,
+        reason=_reason(most, held, whole, streamed),
         purposes=once if holds else many,
         work=to_do.times(OVER_COMPLETE),
         keeps_rows=holds,
@@ -100,9 +95,36 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
         holds_cov=holds_cov,
         errors="" if holds else replicates_in_words(rows, cluster),
         # a chord of a convex function, which lies nowhere below it
+        complete_peaks=_complete_peaks(rows, cluster, of_complete, in_a_sum, (held, looked_at)),
         bytes_per_pattern=max(0, max(worker_peak, client_peak) - fewest) // (most - 1) if most > 1 else 0,
     )
     return with_x(plan, rows, cluster)  # which complete rows need
+
+
+def _reason(most: int, held: int, whole: int, streamed: int) -> str:
+    """The same arguments as there, in bytes."""
+    if not most:
+        return f"sums of {format_bytes(streamed)} replace {format_bytes(whole)} for each pattern of missing responses"
+    others = f"all rows are held, {format_bytes(held)}" if held else "streamed"
+    return (
+        "patterns of missing responses are counted in the first pass: the rows of at most "
+        f"{most} are compressed, {format_bytes(whole)} each, else {others}"
+    )
+
+
+def _complete_peaks(
+    rows: Rows, cluster: Cluster, of_complete: Plan, in_a_sum: int, held: tuple[int, int]
+) -> tuple[int, int]:
+    """Where no response is missing: of the first pass, which has met one pattern, and of a fit of complete rows.
+
+    in_a_sum : bytes by which blocks are cut.  held : of the rows, as they were read and as they are looked at.
+    """
+    seen = 8 * int(((rows.design.sizes + 1) ** 2).sum())
+    if of_complete.engine == "compress":
+        seen += partial_bytes(rows.design)
+    work = pass_bytes(rows, cluster, cut_rows(rows, in_a_sum), seen) + held[0]
+    looks = peaks(cluster, work, sum(held) + seen)
+    return max(looks[0], of_complete.worker_peak), max(looks[1], of_complete.client_peak)
 
 
 def _information_bytes(rows: Rows, cluster: Cluster, besides: int) -> int:

@@ -14,7 +14,7 @@ from lrgls_dask.solve.streamed import x_partial_bytes, x_stays_rows
 
 __all__ = ["with_x", "without_x", "x_tasks"]
 
-FACTORED = 5  # arrays of X'X: it, scaled, its factor, that in place and in units
+FACTORED = 7  # arrays of X'X: it, scaled, its factor, that in place and in units, and what a pass leaves behind
 # Arrays of rows that stay: here one, as every piece makes room for what it becomes; on a worker also what it sends, on
 # its client what has come, in pieces and together.
 SENT, RECEIVED = 2, 3

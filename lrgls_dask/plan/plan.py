@@ -46,6 +46,8 @@ class Plan:
     pinned_rows, pinned_bytes : how many of the first rows are, from the pass that reads them first, and what they take,
     as part of the peaks.
     instead : what the other engines would take that fit too.
+    complete_peaks : worker_peak and client_peak where none of the responses that may be missing is; zero once that is
+    known.
     worker_peak, client_peak : predicted peak bytes of one worker process and of this one; with threads they are the
     same process and both hold the whole.  memory_limit, client_limit : what they may use.
     """
@@ -88,6 +90,7 @@ class Plan:
     limit_given: bool = False
     pinned_rows: int = 0
     pinned_bytes: int = 0
+    complete_peaks: tuple[int, int] = (0, 0)
     instead: tuple[Plan, ...] = ()
 
     @property
@@ -164,8 +167,10 @@ class Plan:
             if self.in_process
             else f"{format_bytes(self.worker_peak)} on each worker, {format_bytes(self.client_peak)} on the client"
         )
-        if self.most_patterns:
+        if self.bytes_per_pattern:
             peak += f", {format_bytes(self.bytes_per_pattern)} less for each pattern fewer than {self.most_patterns}"
+        if 0 < max(self.complete_peaks) < self.peak:
+            peak += f", {format_bytes(max(self.complete_peaks))} where none is missing"
         return "\n".join(
             [
                 f"Plan: engine {self.engine!r}, because {self.reason}",

@@ -13,7 +13,8 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import penalises, said_of
 from lrgls_dask.design.restrictions import free_coefficients
 from lrgls_dask.design.skipped import Skipped
-from lrgls_dask.inference.bread import Bread, BreadOfRows
+from lrgls_dask.inference.bread import Bread
+from lrgls_dask.inference.bread_of_rows import BreadOfRows
 from lrgls_dask.inference.by_passes import CovByPasses, LeastSquaresByPasses
 from lrgls_dask.inference.classical import CoefficientCovariance
 from lrgls_dask.inference.huber_white import huber_white_cov

@@ -29,7 +29,7 @@ from lrgls_dask.prediction.fitted import check_same_design
 from lrgls_dask.prediction.skipped import as_estimated
 from lrgls_dask.results.comparable import check_maximised
 from lrgls_dask.results.cov.formed import CovBehind
-from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues, cut, formed
+from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues, check_formed, cut, formed
 from lrgls_dask.results.cov.registry import cov_kind
 from lrgls_dask.results.cov.sandwich import Correction
 from lrgls_dask.results.made_of_parts import MadeOfParts
@@ -279,6 +279,8 @@ class Reported(MadeOfParts):
         behind = self.behind_errors
         if kind is None and behind.values is not None:
             return self._labelled_cov(behind.kind, cut(self._source, position, behind.values), behind.note, equation)
+        if position is None:
+            check_formed(self.design)
         of_groups = _given(groups=groups, group_debias=group_debias, times=times)
         given = of_groups | _given(debiased=debiased, correction=correction, kernel=kernel, bandwidth=bandwidth)
         wanted = cov_kind("classical" if kind is None else kind, given)
@@ -304,7 +306,8 @@ class Reported(MadeOfParts):
         kind : None for the one it uses, no read.  use : "t", "normal" or "system-t", what p-values, intervals and joint
         tests refer to, see `LowRankGLS`; None for that of the fit.
         The same passes as `cov`. Memory as of `cov` of all coefficients; of sums over fewer rows, groups or times than
-        P / 4 a row of P numbers for each, for any P.
+        P / 4 a row of P numbers for each, for any P. Of more rows or groups, and above 20,000 coefficients, "robust"
+        and "cluster" keep covariances within equations alone, of which tests across equations are not to be had.
         """
         settings = self.settings
         if use is not None:

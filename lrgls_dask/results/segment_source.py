@@ -10,7 +10,7 @@ import numpy as np
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.compression.parts import compress_parts
 from lrgls_dask.design.design import Design
-from lrgls_dask.inference.bread import BreadOfRows
+from lrgls_dask.inference.bread_of_rows import BreadOfRows
 from lrgls_dask.inference.gradient_kernels import SigmaRuns
 from lrgls_dask.inference.segmented import SegmentedBread
 from lrgls_dask.results.cov.kind import CovKind, cut

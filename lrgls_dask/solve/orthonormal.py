@@ -96,17 +96,25 @@ def orthonormal(x: np.ndarray, n_obs: int, penalties: np.ndarray) -> tuple[np.nd
 
 
 def orthonormal_by_group(
-    x: np.ndarray, batches: Batches, n_obs: int, penalties: np.ndarray
+    x: np.ndarray,
+    batches: Batches,
+    n_obs: int,
+    penalties: np.ndarray,
+    shifted: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """The number of every design group and what `orthonormal` makes of its columns; designs of equal shape together.
 
-    x : (r, q) all columns.  penalties : (q,).
+    x : (r, q) all columns.  penalties : (q,).  shifted : another first row (q,), and the equations (K,) that have it.
     """
     for batch in batches.each:
         step = max(1, AT_ONCE // (8 * len(x) * batch.columns.shape[1]))
         for begin in range(0, len(batch.columns), step):
             columns = batch.columns[begin : begin + step]
-            made = _side_by_side(x[:, columns].transpose(1, 0, 2), n_obs, penalties[columns])
+            of_designs = x[:, columns].transpose(1, 0, 2)
+            if shifted is not None:
+                moved = shifted[1][batch.equations[begin : begin + step, 0]]
+                of_designs[moved, 0] = shifted[0][columns[moved]]
+            made = _side_by_side(of_designs, n_obs, penalties[columns])
             yield from zip(batch.members[begin : begin + step], *made, strict=True)
 
 

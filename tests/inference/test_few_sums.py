@@ -157,3 +157,66 @@ def test_more_than_a_covariance_of_all_may_have(wide: Fit, monkeypatch: pytest.M
     assert found.cov(equation=wide.equations[3]).shape == (5, 5)
     classical = wide.with_cov("classical")
     np.testing.assert_allclose(classical.std_errors, wide.std_errors, rtol=1e-9)
+
+
+def without_pairs(monkeypatch: pytest.MonkeyPatch, *, dual: bool) -> None:
+    """As if pairs of coefficients had no room, and rows were more than coefficients.  dual : those that factors tie."""
+    for module in ("results.cov.kind", "inference.sandwich", "inference.bread", "inference.classical"):
+        monkeypatch.setattr(f"lrgls_dask.{module}.MAX_COEFFICIENTS", 5)
+    monkeypatch.setattr(sandwich, "PAYS", 10**6)
+    if dual:
+        monkeypatch.setattr("lrgls_dask.inference.bread.dual_pays", lambda *_: True)
+
+
+@pytest.mark.parametrize(
+    ("way", "dual", "kind"),
+    [
+        *((way, False, "robust") for way in ("shared", "own", "ridge", "restrictions", "stream")),
+        *((way, True, "robust") for way in ("own", "ridge", "restrictions")),
+        *((way, True, "cluster") for way in ("mixed", "weights")),
+        ("weights", False, "cluster"),
+    ],
+)
+def test_blocks_where_pairs_have_no_room(way: str, dual: bool, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {"engine": "stream"} if way == "stream" else {}
+    data = short(way if way in ("shared", "own") else "mixed", weighted=way == "weights")
+    if way == "ridge":
+        given["lam_B"] = 5.0
+    if way == "restrictions":
+        given["restrictions"] = ["y0:x0 = y1:x0", "y3:x1 = 0.5"]
+    made = fit(data.system(dask_rows(11)), rank=1, rel_tol=1e-9, max_sweeps=60, **given)
+    asked = KINDS[kind] | {"correction": "HC1"}
+    wanted = made.with_cov(kind, **asked)
+    without_pairs(monkeypatch, dual=dual)
+    if way == "restrictions" and not dual:
+        with pytest.raises(ValueError, match="estimates under restrictions are limited to 5"):
+            made.with_cov(kind, **asked)
+        return
+    found = made.with_cov(kind, **asked)
+    np.testing.assert_allclose(found.std_errors, wanted.std_errors, rtol=1e-8)
+    assert (found.cov_note, found.behind_errors.n_groups) == (wanted.cov_note, wanted.behind_errors.n_groups)
+    mine, other = made.equations[4], made.equations[5]
+    block = wanted.cov(equation=mine).values
+    np.testing.assert_allclose(found.cov(equation=mine).values, block, rtol=1e-8, atol=1e-9 * np.abs(block).max())
+    with pytest.raises(ValueError, match="needs covariances between equations"):
+        found.wald_test(f"{mine}:x1 = {other}:x1")
+
+
+@pytest.mark.parametrize("correction", ["HC2", "HC3"])
+def test_leverages_where_pairs_have_no_room(correction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fit(short("own").system(), rank=1, algorithm="ols")
+    wanted = made.with_cov("robust", correction=correction).std_errors
+    without_pairs(monkeypatch, dual=False)
+    np.testing.assert_allclose(made.with_cov("robust", correction=correction).std_errors, wanted, rtol=1e-8)
+
+
+def test_hours_of_work_are_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fit(short("own").system(), rank=1)
+    without_pairs(monkeypatch, dual=False)
+    monkeypatch.setattr(sandwich, "MOST_FLOPS", 10.0)
+    for kind, counted in (("robust", "36 rows"), ("cluster", "12 groups")):
+        with pytest.raises(
+            ValueError, match=rf"coefficients by {counted} would take .* Ask for one equation at a time"
+        ):
+            made.with_cov(kind, **KINDS[kind])
+        assert made.cov(kind, equation="y3", **KINDS[kind]).shape[0] == made.design.sizes[3]

@@ -263,7 +263,8 @@ def test_one_equation_of_very_many(design: str, lam_B: float, monkeypatch: pytes
     wanted["classical"] = made.cov(equation="y3")
     for module in (bread, sandwich):
         monkeypatch.setattr(module, "MAX_COEFFICIENTS", 5)
-    monkeypatch.setattr("lrgls_dask.inference.classical.MAX_COEFFICIENTS", 5)
+    for name in ("inference.classical", "results.cov.kind"):
+        monkeypatch.setattr(f"lrgls_dask.{name}.MAX_COEFFICIENTS", 5)
     fresh = replace(made)
     for kind, found in wanted.items():
         assert off_by(fresh.cov(kind, equation="y3", **OPTIONS.get(kind, {})), found.values) < 1e-10

@@ -258,6 +258,37 @@ def test_measured_memory_with_missing_responses_is_near_the_plan(
     assert found["peak"] < found["planned"] < 2.0 * found["peak"]
 
 
+@pytest.mark.parametrize("engine", ["compress", "stream"])
+def test_rows_that_turn_out_complete_take_what_complete_rows_take(engine: str) -> None:
+    rng = np.random.default_rng(0)
+    Y, X = rng.normal(size=(500, 150)) + rng.normal(size=(500, 1)), rng.normal(size=(500, 8))
+    system = System.from_arrays(da.from_array(Y, (100, 150)), da.from_array(X, (100, 8)))
+    plans = {}
+    for missing in ("em", "raise"):
+        model = LowRankGLS(1, missing=missing, engine=engine, memory_limit="20GB")
+        before = model.plan(system)
+        model.fit(system)
+        plans[missing] = model.plan_.peak - model.plan_.pinned_bytes, before
+    found, before = plans["em"]
+    assert max(before.complete_peaks) < before.peak
+    assert "where none is missing" in str(before) and "where none" not in str(model.plan_)
+    assert plans["raise"][0] < 1.1 * found < 1.5 * plans["raise"][0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("n", "K", "engine"), [(20_000, 500, "stream"), (20_000, 500, "auto"), (50_000, 100, "stream")]
+)
+def test_measured_memory_of_complete_rows_that_may_miss_responses(tmp_path: Path, n: int, K: int, engine: str) -> None:
+    rng = da.random.default_rng(0)
+    X, Y = rng.normal(size=(n, 10), chunks=(2_000, 10)), rng.normal(size=(n, K), chunks=(2_000, K))
+    System.from_arrays(Y, X).to_zarr(tmp_path / "rows.zarr")
+    found = measured(
+        MEASURE_MISSING.replace("peak_of(model.result_.n_patterns)", "peak"), tmp_path / "rows.zarr", engine
+    )
+    assert found["peak"] < found["planned"] < 2.0 * found["peak"]
+
+
 def test_a_covariance_that_does_not_fit_is_not_planned() -> None:
     """400 equations of 12 shared columns have (4,800 x 4,800) numbers to invert."""
     system = System.from_arrays(da.zeros((50_000, 400), chunks=(1000, 400)), da.zeros((50_000, 12), chunks=(1000, 12)))

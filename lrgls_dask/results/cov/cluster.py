@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lrgls_dask.errors import FitWarning, warn_user
-from lrgls_dask.inference.bread import BreadOfRows
+from lrgls_dask.inference.bread_of_rows import BreadOfRows
 from lrgls_dask.inference.gradient_kernels import Clusters
 from lrgls_dask.inference.multiway import MOST_WAYS, crossed, crossed_sum
 from lrgls_dask.inference.sandwich import clustered

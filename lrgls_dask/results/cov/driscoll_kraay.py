@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from lrgls_dask.inference.bread import BreadOfRows
+from lrgls_dask.inference.bread_of_rows import BreadOfRows
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.inference.sandwich import driscoll_kraay
 from lrgls_dask.results.cov.cluster import clusters_of

@@ -10,7 +10,7 @@ import numpy as np
 
 from lrgls_dask.checks import one_of
 from lrgls_dask.data.labels import check_ascending
-from lrgls_dask.inference.bread import BreadOfRows
+from lrgls_dask.inference.bread_of_rows import BreadOfRows
 from lrgls_dask.inference.hac import HacKernel
 from lrgls_dask.inference.sandwich import hac
 from lrgls_dask.results.cov.kind import CovValues

@@ -9,12 +9,12 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from lrgls_dask.design.design import Design
-from lrgls_dask.inference.bread import BreadOfRows
+from lrgls_dask.inference.bread_of_rows import BreadOfRows
 from lrgls_dask.inference.structured import StructuredCov
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS
 from lrgls_dask.system import System
 
-__all__ = ["CovKind", "CovSource", "CovValues", "cut", "formed"]
+__all__ = ["CovKind", "CovSource", "CovValues", "check_formed", "cut", "formed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +100,18 @@ def formed(values: np.ndarray | StructuredCov) -> np.ndarray:
     """(P, P), or (p_j, p_j) of one equation.  Raises ValueError for more than 20,000 coefficients not formed yet."""
     if isinstance(values, np.ndarray):
         return values
-    P = values.design.n_coefficients
+    check_formed(values.design)
+    return values.full
+
+
+def check_formed(design: Design) -> None:
+    """Raise ValueError for more than 20,000 coefficients."""
+    P = design.n_coefficients
     if P > MAX_COEFFICIENTS:
         raise ValueError(
             f"the covariance of all {P:,} coefficients would take {8e-9 * P**2:.1f} GB and is limited to "
             f"{MAX_COEFFICIENTS:,}. Ask for one equation at a time, cov(..., equation=...); with_cov takes any number."
         )
-    return values.full
 
 
 def cut(source: CovSource, equation: int | None, values: np.ndarray | StructuredCov) -> np.ndarray:

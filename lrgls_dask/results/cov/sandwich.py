@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from lrgls_dask.checks import one_of
-from lrgls_dask.inference.bread import BreadOfRows
+from lrgls_dask.inference.bread_of_rows import BreadOfRows
 from lrgls_dask.inference.sandwich import robust
 from lrgls_dask.inference.structured import StructuredCov
 from lrgls_dask.results.cov.kind import CovKind, CovSource, CovValues
