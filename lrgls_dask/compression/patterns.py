@@ -25,7 +25,7 @@ from lrgls_dask.rows.block import Block, bad_values, side_by_side, width_of
 from lrgls_dask.rows.cells import only_used, takes_used_alone
 from lrgls_dask.rows.kernels import LARGEST, checked_weights, gram_kernel, root_kernel, scratch, slabs
 from lrgls_dask.rows.meter import Meter
-from lrgls_dask.rows.moments import GramMoments, Head, Levels, RootMoments, Scaling, Sized
+from lrgls_dask.rows.moments import GramMoments, Head, Levels, RootMoments, Scaling, Sized, UsedMoments
 from lrgls_dask.rows.purposes import PATTERNS
 from lrgls_dask.rows.rows import Rows
 from lrgls_dask.rows.run_pass import run_pass
@@ -59,6 +59,10 @@ SPARE_BYTES = 2**26  # that a thread keeps
 
 
 Patterns = dict[bytes, RootMoments | GramMoments]
+
+
+def _whole(patterns: Patterns) -> Patterns:
+    return {key: each.whole() if isinstance(each, UsedMoments) else each for key, each in patterns.items()}
 
 
 def most_patterns(design: Design) -> int:
@@ -198,7 +202,11 @@ class FirstMoments(Sized):
         )
 
     def _available(self, patterns: Patterns | None) -> tuple[AvailableMoments, ...]:
-        return available_of(patterns or {}, self.batches, self.n_equations)
+        return available_of(_whole(patterns or {}), self.batches, self.n_equations)
+
+    def whole(self) -> FirstMoments:
+        """Patterns with all columns of X, once the rows are summed."""
+        return self if self.patterns is None else replace(self, patterns=_whole(self.patterns))
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,22 +364,20 @@ def _roots(block: Block, shown: dict[bytes, np.ndarray], n_y: int) -> Patterns:
 def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray, used: np.ndarray) -> Patterns:
     """Each pattern's rows of [X Y_o] as GramMoments, n (q + |o|)^2 flops, about the block's one anchor.
 
-    used : (patterns, q) whether a column is, by what the pattern shows; NaN and numbers in others count as zero.
+    used : (patterns, q) whether a column is, by what the pattern shows; NaN and numbers in others count for nothing.
     """
     parts: Patterns = {}
     x, y = side_by_side(block.x), side_by_side(block.y)
     q, n_y = x.shape[1], y.shape[1]
     for (pattern, rows), of_x in zip(shown.items(), used, strict=True):
-        seen = np.flatnonzero(shown_by(pattern, n_y))
-        mine = np.concatenate([np.where(of_x, anchor[:q], 0.0), anchor[q + seen]])
-        values = scratch("of a pattern", (len(rows), len(mine)))
-        values[:, :q] = x[rows]  # which promotes them
-        values[:, q:] = y[rows][:, seen]
-        if not of_x.all():
-            idle = np.flatnonzero(~of_x)
-            if np.isinf(values[:, idle]).any():
-                raise bad_but_for_missing(block)
-            values[:, idle] = 0.0
+        of_y = shown_by(pattern, n_y)
+        # complete rows may be summed without their like being told apart, all columns of them
+        parted = block.scaling is None and not of_y.all()
+        columns, seen = np.flatnonzero(of_x) if parted else np.arange(q), np.flatnonzero(of_y)
+        mine = np.concatenate([np.where(of_x, anchor[:q], 0.0)[columns], anchor[q + seen]])
+        values = _of_pattern(x[rows], y[rows], of_x, columns, seen)
+        if values is None:
+            raise bad_but_for_missing(block)
         values -= mine
         weight, log_weight = float(len(rows)), 0.0
         if block.weights is None:
@@ -387,8 +393,28 @@ def _grams(block: Block, shown: dict[bytes, np.ndarray], anchor: np.ndarray, use
         if not (np.isfinite(cross.diagonal()).all() and (np.abs(mine + offset) < LARGEST).all()):
             raise bad_but_for_missing(block)
         head = Head(len(rows), weight, log_weight, mine, offset)
-        parts[pattern] = GramMoments(head if block.scaling is None else block.take(rows).told(head), cross)
+        if parted:
+            parts[pattern] = UsedMoments(head, cross, of_x)
+        else:
+            parts[pattern] = GramMoments(head if block.scaling is None else block.take(rows).told(head), cross)
     return parts
+
+
+def _of_pattern(
+    x: np.ndarray, y: np.ndarray, used: np.ndarray, columns: np.ndarray, seen: np.ndarray
+) -> np.ndarray | None:
+    """(n, columns + seen) float64, in memory that the next pattern takes, what is not `used` (q,) of it zero; None for
+    infinities there."""
+    idle = np.flatnonzero(~used)
+    if np.isinf(x[:, idle]).any():
+        return None
+    n = len(columns)
+    values = scratch("of a pattern", (len(x), n + len(seen)))
+    values[:, :n] = x if n == x.shape[1] else x.take(columns, axis=1)  # which promotes them
+    values[:, n:] = y.take(seen, axis=1)
+    if n == x.shape[1]:
+        values[:, idle] = 0.0
+    return values
 
 
 def bad_but_for_missing(block: Block) -> BadValues:
@@ -409,9 +435,10 @@ def first_pass(rows: Rows, *, meter: Meter, most: int | None = None, keep: bool 
     keep = most is None and are_few(rows) if keep is None else keep
     params = replace(FirstParams.of(design, kept, by_qr=qr_is_cheap(rows), keep=keep), users=design.users)
     size = 8 * int(((design.sizes + 1) ** 2).sum()) + min(kept, PATTERNS_IN_A_SUM) * partial_bytes(design)
-    moments: FirstMoments = run_pass(
+    found: FirstMoments = run_pass(
         rows, first_kernel, params, partial_bytes=size, meter=meter, label=PATTERNS, holes=True
     )
+    moments = found.whole()
     if moments.patterns is not None:
         return replace(moments, rows=())
     return replace(moments, n_patterns=_n_patterns(moments.rows)) if keep else moments

@@ -217,7 +217,8 @@ def compress_shown_parts(
         label="compress parts",
         holes=True,
     )
-    made = ShownParts(design, rows.varying_weights, dict(sorted(found.parts.items())))
+    parts = {number: each.whole() for number, each in sorted(found.parts.items())}
+    made = ShownParts(design, rows.varying_weights, parts)
     if made.by_pattern:
         return replace(made, parts={number: replace(part, rows=()) for number, part in made.parts.items()})
     return made

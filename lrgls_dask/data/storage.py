@@ -21,6 +21,7 @@ from zarr.storage import FsspecStore, LocalStore, StorePath
 
 from lrgls_dask.data.patientstore import asked_of, patient
 from lrgls_dask.data.places import Location, check_apart, local_path
+from lrgls_dask.data.unfinished import beside, new_folder, remove_folder
 from lrgls_dask.errors import StoreFailure, reason_of, scrubbed, without_secrets
 from lrgls_dask.rows.patience import is_of_a_store, patiently
 
@@ -197,9 +198,9 @@ def remove_store(path: Any) -> None:
     local = local_path(path)
     if local is not None:
         target = Path(os.path.abspath(local))
-        aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}.removed")
+        aside = beside(target, "removed")
         os.rename(target, aside)
-        shutil.rmtree(aside)
+        remove_folder(aside)
         return
     filesystem, root = fsspec.core.url_to_fs(str(path))
     asked_of(path, "the store", lambda: filesystem.rm(root, recursive=True) if filesystem.exists(root) else None)
@@ -219,21 +220,20 @@ def refuse(path: Any, zarr_is_there: bool, overwrite: bool) -> None:
 def _new_local(target: Path, overwrite: bool) -> Iterator[Store]:
     if os.path.lexists(target):
         refuse(target, is_store(target), overwrite)
-    tag = uuid4().hex[:8]
-    fresh = target.with_name(f".{target.name}.{tag}.partial")
-    try:
-        yield LocalStore(fresh)
-        put_in_place(fresh, target, overwrite)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
+    with new_folder(target) as fresh:
+        try:
+            yield LocalStore(fresh)
+            put_in_place(fresh, target, overwrite)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
 
 
 def put_in_place(fresh: Path, target: Path, overwrite: bool) -> None:
     """Move a complete store to where it is to be; what is there goes only if it may be overwritten."""
     if os.path.lexists(target):
         refuse(target, is_store(target), overwrite)
-        _swap(fresh, target, target.with_name(f".{target.name}.{uuid4().hex[:8]}.replaced"))
+        _swap(fresh, target, beside(target, "replaced"))
     else:
         os.rename(fresh, target)
 
@@ -251,7 +251,7 @@ def _swap(fresh: Path, target: Path, aside: Path) -> None:
     if aside.is_symlink():
         aside.unlink()
     else:
-        shutil.rmtree(aside)
+        remove_folder(aside)
 
 
 def _exchanged(one: Path, another: Path) -> bool:

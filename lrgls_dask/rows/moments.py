@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.linalg import lapack
-from scipy.linalg.blas import dger
 
 from lrgls_dask.design.batches import Batches
 
@@ -29,6 +28,7 @@ __all__ = [
     "Sized",
     "StackedRows",
     "Summed",
+    "UsedMoments",
     "reduced",
     "triangle",
 ]
@@ -125,19 +125,37 @@ class GramMoments(Sized):
     head: Head
     cross: np.ndarray
 
-    def __add__(self, other: GramMoments) -> GramMoments:
-        return GramMoments(self.head, self.cross.copy())._with(other)
+    def __add__(self, other: Self) -> Self:
+        head, gap = self.head.merge(other.head)
+        cross = self.cross + other.cross
+        cross += np.multiply.outer(gap, gap)
+        return replace(self, head=head, cross=cross)
 
-    def __iadd__(self, other: GramMoments) -> GramMoments:
-        """The same in the memory of `self`, which is spent."""
-        return self._with(other)
-
-    def _with(self, other: GramMoments) -> GramMoments:
+    def __iadd__(self, other: Self) -> Self:
+        """The same in the memory of `self`; both are spent."""
         head, gap = self.head.merge(other.head)
         cross = self.cross
         cross += other.cross
-        # in place: a product of its own would be as many fresh pages for every sum of every pattern
-        return GramMoments(head, dger(1.0, gap, gap, a=cross.T, overwrite_a=1).T)
+        # where `other` was: a product of its own would be as many fresh pages for every sum of every pattern
+        cross += np.multiply.outer(gap, gap, out=other.cross)
+        return replace(self, head=head, cross=cross)
+
+
+@dataclass(frozen=True, eq=False)
+class UsedMoments(GramMoments):
+    """Of the columns of X that a pattern uses, and of what it shows: every sum of its rows leaves out the same ones.
+    used : (q,) bool."""
+
+    used: np.ndarray
+
+    def whole(self) -> GramMoments:
+        """Of all columns, those that the pattern does not use as zeros."""
+        q, n_used = len(self.used), int(self.used.sum())
+        width = q + len(self.cross) - n_used
+        at = np.concatenate([np.flatnonzero(self.used), np.arange(q, width)])
+        anchor, offset, cross = np.zeros(width), np.zeros(width), np.zeros((width, width))
+        anchor[at], offset[at], cross[np.ix_(at, at)] = self.head.anchor, self.head.offset, self.cross
+        return GramMoments(replace(self.head, anchor=anchor, offset=offset), cross)
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,7 +102,7 @@ def first_of_segments(
         label=PATTERNS,
         holes=True,
     )
-    return dict(sorted(found.parts.items()))
+    return {number: each.whole() for number, each in sorted(found.parts.items())}
 
 
 # ---------------------------------------------------------------------------------------------- the problem

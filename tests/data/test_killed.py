@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import zarr
 from distributed import Client
 from numpy.testing import assert_array_equal
 
 from lrgls_dask import System
 from lrgls_dask.data.seal import WRITTEN
-from support.killed import append_rows, import_in_small_pieces, killed_after, rows_of
+from lrgls_dask.data.storage import new_store, remove_store
+from support.killed import append_rows, import_in_small_pieces, killed_after, killed_while_writing, rows_of
 from support.meaning import stack
 
 pytestmark = [pytest.mark.usefixtures("in_tmp_path")]
@@ -141,3 +143,31 @@ def test_rows_are_appended_from_a_cluster_as_without(client: Client, table):
         System.from_parquet("p.parquet", old.formulas).append_to_zarr("without.zarr")
     assert files_of("with.zarr") == files_of("without.zarr")
     assert_array_equal(stack(System.from_zarr("with.zarr").rows.y), table[["a", "b"]])
+
+
+def hidden() -> list[str]:
+    return sorted(name for name in os.listdir() if name.startswith("."))
+
+
+def test_what_a_killed_process_was_writing_is_cleared_by_the_next():
+    with pytest.raises(AssertionError):
+        killed_after(None, killed_while_writing, "s.zarr")
+    assert len(hidden()) == 1 and not Path("s.zarr").exists()
+    rows_of(0, 40).to_zarr("other.zarr")
+    assert len(hidden()) == 1  # which is of another store
+    rows_of(0, 40).to_zarr("s.zarr")
+    assert hidden() == []
+    assert_rows("s.zarr", 40)
+
+
+def test_what_another_is_writing_and_what_is_none_of_ours_stays():
+    for mine in (".s.zarr.partial", ".s.zarr.0123abcd.partial", ".s.zarr.0123abcd-0123abcd.partial"):
+        Path(mine).mkdir()
+    with new_store("s.zarr") as store:
+        zarr.create_group(store).create_array("Y", data=np.ones(3))
+        held = hidden()
+        rows_of(0, 40).to_zarr("s.zarr")
+        assert hidden() == held and len(held) == 4
+        remove_store("s.zarr")
+    assert_array_equal(zarr.open_group("s.zarr", mode="r")["Y"][...], np.ones(3))
+    assert len(hidden()) == 3

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import zarr
 
 from lrgls_dask import System
 from lrgls_dask.cli import main
 from lrgls_dask.data import storepieces, tablesaside
+from lrgls_dask.data.storage import new_store
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["support.killed"])
@@ -57,3 +61,10 @@ def rows_of(start: int, stop: int) -> System:
     """Rows that their numbers tell, of 60 equations."""
     numbers = np.arange(start, stop, dtype=float)[:, None]
     return System.from_arrays(numbers + np.arange(60), np.hstack([np.ones_like(numbers), numbers]))
+
+
+def killed_while_writing(path: str) -> None:
+    """Write half of a store, and be killed."""
+    with new_store(path, overwrite=True) as store:
+        zarr.create_group(store).create_array("Y", data=np.ones(3))
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -189,4 +189,9 @@ def stores(place: str) -> list[Case]:
             lambda: LowRankGLS(covariance=TimeVarying(0, HALVES)).fit(rows()).result_.compressed(),
             (lambda: LowRankGLS(0).fit(rows().append(rows())),),
         ),
+        Case(
+            "cannot be written: File name too long",
+            lambda: rows().to_zarr(place + "n" * 250),
+            (lambda: rows().to_zarr(place + "-n"), lambda: rows().to_zarr(MemoryStore())),
+        ),
     ]
