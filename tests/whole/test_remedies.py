@@ -42,7 +42,7 @@ from lrgls_dask.results.cov.cluster import Cluster
 from lrgls_dask.simulate import simulate_system
 from lrgls_dask.varying.segments import segment_times
 from support.remedies import Case, command, said_to, templates
-from support.remedies_of_absorb import ABSORB
+from support.remedies_of_absorb import ABSORB, SKIPPING
 from support.remedies_of_across import ACROSS
 from support.remedies_of_commands import COMMANDS
 from support.remedies_of_damage import CODECS, damage
@@ -2038,6 +2038,7 @@ CASES = [
     *WORDS,
     *FORMULAS,
     *CODECS,
+    *SKIPPING,
 ]
 
 # ---------------------------------------------------------------------------------- what has no case
