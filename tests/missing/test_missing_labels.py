@@ -73,7 +73,7 @@ def test_groups_of_rows_that_are_not_fitted(missing: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::lrgls_dask.errors.FitWarning")
-@pytest.mark.parametrize("missing", ["raise", "drop", "em"])
+@pytest.mark.parametrize("missing", ["drop", "em"])
 def test_segments(missing: Any) -> None:
     def varying(labels: np.ndarray, rows: Any = slice(None)) -> Any:
         option = TimeVarying(segments=labels, rank=1)

@@ -24,7 +24,7 @@ ROWS, CELLS = RNG.uniform(0.5, 2.0, N), RNG.uniform(0.5, 2.0, Y.shape)
         ({"rank": 1, "algorithm": "fgls"}, CELLS),
         ({"rank": 1, "algorithm": "em", "use": "t"}, ROWS),
         ({"rank": "bic", "ranks": [0, 1]}, ROWS),
-        ({"rank": "cv", "ranks": [0, 1], "n_folds": 3}, None),
+        ({"rank": "cv", "ranks": [0, 1], "n_folds": 2}, None),
         ({"rank": 1, "engine": "stream", "restrictions": ["*:x1 = 0.2", "0:x0 = 3:x0"]}, CELLS),
     ],
     ids=["fgls", "em", "bic", "cv", "stream"],
