@@ -54,11 +54,14 @@ def variables_of(ds: xr.Dataset | None, given: Any) -> dict[Hashable, Any]:
     return found
 
 
-def absorbing(made: LabelledRows, given: Mapping[Any, Any]) -> LabelledRows:
+def absorbing(made: LabelledRows, given: Mapping[Any, Any], numbers: np.ndarray | None = None) -> LabelledRows:
     """The rows with these labels (N,), by name, whose effects are taken out as they are read; labels are read now.
 
-    The intercept of formulas, which the effects hold, is left out. Raises ValueError for labels that are missing or of
-    other rows, and for weights of cells, by which equations would have effects of their own.
+    numbers : (N,) of the rows, for messages, where they are not their places.
+    The intercept of formulas, which the effects hold, is left out. A label may be missing in rows of weight zero and in
+    rows that are not complete, which no fit with effects looks at, and which have no fitted values then.
+    Raises ValueError for labels that are missing elsewhere or of other rows, and for weights of cells, by which
+    equations would have effects of their own.
     """
     if made.rows.absorb is not None:
         raise ValueError(
@@ -73,10 +76,12 @@ def absorbing(made: LabelledRows, given: Mapping[Any, Any]) -> LabelledRows:
             f"{instead}."
         )
     codes, labels, first = [], [], 0
+    complete = replace(made, rows=replace(made.rows, complete_only=True))
     for name, each in given.items():
-        values = made.values_of_rows(f"absorb {name!r}", each)
+        values = complete.labels_given(f"absorb {name!r}", each)
+        missing = complete.missing_labels(f"absorb {name!r}", values, numbers)
         found, distinct = pd.factorize(values, sort=True)
-        codes.append(found.astype(np.int64) + first)
+        codes.append(np.where(missing, -1, found.astype(np.int64) + first))
         labels.append(plain_labels(pd.Index(distinct), f"labels of {name!r}"))
         first += len(distinct)
     part = Part("absorb", np.stack(codes, axis=1).astype(np.int32 if first < 2**31 else np.int64), None)

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from lrgls_dask.checks import one_of
 from lrgls_dask.data.absorbed import absorbing
@@ -163,19 +162,11 @@ def _wide(
         rows=build_rows([x], [y], read, design),
         obs_labels=named if named is None or found.kept.all() else named[found.kept],
         obs_dim=dim,
-        groups=None if groups is None else _groups(looked.labels[groups], groups)[found.kept],
+        groups=None if groups is None else np.asarray(looked.labels[groups].to_numpy())[found.kept],
         formulas=fitted,
         made_bytes=8 * len(found.kept) * (looked.n_read + found.n_read),
     )
-    taken = {name: _groups(looked.labels[name], name, "absorb")[found.kept] for name in absorb}
-    return absorbing(made, taken) if taken else made
-
-
-def _groups(labels: pd.Series, name: str, what: str = "groups") -> np.ndarray:
-    missing = labels.isna().to_numpy()
-    if missing.any():
-        raise ValueError(
-            f"{what} {name!r}: the label of row {int(missing.argmax())} is missing, {int(missing.sum())} such labels "
-            "in all. Give every row one, or drop the row."
-        )
-    return np.asarray(labels.to_numpy())
+    if made.groups is not None:
+        made.missing_labels(f"groups {groups!r}", made.groups, np.flatnonzero(found.kept))
+    taken = {name: np.asarray(looked.labels[name].to_numpy())[found.kept] for name in absorb}
+    return absorbing(made, taken, np.flatnonzero(found.kept)) if taken else made

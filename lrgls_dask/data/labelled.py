@@ -20,6 +20,7 @@ from lrgls_dask.data.storedlabels import StoredLabels, decode_labels, is_coded
 from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.page import described
 from lrgls_dask.rows.block import missing_in, weights_of_shown
+from lrgls_dask.rows.counting import rows_that_count
 from lrgls_dask.rows.rows import CellWeights, Part, Rows
 
 __all__ = ["LabelledRows"]
@@ -103,11 +104,18 @@ class LabelledRows(Designed):
         label: Hashable = self.obs[row]
         return label
 
-    def values_of_rows(self, name: str, given: Any) -> np.ndarray:
+    def values_of_rows(self, name: str, given: Any, *, check: bool = True) -> np.ndarray:
         """(N,) what is given for each row, such as its group; read now if it is not in memory.
 
-        Paired by label where both have any: see `labels`. Raises ValueError for other labels, and another shape.
+        Paired by label where both have any: see `labels`. One that is missing is no matter in a row that no fit looks
+        at, see `rows_that_count`, which then takes a pass over Y unless nothing is to be checked: the row joins the one
+        before it.
+        Raises ValueError for other labels, another shape, and labels that are missing in rows that count.
         """
+        return self._filled(name, self.labels_given(name, given), check)
+
+    def labels_given(self, name: str, given: Any) -> np.ndarray:
+        """The same where some may be missing."""
         (given,) = counted(given)
         source, theirs = group_source(name, given), row_labels(name, given)
         if theirs is not None and self.obs is not None:
@@ -115,27 +123,53 @@ class LabelledRows(Designed):
         values = _in_memory(source)
         if values.shape != (self.n_obs,):
             raise ValueError(f"{name} must hold one label for each of {self.n_obs} rows; found shape {values.shape}.")
-        missing = pd.isna(values)
-        if missing.any():
-            raise ValueError(
-                f"{name}: the label of row {int(missing.argmax())} is missing, {int(missing.sum())} such labels in "
-                "all. Give every row one, or drop the row."
-            )
         return values
 
-    def groups_of_rows(self, given: Any = None) -> np.ndarray | None:
-        """(N,) the groups that are given, or else the system's own, None where it has none; read now."""
-        if given is not None:
-            return self.values_of_rows("groups", given)
+    def missing_labels(self, name: str, values: Any, numbers: np.ndarray | None = None) -> np.ndarray:
+        """(N,) whether labels are missing. Raises ValueError where they are in rows that count, or all are.
+
+        numbers : (N,) of the rows, for the message, where they are not their places.
+        """
+        missing = np.asarray(pd.isna(values))
+        if missing.any():
+            rows = np.flatnonzero(missing)
+            wrong = rows if missing.all() else rows_that_count(self.rows, rows)
+            if len(wrong):
+                row = wrong[0] if numbers is None else numbers[wrong[0]]
+                raise ValueError(
+                    f"{name}: the label of row {row} is missing, {len(wrong)} such labels in all. Give every row "
+                    "one, or drop the row."
+                )
+        return missing
+
+    def _filled(self, name: str, values: np.ndarray, check: bool) -> np.ndarray:
+        missing = self.missing_labels(name, values) if check else np.asarray(pd.isna(values))
+        if missing.all() or not missing.any():
+            return values
+        there = np.flatnonzero(~missing)
+        before = np.searchsorted(there, np.arange(len(values)), side="right") - 1
+        return np.asarray(values[there[np.maximum(before, 0)]])
+
+    @property
+    def own_groups(self) -> np.ndarray | None:
+        """(N,) the system's groups, None where it has none; read now."""
         return None if self.groups is None else _in_memory(self.groups)
 
-    def labels_named(self, what: str, name: str, remedy: str = PASS_LABELS) -> np.ndarray:
+    def groups_of_rows(self, given: Any = None, *, check: bool = True) -> np.ndarray | None:
+        """(N,) the groups that are given, or else the system's own, None where it has none; read now, with a label in
+        every row, see `values_of_rows`."""
+        if given is not None:
+            return self.values_of_rows("groups", given, check=check)
+        own = self.own_groups
+        return None if own is None else self._filled("groups", own, check)
+
+    def labels_named(self, what: str, name: str, remedy: str = PASS_LABELS, *, check: bool = True) -> np.ndarray:
         """(N,) the system's groups, row labels, or a part of their dates, by name; read now.
 
         what : they are for.  remedy : what to do where the name is none of these, which raises ValueError.
         """
         dim, _, part = name.partition(".")
-        groups = self.groups_of_rows() if name == "groups" else None
+        groups = self.groups_of_rows(check=check) if name == "groups" else None
         if groups is not None:
             return groups
         if dim in (str(self.obs_dim), "obs") and self.obs is not None:

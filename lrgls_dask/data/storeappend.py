@@ -192,7 +192,7 @@ def _labels_to_append(
 ) -> tuple[dict[str, np.ndarray], bool]:
     """Labels and groups of the new rows as the store holds them, and whether the labels of all rows ascend."""
     obs = str(there.dims[0])
-    groups = system.groups_of_rows()
+    groups = system.own_groups
     for what, had, found in (
         (f"row labels along {obs!r}", there.obs_labels is not None, system.obs_labels is not None),
         ("groups", there.groups is not None, groups is not None),

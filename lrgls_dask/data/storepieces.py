@@ -162,7 +162,7 @@ def rows_between(system: LabelledRows, start: int, stop: int) -> LabelledRows:
     cells = None if rows.cells is None else replace(rows.cells, parts=tuple(map(cut, rows.cells.parts)))
     labels: pd.Index | None = None if system.obs is None else system.obs[start:stop]
     if isinstance(groups, Part):
-        groups = np.asarray(system.groups_of_rows())
+        groups = np.asarray(system.own_groups)
     some = replace(
         rows,
         x=tuple(map(cut, rows.x)),

@@ -117,6 +117,7 @@ class Shown:
             codes = block.codes[:, self.label]
         if weights is not None:
             y, codes = y[weights > 0], codes[weights > 0]
+        y, codes = y[codes >= 0], codes[codes >= 0]
         if len(y) == 0:
             return None
         order = np.argsort(codes, kind="stable") if np.any(np.diff(codes) < 0) else slice(None)

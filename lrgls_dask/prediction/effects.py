@@ -57,14 +57,16 @@ def with_effects_of_fit(design: Design, rows: Rows) -> Rows:
             raise ValueError(
                 f"the fit has no effects of {shown(unknown)} of {name!r}, which the rows have. Leave these rows out."
             )
-        found[:, i] = np.array([at[label] for label in labels], dtype=codes.dtype)[codes[:, i] - first]
+        numbers = np.array([at[label] for label in labels] + [-1], dtype=codes.dtype)
+        found[:, i] = numbers[np.where(codes[:, i] < 0, -1, codes[:, i] - first)]
         first += len(labels)
     groups = replace(mine, part=replace(mine.part, array=found), labels=absorbed.labels, of_fit=True)
     return replace(rows, absorb=groups, design=replace(rows.design, absorbed=absorbed))
 
 
 def group_spread(design: Design, rows: Rows, within: Spread, variances: np.ndarray) -> GroupSpread:
-    """What standard errors of predictions are made of in groups of one label; NaN in groups that the fit did not have.
+    """What standard errors of predictions are made of in groups of one label, G of them and one more that stands for
+    none; NaN in groups that the fit did not have.
 
     within : of the coefficients.  variances : (K,) of the errors.
     """
@@ -75,12 +77,13 @@ def group_spread(design: Design, rows: Rows, within: Spread, variances: np.ndarr
     weights = np.append(np.where(absorbed.rows > 0, absorbed.weights, np.nan), np.nan)
     means = np.vstack([absorbed.center[:q] + absorbed.effects[:, :q], np.full(q, np.nan)])
     at = {label: i for i, label in enumerate(absorbed.labels[0])}
-    places = [at.get(label, -1) for label in mine.labels[0]]
+    places = [at.get(label, -1) for label in mine.labels[0]] + [-1]
     return GroupSpread(within, means[places], 1.0 / weights[places], variances)
 
 
 def effect_tables(design: Design, coefficients: np.ndarray, rows: Rows) -> np.ndarray | None:
-    """(G, K) effects of the groups of the rows, as these number them; NaN of groups that the fit did not have.
+    """(G + 1, K) effects of the groups of the rows, as these number them; NaN of groups that the fit did not have, and
+    of none, the last.
 
     None for a fit that absorbed none. Raises ValueError for rows without the labels.
     """
@@ -93,7 +96,7 @@ def effect_tables(design: Design, coefficients: np.ndarray, rows: Rows) -> np.nd
     ):
         at = {label: i for i, label in enumerate(theirs)}
         tables.append(np.vstack([found, np.full(design.n_equations, np.nan)])[[at.get(label, -1) for label in mine]])
-    return np.vstack(tables)
+    return np.vstack([*tables, np.full((1, design.n_equations), np.nan)])
 
 
 def effects_dataset(

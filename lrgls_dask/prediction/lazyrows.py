@@ -43,7 +43,7 @@ class LazyRows:
 
     @classmethod
     def of(cls, rows: Rows, effects: np.ndarray | None = None) -> LazyRows:
-        """The rows, cut as a pass would cut them; nothing is read.  effects : (G, K) of the groups that they have."""
+        """The rows, cut as a pass would cut them; nothing is read.  effects : (G + 1, K) of the groups, and of none."""
         heights = _heights(rows)
         x, y, weights = (tuple(_cut(part, heights) for part in of) for of in (rows.x, rows.y, rows.weight_parts))
         offset: da.Array | None = None

@@ -170,7 +170,7 @@ class Predicting(ABC):
         return new_rows_as_estimated(new, skipped)
 
     def _effects_of(self, rows: Rows) -> np.ndarray | None:
-        """(G, K) absorbed effects of the groups of rows; None of a fit that absorbed none."""
+        """(G + 1, K) absorbed effects of the groups of rows and of none; None of a fit that absorbed none."""
         return effect_tables(self.design, self.coefficients, rows)
 
     def _check_interval(self) -> None:

@@ -399,9 +399,6 @@ def _codes(labels: np.ndarray | None) -> tuple[np.ndarray, int]:
     if labels is None:
         raise ValueError("method='cluster' needs the group of every row. Pass groups=..., or give the System groups.")
     codes, distinct = pd.factorize(labels, sort=False)
-    if (codes < 0).any():
-        row = int(np.argmax(codes < 0))
-        raise ValueError(f"groups: the label of row {row} is missing. Give every row a group.")
     return codes, len(distinct)
 
 

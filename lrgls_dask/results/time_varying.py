@@ -233,9 +233,10 @@ class TimeVaryingFit(Tables, TestingAcross, Predicting):
         system = rows_in_segments(system)
         mine = as_estimated(system, self.skipped)
         check_same_design(mine.design.given, self.design.given)
-        rows = as_fitted(self, mine).rows
+        seen = as_fitted(self, mine)
+        rows = seen.rows
         if segments is not None:
-            parts, numbers = parts_of(segments, mine, self.segments)
+            parts, numbers = parts_of(segments, seen, self.segments)
             return segment_score(rows, parts, numbers, self.coefficients, self.sigmas, holes=self.missing == "em")
         if system is not self.system:
             raise ValueError(

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from lrgls_dask.errors import BadValues
-from lrgls_dask.rows.block import Block, bad_values, side_by_side, width_of
+from lrgls_dask.rows.block import Block, bad_values, missing_in, side_by_side, width_of
 from lrgls_dask.rows.kernels import checked_weights, gram_kernel
 from lrgls_dask.rows.moments import GramMoments, RootMoments, Sized, triangle
 
@@ -148,6 +148,7 @@ class GroupKernel:
         sums = self._sums(values, anchor, codes, distinct, at, weights)
         if not np.isfinite(sums.sums).all():
             raise bad_values(whole)
+        check_labelled(whole)
         if self.within is None:
             return sums
         values -= sums.means[at[:, 0]]
@@ -217,6 +218,7 @@ class LessEffects:
 
     def _less(self, block: Block) -> Block:
         assert block.codes is not None
+        check_labelled(block)
         less: list[tuple[np.ndarray, ...]] = []
         first = 0
         for arrays in (block.x, block.y):
@@ -231,3 +233,18 @@ class LessEffects:
                 less.append(())
             first = stop
         return replace(block, x=less[0], y=less[1])
+
+
+def check_labelled(block: Block) -> None:
+    """Raise ValueError for a row without a label that has weight and shows all responses: it has no group."""
+    assert block.codes is not None
+    without = np.flatnonzero((block.codes < 0).any(axis=1))
+    if len(without) and block.weights is not None:
+        without = without[np.asarray(block.weights)[without] > 0]
+    if len(without) and block.y:
+        without = without[~missing_in(tuple(array[without] for array in block.y)).any(axis=1)]
+    if len(without):
+        raise ValueError(
+            f"absorb: row {block.start + int(without[0])} has no label, and shows all responses that are fitted. Give "
+            "it one, or drop the row."
+        )

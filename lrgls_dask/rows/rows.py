@@ -70,7 +70,8 @@ class CellWeights:
 class GroupLabels:
     """Labels of rows whose effects are absorbed.
 
-    part : codes (N, L) of the group of each row by each label, numbered through all labels.  names : of the labels.
+    part : codes (N, L) of the group of each row by each label, numbered through all labels, -1 where a row that is not
+    fitted has no label.  names : of the labels.
     labels : of each its groups, ascending.  of_fit : whether their effects are those that a fit found in other rows, so
     that these rows are not left orthogonal to the groups.
     """

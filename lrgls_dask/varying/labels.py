@@ -24,9 +24,9 @@ def rows_in_segments(system: System | CompressedSystem) -> System:
     return system
 
 
-def segments_of(segments: Any, system: System) -> tuple[pd.Index, RowRuns]:
-    """(T,) labels of the segments in order, and the rows of each."""
-    labels = _labels(segments, system)
+def segments_of(segments: Any, system: System, *, check: bool = True) -> tuple[pd.Index, RowRuns]:
+    """(T,) labels of the segments in order, and the rows of each; see `values_of_rows`."""
+    labels = _labels(segments, system, check)
     weights = None if system.rows.weights is None else system.rows.weights.array
     distinct = ordered_segments(labels, weights if isinstance(weights, np.ndarray) else None)
     return pd.Index(distinct, name="segment"), RowRuns(segment_edges(labels))
@@ -51,14 +51,8 @@ def parts_of(segments: Any, system: System, fitted: pd.Index) -> tuple[Partition
     return GivenParts(np.repeat(codes, np.diff(edges)), len(fitted)), np.arange(len(fitted))
 
 
-def _labels(segments: Any, system: System) -> np.ndarray:
+def _labels(segments: Any, system: System, check: bool = True) -> np.ndarray:
     """(N,) the label of every row's segment."""
-    labels = (
-        system.labels_named("segments", segments)
-        if isinstance(segments, str)
-        else system.values_of_rows("segments", segments)
-    )
-    absent = pd.isna(labels)
-    if absent.any():
-        raise ValueError(f"segments: the label of row {int(np.argmax(absent))} is missing. Give every row one.")
-    return labels
+    if isinstance(segments, str):
+        return system.labels_named("segments", segments, check=check)
+    return system.values_of_rows("segments", segments, check=check)

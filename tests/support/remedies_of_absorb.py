@@ -62,6 +62,12 @@ BOTH = [DATA.firm, DATA.year]
 KNOWN = DATA.firm != "f003"
 
 
+def beside_nothing(absorb: Any, rows: Any = slice(None)) -> Fit:
+    """A fit that skips an equation without a response."""
+    Y = np.column_stack([DATA.Y, np.full(len(DATA.Y), np.nan)])
+    return fit(system(Y[rows], DATA.X[rows], absorb[rows]), unusable="skip")
+
+
 def with_years() -> System:
     return system(X=np.hstack([DATA.X, pd.get_dummies(DATA.year).to_numpy(dtype=float)[:, 1:]]))
 
@@ -203,4 +209,12 @@ ABSORB: list[Case] = [
         lambda: ONE.with_cov("robust", system=system(absorb=np.where(DATA.firm == "f003", "new", DATA.firm))),
         (lambda: ONE.with_cov("robust", system=system()),),
     ),
+]
+WITHOUT_FIRST = np.where(np.arange(len(DATA.Y)) == 0, None, np.asarray(DATA.firm, dtype=object))
+SKIPPING = [
+    Case(
+        "absorb: row 0 has no label, and shows all responses.* Give it one, or drop the row",
+        lambda: beside_nothing(WITHOUT_FIRST),
+        (lambda: beside_nothing(DATA.firm), lambda: beside_nothing(WITHOUT_FIRST, slice(1, None))),
+    )
 ]

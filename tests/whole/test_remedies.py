@@ -42,7 +42,7 @@ from lrgls_dask.results.cov.cluster import Cluster
 from lrgls_dask.simulate import simulate_system
 from lrgls_dask.varying.segments import segment_times
 from support.remedies import Case, command, said_to, templates
-from support.remedies_of_absorb import ABSORB
+from support.remedies_of_absorb import ABSORB, SKIPPING
 from support.remedies_of_across import ACROSS
 from support.remedies_of_commands import COMMANDS
 from support.remedies_of_damage import CODECS, damage
@@ -2038,6 +2038,7 @@ CASES = [
     *WORDS,
     *FORMULAS,
     *CODECS,
+    *SKIPPING,
 ]
 
 # ---------------------------------------------------------------------------------- what has no case
@@ -2085,13 +2086,10 @@ ELSEWHERE = {
     "rows/ready.py: Start some: `dask worker SCHEDULER-ADDRESS`, cluster.scale(2) or": OUTSIDE,
     "rows/cluster.py: Start a cluster and a Client for": OUTSIDE,
     "varying/carried.py: use longer segments, a bandwidth that reaches": CHANCE,
-    "varying/labels.py: Give every row one.": GUARD,
     "missing/kackar_harville.py: Use a smaller rank, or classical standard": GUARD,
     "missing/kackar_harville.py: use classical standard errors, or a smaller": LARGE,
     "results/evidence.py: Fit complete rows only with missing='drop'": GUARD,
     "results/evidence.py: Fit all rows again.": LARGE,
-    "results/bootstrap.py: Give every row a group.": GUARD,
-    "results/cov/cluster.py: Give every row a label, or drop": GUARD,
     "results/cov/cluster.py: Pass one label a row, or a": GUARD,
     "cli/arguments.py: replace an output that exists": HELP,
     "cli/importing.py: make a store of CSV or Parquet": HELP,

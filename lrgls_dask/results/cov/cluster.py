@@ -103,6 +103,7 @@ def _uncounted(system: System, clusters: list[np.ndarray]) -> int:
 def _lies_within(groups: np.ndarray, clusters: np.ndarray) -> bool:
     """Whether all rows of a group are in one cluster, codes (N,) both."""
     of_group = np.zeros(int(groups.max()) + 1, dtype=clusters.dtype)
+    groups, clusters = groups[groups >= 0], clusters[groups >= 0]
     of_group[groups] = clusters
     return bool(np.array_equal(of_group[groups], clusters))
 
@@ -121,7 +122,7 @@ def _said(correction: str, by_group: bool) -> str:
 def clusters_of(labels: np.ndarray, what: str = "groups", *, sort: bool = False) -> Clusters:
     """The groups of rows by label (N,), of any dtype, numbered by first occurrence or in ascending order.
 
-    Memory a few times the labels. Raises ValueError for missing ones, fewer than two, and what has no order.
+    Memory a few times the labels. Raises ValueError for fewer than two, and what has no order.
     """
     return _runs_of(_codes_of(labels, what, sort=sort))
 
@@ -132,12 +133,6 @@ def _codes_of(labels: np.ndarray, what: str = "groups", *, sort: bool = False) -
         codes, distinct = pd.factorize(labels, sort=sort)
     except TypeError as error:
         raise ValueError(f"{what} must have an order; got labels of several kinds ({error}).") from None
-    if (codes < 0).any():
-        row = int(np.argmax(codes < 0))
-        raise ValueError(
-            f"{what}: the label at row {row} is missing, {int((codes < 0).sum())} such labels in all. "
-            "Give every row a label, or drop the row."
-        )
     if len(distinct) < 2:
         raise ValueError(f"a clustered covariance needs at least two {what}; all rows are in {distinct[0]!r}.")
     return np.asarray(codes)
