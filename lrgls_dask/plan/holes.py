@@ -94,8 +94,8 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
         most_patterns=most,
         holds_cov=holds_cov,
         errors="" if holds else replicates_in_words(rows, cluster),
-        # a chord of a convex function, which lies nowhere below it
         complete_peaks=_complete_peaks(rows, cluster, of_complete, in_a_sum, (held, looked_at)),
+        # a chord of a convex function, which lies nowhere below it
         bytes_per_pattern=max(0, max(worker_peak, client_peak) - fewest) // (most - 1) if most > 1 else 0,
     )
     return with_x(plan, rows, cluster)  # which complete rows need
