@@ -30,7 +30,7 @@ EXACT, EXACT_UP_TO = 6, 400
 LOOKS = POINTS * (PRODUCTS + ARRAYS)
 ROUND = 5.0  # as long as a number of the first pass takes, one in a round of EM that misses responses
 VECTORS = 4  # of a row, whose products the information of all coefficients sums: one for each factor
-INVERTED = 3.0  # multiplications, of the cube of P, of a covariance from an information
+INVERTED = 6.0  # multiplications, of the cube of P, of a covariance from an information; as measured
 
 
 @dataclass(frozen=True)
