@@ -9,24 +9,30 @@ from lrgls_dask.rows.moments import triangle
 
 
 def root_of(cross: np.ndarray) -> np.ndarray:
-    """(r, M) with root'root = cross, (M, M) positive semidefinite, lower triangle given; X first stays X first."""
+    """(r, M) with root'root = cross, (M, M) positive semidefinite, lower triangle given; X first stays X first.
+
+    Holds two more of its size at a time, of nearly dependent columns four.
+    """
     scale = np.sqrt(cross.diagonal())
     live = np.flatnonzero(scale > 0)
-    full = np.zeros((len(live), len(scale)))
     scaled = cross[np.ix_(live, live)]
     scaled /= np.outer(scale[live], scale[live])
     factor, info = lapack.dpotrf(scaled, lower=1, clean=1)
     if info == 0:
-        del scaled  # of large ones every copy counts
+        del scaled  # of large ones every copy counts, here as below
         factor *= scale[live, None]
+        full = np.zeros((len(live), len(scale)))
         full[:, live] = factor.T
         return _keep_x_first(full, live, len(scale))
+    del factor
     factor, pivots, rank, _ = lapack.dpstrf(scaled, lower=1)
-    factor = np.tril(factor)[:, :rank]
+    del scaled
     part = np.empty((rank, len(live)))
-    part[:, pivots - 1] = factor.T
+    part[:, pivots - 1] = np.tril(factor)[:, :rank].T
+    del factor
+    placed = triangle(part) * scale[live] if rank else 0.0
     full = np.zeros((rank, len(scale)))
-    full[:, live] = triangle(part) * scale[live] if rank else 0.0
+    full[:, live] = placed
     return full
 
 

@@ -335,10 +335,7 @@ class Bread:
         if self._dual is not None:
             return self._dual.apply(values)
         if self.design.n_coefficients > MAX_COEFFICIENTS:
-            parts = [
-                self._operator.solve(values[:, of], SOLUTIONS)[0] for of in row_slices(values.shape[1], len(values))
-            ]
-            return np.hstack(parts)
+            return self._solved(values)
         out: np.ndarray = self._inverse @ values
         return out
 

@@ -66,7 +66,8 @@ def robust(
 ) -> np.ndarray | StructuredCov:
     """Heteroskedasticity-robust covariance (HC0), (P, P) or (p_j, p_j). One pass; partial sums of the same size.
 
-    Of fewer rows than coefficients the gradients of every row are kept instead, N P numbers: no P x P.
+    Of fewer rows than coefficients the gradients of every row are kept instead, N P numbers: no P x P. Of more, and
+    above 20,000 coefficients, only blocks of equations are summed, N solutions of P numbers each.
     leverage : by which residuals are enlarged (HC2, HC3); n p^2 flops for each design more.
     Source: White (1980), of the system's gradients; MacKinnon and White (1985).
     """
@@ -89,7 +90,8 @@ def clustered(
     rows: Rows, bread: BreadOfRows, equation: int | None, ways: tuple[Clusters, ...], meter: Meter
 ) -> list[tuple[np.ndarray | StructuredCov, int]]:
     """For each way of grouping the rows the covariance that is robust to correlation within its groups, and how many
-    groups were used. One pass for all; a P x P sum for each.
+    groups were used. One pass for all; a P x P sum for each. Of one way, with fewer groups than coefficients or above
+    20,000 of these, the gradients of every group are kept instead, P numbers each.
 
     Which rows are used (of positive weight, complete with missing="drop") is seen in that pass; groups with none of
     them do not count.
@@ -102,7 +104,8 @@ def clustered(
     n_coefficients = bread.design.n_coefficients
     pays = _sums_pay(bread, len(ways[0].first))
     if equation is None and len(ways) == 1 and (pays or n_coefficients > MAX_COEFFICIENTS):
-        _check_price(bread, len(ways[0].first), "groups")
+        if not pays:
+            _check_price(bread, len(ways[0].first), "groups")
         moments: GroupSums = _sums(rows, bread, ways[0], meter, "clustered covariance")
         n_groups = int(np.count_nonzero(moments.used))
         _check_groups(n_groups, len(ways[0].first), n_coefficients)

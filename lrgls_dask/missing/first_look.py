@@ -77,7 +77,9 @@ def plan_of_holes(plan: Plan, seen: Incomplete, *, by_rounds: bool) -> Plan:
 def plan_of_complete_rows(plan: Plan, streamed: Design | None) -> Plan:
     """The same where no response is missing.  streamed : the design of rows that are not compressed."""
     worker_peak, client_peak = (int(SLACK * plan.pinned_bytes) + each for each in plan.complete_peaks)
-    plan = replace(plan, worker_peak=worker_peak, client_peak=client_peak, bytes_per_pattern=0, holds_cov=False)
+    work = None if plan.work is None else replace(plan.work, after=None)
+    plan = replace(plan, worker_peak=worker_peak, client_peak=client_peak, work=work)
+    plan = replace(plan, bytes_per_pattern=0, holds_cov=False)
     if streamed is None:
         return _found(plan, "no missing response", COMPRESSES)
     return _found(plan, "no missing response", STREAMS, {PATTERNS: 1} | stream_passes(streamed, plan.holds_sigma))

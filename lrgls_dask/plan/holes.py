@@ -12,8 +12,8 @@ from lrgls_dask.plan.keeping_x import with_x, without_x
 from lrgls_dask.plan.peaks import fits, peaks
 from lrgls_dask.plan.plan import Plan
 from lrgls_dask.plan.price import PRICED_RANK, price, stream_client
-from lrgls_dask.plan.side_by_side import left_out_passes, replicates_in_words
-from lrgls_dask.plan.work import stream_work
+from lrgls_dask.plan.side_by_side import left_out_looks, left_out_passes, replicates_in_words
+from lrgls_dask.plan.work import Work, errors_work, rounds_work, stream_work
 from lrgls_dask.rows.kernels import slab_rows
 from lrgls_dask.rows.layout import FAN_IN, cut_rows
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Cluster, pass_bytes, task_bytes
@@ -79,13 +79,12 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
     passes = 2 if most or holds else sum(many.values())
     if parts > 1 and not holds:
         many = many | {LEFT_OUT: left_out_passes(rows, parts, candidates, cluster)}
-        passes += 0 if most else many[LEFT_OUT] * (parts - 1) * candidates  # each looks at most rows for each fit
-    to_do = stream_work(design, rows.n_obs, layout.n_groups, passes=passes, dense=K <= LARGEST_PAIRS)
+        passes += 0 if most else left_out_looks(parts, candidates)
     plan = replace(
         priced,
         reason=_reason(most, held, whole, streamed),
         purposes=once if holds else many,
-        work=to_do.times(OVER_COMPLETE),
+        work=_work(rows, layout.n_groups, passes, candidates, holds_cov=holds_cov),
         keeps_rows=holds,
         n_blocks=layout.n_blocks,
         largest_block=layout.largest_block() * rows.row_bytes,
@@ -94,11 +93,21 @@ def price_missing(rows: Rows, cluster: Cluster, most: int, holds: bool, candidat
         most_patterns=most,
         holds_cov=holds_cov,
         errors="" if holds else replicates_in_words(rows, cluster),
-        # a chord of a convex function, which lies nowhere below it
         complete_peaks=_complete_peaks(rows, cluster, of_complete, in_a_sum, (held, looked_at)),
+        # a chord of a convex function, which lies nowhere below it
         bytes_per_pattern=max(0, max(worker_peak, client_peak) - fewest) // (most - 1) if most > 1 else 0,
     )
     return with_x(plan, rows, cluster)  # which complete rows need
+
+
+def _work(rows: Rows, tasks: int, passes: int, candidates: int, *, holds_cov: bool) -> Work:
+    """Of so many passes, and of the standard errors.  candidates : fitted one by one where they go by rounds."""
+    design, n_obs = rows.design, rows.n_obs
+    if design.n_equations <= LARGEST_PAIRS:
+        work = stream_work(design, n_obs, tasks, passes=passes, dense=True).times(OVER_COMPLETE)
+    else:
+        work = rounds_work(design, n_obs, tasks, passes=passes + (candidates - 1) * sum(ROUNDS_PASSES.values()))
+    return replace(work, after=errors_work(design, n_obs, tasks)) if holds_cov else work
 
 
 def _reason(most: int, held: int, whole: int, streamed: int) -> str:

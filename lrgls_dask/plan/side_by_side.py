@@ -11,7 +11,7 @@ from lrgls_dask.rows.layout import FAN_IN
 from lrgls_dask.rows.memory import SLACK, Cluster, Room, room_for_passes, this_cluster
 from lrgls_dask.rows.rows import Rows
 
-__all__ = ["at_once", "in_batches", "left_out_passes", "replicates_in_words", "sums_of_a_look"]
+__all__ = ["at_once", "in_batches", "left_out_looks", "left_out_passes", "replicates_in_words", "sums_of_a_look"]
 
 MOST_AT_ONCE = 256  # problems, each of which has a thread that waits
 SHARE = 0.5  # of the memory that is left, for sums and for what loops go on from
@@ -57,6 +57,11 @@ def left_out_passes(rows: Rows, parts: int, candidates: int, cluster: Cluster | 
     pairs = rows.design.n_equations <= LARGEST_PAIRS
     few = at_once(rows, informed=False, pairs=pairs, cluster=cluster)
     return OF_ALL + (OF_SOME + (0 if pairs else ROUNDS_MORE)) * len(in_batches(parts * candidates, few))
+
+
+def left_out_looks(parts: int, candidates: int) -> int:
+    """What these passes do, in looks of one fit at all rows: however many fits share one, each looks for itself."""
+    return OF_ALL + OF_SOME * (parts - 1) * candidates
 
 
 def replicates_in_words(rows: Rows, cluster: Cluster | None) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from lrgls_dask.design.design import Design
 from lrgls_dask.plan.rates import Rates
 
-__all__ = ["Work", "compress_work", "stream_work"]
+__all__ = ["Work", "compress_work", "errors_work", "rounds_work", "stream_work"]
 
 SHARED_MEMORY = 1.6  # what threads that share memory and bring blocks to it take of what one takes alone in a cache
 # Of equations with columns of their own: how often a fit touches their columns of q rows, in products with X and its
@@ -28,6 +28,9 @@ POINTS, PRODUCTS, ARRAYS = 11, 23, 8
 EIGEN = 20.0  # multiplications, of the cube of K, of all eigenpairs; as often where there are so few equations
 EXACT, EXACT_UP_TO = 6, 400
 LOOKS = POINTS * (PRODUCTS + ARRAYS)
+ROUND = 5.0  # as long as a number of the first pass takes, one in a round of EM that misses responses
+VECTORS = 4  # of a row, whose products the information of all coefficients sums: one for each factor
+INVERTED = 6.0  # multiplications, of the cube of P, of a covariance from an information; as measured
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,20 @@ def stream_work(design: Design, n_obs: int, tasks: int, *, passes: int, dense: b
         client_bytes=n_bytes,
         after=_of_regressors(q, n_obs, x_tasks) if x_tasks else None,
     )
+
+
+def rounds_work(design: Design, n_obs: int, tasks: int, *, passes: int) -> Work:
+    """Passes over rows that miss responses of more equations than pairs are summed of: a round of EM each."""
+    width, K = design.n_regressors + design.n_equations, design.n_equations
+    numbers, flops = float(n_obs) * width * ROUND * passes, 4.0 * n_obs * design.n_coefficients * passes
+    return Work(numbers, flops, tasks, 2.0 * float((design.sizes**3).sum()), float(OF_EQUATION * K), 0.0)
+
+
+def errors_work(design: Design, n_obs: int, tasks: int) -> Work:
+    """The information (P, P) of all coefficients of rows that miss responses, and their covariance."""
+    squares = float(design.n_coefficients) ** 2
+    cubes = INVERTED * squares * design.n_coefficients
+    return Work(0.0, VECTORS * n_obs * squares, tasks, cubes, 0.0, COPIES * 16.0 * squares)
 
 
 def _of_regressors(q: int, n_obs: int, tasks: int) -> Work:

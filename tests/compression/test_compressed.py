@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,7 @@ from lrgls_dask import CompressedSystem, System
 from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.compression.parts import compress_by
 from lrgls_dask.compression.roots import root_of
+from lrgls_dask.plan.keeping_x import FACTORED
 from lrgls_dask.rows.block import Block
 from lrgls_dask.rows.kernels import gram_kernel, root_kernel
 from lrgls_dask.rows.meter import Meter
@@ -282,3 +284,17 @@ def test_rows_of_weight_zero_contribute_nothing(name: str) -> None:
 
 def test_routes_agree_on_what_was_compressed() -> None:
     assert_same_moments(moments(by_gram(DATA.system()).rows), moments(DATA.system().compress().rows))
+
+
+@pytest.mark.parametrize(("dependent", "arrays"), [(False, 3.2), (True, FACTORED)])
+def test_roots_of_large_matrices_hold_few_more(dependent: bool, arrays: float) -> None:
+    """The copies that a plan prices, of nearly dependent columns too."""
+    A = np.random.default_rng(0).normal(size=(320, 300))
+    A[:, -1] = A[:, 0] if dependent else A[:, -1]
+    tracemalloc.start()
+    cross = A.T @ A
+    before, _ = tracemalloc.get_traced_memory()
+    root_of(cross)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 1.9 * cross.nbytes < most - before + cross.nbytes < arrays * cross.nbytes

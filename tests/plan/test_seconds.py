@@ -218,3 +218,29 @@ def test_fewer_rows_than_equations_are_priced_as_rows() -> None:
     few, dense = compress_work(design, 300, 1, by_rows=True), compress_work(design, 300, 1)
     assert few.client_bytes < dense.client_bytes / 5
     assert few.flops < 300 * 4_005 * 300 / 10  # X alone is reduced
+
+
+@pytest.mark.parametrize(
+    ("shape", "own", "limit", "seconds"),
+    [
+        ((2_000, 2_100, 5), False, "4GB", 5.0),  # rounds of EM alone
+        ((1_000, 2_100, 3), True, "40GB", 45.0),  # and the information of 6,300 coefficients
+    ],
+)
+def test_rounds_and_standard_errors_of_rows_that_miss_responses_are_counted(
+    shape: tuple[int, int, int], own: bool, limit: str, seconds: float
+) -> None:
+    """Within a factor of three of what was measured on two threads."""
+    model = LowRankGLS(2, missing="em", engine="stream", memory_limit=limit)
+    plan = model.plan(unread(*shape, own=own))
+    assert plan.holds_cov is own
+    assert seconds / 3 < plan.nominal_seconds < 3 * seconds
+
+
+def test_fits_without_parts_of_the_rows_are_counted_once_however_they_share_passes() -> None:
+    system = unread(50_000, 400, 3)
+    roomy, tight = (
+        LowRankGLS("cv", missing="em", engine="stream", memory_limit=limit).plan(system) for limit in ("100GB", "6GB")
+    )
+    assert tight.purposes["rows left out"] > roomy.purposes["rows left out"]
+    assert tight.work.numbers == roomy.work.numbers

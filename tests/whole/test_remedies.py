@@ -1678,7 +1678,7 @@ SIGMAS: list[Case] = [
     ),
     Case(
         "--out|is a file. Choose another name with --out",
-        lambda: command("demo", "--out", FOLDER / "txt"),
+        lambda: ((FOLDER / "txt").write_text("a"), command("demo", "--out", FOLDER / "txt")),
         (lambda: command("demo", "--out", FOLDER / "demo"),),
     ),
     Case(
