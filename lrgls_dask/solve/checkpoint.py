@@ -221,11 +221,12 @@ class Checkpoint:
         """A complete group or array; None for one whose writing or deleting was cut short, BROKEN without metadata."""
         try:
             entry = self.group.get(key)
+            complete = entry is not None and entry.attrs.get("complete")  # attributes may be no mapping
         except Exception as error:
             if is_of_a_store(error):
                 raise
             return BROKEN  # metadata cut short in the middle, in whatever way that shows
-        return entry if entry is not None and entry.attrs.get("complete") else None
+        return entry if complete else None
 
 
 def _in_use(path: Any, owner: str, lock: str) -> str:
@@ -268,7 +269,7 @@ def _read_point(entry: Any) -> SavedPoint:
     return SavedPoint(int(known["sweep"]), marks.pop("point"), marks, ended, trace, (passes, n_bytes))
 
 
-COUNTS = {"image": (2, 3), "best": (2,), "energies": range(10**6), "movings": range(10**6)}  # of marks that are lists
+COUNTS = {"image": (3,), "best": (2,), "energies": range(10**6), "movings": range(10**6)}  # of marks that are lists
 
 
 def _check_marks(marks: Mapping[str, Any]) -> None:

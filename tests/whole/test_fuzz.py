@@ -89,7 +89,9 @@ def test_restrictions_far_from_the_data_are_named() -> None:
     )
 
 
-@pytest.mark.parametrize(("kind", "seed"), [("checkpoints", 112), ("checkpoints", 257), ("arrays", 20190)])
+@pytest.mark.parametrize(
+    ("kind", "seed"), [("checkpoints", 112), ("checkpoints", 257), ("arrays", 20190), ("checkpoints", 7300276)]
+)
 def test_what_was_found_is_right_or_refused(kind: str, seed: int) -> None:
     """Marks of a loop that are lists, metadata of another format; and scales too far apart for the dense answer."""
     assert outcome(kind, seed) in ("right", "refused")
