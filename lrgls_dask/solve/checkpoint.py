@@ -262,23 +262,27 @@ def _read_point(entry: Any) -> SavedPoint:
     arrays = _unpacked(np.asarray(entry[...]), known["layout"])
     points = {key: _point_of(key, kind, arrays) for key, kind in known["points"].items()}
     marks = known["marks"] | {key: arrays[f"marks/{key}"] for key in known["arrays"]} | points
-    _check_marks(marks)
     ended = None if known["ended"] is None else Termination(known["ended"])
+    _check_marks(marks, of_image=3 if ended is None else 2)
     trace = _read_trace(arrays["trace"], known["steps"])
     passes, n_bytes = map(int, known["totals"])
     return SavedPoint(int(known["sweep"]), marks.pop("point"), marks, ended, trace, (passes, n_bytes))
 
 
-COUNTS = {"image": (3,), "best": (2,), "energies": range(10**6), "movings": range(10**6)}  # of marks that are lists
+COUNTS = {"best": (2,), "energies": range(10**6), "movings": range(10**6)}  # of marks that are lists, beside the image
 
 
-def _check_marks(marks: Mapping[str, Any]) -> None:
-    """Raise ValueError or TypeError for marks that are no numbers, or another count of them, than a loop keeps."""
+def _check_marks(marks: Mapping[str, Any], of_image: int) -> None:
+    """Raise ValueError or TypeError for marks that are no numbers, or another count of them, than a loop keeps.
+
+    of_image : numbers of the image, two once the loop has ended.
+    """
+    counts = COUNTS | {"image": (of_image,)}
     for key, value in marks.items():
         if isinstance(value, Point | np.ndarray):
             continue
         listed = isinstance(value, list)
-        if listed != (key in COUNTS) or (listed and len(value) not in COUNTS[key]):
+        if listed != (key in counts) or (listed and len(value) not in counts[key]):
             raise ValueError(f"its {key} is {value!r:.40}")
         for each in value if listed else [value]:
             float(each)

@@ -89,9 +89,10 @@ def test_restrictions_far_from_the_data_are_named() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("kind", "seed"), [("checkpoints", 112), ("checkpoints", 257), ("arrays", 20190), ("checkpoints", 7300276)]
-)
+FOUND = [("checkpoints", seed) for seed in (112, 257, 7300276, 7300815)] + [("arrays", 20190)]
+
+
+@pytest.mark.parametrize(("kind", "seed"), FOUND)
 def test_what_was_found_is_right_or_refused(kind: str, seed: int) -> None:
     """Marks of a loop that are lists, metadata of another format; and scales too far apart for the dense answer."""
     assert outcome(kind, seed) in ("right", "refused")
