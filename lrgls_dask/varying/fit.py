@@ -49,7 +49,8 @@ def plan_segments(
     cluster : where it would run, if not here.
     Raises ValueError for labels that do not fit, MemoryError where the pass or the loop over segments does not.
     """
-    n_segments = len(segments_of(varying.segments, system, check=False)[0])
+    in_memory = all(isinstance(part.array, np.ndarray) for part in system.rows.parts)
+    n_segments = len(segments_of(varying.segments, system, check=in_memory)[0])
     loop_bytes = client_bytes(system.design, n_segments, int(varying.rank))
     most = patterns_in_segments(system.design, n_segments) if holes else 0
     while True:
