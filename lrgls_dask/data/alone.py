@@ -16,12 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lrgls_dask.data.lease import leased, me, name_of, said_by
+from lrgls_dask.data.locks import has_locks, is_at, locked
 from lrgls_dask.data.places import local_path
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["alone_at"]
 
@@ -39,7 +35,7 @@ def alone_at(path: Any, refusal: Callable[[str, str], str]) -> Iterator[Callable
     else:
         target = Path(os.path.abspath(local))
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock, how = str(target.with_name(f".{target.name}.lock")), _by_system if fcntl is not None else leased
+        lock, how = str(target.with_name(f".{target.name}.lock")), _by_system if has_locks() else leased
     with how(lock, refusal) as check:
         yield check
 
@@ -49,19 +45,19 @@ def _by_system(lock: str, refusal: Callable[[str, str], str]) -> Iterator[Callab
     while True:
         file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = locked(file)
         except BlockingIOError as error:
             owner = said_by(os.pread(file, 1000, 0))
             os.close(file)
             raise OSError(refusal(name_of(owner), lock)) from error
-        except OSError:  # a file system that has no locks; the file may be another's, who found the same
+        if not held:  # the file may be another's, who found the same
             os.close(file)
             with leased(f"{lock}.owner", refusal) as check:
                 yield check
             return
-        if _is_there(lock, file):
+        if is_at(lock, file):
             break
-        os.close(file)  # its owner has just deleted it: another may have made a new one
+        os.close(file)
     try:
         os.ftruncate(file, 0)
         os.pwrite(file, json.dumps(me()).encode(), 0)
@@ -70,12 +66,3 @@ def _by_system(lock: str, refusal: Callable[[str, str], str]) -> Iterator[Callab
         with contextlib.suppress(OSError):
             os.unlink(lock)
         os.close(file)
-
-
-def _is_there(lock: str, file: int) -> bool:
-    """Whether an open file is still the one by its name."""
-    try:
-        there, mine = os.stat(lock), os.fstat(file)
-    except FileNotFoundError:
-        return False
-    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)

@@ -19,16 +19,12 @@ from zarr.core.sync import sync
 from zarr.errors import ContainsArrayError, GroupNotFoundError
 from zarr.storage import FsspecStore, LocalStore, StorePath
 
+from lrgls_dask.data.locks import has_locks, locked
 from lrgls_dask.data.patientstore import asked_of, patient
 from lrgls_dask.data.places import Location, check_apart, local_path
 from lrgls_dask.data.unfinished import beside, new_folder, remove_folder
 from lrgls_dask.errors import StoreFailure, reason_of, scrubbed, without_secrets
 from lrgls_dask.rows.patience import is_of_a_store, patiently
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "held_alone",
@@ -138,19 +134,17 @@ def held_alone(path: Any) -> Iterator[None]:
     What holds it lets go when it is killed. Raises OSError where another has it.
     """
     local = local_path(path.store if isinstance(path, zarr.Group) else path)
-    if fcntl is None or local is None or not local.is_dir():
+    if not has_locks() or local is None or not local.is_dir():
         yield
         return
     folder = os.open(local, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked(folder)
         except BlockingIOError as error:
             raise OSError(
                 f"{without_secrets(path)} is being appended to by another. Wait until that is done."
             ) from error
-        except OSError:  # a file system that has no locks
-            pass
         yield
     finally:
         os.close(folder)

@@ -17,10 +17,7 @@ from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]
+from lrgls_dask.data.locks import has_locks, is_at, locked
 
 __all__ = ["beside", "new_folder", "remove_folder"]
 
@@ -87,8 +84,8 @@ def _held(folder: Path) -> Iterator[bool | None]:
     try:
         try:
             opened = os.open(folder, os.O_RDONLY)
-            held = fcntl is not None and _locked(opened)
-            found = held if os.path.samestat(os.fstat(opened), os.stat(folder)) else None
+            held = has_locks() and locked(opened)
+            found = held if is_at(folder, opened) else None
         except (BlockingIOError, FileNotFoundError):
             found = None
         except PermissionError:  # folders are not opened there
@@ -97,17 +94,6 @@ def _held(folder: Path) -> Iterator[bool | None]:
     finally:
         if opened is not None:
             os.close(opened)
-
-
-def _locked(opened: int) -> bool:
-    """Whether it is; False for a file system that has no locks. Raises BlockingIOError where another holds it."""
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:
-        return False
-    return True
 
 
 def _unless_gone(function: object, path: str, error: tuple[type[BaseException], BaseException, object]) -> None:

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from lrgls_dask import LowRankGLS, System
-from lrgls_dask.data import alone, lease
+from lrgls_dask.data import lease, locks
 from lrgls_dask.data.alone import alone_at
 from lrgls_dask.errors import without_secrets
 from lrgls_dask.rows.moments import RootMoments
@@ -73,7 +73,7 @@ def test_a_second_fit_is_refused_until_the_first_is_killed(tmp_path: Path, rows:
 @pytest.fixture
 def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a system that has none."""
-    monkeypatch.setattr(alone, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
 
 
 def owner(**change: Any) -> str:
@@ -107,7 +107,7 @@ def test_a_disk_without_locks_takes_nothing(monkeypatch: pytest.MonkeyPatch, tmp
     def refused(*_: Any) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(alone.fcntl, "flock", refused)
+    monkeypatch.setattr(locks.fcntl, "flock", refused)
     for _ in range(2):
         with alone_at(tmp_path / "kept", said):
             for _ in range(2):
