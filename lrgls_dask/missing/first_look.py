@@ -78,8 +78,9 @@ def plan_of_complete_rows(plan: Plan, streamed: Design | None) -> Plan:
     """The same where no response is missing.  streamed : the design of rows that are not compressed."""
     worker_peak, client_peak = (int(SLACK * plan.pinned_bytes) + each for each in plan.complete_peaks)
     work = None if plan.work is None else replace(plan.work, after=None)
-    plan = replace(plan, worker_peak=worker_peak, client_peak=client_peak, work=work)
-    plan = replace(plan, bytes_per_pattern=0, holds_cov=False)
+    plan = replace(
+        plan, worker_peak=worker_peak, client_peak=client_peak, work=work, bytes_per_pattern=0, holds_cov=False
+    )
     if streamed is None:
         return _found(plan, "no missing response", COMPRESSES)
     return _found(plan, "no missing response", STREAMS, {PATTERNS: 1} | stream_passes(streamed, plan.holds_sigma))
@@ -88,5 +89,5 @@ def plan_of_complete_rows(plan: Plan, streamed: Design | None) -> Plan:
 def _found(plan: Plan, found: str, does: str, purposes: dict[str, int] | None = None) -> Plan:
     reason = f"the first pass found {found}, and {does}"
     engine: Literal["compress", "stream"] = "stream" if does == STREAMS else "compress"
-    found_plan = replace(plan.taking(purposes or {PATTERNS: 1}), engine=engine, reason=reason)
-    return replace(found_plan, instead=(), errors="", complete_peaks=(0, 0))
+    taking = plan.taking(purposes or {PATTERNS: 1})
+    return replace(taking, engine=engine, reason=reason, instead=(), errors="", complete_peaks=(0, 0))

@@ -115,9 +115,11 @@ class Shown:
         codes = np.zeros(len(y), dtype=np.intp)
         if block.codes is not None and self.label is not None:
             codes = block.codes[:, self.label]
+        kept = codes >= 0
         if weights is not None:
-            y, codes = y[weights > 0], codes[weights > 0]
-        y, codes = y[codes >= 0], codes[codes >= 0]
+            kept &= weights > 0
+        if not kept.all():
+            y, codes = y[kept], codes[kept]
         if len(y) == 0:
             return None
         order = np.argsort(codes, kind="stable") if np.any(np.diff(codes) < 0) else slice(None)

@@ -22,7 +22,7 @@ OF_REPLICATES = 10  # a first pass of each, the same, looks and standard errors
 ROUNDS_MORE = 30  # that EM rounds take, by which more equations than have products of all pairs are fitted again
 
 
-def sums_of_a_look(design: Design, *, informed: bool, pairs: bool = True) -> int:
+def sums_of_a_look(design: Design, *, informed: bool, pairs: bool) -> int:
     """Bytes of what one problem asks a pass for.  informed : whether also for the information.  pairs : whether for
     products of all pairs of equations; EM rounds do without."""
     P, K, q = design.n_coefficients, design.n_equations, design.n_regressors
@@ -30,7 +30,7 @@ def sums_of_a_look(design: Design, *, informed: bool, pairs: bool = True) -> int
     return 8 * (P + 4 * K + of_pairs + max((q + 1) ** 2, P**2 if informed else 0))
 
 
-def at_once(rows: Rows, *, informed: bool, pairs: bool = True, cluster: Cluster | None = None) -> int:
+def at_once(rows: Rows, *, informed: bool, pairs: bool, cluster: Cluster | None = None) -> int:
     """How many problems are answered at a time, by the memory that is left.  informed, pairs : as of `sums_of_a_look`.
 
     cluster : where it would run, if not here.
@@ -54,9 +54,9 @@ def in_batches(n: int, few: int) -> list[slice]:
 
 def left_out_passes(rows: Rows, parts: int, candidates: int, cluster: Cluster | None) -> int:
     """Passes that fits of every candidate to streamed rows without each of some parts share."""
-    pairs = rows.design.n_equations <= LARGEST_PAIRS
-    few = at_once(rows, informed=False, pairs=pairs, cluster=cluster)
-    return OF_ALL + (OF_SOME + (0 if pairs else ROUNDS_MORE)) * len(in_batches(parts * candidates, few))
+    more = _more_passes(rows.design)
+    few = at_once(rows, informed=False, pairs=more == 0, cluster=cluster)
+    return OF_ALL + (OF_SOME + more) * len(in_batches(parts * candidates, few))
 
 
 def left_out_looks(parts: int, candidates: int) -> int:
@@ -66,9 +66,14 @@ def left_out_looks(parts: int, candidates: int) -> int:
 
 def replicates_in_words(rows: Rows, cluster: Cluster | None) -> str:
     """What a bootstrap of streamed rows that miss responses takes."""
-    pairs = rows.design.n_equations <= LARGEST_PAIRS
-    few = at_once(rows, informed=True, pairs=pairs, cluster=cluster)
+    more = _more_passes(rows.design)
+    few = at_once(rows, informed=True, pairs=more == 0, cluster=cluster)
     return (
         "come with the fit; a bootstrap of rows that are streamed takes about "
-        f"{OF_REPLICATES + (0 if pairs else ROUNDS_MORE)} passes for every {few:,} replicates"
+        f"{OF_REPLICATES + more} passes for every {few:,} replicates"
     )
+
+
+def _more_passes(design: Design) -> int:
+    """That fits take by EM rounds; none of few equations, which ask for products of all pairs."""
+    return 0 if design.n_equations <= LARGEST_PAIRS else ROUNDS_MORE

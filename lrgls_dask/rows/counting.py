@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lrgls_dask.rows.block import Block, side_by_side
+from lrgls_dask.rows.block import Block, missing_in
 from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.moments import Sized
 from lrgls_dask.rows.rows import Rows
@@ -59,7 +59,7 @@ class CountingRows:
     def __call__(self, block: Block, params: None = None) -> Counting:
         first, last = np.searchsorted(self.some, [block.start, block.start + block.n_rows])
         at = self.some[first:last] - block.start
-        shows = ~np.isnan(np.asarray(side_by_side(block.y)[at], dtype=np.float64))
+        shows = ~missing_in(tuple(array[at] for array in block.y))
         if block.scaling is not None and self.weighting is not None:
             shows &= block.scaling.roots[at][:, self.weighting] > 0
         counts = shows.any(axis=1)
