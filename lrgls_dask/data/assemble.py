@@ -13,6 +13,7 @@ from lrgls_dask.data.labels import distinct_labels
 from lrgls_dask.data.weights import Weights
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.own_columns import with_own_columns
+from lrgls_dask.rows.block import as_columns
 from lrgls_dask.rows.memory import has_room_here
 from lrgls_dask.rows.rows import Part, Rows
 
@@ -101,7 +102,7 @@ def _joined(parts: Sequence[Part]) -> Sequence[Part]:
             continue
         out, begin = np.empty((n_rows, sum(part.n_columns for part in together)), dtype=dtype), 0
         for part in together:
-            out[:, begin : begin + part.n_columns] = part.array.reshape(n_rows, -1)
+            out[:, begin : begin + part.n_columns] = as_columns(part.array)
             begin += part.n_columns
         found.append(Part(f"{together[0].name} to {together[-1].name}", out, None))
     return found

@@ -13,6 +13,7 @@ import dask.array as da
 import numpy as np
 import zarr
 
+from lrgls_dask.rows.block import as_columns
 from lrgls_dask.rows.progress import report
 from lrgls_dask.rows.rows import CellWeights, Part, Rows
 
@@ -57,7 +58,7 @@ def fill_rows(
             block = pieces[taken : taken + len(of_target)]
             taken += len(of_target)
             if refuse is not None and not np.can_cast(common_dtype(of_target), array.dtype, "safe"):
-                refuse(array, np.concatenate([piece.reshape(len(piece), -1) for piece in block], axis=1), start)
+                refuse(array, np.concatenate([as_columns(piece) for piece in block], axis=1), start)
             array[first + start : first + start + len(block[0])] = _joined(block, array)
         report(topic, sum(piece.nbytes for piece in pieces))
 
@@ -102,7 +103,7 @@ def _joined(pieces: Sequence[np.ndarray], target: Any) -> np.ndarray:
     """A new array of the pieces side by side: a store may keep what it is given, so it never gets the user's memory."""
     if target.ndim == 1:
         return np.array(pieces[0], dtype=object if target.dtype.kind in "OT" else target.dtype)
-    columns = [piece.reshape(len(piece), -1) for piece in pieces]
+    columns = [as_columns(piece) for piece in pieces]
     joined = np.empty((len(columns[0]), sum(piece.shape[1] for piece in columns)), dtype=target.dtype)
     return np.concatenate(columns, axis=1, out=joined, casting="unsafe")
 

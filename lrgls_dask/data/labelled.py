@@ -19,7 +19,7 @@ from lrgls_dask.data.sources import group_source, vectors_of
 from lrgls_dask.data.storedlabels import StoredLabels, decode_labels, is_coded
 from lrgls_dask.design.design import Design, Designed
 from lrgls_dask.page import described
-from lrgls_dask.rows.block import missing_in, weights_of_shown
+from lrgls_dask.rows.block import as_columns, missing_in, weights_of_shown
 from lrgls_dask.rows.counting import rows_that_count
 from lrgls_dask.rows.rows import CellWeights, Part, Rows
 
@@ -304,7 +304,7 @@ def _check_cells(cells: CellWeights, equations: tuple[Hashable, ...], rows: Rows
     first = 0
     for part in cells.parts:
         if isinstance(part.array, np.ndarray):
-            values = part.array.reshape(len(part.array), -1)
+            values = as_columns(part.array)
             values = _asked_for(values, rows, cells.weighting - first)
             wrong = ~np.isfinite(values) | (values < 0)
             if wrong.any():

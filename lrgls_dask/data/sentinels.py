@@ -11,6 +11,7 @@ import numpy as np
 
 from lrgls_dask.data.labelled import LabelledRows
 from lrgls_dask.data.sources import BLOCK_BYTES, row_chunks
+from lrgls_dask.rows.block import as_columns
 from lrgls_dask.rows.rows import Part
 
 __all__ = ["Suspicion", "suspicious_constants", "without_zeros_before_first"]
@@ -78,7 +79,7 @@ def _blocks(part: Part) -> Iterator[np.ndarray]:
     some = max(1, BLOCK_BYTES // max(1, part.row_bytes))
     for length in part.row_chunks or [some] * (-(-n_obs // some)):
         block = np.asarray(part.array[start : start + length], dtype=np.float64)
-        yield block.reshape(len(block), -1)
+        yield as_columns(block)
         start += length
 
 

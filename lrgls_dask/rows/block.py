@@ -9,7 +9,7 @@ import numpy as np
 from lrgls_dask.errors import BadValues
 from lrgls_dask.rows.moments import Head, Scaling
 
-__all__ = ["Block", "bad_values", "missing_in", "side_by_side", "weights_of_shown", "width_of"]
+__all__ = ["Block", "as_columns", "bad_values", "missing_in", "side_by_side", "weights_of_shown", "width_of"]
 
 LARGEST = 1e150  # whose square is still a number
 
@@ -55,14 +55,19 @@ class Block:
         return self.scaling.take(used).told(head, side_by_side(self.x)[used])
 
 
+def as_columns(array: np.ndarray) -> np.ndarray:
+    """(n, c) an array (n,) or (n, c), of no rows too, as a view."""
+    return array[:, None] if array.ndim == 1 else array
+
+
 def side_by_side(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
     """(n, c) all columns of the arrays, without a copy where it is one array."""
-    return arrays[0].reshape(len(arrays[0]), -1) if len(arrays) == 1 else np.column_stack(arrays)
+    return as_columns(arrays[0]) if len(arrays) == 1 else np.column_stack(arrays)
 
 
 def missing_in(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
     """(n, c) which numbers in the columns of the arrays are NaN."""
-    return np.concatenate([np.isnan(array).reshape(len(array), -1) for array in arrays], axis=1)
+    return np.concatenate([np.isnan(as_columns(array)) for array in arrays], axis=1)
 
 
 def weights_of_shown(weights: np.ndarray, missing: np.ndarray, weighting: np.ndarray) -> np.ndarray:
@@ -120,7 +125,7 @@ def _first_bad(
 ) -> BadValues | None:
     column = 0
     for array in arrays:
-        for values in np.asarray(array, dtype=np.float64).reshape(block.n_rows, -1).T:
+        for values in as_columns(np.asarray(array, dtype=np.float64)).T:
             # squares are summed, so a finite value whose square overflows is unusable too
             bad = (~np.isfinite(values) | (np.abs(values) > LARGEST)) & used
             if negative is not None:

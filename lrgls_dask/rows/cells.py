@@ -19,7 +19,7 @@ import numpy as np
 
 from lrgls_dask.design.design import ColumnUsers, as_slice
 from lrgls_dask.errors import BadValues
-from lrgls_dask.rows.block import Block, missing_in, weights_of_shown, width_of
+from lrgls_dask.rows.block import Block, as_columns, missing_in, weights_of_shown, width_of
 from lrgls_dask.rows.moments import Summed
 
 K = TypeVar("K", bound=Callable[..., Any])
@@ -64,7 +64,7 @@ def only_used(block: Block, users: tuple[ColumnUsers, ...]) -> Block:
             if part not in copied:
                 x[part] = np.array(x[part])
                 copied.add(part)
-            view, mine = x[part].reshape(block.n_rows, -1), parts == part
+            view, mine = as_columns(x[part]), parts == part
             _clear(view, cells[:, mine], as_slice(columns[mine] - starts[part]))
     return replace(block, x=tuple(x))
 
@@ -98,7 +98,7 @@ def _clear(values: np.ndarray, cells: np.ndarray, columns: slice | np.ndarray) -
 
 def _columns(arrays: tuple[np.ndarray, ...]) -> list[np.ndarray]:
     """Every column of the arrays, as views."""
-    return [column for array in arrays for column in array.reshape(len(array), -1).T]
+    return [column for array in arrays for column in as_columns(array).T]
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lrgls_dask.design.design import DesignGroup
-from lrgls_dask.rows.block import LARGEST, Block, bad_values, width_of
+from lrgls_dask.rows.block import LARGEST, Block, as_columns, bad_values, width_of
 from lrgls_dask.rows.moments import GramMoments, Head, RootMoments, StackedRows, reduced
 from lrgls_dask.rows.sums import sums
 
@@ -140,7 +140,7 @@ class CompleteRows:
             for array in arrays:
                 last = first + width_of((array,))
                 if np.issubdtype(array.dtype, np.floating):
-                    values = array.reshape(block.n_rows, -1)
+                    values = as_columns(array)
                     rows = np.flatnonzero(np.isnan(values.sum(axis=1)))  # of a NaN, or of infinities of both signs
                     missing[rows] |= (np.isnan(values[rows]) & counted[first:last]).any(axis=1)
                 first = last

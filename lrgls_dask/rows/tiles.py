@@ -14,6 +14,7 @@ import numpy as np
 
 from lrgls_dask.design.batches import Batch, Batches
 from lrgls_dask.design.design import as_slice
+from lrgls_dask.rows.block import as_columns
 from lrgls_dask.rows.sums import batched_sums, sums
 
 __all__ = ["Columns", "Index", "Side", "Tile", "Tiles", "add_adjoint", "subtract_fitted"]
@@ -186,7 +187,7 @@ class Side:
     """The columns of several arrays (n,) or (n, c) side by side, filled into float64 as they are asked for."""
 
     def __init__(self, arrays: tuple[np.ndarray, ...]) -> None:
-        self._arrays = [array.reshape(len(array), -1) for array in arrays]
+        self._arrays = [as_columns(array) for array in arrays]
         self._starts = np.cumsum([0, *(array.shape[1] for array in self._arrays)])
         self.width = int(self._starts[-1])
 
