@@ -402,7 +402,7 @@ def test_engines(small):
 @pytest.mark.slow
 def test_routes(small):
     found = small("routes")
-    for codec in ("raw", "zstd"):
+    for codec in ("raw", "float32", "zstd"):
         values = {run["nll"] for run in found["runs"] if run["case"].startswith(codec) and "nll" in run}
         assert len(values) == 1  # the same blocks by every route, to the last bit
 
