@@ -17,6 +17,7 @@ from lrgls_dask.design.restrictions import Restrictions
 __all__ = [
     "CONSTANT",
     "LISTED",
+    "NO_ROWS",
     "OK",
     "ON_FLOOR",
     "Skipped",
@@ -26,7 +27,7 @@ __all__ = [
     "unusable_equations",
 ]
 
-OK, CONSTANT, ON_FLOOR = "ok", "constant", "on floor"
+OK, CONSTANT, ON_FLOOR, NO_ROWS = "ok", "constant", "on floor", "no rows"
 LISTED = 5  # of equations that cannot be estimated, by a message that has to end
 
 
@@ -34,7 +35,7 @@ def status_of(rows: int, size: int) -> str:
     """Why so many rows are too few for so many regressors: of those that determine them, or leave a residual besides;
     "ok" where they are not."""
     if rows == 0:
-        return "no rows"
+        return NO_ROWS
     if rows <= size:
         return f"too few rows ({rows} of {size if rows < size else size + 1})"
     return OK
@@ -80,6 +81,11 @@ class Skipped:
         for j, said in which.items():
             status[at[j]] = said
         return cls(whole, tuple(status)) if OK in status else None
+
+    @property
+    def has_no_rows(self) -> bool:
+        """Whether no row shows any of those that were left out: nothing is known of them."""
+        return {*self.status} <= {OK, NO_ROWS}
 
     def why(self, equation: Hashable) -> str:
         """What became of the equation of this name; nothing of one that is left, or of none."""
