@@ -83,9 +83,11 @@ class Skipped:
         return cls(whole, tuple(status)) if OK in status else None
 
     @property
-    def has_no_rows(self) -> bool:
-        """Whether no row shows any of those that were left out: nothing is known of them."""
-        return {*self.status} <= {OK, NO_ROWS}
+    def can_be_shown(self) -> bool:
+        """Whether rows of those that are left may be joined by rows of all: no row shows the others, and neither
+        weights of cells nor absorbed effects are of rows of all."""
+        unseen = {*self.status} <= {OK, NO_ROWS}
+        return unseen and self.whole.own is None and self.whole.absorbed is None
 
     def why(self, equation: Hashable) -> str:
         """What became of the equation of this name; nothing of one that is left, or of none."""

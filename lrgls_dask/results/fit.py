@@ -236,10 +236,10 @@ class Fit(Tables, TestingAcrossOneSigma, PredictingBySigma):
         that left out equations of which there are rows.
         """
         at, skipped = self.estimated, self.skipped
-        if skipped is not None and not (skipped.has_no_rows and skipped.whole.own is skipped.whole.absorbed is None):
+        if skipped is not None and not skipped.can_be_shown:
             raise ValueError(
                 f"appending rows to a fit needs those of all equations, and this one left out "
-                f"{unusable_equations(self.skipped.whole.equations, self.skipped.status)}. Keep system.compress() "
+                f"{unusable_equations(skipped.whole.equations, skipped.status)}. Keep system.compress() "
                 "besides, with to_zarr, and append to that."
             )
         rows = self.evidence.kept(at)
