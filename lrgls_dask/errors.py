@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from urllib.parse import urlsplit, urlunsplit
+
+import numpy as np
 
 __all__ = [
     "BadValues",
     "ChangedStore",
     "ClusterLost",
+    "CollinearColumns",
     "DamagedStore",
     "FitWarning",
     "NoAnswer",
@@ -173,6 +176,20 @@ _REMEDY = {
     "zero": "Such a response counts as missing: fit with missing='em', which uses the row's others, or missing='drop'.",
     "too large": "Divide the column by a constant: its squares must not overflow.",
 }
+
+
+class CollinearColumns(np.linalg.LinAlgError):
+    """Equations whose own regressors do not determine their coefficients.
+
+    text : of one of them, and what to do.  which : by position, of every one what its status says.
+    """
+
+    def __init__(self, text: str, which: Mapping[int, str]) -> None:
+        super().__init__(text, which)
+        self.text, self.which = text, which
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class UnreadableRows(OSError):

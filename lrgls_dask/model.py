@@ -14,6 +14,7 @@ from lrgls_dask.compression.by_pattern import CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed, compress_rows
 from lrgls_dask.compression.either import (
     absorbed_labels,
+    check_compressed,
     check_more_rows,
     complete_only,
     complete_rows,
@@ -25,7 +26,7 @@ from lrgls_dask.design.hypotheses import read_hypotheses
 from lrgls_dask.design.penalties import Ridge, column_penalties, ridge_of_some
 from lrgls_dask.design.restrictions import Restrictions
 from lrgls_dask.design.skipped import Skipped
-from lrgls_dask.errors import NoAnswer
+from lrgls_dask.errors import CollinearColumns, NoAnswer
 from lrgls_dask.missing.crossvalidate import ShownFolds, compress_any_folds
 from lrgls_dask.missing.first_look import look, plan_of_complete_rows, plan_of_holes
 from lrgls_dask.missing.problem import Incomplete
@@ -59,18 +60,13 @@ from lrgls_dask.solve.record import Options
 from lrgls_dask.solve.same_columns import streamed
 from lrgls_dask.solve.select_l1 import choose_l1
 from lrgls_dask.solve.selection import Table, choose
-from lrgls_dask.system import (
-    MAKE_ONE,
-    CompressedSystem,
-    System,
-    is_system,
-    misses_responses,
-)
+from lrgls_dask.system import MAKE_ONE, CompressedSystem, System, is_system
 from lrgls_dask.varying.fit import fit_segments, plan_segments
 from lrgls_dask.varying.labels import rows_in_segments
 
 __all__ = ["LowRankGLS"]
 
+AnySystem = System | CompressedSystem
 LEARNED = ("result_", "params_", "rank_", "plan_")
 CALLED_ELSEWHERE = {"coef_": "params", "intercept_": "params", "bse": "std_errors", "resid": "residuals(system)"}
 COMPRESSED_REL_TOL, STREAM_REL_TOL = 1e-10, 1e-6  # a sweep is free on a compressed system and costs passes otherwise
@@ -138,21 +134,21 @@ class LowRankGLS(EstimatorOptions):
             raise ValueError(f"gb_per_s must be above zero, found {gb_per_s}.")
         return plan.reading(1e9 * rate)
 
-    def _with_look(self, plan: Plan, system: System | CompressedSystem) -> Plan:
+    def _with_look(self, plan: Plan, system: AnySystem) -> Plan:
         """The plan with what is read for equations that cannot be estimated, and what was read before."""
         if isinstance(system, CompressedSystem):
             return plan
         look = look_bytes(system.rows) if self.unusable == "skip" else 0
         return replace(plan, look_bytes=look, made_bytes=system.made_bytes)
 
-    def _plan(self, system: System | CompressedSystem, cluster: Cluster | None = None) -> Plan:
+    def _plan(self, system: AnySystem, cluster: Cluster | None = None) -> Plan:
         """What fitting all equations would do and cost.  cluster : where, if not here."""
         if isinstance(self.covariance, TimeVarying):
             labelled, holes = rows_in_segments(system), self.missing == "em"
             return plan_segments(self.covariance, labelled, self.memory_limit, holes=holes, cluster=cluster)
         by_folds = self._by_folds(system)
         if isinstance(system, CompressedSystem):
-            self._check_compressed(system)
+            check_compressed(system, self.missing, self.engine)
             rows = system.rows
             if self.missing == "drop" and isinstance(rows, CompressedPatterns):
                 rows = rows.complete()
@@ -197,17 +193,33 @@ class LowRankGLS(EstimatorOptions):
         if self.unusable == "skip":
             column_penalties(system.design, self._ridge)
             skipped = skipped_in(system, meter)
-        if skipped is None:
-            self.result_, self.plan_ = self._fit_all(system, meter)
-        else:
-            some, plan = self._of_some(skipped)._fit_all(some_equations(system, skipped.equations), meter)
-            self.plan_ = self._with_look(plan, system)
-            settings = replace(some.settings, options=as_stored(self.get_params()))
-            held = None if some.system is None else system
-            self.result_ = replace(some, skipped=skipped, settings=settings, system=held)
+        self.result_, self.plan_, skipped = self._fit_those(system, skipped, meter)
+        if skipped is not None:
+            self.plan_ = self._with_look(self.plan_, system)
+            settings = replace(self.result_.settings, options=as_stored(self.get_params()))
+            held = None if self.result_.system is None else system
+            self.result_ = replace(self.result_, skipped=skipped, settings=settings, system=held)
         self.rank_ = self.result_.rank
         meter.say_fitted(self.result_)
         return self
+
+    def _fit_those(
+        self, system: AnySystem, skipped: Skipped | None, meter: Meter, begun: AnySystem | None = None
+    ) -> tuple[Any, Plan, Skipped | None]:
+        """The fit of the equations that are left, its plan, and which they are: with unusable="skip" not those whose
+        columns turn out to be collinear.  begun : whose fit found some, and to which a checkpoint belongs.
+        """
+        some = system if skipped is None else some_equations(system, skipped.equations)
+        if self.missing == "drop" and isinstance(some, System):
+            some = complete_only(some)
+        try:
+            mine = self if skipped is None else self._of_some(skipped)
+            return *mine._fit_all(some, meter, begun), skipped
+        except CollinearColumns as error:
+            left = Skipped.of(system.design, skipped, error.which) if self.unusable == "skip" else None
+            if left is None:
+                raise
+        return self._fit_those(system, left, meter, begun or some)
 
     def _of_some(self, skipped: Skipped) -> LowRankGLS:
         """The estimator of the equations that are left, with what its options say of these."""
@@ -219,22 +231,20 @@ class LowRankGLS(EstimatorOptions):
         changed["lam_B"] = ridge_of_some(skipped.whole, skipped.kept.design, self._ridge)
         return type(self)(**(self.get_params() | changed))
 
-    def _fit_all(self, system: System | CompressedSystem, meter: Meter) -> tuple[Any, Plan]:
+    def _fit_all(self, system: AnySystem, meter: Meter, begun: AnySystem | None) -> tuple[Any, Plan]:
         """The fit of all equations, and the plan that was run."""
-        if self.missing == "drop" and isinstance(system, System):
-            system = complete_only(system)
         if isinstance(self.covariance, TimeVarying):
             return self._fit_segments(self.covariance, system, meter)
         restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
         plan = self.plan(system)  # before a checkpoint is made: what is refused leaves nothing behind
-        with self._checkpoint(system) as kept, meter.pinning(plan.pinned_rows):
+        with self._checkpoint(system, begun) as kept, meter.pinning(plan.pinned_rows):
             road = self._road(system, plan, restrictions, meter, kept)
             return self._fit_along(road, system, self._settings(restrictions), kept), road.plan
 
     def _fit_along(
         self,
         road: Road,
-        system: System | CompressedSystem,
+        system: AnySystem,
         settings: Settings,
         kept: Checkpoint | None,
     ) -> Any:
@@ -266,9 +276,7 @@ class LowRankGLS(EstimatorOptions):
         warn_of(fit, problem.whitened.exact, notes)
         return fit
 
-    def _fit_segments(
-        self, varying: TimeVarying, system: System | CompressedSystem, meter: Meter
-    ) -> tuple[TimeVaryingFit, Plan]:
+    def _fit_segments(self, varying: TimeVarying, system: AnySystem, meter: Meter) -> tuple[TimeVaryingFit, Plan]:
         """The fit whose factors vary in time."""
         system = rows_in_segments(system)
         restrictions = None if self.restrictions is None else read_hypotheses(system.design, self.restrictions)
@@ -322,14 +330,15 @@ class LowRankGLS(EstimatorOptions):
             raise NoAnswer(f"{name} is the fit's, not the estimator's: model.fit(system).result_.{there}.")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def _checkpoint(self, system: System | CompressedSystem) -> AbstractContextManager[Checkpoint | None]:
+    def _checkpoint(self, system: AnySystem, begun: AnySystem | None) -> AbstractContextManager[Checkpoint | None]:
         if self.checkpoint is None or isinstance(system, CompressedSystem):  # which has nothing to lose
             return nullcontext()
-        return Checkpoint.alone(self.checkpoint, system.rows, system.read_from)
+        of = begun.rows if isinstance(begun, System) else None
+        return Checkpoint.alone(self.checkpoint, system.rows, system.read_from, of)
 
     def _road(
         self,
-        system: System | CompressedSystem,
+        system: AnySystem,
         plan: Plan,
         restrictions: Restrictions | None,
         meter: Meter,
@@ -389,17 +398,7 @@ class LowRankGLS(EstimatorOptions):
         """Whether Sigma may be found from the few rows that S is made of."""
         return self.debiased is False and all(each.takes_rows for each in self._structures(design))
 
-    def _check_compressed(self, system: CompressedSystem) -> None:
-        """Raise ValueError for what a compressed system cannot do."""
-        if self.missing == "raise" and system.n_patterns:
-            raise ValueError(
-                f"{misses_responses(system)}, and missing='raise' takes complete ones. Use missing='em', or "
-                "missing='drop', which takes the rows that show every equation."
-            )
-        if self.engine == "stream":
-            raise ValueError("a compressed system holds no rows to stream. Use engine='compress' or 'auto'.")
-
-    def _by_folds(self, system: System | CompressedSystem) -> bool:
+    def _by_folds(self, system: AnySystem) -> bool:
         """Whether folds decide; raises ValueError where there can be none."""
         if self.rank != "cv" or len(self._structures(system.design)) == 1:
             return False

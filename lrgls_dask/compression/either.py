@@ -17,7 +17,7 @@ from lrgls_dask.design.skipped import status_of, unusable_equations
 from lrgls_dask.rows.meter import Meter
 from lrgls_dask.rows.narrowed import narrowed_rows
 
-__all__ = ["absorbed_labels", "check_more_rows", "complete_only", "complete_rows", "some_equations"]
+__all__ = ["absorbed_labels", "check_compressed", "check_more_rows", "complete_only", "complete_rows", "some_equations"]
 
 AnyRows = TypeVar("AnyRows", bound=LabelledRows)
 SKIP_OTHERS = ", or use unusable='skip', which fits the other equations"
@@ -50,6 +50,17 @@ def complete_rows(system: LabelledRows | CompressedSystem, missing: str) -> Comp
     if missing == "drop":
         return system.rows.complete()
     raise ValueError(f"{misses_responses(system)}, and complete ones are needed. {DROP_OR_EM}.")
+
+
+def check_compressed(system: CompressedSystem, missing: str, engine: str) -> None:
+    """Raise ValueError for options that take rows which a compressed system does not have."""
+    if missing == "raise" and system.n_patterns:
+        raise ValueError(
+            f"{misses_responses(system)}, and missing='raise' takes complete ones. Use missing='em', or "
+            "missing='drop', which takes the rows that show every equation."
+        )
+    if engine == "stream":
+        raise ValueError("a compressed system holds no rows to stream. Use engine='compress' or 'auto'.")
 
 
 def check_more_rows(system: LabelledRows | CompressedSystem, *, of_any: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Compressed rows of some equations: what compressing the rows of these alone would have left."""
+"""Compressed rows of some equations, as compressing the rows of these alone would have left them; and back again."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from lrgls_dask.compression.available import shown_by
 from lrgls_dask.compression.by_pattern import AnyCompressed, CompressedPatterns
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.narrowed import Narrowed
+from lrgls_dask.design.skipped import Skipped
 from lrgls_dask.rows.moments import RootMoments, triangle
 
-__all__ = ["narrowed_compressed"]
+__all__ = ["narrowed_compressed", "widened_compressed"]
 
 
 def narrowed_compressed(rows: AnyCompressed, kept: Narrowed) -> AnyCompressed:
@@ -44,6 +45,27 @@ def narrowed_compressed(rows: AnyCompressed, kept: Narrowed) -> AnyCompressed:
         (whole,) = patterns.values()
         return Compressed(kept.design, whole.head, whole.root, rows.route)
     return CompressedPatterns(kept.design, patterns, rows.route)
+
+
+def widened_compressed(rows: AnyCompressed, skipped: Skipped) -> CompressedPatterns:
+    """The rows of the equations that were left, among the others, which none of them shows; no read."""
+    whole, kept, few = skipped.whole, skipped.kept, CompressedPatterns.of(rows)
+    q, patterns = whole.n_regressors, {}
+    for key, moments in few.patterns.items():
+        shown = np.zeros(whole.n_equations, dtype=bool)
+        shown[kept.equations[few.shown(key)]] = True
+        n_y = int(shown.sum())
+        at, width = np.concatenate([kept.columns, q + np.arange(n_y)]), q + n_y
+        patterns[np.packbits(shown).tobytes()] = _spread(moments, at, width)
+    return CompressedPatterns(whole, patterns, few.route)
+
+
+def _spread(moments: RootMoments, columns: np.ndarray, width: int) -> RootMoments:
+    """The columns among so many, of which the others are zero."""
+    anchor, offset = np.zeros((2, width))
+    root = np.zeros((len(moments.root), width))
+    anchor[columns], offset[columns], root[:, columns] = moments.head.anchor, moments.head.offset, moments.root
+    return RootMoments(replace(moments.head, anchor=anchor, offset=offset), root)
 
 
 def _cut(moments: RootMoments, columns: np.ndarray) -> RootMoments:

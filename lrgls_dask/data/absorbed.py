@@ -54,10 +54,12 @@ def variables_of(ds: xr.Dataset | None, given: Any) -> dict[Hashable, Any]:
     return found
 
 
-def absorbing(made: LabelledRows, given: Mapping[Any, Any], numbers: np.ndarray | None = None) -> LabelledRows:
+def absorbing(
+    made: LabelledRows, given: Mapping[Any, Any], numbers: np.ndarray | pd.Index | None = None
+) -> LabelledRows:
     """The rows with these labels (N,), by name, whose effects are taken out as they are read; labels are read now.
 
-    numbers : (N,) of the rows, for messages, where they are not their places.
+    numbers : (N,) of the rows, or their labels, for messages, where they are not their places.
     The intercept of formulas, which the effects hold, is left out. A label may be missing in rows of weight zero and in
     rows that are not complete, which no fit with effects looks at, and which have no fitted values then.
     Raises ValueError for labels that are missing elsewhere or of other rows, and for weights of cells, by which

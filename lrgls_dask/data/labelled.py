@@ -125,10 +125,10 @@ class LabelledRows(Designed):
             raise ValueError(f"{name} must hold one label for each of {self.n_obs} rows; found shape {values.shape}.")
         return values
 
-    def missing_labels(self, name: str, values: Any, numbers: np.ndarray | None = None) -> np.ndarray:
+    def missing_labels(self, name: str, values: Any, numbers: np.ndarray | pd.Index | None = None) -> np.ndarray:
         """(N,) whether labels are missing. Raises ValueError where they are in rows that count, or all are.
 
-        numbers : (N,) of the rows, for the message, where they are not their places.
+        numbers : (N,) of the rows, or their labels, for the message, where they are not their places.
         """
         missing = np.asarray(pd.isna(values))
         if missing.any():

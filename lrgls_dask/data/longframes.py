@@ -219,12 +219,12 @@ def same_in_row(cells: Cells, values: np.ndarray) -> np.ndarray | None:
 
 
 def group_of_rows(cells: Cells, labels: pd.Series, name: str, what: str = "groups") -> np.ndarray:
-    """(N,) the label that all cells of a row have. Raises ValueError where two differ, naming them."""
-    check_labels(labels, name)
+    """(N,) the label that all cells of a row have, of those that have any; missing where none has. Raises ValueError
+    where two differ, naming them."""
     codes, distinct = pd.factorize(as_labels(labels))
-    of_row = np.full(len(cells.obs), -1)
-    of_row[cells.row] = codes
-    odd = of_row[cells.row] != codes
+    of_row, said = np.full(len(cells.obs), -1), codes >= 0
+    of_row[cells.row[said]] = codes[said]
+    odd = said & (of_row[cells.row] != codes)
     if odd.any():
         cell = int(odd.argmax())
         row = cells.row[cell]
@@ -233,7 +233,7 @@ def group_of_rows(cells: Cells, labels: pd.Series, name: str, what: str = "group
             f"{cells.obs.name} {cells.obs[row]} has {distinct[codes[cell]]!r} and {distinct[of_row[row]]!r}. Group by "
             "a column that depends on the row alone."
         )
-    return np.asarray(distinct)[of_row]
+    return np.asarray(distinct)[of_row] if (of_row >= 0).all() else np.asarray(pd.Series(distinct).reindex(of_row))
 
 
 def formula_of(equations: Sequence[Hashable], keys: Sequence[Hashable]) -> tuple[int, ...]:

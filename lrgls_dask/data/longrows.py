@@ -101,8 +101,10 @@ def rows_of_long(long: Long) -> LabelledRows:
         formulas=fitted,
         made_bytes=found.made_bytes,
     )
+    if made.groups is not None:
+        made.missing_labels(f"groups {long.groups!r}", made.groups, found.obs)
     taken = {name: found.labels[name] for name in long.absorb}
-    return absorbing(made, taken) if taken else made
+    return absorbing(made, taken, found.obs) if taken else made
 
 
 def _is_streamed(long: Long) -> bool:

@@ -8,6 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
+from lrgls_dask.errors import CollinearColumns
+
 __all__ = ["Absorbed", "check_beside", "rounding_beside"]
 
 # of squares, what is left of a regressor that the effects determine: rounding of means of groups, and of effects that
@@ -99,18 +101,23 @@ def rounding_beside(absorbed: Absorbed, squares: np.ndarray, weight: float, roun
 
 
 def check_beside(
-    absorbed: Absorbed, regressors: tuple[Hashable, ...], squares: np.ndarray, weight: float, sizes: np.ndarray
+    absorbed: Absorbed,
+    regressors: tuple[Hashable, ...],
+    squares: np.ndarray,
+    weight: float,
+    columns: tuple[np.ndarray, ...],
 ) -> None:
-    """Raise LinAlgError naming a regressor that the effects determine; ValueError where rows are too few.
+    """Raise CollinearColumns naming a regressor that the effects determine; ValueError where rows are too few.
 
     squares : (q,) of the regressors without the effects, weighted, infinite where not known.  weight : of all rows.
-    sizes : (K,) coefficients of each equation.
+    columns : (K,) of each equation.
     """
     q, by = len(squares), " and ".join(repr(name) for name in absorbed.names)
+    most = max(map(len, columns))
     n_obs = int(absorbed.rows[: absorbed.starts[1]].sum())
-    if n_obs <= absorbed.n_parameters + int(sizes.max()):
+    if n_obs <= absorbed.n_parameters + most:
         raise ValueError(
-            f"the {absorbed.n_parameters:,} effects of {by} and {int(sizes.max())} coefficients of an equation leave "
+            f"the {absorbed.n_parameters:,} effects of {by} and {most} coefficients of an equation leave "
             f"nothing of {n_obs:,} rows: these must outnumber them. Absorb a label of fewer groups, or add rows."
         )
     level = absorbed.explained[:q] + weight * ROUNDING**2 * absorbed.center[:q] ** 2
@@ -119,8 +126,14 @@ def check_beside(
         names = [repr(regressors[i]) for i in np.flatnonzero(still)]
         one = len(names) == 1
         within = f"within every group of {by}" if len(absorbed.names) == 1 else f"once the effects of {by} are out"
-        raise np.linalg.LinAlgError(
+        mine = {j: np.flatnonzero(still[each]) for j, each in enumerate(columns)}
+        raise CollinearColumns(
             f"regressor{'' if one else 's'} {', '.join(names[:5])} {'is' if one else 'are'} constant {within}, so "
             f"{'it is' if one else 'they are'} collinear with the effects that absorb takes out, as the intercept is. "
-            f"Leave {'it' if one else 'them'} out."
+            f"Leave {'it' if one else 'them'} out.",
+            {
+                j: f"collinear ({regressors[int(columns[j][at[0]])]!r} is constant {within})"
+                for j, at in mine.items()
+                if len(at)
+            },
         )

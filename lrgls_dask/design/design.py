@@ -116,10 +116,10 @@ class Design:
     def beside_effects(self, squares: np.ndarray, weight: float) -> Design:
         """This design of rows less absorbed effects, which leave squares (q,) of the regressors, infinite if not known.
 
-        Raises LinAlgError for regressors that the effects determine, ValueError for too few rows.
+        Raises CollinearColumns for regressors that the effects determine, ValueError for too few rows.
         """
         assert self.absorbed is not None
-        check_beside(self.absorbed, self.regressors, squares, weight, self.sizes)
+        check_beside(self.absorbed, self.regressors, squares, weight, self.columns)
         precision = rounding_beside(self.absorbed, squares, weight, self.rounding)
         return replace(self, precision=tuple(precision.tolist()) if precision.any() else ())
 

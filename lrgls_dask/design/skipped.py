@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,9 +14,20 @@ from lrgls_dask.design.hypotheses import read_hypotheses
 from lrgls_dask.design.narrowed import Narrowed, narrowed
 from lrgls_dask.design.restrictions import Restrictions
 
-__all__ = ["CONSTANT", "LISTED", "OK", "ON_FLOOR", "Skipped", "hypotheses_about", "status_of", "unusable_equations"]
+__all__ = [
+    "CONSTANT",
+    "LISTED",
+    "NO_ROWS",
+    "OK",
+    "ON_FLOOR",
+    "Skipped",
+    "hypotheses_about",
+    "listed",
+    "status_of",
+    "unusable_equations",
+]
 
-OK, CONSTANT, ON_FLOOR = "ok", "constant", "on floor"
+OK, CONSTANT, ON_FLOOR, NO_ROWS = "ok", "constant", "on floor", "no rows"
 LISTED = 5  # of equations that cannot be estimated, by a message that has to end
 
 
@@ -24,7 +35,7 @@ def status_of(rows: int, size: int) -> str:
     """Why so many rows are too few for so many regressors: of those that determine them, or leave a residual besides;
     "ok" where they are not."""
     if rows == 0:
-        return "no rows"
+        return NO_ROWS
     if rows <= size:
         return f"too few rows ({rows} of {size if rows < size else size + 1})"
     return OK
@@ -33,8 +44,13 @@ def status_of(rows: int, size: int) -> str:
 def unusable_equations(equations: Sequence[Hashable], status: Sequence[str], become: str = "") -> str:
     """How many there are of all, and why, a few of them by name.  become : what of them."""
     found = [f"{name!r} ({said})" for name, said in zip(equations, status, strict=True) if said != OK]
-    more = f" and {len(found) - LISTED:,} more" if len(found) > LISTED else ""
-    return f"{len(found):,} of {len(status):,} equations{become}: {', '.join(found[:LISTED])}{more}"
+    return f"{len(found):,} of {len(status):,} equations{become}: {listed(found)}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of them, and how many there are besides."""
+    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return f"{', '.join(names[:LISTED])}{more}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +69,25 @@ class Skipped:
     def kept(self) -> Narrowed:
         """What is left of the design."""
         return narrowed(self.whole, self.equations)
+
+    @classmethod
+    def of(cls, whole: Design, before: Skipped | None, which: Mapping[int, str]) -> Skipped | None:
+        """With others besides those that were left out `before`; None where nothing would be left.
+
+        which : why, by position among those that were left.
+        """
+        status = [OK] * whole.n_equations if before is None else list(before.status)
+        at = np.flatnonzero([said == OK for said in status])
+        for j, said in which.items():
+            status[at[j]] = said
+        return cls(whole, tuple(status)) if OK in status else None
+
+    @property
+    def can_be_shown(self) -> bool:
+        """Whether rows of those that are left may be joined by rows of all: no row shows the others, and neither
+        weights of cells nor absorbed effects are of rows of all."""
+        unseen = {*self.status} <= {OK, NO_ROWS}
+        return unseen and self.whole.own is None and self.whole.absorbed is None
 
     def why(self, equation: Hashable) -> str:
         """What became of the equation of this name; nothing of one that is left, or of none."""

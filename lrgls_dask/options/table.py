@@ -351,10 +351,11 @@ class EstimatorOptions:
         default="raise",
         allowed=OneOf(get_args(Unusable)),
         help='"raise" refuses equations that cannot be estimated: without an observed response, in no more rows than '
-        'they have regressors. "skip" leaves these out, and those whose response is a constant that their regressors '
-        "reproduce, with the columns that they alone use, and fits the others as if they were all; results have NaN "
-        "for them, and `fit.status` says why. One pass over Y before all others finds them. Only the others must be "
-        "complete with `missing` at its default.",
+        'they have regressors, or with collinear ones. "skip" leaves these out, and those whose response is a constant '
+        "that their regressors reproduce, with the columns that they alone use, and fits the others as if they were "
+        "all; results have NaN for them, and `fit.status` says why. One pass over Y before all others finds them, but "
+        "for collinear ones, after whose first pass the others' is made anew. Columns that are collinear in every "
+        "equation are refused. Only the others must be complete with `missing` at its default.",
     )
     checkpoint: str | os.PathLike[str] | None = option(
         default=None,

@@ -15,6 +15,7 @@ import zarr
 from lrgls_dask.checks import takes
 from lrgls_dask.compression.compressed import Compressed, mean_nll
 from lrgls_dask.compression.either import complete_rows
+from lrgls_dask.compression.narrowed import widened_compressed
 from lrgls_dask.data.places import Location
 from lrgls_dask.data.seal import read_whole
 from lrgls_dask.design.skipped import Skipped, unusable_equations
@@ -230,16 +231,19 @@ class Fit(Tables, TestingAcrossOneSigma, PredictingBySigma):
 
         LowRankGLS(**fit.options).fit(fit.compressed().append(new)).result_ is the fit of all rows; so it is of a fit
         that was saved. Costs no read, and no memory besides the fit's.
+        Equations that unusable="skip" left out because no row shows them are there, and may be shown by other rows.
         Raises ValueError for a fit that keeps none: a streamed one, one of too many patterns of missing responses, one
-        that left out equations.
+        that left out equations of which there are rows.
         """
-        if self.skipped is not None:
+        at, skipped = self.estimated, self.skipped
+        if skipped is not None and not skipped.can_be_shown:
             raise ValueError(
                 f"appending rows to a fit needs those of all equations, and this one left out "
-                f"{unusable_equations(self.skipped.whole.equations, self.skipped.status)}. Keep system.compress() "
+                f"{unusable_equations(skipped.whole.equations, skipped.status)}. Keep system.compress() "
                 "besides, with to_zarr, and append to that."
             )
-        at, rows = self.estimated, self.evidence.kept(self.estimated)
+        rows = self.evidence.kept(at)
+        rows = rows if skipped is None else widened_compressed(rows, skipped)
         return CompressedSystem(rows, at.obs_dim, at.equation_dim, self._read_from, at.formulas)
 
     @takes("a System, whose likelihood it is", f"{MAKE_ONE}.", check=is_system)

@@ -137,7 +137,7 @@ class Reported(MadeOfParts):
         Heywood case; "constant", where its response is one that its regressors reproduce.
 
         Of equations that unusable="skip" left out why: "no rows", "too few rows (3 of 5)" of those that would determine
-        its coefficients (or one more, where they leave no residual), or "constant".
+        its coefficients (or one more, where they leave no residual), "constant", or "collinear (columns 'x' and 'z')".
         """
         said = self._conditions()
         if self.skipped is not None:

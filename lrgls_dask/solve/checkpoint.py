@@ -65,20 +65,28 @@ class SavedPoint:
 class Checkpoint:
     """Progress of one fit on disk. Saving costs no pass; an entry is complete or not there.
 
-    check : raises OSError where another fit has taken it over.
+    check : raises OSError where another fit has taken it over.  of : which equations, "" for all: what is kept of some
+    is told apart.
     """
 
     path: Any
     group: zarr.Group
     check: Callable[[], None] = lambda: None
+    of: str = ""
 
     @classmethod
     @contextmanager
-    def alone(cls, path: Any, rows: Rows, apart_from: Iterable[Location] = ()) -> Iterator[Checkpoint]:
-        """The checkpoint at `path`, as `at` has it, for this fit alone. Raises OSError where another fit has it."""
+    def alone(
+        cls, path: Any, rows: Rows, apart_from: Iterable[Location] = (), begun: Rows | None = None
+    ) -> Iterator[Checkpoint]:
+        """The checkpoint at `path`, as `at` has it, for this fit alone. Raises OSError where another fit has it.
+
+        begun : the rows to which it belongs, where these are only some equations of them.
+        """
         check_apart(path, apart_from)
         with alone_at(path, lambda owner, lock: _in_use(path, owner, lock)) as check:
-            yield replace(cls.at(path, rows, apart_from), check=check)
+            of = "" if begun is None else f"{rows_token(rows)}-"
+            yield replace(cls.at(path, begun or rows, apart_from), check=check, of=of)
 
     @classmethod
     def at(cls, path: Any, rows: Rows, apart_from: Iterable[Location] = ()) -> Checkpoint:
@@ -114,11 +122,11 @@ class Checkpoint:
 
     def sums(self, label: str) -> CheckpointSums:
         """The partial sums of the pass of that name."""
-        return CheckpointSums(self, label)
+        return CheckpointSums(self, self.of + label)
 
     def loop(self, *settings: Any) -> CheckpointLoop:
         """The points of the loop that these settings make."""
-        return CheckpointLoop(self, f"loop-{tokenize(*settings)}")
+        return CheckpointLoop(self, f"{self.of}loop-{tokenize(*settings)}")
 
     # ------------------------------------------------------------------------------------------ passes
 

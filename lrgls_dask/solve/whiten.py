@@ -16,6 +16,8 @@ from scipy.linalg import solve_triangular
 from lrgls_dask.compression.compressed import Compressed
 from lrgls_dask.design.design import Design, DesignGroup
 from lrgls_dask.design.penalties import Ridge, column_penalties, penalises
+from lrgls_dask.design.skipped import listed
+from lrgls_dask.errors import CollinearColumns
 from lrgls_dask.solve.level import check_constants, level_row
 from lrgls_dask.solve.magnitudes import check_ratios, check_sizes
 from lrgls_dask.solve.orthonormal import Columns
@@ -179,9 +181,10 @@ def whiten(
 
     n_obs : how many rows the design's rows stand for, one number or one for each of the design's groups.
     resolution : the least singular value, of unit columns, that is told from zero.
-    Raises ValueError for too few rows, LinAlgError naming collinear columns of an equation that lam_B leaves free.
+    Raises ValueError for too few rows, CollinearColumns for equations of which lam_B leaves such columns free.
     """
     y_scale, exact = np.empty(design.n_equations), np.zeros(design.n_equations, dtype=bool)
+    collinear: list[CollinearColumns] = []
     groups: dict[int, WhitenedGroup] = {}
     starts: dict[int, np.ndarray] = {}
     stacks, batches = [], []
@@ -204,9 +207,12 @@ def whiten(
         singular = told.singular(x, _singular_values(x, root, order).min(axis=1))
         left = y - q @ (q.transpose(0, 2, 1) @ y)
         for g in np.flatnonzero(singular).tolist():
-            _check_determined(design, parts[g], x[g], columns.penalties[g] == 0, told, g)
+            found = _undetermined(design, parts[g], x[g], columns.penalties[g] == 0, told, g)
+            collinear += [] if found is None else [found]
             basis = told.range(x[g], g)
             left[g] = y[g] - basis @ (basis.T @ y[g])
+        if collinear:  # only to find all that are
+            continue
         squares, total = np.sum(left**2, axis=1) + beyond, np.sum(y**2, axis=1) + beyond
         about_mean = total - y[:, 0] ** 2
         vanishing = _vanishing(squares, about_mean, total, resolution)
@@ -226,6 +232,8 @@ def whiten(
             y_scale[equations], exact[equations], starts[i] = scale[g], vanishing[g], own[g]
             rotation = None if turn is None else turn[g]
             groups[i] = WhitenedGroup(parts[g].group, columns.scale[g], order[g], root[g], rotation, ridge[g], q[g])
+    if collinear:
+        raise CollinearColumns(collinear[0].text, {j: said for each in collinear for j, said in each.which.items()})
     in_order = range(len(rows))
     by_group, start = tuple(groups[i] for i in in_order), tuple(starts[i] for i in in_order)
     return Whitened(by_group, y_scale, start, exact, tuple(stacks), tuple(batches))
@@ -339,17 +347,19 @@ class Told:
         return np.where(rounding > 0, np.maximum(rounding * grown, GRAM_RESOLUTION), 0.0)
 
 
-def _check_determined(design: Design, part: GroupRows, x: np.ndarray, free: np.ndarray, told: Told, g: int) -> None:
-    """Raise LinAlgError where columns x (r, p) of design g, those that are `free` (p,) of a penalty, are collinear."""
+def _undetermined(
+    design: Design, part: GroupRows, x: np.ndarray, free: np.ndarray, told: Told, g: int
+) -> CollinearColumns | None:
+    """That columns x (r, p) of design g, those that are `free` (p,) of a penalty, are collinear, where they are."""
     j = int(part.group.equations[0])
     terms = [term for term, yes in zip(design.terms[j], free, strict=True) if yes]
     x = x[:, free]
     if not len(terms):
-        return
+        return None
     constant = _unit_columns(x)[1]
     null, stored = replace(told, rounding=told.rounding[:, free]).null(x, g)
     if not len(null):
-        return
+        return None
     involved = np.abs(null).max(axis=0) > 1e-6
     if len(constant):  # varying columns that add up to a constant involve the constant too
         norms = np.linalg.norm(x[1:], axis=0)
@@ -357,17 +367,20 @@ def _check_determined(design: Design, part: GroupRows, x: np.ndarray, free: np.n
         if np.any(np.abs(weights @ x[0]) > 1e-6 * np.abs(weights) @ np.abs(x[0])):
             involved[constant[0]] = True
     names = [repr(term) for term, yes in zip(terms, involved, strict=True) if yes]
-    listed = ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
-    what = f"columns {listed} are collinear" if len(names) > 1 else f"column {listed} is zero in every row"
+    one, named = len(names) == 1, ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
+    what = f"column {named} is zero in every row" if one else f"columns {named} are collinear"
+    said = what if one else f"columns {listed(names)}"
     if told.of_shown:
-        what += " in the rows that show it" if len(names) > 1 else " that shows it"
+        what += " that shows it" if one else " in the rows that show it"
     if stored:  # a column that varies by rounding alone is a constant beside the constant
-        one = "varies no more than rounding of its values"
-        what = f"{what} to the rounding of their values" if len(names) > 1 else f"column {listed} {one}"
+        still = f"column {named} varies no more than rounding of its values"
+        what = still if one else f"{what} to the rounding of their values"
         what += " as they are stored, in fewer than 64 bits" if design.absorbed is None else " less absorbed effects"
+        said = still if one else f"{said} to the rounding of their values"
     also = f" (and {len(part.group.equations) - 1} more with the same columns)" if len(part.group.equations) > 1 else ""
     unpenalised = " of those that lam_B does not name" if len(terms) < len(free) else ""
-    raise np.linalg.LinAlgError(
+    return CollinearColumns(
         f"equation {design.equations[j]!r}{also}: {what} (rank {x.shape[1] - len(null)} of {x.shape[1]}{unpenalised}). "
-        f"Drop one{'' if part.level is not None else ', or set lam_B > 0'}."
+        f"Drop one{'' if part.level is not None else ', or set lam_B > 0'}.",
+        dict.fromkeys(part.group.equations.tolist(), f"collinear ({said})"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import dask.dataframe as dd
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrgls_dask import LowRankGLS, System
+from lrgls_dask import FitWarning, LowRankGLS, System
 from support.frames import containers, grunfeld, x_of, y_of
 
 pytest.importorskip("polars")
@@ -177,6 +178,28 @@ def test_groups_are_of_whole_rows() -> None:
     assert np.asarray(system.groups).tolist() == (system.obs // 10).tolist()  # type: ignore[operator]
     with pytest.raises(ValueError, match=r"groups 'firm' must be the same .* 1935 has"):
         System.from_frame(frame.assign(group=frame["firm"]), "invest ~ value", groups="firm", **KEYS)
+
+
+@pytest.mark.parametrize("kind", [float, str, "category", "Int64"])
+@pytest.mark.parametrize("role", ["groups", "absorb"])
+def test_labels_may_be_missing_in_rows_without_a_say(kind: Any, role: str) -> None:
+    frame = SOME.assign(w=np.where(SOME["year"].isin([1937, 1950]), 0.0, 1.0), decade=SOME["year"] // 10)
+    silent, labels = frame["w"] == 0, frame["decade"].astype(kind)
+    some = frame.assign(
+        decade=labels.where(~silent & (frame.index != frame.index[0]))
+    )  # one cell of a row is no matter
+    given: dict[str, Any] = {role: "decade", "weights": "w", **KEYS}
+    kept = frame.assign(decade=labels)[~silent]
+    found, wanted = (
+        LowRankGLS(0).fit(System.from_frame(each, "invest ~ value", **given)).result_ for each in (some, kept)
+    )
+    np.testing.assert_allclose(found.params, wanted.params, rtol=1e-12)
+    if role == "groups":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FitWarning)
+            np.testing.assert_allclose(found.cov("cluster"), wanted.cov("cluster"), rtol=1e-12)
+    with pytest.raises(ValueError, match=r"'decade': the label of row 1937 is missing, 2 such labels in all"):
+        System.from_frame(some.assign(w=1.0), "invest ~ value", **given)
 
 
 TWICE = pd.concat([SOME, SOME.iloc[[5]]])
