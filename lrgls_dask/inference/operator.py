@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from lrgls_dask.design.design import Design
 from lrgls_dask.inference.by_solving import conjugate_gradients_of_many, unit_columns
 from lrgls_dask.sigma.interface import Sigma
+from lrgls_dask.solve.prices import SOLUTIONS, iterations
 
-__all__ = ["InformationOperator"]
+__all__ = ["InformationOperator", "half_of"]
 
 AT_ONCE = 256 * 2**20  # bytes of fitted values
-ITERATIONS = 20  # that are priced: some ten where factors tie the equations, more where much of the variance is theirs
+
+
+def half_of(wide: Any) -> np.ndarray:
+    """(K, k) H with Sigma^-1 = D^-1 - H H', of a Sigma of factors and variances."""
+    return np.asarray(solve_triangular(wide.capacitance_cholesky, wide.scaled_loadings.T, trans="T").T)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +35,6 @@ class InformationOperator:
     buckets: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]
     sigma: Sigma
     ridge: np.ndarray
-    preconditioner: np.ndarray
 
     @classmethod
     def of(cls, design: Design, pieces: tuple[np.ndarray, ...], sigma: Sigma, ridge: np.ndarray) -> InformationOperator:
@@ -38,8 +45,7 @@ class InformationOperator:
             places = np.stack([group.coefficients for group in groups])
             equations = np.stack([group.equations for group in groups]).ravel()
             buckets.append((np.stack([pieces[i] for i in members]), equations, places))
-        precisions = np.repeat(sigma.precision_diagonal, design.sizes)
-        return cls(tuple(buckets), sigma, ridge, precisions * (1.0 - ridge) + ridge)
+        return cls(tuple(buckets), sigma, ridge)
 
     def product(self, c: np.ndarray) -> np.ndarray:
         """(P, m) to (P, m); r m (2 P + K k) multiplications, a few columns at a time."""
@@ -67,13 +73,46 @@ class InformationOperator:
 
     def flops(self, n_columns: int) -> float:
         """What solving for so many right-hand sides costs, about."""
-        return 4.0 * ITERATIONS * n_columns * self.buckets[0][0].shape[1] * len(self.ridge)
+        return 4.0 * iterations(SOLUTIONS) * n_columns * self.buckets[0][0].shape[1] * len(self.ridge)
 
     def solve(self, rhs: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
         """See `Information.solve`; by conjugate gradients.  Raises LinAlgError where they do not arrive."""
-        over = 1.0 / self.preconditioner[:, None]
-        return conjugate_gradients_of_many(self.product, lambda residual: residual * over, rhs, tol)
+        return conjugate_gradients_of_many(self.product, self.preconditioned, rhs, tol)
 
     def columns(self, places: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
         """See `Information.columns`."""
         return self.solve(unit_columns(len(self.ridge), places), tol)
+
+    def preconditioned(self, residual: np.ndarray) -> np.ndarray:
+        """(P, m) of each equation by itself, less what the first row, the mean of all, adds to the others: most of what
+        equations with an intercept have in common."""
+        out = residual / self._own[:, None]
+        if not self.sigma.is_wide:
+            return np.asarray(out)
+        over, inner = self._of_mean
+        return np.asarray(out + over @ (inner @ (over.T @ residual)))
+
+    @cached_property
+    def _own(self) -> np.ndarray:
+        """(P,) of the information of each equation, given the factors where Sigma is made of these."""
+        sigma = self.sigma
+        precisions = 1.0 / sigma.widened().d if sigma.is_wide else sigma.precision_diagonal
+        return np.asarray(self._by_coefficient(precisions) * (1.0 - self.ridge) + self.ridge)
+
+    @cached_property
+    def _of_mean(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `by_passes.InformationPasses`."""
+        half = half_of(self.sigma.widened())
+        V = np.empty((len(self.ridge), half.shape[1]))
+        for q, equations, places in self.buckets:
+            of_equations = half[equations].reshape(len(places), -1, half.shape[1])
+            V[places] = np.einsum("gp,gmk->gpmk", q[:, 0], of_equations)
+        over = V / self._own[:, None]
+        return over, np.linalg.inv(np.eye(V.shape[1]) - V.T @ over)
+
+    def _by_coefficient(self, of_equations: np.ndarray) -> np.ndarray:
+        """(P,) from (K,)."""
+        found = np.empty(len(self.ridge))
+        for _, equations, places in self.buckets:
+            found[places] = of_equations[equations].reshape(len(places), 1, -1)
+        return found
