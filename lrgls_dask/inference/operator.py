@@ -17,6 +17,9 @@ from lrgls_dask.solve.prices import SOLUTIONS, iterations
 __all__ = ["InformationOperator", "half_of"]
 
 AT_ONCE = 256 * 2**20  # bytes of fitted values
+THIN = 3.0  # as long as a multiplication of large matrices takes, one of a few regressors
+SCORES = 64 * 2**20  # of what these say of the factors
+SLAB = 16 * 2**20  # of fitted values that are made and used at once
 
 
 def half_of(wide: Any) -> np.ndarray:
@@ -48,11 +51,36 @@ class InformationOperator:
         return cls(tuple(buckets), sigma, ridge)
 
     def product(self, c: np.ndarray) -> np.ndarray:
-        """(P, m) to (P, m); r m (2 P + K k) multiplications, a few columns at a time."""
+        """(P, m) to (P, m); 2 r m (P + K k) multiplications, a few equations or columns at a time."""
+        if self.sigma.is_wide:
+            step = max(1, SCORES // (8 * self.buckets[0][0].shape[1] * max(1, self._half.shape[1])))
+            parts = [self._explained(c[:, begin : begin + step]) for begin in range(0, c.shape[1], step)]
+            return np.asarray(self._own[:, None] * c - np.hstack(parts))
         rows = self.buckets[0][0].shape[1]
         step = max(1, AT_ONCE // (8 * rows * self.sigma.n_equations))
         parts = [self._product(c[:, begin : begin + step]) for begin in range(0, c.shape[1], step)]
         return np.hstack(parts) + self.ridge[:, None] * c
+
+    def _explained(self, c: np.ndarray) -> np.ndarray:
+        """W'W c, W (r k, P) of Q_j kron H_j', Sigma^-1 = D^-1 - H H'; where arrays lie as they are multiplied."""
+        half, m = self._half, c.shape[1]
+        rows, k = self.buckets[0][0].shape[1], half.shape[1]
+        out, scores = np.empty_like(c), np.zeros((k, rows * m))
+        parts = []
+        for q, equations, places in self.buckets:
+            n_groups, _, n_each = places.shape
+            step = max(1, SLAB // (8 * rows * m * n_each))
+            of_equations = half[equations].reshape(n_groups, n_each, k)
+            for first in range(0, n_groups, step):
+                some = slice(first, min(first + step, n_groups))
+                parts.append((q[some], of_equations[some].reshape(-1, k), places[some].transpose(0, 2, 1)))
+        for q, of_equations, places in parts:  # (g, r, p), (g n, k) and (g, n, p)
+            images = q[:, None] @ c[places]
+            scores += of_equations.T @ images.reshape(len(of_equations), -1)
+        for q, of_equations, places in parts:
+            images = (of_equations @ scores).reshape(*places.shape[:2], rows, m)
+            out[places] = np.swapaxes(q, 1, 2)[:, None] @ images
+        return out
 
     def _product(self, c: np.ndarray) -> np.ndarray:
         rows, m = self.buckets[0][0].shape[1], c.shape[1]
@@ -72,8 +100,10 @@ class InformationOperator:
         return out
 
     def flops(self, n_columns: int) -> float:
-        """What solving for so many right-hand sides costs, about."""
-        return 4.0 * iterations(SOLUTIONS) * n_columns * self.buckets[0][0].shape[1] * len(self.ridge)
+        """What solving for so many right-hand sides costs, about, in multiplications of large matrices."""
+        of_factors = self._half.size if self.sigma.is_wide else 0
+        once = 4.0 * self.buckets[0][0].shape[1] * (len(self.ridge) + of_factors)
+        return THIN * iterations(SOLUTIONS) * n_columns * once
 
     def solve(self, rhs: np.ndarray, tol: float) -> tuple[np.ndarray, np.ndarray]:
         """See `Information.solve`; by conjugate gradients.  Raises LinAlgError where they do not arrive."""
@@ -93,6 +123,11 @@ class InformationOperator:
         return np.asarray(out + over @ (inner @ (over.T @ residual)))
 
     @cached_property
+    def _half(self) -> np.ndarray:
+        """See `half_of`."""
+        return half_of(self.sigma.widened())
+
+    @cached_property
     def _own(self) -> np.ndarray:
         """(P,) of the information of each equation, given the factors where Sigma is made of these."""
         sigma = self.sigma
@@ -102,7 +137,7 @@ class InformationOperator:
     @cached_property
     def _of_mean(self) -> tuple[np.ndarray, np.ndarray]:
         """See `by_passes.InformationPasses`."""
-        half = half_of(self.sigma.widened())
+        half = self._half
         V = np.empty((len(self.ridge), half.shape[1]))
         for q, equations, places in self.buckets:
             of_equations = half[equations].reshape(len(places), -1, half.shape[1])
