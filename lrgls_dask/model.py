@@ -153,16 +153,18 @@ class LowRankGLS(EstimatorOptions):
             if self.missing == "drop" and isinstance(rows, CompressedPatterns):
                 rows = rows.complete()
             return plan_compressed(rows, self.memory_limit)
+        structures, K = self._structures(system.design), system.n_equations
         plan = make_plan(
             system.rows,
             engine=self.engine,
             memory_limit=self.memory_limit,
-            needs_matrix=self._by_eigenvalues or any(each.needs_matrix for each in self._structures(system.design)),
+            needs_matrix=self._by_eigenvalues or any(each.needs_matrix for each in structures),
+            matrices=max(each.matrices(K) for each in structures),
             parts=self.n_folds if by_folds else 1,
             missing=self.missing == "em",
             by_rounds=self.algorithm == "em",
-            candidates=1 if self._by_eigenvalues else len(self._structures(system.design)),
-            next_best=len(self._structures(system.design)) - 1 if self.improper == "avoid" else 0,
+            candidates=1 if self._by_eigenvalues else len(structures),
+            next_best=len(structures) - 1 if self.improper == "avoid" else 0,
             takes_rows=self._takes_rows(system.design),
             cluster=cluster,
         )
@@ -241,13 +243,7 @@ class LowRankGLS(EstimatorOptions):
             road = self._road(system, plan, restrictions, meter, kept)
             return self._fit_along(road, system, self._settings(restrictions), kept), road.plan
 
-    def _fit_along(
-        self,
-        road: Road,
-        system: AnySystem,
-        settings: Settings,
-        kept: Checkpoint | None,
-    ) -> Any:
+    def _fit_along(self, road: Road, system: AnySystem, settings: Settings, kept: Checkpoint | None) -> Any:
         problem, options = road.problem, self._options(road.plan.engine)
         notes: list[str] = []
         structures = self._structures(system.design)

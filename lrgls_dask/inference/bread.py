@@ -18,7 +18,6 @@ import numpy as np
 from lrgls_dask.design.design import Design
 from lrgls_dask.design.penalties import Ridge, column_penalties, penalises
 from lrgls_dask.design.restrictions import Restrictions
-from lrgls_dask.inference.by_solving import SOLUTIONS
 from lrgls_dask.inference.dual import Dual, dual_pays
 from lrgls_dask.inference.gradient_kernels import Clusters, GradientParams, SigmaRuns
 from lrgls_dask.inference.leverage import Leverage
@@ -30,6 +29,7 @@ from lrgls_dask.rows.moments import Head
 from lrgls_dask.sigma.interface import Sigma
 from lrgls_dask.solve.constraint import free_directions, inverse_within
 from lrgls_dask.solve.orthonormal import orthonormal_by_group
+from lrgls_dask.solve.prices import SOLUTIONS
 
 __all__ = ["Bread"]
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.linalg import solve_triangular
 
 from lrgls_dask.design.batches import Batch
 from lrgls_dask.design.restrictions import without_variance
 from lrgls_dask.inference.by_solving import SolvedCov, conjugate_gradients_of_many, few_of, unit_columns
 from lrgls_dask.inference.inverse import Inverse
+from lrgls_dask.inference.operator import half_of
 from lrgls_dask.inference.structured import CovOfCombinations, StructuredCov, blocks_alone
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Room
 from lrgls_dask.rows.purposes import ERRORS
@@ -330,8 +330,7 @@ class InformationPasses:
     @cached_property
     def _half(self) -> np.ndarray:
         """(K, k) H with Sigma^-1 = D^-1 - H H'."""
-        wide = self._wide
-        return np.asarray(solve_triangular(wide.capacitance_cholesky, wide.scaled_loadings.T, trans="T").T)
+        return half_of(self._wide)
 
     @cached_property
     def _own(self) -> np.ndarray:

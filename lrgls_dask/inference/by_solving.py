@@ -13,11 +13,10 @@ from scipy.linalg import cho_factor, cho_solve
 
 from lrgls_dask.design.design import Design
 from lrgls_dask.inference.structured import CovOfCombinations, FormedCombinations
-from lrgls_dask.solve.prices import AT_ONCE
+from lrgls_dask.solve.prices import AT_ONCE, SOLUTIONS, VARIANCES
 
-__all__ = ["SOLUTIONS", "Information", "SolvedCov", "conjugate_gradients_of_many", "few_of", "unit_columns"]
+__all__ = ["Information", "SolvedCov", "conjugate_gradients_of_many", "few_of", "unit_columns"]
 
-VARIANCES, SOLUTIONS = 1e-12, 1e-26  # errors in the norm of the matrix, squared and of the solution
 DIFFERENCES = 1e-15  # squared, of variances that restrictions take a part from
 MAX_ITERATIONS = 2000
 FEW = 4  # are a quarter of all: for about that price the inverse, where it has room, serves all

@@ -56,6 +56,7 @@ __all__ = ["clustered", "driscoll_kraay", "hac", "robust"]
 PAYS = 4  # coefficients for each sum of gradients, from which on P x P arrays are the dearer ones
 FLOPS_AN_HOUR = 3600 * 2e10  # of one processor
 MOST_FLOPS = 6 * FLOPS_AN_HOUR  # that standard errors of all coefficients may take
+LONG_FLOPS = FLOPS_AN_HOUR / 6  # from which on that is said before
 ROBUST = "robust covariance"
 LEAST_LAGS = 12  # autocovariances kept while the bandwidth is not yet known, where the rule looks at fewer
 LAGS_BYTES = 256 * 2**20  # and the memory they may take; beyond, the bandwidth has two small passes of its own
@@ -231,13 +232,20 @@ def _params(
 
 
 def _check_price(bread: BreadOfRows, n_sums: int, what: str) -> None:
-    """Raise ValueError where errors of so many sums of gradients take hours."""
+    """Raise ValueError where errors of so many sums of gradients take hours; warn where they take long."""
     flops = bread.errors_flops(n_sums)
     if flops > MOST_FLOPS:
         raise ValueError(
             f"standard errors of all {bread.design.n_coefficients:,} coefficients by {n_sums:,} {what} would take "
             f"{flops:.1e} operations, about {flops / FLOPS_AN_HOUR:,.0f} hours of a processor. Ask for one equation at "
             "a time: cov(..., equation=...)."
+        )
+    if flops > LONG_FLOPS:
+        warn_user(
+            f"standard errors of all {bread.design.n_coefficients:,} coefficients by {n_sums:,} {what} take about "
+            f"{60 * flops / FLOPS_AN_HOUR:,.0f} minutes of a processor. Those of one equation, cov(..., equation=...), "
+            "or of a fit of fewer equations take less.",
+            FitWarning,
         )
 
 

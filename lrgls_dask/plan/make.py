@@ -17,6 +17,7 @@ from lrgls_dask.plan.price import EM_PASSES, compress_client, price, stream_clie
 from lrgls_dask.plan.work import compress_work
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, SLACK, Cluster, this_cluster, this_process
 from lrgls_dask.rows.rows import Rows
+from lrgls_dask.sigma.interface import ANY_MATRICES
 from lrgls_dask.solve.prices import price_of_errors
 
 __all__ = ["look_bytes", "make_plan", "plan_compressed", "price_parts"]
@@ -32,6 +33,7 @@ def make_plan(
     engine: Engine,
     memory_limit: int | str | None,
     needs_matrix: bool = False,
+    matrices: int = ANY_MATRICES,
     parts: int = 1,
     consecutive: bool = False,
     loop_bytes: int = 0,
@@ -45,6 +47,7 @@ def make_plan(
     """The plan of the fewest passes that fits, or where another is faster by nominal rates, that; reads nothing.
 
     needs_matrix : the (K, K) residual covariance must be held, so that a fit on its products alone is no choice.
+    matrices : (K, K) arrays that finding Sigma from one takes, see `Structure.matrices`.
     parts : how many sums of rows a compressing pass keeps apart, folds for instance.  consecutive : whether each is of
     rows that lie together.  loop_bytes : what the parts take on the client after the pass.
     missing : responses may be missing, so every pattern of them is such a sum; only the first pass counts patterns.
@@ -70,7 +73,8 @@ def make_plan(
         priced = {
             "compress": [price(rows, cluster, "compress", True, parts, consecutive, loop_bytes, takes_rows)],
             "stream": [
-                price(rows, cluster, "stream", holds, 1) for holds in ((True,) if needs_matrix else (True, False))
+                price(rows, cluster, "stream", holds, 1, matrices=matrices)
+                for holds in ((True,) if needs_matrix else (True, False))
             ],
         }
     allowed = priced["compress"] + priced["stream"] if engine == "auto" else priced[engine]

@@ -19,9 +19,11 @@ from lrgls_dask.rows.layout import cut_rows
 from lrgls_dask.rows.memory import Cluster, pass_bytes
 from lrgls_dask.rows.purposes import COMPRESS, MEANS, OLS, PRODUCTS
 from lrgls_dask.rows.rows import Rows
+from lrgls_dask.sigma.interface import ANY_MATRICES
 from lrgls_dask.solve.in_memory import FEWER_ROWS
 from lrgls_dask.solve.streamed import (
     first_partial_bytes,
+    follows,
     stream_partial_bytes,
     stream_passes,
 )
@@ -31,6 +33,9 @@ __all__ = ["EM_PASSES", "PRICED_RANK", "compress_client", "price", "stream_clien
 
 EM_PASSES = {OLS: 1, PRODUCTS: 29}
 PRICED_RANK = 12  # the most factors that rank="bic" tries
+# Arrays (K, K) beside what finds Sigma: S, what it is made of and what debiases it; where each equation has its own
+# columns S of every point of the loop. And the products of a step along which S is followed, two arrays each.
+OF_S, OF_S_OWN, FOLLOWED_PRODUCTS = 4, 7, 6
 
 
 def price(
@@ -42,6 +47,7 @@ def price(
     consecutive: bool = False,
     loop_bytes: int = 0,
     takes_rows: bool = False,
+    matrices: int = ANY_MATRICES,
 ) -> Plan:
     """Arguments as of `make_plan`."""
     design = rows.design
@@ -62,7 +68,7 @@ def price(
     client = (
         loop_bytes + compress_client(design, few, takes_rows)
         if engine == "compress"
-        else stream_client(design, holds_sigma)
+        else stream_client(design, holds_sigma, matrices)
     )
     worker_peak, client_peak = peaks(cluster, work, client + largest)
     purposes = {COMPRESS: 1} if engine == "compress" else stream_passes(design, holds_sigma)
@@ -123,10 +129,13 @@ def _stays_rows(design: Design, n_rows: int | None, takes_rows: bool) -> bool:
     return takes_rows and n_rows is not None and FEWER_ROWS * (n_rows + 2) < design.n_equations
 
 
-def stream_client(design: Design, holds_sigma: bool) -> int:
+def stream_client(design: Design, holds_sigma: bool, matrices: int = ANY_MATRICES) -> int:
+    """matrices : as in `make_plan`."""
     per_group = sum(len(g.columns) ** 2 for g in design.groups)
     n_equations, n_coefficients = design.n_equations, design.n_coefficients
     if holds_sigma:
-        return 8 * (6 * per_group + 40 * n_coefficients + 24 * n_equations**2)
+        of_s = OF_S_OWN if len(design.groups) > 1 else OF_S
+        of_s += 2 * FOLLOWED_PRODUCTS if follows(design) else 0
+        return 8 * (6 * per_group + 40 * n_coefficients + (of_s + matrices) * n_equations**2)
     # the accelerated iteration keeps nine points and images of coefficients, loadings and variances
     return 8 * (6 * per_group + 60 * n_coefficients + 60 * 50 * n_equations)

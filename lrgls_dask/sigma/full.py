@@ -144,6 +144,10 @@ class Full(Structure):
     bounded = False
     rank = 0
 
+    def matrices(self, n_equations: int) -> int:
+        """Each with its factor and its inverse, of the point that is looked at and of the one before."""
+        return 8
+
     def start(self, S: Array, floor: Array) -> FullSigma:
         """S itself."""
         return self.update(S, floor, None).sigma

@@ -191,6 +191,10 @@ class GroupedStructure(FactorStructure):
         """`grouped_step` from `start`."""
         return grouped_step(S, self.blocks, floor, start=start, tol=tol)
 
+    def matrices(self, n_equations: int) -> int:
+        """Sorted by groups, scaled, and the products of a step; 9 seen."""
+        return 10
+
     def n_parameters(self, n_equations: int) -> int:
         """Loadings and variances less rotations."""
         return n_equations * (self.blocks.n_own + 1) - self.blocks.n_rotations()

@@ -21,6 +21,7 @@ from lrgls_dask.sigma.shown import DenseRows, Rows
 from lrgls_dask.sigma.tangents import Tangents
 
 __all__ = [
+    "ANY_MATRICES",
     "LOG_2PI",
     "LOOSE",
     "TIGHT",
@@ -45,6 +46,7 @@ LOG_2PI = math.log(2.0 * math.pi)
 # Gradients per row at which an iterative search for Sigma stops: at rounding, or off by about LOOSE^2 in nll, enough to
 # tell optima apart.
 LOOSE, TIGHT = 1e-4, 1e-12
+ANY_MATRICES = 20  # of a structure that does not say what it takes, see `Structure.matrices`
 
 
 class Pattern(Protocol):
@@ -312,6 +314,11 @@ class Structure(ABC):
     @abstractmethod
     def n_parameters(self, n_equations: int) -> int:
         """Free parameters of a Sigma of K equations."""
+
+    def matrices(self, n_equations: int) -> int:
+        """How many numbers of the size of S the search for a Sigma of K equations, and what it finds, take beside S, in
+        K^2: for plans."""
+        return ANY_MATRICES
 
     def penalty(self, sigma: Any) -> float:
         """What is added to nll per row."""

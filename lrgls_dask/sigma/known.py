@@ -221,6 +221,10 @@ class KnownStructure(Structure):
         """The given Sigma."""
         return SigmaStep(self.sigma, accept_t=1.0)
 
+    def matrices(self, n_equations: int) -> int:
+        """A matrix, in the user's units and in others, its factor and its inverse, and products with S."""
+        return 0 if self.sigma.is_wide else 6
+
     def n_parameters(self, n_equations: int) -> int:
         """0."""
         return 0

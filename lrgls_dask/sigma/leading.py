@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.sparse.linalg import ArpackError, eigsh
 
-__all__ = ["leading_pairs"]
+__all__ = ["by_lanczos", "leading_pairs"]
 
 # Above this size a few leading pairs cost a tenth of all of them (5 against 45 ms at 400 on one core).
 LANCZOS_ABOVE = 200
@@ -20,7 +20,7 @@ def leading_pairs(S: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64], 
     n = S.shape[0]
     if k == 0:
         return np.zeros(0), np.zeros((n, 0))
-    if n > LANCZOS_ABOVE and LANCZOS_SHARE * k < n:
+    if by_lanczos(n, k):
         try:
             values, vectors = eigsh(S, k, which="LA", v0=np.ones(n), ncv=max(2 * k + 1, 20))
             return values[::-1], vectors[:, ::-1]
@@ -28,3 +28,8 @@ def leading_pairs(S: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64], 
             pass  # clustered eigenvalues: the dense solver below has no trouble with them
     values, vectors = eigh(S, subset_by_index=(n - k, n - 1), check_finite=False)
     return values[::-1], vectors[:, ::-1]
+
+
+def by_lanczos(n: int, k: int) -> bool:
+    """Whether k of n eigenpairs are found from products, without copies of the matrix."""
+    return n > LANCZOS_ABOVE and LANCZOS_SHARE * k < n

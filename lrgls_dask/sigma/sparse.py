@@ -201,6 +201,10 @@ class SparseStructure(Structure):
     def __post_init__(self) -> None:
         checked_l1(self.l1)
 
+    def matrices(self, n_equations: int) -> int:
+        """Scaled, and the products of a penalised search; 9 seen."""
+        return 10
+
     def start(self, S: Array, floor: Array) -> SparseFactors:
         """diag(S)."""
         return SparseFactors(np.zeros((len(S), 0)), np.maximum(np.diagonal(S), floor))

@@ -10,12 +10,15 @@ import numpy as np
 
 from lrgls_dask.sigma.blocks import Blocks
 from lrgls_dask.sigma.interface import TIGHT, Array, FactorStructure, Kind, Settings, Sigma, SigmaStep
+from lrgls_dask.sigma.leading import by_lanczos
 from lrgls_dask.sigma.lowrank import LowRank
 from lrgls_dask.sigma.ml import ml_candidates, ml_step
 from lrgls_dask.sigma.of_rows import Moments, OfRows
 from lrgls_dask.sigma.pca import pca_step
 
 __all__ = ["LOW_RANK", "LowRankStructure", "diagonal", "widened"]
+
+SCALED, EIGEN_COPIES, PENALISED = 3, 3, 2  # arrays (K, K), of a search for Sigma
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,12 @@ class LowRankStructure(FactorStructure):
     def n_parameters(self, n_equations: int) -> int:
         """K k + K - k (k - 1) / 2."""
         return n_equations * (self.rank + 1) - self.rank * (self.rank - 1) // 2
+
+    def matrices(self, n_equations: int) -> int:
+        """S in the units of d, once more while these change, and what solving with Sigma takes for a penalised search;
+        a dense solver of eigenvalues has copies of its own."""
+        dense = 0 if by_lanczos(n_equations, self.rank) else EIGEN_COPIES
+        return SCALED + dense + (PENALISED if self.lam_F else 0)
 
     def loadings(self, n_equations: int) -> Blocks:
         """Which loadings may differ from zero: all."""

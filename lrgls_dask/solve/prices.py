@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Protocol
 
 from dask.utils import format_bytes
@@ -10,13 +11,27 @@ from lrgls_dask.design.design import Design
 from lrgls_dask.rows.memory import MAX_COEFFICIENTS, Room
 from lrgls_dask.solve.streamed import PARTIALS_IN_FLIGHT
 
-__all__ = ["AT_ONCE", "PAYS", "columns_at_once", "has_room_for_matrix", "price_of_errors", "solved_at_once"]
+__all__ = [
+    "AT_ONCE",
+    "PAYS",
+    "SOLUTIONS",
+    "VARIANCES",
+    "columns_at_once",
+    "has_room_for_matrix",
+    "iterations",
+    "price_of_errors",
+    "solved_at_once",
+]
 
 PAYS = 4  # coefficients for each score of a factor, from which on P x P arrays are the dearer ones
 AT_ONCE = 512 * 2**20  # bytes of right-hand sides solved together
 HELD = 5  # arrays of that size: solutions, residuals, directions, their images, and what is added to these
 FACTORS = 8  # that are priced: how many there are is known after the fit
-ITERATIONS = 4  # of conjugate gradients: equations that hang together by a few factors take three to seven
+# Iterations of conjugate gradients for a decimal digit of the solution: three to four for six digits and seven to eight
+# for thirteen, whatever the factors, where regressors of different equations are not correlated but for their means;
+# three times as many where they have most of their variance in common.
+ITERATIONS_A_DIGIT = 0.62
+VARIANCES, SOLUTIONS = 1e-12, 1e-26  # errors in the norm of the matrix, squared, of variances and of what is solved for
 
 
 class Priced(Protocol):
@@ -68,6 +83,11 @@ def solved_at_once(design: Design, n_factors: int, room: Room) -> int:
     return max(int(design.sizes.max()), int(min(width, AT_ONCE / (8 * design.n_coefficients))))
 
 
+def iterations(tol: float) -> int:
+    """That are priced, of errors `tol` in the norm of the matrix, squared."""
+    return math.ceil(-0.5 * math.log10(tol) * ITERATIONS_A_DIGIT)
+
+
 def price_of_errors(design: Design, plan: Priced) -> str:
     """In words: reads, and memory, beside what the fit takes."""
     P, q = design.n_coefficients, design.n_regressors
@@ -84,12 +104,12 @@ def price_of_errors(design: Design, plan: Priced) -> str:
             return f"{read}; {format_bytes(3 * matrix if P <= MAX_COEFFICIENTS else matrix + 8 * q * P)}"
         return f"{read}; conjugate gradients, since {format_bytes(matrix)} do not fit"
     room = Room(spare, spare if plan.in_process else plan.client_limit - plan.client_peak, plan.in_process)
-    width = solved_at_once(design, FACTORS, room)
+    width, each = solved_at_once(design, FACTORS, room), iterations(VARIANCES)
     if has_room_for_matrix(design, room):
         passes, takes = -(-q // columns_at_once(design, room)) + 1, matrix
     else:
-        passes, takes = ITERATIONS * -(-P // width) + 1, 8 * width * (HELD * P + PARTIALS_IN_FLIGHT * q * FACTORS)
+        passes, takes = each * -(-P // width) + 1, 8 * width * (HELD * P + PARTIALS_IN_FLIGHT * q * FACTORS)
     return (
-        f"when asked for, about {passes:,} reads of X, {format_bytes(takes)}; one equation about {ITERATIONS + 1}, "
+        f"when asked for, about {passes:,} reads of X, {format_bytes(takes)}; one equation about {each + 1}, "
         "two to four times as many with lam_B or restrictions (X'X does not fit)"
     )

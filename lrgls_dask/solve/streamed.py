@@ -106,9 +106,9 @@ class Streamed:
         self.constraint = constraint_on(self.whitened, self.coordinates, restrictions)
         self.free, self.restrictions = free_coefficients(self.design, restrictions), restrictions
         self._mean_rows = [stack[:, :1] for stack in self.whitened.stacks]
-        q, K = rows.design.n_regressors, rows.design.n_equations
+        q = rows.design.n_regressors
         self._mean_y = (np.sqrt(self.head.weight) * self.head.mean[q:] / self.whitened.y_scale)[None, :]
-        self._follows = dense and FOLLOWED * (q + K) >= K**2
+        self._follows = dense and follows(rows.design)
 
     def residual_covariance(self, c: np.ndarray) -> np.ndarray:
         moments: ResidualMoments = self._pass(residual_kernel, RESIDUALS, self._raw(c), dense=True)
@@ -228,9 +228,16 @@ def first_partial_bytes(design: Design) -> int:
 
 
 def stream_partial_bytes(design: Design, dense: bool) -> int:
-    """Bytes of one of any other: P coefficients and two K x K arrays, or without these a dozen columns of K."""
+    """Bytes of one of any other: P coefficients and a K x K array, two where steps are followed, or without these a
+    dozen columns of K."""
+    n_equations, matrices = design.n_equations, 2 if follows(design) else 1
+    return 8 * (design.n_coefficients + (matrices * n_equations**2 if dense else 16 * n_equations))
+
+
+def follows(design: Design) -> bool:
+    """Whether R'R is followed along a step's products, two K x K arrays each, rather than summed anew at its end."""
     n_equations = design.n_equations
-    return 8 * (design.n_coefficients + (2 * n_equations**2 if dense else 16 * n_equations))
+    return len(design.groups) > 1 and FOLLOWED * (design.n_regressors + n_equations) >= n_equations**2
 
 
 def x_stays_rows(design: Design, n_obs: int) -> bool:

@@ -220,3 +220,13 @@ def test_hours_of_work_are_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
         ):
             made.with_cov(kind, **KINDS[kind])
         assert made.cov(kind, equation="y3", **KINDS[kind]).shape[0] == made.design.sizes[3]
+
+
+def test_minutes_of_work_are_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fit(short("own").system(), rank=1)
+    without_pairs(monkeypatch, dual=False)
+    wanted = made.with_cov("robust").std_errors
+    monkeypatch.setattr(sandwich, "LONG_FLOPS", 10.0)
+    with pytest.warns(FitWarning, match=r"by 36 rows take about .* minutes of a processor\. Those of one equation"):
+        found = made.with_cov("robust").std_errors
+    np.testing.assert_array_equal(found, wanted)

@@ -12,7 +12,10 @@ import pytest
 from lrgls_dask import LowRankGLS, System
 from lrgls_dask.design.design import Design
 from lrgls_dask.inference import by_passes
-from lrgls_dask.solve.prices import price_of_errors
+from lrgls_dask.inference.by_solving import conjugate_gradients_of_many, unit_columns
+from lrgls_dask.inference.operator import InformationOperator
+from lrgls_dask.sigma.lowrank import LowRank
+from lrgls_dask.solve.prices import SOLUTIONS, VARIANCES, iterations, price_of_errors
 from support.fits import remade
 
 
@@ -100,3 +103,28 @@ def test_reads_are_no_more_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
         block = found.cov(equation=found.equations[1])
         np.testing.assert_allclose(block, wanted.cov(equation=wanted.equations[1]), rtol=1e-9, atol=1e-14)
         assert found._classical.problem.meter.passes - before <= most
+
+
+@pytest.mark.parametrize("n_factors", [1, 6])
+def test_iterations_are_those_that_are_priced(n_factors: int) -> None:
+    """Of equations with intercepts, whose regressors have nothing else in common, however strong the factors."""
+    K, p, n, rng = 150, 3, 300, np.random.default_rng(0)
+    X = rng.normal(size=(n, p, K))
+    X[:, 0] = 1.0
+    centred = X - X.mean(axis=0)  # as X'X is kept: the mean of all rows, then what is left
+    rows = np.concatenate([np.sqrt(n) * X.mean(axis=0)[None], centred])
+    pieces = tuple(np.linalg.qr(rows[:, :, j])[0] for j in range(K))
+    sigma = LowRank(rng.normal(size=(K, n_factors)) * 3.0, np.exp(0.3 * rng.normal(size=K)))
+    operator = InformationOperator.of(own(K, p), pieces, sigma, np.zeros(K * p))
+    made = [0]
+
+    def counted(c: np.ndarray) -> np.ndarray:
+        made[0] += 1
+        return operator.product(c)
+
+    for tol in (VARIANCES, SOLUTIONS):
+        made[0] = 0
+        unit = unit_columns(K * p, np.arange(7))
+        found, _ = conjugate_gradients_of_many(counted, operator.preconditioned, unit, tol)
+        np.testing.assert_allclose(operator.product(found), unit, atol=10 * np.sqrt(tol))
+        assert abs(made[0] - iterations(tol)) <= 2
