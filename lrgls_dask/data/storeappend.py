@@ -62,8 +62,9 @@ def append_system(
         plan = plan_store(system, path, row_chunk=_row_chunk(stored["Y"]), memory_limit=memory_limit)
         plan.check(path, compressed=tuple(stored["Y"].compressors) not in ((), CHECKED))
         small, ascending = _labels_to_append(stored, there, system, path)
+        names = list(group.keys())
         if group.metadata.consolidated_metadata is None:
-            consolidate(group.store, group.path)  # at the length it has: what is appended is not to be seen before
+            consolidate(group, path, names)  # at the length it has: what is appended is not to be seen before
         rows = row_arrays(system.rows, there.dims)
         with _grown(stored, there.n_obs, system.n_obs) as grown:
             for name, values in small.items():
@@ -76,7 +77,7 @@ def append_system(
                 array.resize((there.n_obs + system.n_obs, *array.shape[1:]))
                 if name == str(there.dims[0]):
                     array.attrs[ASCENDING] = ascending
-        consolidate(group.store, group.path)  # a failure here may come after all was written: nothing is deleted then
+        consolidate(group, path, names)  # a failure here may come after all was written: nothing is deleted then
 
 
 @contextlib.contextmanager

@@ -110,8 +110,9 @@ def _mark(path: str, made_of: str | None, *, whole: bool = True) -> None:
     kept = {name: value for name, value in group.attrs.items() if name not in said}
     wanted = kept | {name: value for name, value in said.items() if value is not None}
     if wanted != dict(group.attrs):
+        names = list(group.keys())
         group.attrs.put(wanted)
-        consolidate(group.store)
+        consolidate(group, path, names)
 
 
 def _check_url(url: str, made_of: str, overwrite: bool) -> None:

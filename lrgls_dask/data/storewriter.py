@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -73,8 +73,7 @@ def write_system(
         if system.design.equation_coords:
             group.attrs["coordinates"] = " ".join(str(name) for name in system.design.equation_coords)
         _seal_labels(group, system, labels)
-        consolidate(store)
-        _check_all_there(store, path, [*labels, *names])
+        consolidate(group, path, [*labels, *names])
 
 
 def _seal_labels(group: zarr.Group, system: LabelledRows, labels: Iterable[str]) -> None:
@@ -85,16 +84,6 @@ def _seal_labels(group: zarr.Group, system: LabelledRows, labels: Iterable[str])
     y = group["Y"]
     assert isinstance(y, zarr.Array)
     seal_beside(y, sealed)
-
-
-def _check_all_there(store: Store, path: Any, names: Iterable[str]) -> None:
-    """Raise OSError where the document of all arrays lacks one: zarr leaves out what it could not find just then."""
-    there = set(zarr.open_group(store, mode="r").keys())
-    lost = [name for name in names if name not in there]
-    if lost:
-        raise OSError(
-            f"{without_secrets(path)}: {shown(lost)} was written and is not there. Check the store, and write it again."
-        )
 
 
 def rewrites(system: LabelledRows, path: Any, storage_options: dict[str, Any] | None = None) -> bool:
@@ -218,11 +207,23 @@ def _write_rows(
     return [target.basename for target, _ in targets]
 
 
-def consolidate(store: Store, path: str = "") -> None:
-    """One metadata document for all arrays: plain `xr.open_zarr` then opens the store without a warning.
+def consolidate(group: zarr.Group, path: Any, names: Sequence[str]) -> None:
+    """One metadata document for all arrays of a group: plain `xr.open_zarr` then opens the store without a warning.
 
-    path : of the group in the store.
+    path : of the store, for messages.  names : of arrays that are there, besides those that a list of them names.
+    Zarr leaves out what it could not find just then, so it is asked once more. Raises OSError where one is still not
+    there.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        zarr.consolidate_metadata(store, path=path or None)
+    at, lost = group.store_path, [*names]
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            zarr.consolidate_metadata(at.store, path=at.path or None)
+            listed = zarr.open_group(at, mode="r", use_consolidated=False).keys()
+            there = set(zarr.open_group(at, mode="r").keys())
+            lost = [name for name in dict.fromkeys([*names, *listed]) if name not in there]
+        if not lost:
+            return
+    raise OSError(
+        f"{without_secrets(path)}: {shown(lost)} was written and is not there. Check the store, and write it again."
+    )

@@ -231,6 +231,7 @@ def in_turn(name: str, kind: str, step: int = 1) -> Counter[str]:
         ("fit.to_zarr", "denied", 97),
         ("append", "full", 13),
         ("append", "reset", 17),
+        ("append", "not found", 19),
         ("checkpoint", "denied", 43),
     ],
 )
