@@ -55,7 +55,7 @@ def test_workers_in_jobs_give_the_same_bits(env, tmp_path: Path, monkeypatch, ev
 
 def test_a_fit_goes_on_in_the_next_job_to_the_same_bits(env, tmp_path: Path) -> None:
     """The first job's minute ends in the middle of the fit: it had begun it late."""
-    simulate_to_zarr(tmp_path / "rows.zarr", n_obs=300_000, n_equations=20, n_regressors=4, rank=2)
+    simulate_to_zarr(tmp_path / "rows.zarr", n_obs=1_500_000, n_equations=20, n_regressors=4, rank=2)
     options = [
         "--rank",
         "2",
